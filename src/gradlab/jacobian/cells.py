@@ -1,0 +1,116 @@
+"""Any recurrent cell as a pure step on a flat state vector, with names for the state's parts."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+from jax import Array
+from jaxtyping import Float, PyTree
+
+StepFunction = Callable[[PyTree, Array], tuple[PyTree, Any]]
+Span = tuple[int, int]  # first and one past the last of a part's components
+
+
+class FlatCell(NamedTuple):
+    """A cell whose state is one vector of n numbers."""
+
+    step: Callable[[Float[Array, "n"], Float[Array, "features"]], Float[Array, "n"]]
+    initial: Float[Array, "n"]
+    spans: dict[str, Span]
+
+    def span(self, name: str | None, argument: str) -> Span:
+        """Components of the named part of the state; None is the whole.
+
+        Raises:
+            ValueError: no part has that name.
+        """
+        if name is None:
+            return (0, self.initial.size)
+        if name not in self.spans:
+            known = ", ".join(repr(part) for part in self.spans)
+            raise ValueError(
+                f"{argument} must be None (the whole carry) or one of {known}; got {name!r}."
+            )
+        return self.spans[name]
+
+
+def flatten_cell(
+    cell: nnx.RNNCellBase | StepFunction, features: int, initial_carry: PyTree | None = None
+) -> FlatCell:
+    """See a Flax cell, or any function step(carry, x) -> (carry, y), as a step on a vector.
+
+    Args:
+        cell: the cell or function; it must take one sample, without a batch axis.
+        features: number of inputs a step.
+        initial_carry: the state s⁽⁰⁾ of one sample; by default the cell's own.
+
+    Raises:
+        ValueError: a plain function came without an initial carry.
+    """
+    if initial_carry is None:
+        if not hasattr(cell, "initialize_carry"):
+            raise ValueError(
+                "initial_carry is needed with a plain step function: pass the state s⁽⁰⁾ as its "
+                "first argument takes it."
+            )
+        initial_carry = cell.initialize_carry((features,), nnx.Rngs(0))
+    initial, unravel = ravel_pytree(initial_carry)
+
+    def step(state: Float[Array, "n"], x: Float[Array, "features"]) -> Float[Array, "n"]:
+        carry, _ = cell(unravel(state), x)
+        # A cell may promote its state (a 64-bit constant, say); the recurrence keeps its own type.
+        return ravel_pytree(carry)[0].astype(state.dtype)
+
+    return FlatCell(step, initial, carry_spans(initial_carry))
+
+
+def carry_spans(carry: PyTree) -> dict[str, Span]:
+    """Name the parts of a carry by where they lie in its flat vector.
+
+    A lone array is "h" and a pair is (c, h), as in Flax's LSTM; dictionaries go by their keys,
+    longer tuples by position, nested parts by a dotted path ("layer0.h"), and every inner node
+    ("layer0") by its own.
+    """
+    spans: dict[str, Span] = {}
+
+    def visit(node: PyTree, path: str, start: int) -> int:
+        children = _children(node)
+        end = start
+        for name, child in children:
+            end = visit(child, f"{path}.{name}" if path else name, end)
+        if not children:
+            end = start + jnp.size(node)
+        if path:
+            spans[path] = (start, end)
+        return end
+
+    visit({"h": carry} if not _children(carry) else carry, "", 0)
+    return spans
+
+
+def _children(node: PyTree) -> list[tuple[str, PyTree]]:
+    if isinstance(node, dict):
+        return [(str(key), node[key]) for key in sorted(node)]
+    if isinstance(node, tuple | list):
+        names = ["c", "h"] if len(node) == 2 else [str(i) for i in range(len(node))]
+        return list(zip(names, node, strict=True))
+    return []
+
+
+def check_inputs(inputs: Array) -> None:
+    """Refuse inputs that are not (time, features) or (batch, time, features).
+
+    Raises:
+        ValueError: another rank, or no time step.
+    """
+    if jnp.ndim(inputs) not in (2, 3):
+        raise ValueError(
+            "inputs must be (time, features) or (batch, time, features); "
+            f"got an array of shape {jnp.shape(inputs)}."
+        )
+    if jnp.shape(inputs)[-2] < 1:
+        raise ValueError(
+            f"inputs must have at least one time step; got an array of shape {jnp.shape(inputs)}."
+        )

@@ -1,0 +1,101 @@
+"""The map of log ‖∂s⁽ᵗ⁾/∂s⁽ᵏ⁾‖ for every pair (t, k)."""
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradlab.jacobian import frobenius, spectral
+from gradlab.jacobian.cells import Span
+from gradlab.jacobian.hierarchy import (
+    Scaled,
+    halves,
+    leaf_block,
+    leaf_products,
+    merge,
+    pad_steps,
+    split_length,
+)
+
+Norm = Literal["spectral", "frobenius", "rms"]
+
+
+@partial(jax.jit, static_argnames=("norm", "of", "wrt"))
+def log_norm_map(
+    jacobians: Scaled,
+    norm: Norm,
+    of: Span,
+    wrt: Span,
+) -> Float[Array, "T+1 T+1"]:
+    """Log norms of all products of a sequence of scaled step Jacobians.
+
+    Args:
+        jacobians: T step Jacobians (T, n, n); T ≥ 1.
+        norm: "spectral" (largest singular value), "frobenius", or "rms" (Frobenius over √columns:
+            the typical growth of a random vector).
+        of: rows of the product that count.
+        wrt: columns of the product that count.
+
+    Returns:
+        [t, k] = log norm in nats; −inf where k > t or the product is exactly zero.
+    """
+    length, n, _ = jacobians.unit.shape
+    measure = spectral if norm == "spectral" else frobenius
+    leaf, levels = split_length(length)
+    products = leaf_products(pad_steps(jacobians, leaf * 2**levels), leaf)
+    by_lag = [
+        measure.product_log_norms(Scaled(p.unit[..., slice(*of), slice(*wrt)], p.log_scale))
+        for p in products
+    ]
+    log_norms = _leaf_map(by_lag)
+    block = leaf_block(products)
+    for level in range(levels):
+        left, right = halves(block)
+        cross = measure.cross_log_norms(
+            _rows(right.prefix, of), _rows(left.suffix_t, wrt)
+        )
+        log_norms = _join(log_norms[0::2], cross, log_norms[1::2])
+        if level < levels - 1:
+            block = merge(left, right)
+    return _with_diagonal(log_norms[0, :length, :length], n, norm, of, wrt)
+
+
+def _rows(scaled: Scaled, span: Span) -> Scaled:
+    return Scaled(scaled.unit[..., slice(*span), :], scaled.log_scale)
+
+
+def _leaf_map(by_lag: list[Float[Array, "leaves starts"]]) -> Float[Array, "leaves leaf leaf"]:
+    """Place norms sorted by lag at [t − 1, k] of each leaf's map."""
+    leaves, leaf = by_lag[0].shape
+    log_norms = jnp.full((leaves, leaf, leaf), -jnp.inf, by_lag[0].dtype)
+    for offset, values in enumerate(by_lag):
+        start = jnp.arange(leaf - offset)
+        log_norms = log_norms.at[:, start + offset, start].set(values)
+    return log_norms
+
+
+def _join(
+    left: Float[Array, "blocks l l"],
+    cross: Float[Array, "blocks l l"],
+    right: Float[Array, "blocks l l"],
+) -> Float[Array, "blocks 2*l 2*l"]:
+    upper = jnp.concatenate([left, jnp.full_like(cross, -jnp.inf)], axis=2)
+    return jnp.concatenate([upper, jnp.concatenate([cross, right], axis=2)], axis=1)
+
+
+def _with_diagonal(
+    below: Float[Array, "T T"], n: int, norm: Norm, of: Span, wrt: Span
+) -> Float[Array, "T+1 T+1"]:
+    """Add row t = 0, column k = T and the diagonal, where the product is the identity's block."""
+    length = below.shape[0]
+    log_norms = jnp.full((length + 1, length + 1), -jnp.inf, below.dtype)
+    log_norms = log_norms.at[1:, :-1].set(below)
+    columns = jnp.eye(n)[slice(*of), slice(*wrt)]
+    squares = jnp.sum(columns) if norm != "spectral" else jnp.max(columns)
+    step = jnp.arange(length + 1)
+    log_norms = log_norms.at[step, step].set(0.5 * jnp.log(squares.astype(below.dtype)))
+    if norm == "rms":
+        log_norms = log_norms - 0.5 * jnp.log(columns.shape[1])
+    return log_norms.astype(jnp.float32)

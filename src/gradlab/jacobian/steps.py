@@ -1,0 +1,50 @@
+"""Step Jacobians J⁽ᵗ⁾ = ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ along the trajectory that the inputs drive."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from gradlab.jacobian.cells import FlatCell
+from gradlab.jacobian.hierarchy import Scaled, multiply, rescale
+
+
+def trajectory(
+    cell: FlatCell, inputs: Float[Array, "T features"]
+) -> Float[Array, "T n"]:
+    """The states s⁽⁰⁾..s⁽ᵀ⁻¹⁾ that the step Jacobians are taken at."""
+
+    def advance(
+        state: Float[Array, "n"], x: Float[Array, "features"]
+    ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+        return cell.step(state, x), state
+
+    return jax.lax.scan(advance, cell.initial, inputs)[1]
+
+
+def step_products(
+    cell: FlatCell, inputs: Float[Array, "T features"], stride: int, dtype: jnp.dtype
+) -> Scaled:
+    """Scaled products of every `stride` consecutive step Jacobians; with stride 1, those alone.
+
+    The Jacobians are total derivatives with the input held. They are computed in the cell's own
+    precision at the states that the network really visits, then multiplied in `dtype`.
+
+    Returns:
+        ⌊T / stride⌋ matrices (n, n); steps after the last full stride are left out.
+    """
+    count = inputs.shape[0] // stride
+    states = trajectory(cell, inputs)
+    jacobian = jax.vmap(jax.jacfwd(cell.step))
+
+    def grouped(x: Array) -> Array:
+        return x[: count * stride].reshape(count, stride, *x.shape[1:])
+
+    def product(group: tuple[Array, Array]) -> Scaled:
+        jacobians = jacobian(*group).astype(dtype)
+        total = rescale(jacobians[0])
+        for step in range(1, stride):
+            total = rescale(multiply(jacobians[step], total.unit), total.log_scale)
+        return total
+
+    return jax.lax.map(product, (grouped(states), grouped(inputs)), batch_size=max(1, 64 // stride))
