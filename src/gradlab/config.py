@@ -1,0 +1,197 @@
+"""What a run is configured by: typed sections, their limits, and sentences for what breaks them.
+
+Sections with a fixed form (model, train, probe, wandb) are dataclasses below. Sections that name a
+function of yours or ours by `_target_` (init, task, optim, clip, model.cell) are checked against
+that function's own annotations, so adding one needs no change here.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import pydantic
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_object
+from omegaconf import MISSING, DictConfig, OmegaConf
+from pydantic import AfterValidator, Field
+
+from gradlab.jacobian import Norm
+
+TRACED_SECTIONS = ("init", "optim", "clip")
+
+WandbMode = Literal["offline", "online", "disabled"]
+
+
+class ConfigError(ValueError):
+    """A wrong value, name or type in the config: one sentence for the person who typed it."""
+
+
+def one_of(*allowed: str) -> AfterValidator:
+    """Accept only the given strings. (OmegaConf's structured configs know no Literal.)"""
+
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return value
+
+    return AfterValidator(check)
+
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Threshold = Annotated[float, Field(gt=0)]  # inf is a threshold that is never exceeded
+
+
+@dataclass
+class Model:
+    """The network: a stack of recurrent cells and a linear readout."""
+
+    name: str = MISSING
+    hidden_size: Count = 32
+    num_layers: Count = 1
+    cell: Any = MISSING
+
+
+@dataclass
+class Train:
+    """How long, and how often it is looked at."""
+
+    steps: Annotated[int, Field(ge=0)] = 300
+    batch_size: Count = 32
+    log_every: Count = 20
+
+
+@dataclass
+class Probe:
+    """Which Jacobian map is measured, before and after training."""
+
+    norm: Annotated[str, one_of(*get_args(Norm))] = "spectral"
+    of: str | None = "h"
+    wrt: str | None = "h"
+    samples: Count = 4
+    stride: Count = 1
+
+
+@dataclass
+class Wandb:
+    """Where Weights & Biases keeps the run."""
+
+    mode: Annotated[str, one_of(*get_args(WandbMode))] = "offline"
+    project: str = "gradlab"
+    entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    """One point of a sweep."""
+
+    model: Model = field(default_factory=Model)
+    init: Any = MISSING
+    task: Any = MISSING
+    optim: Any = MISSING
+    clip: Any = MISSING
+    train: Train = field(default_factory=Train)
+    probe: Probe = field(default_factory=Probe)
+    wandb: Wandb = field(default_factory=Wandb)
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+def register() -> None:
+    """Give Hydra the schema that conf/config.yaml builds on."""
+    ConfigStore.instance().store(name="gradlab_schema", node=Config)
+
+
+def check(composed: DictConfig) -> dict[str, Any]:
+    """Check a composed config and return it as plain resolved data.
+
+    Raises:
+        ConfigError: the first key that is wrong, what it allows, and what was given.
+    """
+    config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    _check_dataclass(Config, config, "")
+    for section in ("init", "task", "optim", "clip"):
+        _check_component(config[section], section)
+    _check_component(config["model"]["cell"], "model.cell")
+    return config
+
+
+def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
+    """Call the `_target_` of a checked section with its arguments."""
+    arguments = {k: v for k, v in component.items() if k != "_target_"} | overrides
+    return get_object(component["_target_"])(*args, **arguments)
+
+
+def traced(config: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that a compiled program takes as arguments: seed, and floats of its recipes.
+
+    Everything else (sizes, lengths, which function) decides what is compiled.
+    """
+    leaves = {
+        f"{section}.{key}": value
+        for section in TRACED_SECTIONS
+        for key, value in config[section].items()
+        if isinstance(value, float)
+    }
+    return leaves | {"seed": config["seed"]}
+
+
+def _check_dataclass(schema: type, values: Mapping[str, Any], prefix: str) -> None:
+    hints = get_type_hints(schema, include_extras=True)
+    for entry in fields(schema):
+        key, hint = f"{prefix}{entry.name}", hints[entry.name]
+        if is_dataclass(hint) and isinstance(hint, type):
+            _check_dataclass(hint, values[entry.name], f"{key}.")
+        else:
+            _check_value(hint, values[entry.name], key)
+
+
+def _check_component(component: Any, key: str) -> None:
+    if not isinstance(component, dict) or "_target_" not in component:
+        raise ConfigError(f"{key} must name what it calls by {key}._target_; got {component!r}.")
+    target = component["_target_"]
+    try:
+        function = get_object(str(target))
+        signature = inspect.signature(function)
+        hints = _hints(function)
+    except Exception as error:
+        raise ConfigError(
+            f"{key}._target_ must be the dotted path of something that can be imported and "
+            f"called; {target!r} is not ({_last_line(error)})."
+        ) from error
+    for name, value in component.items():
+        if name == "_target_":
+            continue
+        if name not in signature.parameters:
+            allowed = ", ".join(signature.parameters)
+            raise ConfigError(f"{key}.{name} is unknown: {target} takes {allowed}.")
+        _check_value(hints.get(name, Any), value, f"{key}.{name}")
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    described = function.__init__ if isinstance(function, type) else function
+    try:
+        return get_type_hints(described, include_extras=True)
+    except (NameError, TypeError):  # annotations that only a type checker can see
+        return {}
+
+
+def _check_value(hint: Any, value: Any, key: str) -> None:
+    try:
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(
+            hint, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
+        )
+    except pydantic.PydanticUserError:
+        return  # a type that pydantic has no check for
+    try:
+        adapter.validate_python(value)
+    except pydantic.ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        message = message.replace("Input should be", "must be")
+        raise ConfigError(f"{key} {message}; got {value!r}.") from error
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -1,0 +1,111 @@
+"""Networks: one recurrent cell or a stack of them, and a linear readout at every step."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key, PyTree
+
+from gradlab import config
+from gradlab.config import ConfigError
+
+Initialiser = Callable[[Key[Array, ""], int], Float[Array, "n n"]]
+
+
+class Stack(nnx.RNNCellBase):
+    """Recurrent cells on top of each other, seen as one cell; its carry is named by layer."""
+
+    def __init__(self, layers: list[nnx.RNNCellBase]) -> None:
+        """Stack the cells, the first nearest to the input."""
+        self.layers = nnx.List(layers)
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Any = None,
+    ) -> dict[str, PyTree]:
+        """The layers' own initial carries."""
+        return {
+            f"layer{i}": cell.initialize_carry(input_shape, rngs)
+            for i, cell in enumerate(self.layers)
+        }
+
+    def __call__(
+        self, carry: dict[str, PyTree], inputs: Float[Array, "*batch features"]
+    ) -> tuple[dict[str, PyTree], Array]:
+        """One step: each layer reads the output of the one below at the same time step."""
+        new_carry = {}
+        for i, cell in enumerate(self.layers):
+            new_carry[f"layer{i}"], inputs = cell(carry[f"layer{i}"], inputs)
+        return new_carry, inputs
+
+
+class Network(nnx.Module):
+    """A recurrent cell followed by a linear readout of every step's output."""
+
+    def __init__(self, cell: nnx.RNNCellBase, width: int, outputs: int, rngs: nnx.Rngs) -> None:
+        """Read `outputs` numbers off a cell with an output of `width` numbers."""
+        self.cell = cell
+        self.readout = nnx.Linear(width, outputs, rngs=rngs)
+
+    def __call__(self, inputs: Float[Array, "batch time features"]) -> Float[Array, "batch time o"]:
+        """Run the sequences from the initial state."""
+        batch, _, features = inputs.shape
+        carry = self.cell.initialize_carry((batch, features), nnx.Rngs(0))
+        _, outputs = jax.lax.scan(self.cell, carry, inputs.swapaxes(0, 1))
+        return self.readout(outputs).swapaxes(0, 1)
+
+
+def build_network(
+    model: Mapping[str, Any],
+    initialiser: Initialiser,
+    features: int,
+    outputs: int,
+    key: Key[Array, ""],
+) -> Network:
+    """Build the configured stack, its recurrent weights drawn by the initialiser.
+
+    Raises:
+        ConfigError: the cell does not take the arguments that Flax's recurrent cells take.
+    """
+    rngs = nnx.Rngs(key)
+    width = model["hidden_size"]
+    cells = []
+    for layer in range(model["num_layers"]):
+        arguments = {
+            "in_features": features if layer == 0 else width,
+            "hidden_features": width,
+            "recurrent_kernel_init": by_gate(initialiser),
+            "rngs": rngs,
+        }
+        cells.append(config.build(model["cell"], **_accepted(model["cell"], arguments)))
+    cell = cells[0] if len(cells) == 1 else Stack(cells)
+    return Network(cell, width, outputs, rngs)
+
+
+def by_gate(initialiser: Initialiser) -> Callable[..., Float[Array, "n gates*n"]]:
+    """Draw the (n, n) matrix of each gate on its own where a cell keeps them side by side."""
+
+    def initialise(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+        n, columns = shape
+        matrices = [initialiser(k, n) for k in jax.random.split(key, columns // n)]
+        return jnp.concatenate(matrices, axis=1).astype(dtype)
+
+    return initialise
+
+
+def _accepted(cell: Mapping[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(config.get_object(cell["_target_"])).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return arguments
+    missing = [name for name in arguments if name not in parameters]
+    if missing:
+        raise ConfigError(
+            f"model.cell._target_ must be a cell class that takes {', '.join(arguments)}, as those "
+            f"of flax.nnx do; {cell['_target_']} takes no {', '.join(missing)}."
+        )
+    return arguments

@@ -1,0 +1,173 @@
+"""A training run as pure functions of its numbers, compiled once for all points that share a shape.
+
+Seed, gain, learning rate and threshold come in as arguments (`config.traced`), so points that
+differ in nothing else call the same compiled program.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from gradlab import config as configuration
+from gradlab.jacobian import jacobian_log_norms
+from gradlab.models import Network, build_network
+from gradlab.tasks import Batch, Task
+
+Numbers = Mapping[str, Float[Array, ""] | Int[Array, ""]]
+
+
+class State(NamedTuple):
+    """Everything that training changes."""
+
+    parameters: nnx.State
+    optimiser: PyTree
+    key: Key[Array, ""]
+    step: Int[Array, ""]
+    diverged: Bool[Array, ""]
+
+
+class Telemetry(NamedTuple):
+    """What one update saw."""
+
+    loss: Float[Array, "steps"]
+    grad_norm: Float[Array, "steps"]
+    grad_norm_clipped: Float[Array, "steps"]
+
+
+class Program:
+    """One compiled training run. Its methods are pure; it holds what is the same for a group."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Build the task and the network's shape; nothing is compiled before the first call."""
+        self.config = config
+        self.task: Task = configuration.build(config["task"])
+        numbers = jax.tree.map(jnp.asarray, configuration.traced(config))
+        abstract = nnx.eval_shape(partial(self._network, numbers), jax.random.key(0))
+        self.definition, _, self.constants = nnx.split(abstract, nnx.Param, ...)
+
+    @partial(jax.jit, static_argnums=0)
+    def initialise(self, numbers: Numbers) -> State:
+        """Draw the parameters of a point and set up its optimiser."""
+        weights_key, data_key = jax.random.split(jax.random.key(numbers["seed"]))
+        network = self._network(numbers, weights_key)
+        _, parameters, _ = nnx.split(network, nnx.Param, ...)
+        optimiser = self._component("optim", numbers).init(parameters)
+        return State(parameters, optimiser, data_key, jnp.array(0), jnp.array(False))
+
+    @partial(jax.jit, static_argnums=(0, 3))
+    def advance(self, numbers: Numbers, state: State, steps: int) -> tuple[State, Telemetry]:
+        """Train for some steps. After a non-finite loss or gradient the state stays as it was."""
+        optimiser = self._component("optim", numbers)
+        clip = self._component("clip", numbers)
+
+        def update(state: State, _: None) -> tuple[State, Telemetry]:
+            key, batch_key = jax.random.split(state.key)
+            batch = self.task.sample(batch_key, self.config["train"]["batch_size"])
+            loss, gradient = jax.value_and_grad(self.loss)(state.parameters, batch)
+            clipped, _ = clip.update(gradient, clip.init(state.parameters))
+            seen = Telemetry(loss, optax.global_norm(gradient), optax.global_norm(clipped))
+            change, moments = optimiser.update(clipped, state.optimiser, state.parameters)
+            diverged = state.diverged | ~jnp.isfinite(seen.loss) | ~jnp.isfinite(seen.grad_norm)
+            new = State(
+                optax.apply_updates(state.parameters, change),
+                moments,
+                key,
+                state.step + 1,
+                diverged,
+            )
+            kept = state._replace(diverged=diverged)
+            return jax.tree.map(partial(jnp.where, diverged), kept, new), seen
+
+        return jax.lax.scan(update, state, None, length=steps)
+
+    def loss(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
+        """Mean loss over the weighted steps: cross entropy (nats) or squared error."""
+        return _weighted_mean(_losses(self._merge(parameters)(batch.inputs), batch), batch)
+
+    @partial(jax.jit, static_argnums=0)
+    def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
+        """Loss and, for classes, accuracy on the held-out sequences."""
+        batch = self.task.test
+        outputs = self._merge(state.parameters)(batch.inputs)
+        metrics = {"eval/loss": _weighted_mean(_losses(outputs, batch), batch)}
+        if _is_classes(batch):
+            correct = jnp.argmax(outputs, axis=-1) == batch.targets
+            metrics["eval/accuracy"] = _weighted_mean(correct, batch)
+        return metrics
+
+    def jacobian_maps(self, state: State) -> Float[Array, "samples T+1 T+1"]:
+        """Log norms of ∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾ on the first held-out sequences, as conf/probe says."""
+        probe = self.config["probe"]
+        return jacobian_log_norms(
+            self._merge(state.parameters).cell,
+            self.task.test.inputs[: probe["samples"]],
+            norm=probe["norm"],
+            of=probe["of"],
+            wrt=probe["wrt"],
+            stride=probe["stride"],
+        )
+
+    def _network(self, numbers: Numbers, key: Key[Array, ""]) -> Network:
+        initialiser = partial(configuration.build, self._values("init", numbers))
+        return build_network(
+            self.config["model"], initialiser, self.task.features, self.task.outputs, key
+        )
+
+    def _merge(self, parameters: nnx.State) -> Network:
+        return nnx.merge(self.definition, parameters, self.constants)
+
+    def _component(self, section: str, numbers: Numbers) -> optax.GradientTransformation:
+        return configuration.build(self._values(section, numbers))
+
+    def _values(self, section: str, numbers: Numbers) -> dict[str, Any]:
+        prefix = f"{section}."
+        given = {k.removeprefix(prefix): v for k, v in numbers.items() if k.startswith(prefix)}
+        return self.config[section] | given
+
+
+def program_for(config: Mapping[str, Any]) -> Program:
+    """The program of a checked config; points that differ in traced numbers alone share one."""
+    return _program(program_key(config))
+
+
+def program_key(config: Mapping[str, Any]) -> str:
+    """What is compiled, as text: the config without its traced numbers and its bookkeeping."""
+    numbers = configuration.traced(config)
+    recipe = {
+        section: {k: v for k, v in values.items() if f"{section}.{k}" not in numbers}
+        for section, values in config.items()
+        if section not in ("seed", "wandb")
+    }
+    recipe["traced"] = sorted(numbers)
+    return json.dumps(recipe, sort_keys=True)
+
+
+@lru_cache(maxsize=64)
+def _program(key: str) -> Program:
+    recipe = json.loads(key)
+    for name in recipe.pop("traced"):
+        section, _, entry = name.rpartition(".")
+        if section:
+            recipe[section][entry] = 1.0  # stands in for any value: programs never read it
+    return Program(recipe | {"seed": 0})
+
+
+def _losses(outputs: Float[Array, "batch time o"], batch: Batch) -> Float[Array, "batch time"]:
+    if _is_classes(batch):
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, batch.targets)
+    return jnp.mean((outputs - batch.targets) ** 2, axis=-1)
+
+
+def _is_classes(batch: Batch) -> bool:
+    return jnp.issubdtype(batch.targets.dtype, jnp.integer)
+
+
+def _weighted_mean(values: Float[Array, "batch time"], batch: Batch) -> Float[Array, ""]:
+    return jnp.sum(values * batch.weights) / jnp.sum(batch.weights)
