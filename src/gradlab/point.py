@@ -1,21 +1,18 @@
 """One point of a sweep from config to records: build, measure, train, measure, keep, log."""
 
 import time
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pandas as pd
-import xarray as xr
 
-from gradlab import decay, records, tracking
+from gradlab import records, tracking
 from gradlab.config import traced
-from gradlab.training import Program, State, Telemetry, program_for
+from gradlab.training import program_for
 
 Row = dict[str, float]
 VERSIONS = ("gradlab", "jax", "flax", "optax", "numpy")

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
-from jax.flatten_util import ravel_pytree
 from jax import Array
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
 StepFunction = Callable[[PyTree, Array], tuple[PyTree, Any]]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from gradlab.jacobian.hierarchy import Scaled, multiply
 
 
-def product_log_norms(product: Scaled) -> Float[Array, "*batch"]:
+def product_log_norms(product: Scaled) -> Float[Array, "count"]:
     """Log Frobenius norms of matrices that are at hand (rows and columns already chosen)."""
     return jnp.log(jnp.linalg.norm(product.unit, axis=(-2, -1))) + product.log_scale
 

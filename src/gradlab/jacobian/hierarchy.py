@@ -65,29 +65,27 @@ def pad_steps(jacobians: Scaled, padded_length: int) -> Scaled:
     identity = jnp.broadcast_to(
         jnp.eye(n, dtype=jacobians.unit.dtype), (padded_length - length, n, n)
     )
-    tail = rescale(identity)
-    return Scaled(*(jnp.concatenate(pair) for pair in zip(jacobians, tail, strict=True)))
+    return join([jacobians, rescale(identity)])
 
 
-def leaf_products(jacobians: Scaled, leaf: int) -> list[Scaled]:
-    """Every product inside each leaf, by lag: element j has shape (leaves, leaf − j, n, n).
+def leaf_products(jacobians: Scaled) -> list[Scaled]:
+    """Every product inside one leaf, by lag: element j holds the products of j + 1 steps,
 
-    Element j − 1 holds the products of j consecutive steps, first to last starting step.
+    (ℓ − j, n, n), from the first starting step to the last.
     """
-    unit, log_scale = (x.reshape(-1, leaf, *x.shape[1:]) for x in jacobians)
-    products = [Scaled(unit, log_scale)]
-    for lag in range(1, leaf):
+    products = [jacobians]
+    for lag in range(1, jacobians.log_scale.size):
         shorter = products[-1]
-        product = multiply(unit[:, lag:], shorter.unit[:, :-1])
-        products.append(rescale(product, log_scale[:, lag:] + shorter.log_scale[:, :-1]))
+        product = multiply(jacobians.unit[lag:], shorter.unit[:-1])
+        products.append(rescale(product, jacobians.log_scale[lag:] + shorter.log_scale[:-1]))
     return products
 
 
 def leaf_block(products: list[Scaled]) -> Block:
-    """Read the prefixes and suffixes of each leaf off its products."""
-    prefix = [Scaled(p.unit[:, 0], p.log_scale[:, 0]) for p in products]
-    suffix_t = [Scaled(p.unit[:, -1].mT, p.log_scale[:, -1]) for p in reversed(products)]
-    return Block(_stack(prefix), _stack(suffix_t))
+    """Read the prefixes and suffixes of a leaf off its products."""
+    prefix = [Scaled(p.unit[0], p.log_scale[0]) for p in products]
+    suffix_t = [Scaled(p.unit[-1].mT, p.log_scale[-1]) for p in reversed(products)]
+    return Block(stack(prefix), stack(suffix_t))
 
 
 def halves(block: Block) -> tuple[Block, Block]:
@@ -114,8 +112,18 @@ def multiply(
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
+def stack(items: list[Scaled]) -> Scaled:
+    """Stack along a new first axis."""
+    return Scaled(*(jnp.stack(x) for x in zip(*items, strict=True)))
+
+
+def join(items: list[Scaled]) -> Scaled:
+    """Concatenate along the first axis."""
+    return Scaled(*(jnp.concatenate(x) for x in zip(*items, strict=True)))
+
+
 def _extend(rows: Scaled, factor: Scaled) -> Scaled:
-    blocks, length, n, _ = rows.unit.shape
+    _, length, n, _ = rows.unit.shape
 
     def stacked(pair: tuple[Array, Array]) -> Array:
         return multiply(pair[0].reshape(length * n, n), pair[1]).reshape(length, n, n)
@@ -126,7 +134,3 @@ def _extend(rows: Scaled, factor: Scaled) -> Scaled:
 
 def _append(first: Scaled, second: Scaled) -> Scaled:
     return Scaled(*(jnp.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)))
-
-
-def _stack(items: list[Scaled]) -> Scaled:
-    return Scaled(*(jnp.stack(x, axis=1) for x in zip(*items, strict=True)))

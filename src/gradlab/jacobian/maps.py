@@ -5,13 +5,16 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gradlab.jacobian import frobenius, spectral
 from gradlab.jacobian.cells import Span
 from gradlab.jacobian.hierarchy import (
+    Block,
     Scaled,
     halves,
+    join,
     leaf_block,
     leaf_products,
     merge,
@@ -44,18 +47,19 @@ def log_norm_map(
     length, n, _ = jacobians.unit.shape
     measure = spectral if norm == "spectral" else frobenius
     leaf, levels = split_length(length)
-    products = leaf_products(pad_steps(jacobians, leaf * 2**levels), leaf)
-    by_lag = [
-        measure.product_log_norms(Scaled(p.unit[..., slice(*of), slice(*wrt)], p.log_scale))
-        for p in products
-    ]
-    log_norms = _leaf_map(by_lag)
-    block = leaf_block(products)
+
+    def one_leaf(steps: Scaled) -> tuple[Float[Array, "l l"], Block]:
+        products = leaf_products(steps)
+        pairs = join(products)
+        asked_for = Scaled(pairs.unit[:, slice(*of), slice(*wrt)], pairs.log_scale)
+        return _leaf_map(measure.product_log_norms(asked_for), leaf), leaf_block(products)
+
+    padded = pad_steps(jacobians, leaf * 2**levels)
+    by_leaf = jax.tree.map(lambda x: x.reshape(-1, leaf, *x.shape[1:]), padded)
+    log_norms, block = jax.lax.map(one_leaf, by_leaf)
     for level in range(levels):
         left, right = halves(block)
-        cross = measure.cross_log_norms(
-            _rows(right.prefix, of), _rows(left.suffix_t, wrt)
-        )
+        cross = measure.cross_log_norms(_rows(right.prefix, of), _rows(left.suffix_t, wrt))
         log_norms = _join(log_norms[0::2], cross, log_norms[1::2])
         if level < levels - 1:
             block = merge(left, right)
@@ -66,14 +70,12 @@ def _rows(scaled: Scaled, span: Span) -> Scaled:
     return Scaled(scaled.unit[..., slice(*span), :], scaled.log_scale)
 
 
-def _leaf_map(by_lag: list[Float[Array, "leaves starts"]]) -> Float[Array, "leaves leaf leaf"]:
-    """Place norms sorted by lag at [t − 1, k] of each leaf's map."""
-    leaves, leaf = by_lag[0].shape
-    log_norms = jnp.full((leaves, leaf, leaf), -jnp.inf, by_lag[0].dtype)
-    for offset, values in enumerate(by_lag):
-        start = jnp.arange(leaf - offset)
-        log_norms = log_norms.at[:, start + offset, start].set(values)
-    return log_norms
+def _leaf_map(by_lag: Float[Array, "pairs"], leaf: int) -> Float[Array, "leaf leaf"]:
+    """Place norms sorted by lag, then by starting step, at [t − 1, k] of a leaf's map."""
+    lag = np.repeat(np.arange(leaf), np.arange(leaf, 0, -1))
+    start = np.concatenate([np.arange(leaf - j) for j in range(leaf)])
+    empty = jnp.full((leaf, leaf), -jnp.inf, by_lag.dtype)
+    return empty.at[start + lag, start].set(by_lag)
 
 
 def _join(

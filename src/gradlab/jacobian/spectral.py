@@ -2,8 +2,8 @@
 
 σ²_max(A_t B_k) is the top eigenvalue of the symmetric B_kᵀ G_t B_k with G_t = A_tᵀA_t. One Lanczos
 step for a tile of pairs is three stacked matrix products, since all pairs of a row share G_t and
-all pairs of a column share B_k. A tile stops as soon as no estimate in it moves any more: far from
-the diagonal, where products are close to rank one, that is after two or three steps.
+all pairs of a column share B_k. A tile stops once the residual of every pair bounds its error: far
+from the diagonal, where products are close to rank one, that is after two or three steps.
 
 The estimate is a Ritz value, so in exact arithmetic it never exceeds the true norm.
 """
@@ -13,31 +13,23 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from gradlab.jacobian.frobenius import gram
 from gradlab.jacobian.hierarchy import Scaled, multiply
 
-TOLERANCE = 1e-5  # Largest relative change of σ² in a step that still counts as converged.
-QUIET_STEPS = 2  # One may be a pause on the way from the second eigenvalue to the first.
-MAX_STEPS = 64  # Only near-degenerate spectra come here; their top is then known to better than 1e-3.
-ROOT_STEPS = 5
-TILE = 4096  # Pairs iterated together: their vectors and matrices then fit a CPU's caches.
+TOLERANCE = 1e-5  # Largest residual over σ²: some eigenvalue lies that near, the top far nearer.
+LOOK_EVERY = 2  # Steps between two looks at the residual, which cost as much as half a step.
+BISECTIONS = 24
+SIDE = 64  # A tile's rows and columns: its vectors and matrices then fit a CPU's caches.
 
 
-def product_log_norms(product: Scaled) -> Float[Array, "*batch"]:
+def product_log_norms(product: Scaled) -> Float[Array, "count"]:
     """Log spectral norms of matrices that are at hand (rows and columns already chosen)."""
-    *batch, rows, columns = product.unit.shape
-    matrices = product.unit.reshape(-1, rows, columns)
-
-    def chunk_norms(chunk: Float[Array, "count rows columns"]) -> Float[Array, "count"]:
-        grams = gram(chunk)
-        return top_eigenvalue(
-            lambda v: multiply(grams, v[..., None])[..., 0], _start(chunk.shape[:1], columns, chunk)
-        )
-
-    squares = jax.lax.map(lambda m: chunk_norms(m[None])[0], matrices, batch_size=128)
-    return 0.5 * jnp.log(squares).reshape(batch) + product.log_scale
+    grams = gram(product.unit)
+    start = _start(grams.shape[:1], grams.shape[-1], grams)
+    squares = top_eigenvalue(lambda v: multiply(v[:, None], grams)[:, 0], start)
+    return 0.5 * jnp.log(squares) + product.log_scale
 
 
 def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> Float[Array, "blocks t k"]:
@@ -53,25 +45,36 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> Float[Array, "blocks t 
     side, group = _tiling(blocks, length)
     tiles = length // side
 
-    def tile_squares(index: Array) -> Float[Array, "group side side"]:
+    def tile_squares(index: Array) -> Float[Array, "group k t"]:
         which, row, column = jnp.unravel_index(index, (blocks // group, tiles, tiles))
         start = (which * group, row * side, 0, 0)
-        g = jax.lax.dynamic_slice(grams, start, (group, side, n, n))
+        g = jax.lax.dynamic_slice(grams, start, (group, side, n, n)).reshape(-1, n, n)
         start = (which * group, column * side, 0, 0)
         b_t = jax.lax.dynamic_slice(suffix_t.unit, start, (group, side, columns, n))
+        b_t = b_t.reshape(-1, columns, n)
 
-        def apply(v: Float[Array, "group t k p"]) -> Float[Array, "group t k p"]:
-            by_column = multiply(v.swapaxes(1, 2), b_t)  # (group, k, t, n): all t share B_k
-            by_row = multiply(by_column.swapaxes(1, 2), g)  # (group, t, k, n): all k share G_t
-            return multiply(by_row.swapaxes(1, 2), b_t.mT).swapaxes(1, 2)
+        def apply(v: Float[Array, "group k t p"]) -> Float[Array, "group k t p"]:
+            by_column = _each(v.reshape(-1, side, columns), b_t)  # all t of a k share B_k
+            by_row = _each(_transposed(by_column), g)  # all k of a t share G_t
+            return _each(_transposed(by_row), b_t.mT).reshape(v.shape)
+
+        def _transposed(w: Float[Array, "group*side side n"]) -> Float[Array, "group*side side n"]:
+            return w.reshape(group, side, side, n).swapaxes(1, 2).reshape(-1, side, n)
 
         return top_eigenvalue(apply, _start((group, side, side), columns, g))
 
     squares = jax.lax.map(tile_squares, jnp.arange(blocks // group * tiles * tiles))
     squares = squares.reshape(blocks // group, tiles, tiles, group, side, side)
-    squares = squares.transpose(0, 3, 1, 4, 2, 5).reshape(blocks, length, length)
+    squares = squares.transpose(0, 3, 1, 5, 2, 4).reshape(blocks, length, length)
     logs = 0.5 * jnp.log(squares)
     return logs + prefix.log_scale[:, :, None] + suffix_t.log_scale[:, None, :]
+
+
+def _each(
+    rows: Float[Array, "count side n"], matrices: Float[Array, "count n m"]
+) -> Float[Array, "count side m"]:
+    """Batched product, one at a time: on a CPU that is up to twice as fast."""
+    return jax.lax.map(lambda pair: multiply(*pair), (rows, matrices))
 
 
 class _Lanczos(NamedTuple):
@@ -81,8 +84,8 @@ class _Lanczos(NamedTuple):
     beta: Float[Array, "*pairs"]
     alphas: Float[Array, "steps *pairs"]
     betas: Float[Array, "steps *pairs"]
-    estimate: Float[Array, "*pairs"]
-    quiet: Int[Array, ""]  # steps in a row in which no estimate moved
+    top: Float[Array, "*pairs"]
+    settled: Array
 
 
 def top_eigenvalue(
@@ -92,95 +95,114 @@ def top_eigenvalue(
     """Largest eigenvalue of many symmetric positive semi-definite operators at once.
 
     Args:
-        apply: multiplies each vector by its operator.
+        apply: multiplies each vector by its operator, of norm at most 1.
         start: one unit vector for each operator.
     """
     *pairs, n = start.shape
-    steps = min(n, MAX_STEPS)
-    zeros = jnp.zeros(pairs, start.dtype)
-    tiny = jnp.finfo(start.dtype).tiny
+    steps = -(-n // LOOK_EVERY) * LOOK_EVERY
+    eps, tiny = jnp.finfo(start.dtype).eps, jnp.finfo(start.dtype).tiny
+    tolerance = max(TOLERANCE, 1000 * eps)
 
-    def advance(state: _Lanczos) -> _Lanczos:
-        image = apply(state.vector)
+    def advance(_: Array, state: _Lanczos) -> _Lanczos:
+        image = apply(state.vector) - state.beta[..., None] * state.previous
         alpha = jnp.sum(image * state.vector, axis=-1)
-        image = image - alpha[..., None] * state.vector - state.beta[..., None] * state.previous
+        image = image - alpha[..., None] * state.vector
         beta = jnp.linalg.norm(image, axis=-1)
-        # A vanishing remainder means that the Krylov space is exhausted: the estimate is exact.
-        exhausted = beta <= 4 * jnp.finfo(start.dtype).eps * state.estimate
-        beta = jnp.where(exhausted, 0, beta)
-        vector = jnp.where(exhausted[..., None], 0, image / jnp.maximum(beta, tiny)[..., None])
-        alphas = state.alphas.at[state.step].set(alpha)
-        betas = state.betas.at[state.step].set(beta)
-        estimate = _top_of_tridiagonal(alphas, betas, state.step, state.estimate)
-        moved = jnp.any(estimate - state.estimate > TOLERANCE * estimate)
-        quiet = jnp.where(moved, 0, state.quiet + 1)
-        return _Lanczos(
-            state.step + 1, vector, state.vector, beta, alphas, betas, estimate, quiet
+        # A vanishing remainder means that the Krylov space is exhausted: it goes on with zeros.
+        beta = jnp.where(beta > eps * state.alphas[0], beta, 0)
+        vector = jnp.where(beta[..., None] > 0, image / jnp.maximum(beta, tiny)[..., None], 0)
+        return state._replace(
+            step=state.step + 1,
+            vector=vector,
+            previous=state.vector,
+            beta=beta,
+            alphas=state.alphas.at[state.step].set(alpha),
+            betas=state.betas.at[state.step].set(beta),
         )
 
+    def advance_and_look(state: _Lanczos) -> _Lanczos:
+        state = jax.lax.fori_loop(0, LOOK_EVERY, advance, state)
+        top, residual = _top_of_tridiagonal(state.alphas, state.betas, state.step, state.top)
+        settled = jnp.all(residual <= jnp.maximum(tolerance * top, 2 * eps))
+        return state._replace(top=top, settled=settled)
+
+    zeros = jnp.zeros(pairs, start.dtype)
     table = jnp.zeros((steps, *pairs), start.dtype)
     initial = _Lanczos(
-        jnp.array(0), start, jnp.zeros_like(start), zeros, table, table, zeros, jnp.array(0)
+        jnp.array(0), start, jnp.zeros_like(start), zeros, table, table, zeros, jnp.array(False)
     )
-    final = jax.lax.while_loop(lambda s: (s.step < steps) & (s.quiet < QUIET_STEPS), advance, initial)
-    return final.estimate
+    final = jax.lax.while_loop(lambda s: (s.step < steps) & ~s.settled, advance_and_look, initial)
+    return final.top
 
 
 def _top_of_tridiagonal(
     alphas: Float[Array, "steps *pairs"],
     betas: Float[Array, "steps *pairs"],
-    last: Array,
-    top_before: Float[Array, "*pairs"],
-) -> Float[Array, "*pairs"]:
-    """Largest eigenvalue of the leading (last + 1) rows of a tridiagonal matrix.
+    size: Array,
+    below: Float[Array, "*pairs"],
+) -> tuple[Float[Array, "*pairs"], Float[Array, "*pairs"]]:
+    """Largest eigenvalue θ of the leading `size` rows of a tridiagonal matrix, and its residual.
 
-    Laguerre's iteration descends monotonically to the largest root of a polynomial with real roots
-    from any point above it, cubically. Without its last row the matrix has top eigenvalue
-    `top_before`, so the larger root of a 2 × 2 matrix bounds the whole from above.
+    By bisection between `below`, the top of fewer rows, and Gershgorin's bound: x is above θ where
+    all pivots of x − T are positive (Sturm). The residual is |β_size| · |last component of θ's unit
+    eigenvector|: some eigenvalue of the whole operator lies within it of θ (Parlett 1998, 13.2).
     """
-    beta = jnp.where(last > 0, betas[last - 1], 0)
-    mean, half = (top_before + alphas[last]) / 2, (top_before - alphas[last]) / 2
-    bound = mean + jnp.hypot(half, beta)
-    scale = jnp.where(bound > 0, bound, 1)
-    alphas, betas = alphas / scale, betas / scale
+    zero = jnp.zeros_like(below)
     eps = jnp.finfo(alphas.dtype).eps
-    degree = (last + 1).astype(alphas.dtype)
 
-    def laguerre(_: Array, x: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
-        def row(i: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
-            # Ratios of successive polynomials stay in range where the polynomials do not;
-            # slope and bend are the first two derivatives of log |ratio|.
-            ratio, slope, bend, slopes, bends = carry
-            coupling = jnp.where(i > 0, betas[i - 1], 0) ** 2 / ratio
-            ratio = jnp.maximum(x - alphas[i] - coupling, eps)
-            first = 1 + coupling * slope
-            second = coupling * (bend - slope**2)
-            slope = first / ratio
-            bend = second / ratio - slope**2
-            return ratio, slope, bend, slopes + slope, bends + bend
+    def coupling(i: Array) -> Float[Array, "*pairs"]:
+        return jnp.where(i > 0, betas[i - 1], 0)
 
-        one = jnp.ones_like(x)
-        zero = jnp.zeros_like(x)
-        *_, slopes, bends = jax.lax.fori_loop(0, last + 1, row, (one, zero, zero, zero, zero))
-        spread = jnp.maximum((degree - 1) * (-degree * bends - slopes**2), 0)
-        return x - degree / (slopes + jnp.sqrt(spread))
+    def gershgorin(i: Array, bound: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
+        right = jnp.where(i < size - 1, betas[i], 0)
+        return jnp.maximum(bound, alphas[i] + coupling(i) + right)
 
-    top = jax.lax.fori_loop(0, ROOT_STEPS, laguerre, jnp.ones_like(bound))
-    return top * bound
+    high = jax.lax.fori_loop(0, size, gershgorin, zero)
+    guard = eps * jnp.where(high > 0, high, 1)
+
+    def bisect(
+        _: Array, bounds: tuple[Float[Array, "*pairs"], Float[Array, "*pairs"]]
+    ) -> tuple[Float[Array, "*pairs"], Float[Array, "*pairs"]]:
+        low, high = bounds
+        middle = (low + high) / 2
+
+        def pivot(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+            previous, above = state
+            current = middle - alphas[i] - coupling(i) ** 2 / previous
+            return jnp.where(current > 0, jnp.maximum(current, guard), guard), above & (current > 0)
+
+        one = jnp.ones_like(middle)
+        _, above = jax.lax.fori_loop(0, size, pivot, (one, one > 0))
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    low, high = jax.lax.fori_loop(0, BISECTIONS, bisect, (below, high))
+
+    def component(back: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        """From the last component, 1, upwards: the direction in which the recursion is stable."""
+        pivot, square, length = state
+        i = size - 2 - back
+        square = square * (pivot / betas[i]) ** 2
+        pivot = jnp.maximum(high - alphas[i] - betas[i] ** 2 / pivot, guard)
+        return pivot, square, length + square
+
+    last = jnp.maximum(high - alphas[size - 1], guard)
+    one = jnp.ones_like(high)
+    _, _, length = jax.lax.fori_loop(0, size - 1, component, (last, one, one))
+    return low, betas[size - 1] / jnp.sqrt(length)
 
 
 def _start(batch: tuple[int, ...], n: int, like: Array) -> Float[Array, "*batch n"]:
-    """The same random direction for every pair: almost surely no top eigenvector is missed."""
-    direction = jax.random.normal(jax.random.key(0), (n,), like.dtype)
-    return jnp.broadcast_to(direction / jnp.linalg.norm(direction), (*batch, n))
+    """A random direction for every pair: hardly ever is a top eigenvector missed by it."""
+    directions = jax.random.normal(jax.random.key(0), (*batch, n), like.dtype)
+    return directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
 
 
 def _tiling(blocks: int, length: int) -> tuple[int, int]:
     """Side of a tile, which divides ℓ, and how many blocks share one when ℓ² is small."""
-    side, target = length, int(TILE**0.5)
-    while side > target and side % 2 == 0:
+    side = length
+    while side > SIDE and side % 2 == 0:
         side //= 2
     group = 1
-    while group * 2 * side**2 <= TILE and blocks % (group * 2) == 0:
+    while group * 2 * side**2 <= SIDE**2 and blocks % (group * 2) == 0:
         group *= 2
     return side, group

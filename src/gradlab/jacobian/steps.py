@@ -9,9 +9,7 @@ from gradlab.jacobian.cells import FlatCell
 from gradlab.jacobian.hierarchy import Scaled, multiply, rescale
 
 
-def trajectory(
-    cell: FlatCell, inputs: Float[Array, "T features"]
-) -> Float[Array, "T n"]:
+def trajectory(cell: FlatCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n"]:
     """The states s⁽⁰⁾..s⁽ᵀ⁻¹⁾ that the step Jacobians are taken at."""
 
     def advance(
