@@ -10,5 +10,5 @@ from gradlab.config import Threshold
 
 
 def global_norm(threshold: Threshold) -> optax.GradientTransformation:
-    """Scale the whole gradient to norm `threshold` where it is longer (Pascanu et al. 2013, 3.2)."""
+    """Scale the whole gradient to norm `threshold` if it is longer (Pascanu et al. 2013, 3.2)."""
     return optax.clip_by_global_norm(threshold)

@@ -14,6 +14,7 @@ import pydantic
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 from pydantic import AfterValidator, Field
 
 from gradlab.jacobian import Norm
@@ -88,6 +89,7 @@ class Wandb:
 class Config:
     """One point of a sweep."""
 
+    name: str = "gradlab"
     model: Model = field(default_factory=Model)
     init: Any = MISSING
     task: Any = MISSING
@@ -105,16 +107,29 @@ def register() -> None:
 
 
 def check(composed: DictConfig) -> dict[str, Any]:
-    """Check a composed config and return it as plain resolved data.
+    """Check a composed config and return it as plain resolved data, each value of its type.
+
+    Sections that are not gradlab's (Hydra's own) are left out.
 
     Raises:
         ConfigError: the first key that is wrong, what it allows, and what was given.
     """
-    config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
-    _check_dataclass(Config, config, "")
+    names = [entry.name for entry in fields(Config)]
+    for key in composed:
+        if key not in (*names, "hydra"):
+            raise ConfigError(f"{key} is unknown: the config takes {', '.join(names)}.")
+    try:
+        given: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+            OmegaConf.masked_copy(composed, names),
+            resolve=True,
+            throw_on_missing=True,
+        )
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} has no value: give it one.") from error
+    config = _checked_section(Config, given, "")
     for section in ("init", "task", "optim", "clip"):
-        _check_component(config[section], section)
-    _check_component(config["model"]["cell"], "model.cell")
+        config[section] = _checked_component(config[section], section)
+    config["model"]["cell"] = _checked_component(config["model"]["cell"], "model.cell")
     return config
 
 
@@ -138,36 +153,40 @@ def traced(config: Mapping[str, Any]) -> dict[str, float]:
     return leaves | {"seed": config["seed"]}
 
 
-def _check_dataclass(schema: type, values: Mapping[str, Any], prefix: str) -> None:
+def _checked_section(schema: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     hints = get_type_hints(schema, include_extras=True)
+    checked = {}
     for entry in fields(schema):
-        key, hint = f"{prefix}{entry.name}", hints[entry.name]
-        if is_dataclass(hint) and isinstance(hint, type):
-            _check_dataclass(hint, values[entry.name], f"{key}.")
+        key, hint, value = f"{prefix}{entry.name}", hints[entry.name], values[entry.name]
+        if isinstance(hint, type) and is_dataclass(hint):
+            checked[entry.name] = _checked_section(hint, value, f"{key}.")
         else:
-            _check_value(hint, values[entry.name], key)
+            checked[entry.name] = _checked_value(hint, value, key)
+    return checked
 
 
-def _check_component(component: Any, key: str) -> None:
+def _checked_component(component: Any, key: str) -> dict[str, Any]:
     if not isinstance(component, dict) or "_target_" not in component:
         raise ConfigError(f"{key} must name what it calls by {key}._target_; got {component!r}.")
     target = component["_target_"]
     try:
         function = get_object(str(target))
-        signature = inspect.signature(function)
+        parameters = inspect.signature(function).parameters
         hints = _hints(function)
     except Exception as error:
         raise ConfigError(
             f"{key}._target_ must be the dotted path of something that can be imported and "
-            f"called; {target!r} is not ({_last_line(error)})."
+            f"called; got {target!r} ({_last_line(error)})."
         ) from error
+    checked = {"_target_": target}
     for name, value in component.items():
         if name == "_target_":
             continue
-        if name not in signature.parameters:
-            allowed = ", ".join(signature.parameters)
+        if name not in parameters:
+            allowed = ", ".join(parameters)
             raise ConfigError(f"{key}.{name} is unknown: {target} takes {allowed}.")
-        _check_value(hints.get(name, Any), value, f"{key}.{name}")
+        checked[name] = _checked_value(hints.get(name, Any), value, f"{key}.{name}")
+    return checked
 
 
 def _hints(function: Any) -> dict[str, Any]:
@@ -178,15 +197,15 @@ def _hints(function: Any) -> dict[str, Any]:
         return {}
 
 
-def _check_value(hint: Any, value: Any, key: str) -> None:
+def _checked_value(hint: Any, value: Any, key: str) -> Any:
     try:
         adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(
             hint, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
         )
     except pydantic.PydanticUserError:
-        return  # a type that pydantic has no check for
+        return value  # a type that pydantic has no check for
     try:
-        adapter.validate_python(value)
+        return adapter.validate_python(value)
     except pydantic.ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         message = message.replace("Input should be", "must be")

@@ -1,66 +1,151 @@
 """One point of a sweep from config to records: build, measure, train, measure, keep, log."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
-from gradlab import records, tracking
-from gradlab.config import traced
-from gradlab.training import program_for
+from gradlab import decay, records, tracking
+from gradlab.config import Probe, check
+from gradlab.figures.heatmap import point_figure
+from gradlab.probe import Map, map_dataset, map_metrics
+from gradlab.training import State, Telemetry, as_numbers, program_for
 
 Row = dict[str, float]
+Status = dict[str, Any]
 VERSIONS = ("gradlab", "jax", "flax", "optax", "numpy")
+CLIP_ROUNDING = 1e-5  # a clip coefficient this near to 1 is rounding, not clipping
 
 
-def run_point(config: Mapping[str, Any], folder: Path, sweep: str) -> dict[str, Any]:
-    """Run one checked config and leave its records in a folder.
+@dataclass(frozen=True)
+class Point:
+    """One job of a sweep: a checked config and the folder that its records go to."""
+
+    config: Mapping[str, Any]
+    folder: Path
+    name: str  # what sets it apart from its neighbours, e.g. "init.gain=2,model=rnn"
+
+    @property
+    def sweep(self) -> str:
+        """Name of the sweep, which W&B groups its runs by."""
+        return f"{self.folder.parent.parent.name}/{self.folder.parent.name}"
+
+
+def point_of_job(composed: DictConfig) -> Point:
+    """The point that the present Hydra job stands for.
+
+    Raises:
+        ConfigError: its config is wrong.
+    """
+    job = HydraConfig.get()
+    overrides = [entry for entry in job.overrides.task if not entry.startswith("+experiment=")]
+    folder = Path(job.runtime.output_dir)
+    return Point(check(composed), folder, ",".join(overrides) or composed.name)
+
+
+def run_point(point: Point) -> Status:
+    """Train and measure one point and leave its records in its folder.
 
     Returns:
-        The point's status, as status.json keeps it: "state" is done, diverged or failed. An
-        exception of the point ends in "failed" with its reason, never in the sweep.
+        What status.json keeps: "state" is done, diverged or failed. An exception of the point ends
+        in "failed" with its reason, and never in the sweep.
     """
-    status: dict[str, Any] = {
+    status: Status = {
         "state": "running",
         "started": _now(),
         "device": str(jax.devices()[0]),
         "versions": {package: version(package) for package in VERSIONS},
     }
-    records.save_config(folder, config)
-    records.save_status(folder, status)
+    records.save_config(point.folder, point.config)
+    records.save_status(point.folder, status)
+    clock = time.perf_counter()
     try:
-        status |= _measure_and_train(config, folder, sweep)
+        status |= _measure_and_train(point)
     except Exception as error:
         status |= {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
-    status["finished"] = _now()
-    records.save_status(folder, status)
+    status |= {"finished": _now(), "seconds": round(time.perf_counter() - clock, 3)}
+    records.save_status(point.folder, status)
     return status
 
 
-def _measure_and_train(config: Mapping[str, Any], folder: Path, sweep: str) -> dict[str, Any]:
-    clock = time.perf_counter()
-    program = program_for(config)
-    numbers = jax.tree.map(jnp.asarray, traced(config))
-    state = program.initialise(numbers)
-    maps = {0: _maps(program, state)}
+def _measure_and_train(point: Point) -> Status:
+    config, folder = point.config, point.folder
     rows: list[Row] = []
-    wandb = config["wandb"]
-    with tracking.track(folder, config, group=sweep, **wandb) as tracker:
-        for state, row in _train(program, numbers, state):
-            rows.append(row)
-            tracker.log(row)
-        seconds = time.perf_counter() - clock
-        summary: dict[str, Any] = dict(rows[-1])
-        steps = int(state.step)
-        if not bool(state.diverged):
-            maps[steps] = _maps(program, state)
-        gradients = _dataset(maps, config)
-        records.save_metrics(folder, pd.DataFrame(rows))
-        records.save_gradients(folder, gradients)
-        tracker.finish(summary, folder / records.GRADIENTS)
-    return {"seconds": {"train": seconds}, "summary": summary}
+    maps: dict[int, Map] = {}
+    with tracking.track(folder, config, group=point.sweep, name=point.name) as tracker:
+        try:
+            for row in _run(config, maps):
+                rows.append(row)
+                tracker.log(row)
+        finally:  # what was measured before a failure is kept
+            gradients = map_dataset(maps, Probe(**config["probe"])) if maps else None
+            records.save_metrics(folder, pd.DataFrame(rows))
+            if gradients:
+                records.save_gradients(folder, gradients)
+        status = _conclude(rows[-1], maps, config["probe"]["stride"])
+        picture = point_figure(gradients, point.name) if gradients else None
+        tracker.finish(status["summary"], picture, folder / records.GRADIENTS)
+    return status
+
+
+def _run(config: Mapping[str, Any], maps: dict[int, Map]) -> Iterator[Row]:
+    """Yield a row of metrics before training and after every `train.log_every` updates.
+
+    The maps measured before and after training are added to `maps` by training step. A run that
+    diverges ends with the row in which it did.
+    """
+    program, numbers = program_for(config), as_numbers(config)
+    steps, log_every = config["train"]["steps"], config["train"]["log_every"]
+    state = program.initialise(numbers)
+    row: Row = {"train/step": 0}
+    while True:
+        done = int(row["train/step"])
+        row |= {name: float(value) for name, value in program.evaluate(state).items()}
+        if done in (0, steps):
+            maps[done] = np.asarray(program.jacobian_maps(state))
+            row |= map_metrics(maps[done], config["probe"]["stride"])
+        yield row
+        if done == steps:
+            return
+        state, seen = program.advance(numbers, state, min(log_every, steps - done))
+        row = _training_row(state, seen)
+        if state.diverged:
+            yield row
+            return
+
+
+def _training_row(state: State, seen: Telemetry) -> Row:
+    """Means over the updates since the last row; norms are of the whole gradient."""
+    raw, clipped = np.asarray(seen.grad_norm), np.asarray(seen.grad_norm_clipped)
+    coefficient = np.divide(clipped, raw, out=np.ones_like(raw), where=raw > 0)
+    return {
+        "train/step": int(state.step),
+        "train/loss": float(np.mean(seen.loss)),
+        "train/grad_norm": float(np.mean(raw)),
+        "train/grad_norm_clipped": float(np.mean(clipped)),
+        "train/clip_coefficient": float(np.mean(coefficient)),
+        "train/clip_fraction": float(np.mean(coefficient < 1 - CLIP_ROUNDING)),
+    }
+
+
+def _conclude(last: Row, maps: Mapping[int, Map], stride: int) -> Status:
+    """State, reason and summary: the last row, with the verdict on the last map."""
+    if not np.isfinite([last.get("train/loss", 0), last.get("train/grad_norm", 0)]).all():
+        reason = f"the loss or its gradient was not finite at update {last['train/step'] + 1:.0f}"
+        return {"state": "diverged", "reason": reason, "summary": last | {"verdict": "diverged"}}
+    length = (maps[max(maps)].shape[-1] - 1) * stride
+    verdict = decay.verdict(last["jacobian/decay_rate"], length)
+    return {"state": "done", "summary": last | {"verdict": verdict}}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

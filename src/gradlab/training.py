@@ -23,6 +23,9 @@ from gradlab.tasks import Batch, Task
 Numbers = Mapping[str, Float[Array, ""] | Int[Array, ""]]
 
 
+COMPILED_SECTIONS = ("model", "init", "task", "optim", "clip", "train", "probe")
+
+
 class State(NamedTuple):
     """Everything that training changes."""
 
@@ -48,8 +51,7 @@ class Program:
         """Build the task and the network's shape; nothing is compiled before the first call."""
         self.config = config
         self.task: Task = configuration.build(config["task"])
-        numbers = jax.tree.map(jnp.asarray, configuration.traced(config))
-        abstract = nnx.eval_shape(partial(self._network, numbers), jax.random.key(0))
+        abstract = nnx.eval_shape(partial(self._network, as_numbers(config)), jax.random.key(0))
         self.definition, _, self.constants = nnx.split(abstract, nnx.Param, ...)
 
     @partial(jax.jit, static_argnums=0)
@@ -132,6 +134,12 @@ class Program:
         return self.config[section] | given
 
 
+def as_numbers(config: Mapping[str, Any]) -> Numbers:
+    """The traced numbers of a checked config as arrays: reals in float32, the seed in uint32."""
+    kinds = {float: jnp.float32, int: jnp.uint32}
+    return {k: jnp.asarray(v, kinds[type(v)]) for k, v in configuration.traced(config).items()}
+
+
 def program_for(config: Mapping[str, Any]) -> Program:
     """The program of a checked config; points that differ in traced numbers alone share one."""
     return _program(program_key(config))
@@ -141,18 +149,16 @@ def program_key(config: Mapping[str, Any]) -> str:
     """What is compiled, as text: the config without its traced numbers and its bookkeeping."""
     numbers = configuration.traced(config)
     recipe = {
-        section: {k: v for k, v in values.items() if f"{section}.{k}" not in numbers}
-        for section, values in config.items()
-        if section not in ("seed", "wandb")
+        section: {k: v for k, v in config[section].items() if f"{section}.{k}" not in numbers}
+        for section in COMPILED_SECTIONS
     }
-    recipe["traced"] = sorted(numbers)
-    return json.dumps(recipe, sort_keys=True)
+    return json.dumps([recipe, sorted(numbers)], sort_keys=True)
 
 
 @lru_cache(maxsize=64)
 def _program(key: str) -> Program:
-    recipe = json.loads(key)
-    for name in recipe.pop("traced"):
+    recipe, numbers = json.loads(key)
+    for name in numbers:
         section, _, entry = name.rpartition(".")
         if section:
             recipe[section][entry] = 1.0  # stands in for any value: programs never read it

@@ -1,6 +1,6 @@
 """Curves of the mean log norm against lag: how fast a gradient fades, and its horizon."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from gradlab.records import load_gradients
 
 LINES, COLUMNS, ROWS = 6, 4, 6  # in a panel; of panels
 HORIZON = -1.0  # nats: the mean norm is 1/e of its lag-0 value
-DASHES = {"before": (0, (4, 2)), "after": "-"}
+DASHES: dict[str, Any] = {"before": (0, (4, 2)), "after": "-"}
 HORIZON_LINE: dict[str, Any] = {"color": style.GREY, "linewidth": 0.9, "linestyle": ":"}
 REACHED: dict[str, Any] = {"marker": "o", "markersize": 5}
 ENDED: dict[str, Any] = {"color": style.GREY, "linestyle": "none", "marker": "x", "markersize": 5}
@@ -46,7 +46,7 @@ def decay_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def mean_curve(table: pd.DataFrame) -> pd.DataFrame:
     """The mean of several points' profiles at one moment: columns `lag` and `relative`."""
-    return table.groupby("lag", as_index=False)["relative"].mean()
+    return table.groupby("lag")["relative"].mean().reset_index()
 
 
 def horizon_of(curve: pd.DataFrame) -> float:
@@ -78,7 +78,9 @@ def decay_figure(runs: pd.DataFrame) -> Figure:
     table = decay_table(grid.runs)
     figure, body = style.frame(style.WIDTH, 1.2 + 2.0 * len(grid.rows()))
     shape = (len(grid.rows()), len(grid.columns()))
-    panels = body.subplots(*shape, sharex="col", sharey="col", squeeze=False)
+    # Panels of one length compare; of several, the longest would flatten the others.
+    shared: Literal["col", "all"] = "col" if across == "task.length" else "all"
+    panels = body.subplots(*shape, sharex=shared, sharey=shared, squeeze=False)
     for line, (label, row) in zip(panels, grid.rows(), strict=True):
         for panel, cell, column in zip(line, grid.cells(row), grid.columns(), strict=True):
             draw_curves(panel, cell, table)

@@ -37,8 +37,8 @@ def value_label(key: str, value: Any) -> str:
 
 def level_label(key: str, value: Any) -> str:
     """Name a level of an axis: "gain 0.5", but plain "LSTM", which needs no "model" before it."""
-    name = value_label(key, value)
-    return name if isinstance(value, str) else f"{key_label(key)} {name}"
+    named = key.endswith((".name", "._target_"))
+    return value_label(key, value) if named else f"{key_label(key)} {value_label(key, value)}"
 
 
 def point_label(point: pd.Series, axes: Sequence[str]) -> str:
@@ -49,7 +49,7 @@ def point_label(point: pd.Series, axes: Sequence[str]) -> str:
 def quantity_label(norm: str | None, of: str | None, wrt: str | None) -> str:
     """The measured log norm with its units; None for `of` or `wrt` is the whole carry s."""
     fraction = rf"\partial {_symbol(of)}^{{(t)}}/\partial {_symbol(wrt)}^{{(k)}}"
-    return rf"$\log\,\Vert {fraction}\Vert{NORMS.get(norm, '')}$ (nats)"
+    return rf"$\log\,\Vert {fraction}\Vert{NORMS.get(str(norm), '')}$ (nats)"
 
 
 def quantity_of(runs: pd.DataFrame) -> str:
@@ -58,9 +58,9 @@ def quantity_of(runs: pd.DataFrame) -> str:
     return quantity_label(*measured.iloc[0]) if len(measured) == 1 else "log norm (nats)"
 
 
-def steps_label(count: float) -> str:
-    """A horizon or a lag in steps, to a tenth where that says something."""
-    return f"{count:.1f} steps" if count < 10 else f"{count:.0f} steps"
+def number_label(count: float) -> str:
+    """A number of steps, to a tenth where that says something."""
+    return f"{count:.1f}" if count < 10 else f"{count:.0f}"
 
 
 def _symbol(leaf: str | None) -> str:

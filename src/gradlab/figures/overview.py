@@ -7,12 +7,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from gradlab.figures import decay, heatmap, points, style
+from gradlab.figures import decay, heatmap, maps, points, style
 from gradlab.figures.labels import quantity_of
 
-PANELS, GROUPS, LEVELS = 8, 3, 6  # maps side by side, groups of them, maps in a group at most
+PANELS, GROUPS, LEVELS = 9, 3, 6  # maps side by side, groups of them, maps in a group at most
 VIEW = 10.0  # nats up and down; what the curves do further out changes no horizon
-HEIGHT, HEIGHTS = 6.8, (1, 1, 1.6)  # inches; of the rows: maps before, maps after, curves
+# Inches: beside and above the panels; a map, the space below it, both; the curves; a figure.
+BESIDE, AROUND = 2.2, 1.5
+LARGEST, BETWEEN, LOWEST, CURVES, NARROWEST = 1.75, 0.3, 1.2, 2.4, 6.0
 
 
 @style.theme()
@@ -31,19 +33,15 @@ def overview_figure(runs: pd.DataFrame) -> Figure:
     """
     runs = points.comparable(runs)
     grid = choose(points.drawable(runs))
-    maps = heatmap.heatmap_table(grid.one_seed().runs)
+    table = heatmap.heatmap_table(grid.one_seed().runs)
     curves = decay.decay_table(grid.runs)
-    groups, levels = len(grid.rows()), len(grid.columns())
-    stacked = groups * levels > FEW
-    width, height = (style.WIDTH, TALL) if stacked else (NARROW + ..., FLAT)
-    figure, body = style.frame(style.WIDTH, HEIGHT, "How far does the gradient reach?")
-    blocks, panels = _panels(body, len(grid.rows()), len(grid.columns()))
-    draw_maps(blocks, grid, maps)
+    figure, body, blocks, panels = _figure(len(grid.rows()), len(grid.columns()))
+    draw_maps(blocks, grid, table)
     draw_curves(panels, grid, curves)
-    heatmap.colour_bar(body, blocks, maps, quantity_of(grid.runs))
-    key = [*decay.line_key(grid.runs), *decay.mark_key(curves), *heatmap.zero_key(maps)]
+    maps.colour_bar(body, blocks, table, quantity_of(grid.runs))
+    key = [*decay.line_key(grid.runs), *decay.mark_key(curves), *maps.zero_key(table)]
     style.legend(body, key, rows=grid.runs["model.name"].nunique())
-    return style.finish(figure, points.notes(runs, grid.runs))
+    return style.finish(figure, [*points.notes(runs, grid.runs), *_beyond(curves)])
 
 
 def choose(runs: pd.DataFrame) -> points.Grid:
@@ -57,18 +55,15 @@ def choose(runs: pd.DataFrame) -> points.Grid:
     return points.arrange(runs, across, down, columns=levels, rows=groups)
 
 
-def draw_maps(blocks: Sequence[heatmap.Panels], grid: points.Grid, table: pd.DataFrame) -> None:
+def draw_maps(blocks: Sequence[maps.Panels], grid: points.Grid, table: pd.DataFrame) -> None:
     """Draw the maps: a block a row of the grid, in it a row before and a row after training."""
-    limit = heatmap.colour_limit(table)
     for block, (label, row) in zip(blocks, grid.rows(), strict=True):
         for panels, moment in zip(block, heatmap.WHEN, strict=True):
-            heatmap.draw_row(panels, grid.cells(row), table[table["when"] == moment], limit)
-        for axes, column in zip(block[0], grid.columns(), strict=True):
-            axes.set_title(f"{label}\n{column}".strip())
-        for axes in block[-1]:
-            axes.set_xlabel("k (steps)")
-    for axes, moment in zip(blocks[0][:, 0], heatmap.WHEN, strict=True):
-        axes.set_ylabel(f"{moment} training\nt (steps)")
+            measured = table[table["when"] == moment]
+            maps.draw_row(panels, grid.cells(row), measured, maps.colour_limit(table))
+        maps.title_block(block, label, grid.columns())
+        maps.label_steps(block)
+    maps.label_rows(blocks[0], [f"{moment} training" for moment in heatmap.WHEN])
 
 
 def draw_curves(panels: Sequence[Axes], grid: points.Grid, table: pd.DataFrame) -> None:
@@ -76,19 +71,33 @@ def draw_curves(panels: Sequence[Axes], grid: points.Grid, table: pd.DataFrame) 
     for axes, (label, row) in zip(panels, grid.rows(), strict=True):
         decay.draw_curves(axes, row, table)
         axes.set(title=label, xlabel=decay.LAG_LABEL)
-    finite = table.loc[np.isfinite(table["relative"]), "relative"]
-    low, high = finite.clip(-VIEW, VIEW).min(), finite.clip(-VIEW, VIEW).max()
-    pad = 0.05 * max(high - low, 1)
-    panels[0].set(ylim=(min(low, -1) - pad, high + pad), ylabel=decay.LOG_NORM_LABEL)
+    inside = _finite(table).clip(-VIEW, VIEW)
+    low, high = min(inside.min(), decay.HORIZON), max(inside.max(), 0)
+    pad = 0.05 * (high - low)
+    panels[0].set(ylim=(low - pad, high + pad), ylabel=decay.LOG_NORM_LABEL)
 
 
-def _panels(body: SubFigure, groups: int, levels: int) -> tuple[list[heatmap.Panels], list[Axes]]:
-    widths = heatmap.block_widths(levels, groups)
-    spaces = body.add_gridspec(3, len(widths), width_ratios=widths, height_ratios=HEIGHTS)
-    blocks = [heatmap.panel_block(body, spaces, 2, levels, group) for group in range(groups)]
+def _beyond(curves: pd.DataFrame) -> list[str]:
+    further = (_finite(curves).abs() > VIEW).any()
+    return [f"Curves are cut off at {VIEW:g} nats."] if further else []
+
+
+def _finite(curves: pd.DataFrame) -> pd.Series:
+    relative: pd.Series = curves["relative"]
+    return relative.loc[np.isfinite(relative)]
+
+
+def _figure(groups: int, levels: int) -> tuple[Figure, SubFigure, list[maps.Panels], list[Axes]]:
+    count = groups * levels
+    width = float(np.clip(BESIDE + LARGEST * count, NARROWEST, style.WIDTH))
+    height = max(min(LARGEST, (width - BESIDE) / count) + BETWEEN, LOWEST)
+    rows = [height] * len(heatmap.WHEN) + [CURVES]
+    figure, body = style.frame(width, AROUND + sum(rows), "How far does the gradient reach?")
+    widths = maps.block_widths(levels, groups)
+    spaces = body.add_gridspec(len(rows), len(widths), width_ratios=widths, height_ratios=rows)
+    blocks = [maps.panel_block(body, spaces, len(rows) - 1, levels, i) for i in range(groups)]
     panels: list[Axes] = []
-    for group in range(groups):
-        first = group * (levels + 1)
+    for first in range(0, len(widths), levels + 1):
         shared = panels[0] if panels else None
-        panels.append(body.add_subplot(spaces[2, first : first + levels], sharey=shared))
-    return blocks, panels
+        panels.append(body.add_subplot(spaces[-1, first : first + levels], sharey=shared))
+    return figure, body, blocks, panels

@@ -121,9 +121,11 @@ def with_lines(runs: pd.DataFrame, axis: str | None) -> pd.DataFrame:
     """
     shaded = None if axis == "model.name" else axis
     levels = levels_of(runs, shaded) if shaded else [None]
-    places = pd.Index(levels).get_indexer(runs[shaded]) if shaded else np.zeros(len(runs), int)
+    places = (
+        pd.Index(levels).get_indexer(pd.Index(runs[shaded])) if shaded else np.zeros(len(runs), int)
+    )
     by_model = axis is None or len(levels_of(runs, "model.name")) > 1
-    names = ["model.name"] * by_model + [shaded] * (shaded is not None)
+    names = [key for key in ("model.name" if by_model else None, shaded) if key]
     colours = {m: style.shades(c, len(levels)) for m, c in style.model_colours(runs).items()}
     lines = runs.assign(
         line=[point_label(run, names) for _, run in runs.iterrows()],

@@ -12,6 +12,7 @@ from threading import RLock
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
@@ -20,15 +21,15 @@ from matplotlib.figure import Figure, SubFigure
 
 WIDTH = 9.0  # inches; every figure's, so that text is the same size beside other figures
 GREY = "0.4"
-LEGEND_COLUMN = 1.7  # inches
-LETTERS = 14  # of a footnote in an inch
+LEGEND_LINE, LEGEND_LETTER = 0.55, 0.075  # inches: an entry without its text, a letter of it
+LETTERS = 16  # of a footnote in an inch
 ZERO: dict[str, Any] = {"facecolor": "0.88", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
 
 # Okabe & Ito (2008) without its blue and vermilion, which the map's two hues would be taken for.
 MODEL_COLOURS = {"rnn": "#009e73", "lstm": "#e69f00", "gru": "#cc79a7"}
 OTHER_COLOURS = ("#56b4e9", "#7f7f7f", "#b8a800", "#8c564b")
 
-THEME = {
+THEME: dict[Any, Any] = {
     **sns.axes_style("ticks"),
     **sns.plotting_context("paper"),
     "font.sans-serif": ["DejaVu Sans"],  # ships with Matplotlib: the same figure on every machine
@@ -90,14 +91,21 @@ def frame(width: float, height: float, title: str = "") -> tuple[Figure, SubFigu
     """A figure with a title and room for a footnote, and the body to draw in; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title)
-    return figure, figure.subfigures()
+    return figure, figure.add_subfigure(figure.add_gridspec(1, 1)[0])
 
 
 def legend(body: SubFigure, handles: Sequence[Artist], rows: int) -> None:
-    """Write the legend above the panels, in so many rows, or more if they would be too wide."""
-    width = body.bbox.width / body.get_dpi()
-    columns = min(-(-len(handles) // rows), int(width / LEGEND_COLUMN))
+    """Write the legend above the panels, in so many rows, or in more where they would not fit."""
+    letters = [len(str(handle.get_label())) for handle in handles]
+    columns = -(-len(handles) // rows)
+    while columns > 1 and _legend_width(letters, columns) > body.bbox.width / body.get_dpi():
+        columns -= 1
     body.legend(handles=handles, loc="outside upper center", ncols=columns)
+
+
+def _legend_width(letters: Sequence[int], columns: int) -> float:
+    widest = [int(max(column)) for column in np.array_split(letters, columns)]
+    return LEGEND_LINE * columns + LEGEND_LETTER * sum(widest)
 
 
 def finish(figure: Figure, notes: Sequence[str]) -> Figure:

@@ -1,0 +1,46 @@
+"""`python -m gradlab`: Hydra composes the config, each point becomes a job, the sweep runs them.
+
+From here: config.py checks, point.py runs one point, sweep/ runs many, records.py keeps, tracking.py
+logs, figures/ draw. Several points reach sweep/ through hydra_plugins/gradlab_launcher.py.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from gradlab import config, explain
+
+PACKAGE = Path(__file__).parent
+# A wheel carries conf/ inside the package; a checkout has it at the top.
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if path.is_dir())
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def run(composed: DictConfig) -> None:
+    """Run a single point: what Hydra calls for one job, under whichever launcher."""
+    from gradlab.point import point_of_job
+    from gradlab.sweep import run_sweep
+
+    run_sweep([point_of_job(composed)])
+
+
+def main() -> None:
+    """Run gradlab from the command line; wrong input ends in one sentence and exit status 2."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(explain.usage(CONF))
+        return
+    config.register()
+    full_error = os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors come to us
+    try:
+        run()
+    except (config.ConfigError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"gradlab: {explain.sentence(error)}")
+
+
+if __name__ == "__main__":
+    main()

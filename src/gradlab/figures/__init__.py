@@ -1,0 +1,16 @@
+"""Figures of a sweep. For each, one function computes a tidy table and another draws it."""
+
+from gradlab.figures.decay import decay_figure, decay_table
+from gradlab.figures.heatmap import heatmap_figure, heatmap_table, point_figure
+from gradlab.figures.overview import overview_figure
+from gradlab.figures.style import save
+
+__all__ = [
+    "decay_figure",
+    "decay_table",
+    "heatmap_figure",
+    "heatmap_table",
+    "overview_figure",
+    "point_figure",
+    "save",
+]

@@ -1,0 +1,67 @@
+"""What a sweep ends with: a table of its points, its figure, and where everything is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from gradlab.figures import labels, points, style
+from gradlab.figures.overview import overview_figure
+from gradlab.point import Point
+from gradlab.records import load_runs
+
+FIGURE = "overview.png"
+COLOURS = {"vanishing": "blue", "stable": "green", "exploding": "red", "diverged": "magenta"}
+
+
+def report(sweep: Sequence[Point]) -> None:
+    """Print the table, draw the overview figure, say where they are and what to type next."""
+    folder = sweep[0].folder.parent
+    runs = load_runs(folder)
+    console = Console(soft_wrap=True)
+    console.print(table(points.comparable(runs)))
+    console.print(f"records  {_short(folder)}", highlight=False)
+    if (runs["status"] != "failed").any():
+        style.save(overview_figure(runs), folder / FIGURE)
+        console.print(f"figure   {_short(folder / FIGURE)}", highlight=False)
+    if sweep[0].config["wandb"]["mode"] != "disabled":
+        console.print(f"W&B      wandb leet {_short(folder / 'wandb')}", highlight=False)
+
+
+def table(runs: pd.DataFrame) -> Table:
+    """A row a point: what varies, verdict, decay rate, horizon and accuracy, or what failed."""
+    axes = points.axes_of(runs)
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    drawn.add_column("point", justify="right")
+    for axis in axes:
+        drawn.add_column(labels.key_label(axis))
+    drawn.add_column("verdict")
+    for heading in ("decay rate\n(nats/step)", "horizon\n(steps)", "accuracy"):
+        drawn.add_column(heading, justify="right")
+    for _, run in runs.iterrows():
+        drawn.add_row(Path(run["path"]).name, *(str(run[axis]) for axis in axes), *_results(run))
+    return drawn
+
+
+def _results(run: pd.Series) -> list[str]:
+    if run["status"] == "failed":
+        return [f"[red]failed[/]: {run['reason']}"]
+    verdict = run["verdict"]
+    return [
+        f"[{COLOURS[verdict]}]{verdict}[/]",
+        _number(run.get("jacobian/decay_rate"), "+.3f"),
+        _number(run.get("jacobian/horizon"), ".1f"),
+        _number(run.get("eval/accuracy"), ".1%"),
+    ]
+
+
+def _number(value: Any, form: str) -> str:
+    return "–" if value is None or pd.isna(value) else format(value, form)
+
+
+def _short(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
