@@ -10,11 +10,11 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 USAGE = """\
 gradlab: how far does a gradient reach in a recurrent network, and what changes that?
 
-  python -m gradlab +experiment=NAME              run a study
-  python -m gradlab GROUP=NAME KEY=VALUE …        run one point
-  python -m gradlab --multirun KEY=A,B KEY=C,D …  run every combination
-  python -m gradlab … --cfg job                   print the config, run nothing
-  python -m gradlab --hydra-help                  Hydra's own options
+  python -m gradlab +experiment=NAME         run a study
+  python -m gradlab GROUP=NAME KEY=VALUE …   run one point
+  python -m gradlab KEY=A,B KEY=C,D …        run every combination
+  python -m gradlab … --cfg job              print the config, run nothing
+  python -m gradlab --hydra-help             Hydra's own options
 """
 
 

@@ -2,17 +2,25 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key, PyTree
 
+from hydra.utils import get_object
+
 from gradlab import config
 from gradlab.config import ConfigError
 
 Initialiser = Callable[[Key[Array, ""], int], Float[Array, "n n"]]
+
+
+class Hidden(NamedTuple):
+    """The carry of a layer whose state is one array, so that it has a name in a stack."""
+
+    h: Float[Array, "*batch n"]
 
 
 class Stack(nnx.RNNCellBase):
@@ -29,10 +37,8 @@ class Stack(nnx.RNNCellBase):
         carry_init: Any = None,
     ) -> dict[str, PyTree]:
         """The layers' own initial carries."""
-        return {
-            f"layer{i}": cell.initialize_carry(input_shape, rngs)
-            for i, cell in enumerate(self.layers)
-        }
+        carries = [cell.initialize_carry(input_shape, rngs) for cell in self.layers]
+        return {f"layer{i}": _named(carry) for i, carry in enumerate(carries)}
 
     def __call__(
         self, carry: dict[str, PyTree], inputs: Float[Array, "*batch features"]
@@ -40,8 +46,19 @@ class Stack(nnx.RNNCellBase):
         """One step: each layer reads the output of the one below at the same time step."""
         new_carry = {}
         for i, cell in enumerate(self.layers):
-            new_carry[f"layer{i}"], inputs = cell(carry[f"layer{i}"], inputs)
+            state = carry[f"layer{i}"]
+            state, inputs = cell(state.h if isinstance(state, Hidden) else state, inputs)
+            new_carry[f"layer{i}"] = _named(state)
         return new_carry, inputs
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Axes of one input that are features, as of Flax's own cells."""
+        return 1
+
+
+def _named(carry: PyTree) -> PyTree:
+    return Hidden(carry) if isinstance(carry, jax.Array) else carry
 
 
 class Network(nnx.Module):
@@ -99,7 +116,13 @@ def by_gate(initialiser: Initialiser) -> Callable[..., Float[Array, "n gates*n"]
 
 
 def _accepted(cell: Mapping[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(config.get_object(cell["_target_"])).parameters
+    target = get_object(cell["_target_"])
+    if not (isinstance(target, type) and issubclass(target, nnx.RNNCellBase)):
+        raise ConfigError(
+            "model.cell._target_ must be a subclass of flax.nnx.RNNCellBase; got "
+            f"{cell['_target_']!r}."
+        )
+    parameters = inspect.signature(target).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return arguments
     missing = [name for name in arguments if name not in parameters]

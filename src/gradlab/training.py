@@ -16,7 +16,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab import config as configuration
+from gradlab.config import ConfigError
 from gradlab.jacobian import jacobian_log_norms
+from gradlab.jacobian.cells import flatten_cell
 from gradlab.models import Network, build_network
 from gradlab.tasks import Batch, Task
 
@@ -48,11 +50,17 @@ class Program:
     """One compiled training run. Its methods are pure; it holds what is the same for a group."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Build the task and the network's shape; nothing is compiled before the first call."""
+        """Build the task and the network's shape; nothing is compiled before the first call.
+
+        Raises:
+            ConfigError: the parts do not fit together (a cell that is none, a carry part or a
+                stride that the model or the task does not have).
+        """
         self.config = config
         self.task: Task = configuration.build(config["task"])
         abstract = nnx.eval_shape(partial(self._network, as_numbers(config)), jax.random.key(0))
         self.definition, _, self.constants = nnx.split(abstract, nnx.Param, ...)
+        _check_probe(config["probe"], abstract, self.task)
 
     @partial(jax.jit, static_argnums=0)
     def initialise(self, numbers: Numbers) -> State:
@@ -163,6 +171,20 @@ def _program(key: str) -> Program:
         if section:
             recipe[section][entry] = 1.0  # stands in for any value: programs never read it
     return Program(recipe | {"seed": 0})
+
+
+def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> None:
+    flat = flatten_cell(network.cell, task.features)
+    for end in ("of", "wrt"):
+        try:
+            flat.span(probe[end], f"probe.{end}")
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    length = task.test.inputs.shape[1]
+    if probe["stride"] > length:
+        raise ConfigError(
+            f"probe.stride must be at most the task's {length} steps; got {probe['stride']}."
+        )
 
 
 def _losses(outputs: Float[Array, "batch time o"], batch: Batch) -> Float[Array, "batch time"]:

@@ -3,6 +3,7 @@
 Hydra imports every module here at each start, so what is heavy is imported when points are launched.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,10 +41,12 @@ class FusedLauncher(Launcher):
 
         Raises:
             ConfigError: a point's config is wrong; then none has run and nothing was written.
+            SystemExit: a point failed; all others have run.
         """
         from gradlab.config import check
         from gradlab.point import point_of_job
         from gradlab.sweep import run_sweep
+        from gradlab.training import program_for
 
         setup_globals()
         composed = [
@@ -51,10 +54,13 @@ class FusedLauncher(Launcher):
             for i, overrides in enumerate(job_overrides)
         ]
         for config in composed:
-            check(config)
+            program_for(check(config))
         # Hydra makes each point's folder and .hydra/ as for any job; the "job" only plans.
         jobs = [self._job(config, point_of_job) for config in composed]
         statuses = run_sweep([job.return_value for job in jobs])
+        failed = sum(status["state"] == "failed" for status in statuses)
+        if failed:
+            sys.exit(f"gradlab: {failed} of {len(jobs)} points failed; see above.")
         for job, status in zip(jobs, statuses, strict=True):
             job.return_value = status
         return jobs

@@ -35,6 +35,7 @@ THEME: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],  # ships with Matplotlib: the same figure on every machine
     "axes.linewidth": 0.8,
     "axes.titlesize": 9,
+    "figure.dpi": 150,
     "figure.titlesize": 12,
     "figure.titleweight": "bold",
     "hatch.linewidth": 0.6,
@@ -63,7 +64,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path)
     return path
 
 

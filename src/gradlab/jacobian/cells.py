@@ -23,17 +23,22 @@ class FlatCell(NamedTuple):
     def span(self, name: str | None, argument: str) -> Span:
         """Components of the named part of the state; None is the whole.
 
+        A stack's "h" is its top layer's: a name that no part has in full stands for the last part
+        whose dotted path ends with it.
+
         Raises:
             ValueError: no part has that name.
         """
         if name is None:
             return (0, self.initial.size)
-        if name not in self.spans:
+        ends = [part for part in self.spans if f".{part}".endswith(f".{name}")]
+        if not ends:
             known = ", ".join(repr(part) for part in self.spans)
             raise ValueError(
                 f"{argument} must be None (the whole carry) or one of {known}; got {name!r}."
             )
-        return self.spans[name]
+        # "layer10" comes after "layer9", but before it in the alphabet.
+        return self.spans[name if name in self.spans else max(ends, key=lambda p: (len(p), p))]
 
 
 def flatten_cell(
@@ -69,8 +74,8 @@ def flatten_cell(
 def carry_spans(carry: PyTree) -> dict[str, Span]:
     """Name the parts of a carry by where they lie in its flat vector.
 
-    A lone array is "h" and a pair is (c, h), as in Flax's LSTM; dictionaries go by their keys,
-    longer tuples by position, nested parts by a dotted path ("layer0.h"), and every inner node
+    A lone array is "h" and a pair is (c, h), as in Flax's LSTM; dictionaries go by their keys, named
+    tuples by their fields, longer tuples by position, nested parts by a dotted path ("layer0.h"), and every inner node
     ("layer0") by its own.
     """
     spans: dict[str, Span] = {}
@@ -93,6 +98,8 @@ def carry_spans(carry: PyTree) -> dict[str, Span]:
 def _children(node: PyTree) -> list[tuple[str, PyTree]]:
     if isinstance(node, dict):
         return [(str(key), node[key]) for key in sorted(node)]
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return list(zip(node._fields, node, strict=True))
     if isinstance(node, tuple | list):
         names = ["c", "h"] if len(node) == 2 else [str(i) for i in range(len(node))]
         return list(zip(names, node, strict=True))

@@ -21,7 +21,9 @@ def report(sweep: Sequence[Point]) -> None:
     """Print the table, draw the overview figure, say where they are and what to type next."""
     folder = sweep[0].folder.parent
     runs = load_runs(folder)
-    console = Console(soft_wrap=True)
+    console = Console()
+    if not console.is_terminal:  # a file has no width to keep to
+        console.width = 160
     console.print(table(points.comparable(runs)))
     console.print(f"records  {_short(folder)}", highlight=False)
     if (runs["status"] != "failed").any():
@@ -39,7 +41,7 @@ def table(runs: pd.DataFrame) -> Table:
     for axis in axes:
         drawn.add_column(labels.key_label(axis))
     drawn.add_column("verdict")
-    for heading in ("decay rate\n(nats/step)", "horizon\n(steps)", "accuracy"):
+    for heading in ("decay rate\nnats/step", "horizon\nsteps", "accuracy"):
         drawn.add_column(heading, justify="right")
     for _, run in runs.iterrows():
         drawn.add_row(Path(run["path"]).name, *(str(run[axis]) for axis in axes), *_results(run))
