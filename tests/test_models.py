@@ -1,0 +1,76 @@
+"""Cells as configured: initialisers, gates, stacks."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import Compose
+from flax import nnx
+
+from gradlab import initialisers
+from gradlab.models import Stack, by_gate
+from gradlab.training import as_numbers, program_for
+
+
+def network(composed: Compose, *overrides: str) -> nnx.Module:
+    config = composed(*overrides)
+    program = program_for(config)
+    state = program.initialise(as_numbers(config))
+    return nnx.merge(program.definition, state.parameters, program.constants)
+
+
+def test_gaussian_has_variance_gain_squared_over_n() -> None:
+    matrix = np.asarray(initialisers.gaussian(jax.random.key(0), 400, gain=3.0))
+    assert matrix.std() == pytest.approx(3 / np.sqrt(400), rel=0.02)
+    assert np.abs(np.linalg.eigvals(matrix)).max() == pytest.approx(3, rel=0.1)
+
+
+def test_orthogonal_has_every_singular_value_at_the_gain() -> None:
+    matrix = np.asarray(initialisers.orthogonal(jax.random.key(0), 30, gain=0.7))
+    np.testing.assert_allclose(np.linalg.svd(matrix, compute_uv=False), 0.7, rtol=1e-5)
+
+
+def test_identity_is_the_gain_on_the_diagonal() -> None:
+    np.testing.assert_array_equal(initialisers.identity(jax.random.key(0), 3, 2.0), 2 * np.eye(3))
+
+
+def test_each_gate_draws_its_own_square_matrix() -> None:
+    kernel = by_gate(lambda key, n: initialisers.orthogonal(key, n, 2.0))(jax.random.key(0), (4, 12))
+    gates = np.split(np.asarray(kernel), 3, axis=1)
+    for gate in gates:
+        np.testing.assert_allclose(gate @ gate.T, 4 * np.eye(4), atol=1e-5)
+    assert not np.allclose(gates[0], gates[1])
+
+
+@pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
+def test_gain_scales_the_recurrent_weights_and_nothing_else(composed: Compose, model: str) -> None:
+    one, two = (
+        nnx.to_flat_state(nnx.state(network(composed, f"model={model}", f"init.gain={gain}")))
+        for gain in (1, 2)
+    )
+    scaled = 0
+    for (path, first), (_, second) in zip(one, two, strict=True):
+        if not np.array_equal(first[...], second[...]):
+            np.testing.assert_allclose(second[...], 2 * first[...], rtol=1e-6, err_msg=str(path))
+            scaled += first[...].size
+    n = 32
+    assert scaled == n * n * {"rnn": 1, "lstm": 4, "gru": 3}[model]
+
+
+def test_a_stack_is_its_layers_one_after_the_other() -> None:
+    rngs = nnx.Rngs(0)
+    layers = [nnx.SimpleCell(3, 4, rngs=rngs), nnx.OptimizedLSTMCell(4, 4, rngs=rngs)]
+    stack = Stack(layers)
+    carry = stack.initialize_carry((3,), rngs)
+    below, above = (layer.initialize_carry((4,), rngs) for layer in layers)
+    for x in np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32):
+        carry, output = stack(carry, x)
+        below, y = layers[0](below, x)
+        above, y = layers[1](above, y)
+        np.testing.assert_allclose(output, y, rtol=1e-6)
+    np.testing.assert_allclose(carry["layer0"].h, below, rtol=1e-6)
+    np.testing.assert_allclose(carry["layer1"][0], above[0], rtol=1e-6)
+
+
+def test_layers_are_configured(composed: Compose) -> None:
+    stack = network(composed, "model=gru", "model.num_layers=3", "model.hidden_size=6").cell
+    assert [layer.in_features for layer in stack.layers] == [8, 6, 6]

@@ -1,0 +1,160 @@
+"""Training against a loop written out by hand, and what one compiled program may share."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import Compose
+from flax import nnx
+
+from gradlab import load_gradients
+from gradlab.point import Point, run_point
+from gradlab.records import load_metrics
+from gradlab.training import Program, as_numbers, program_for, program_key
+
+SMALL = ("model.hidden_size=5", "task.length=4", "train.batch_size=6", "wandb=disabled")
+
+
+def by_hand(config: dict[str, Any], steps: int) -> tuple[Any, list[tuple[float, float, float]]]:
+    """Plain SGD with clipping by the textbook's formulas, from the program's own start."""
+    program = program_for(config)
+    state = program.initialise(as_numbers(config))
+    network = nnx.merge(program.definition, state.parameters, program.constants)
+    cell, readout = network.cell, network.readout
+    weights = {
+        "xh": cell.dense_i.kernel[...],
+        "b": cell.dense_i.bias[...],
+        "hh": cell.dense_h.kernel[...],
+        "hy": readout.kernel[...],
+        "by": readout.bias[...],
+    }
+
+    def loss(w: dict[str, jax.Array], inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        h = jnp.zeros((inputs.shape[0], w["hh"].shape[0]))
+        for t in range(inputs.shape[1]):
+            h = jnp.tanh(inputs[:, t] @ w["xh"] + h @ w["hh"] + w["b"])
+        logits = h @ w["hy"] + w["by"]
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(labels.size), labels])
+
+    seen = []
+    key = state.key
+    for _ in range(steps):
+        key, batch_key = jax.random.split(key)
+        batch = program.task.sample(batch_key, config["train"]["batch_size"])
+        value, gradient = jax.value_and_grad(loss)(weights, batch.inputs, batch.targets[:, -1])
+        norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in gradient.values()))
+        scale = min(1.0, config["clip"]["threshold"] / norm)
+        rate = config["optim"]["learning_rate"]
+        weights = {k: w - rate * scale * gradient[k] for k, w in weights.items()}
+        seen.append((float(value), norm, scale * norm))
+    return weights, seen
+
+
+@pytest.mark.parametrize("threshold", ["inf", "0.5"])
+def test_training_is_clipped_gradient_descent(composed: Compose, threshold: str) -> None:
+    config = composed(*SMALL, "optim=sgd", f"clip.threshold={threshold}")
+    weights, expected = by_hand(config, steps=5)
+    program, numbers = program_for(config), as_numbers(config)
+    state, seen = program.advance(numbers, program.initialise(numbers), 5)
+    np.testing.assert_allclose(np.stack(seen, axis=1), expected, rtol=2e-5)
+    trained = nnx.merge(program.definition, state.parameters, program.constants).cell.dense_h
+    np.testing.assert_allclose(trained.kernel[...], weights["hh"], atol=1e-6)
+    assert (np.max(seen.grad_norm) > 0.5) and (threshold == "inf" or np.max(seen[2]) < 0.5001)
+
+
+def test_points_that_differ_in_traced_numbers_compile_once(composed: Compose) -> None:
+    def trained(*overrides: str) -> float:
+        config = composed(*SMALL, "optim=sgd", "model.hidden_size=7", *overrides)
+        program, numbers = program_for(config), as_numbers(config)
+        return float(program.advance(numbers, program.initialise(numbers), 3)[1].loss[-1])
+
+    before = Program.advance._cache_size()  # type: ignore[attr-defined]
+    losses = {
+        trained(),
+        trained("seed=1"),
+        trained("init.gain=2"),
+        trained("optim.learning_rate=1"),
+        trained("clip.threshold=0.01"),
+    }
+    assert len(losses) == 5
+    assert Program.advance._cache_size() == before + 1  # type: ignore[attr-defined]
+    assert trained() in losses
+
+
+@pytest.mark.parametrize(
+    "override", ["model.hidden_size=6", "task.length=8", "init=orthogonal", "optim.momentum=0.5"]
+)
+def test_what_is_compiled_differs(composed: Compose, override: str) -> None:
+    base, other = composed(*SMALL, "optim=sgd"), composed(*SMALL, "optim=sgd", override)
+    traced = override.startswith("optim.")
+    assert (program_key(base) == program_key(other)) == traced
+
+
+def test_whole_numbers_for_reals_are_the_same_program(composed: Compose) -> None:
+    assert program_key(composed("init.gain=2")) == program_key(composed("init.gain=2.5"))
+
+
+def test_a_run_that_diverges_keeps_what_it_has_and_says_when(
+    composed: Compose, tmp_path: Path
+) -> None:
+    config = composed(*SMALL, "optim=sgd", "optim.learning_rate=1e30", "train.log_every=2")
+    status = run_point(Point(config, tmp_path / "sweep" / "0", "fast"))
+    assert status["state"] == "diverged"
+    assert "not finite at update" in status["reason"]
+    assert status["summary"]["verdict"] == "diverged"
+    metrics = load_metrics(tmp_path / "sweep" / "0")
+    assert np.isfinite(metrics["train/loss"].iloc[1:-1]).all()
+    assert not np.isfinite(metrics[["train/loss", "train/grad_norm"]].iloc[-1]).all()
+    assert load_gradients(tmp_path / "sweep" / "0").sizes["step"] == 1
+
+
+def test_a_run_is_the_same_from_the_same_seed(composed: Compose, tmp_path: Path) -> None:
+    config = composed(*SMALL, "train.steps=4", "train.log_every=2")
+    metrics = []
+    for name in ("0", "1"):
+        run_point(Point(config, tmp_path / name, name))
+        metrics.append(load_metrics(tmp_path / name))
+    assert metrics[0].equals(metrics[1])
+    assert list(metrics[0]["train/step"]) == [0, 2, 4]
+
+
+def test_measured_map_is_of_the_trained_network(composed: Compose, tmp_path: Path) -> None:
+    """Against products of finite differences of the trained cell, step by step."""
+    config = composed(*SMALL, "train.steps=3", "probe.samples=1")
+    run_point(Point(config, tmp_path, "point"))
+    measured = load_gradients(tmp_path)["jacobian_log_norm"].isel(sample=0).sel(step=3)
+    program, numbers = program_for(config), as_numbers(config)
+    state, _ = program.advance(numbers, program.initialise(numbers), 3)
+    cell = nnx.merge(program.definition, state.parameters, program.constants).cell
+    w_xh, b, w_hh = (
+        np.asarray(x[...], dtype=np.float64)
+        for x in (cell.dense_i.kernel, cell.dense_i.bias, cell.dense_h.kernel)
+    )
+    h, product = np.zeros(5), np.eye(5)
+    for t, x in enumerate(np.asarray(program.task.test.inputs[0], dtype=np.float64)):
+        h = np.tanh(x @ w_xh + h @ w_hh + b)
+        product = np.diag(1 - h**2) @ w_hh.T @ product
+        assert float(measured.sel(t=t + 1, k=0)) == pytest.approx(
+            np.log(np.linalg.norm(product, 2)), abs=1e-4
+        )
+
+
+def test_untrained_network_is_at_chance_where_it_says_nothing(composed: Compose) -> None:
+    config = composed(*SMALL)
+    program = program_for(config)
+    state = program.initialise(as_numbers(config))
+    silent = state._replace(parameters=jax.tree.map(jnp.zeros_like, state.parameters))
+    assert float(program.evaluate(silent)["eval/loss"]) == pytest.approx(np.log(10), rel=1e-6)
+
+
+def test_loss_of_a_network_is_the_mean_over_weighted_steps(composed: Compose) -> None:
+    program = program_for(composed(*SMALL))
+    state = program.initialise(as_numbers(composed(*SMALL)))
+    batch = program.task.test
+    logits = nnx.merge(program.definition, state.parameters, program.constants)(batch.inputs)
+    last = optax.softmax_cross_entropy_with_integer_labels(logits[:, -1], batch.targets[:, -1])
+    assert float(program.loss(state.parameters, batch)) == pytest.approx(float(last.mean()))
