@@ -163,8 +163,8 @@ def zero_key(table: pd.DataFrame) -> list[Artist]:
 
 
 def _finite(table: pd.DataFrame) -> pd.Series:
-    log_norms: pd.Series = table["log_norm"]
-    return log_norms.loc[np.isfinite(log_norms)]
+    finite: pd.Series = table.loc[np.isfinite(table["log_norm"]), "log_norm"]
+    return finite
 
 
 def _mark_horizon(axes: Axes, horizon: float, last: float) -> None:

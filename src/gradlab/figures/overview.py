@@ -72,7 +72,7 @@ def draw_curves(panels: Sequence[Axes], grid: points.Grid, table: pd.DataFrame) 
         decay.draw_curves(axes, row, table)
         axes.set(title=label, xlabel=decay.LAG_LABEL)
     inside = _finite(table).clip(-VIEW, VIEW)
-    low, high = min(inside.min(), decay.HORIZON), max(inside.max(), 0)
+    low, high = min(decay.HORIZON, inside.min()), max(0.0, inside.max())
     pad = 0.05 * (high - low)
     panels[0].set(ylim=(low - pad, high + pad), ylabel=decay.LOG_NORM_LABEL)
 
@@ -83,8 +83,8 @@ def _beyond(curves: pd.DataFrame) -> list[str]:
 
 
 def _finite(curves: pd.DataFrame) -> pd.Series:
-    relative: pd.Series = curves["relative"]
-    return relative.loc[np.isfinite(relative)]
+    finite: pd.Series = curves.loc[np.isfinite(curves["relative"]), "relative"]
+    return finite
 
 
 def _figure(groups: int, levels: int) -> tuple[Figure, SubFigure, list[maps.Panels], list[Axes]]:

@@ -178,7 +178,7 @@ def _thin(runs: pd.DataFrame, axes: Sequence[str], most: int) -> pd.DataFrame:
             break
         levels = levels_of(runs, axis)
         if axis != axes[0]:
-            kept = [levels[0]]
+            kept = [levels[-1 if axis in PINNED_TO_LARGEST else 0]]
         elif pd.api.types.is_numeric_dtype(runs[axis]):
             kept = [levels[i] for i in np.linspace(0, len(levels) - 1, most).round().astype(int)]
         else:
