@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from gradlab import decay, records, tracking
 from gradlab.config import Probe, check
-from gradlab.figures.heatmap import point_figure
+from gradlab.figures import point_figure, style
 from gradlab.probe import Map, map_dataset, map_metrics
 from gradlab.training import State, Telemetry, as_numbers, program_for
 
@@ -87,13 +87,13 @@ def _measure_and_train(point: Point) -> Status:
                 rows.append(row)
                 tracker.log(row)
         finally:  # what was measured before a failure is kept
-            gradients = map_dataset(maps, Probe(**config["probe"])) if maps else None
             records.save_metrics(folder, pd.DataFrame(rows))
-            if gradients:
+            if maps:
+                gradients = map_dataset(maps, Probe(**config["probe"]))
                 records.save_gradients(folder, gradients)
+                style.save(point_figure(gradients, point.name), folder / records.PICTURE)
         status = _conclude(rows[-1], maps, config["probe"]["stride"])
-        picture = point_figure(gradients, point.name) if gradients else None
-        tracker.finish(status["summary"], picture, folder / records.GRADIENTS)
+        tracker.finish(status["summary"], folder / records.PICTURE, folder / records.GRADIENTS)
     return status
 
 

@@ -7,7 +7,8 @@ A sweep's folder holds one folder a point:
                       and the summary metrics under their W&B names
     metrics.parquet   one row a logged training step
     gradients.nc      the Jacobian maps, dims (step, sample, t, k)
-    wandb/            the point's W&B run
+    jacobian_map.png  a picture of them
+    wandb/            the point's W&B run (a link into the sweep's wandb/ folder)
 
 Every file is written to a temporary name and renamed, so a file that is there is whole.
 """
@@ -26,6 +27,7 @@ CONFIG = Path(".hydra") / "config.yaml"
 STATUS = "status.json"
 METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
+PICTURE = "jacobian_map.png"
 
 
 def load_runs(folder: str | Path) -> pd.DataFrame:

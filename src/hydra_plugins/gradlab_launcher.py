@@ -40,7 +40,7 @@ class FusedLauncher(Launcher):
         """Compose, check and run the points.
 
         Raises:
-            ConfigError: a point's config is wrong; then none has run and nothing was written.
+            ConfigError: a point's config is wrong; then none has run.
             SystemExit: a point failed; all others have run.
         """
         from gradlab.config import check

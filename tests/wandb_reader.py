@@ -1,0 +1,36 @@
+"""Offline runs as W&B's own reader, `wandb leet inspect`, sees them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+Item = dict[str, Any]
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    """The logged rows of numbers, without W&B's own columns and its pictures."""
+    rows = [record["item"] for record in records(run, "history")]
+    numbers = [
+        {k: float(v) for k, v in row.items() if not k.startswith(("_", "jacobian/map"))}
+        for row in rows
+    ]
+    return [row for row in numbers if set(row) > {"train/step"}]
+
+
+def summary(run: Path) -> Item:
+    """State, name, config and summary of a run."""
+    return json.loads(_inspect(run, "--summary"))
+
+
+def records(run: Path, kind: str) -> list[Item]:
+    """All records of a kind in the run's transaction log."""
+    found = [json.loads(line) for line in _inspect(run).splitlines()]
+    return [record[kind] for record in found if record["type"] == kind]
+
+
+def _inspect(run: Path, *options: str) -> str:
+    (log,) = run.resolve().glob("*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(log)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
