@@ -1,5 +1,6 @@
 """Configs as Hydra composes them, and sweeps run from the command line."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,7 +28,10 @@ def composed() -> Compose:
     return make
 
 
-def gradlab(*arguments: str, folder: Path, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a folder."""
+def gradlab(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a folder, in a process of its own."""
     command = [sys.executable, "-m", "gradlab", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **more)
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )

@@ -51,7 +51,8 @@ def test_a_block_that_starts_at_zero_is_measured_from_its_first_lag() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "verdict"), [(-0.3, "vanishing"), (-0.1, "stable"), (0.1, "stable"), (0.3, "exploding")]
+    ("rate", "verdict"),
+    [(-0.3, "vanishing"), (-0.1, "stable"), (0.1, "stable"), (0.3, "exploding")],
 )
 def test_verdict_names_a_tenfold_change_over_the_sequence(rate: float, verdict: str) -> None:
     assert decay.verdict(rate, length=10) == verdict

@@ -34,7 +34,9 @@ def test_identity_is_the_gain_on_the_diagonal() -> None:
 
 
 def test_each_gate_draws_its_own_square_matrix() -> None:
-    kernel = by_gate(lambda key, n: initialisers.orthogonal(key, n, 2.0))(jax.random.key(0), (4, 12))
+    kernel = by_gate(lambda key, n: initialisers.orthogonal(key, n, 2.0))(
+        jax.random.key(0), (4, 12)
+    )
     gates = np.split(np.asarray(kernel), 3, axis=1)
     for gate in gates:
         np.testing.assert_allclose(gate @ gate.T, 4 * np.eye(4), atol=1e-5)

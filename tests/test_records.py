@@ -14,7 +14,9 @@ from gradlab.probe import map_dataset, map_metrics
 def test_runs_are_one_row_a_point_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for number in (10, 2, 1):
         folder = tmp_path / str(number)
-        records.save_config(folder, {"init": {"gain": float(number)}, "clip": {"threshold": np.inf}})
+        records.save_config(
+            folder, {"init": {"gain": float(number)}, "clip": {"threshold": np.inf}}
+        )
         summary = {"jacobian/horizon": np.inf, "verdict": "stable"}
         records.save_status(folder, {"state": "done", "summary": summary})
     runs = load_runs(tmp_path)
@@ -30,7 +32,7 @@ def test_a_failed_point_is_a_row_with_its_reason(tmp_path: Path) -> None:
     records.save_status(tmp_path / "0", {"state": "failed", "reason": "out of luck"})
     (run,) = load_runs(tmp_path).to_dict("records")
     assert (run["status"], run["reason"], run["seed"]) == ("failed", "out of luck", 1)
-    with pytest.raises(FileNotFoundError, match="holds no gradients.nc"):
+    with pytest.raises(FileNotFoundError, match=r"holds no gradients\.nc"):
         load_gradients(run["path"])
 
 

@@ -1,7 +1,7 @@
 """`python -m gradlab`: Hydra composes the config, each point becomes a job, the sweep runs them.
 
-From here: config.py checks, point.py runs one point, sweep/ runs many, records.py keeps, tracking.py
-logs, figures/ draw. Several points reach sweep/ through hydra_plugins/gradlab_launcher.py.
+From here: hydra_plugins/gradlab_launcher.py receives the points, config.py checks them, sweep/ runs
+them together, point.py trains and measures one, records.py keeps, tracking.py logs, figures/ draw.
 """
 
 import os
@@ -22,7 +22,7 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def run(composed: DictConfig) -> None:
-    """Run a single point: what Hydra calls for one job, under whichever launcher."""
+    """Run a single point: what Hydra calls for one job under a launcher of somebody else's."""
     from gradlab.point import point_of_job
     from gradlab.sweep import run_sweep
 
@@ -30,15 +30,18 @@ def run(composed: DictConfig) -> None:
 
 
 def main() -> None:
-    """Run gradlab from the command line; wrong input ends in one sentence and exit status 2."""
+    """Run gradlab from the command line; wrong input ends in one sentence and exit status 1."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(explain.usage(CONF))
         return
     config.register()
-    full_error = os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors come to us
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints the error itself, and ends here
     try:
         run()
     except (config.ConfigError, HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
         sys.exit(f"gradlab: {explain.sentence(error)}")
 
 

@@ -17,7 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import AfterValidator, Field
 
-from gradlab.jacobian import Norm
+from gradlab.jacobian.maps import Norm
 
 TRACED_SECTIONS = ("init", "optim", "clip")
 
@@ -115,7 +115,7 @@ def check(composed: DictConfig) -> dict[str, Any]:
         ConfigError: the first key that is wrong, what it allows, and what was given.
     """
     names = [entry.name for entry in fields(Config)]
-    for key in composed:
+    for key in map(str, composed):
         if key not in (*names, "hydra"):
             raise ConfigError(f"{key} is unknown: the config takes {', '.join(names)}.")
     try:
@@ -190,7 +190,7 @@ def _checked_component(component: Any, key: str) -> dict[str, Any]:
 
 
 def _hints(function: Any) -> dict[str, Any]:
-    described = function.__init__ if isinstance(function, type) else function
+    described = vars(function).get("__init__", function) if isinstance(function, type) else function
     try:
         return get_type_hints(described, include_extras=True)
     except (NameError, TypeError):  # annotations that only a type checker can see

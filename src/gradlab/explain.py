@@ -35,7 +35,7 @@ def sentence(error: BaseException) -> str:
     """One sentence for whoever typed it: what was wrong, what is allowed, what was given."""
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group} must be one of {', '.join(error.options)}; got {name!r}."
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         return _unknown_key(cause)
@@ -45,7 +45,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _unknown_key(error: OmegaConfBaseException) -> str:
-    section = error.full_key.rpartition(".")[0]
+    section = str(error.full_key).rpartition(".")[0]
     known = [str(key) for key in error.parent_node or ()]
     likely = get_close_matches(str(error.key), known, n=1)
     suggestion = f" Did you mean {likely[0]}?" if likely else ""

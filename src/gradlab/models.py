@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key, PyTree
-
 from hydra.utils import get_object
+from jaxtyping import Array, Float, Key, PyTree
 
 from gradlab import config
 from gradlab.config import ConfigError

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradlab.config import WandbMode
+
 if TYPE_CHECKING:
     import wandb
 
@@ -93,7 +95,7 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
 
 
 @lru_cache
-def _possible_mode(mode: str) -> str:
+def _possible_mode(mode: WandbMode) -> WandbMode:
     """Offline instead of online where W&B cannot be reached, rather than to ask or to wait."""
     if mode != "online":
         return mode

@@ -59,7 +59,7 @@ class Program:
         self.config = config
         self.task: Task = configuration.build(config["task"])
         abstract = nnx.eval_shape(partial(self._network, as_numbers(config)), jax.random.key(0))
-        self.definition, _, self.constants = nnx.split(abstract, nnx.Param, ...)
+        self.definition, _, self.constants = _split(abstract)
         _check_probe(config["probe"], abstract, self.task)
 
     @partial(jax.jit, static_argnums=0)
@@ -67,7 +67,7 @@ class Program:
         """Draw the parameters of a point and set up its optimiser."""
         weights_key, data_key = jax.random.split(jax.random.key(numbers["seed"]))
         network = self._network(numbers, weights_key)
-        _, parameters, _ = nnx.split(network, nnx.Param, ...)
+        parameters = _split(network)[1]
         optimiser = self._component("optim", numbers).init(parameters)
         return State(parameters, optimiser, data_key, jnp.array(0), jnp.array(False))
 
@@ -82,7 +82,7 @@ class Program:
             batch = self.task.sample(batch_key, self.config["train"]["batch_size"])
             loss, gradient = jax.value_and_grad(self.loss)(state.parameters, batch)
             clipped, _ = clip.update(gradient, clip.init(state.parameters))
-            seen = Telemetry(loss, optax.global_norm(gradient), optax.global_norm(clipped))
+            seen = Telemetry(loss, optax.tree.norm(gradient), optax.tree.norm(clipped))
             change, moments = optimiser.update(clipped, state.optimiser, state.parameters)
             diverged = state.diverged | ~jnp.isfinite(seen.loss) | ~jnp.isfinite(seen.grad_norm)
             new = State(
@@ -171,6 +171,11 @@ def _program(key: str) -> Program:
         if section:
             recipe[section][entry] = 1.0  # stands in for any value: programs never read it
     return Program(recipe | {"seed": 0})
+
+
+def _split(network: Network) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    definition, parameters, constants = nnx.split(network, nnx.Param, ...)  # type: ignore[misc]
+    return definition, parameters, constants
 
 
 def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> None:

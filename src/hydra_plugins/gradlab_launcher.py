@@ -1,6 +1,6 @@
 """Hydra launcher that takes all points of a multirun and runs them together on this machine.
 
-Hydra imports every module here at each start, so what is heavy is imported when points are launched.
+Hydra imports every module here at each start, so what is heavy is imported at the launch.
 """
 
 import sys

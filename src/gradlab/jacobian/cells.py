@@ -74,9 +74,9 @@ def flatten_cell(
 def carry_spans(carry: PyTree) -> dict[str, Span]:
     """Name the parts of a carry by where they lie in its flat vector.
 
-    A lone array is "h" and a pair is (c, h), as in Flax's LSTM; dictionaries go by their keys, named
-    tuples by their fields, longer tuples by position, nested parts by a dotted path ("layer0.h"), and every inner node
-    ("layer0") by its own.
+    A lone array is "h" and a pair is (c, h), as in Flax's LSTM; dictionaries go by their keys,
+    named tuples by their fields, longer tuples by position, nested parts by a dotted path
+    ("layer0.h"), and every inner node ("layer0") by its own.
     """
     spans: dict[str, Span] = {}
 

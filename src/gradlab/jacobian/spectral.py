@@ -101,7 +101,7 @@ def top_eigenvalue(
     *pairs, n = start.shape
     steps = -(-n // LOOK_EVERY) * LOOK_EVERY
     eps, tiny = jnp.finfo(start.dtype).eps, jnp.finfo(start.dtype).tiny
-    tolerance = max(TOLERANCE, 1000 * eps)
+    tolerance = max(TOLERANCE, 1000 * float(eps))
 
     def advance(_: Array, state: _Lanczos) -> _Lanczos:
         image = apply(state.vector) - state.beta[..., None] * state.previous

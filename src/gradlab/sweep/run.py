@@ -21,15 +21,18 @@ def run_groups(
     """
     statuses: dict[Path, Status] = {}
     with ThreadPoolExecutor(max_workers=_cores()) as pool:
-        followers = {pool.submit(run_point, lead): (lead, rest) for lead, *rest in groups}
-        running: dict[Future[Status], tuple[Point, list[Point]]] = dict(followers)
+        running: dict[Future[Status], tuple[Point, list[Point]]] = {
+            pool.submit(run_point, lead): (lead, rest) for lead, *rest in groups
+        }
         try:
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     point, rest = running.pop(future)
                     statuses[point.folder] = future.result()
                     on_done(point, future.result())
-                    running |= {pool.submit(run_point, follower): (follower, []) for follower in rest}
+                    running |= {
+                        pool.submit(run_point, follower): (follower, []) for follower in rest
+                    }
         except BaseException:  # an interrupt: points that have not begun never will
             pool.shutdown(cancel_futures=True)
             raise
