@@ -146,7 +146,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure, print, and keep the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--length", type=int, default=1024, help="steps T")
     parser.add_argument("--size", type=int, default=128, help="units n")
     parser.add_argument("--repeats", type=int, default=3)
