@@ -11,17 +11,19 @@ from jaxtyping import Array, Float, PyTree
 from gradlab.jacobian.cells import (
     Span,
     StepFunction,
-    carry_spans,
     check_inputs,
     flatten_cell,
+    join_cell,
+    split_cell,
 )
 from gradlab.jacobian.hierarchy import rescale
+from gradlab.jacobian.lyapunov import lyapunov_exponents
 from gradlab.jacobian.maps import Norm, log_norm_map
 from gradlab.jacobian.steps import step_products, trajectory
 
 Precision = Literal["float64", "float32"]
 
-__all__ = ["carry_spans", "jacobian_log_norms", "map_log_norms", "step_jacobians"]
+__all__ = ["jacobian_log_norms", "lyapunov_exponents", "map_log_norms", "step_jacobians"]
 
 
 def jacobian_log_norms(
@@ -67,7 +69,7 @@ def jacobian_log_norms(
         raise ValueError(f"stride must be from 1 to the number of steps, {length}; got {stride}.")
     flat = flatten_cell(cell, features, initial_carry)
     samples = _samples_at_once(length // stride, flat.initial.size, precision, memory_budget)
-    definition, parameters = _split(cell)
+    definition, parameters = split_cell(cell)
     with jax.enable_x64(True):
         return _maps(
             parameters,
@@ -127,7 +129,7 @@ def _maps(
     precision: Precision,
     samples: int,
 ) -> Float[Array, "*batch T//stride+1 T//stride+1"]:
-    flat = flatten_cell(_join(definition, parameters), inputs.shape[-1], initial_carry)
+    flat = flatten_cell(join_cell(definition, parameters), inputs.shape[-1], initial_carry)
 
     def one_sample(sample: Float[Array, "T features"]) -> Float[Array, "t k"]:
         jacobians = step_products(flat, sample, stride, jnp.dtype(precision))
@@ -136,21 +138,6 @@ def _maps(
     if inputs.ndim == 2:
         return one_sample(inputs)
     return jax.lax.map(one_sample, inputs, batch_size=samples)
-
-
-def _split(
-    cell: nnx.RNNCellBase | StepFunction,
-) -> tuple[nnx.GraphDef | StepFunction, PyTree]:
-    """A hashable definition and the arrays it works on, so that new weights do not recompile."""
-    if isinstance(cell, nnx.Module):
-        return nnx.split(cell)
-    return cell, ()
-
-
-def _join(definition: nnx.GraphDef | StepFunction, parameters: PyTree) -> StepFunction:
-    if isinstance(definition, nnx.GraphDef):
-        return nnx.merge(definition, parameters)
-    return definition
 
 
 def _samples_at_once(length: int, n: int, precision: Precision, memory_budget: int) -> int:

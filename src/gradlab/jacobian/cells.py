@@ -71,6 +71,22 @@ def flatten_cell(
     return FlatCell(step, initial, carry_spans(initial_carry))
 
 
+def split_cell(
+    cell: nnx.RNNCellBase | StepFunction,
+) -> tuple[nnx.GraphDef | StepFunction, PyTree]:
+    """A hashable definition and the arrays it works on, so that new weights do not recompile."""
+    if isinstance(cell, nnx.Module):
+        return nnx.split(cell)
+    return cell, ()
+
+
+def join_cell(definition: nnx.GraphDef | StepFunction, parameters: PyTree) -> StepFunction:
+    """The cell that `split_cell` took apart."""
+    if isinstance(definition, nnx.GraphDef):
+        return nnx.merge(definition, parameters)
+    return definition
+
+
 def carry_spans(carry: PyTree) -> dict[str, Span]:
     """Name the parts of a carry by where they lie in its flat vector.
 

@@ -1,0 +1,83 @@
+"""Lyapunov exponents: the mean growth rates of a volume carried along the trajectory."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PyTree
+
+from gradlab.jacobian.cells import (
+    StepFunction,
+    check_inputs,
+    flatten_cell,
+    join_cell,
+    split_cell,
+)
+from gradlab.jacobian.hierarchy import multiply
+
+
+def lyapunov_exponents(
+    cell: nnx.RNNCellBase | StepFunction,
+    inputs: Float[Array, "*batch T features"],
+    *,
+    initial_carry: PyTree | None = None,
+    count: int | None = None,
+) -> Float[Array, "*batch count"]:
+    """(1/T) Σ log diag R of repeated QR of the step Jacobians (Benettin et al. 1980).
+
+    The largest says how fast the norm of ∂s⁽ᵗ⁾/∂s⁽⁰⁾ grows or falls in the long run; the sum of all
+    is the mean of log |det J⁽ᵗ⁾|. No Jacobian is kept, so T may be as long as patience allows.
+
+    Args:
+        cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
+        inputs: (time, features) or (batch, time, features).
+        initial_carry: s⁽⁰⁾ of one sample, shared by the batch; by default the cell's own.
+        count: how many, from the largest down; by default all, the size n of the whole carry.
+
+    Returns:
+        float32, descending, in nats per step; −inf for directions that are lost altogether.
+
+    Raises:
+        ValueError: an argument is not one of those above; the sentence says what is allowed.
+    """
+    check_inputs(inputs)
+    n = flatten_cell(cell, jnp.shape(inputs)[-1], initial_carry).initial.size
+    count = n if count is None else count
+    if not 1 <= count <= n:
+        raise ValueError(f"count must be from 1 to the size of the carry, {n}; got {count}.")
+    definition, parameters = split_cell(cell)
+    with jax.enable_x64(True):
+        return _exponents(parameters, initial_carry, jnp.asarray(inputs), definition, count)
+
+
+@partial(jax.jit, static_argnames=("definition", "count"))
+def _exponents(
+    parameters: PyTree,
+    initial_carry: PyTree | None,
+    inputs: Float[Array, "*batch T features"],
+    definition: nnx.GraphDef | StepFunction,
+    count: int,
+) -> Float[Array, "*batch count"]:
+    flat = flatten_cell(join_cell(definition, parameters), inputs.shape[-1], initial_carry)
+    n = flat.initial.size
+    # A random frame: the unit vectors may lie in subspaces that the Jacobians keep apart.
+    frame, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (n, count), jnp.float64))
+
+    def one_sample(sample: Float[Array, "T features"]) -> Float[Array, "count"]:
+        def advance(
+            carry: tuple[Array, Array, Array], x: Float[Array, "features"]
+        ) -> tuple[tuple[Array, Array, Array], None]:
+            state, frame, growth = carry
+            jacobian = jax.jacfwd(flat.step)(state, x).astype(frame.dtype)
+            frame, triangle = jnp.linalg.qr(multiply(jacobian, frame))
+            growth = growth + jnp.log(jnp.abs(jnp.diagonal(triangle)))
+            return (flat.step(state, x), frame, growth), None
+
+        start = (flat.initial, frame, jnp.zeros(count, frame.dtype))
+        (_, _, growth), _ = jax.lax.scan(advance, start, sample)
+        return -jnp.sort(-growth) / sample.shape[0]
+
+    if inputs.ndim == 2:
+        return one_sample(inputs).astype(jnp.float32)
+    return jax.lax.map(one_sample, inputs).astype(jnp.float32)
