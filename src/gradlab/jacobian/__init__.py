@@ -1,4 +1,4 @@
-"""The measuring engine: norms of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ for all pairs (t, k). It needs jax and flax only."""
+"""The measuring engine: how far a gradient reaches in a recurrent cell. Needs jax and flax only."""
 
 from functools import partial
 from typing import Literal, get_args
@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
+from gradlab.jacobian.adjoints import adjoint_log_norms
+from gradlab.jacobian.budget import credit, long_range_share, truncation
 from gradlab.jacobian.cells import (
     Span,
     StepFunction,
@@ -16,14 +18,42 @@ from gradlab.jacobian.cells import (
     join_cell,
     split_cell,
 )
+from gradlab.jacobian.certify import Certificate, certificate
+from gradlab.jacobian.contributions import (
+    Backpropagation,
+    backpropagate,
+    contribution_log_norms,
+)
+from gradlab.jacobian.finite import refuse_not_finite
 from gradlab.jacobian.hierarchy import rescale
-from gradlab.jacobian.lyapunov import lyapunov_exponents
+from gradlab.jacobian.lyapunov import (
+    LyapunovSpectrum,
+    lyapunov_exponents,
+    lyapunov_spectrum,
+)
 from gradlab.jacobian.maps import Norm, log_norm_map
-from gradlab.jacobian.steps import step_products, trajectory
+from gradlab.jacobian.singular import log_singular_values
+from gradlab.jacobian.steps import step_jacobians, step_products
 
 Precision = Literal["float64", "float32"]
 
-__all__ = ["jacobian_log_norms", "lyapunov_exponents", "map_log_norms", "step_jacobians"]
+__all__ = [
+    "Backpropagation",
+    "Certificate",
+    "LyapunovSpectrum",
+    "adjoint_log_norms",
+    "backpropagate",
+    "contribution_log_norms",
+    "credit",
+    "jacobian_log_norms",
+    "log_singular_values",
+    "long_range_share",
+    "lyapunov_exponents",
+    "lyapunov_spectrum",
+    "map_log_norms",
+    "step_jacobians",
+    "truncation",
+]
 
 
 def jacobian_log_norms(
@@ -37,7 +67,8 @@ def jacobian_log_norms(
     stride: int = 1,
     precision: Precision = "float64",
     memory_budget: int = 2**33,
-) -> Float[Array, "*batch T//stride+1 T//stride+1"]:
+    certify: bool = False,
+) -> Float[Array, "*batch T//stride+1 T//stride+1"] | tuple[Float[Array, "..."], Certificate]:
     """Log norms of ∂ of⁽ᵗ⁾ / ∂ wrt⁽ᵏ⁾ for every pair (t, k), in nats.
 
     The derivative is total: of the whole carry through the cell, inputs held. ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ of an
@@ -54,12 +85,15 @@ def jacobian_log_norms(
             resolves pairs whose norm is down to 1e-7 of its factors'; float32 down to 1e-3.
         memory_budget: bytes that the work arrays may take. On an accelerator as many samples run at
             once as fit; what does not fit one sample is refused.
+        certify: whether a sample of entries is computed again along other routes.
 
     Returns:
-        float32; [..., t, k], −inf where k > t or where the product is exactly zero.
+        float32; [..., t, k], −inf where k > t or where the product is exactly zero. With `certify`,
+        the map and its `Certificate`.
 
     Raises:
         ValueError: an argument is not one of those above; the sentence says what is allowed.
+        FloatingPointError: a number on the way is not finite; the sentence names its step.
     """
     check_inputs(inputs)
     _check_choice("norm", norm, get_args(Norm))
@@ -71,7 +105,7 @@ def jacobian_log_norms(
     samples = _samples_at_once(length // stride, flat.initial.size, precision, memory_budget)
     definition, parameters = split_cell(cell)
     with jax.enable_x64(True):
-        return _maps(
+        found, certificate = _maps(
             parameters,
             initial_carry,
             jnp.asarray(inputs),
@@ -82,7 +116,10 @@ def jacobian_log_norms(
             stride=stride,
             precision=precision,
             samples=samples,
+            certify=certify,
         )
+    refuse_not_finite(found, cell, inputs, initial_carry)
+    return found if certificate is None else (found, certificate)
 
 
 def map_log_norms(
@@ -97,24 +134,21 @@ def map_log_norms(
     whole = (0, shape[1])
     with jax.enable_x64(True):
         scaled = rescale(jnp.asarray(jacobians, precision))
-        return log_norm_map(scaled, norm=norm, of=whole, wrt=whole)
-
-
-def step_jacobians(
-    cell: nnx.RNNCellBase | StepFunction,
-    inputs: Float[Array, "T features"],
-    *,
-    initial_carry: PyTree | None = None,
-) -> Float[Array, "T n n"]:
-    """The step Jacobians ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ of one sample, in the cell's own precision."""
-    check_inputs(inputs)
-    flat = flatten_cell(cell, jnp.shape(inputs)[-1], initial_carry)
-    return jax.vmap(jax.jacfwd(flat.step))(trajectory(flat, inputs), inputs)
+        return log_norm_map(scaled, norm=norm, of=whole, wrt=whole).value
 
 
 @partial(
     jax.jit,
-    static_argnames=("definition", "norm", "of", "wrt", "stride", "precision", "samples"),
+    static_argnames=(
+        "definition",
+        "norm",
+        "of",
+        "wrt",
+        "stride",
+        "precision",
+        "samples",
+        "certify",
+    ),
 )
 def _maps(
     parameters: PyTree,
@@ -128,12 +162,17 @@ def _maps(
     stride: int,
     precision: Precision,
     samples: int,
-) -> Float[Array, "*batch T//stride+1 T//stride+1"]:
+    certify: bool,
+) -> tuple[Float[Array, "*batch T//stride+1 T//stride+1"], Certificate | None]:
     flat = flatten_cell(join_cell(definition, parameters), inputs.shape[-1], initial_carry)
 
-    def one_sample(sample: Float[Array, "T features"]) -> Float[Array, "t k"]:
+    def one_sample(sample: Float[Array, "T features"]) -> tuple[Array, Certificate | None]:
         jacobians = step_products(flat, sample, stride, jnp.dtype(precision))
-        return log_norm_map(jacobians, norm=norm, of=of, wrt=wrt)
+        log_norms = log_norm_map(jacobians, norm=norm, of=of, wrt=wrt)
+        if not certify:
+            return log_norms.value, None
+        arguments = (definition, parameters, initial_carry, sample, *log_norms)
+        return log_norms.value, certificate(*arguments, norm=norm, of=of, wrt=wrt, stride=stride)
 
     if inputs.ndim == 2:
         return one_sample(inputs)

@@ -1,12 +1,15 @@
 """Any recurrent cell as a pure step on a flat state vector, with names for the state's parts."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jax.tree_util import keystr
 from jaxtyping import Float, PyTree
 
 StepFunction = Callable[[PyTree, Array], tuple[PyTree, Any]]
@@ -14,11 +17,12 @@ Span = tuple[int, int]  # first and one past the last of a part's components
 
 
 class FlatCell(NamedTuple):
-    """A cell whose state is one vector of n numbers."""
+    """A cell whose state is one vector of n numbers; `unravel` gives back the cell's own carry."""
 
     step: Callable[[Float[Array, "n"], Float[Array, "features"]], Float[Array, "n"]]
     initial: Float[Array, "n"]
     spans: dict[str, Span]
+    unravel: Callable[[Float[Array, "n"]], PyTree]
 
     def span(self, name: str | None, argument: str) -> Span:
         """Components of the named part of the state; None is the whole.
@@ -68,23 +72,51 @@ def flatten_cell(
         # A cell may promote its state (a 64-bit constant, say); the recurrence keeps its own type.
         return ravel_pytree(carry)[0].astype(state.dtype)
 
-    return FlatCell(step, initial, carry_spans(initial_carry))
+    return FlatCell(step, initial, carry_spans(initial_carry), unravel)
 
 
 def split_cell(
-    cell: nnx.RNNCellBase | StepFunction,
-) -> tuple[nnx.GraphDef | StepFunction, PyTree]:
-    """A hashable definition and the arrays it works on, so that new weights do not recompile."""
+    cell: nnx.RNNCellBase | Callable, parameters: PyTree | None = None
+) -> tuple[nnx.GraphDef | Callable, PyTree]:
+    """A hashable definition and the arrays it works on, so that new weights do not recompile.
+
+    With `parameters`, the cell is a function step(parameters, carry, x).
+    """
     if isinstance(cell, nnx.Module):
         return nnx.split(cell)
-    return cell, ()
+    return cell, () if parameters is None else parameters
 
 
-def join_cell(definition: nnx.GraphDef | StepFunction, parameters: PyTree) -> StepFunction:
+def join_cell(definition: nnx.GraphDef | Callable, parameters: PyTree) -> StepFunction:
     """The cell that `split_cell` took apart."""
     if isinstance(definition, nnx.GraphDef):
         return nnx.merge(definition, parameters)
-    return definition
+    return partial(definition, parameters) if jax.tree.leaves(parameters) else definition
+
+
+def split_weights(
+    parameters: PyTree,
+) -> tuple[dict[str, Array], Callable[[dict[str, Array]], PyTree]]:
+    """The real arrays among a cell's parameters by dotted path, and how to put others in place."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(parameters)
+    names = [keystr(path, simple=True, separator=".").removesuffix(".value") for path, _ in leaves]
+    arrays = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
+    weights = {k: v for k, v in arrays.items() if jnp.issubdtype(v.dtype, jnp.floating)}
+
+    def rebuild(others: dict[str, Array]) -> PyTree:
+        return jax.tree.unflatten(structure, [(arrays | others)[name] for name in names])
+
+    return weights, rebuild
+
+
+def in_precision(tree: PyTree, dtype: Any) -> PyTree:
+    """The tree with its real arrays in another precision; integers and keys stay."""
+
+    def cast(leaf: Any) -> Any:
+        kind = jnp.result_type(leaf)
+        return jnp.asarray(leaf, dtype) if jnp.issubdtype(kind, jnp.floating) else leaf
+
+    return jax.tree.map(cast, tree)
 
 
 def carry_spans(carry: PyTree) -> dict[str, Span]:

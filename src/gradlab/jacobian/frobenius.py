@@ -8,20 +8,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradlab.jacobian.hierarchy import Scaled, multiply
+from gradlab.jacobian.hierarchy import LogNorms, Scaled, multiply, resolved
 
 
-def product_log_norms(product: Scaled) -> Float[Array, "count"]:
+def product_log_norms(product: Scaled) -> LogNorms:
     """Log Frobenius norms of matrices that are at hand (rows and columns already chosen)."""
-    return jnp.log(jnp.linalg.norm(product.unit, axis=(-2, -1))) + product.log_scale
+    norms = jnp.linalg.norm(product.unit, axis=(-2, -1))
+    return LogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
 
 
-def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> Float[Array, "blocks t k"]:
+def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> LogNorms:
     """Log ‖A_t B_k‖_F for all pairs of each block.
 
     Args:
         prefix: (blocks, ℓ, rows, n), the rows of A_t that are asked for.
         suffix_t: (blocks, ℓ, columns, n), the columns of B_k that are asked for, transposed.
+
+    Returns:
+        (blocks, t, k).
     """
 
     def one_block(pair: tuple[Array, Array]) -> Array:
@@ -31,7 +35,8 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> Float[Array, "blocks t 
     squares = jax.lax.map(one_block, (prefix.unit, suffix_t.unit))
     # Rounding can leave a tiny negative number where the product is exactly zero.
     logs = 0.5 * jnp.log(jnp.maximum(squares, 0))
-    return logs + prefix.log_scale[:, :, None] + suffix_t.log_scale[:, None, :]
+    logs = logs + prefix.log_scale[:, :, None] + suffix_t.log_scale[:, None, :]
+    return LogNorms(logs, resolved(squares))
 
 
 def gram(matrices: Float[Array, "count rows n"]) -> Float[Array, "count n n"]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 LEAF = 8  # Shorter blocks are multiplied out: below this a product a pair costs less than a level.
 
@@ -23,6 +23,13 @@ class Scaled(NamedTuple):
 
     unit: Float[Array, "*batch n m"]
     log_scale: Float[Array, "*batch"]
+
+
+class LogNorms(NamedTuple):
+    """Log norms, and whether rounding left three digits of each (an exact zero has them all)."""
+
+    value: Float[Array, "*pairs"]
+    resolved: Bool[Array, "*pairs"]
 
 
 class Block(NamedTuple):
@@ -103,6 +110,11 @@ def merge(left: Block, right: Block) -> Block:
         prefix=_append(left.prefix, _extend(right.prefix, whole_left)),
         suffix_t=_append(_extend(left.suffix_t, whole_right_t), right.suffix_t),
     )
+
+
+def resolved(size: Float[Array, "*pairs"]) -> Bool[Array, "*pairs"]:
+    """Whether a sum of products of numbers up to 1 is large enough for three digits, or zero."""
+    return (size > 1000 * jnp.finfo(size.dtype).eps) | (size == 0)
 
 
 def multiply(

@@ -6,12 +6,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from gradlab.jacobian import frobenius, spectral
 from gradlab.jacobian.cells import Span
 from gradlab.jacobian.hierarchy import (
     Block,
+    LogNorms,
     Scaled,
     halves,
     join,
@@ -19,6 +20,7 @@ from gradlab.jacobian.hierarchy import (
     leaf_products,
     merge,
     pad_steps,
+    rescale,
     split_length,
 )
 
@@ -31,7 +33,7 @@ def log_norm_map(
     norm: Norm,
     of: Span,
     wrt: Span,
-) -> Float[Array, "T+1 T+1"]:
+) -> LogNorms:
     """Log norms of all products of a sequence of scaled step Jacobians.
 
     Args:
@@ -42,17 +44,18 @@ def log_norm_map(
         wrt: columns of the product that count.
 
     Returns:
-        [t, k] = log norm in nats; −inf where k > t or the product is exactly zero.
+        [t, k] = log norm in nats, float32; −inf where k > t or the product is exactly zero.
     """
     length, n, _ = jacobians.unit.shape
     measure = spectral if norm == "spectral" else frobenius
     leaf, levels = split_length(length)
 
-    def one_leaf(steps: Scaled) -> tuple[Float[Array, "l l"], Block]:
+    def one_leaf(steps: Scaled) -> tuple[LogNorms, Block]:
         products = leaf_products(steps)
         pairs = join(products)
         asked_for = Scaled(pairs.unit[:, slice(*of), slice(*wrt)], pairs.log_scale)
-        return _leaf_map(measure.product_log_norms(asked_for), leaf), leaf_block(products)
+        norms = measure.product_log_norms(asked_for)
+        return LogNorms(*(_leaf_map(x, leaf) for x in norms)), leaf_block(products)
 
     padded = pad_steps(jacobians, leaf * 2**levels)
     by_leaf = jax.tree.map(lambda x: x.reshape(-1, leaf, *x.shape[1:]), padded)
@@ -60,31 +63,39 @@ def log_norm_map(
     for level in range(levels):
         left, right = halves(block)
         cross = measure.cross_log_norms(_rows(right.prefix, of), _rows(left.suffix_t, wrt))
-        log_norms = _join(log_norms[0::2], cross, log_norms[1::2])
+        log_norms = LogNorms(*map(_join, log_norms, cross))
         if level < levels - 1:
             block = merge(left, right)
-    return _with_diagonal(log_norms[0, :length, :length], n, norm, of, wrt)
+    below, resolved = (x[0, :length, :length] for x in log_norms)
+    return LogNorms(
+        _with_diagonal(below, n, norm, of, wrt),
+        jnp.pad(resolved, ((1, 0), (0, 1)), constant_values=True),
+    )
 
 
 def _rows(scaled: Scaled, span: Span) -> Scaled:
-    return Scaled(scaled.unit[..., slice(*span), :], scaled.log_scale)
+    return rescale(scaled.unit[..., slice(*span), :], scaled.log_scale)
 
 
-def _leaf_map(by_lag: Float[Array, "pairs"], leaf: int) -> Float[Array, "leaf leaf"]:
-    """Place norms sorted by lag, then by starting step, at [t − 1, k] of a leaf's map."""
+def _leaf_map(by_lag: Shaped[Array, "pairs"], leaf: int) -> Shaped[Array, "leaf leaf"]:
+    """Place entries sorted by lag, then by starting step, at [t − 1, k] of a leaf's map."""
     lag = np.repeat(np.arange(leaf), np.arange(leaf, 0, -1))
     start = np.concatenate([np.arange(leaf - j) for j in range(leaf)])
-    empty = jnp.full((leaf, leaf), -jnp.inf, by_lag.dtype)
+    empty = jnp.full((leaf, leaf), _nothing(by_lag), by_lag.dtype)
     return empty.at[start + lag, start].set(by_lag)
 
 
 def _join(
-    left: Float[Array, "blocks l l"],
-    cross: Float[Array, "blocks l l"],
-    right: Float[Array, "blocks l l"],
-) -> Float[Array, "blocks 2*l 2*l"]:
-    upper = jnp.concatenate([left, jnp.full_like(cross, -jnp.inf)], axis=2)
-    return jnp.concatenate([upper, jnp.concatenate([cross, right], axis=2)], axis=1)
+    within: Shaped[Array, "2*blocks l l"], cross: Shaped[Array, "blocks l l"]
+) -> Shaped[Array, "blocks 2*l 2*l"]:
+    after = jnp.full_like(cross, _nothing(cross))
+    upper = jnp.concatenate([within[0::2], after], axis=2)
+    return jnp.concatenate([upper, jnp.concatenate([cross, within[1::2]], axis=2)], axis=1)
+
+
+def _nothing(entries: Array) -> float | bool:
+    """What stands where k > t: log 0, which is resolved."""
+    return True if entries.dtype == bool else -np.inf
 
 
 def _with_diagonal(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gradlab.jacobian.frobenius import gram
-from gradlab.jacobian.hierarchy import Scaled, multiply
+from gradlab.jacobian.hierarchy import LogNorms, Scaled, multiply, resolved
 
 TOLERANCE = 1e-5  # Largest residual over σ²: some eigenvalue lies that near, the top far nearer.
 LOOK_EVERY = 4  # Steps between two looks at the residual, which cost as much as a step or two.
@@ -24,20 +24,24 @@ BISECTIONS = 24
 SIDE = 64  # A tile's rows and columns: its vectors and matrices then fit a CPU's caches.
 
 
-def product_log_norms(product: Scaled) -> Float[Array, "count"]:
+def product_log_norms(product: Scaled) -> LogNorms:
     """Log spectral norms of matrices that are at hand (rows and columns already chosen)."""
     grams = gram(product.unit)
     start = _start(grams.shape[:1], grams.shape[-1], grams)
     squares = top_eigenvalue(lambda v: multiply(v[:, None], grams)[:, 0], start)
-    return 0.5 * jnp.log(squares) + product.log_scale
+    norms = jnp.sqrt(squares)
+    return LogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
 
 
-def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> Float[Array, "blocks t k"]:
+def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> LogNorms:
     """Log σ_max(A_t B_k) for all pairs of each block.
 
     Args:
         prefix: (blocks, ℓ, rows, n), the rows of A_t that are asked for.
         suffix_t: (blocks, ℓ, columns, n), the columns of B_k that are asked for, transposed.
+
+    Returns:
+        (blocks, t, k).
     """
     blocks, length, _, n = prefix.unit.shape
     columns = suffix_t.unit.shape[2]
@@ -67,7 +71,8 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> Float[Array, "blocks t 
     squares = squares.reshape(blocks // group, tiles, tiles, group, side, side)
     squares = squares.transpose(0, 3, 1, 5, 2, 4).reshape(blocks, length, length)
     logs = 0.5 * jnp.log(squares)
-    return logs + prefix.log_scale[:, :, None] + suffix_t.log_scale[:, None, :]
+    logs = logs + prefix.log_scale[:, :, None] + suffix_t.log_scale[:, None, :]
+    return LogNorms(logs, resolved(squares))
 
 
 def _each(

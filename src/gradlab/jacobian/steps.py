@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
-from gradlab.jacobian.cells import FlatCell
+from gradlab.jacobian.cells import FlatCell, StepFunction, check_inputs, flatten_cell
 from gradlab.jacobian.hierarchy import Scaled, multiply, rescale
 
 
@@ -18,6 +19,18 @@ def trajectory(cell: FlatCell, inputs: Float[Array, "T features"]) -> Float[Arra
         return cell.step(state, x), state
 
     return jax.lax.scan(advance, cell.initial, inputs)[1]
+
+
+def step_jacobians(
+    cell: nnx.RNNCellBase | StepFunction,
+    inputs: Float[Array, "T features"],
+    *,
+    initial_carry: PyTree | None = None,
+) -> Float[Array, "T n n"]:
+    """The step Jacobians ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ of one sample, in the cell's own precision."""
+    check_inputs(inputs)
+    flat = flatten_cell(cell, jnp.shape(inputs)[-1], initial_carry)
+    return jax.vmap(jax.jacfwd(flat.step))(trajectory(flat, inputs), inputs)
 
 
 def step_products(

@@ -1,0 +1,235 @@
+"""Adjoints and the terms of backpropagation through time against automatic differentiation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from gradlab import (
+    adjoint_log_norms,
+    backpropagate,
+    contribution_log_norms,
+    credit,
+    long_range_share,
+    truncation,
+)
+from gradlab.jacobian.cells import split_weights
+from gradlab.models import Stack
+
+FEATURES, HIDDEN, LENGTH = 3, 16, 20
+CELLS = {
+    "rnn": lambda: nnx.SimpleCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0)),
+    "lstm": lambda: nnx.OptimizedLSTMCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0)),
+    "gru": lambda: nnx.GRUCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0)),
+    "stack": lambda: Stack([CELLS["rnn"](), nnx.GRUCell(HIDDEN, HIDDEN, rngs=nnx.Rngs(1))]),
+}
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(2, LENGTH, FEATURES)).astype(np.float32)
+TARGETS = RNG.normal(size=(2, LENGTH, HIDDEN)).astype(np.float32)
+
+
+def loss(carry: Any, target: jax.Array) -> jax.Array:
+    return jnp.sum((jax.tree.leaves(carry)[-1] - target) ** 2)
+
+
+def losses(cell: Any, inputs: Any, targets: Any, nudges: Any = None) -> jax.Array:
+    """L⁽ᵗ⁾ of one sample, with something added to every state s⁽⁰⁾..s⁽ᵀ⁻¹⁾."""
+    carry = cell.initialize_carry((FEATURES,), nnx.Rngs(0))
+    nudges = (
+        jax.tree.map(lambda x: jnp.zeros((LENGTH, *x.shape), x.dtype), carry)
+        if nudges is None
+        else nudges
+    )
+
+    def advance(carry: Any, step: Any) -> Any:
+        x, target, nudge = step
+        carry = cell(jax.tree.map(jnp.add, carry, nudge), x)[0]
+        return carry, loss(carry, target)
+
+    return jax.lax.scan(advance, carry, (inputs, targets, nudges))[1]
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_the_terms_add_up_to_the_gradient(kind: str) -> None:
+    cell = CELLS[kind]()
+    found = backpropagate(cell, INPUTS, loss, TARGETS)
+
+    def total(cell: Any) -> jax.Array:
+        return sum(losses(cell, *sample).sum() for sample in zip(INPUTS, TARGETS, strict=True))
+
+    expected, _ = split_weights(nnx.grad(total)(cell))
+    assert expected.keys() == found.by_lag.keys()
+    for name, gradient in expected.items():
+        summed = found.by_lag[name].sum(axis=0) * np.exp(found.log_scale)
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(summed, gradient, atol=1e-5 * scale)
+
+
+def test_in_float64_they_add_up_to_twelve_digits() -> None:
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(1)
+        weights = {"hh": rng.normal(size=(HIDDEN, HIDDEN)) / 4, "xh": rng.normal(size=(HIDDEN, 3))}
+
+        def step(weights: Any, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            h = jnp.tanh(weights["hh"] @ h + weights["xh"] @ x)
+            return h, h
+
+        def total(weights: Any) -> jax.Array:
+            def advance(h: jax.Array, at: Any) -> Any:
+                h = step(weights, h, at[0])[0]
+                return h, loss(h, at[1])
+
+            return jax.lax.scan(advance, jnp.zeros(HIDDEN), (inputs, targets))[1].sum()
+
+        inputs, targets = INPUTS[0].astype(float), TARGETS[0].astype(float)
+        weights = jax.tree.map(jnp.asarray, weights)
+        found = backpropagate(
+            step, inputs, loss, targets, initial_carry=jnp.zeros(HIDDEN), parameters=weights
+        )
+        for name, gradient in jax.grad(total)(weights).items():
+            summed = found.by_lag[name].sum(axis=0) * jnp.exp(found.log_scale)
+            np.testing.assert_allclose(summed, gradient, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm"])
+def test_a_term_is_the_gradient_of_one_loss_through_one_use_of_the_weight(kind: str) -> None:
+    """Each step gets a copy of the weights: ∂L⁽ᵗ⁾ with respect to the k-th copy is the term."""
+    cell = CELLS[kind]()
+    definition, parameters = nnx.split(cell)
+    copies = jax.tree.map(lambda w: jnp.broadcast_to(w, (LENGTH, *w.shape)), parameters)
+
+    def last_losses(copies: Any) -> jax.Array:
+        def advance(carry: Any, step: Any) -> Any:
+            weights, x, target = step
+            carry = nnx.merge(definition, weights)(carry, x)[0]
+            return carry, loss(carry, target)
+
+        start = cell.initialize_carry((FEATURES,), nnx.Rngs(0))
+        return jax.lax.scan(advance, start, (copies, INPUTS[0], TARGETS[0]))[1]
+
+    found = contribution_log_norms(cell, INPUTS[0], loss, TARGETS[0])
+    for t in (1, 12, 20):
+        terms, _ = split_weights(jax.grad(lambda copies, t=t: last_losses(copies)[t - 1])(copies))
+        for name, term in terms.items():
+            norms = np.linalg.norm(np.asarray(term, np.float64).reshape(LENGTH, -1), axis=1)
+            np.testing.assert_allclose(np.exp(found[name][t, 1:]), norms, rtol=1e-4, atol=1e-30)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "leaf"), [("rnn", "h", 0), ("lstm", "h", 1), ("lstm", "c", 0)]
+)
+def test_adjoints_are_gradients_with_respect_to_a_nudge_of_the_state(
+    kind: str, part: str, leaf: int
+) -> None:
+    cell = CELLS[kind]()
+    carry = cell.initialize_carry((FEATURES,), nnx.Rngs(0))
+    zeros = jax.tree.map(lambda x: jnp.zeros((LENGTH, *x.shape)), carry)
+    every = jax.jacrev(lambda nudges: losses(cell, INPUTS[0], TARGETS[0], nudges))(zeros)
+    every = np.linalg.norm(np.asarray(jax.tree.leaves(every)[leaf], np.float64), axis=-1)  # t, k
+    found = np.exp(adjoint_log_norms(cell, INPUTS[0], loss, TARGETS[0], wrt=part, each=True))
+    np.testing.assert_allclose(
+        found[1:, :LENGTH] * (np.arange(LENGTH) < np.arange(1, LENGTH + 1)[:, None]),
+        every,
+        rtol=1e-4,
+    )
+
+    summed = jax.grad(lambda nudges: losses(cell, INPUTS[0], TARGETS[0], nudges).sum())(zeros)
+    # A nudge of s⁽ᵏ⁾ does not move L⁽ᵏ⁾, which was read before it: only k = 0 has no such loss.
+    later = np.linalg.norm(np.asarray(jax.tree.leaves(summed)[leaf], np.float64), axis=-1)
+    found = np.exp(adjoint_log_norms(cell, INPUTS[0], loss, TARGETS[0], wrt=part))
+    assert found[0] == pytest.approx(later[0], rel=1e-4)
+
+
+def test_a_loss_at_the_end_alone_has_one_adjoint() -> None:
+    cell = CELLS["rnn"]()
+
+    def at_the_end(carry: Any, target: Any) -> jax.Array:
+        return target[1] * loss(carry, target[0])
+
+    targets = (TARGETS, np.zeros((2, LENGTH), np.float32))
+    targets[1][:, -1] = 1
+    summed = adjoint_log_norms(cell, INPUTS, at_the_end, targets)
+    each = adjoint_log_norms(cell, INPUTS, at_the_end, targets, each=True)
+    np.testing.assert_allclose(summed, each[:, -1], atol=1e-5)
+    assert np.isneginf(each[:, :-1]).all()
+
+
+def test_adjoints_of_thousands_of_steps_stay_finite() -> None:
+    def double(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.sin(4 * h) + x, h  # slope ±4 where h is a multiple of π: here always 0
+
+    inputs = np.zeros((2000, 2), np.float32)
+    found = adjoint_log_norms(
+        double, inputs, lambda h, _: h.sum(), inputs, initial_carry=jnp.zeros(2)
+    )
+    expected = 0.5 * np.log(2) + np.log(4) * np.arange(2000, 0, -1) - np.log(0.75)
+    np.testing.assert_allclose(found[:1900], expected[:1900], rtol=1e-6)
+    assert found[0] > 2700
+
+
+def test_truncation_is_that_of_windows_that_stop_the_gradient() -> None:
+    cell = CELLS["gru"]()
+    found = backpropagate(cell, INPUTS[0], loss, TARGETS[0])
+    whole, cut = (windowed_gradient(cell, window) for window in (LENGTH, 4))
+    result = truncation(found.by_lag)
+    assert result.relative_error[3] == pytest.approx(
+        np.linalg.norm(cut - whole) / np.linalg.norm(whole), rel=1e-4
+    )
+    cosine = cut @ whole / np.linalg.norm(cut) / np.linalg.norm(whole)
+    assert result.cosine[3] == pytest.approx(cosine, rel=1e-5)
+    assert result.relative_error[-1] == 0
+    assert result.cosine[-1] == pytest.approx(1)
+
+
+def windowed_gradient(cell: Any, window: int) -> np.ndarray:
+    """∂/∂W of Σ_t L⁽ᵗ⁾, each L⁽ᵗ⁾ after `window` steps from a state that is held constant."""
+    states = [cell.initialize_carry((FEATURES,), nnx.Rngs(0))]
+    for x in INPUTS[0]:
+        states.append(cell(states[-1], x)[0])
+
+    end = np.arange(1, LENGTH + 1)
+    begin = np.maximum(0, end - window)
+
+    def one_loss(cell: Any, start: Any, begin: jax.Array, end: jax.Array) -> jax.Array:
+        def advance(carry: Any, step: jax.Array) -> Any:
+            new = cell(carry, jnp.asarray(INPUTS[0])[step])[0]
+            return jnp.where(step < end, new, carry), None
+
+        carry = jax.lax.scan(advance, start, begin + jnp.arange(window))[0]
+        return loss(carry, jnp.asarray(TARGETS[0])[end - 1])
+
+    def total(cell: Any) -> jax.Array:
+        starts = jnp.stack(states)[begin]
+        return jax.vmap(one_loss, (None, 0, 0, 0))(cell, starts, begin, end).sum()
+
+    weights, _ = split_weights(nnx.grad(total)(cell))
+    return np.concatenate([np.asarray(w, np.float64).ravel() for w in weights.values()])
+
+
+def test_credit_adds_up_to_the_gradient_and_to_what_the_clip_cut() -> None:
+    found = backpropagate(CELLS["lstm"](), INPUTS, loss, TARGETS)
+    by_lag = jax.tree.map(lambda x: x * np.exp(found.log_scale), found.by_lag)
+    norm = np.sqrt(sum(float((x.sum(axis=0) ** 2).sum()) for x in by_lag.values()))
+    budget = credit(by_lag, threshold=norm / 4)
+    assert budget.share.sum() == pytest.approx(1)
+    assert budget.cut.sum() == pytest.approx(0.75 * norm, rel=1e-5)
+    assert not credit(by_lag, threshold=2 * norm).cut.any()
+    with_readout = credit(by_lag, threshold=2 * norm, other_norm=np.sqrt(15) * norm)
+    assert with_readout.cut.sum() == pytest.approx(norm / 2, rel=1e-5)
+
+
+def test_long_range_share_of_a_sum_of_powers() -> None:
+    lag = np.subtract.outer(np.arange(31), np.arange(31))
+    logs = np.where((lag >= 0) & (np.arange(31) > 0), lag * np.log(0.5), -np.inf)
+    norms = np.where(np.isfinite(logs), 0.5 ** np.maximum(lag, 0), 0)
+    assert float(long_range_share(jnp.asarray(logs), 5)) == pytest.approx(
+        norms[lag > 5].sum() / norms.sum(), rel=1e-5
+    )
+
+
+def test_a_plain_function_needs_its_weights() -> None:
+    with pytest.raises(ValueError, match="parameters is needed with a plain function"):
+        backpropagate(lambda h, x: (h, h), INPUTS, loss, TARGETS, initial_carry=jnp.zeros(2))
