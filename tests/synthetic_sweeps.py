@@ -53,7 +53,7 @@ def write_point(
         "init": {"_target_": "gradlab.initialisers.gaussian", "gain": gain},
         "task": {"length": length, **task},
         "clip": {"threshold": threshold},
-        "probe": {"norm": "spectral", "of": "h", "wrt": "h"},
+        "probe": {"jacobian": {"norm": "spectral", "of": "h", "wrt": "h"}},
         "wandb": {"tags": ["a", str(folder)]},
         "seed": seed,
     }

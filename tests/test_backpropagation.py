@@ -218,7 +218,7 @@ def test_credit_adds_up_to_the_gradient_and_to_what_the_clip_cut() -> None:
     assert budget.cut.sum() == pytest.approx(0.75 * norm, rel=1e-5)
     assert not credit(by_lag, threshold=2 * norm).cut.any()
     with_readout = credit(by_lag, threshold=2 * norm, other_norm=np.sqrt(15) * norm)
-    assert with_readout.cut.sum() == pytest.approx(norm / 2, rel=1e-5)
+    assert with_readout.cut.sum() == pytest.approx((4 - 2) * norm / 16, rel=1e-5)
 
 
 def test_long_range_share_of_a_sum_of_powers() -> None:

@@ -21,12 +21,16 @@ WRONG = {
     "init.gain=-1": ("init.gain", "greater than or equal to 0", "got -1"),
     "optim.learning_rate=nan": ("optim.learning_rate", "finite", "got nan"),
     "wandb.mode=sometimes": ("wandb.mode", "offline, online, disabled", "'sometimes'"),
-    "probe.norm=nuclear": ("probe.norm", "spectral, frobenius, rms", "'nuclear'"),
-    "probe.of=c": ("probe.of", "'h'", "got 'c'"),
+    "probe.jacobian.norm=nuclear": (
+        "probe.jacobian.norm",
+        "'spectral', 'frobenius' or 'rms'",
+        "'nuclear'",
+    ),
+    "probe.jacobian.of=c": ("probe.jacobian.of", "'h'", "got 'c'"),
     "probe.stride=100": ("probe.stride", "8 steps", "got 100"),
     "seed=-1": ("seed", "greater than or equal to 0", "got -1"),
     "+experiment=nosuch": ("experiment", "quickstart", "'nosuch'"),
-    "+nosuch=1": ("nosuch", "model, init, task", "unknown"),
+    "+nosuch=1": ("nosuch", "model, init, bias, task", "unknown"),
 }
 
 
@@ -75,5 +79,5 @@ def test_help_lists_experiments_and_groups_with_a_line_each(tmp_path: Path) -> N
 def test_cfg_job_prints_the_resolved_config(tmp_path: Path) -> None:
     done = gradlab("model=lstm", "init.gain=3", "--cfg", "job", "--resolve", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "_target_: flax.nnx.OptimizedLSTMCell" in done.stdout
+    assert "_target_: gradlab.cells.LSTM" in done.stdout
     assert "gain: 3" in done.stdout

@@ -1,5 +1,7 @@
 """Cells as configured: initialisers, gates, stacks."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -31,6 +33,49 @@ def test_orthogonal_has_every_singular_value_at_the_gain() -> None:
 
 def test_identity_is_the_gain_on_the_diagonal() -> None:
     np.testing.assert_array_equal(initialisers.identity(jax.random.key(0), 3, 2.0), 2 * np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("rule", "variance"), [(initialisers.glorot, 1 / 300), (initialisers.lecun, 1 / 300)]
+)
+def test_variances_that_keep_the_signal(rule: Any, variance: float) -> None:
+    matrix = np.asarray(rule(jax.random.key(0), 300, gain=2.0))
+    assert matrix.var() == pytest.approx(4 * variance, rel=0.02)
+    limit = {initialisers.glorot: np.sqrt(3), initialisers.lecun: 2 / 0.8796}[rule]
+    assert np.abs(matrix).max() <= 2 * limit / np.sqrt(300) * 1.001
+
+
+def test_small_normal_is_not_scaled_by_n() -> None:
+    matrix = np.asarray(initialisers.normal(jax.random.key(0), 300, std=0.01))
+    assert matrix.std() == pytest.approx(0.01, rel=0.02)
+
+
+@pytest.mark.parametrize("n", [10, 50])
+def test_sparse_has_few_incoming_weights_and_the_spectral_radius(n: int) -> None:
+    kernel = np.asarray(initialisers.sparse(jax.random.key(1), n, 0.95, incoming=15))
+    assert (np.count_nonzero(kernel, axis=0) == min(n, 15)).all()  # a column is a unit, as in Flax
+    assert np.abs(np.linalg.eigvals(kernel)).max() == pytest.approx(0.95, rel=2e-3)
+
+
+def test_gate_biases() -> None:
+    key = jax.random.key(0)
+    assert initialisers.zero_bias(key, 4) == {}
+    np.testing.assert_array_equal(initialisers.forget_bias(key, 4, 2.0)["forget"], 2)
+    biases = initialisers.chrono(key, 4000, longest=100.0)
+    np.testing.assert_array_equal(biases["input"], -biases["forget"])
+    times = np.exp(np.asarray(biases["forget"]))
+    assert times.min() >= 1
+    assert times.max() <= 99
+    assert times.mean() == pytest.approx(50, rel=0.03)
+
+
+def test_biases_are_configured(composed: Compose) -> None:
+    cell = network(composed, "model=lstm", "bias=forget", "bias.value=3").cell
+    np.testing.assert_array_equal(cell.dense_h.bias[32:64], 3)
+    np.testing.assert_array_equal(cell.dense_h.bias[:32], 0)
+    pinned = network(composed, "model=lstm", "+model.cell.forget_gate=0.5", "bias=chrono").cell
+    assert pinned.dense_h.bias.shape == (96,)
+    assert network(composed, "+model.cell.activation=relu", "bias=chrono").cell.activation == "relu"
 
 
 def test_each_gate_draws_its_own_square_matrix() -> None:

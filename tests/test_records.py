@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from gradlab import load_gradients, load_runs, records
-from gradlab.config import Probe
-from gradlab.probe import map_dataset, map_metrics
+from gradlab.probes import Measurement, dataset, labelled
+from gradlab.probes.maps import map_metrics
 
 
 def test_runs_are_one_row_a_point_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -38,11 +38,18 @@ def test_a_failed_point_is_a_row_with_its_reason(tmp_path: Path) -> None:
 
 def test_gradients_keep_their_numbers_and_units(tmp_path: Path) -> None:
     maps = {step: np.random.default_rng(step).normal(size=(2, 4, 4)) for step in (0, 50)}
-    records.save_gradients(tmp_path, map_dataset(maps, Probe(norm="frobenius", stride=3)))
+    times, dims = [0, 3, 6, 9], ("sample", "t", "k")
+    measured = {
+        step: Measurement(
+            {}, {"jacobian_log_norm": labelled(x, dims, {"t": times, "k": times}, units="nats")}
+        )
+        for step, x in maps.items()
+    }
+    records.save_gradients(tmp_path, dataset(measured))
     variable = load_gradients(tmp_path)["jacobian_log_norm"]
     assert variable.dims == ("step", "sample", "t", "k")
     assert variable.attrs["units"] == "nats"
-    assert variable.attrs["norm"] == "frobenius"
+    assert variable["step"].attrs["units"] == "updates"
     np.testing.assert_array_equal(variable["t"], [0, 3, 6, 9])
     np.testing.assert_allclose(variable.sel(step=50), maps[50], rtol=1e-6)
 

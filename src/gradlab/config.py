@@ -17,9 +17,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import AfterValidator, Field
 
-from gradlab.jacobian.maps import Norm
-
-TRACED_SECTIONS = ("init", "optim", "clip")
+TRACED_SECTIONS = ("init", "bias", "optim", "clip")
+COMPONENTS = ("init", "bias", "task", "optim", "clip")
 
 WandbMode = Literal["offline", "online", "disabled"]
 
@@ -45,6 +44,9 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(gt=0)]  # inf is a threshold that is never exceeded
 
 
+PROBE_SETTINGS = {"samples": Count, "stride": Count}  # what all probes share
+
+
 @dataclass
 class Model:
     """The network: a stack of recurrent cells and a linear readout."""
@@ -65,17 +67,6 @@ class Train:
 
 
 @dataclass
-class Probe:
-    """Which Jacobian map is measured, before and after training."""
-
-    norm: Annotated[str, one_of(*get_args(Norm))] = "spectral"
-    of: str | None = "h"
-    wrt: str | None = "h"
-    samples: Count = 4
-    stride: Count = 1
-
-
-@dataclass
 class Wandb:
     """Where Weights & Biases keeps the run."""
 
@@ -92,11 +83,12 @@ class Config:
     name: str = "gradlab"
     model: Model = field(default_factory=Model)
     init: Any = MISSING
+    bias: Any = MISSING
     task: Any = MISSING
     optim: Any = MISSING
     clip: Any = MISSING
     train: Train = field(default_factory=Train)
-    probe: Probe = field(default_factory=Probe)
+    probe: Any = MISSING
     wandb: Wandb = field(default_factory=Wandb)
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
@@ -127,9 +119,16 @@ def check(composed: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one.") from error
     config = _checked_section(Config, given, "")
-    for section in ("init", "task", "optim", "clip"):
+    for section in COMPONENTS:
         config[section] = _checked_component(config[section], section)
     config["model"]["cell"] = _checked_component(config["model"]["cell"], "model.cell")
+    config["probe"] = {
+        name: _checked_value(PROBE_SETTINGS[name], value, f"probe.{name}")
+        if name in PROBE_SETTINGS
+        else _checked_component(value, f"probe.{name}")
+        for name, value in config["probe"].items()
+        if value is not None  # probe.NAME=null switches one off
+    }
     return config
 
 
@@ -137,6 +136,22 @@ def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
     """Call the `_target_` of a checked section with its arguments."""
     arguments = {k: v for k, v in component.items() if k != "_target_"} | overrides
     return get_object(component["_target_"])(*args, **arguments)
+
+
+def parameters_of(function: Any) -> Mapping[str, inspect.Parameter]:
+    """What a function or a class is called with, by name."""
+    # The metaclass of Flax's modules hides what __init__ takes behind *args and **kwargs.
+    called = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    parameters = dict(inspect.signature(called).parameters)
+    parameters.pop("self", None)
+    return parameters
+
+
+def takes(parameters: Mapping[str, inspect.Parameter], name: str) -> bool:
+    """Whether something with these parameters may be called with an argument of that name."""
+    return name in parameters or any(
+        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+    )
 
 
 def traced(config: Mapping[str, Any]) -> dict[str, float]:
@@ -171,7 +186,7 @@ def _checked_component(component: Any, key: str) -> dict[str, Any]:
     target = component["_target_"]
     try:
         function = get_object(str(target))
-        parameters = inspect.signature(function).parameters
+        parameters = parameters_of(function)
         hints = _hints(function)
     except Exception as error:
         raise ConfigError(
@@ -182,7 +197,7 @@ def _checked_component(component: Any, key: str) -> dict[str, Any]:
     for name, value in component.items():
         if name == "_target_":
             continue
-        if name not in parameters:
+        if not takes(parameters, name):
             allowed = ", ".join(parameters)
             raise ConfigError(f"{key}.{name} is unknown: {target} takes {allowed}.")
         checked[name] = _checked_value(hints.get(name, Any), value, f"{key}.{name}")

@@ -1,6 +1,5 @@
 """Networks: one recurrent cell or a stack of them, and a linear readout at every step."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,9 +10,11 @@ from hydra.utils import get_object
 from jaxtyping import Array, Float, Key, PyTree
 
 from gradlab import config
+from gradlab.cells import Gates, gates, set_gate_biases
 from gradlab.config import ConfigError
 
 Initialiser = Callable[[Key[Array, ""], int], Float[Array, "n n"]]
+BiasRule = Callable[[Key[Array, ""], int], dict[str, Float[Array, "n"]]]
 
 
 class Hidden(NamedTuple):
@@ -56,6 +57,20 @@ class Stack(nnx.RNNCellBase):
         return 1
 
 
+@gates.register
+def _(cell: Stack, carry: dict[str, PyTree], inputs: Array) -> Gates:
+    """Gates of every layer that has some, as "layer0.forget"."""
+    found: Gates = {}
+    for i, layer in enumerate(cell.layers):
+        state = carry[f"layer{i}"]
+        state = state.h if isinstance(state, Hidden) else state
+        if gates.dispatch(type(layer)) is not gates.dispatch(object):
+            named = gates(layer, state, inputs)
+            found |= {f"layer{i}.{gate}": values for gate, values in named.items()}
+        _, inputs = layer(state, inputs)
+    return found
+
+
 def _named(carry: PyTree) -> PyTree:
     return Hidden(carry) if isinstance(carry, jax.Array) else carry
 
@@ -79,11 +94,12 @@ class Network(nnx.Module):
 def build_network(
     model: Mapping[str, Any],
     initialiser: Initialiser,
+    bias_rule: BiasRule,
     features: int,
     outputs: int,
     key: Key[Array, ""],
 ) -> Network:
-    """Build the configured stack, its recurrent weights drawn by the initialiser.
+    """Build the configured stack, its recurrent weights and gate biases drawn by the rules given.
 
     Raises:
         ConfigError: the cell does not take the arguments that Flax's recurrent cells take.
@@ -99,6 +115,7 @@ def build_network(
             "rngs": rngs,
         }
         cells.append(config.build(model["cell"], **_accepted(model["cell"], arguments)))
+        set_gate_biases(cells[-1], bias_rule(rngs.biases(), width))
     cell = cells[0] if len(cells) == 1 else Stack(cells)
     return Network(cell, width, outputs, rngs)
 
@@ -121,10 +138,8 @@ def _accepted(cell: Mapping[str, Any], arguments: dict[str, Any]) -> dict[str, A
             "model.cell._target_ must be a subclass of flax.nnx.RNNCellBase; got "
             f"{cell['_target_']!r}."
         )
-    parameters = inspect.signature(target).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return arguments
-    missing = [name for name in arguments if name not in parameters]
+    parameters = config.parameters_of(target)
+    missing = [name for name in arguments if not config.takes(parameters, name)]
     if missing:
         raise ConfigError(
             f"model.cell._target_ must be a cell class that takes {', '.join(arguments)}, as those "

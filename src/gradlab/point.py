@@ -11,13 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
+import xarray as xr
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gradlab import decay, records, tracking
-from gradlab.config import Probe, check
+from gradlab.config import check
 from gradlab.figures import point_figure, style
-from gradlab.probe import Map, map_dataset, map_metrics
+from gradlab.probes import Measurement, dataset
 from gradlab.training import State, Telemetry, as_numbers, program_for
 
 Row = dict[str, float]
@@ -80,28 +81,32 @@ def run_point(point: Point) -> Status:
 def _measure_and_train(point: Point) -> Status:
     config, folder = point.config, point.folder
     rows: list[Row] = []
-    maps: dict[int, Map] = {}
+    measured: dict[int, Measurement] = {}
     with tracking.track(folder, config, group=point.sweep, name=point.name) as tracker:
         try:
-            for row in _run(config, maps):
+            for row in _run(config, measured):
                 rows.append(row)
                 tracker.log(row)
         finally:  # what was measured before a failure is kept
             records.save_metrics(folder, pd.DataFrame(rows))
-            if maps:
-                gradients = map_dataset(maps, Probe(**config["probe"]))
-                records.save_gradients(folder, gradients)
-                style.save(point_figure(gradients, point.name), folder / records.PICTURE)
-        status = _conclude(rows[-1], maps, config["probe"]["stride"])
+            if measured:
+                _keep_gradients(folder, dataset(measured), point.name)
+        status = _conclude(rows[-1], program_for(config).task.test.inputs.shape[1])
         tracker.finish(status["summary"], folder / records.PICTURE, folder / records.GRADIENTS)
     return status
 
 
-def _run(config: Mapping[str, Any], maps: dict[int, Map]) -> Iterator[Row]:
+def _keep_gradients(folder: Path, gradients: xr.Dataset, name: str) -> None:
+    records.save_gradients(folder, gradients)
+    if "jacobian_log_norm" in gradients:
+        style.save(point_figure(gradients, name), folder / records.PICTURE)
+
+
+def _run(config: Mapping[str, Any], measured: dict[int, Measurement]) -> Iterator[Row]:
     """Yield a row of metrics before training and after every `train.log_every` updates.
 
-    The maps measured before and after training are added to `maps` by training step. A run that
-    diverges ends with the row in which it did.
+    What the probes find before and after training is added to `measured` by training step. A run
+    that diverges ends with the row in which it did.
     """
     program, numbers = program_for(config), as_numbers(config)
     steps, log_every = config["train"]["steps"], config["train"]["log_every"]
@@ -111,8 +116,8 @@ def _run(config: Mapping[str, Any], maps: dict[int, Map]) -> Iterator[Row]:
         done = int(row["train/step"])
         row |= {name: float(value) for name, value in program.evaluate(state).items()}
         if done in (0, steps):
-            maps[done] = np.asarray(program.jacobian_maps(state))
-            row |= map_metrics(maps[done], config["probe"]["stride"])
+            measured[done] = program.measure(numbers, state)
+            row |= measured[done].metrics
         yield row
         if done == steps:
             return
@@ -137,13 +142,13 @@ def _training_row(state: State, seen: Telemetry) -> Row:
     }
 
 
-def _conclude(last: Row, maps: Mapping[int, Map], stride: int) -> Status:
+def _conclude(last: Row, length: int) -> Status:
     """State, reason and summary: the last row, with the verdict on the last map."""
     if not np.isfinite([last.get("train/loss", 0), last.get("train/grad_norm", 0)]).all():
         reason = f"the loss or its gradient was not finite at update {last['train/step'] + 1:.0f}"
         return {"state": "diverged", "reason": reason, "summary": last | {"verdict": "diverged"}}
-    length = (maps[max(maps)].shape[-1] - 1) * stride
-    verdict = decay.verdict(last["jacobian/decay_rate"], length)
+    rate = last.get("jacobian/decay_rate")
+    verdict = "unmeasured" if rate is None else decay.verdict(rate, length)
     return {"state": "done", "summary": last | {"verdict": verdict}}
 
 

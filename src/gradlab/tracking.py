@@ -40,10 +40,12 @@ class Tracker:
             return
         import wandb
 
-        self._run.log({"jacobian/map": wandb.Image(str(picture))})
-        artifact = wandb.Artifact(f"gradients-{self._run.id}", type="gradients")
-        artifact.add_file(str(data), policy="immutable")  # no second copy on disk
-        self._run.log_artifact(artifact)
+        if picture.exists():
+            self._run.log({"jacobian/map": wandb.Image(str(picture))})
+        if data.exists():
+            artifact = wandb.Artifact(f"gradients-{self._run.id}", type="gradients")
+            artifact.add_file(str(data), policy="immutable")  # no second copy on disk
+            self._run.log_artifact(artifact)
         self._run.summary.update(dict(summary))
 
 

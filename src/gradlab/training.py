@@ -13,19 +13,21 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab import config as configuration
 from gradlab.config import ConfigError
-from gradlab.jacobian import jacobian_log_norms
-from gradlab.jacobian.cells import flatten_cell
+from gradlab.jacobian.cells import Span, flatten_cell
 from gradlab.models import Network, build_network
+from gradlab.probes import Measurement, Subject, measure
 from gradlab.tasks import Batch, Task
 
 Numbers = Mapping[str, Float[Array, ""] | Int[Array, ""]]
 
 
-COMPILED_SECTIONS = ("model", "init", "task", "optim", "clip", "train", "probe")
+COMPILED_SECTIONS = ("model", "init", "bias", "task", "optim", "clip", "train", "probe")
 
 
 class State(NamedTuple):
@@ -60,7 +62,7 @@ class Program:
         self.task: Task = configuration.build(config["task"])
         abstract = nnx.eval_shape(partial(self._network, as_numbers(config)), jax.random.key(0))
         self.definition, _, self.constants = _split(abstract)
-        _check_probe(config["probe"], abstract, self.task)
+        self.output = _check_probe(config["probe"], abstract, self.task)
 
     @partial(jax.jit, static_argnums=0)
     def initialise(self, numbers: Numbers) -> State:
@@ -99,36 +101,55 @@ class Program:
 
     def loss(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
         """Mean loss over the weighted steps: cross entropy (nats) or squared error."""
-        return _weighted_mean(_losses(self._merge(parameters)(batch.inputs), batch), batch)
+        return _weighted_mean(_losses(self._merge(parameters)(batch.inputs), batch.targets), batch)
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
         """Loss and, for classes, accuracy on the held-out sequences."""
         batch = self.task.test
         outputs = self._merge(state.parameters)(batch.inputs)
-        metrics = {"eval/loss": _weighted_mean(_losses(outputs, batch), batch)}
-        if _is_classes(batch):
+        metrics = {"eval/loss": _weighted_mean(_losses(outputs, batch.targets), batch)}
+        if _is_classes(batch.targets):
             correct = jnp.argmax(outputs, axis=-1) == batch.targets
             metrics["eval/accuracy"] = _weighted_mean(correct, batch)
         return metrics
 
-    def jacobian_maps(self, state: State) -> Float[Array, "samples T+1 T+1"]:
-        """Log norms of ∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾ on the first held-out sequences, as conf/probe says."""
-        probe = self.config["probe"]
-        return jacobian_log_norms(
-            self._merge(state.parameters).cell,
-            self.task.test.inputs[: probe["samples"]],
-            norm=probe["norm"],
-            of=probe["of"],
-            wrt=probe["wrt"],
-            stride=probe["stride"],
+    def measure(self, numbers: Numbers, state: State) -> Measurement:
+        """Every probe that conf/probe switches on, on the first held-out sequences."""
+        probe, batch = self.config["probe"], self.task.test
+        batch = jax.tree.map(lambda x: x[: probe["samples"]], batch)
+        return measure(
+            probe,
+            Subject(
+                cell=self._merge(state.parameters).cell,
+                inputs=batch.inputs,
+                loss=Partial(self._loss_of_carry, state.parameters),
+                targets=(batch.targets, batch.weights / jnp.sum(batch.weights)),
+                stride=probe["stride"],
+                grad_norm=float(self._grad_norm(state.parameters, batch)),
+                threshold=float(self._values("clip", numbers).get("threshold", jnp.inf)),
+            ),
         )
 
+    @partial(jax.jit, static_argnums=0)
+    def _grad_norm(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
+        return optax.tree.norm(jax.grad(self.loss)(parameters, batch))
+
+    def _loss_of_carry(
+        self, parameters: nnx.State, carry: PyTree, target: tuple[Array, Array]
+    ) -> Float[Array, ""]:
+        """One step's part of the mean loss, of a cell whose output is its state h."""
+        network = self._merge(parameters)
+        output = ravel_pytree(carry)[0][slice(*self.output)]
+        return target[1] * _losses(network.readout(output), target[0])
+
     def _network(self, numbers: Numbers, key: Key[Array, ""]) -> Network:
-        initialiser = partial(configuration.build, self._values("init", numbers))
-        return build_network(
-            self.config["model"], initialiser, self.task.features, self.task.outputs, key
+        initialiser, bias_rule = (
+            partial(configuration.build, self._values(section, numbers))
+            for section in ("init", "bias")
         )
+        sizes = (self.task.features, self.task.outputs)
+        return build_network(self.config["model"], initialiser, bias_rule, *sizes, key)
 
     def _merge(self, parameters: nnx.State) -> Network:
         return nnx.merge(self.definition, parameters, self.constants)
@@ -178,28 +199,32 @@ def _split(network: Network) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     return definition, parameters, constants
 
 
-def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> None:
+def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> Span:
+    """Refuse probes that do not fit; where in the flat carry the network's readout looks."""
     flat = flatten_cell(network.cell, task.features)
-    for end in ("of", "wrt"):
-        try:
-            flat.span(probe[end], f"probe.{end}")
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+    for name, component in probe.items():
+        for end in ("of", "wrt"):
+            if name not in configuration.PROBE_SETTINGS and end in component:
+                try:
+                    flat.span(component[end], f"probe.{name}.{end}")
+                except ValueError as error:
+                    raise ConfigError(str(error)) from error
     length = task.test.inputs.shape[1]
     if probe["stride"] > length:
         raise ConfigError(
             f"probe.stride must be at most the task's {length} steps; got {probe['stride']}."
         )
+    return flat.span("h" if any(f".{part}".endswith(".h") for part in flat.spans) else None, "")
 
 
-def _losses(outputs: Float[Array, "batch time o"], batch: Batch) -> Float[Array, "batch time"]:
-    if _is_classes(batch):
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, batch.targets)
-    return jnp.mean((outputs - batch.targets) ** 2, axis=-1)
+def _losses(outputs: Float[Array, "*batch o"], targets: Array) -> Float[Array, "*batch"]:
+    if _is_classes(targets):
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
+    return jnp.mean((outputs - targets) ** 2, axis=-1)
 
 
-def _is_classes(batch: Batch) -> bool:
-    return jnp.issubdtype(batch.targets.dtype, jnp.integer)
+def _is_classes(targets: Array) -> bool:
+    return jnp.issubdtype(targets.dtype, jnp.integer)
 
 
 def _weighted_mean(values: Float[Array, "batch time"], batch: Batch) -> Float[Array, ""]:

@@ -54,7 +54,9 @@ def quantity_label(norm: str | None, of: str | None, wrt: str | None) -> str:
 
 def quantity_of(runs: pd.DataFrame) -> str:
     """The label of what some points measured, in general terms if they measured several things."""
-    measured = runs.reindex(columns=["probe.norm", "probe.of", "probe.wrt"]).drop_duplicates()
+    measured = runs.reindex(
+        columns=[f"probe.jacobian.{x}" for x in ("norm", "of", "wrt")]
+    ).drop_duplicates()
     return quantity_label(*measured.iloc[0]) if len(measured) == 1 else "log norm (nats)"
 
 

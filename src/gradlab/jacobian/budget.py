@@ -19,8 +19,8 @@ class Credit(NamedTuple):
     """Lag by lag, in units that add up.
 
     `share` is ⟨c_j, g⟩/‖g‖², c_j the sum of all terms of lag j: it sums to 1, and is negative where
-    a lag works against the whole. `cut` is the length that the clip took from lag j: its sum is
-    the part of ‖g‖ that the clip removed.
+    a lag works against the whole. `cut` is what lag j owns of the global norm that the
+    clip removed: its sum, and what other weights own, add up to norm − threshold.
     """
 
     share: Float[np.ndarray, "T"]
@@ -67,7 +67,7 @@ def credit(by_lag: PyTree, threshold: float = np.inf, other_norm: float = 0.0) -
     square = max(float(whole @ whole), np.finfo(float).tiny)
     norm = np.hypot(np.sqrt(square), other_norm)
     coefficient = min(1.0, threshold / norm)
-    return Credit(along / square, (1 - coefficient) * along / np.sqrt(square))
+    return Credit(along / square, (1 - coefficient) * along / norm)
 
 
 def long_range_share(log_norms: Float[Array, "*batch T+1 T+1"], lag: int) -> Float[Array, "*batch"]:

@@ -81,8 +81,8 @@ def certificate(
     error = jnp.where(same, 0, jnp.abs(jnp.expm1(entries - expected)))
     largest = jnp.max(jnp.where(kept[pairs[:, 0], pairs[:, 1]], error, 0))
     differences = _difference_error(exact, states64, inputs64)
-    errors = (x.astype(jnp.float32) for x in (error, largest, differences))
-    return Certificate(jnp.asarray(pairs, jnp.int32), *errors, ~kept)
+    error, largest, differences = (x.astype(jnp.float32) for x in (error, largest, differences))
+    return Certificate(jnp.asarray(pairs, jnp.int32), error, largest, differences, ~kept)
 
 
 def _in_float64(

@@ -14,7 +14,13 @@ from gradlab.point import Point
 from gradlab.records import load_runs
 
 FIGURE = "overview.png"
-COLOURS = {"vanishing": "blue", "stable": "green", "exploding": "red", "diverged": "magenta"}
+COLOURS = {
+    "vanishing": "blue",
+    "stable": "green",
+    "exploding": "red",
+    "diverged": "magenta",
+    "unmeasured": "white",
+}
 
 
 def report(sweep: Sequence[Point]) -> None:

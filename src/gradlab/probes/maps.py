@@ -1,0 +1,72 @@
+"""The map of ‖∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾‖ for every pair (t, k): worst case or typical case."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from gradlab import decay
+from gradlab.jacobian import jacobian_log_norms
+from gradlab.jacobian.maps import Norm
+from gradlab.probes import Measurement, Subject, labelled
+
+Map = Float[np.ndarray, "sample t k"]
+DIMS = ("sample", "t", "k")
+
+
+def jacobian_map(
+    subject: Subject,
+    *,
+    name: str,
+    norm: Norm = "spectral",
+    of: str | None = "h",
+    wrt: str | None = "h",
+    certify: bool = False,
+) -> Measurement:
+    """Log norms of every pair (nats); with `certify`, what recomputing a sample of them found."""
+    found: Any = jacobian_log_norms(
+        subject.cell,
+        subject.inputs,
+        norm=norm,
+        of=of,
+        wrt=wrt,
+        stride=subject.stride,
+        certify=certify,
+    )
+    log_norms, certificate = found if certify else (found, None)
+    times = {"t": subject.times(), "k": subject.times()}
+    quantity = f"{norm} norm of ∂{of or 's'}⁽ᵗ⁾/∂{wrt or 's'}⁽ᵏ⁾"
+    whole = "whole carry"
+    arrays = {
+        f"{name}_log_norm": labelled(
+            log_norms,
+            DIMS,
+            times,
+            long_name=f"log {quantity}",
+            units="nats",
+            norm=norm,
+            of=of or whole,
+            wrt=wrt or whole,
+        )
+    }
+    metrics = map_metrics(np.asarray(log_norms), name, subject.stride)
+    if certificate is not None:
+        text = f"entries of the {quantity} that rounding left without three digits"
+        arrays[f"{name}_unresolved"] = labelled(
+            certificate.unresolved, DIMS, times, long_name=text, units="1 where unresolved"
+        )
+        metrics[f"{name}/certified_error"] = float(np.max(certificate.largest_error))
+        metrics[f"{name}/unresolved"] = float(np.mean(certificate.unresolved))
+    return Measurement(metrics, arrays)
+
+
+def map_metrics(log_norms: Map, name: str = "jacobian", stride: int = 1) -> dict[str, float]:
+    """Decay rate (nats per step), horizon (steps) and the mean log norm at lags 1, 2, 4, …"""
+    profile = decay.lag_profile(log_norms)
+    metrics = {
+        f"{name}/decay_rate": decay.decay_rate(profile) / stride,
+        f"{name}/horizon": decay.horizon(profile) * stride,
+    }
+    for power in range((profile.size - 1).bit_length()):
+        metrics[f"{name}/log_norm/lag_{2**power * stride}"] = float(profile[2**power])
+    return metrics

@@ -1,0 +1,119 @@
+"""What the cell does while it is measured: gates, state norms, and the rates that theory gives."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from gradlab import theory
+from gradlab.cells import gates
+from gradlab.jacobian.cells import carry_spans
+from gradlab.probes import Measurement, Subject, labelled
+
+CLOSED, OPEN = 0.1, 0.9  # a gate beyond is saturated (Karpathy, Johnson & Fei-Fei 2015)
+FLAT = 0.95  # |h| beyond is saturated: tanh' is below a tenth there
+
+
+def statistics(subject: Subject, *, name: str) -> Measurement:
+    """Mean and saturation of each gate over units, and norm and saturation of each state, by time.
+
+    A cell without gates has states alone.
+    """
+    carries, activations = _run(subject)
+    times = {"t": subject.times()[1:]}
+    chosen = times["t"] - 1
+    metrics: dict[str, float] = {}
+    arrays = {}
+    for gate, values in activations.items():
+        shares = {"mean": values, "closed": values < CLOSED, "open": values > OPEN}
+        for kind, share in shares.items():
+            by_time = np.mean(share, axis=-1)
+            metrics[f"{name}/{gate}_gate/{kind}"] = float(by_time.mean())
+            text = f"{'mean' if kind == 'mean' else 'share ' + kind} of the {gate} gate"
+            arrays[f"{name}_{gate}_gate_{kind}"] = labelled(
+                by_time[:, chosen], ("sample", "t"), times, long_name=text, units="1"
+            )
+    for part, values in carries.items():
+        norms, flat = np.linalg.norm(values, axis=-1), np.mean(np.abs(values) > FLAT, axis=-1)
+        metrics |= {
+            f"{name}/{part}/norm": float(norms.mean()),
+            f"{name}/{part}/flat": float(flat.mean()),
+        }
+        arrays[f"{name}_{part}_norm"] = labelled(
+            norms[:, chosen], ("sample", "t"), times, long_name=f"norm of {part}", units="1"
+        )
+    return Measurement(metrics, arrays)
+
+
+def theory_rates(subject: Subject, *, name: str) -> Measurement:
+    """Rates (nats per step) that theory gives the recurrence, to lay the measured ones against.
+
+    One tanh layer: the bound ln σ_max(W_hh), ln of the spectral radius, and the mean-field rate at
+    the weights' own variance and the input's. Other activations: the first two. A cell with a gate
+    that keeps its state: the mean log of that gate, E ln f.
+    """
+    cell = subject.cell
+    if isinstance(cell, nnx.SimpleCell) and hasattr(cell, "dense_h"):
+        rates = _of_layer(cell, np.asarray(subject.inputs))
+    else:
+        rates = {}
+        for gate, values in _run(subject)[1].items():
+            if gate.rpartition(".")[2] in ("forget", "update"):
+                rates[f"mean log {gate}"] = float(np.mean(np.log(values)))
+    if not rates:
+        return Measurement({}, {})
+    values = np.tile(list(rates.values()), (len(subject.inputs), 1))
+    array = labelled(
+        values, ("sample", "theory"), {"theory": list(rates)}, long_name="rate", units="nats/step"
+    )
+    metrics = {f"{name}/{rate.replace(' ', '_')}": value for rate, value in rates.items()}
+    return Measurement(metrics, {f"{name}_rate": array})
+
+
+def _of_layer(
+    cell: nnx.SimpleCell, inputs: Float[np.ndarray, "batch T features"]
+) -> dict[str, float]:
+    w_hh = np.asarray(cell.dense_h.kernel[...], np.float64).T
+    activation = getattr(cell, "activation", "tanh")
+    rates = {
+        "bound": theory.jacobian_bound(w_hh, activation),
+        "log spectral radius": float(np.log(theory.spectral_radius(w_hh))),
+    }
+    if activation == "tanh":
+        drive = np.asarray(cell.dense_i(jnp.asarray(inputs)))
+        gain = float(np.sqrt(len(w_hh)) * w_hh.std())
+        rates["mean field"] = theory.mean_field(gain, float(np.mean(drive**2))).rate
+    return rates
+
+
+def _run(
+    subject: Subject,
+) -> tuple[dict[str, Float[np.ndarray, "batch T n"]], dict[str, Float[np.ndarray, "batch T n"]]]:
+    """The parts of the carry after each step, and the gates at each step, by name."""
+    cell: Any = subject.cell
+    features = subject.inputs.shape[-1]
+
+    def gates_of(carry: PyTree, x: Array) -> dict[str, Array]:
+        try:
+            return gates(cell, carry, x)
+        except TypeError:
+            return {}
+
+    def one_sample(inputs: Float[Array, "T features"]) -> tuple[PyTree, dict[str, Array]]:
+        def advance(carry: PyTree, x: Array) -> tuple[PyTree, tuple[PyTree, dict[str, Array]]]:
+            seen = gates_of(carry, x)
+            carry, _ = cell(carry, x)
+            return carry, (ravel_pytree(carry)[0], seen)
+
+        start = cell.initialize_carry((features,), nnx.Rngs(0))
+        return jax.lax.scan(advance, start, inputs)[1]
+
+    states, activations = jax.vmap(one_sample)(subject.inputs)
+    spans = carry_spans(cell.initialize_carry((features,), nnx.Rngs(0)))
+    leaves = [p for p in spans if not any(q.startswith(f"{p}.") for q in spans)]
+    parts = {part: np.asarray(states[..., slice(*spans[part])]) for part in leaves}
+    return parts, {gate: np.asarray(values) for gate, values in activations.items()}
