@@ -8,6 +8,7 @@ from pathlib import Path
 from time import sleep
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -21,6 +22,8 @@ from gradlab.figures import (
     point_figure,
     save,
     style,
+    views_figure,
+    views_table,
 )
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
@@ -211,3 +214,32 @@ def test_script_refuses_a_folder_without_runs_in_one_sentence(script: str, tmp_p
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_entries_that_rounding_took_are_hatched_and_named() -> None:
+    gradients = geometric()
+    flags = (gradients["jacobian_log_norm"] * 0).fillna(0).astype("int8")
+    flags[..., 6:, :2] = 1
+    plain = written(point_figure(gradients, "a point"))
+    hatched = point_figure(gradients.assign(jacobian_unresolved=flags), "a point")
+    assert "lost to rounding" in written(hatched)
+    assert "lost to rounding" not in plain
+    hatches = [patch for axes in hatched.axes for patch in axes.patches if patch.get_hatch()]
+    assert len(hatches) == 2 * 3 * 2  # two moments, t from 6 to 8, two k
+
+
+def test_three_views_of_a_run_and_their_residuals() -> None:
+    gradients = geometric(rates=(-0.5,)).isel(step=[0])
+    spectrum = np.linspace(-0.4, -2, 5) + np.zeros((1, 3, 5))
+    views = gradients.assign(
+        lyapunov_exponent=(("step", "sample", "exponent"), spectrum),
+        lyapunov_standard_error=(("step", "sample", "exponent"), 0 * spectrum + 0.01),
+        theory_rate=(("step", "sample", "theory"), np.full((1, 3, 1), -0.45)),
+    ).assign_coords(theory=["mean field"], exponent=np.arange(1, 6))
+    table = views_table(views)
+    assert list(table["view"]) == ["decay rate", "λ₁", "mean field"]
+    np.testing.assert_allclose(table["residual"], [0, -0.1, -0.05], atol=1e-6)
+    text = written(views_figure(views, "a run"))
+    assert "λ₁ -0.4000 (residual -0.1000), mean field -0.4500 (residual -0.0500)" in text
+    with pytest.raises(ValueError, match=r"did not measure lyapunov, theory: .*probe=\["):
+        views_figure(gradients, "a run")

@@ -1,5 +1,7 @@
 """How a Jacobian map falls with lag: its profile, decay rate, horizon and verdict."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float
 
@@ -7,6 +9,11 @@ LogNorms = Float[np.ndarray, "*samples T+1 T+1"]
 Profile = Float[np.ndarray, "T+1"]
 
 TENFOLD = np.log(10)
+OTHER_RATES = {
+    "lyapunov/max": "λ₁",
+    "theory/mean_field": "mean field",
+    "theory/mean_log_forget": "E ln f",
+}
 
 
 def lag_profile(log_norms: LogNorms) -> Profile:
@@ -54,3 +61,24 @@ def verdict(rate: float, length: int) -> str:
     if rate * length < -TENFOLD:
         return "vanishing"
     return "exploding" if rate * length > TENFOLD else "stable"
+
+
+def reasons(metrics: Mapping[str, float], length: int) -> str:
+    """The verdict with its reasons in one line, from metrics by their W&B names.
+
+    Each other rate that was measured stands beside the decay rate, with the residual.
+    """
+    rate = metrics["jacobian/decay_rate"]
+    parts = [
+        f"{verdict(rate, length)}: the log norm changes by {rate:+.3f} nats a step, "
+        f"{rate * length:+.1f} over {length} steps"
+    ]
+    for name, label in OTHER_RATES.items():
+        if np.isfinite(metrics.get(name, np.nan)) and np.isfinite(rate):
+            parts.append(f"{label} {metrics[name]:+.3f} (residual {rate - metrics[name]:+.3f})")
+    if "theory/bound" in metrics:
+        bound = metrics["theory/bound"]
+        parts.append(f"bound {bound:+.3f}" + (" rules growth out" if bound < 0 else ""))
+    if metrics.get("jacobian/unresolved"):
+        parts.append(f"{metrics['jacobian/unresolved']:.1%} of the entries are lost to rounding")
+    return "; ".join(parts)

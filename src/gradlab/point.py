@@ -147,9 +147,11 @@ def _conclude(last: Row, length: int) -> Status:
     if not np.isfinite([last.get("train/loss", 0), last.get("train/grad_norm", 0)]).all():
         reason = f"the loss or its gradient was not finite at update {last['train/step'] + 1:.0f}"
         return {"state": "diverged", "reason": reason, "summary": last | {"verdict": "diverged"}}
-    rate = last.get("jacobian/decay_rate")
-    verdict = "unmeasured" if rate is None else decay.verdict(rate, length)
-    return {"state": "done", "summary": last | {"verdict": verdict}}
+    if "jacobian/decay_rate" not in last:
+        return {"state": "done", "summary": last | {"verdict": "unmeasured"}}
+    verdict = decay.verdict(last["jacobian/decay_rate"], length)
+    reason = decay.reasons(last, length)
+    return {"state": "done", "reason": reason, "summary": last | {"verdict": verdict}}
 
 
 def _now() -> str:

@@ -4,6 +4,7 @@ from gradlab.figures.decay import decay_figure, decay_table
 from gradlab.figures.heatmap import heatmap_figure, heatmap_table, point_figure
 from gradlab.figures.overview import overview_figure
 from gradlab.figures.style import save
+from gradlab.figures.views import views_figure, views_table
 
 __all__ = [
     "decay_figure",
@@ -13,4 +14,6 @@ __all__ = [
     "overview_figure",
     "point_figure",
     "save",
+    "views_figure",
+    "views_table",
 ]

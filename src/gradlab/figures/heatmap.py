@@ -35,8 +35,9 @@ def map_table(gradients: xr.Dataset) -> pd.DataFrame:
 
     Returns:
         `when` ("before", "after" training), `step` (training step), `t` and `k` (time steps),
-        `log_norm` (nats, mean over samples; −inf: exactly zero in some sample) and `horizon`
-        (steps; inf if the norm never falls to 1/e). Of a long sequence the table holds only
+        `log_norm` (nats, mean over samples; −inf: exactly zero in some sample), `unresolved`
+        (whether a certificate says that rounding took it, in some sample) and `horizon` (steps;
+        inf if the norm never falls to 1/e). Of a long sequence the table holds only
         CELLS values of t and k, evenly spread; the horizon is that of the whole map.
     """
     parts = []
@@ -50,10 +51,20 @@ def map_table(gradients: xr.Dataset) -> pd.DataFrame:
             "t": coarse["t"].to_numpy()[row],
             "k": coarse["k"].to_numpy()[column],
             "log_norm": means[row, column],
+            "unresolved": _unresolved(gradients, log_norms)
+            .isel(t=kept, k=kept)
+            .to_numpy()[row, column],
         }
         whole = {"when": when, "step": int(log_norms["step"]), "horizon": horizon_of(log_norms)}
         parts.append(pd.DataFrame(pairs | whole))
     return pd.concat(parts, ignore_index=True)
+
+
+def _unresolved(gradients: xr.Dataset, log_norms: xr.DataArray) -> xr.DataArray:
+    if "jacobian_unresolved" not in gradients:
+        return xr.zeros_like(log_norms.isel(sample=0), dtype=bool)
+    flags: xr.DataArray = gradients["jacobian_unresolved"].sel(step=log_norms["step"])
+    return flags.any("sample")
 
 
 def horizon_of(log_norms: xr.DataArray) -> float:

@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from gradlab.figures import style
 from gradlab.figures.labels import number_label
@@ -108,6 +108,9 @@ def draw_map(
     low, high = -half_cell, last + half_cell
     axes.imshow(map_colours(log_norms, limit), extent=(low, high, high, low))
     axes.patch.set(**style.ZERO)
+    for t, k in panel.loc[panel["unresolved"], ["t", "k"]].to_numpy():
+        corner = (k - half_cell, t - half_cell)
+        axes.add_patch(Rectangle(corner, 2 * half_cell, 2 * half_cell, **style.LOST))
     axes.plot((low, high), (low, high), color=edge, linewidth=width)
     _mark_horizon(axes, panel["horizon"].iloc[0], last)
     axes.set(xlim=(low, high), xticks=(0, last), ylim=(high, low), yticks=(0, last))
@@ -157,9 +160,12 @@ def map_key(table: pd.DataFrame) -> list[Artist]:
 
 
 def zero_key(table: pd.DataFrame) -> list[Artist]:
-    """The legend entry of the hatching, if there is any."""
-    zero = np.isneginf(table["log_norm"]).any()
-    return [Patch(label="exactly zero", **style.ZERO)] if zero else []
+    """The legend entries of the hatchings, if there are any."""
+    zero = (np.isneginf(table["log_norm"]) & ~table["unresolved"]).any()
+    lost = table["unresolved"].any()
+    looks = {"exactly zero": style.ZERO} if zero else {}
+    looks |= {"lost to rounding": style.LOST} if lost else {}
+    return [Patch(label=label, **look) for label, look in looks.items()]
 
 
 def _finite(table: pd.DataFrame) -> pd.Series:

@@ -23,7 +23,9 @@ WIDTH = 9.0  # inches; every figure's, so that text is the same size beside othe
 GREY = "0.4"
 LEGEND_LINE, LEGEND_LETTER = 0.55, 0.075  # inches: an entry without its text, a letter of it
 LETTERS = 16  # of a footnote in an inch
+TITLE_LETTERS = 9  # of a title in an inch
 ZERO: dict[str, Any] = {"facecolor": "0.88", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
+LOST: dict[str, Any] = {"facecolor": "0.75", "edgecolor": "0.2", "hatch": "xxxx", "linewidth": 0}
 
 # Okabe & Ito (2008) without its blue and vermilion, which the map's two hues would be taken for.
 MODEL_COLOURS = {"rnn": "#009e73", "lstm": "#e69f00", "gru": "#cc79a7"}
@@ -91,7 +93,7 @@ def norm_colours() -> Colormap:
 def frame(width: float, height: float, title: str = "") -> tuple[Figure, SubFigure]:
     """A figure with a title and room for a footnote, and the body to draw in; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(textwrap.fill(title, int(TITLE_LETTERS * width), break_long_words=True))
     return figure, figure.add_subfigure(figure.add_gridspec(1, 1)[0])
 
 

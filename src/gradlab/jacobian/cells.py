@@ -99,7 +99,10 @@ def split_weights(
 ) -> tuple[dict[str, Array], Callable[[dict[str, Array]], PyTree]]:
     """The real arrays among a cell's parameters by dotted path, and how to put others in place."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(parameters)
-    names = [keystr(path, simple=True, separator=".").removesuffix(".value") for path, _ in leaves]
+    names = [
+        keystr(path, simple=True, separator=".").removesuffix(".value") or "weights"
+        for path, _ in leaves
+    ]
     arrays = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
     weights = {k: v for k, v in arrays.items() if jnp.issubdtype(v.dtype, jnp.floating)}
 

@@ -1,0 +1,129 @@
+"""Three views of one run in one picture: measured decay over lag, Lyapunov spectrum, theory."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradlab import decay
+from gradlab.figures import style
+from gradlab.figures.labels import quantity_label
+
+MEASURED, EXPONENT = "#009e73", "#cc79a7"
+THEORY = {"bound": ":", "log spectral radius": "-.", "mean field": "--"}
+
+
+def views_table(gradients: xr.Dataset) -> pd.DataFrame:
+    """The rates that are laid against each other, after the last training step measured.
+
+    Args:
+        gradients: as of `gradlab.load_gradients`, of a run with probe=[spectral,lyapunov,theory].
+
+    Returns:
+        One row a view: `view` ("decay rate", "λ₁", or a theory's name), `rate` (nats per step, mean
+        over samples) and `residual` (decay rate − rate).
+
+    Raises:
+        ValueError: one of the three was not measured.
+    """
+    last = _last(gradients)
+    leading = float(last["lyapunov_exponent"].isel(exponent=0).mean())
+    rows = [("decay rate", _decay_rate(last)), ("λ₁", leading)]
+    rates = last["theory_rate"].mean("sample")
+    rows += [(str(name), float(rates.sel(theory=name))) for name in rates["theory"].to_numpy()]
+    table = pd.DataFrame(rows, columns=["view", "rate"])
+    return table.assign(residual=table["rate"].iloc[0] - table["rate"])
+
+
+@style.theme()
+def views_figure(gradients: xr.Dataset, title: str) -> Figure:
+    """Draw decay and spectrum side by side, theory through both; the residuals stand below.
+
+    Args:
+        gradients: as of `gradlab.load_gradients`, of a run with probe=[spectral,lyapunov,theory].
+        title: what the run is called.
+
+    Raises:
+        ValueError: one of the three was not measured.
+    """
+    table, last = views_table(gradients), _last(gradients)
+    figure, body = style.frame(style.WIDTH, 3.6, title)
+    over_lag, spectrum = body.subplots(1, 2)
+    _draw_decay(over_lag, last, table)
+    _draw_spectrum(spectrum, last, table)
+    handles, _ = over_lag.get_legend_handles_labels()
+    style.legend(body, handles, rows=1)
+    rates = _rates(table)
+    rate = rates.pop("decay rate")
+    residuals = ", ".join(
+        f"{view} {other:+.4f} (residual {rate - other:+.4f})"
+        for view, other in rates.items()
+        if np.isfinite(rate - other)
+    )
+    return style.finish(figure, [f"Decay rate {rate:+.4f} nats/step; {residuals}."])
+
+
+def _draw_decay(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
+    log_norms = last["jacobian_log_norm"]
+    lags = log_norms["t"].to_numpy()
+    profiles = [decay.lag_profile(sample) for sample in log_norms.to_numpy()[:, None]]
+    for number, profile in enumerate(profiles):
+        label = "measured, a line a sample" if number == 0 else "_"
+        axes.plot(lags, profile, color=MEASURED, linewidth=1.2, alpha=0.8, label=label)
+    start = float(np.mean([profile[0] for profile in profiles]))
+    rates = {view: rate for view, rate in _rates(table).items() if np.isfinite(rate)}
+    shown = np.concatenate([*profiles, start + rates.get("λ₁", 0.0) * lags])
+    low, high = np.min(shown[np.isfinite(shown)]), np.max(shown[np.isfinite(shown)])
+    margin = 1 + 0.2 * (high - low)  # the bound may leave at the top
+    rates.pop("decay rate", None)
+    for view, rate in rates.items():
+        axes.plot(lags, start + rate * lags, **_line(view), label=view)
+    axes.set_ylim(low - margin, high + margin)
+    attributes = log_norms.attrs
+    label = quantity_label(*(attributes.get(name) for name in ("norm", "of", "wrt")))
+    axes.set(xlabel="lag t − k (steps)", ylabel=label, title="decay over lag")
+
+
+def _draw_spectrum(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
+    exponents = last["lyapunov_exponent"].mean("sample")
+    errors = last["lyapunov_standard_error"].mean("sample")
+    axes.errorbar(
+        exponents["exponent"], exponents, yerr=errors, color=EXPONENT, fmt=".", markersize=4
+    )
+    rates = _rates(table)
+    axes.axhline(rates.pop("decay rate"), color=MEASURED, linewidth=1.2)
+    for view, rate in rates.items():
+        if view != "λ₁":
+            axes.axhline(rate, **_line(view))
+    axes.set(xlabel="index", ylabel="Lyapunov exponent (nats/step)", title="spectrum")
+
+
+def _rates(table: pd.DataFrame) -> dict[str, float]:
+    return dict(zip(table["view"], table["rate"].astype(float), strict=True))
+
+
+def _line(view: str) -> dict[str, Any]:
+    if view == "λ₁":
+        return {"color": EXPONENT, "linewidth": 1.2}
+    return {"color": style.GREY, "linewidth": 1.0, "linestyle": THEORY.get(view, "--")}
+
+
+def _last(gradients: xr.Dataset) -> xr.Dataset:
+    needed = {"jacobian_log_norm": "spectral", "lyapunov_exponent": "lyapunov"}
+    needed["theory_rate"] = "theory"
+    missing = [probe for name, probe in needed.items() if name not in gradients]
+    if missing:
+        raise ValueError(
+            f"this run did not measure {', '.join(missing)}: run it with "
+            "probe=[spectral,lyapunov,theory]."
+        )
+    return gradients.isel(step=-1)
+
+
+def _decay_rate(last: xr.Dataset) -> float:
+    log_norms = last["jacobian_log_norm"]
+    stride = float(log_norms["t"][1] - log_norms["t"][0])
+    return decay.decay_rate(decay.lag_profile(log_norms.to_numpy())) / stride
