@@ -53,9 +53,9 @@ def step_products(
 
     def product(group: tuple[Array, Array]) -> Scaled:
         jacobians = jacobian(*group).astype(dtype)
-        total = rescale(jacobians[0])
-        for step in range(1, stride):
-            total = rescale(multiply(jacobians[step], total.unit), total.log_scale)
-        return total
+        return jax.lax.scan(extend, rescale(jacobians[0]), jacobians[1:])[0]
+
+    def extend(total: Scaled, step: Float[Array, "n n"]) -> tuple[Scaled, None]:
+        return rescale(multiply(step, total.unit), total.log_scale), None
 
     return jax.lax.map(product, (grouped(states), grouped(inputs)), batch_size=max(1, 64 // stride))
