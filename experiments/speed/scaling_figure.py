@@ -18,6 +18,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 AXES = {"T": "sequence length T (steps)", "n": "hidden size n (units)"}
 UPPER = 0.5  # share of the sizes, from the largest down, that a slope is fitted to
+ROOM = 60  # factor above the highest point that is left to the legend
 
 
 def slope(seconds: dict[int, float]) -> float:
@@ -57,4 +58,5 @@ def panel(axes: Axes, axis: str, rows: list[dict[str, Any]]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([str(x) for x in sizes])
     axes.grid(axis="y", color="0.9", linewidth=0.6)
+    axes.set_ylim(top=ROOM * max(row["seconds"] for row in rows))
     axes.legend(loc="upper left", fontsize="small")
