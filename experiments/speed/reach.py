@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 from timing import (  # type: ignore[import-not-found, unused-ignore]
+    disturbance,
     keep,
     machine,
     markdown,
+    neighbours,
     sentence,
     tanh_layer,
 )
@@ -79,7 +81,7 @@ def peak() -> float:
 
 def reach() -> None:
     """Measure every case in a process of its own, print, and keep the results."""
-    rows = []
+    rows, share = [], neighbours()
     for case in CASES:
         command = [sys.executable, __file__, json.dumps(case)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -87,15 +89,15 @@ def reach() -> None:
             raise SystemExit(f"{case} failed:\n{done.stderr}")
         rows.append(case._asdict() | json.loads(done.stdout))
         print(f"{case}: {rows[-1]['second']:.3g} s, {rows[-1]['peak']:.2f} GiB", flush=True)
-    facts = machine()
+    facts, others = machine(), share()
     lines = []
     for row in rows:
         size = [f"{row['length']:,}", str(row["size"]), str(row["stride"])]
         cost = [f"{row['first']:.3g}", f"{row['second']:.3g}", f"{row['peak']:.2f}"]
         lines.append([row["what"], row["precision"], *size, *cost])
     note = "The first run compiles. Peak memory includes Python and the compiler."
-    text = "\n\n".join([markdown(HEADER, lines), note, sentence(facts)])
-    keep("reach", text, {"machine": facts, "rows": rows})
+    text = "\n\n".join([markdown(HEADER, lines), note, sentence(facts), disturbance(others)])
+    keep("reach", text, {"machine": facts, "others": others, "rows": rows})
 
 
 if __name__ == "__main__":

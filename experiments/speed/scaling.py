@@ -21,6 +21,7 @@ import torch_peers as autograd  # type: ignore[import-not-found, unused-ignore]
 from reach import reach  # type: ignore[import-not-found, unused-ignore]
 from scaling_figure import draw, slope  # type: ignore[import-not-found, unused-ignore]
 from timing import (  # type: ignore[import-not-found, unused-ignore]
+    QUIET,
     RESULTS,
     Layer,
     disturbance,
@@ -125,9 +126,11 @@ def main() -> None:
     parts = [title, *tables(rows), sentence(facts), disturbance(others)]
     data = {"repeats": options.repeats, "machine": facts, "others": others, "rows": rows}
     keep("scaling", "\n\n".join(parts), data)
-    device = f"{jax.default_backend().upper()}, {facts['cores']} cores, float32"
+    note = f"{jax.default_backend().upper()}, {facts['cores']} cores, float32"
+    if others > QUIET:
+        note += f"; disturbed: other processes took {others:.0%} of the machine"
     style.save(
-        draw(rows, {"T": f"n = {SIZE}", "n": f"T = {LENGTH}"}, device), RESULTS / "scaling.png"
+        draw(rows, {"T": f"n = {SIZE}", "n": f"T = {LENGTH}"}, note), RESULTS / "scaling.png"
     )
 
 

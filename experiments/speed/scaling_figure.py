@@ -40,8 +40,10 @@ def draw(rows: list[dict[str, Any]], fixed: dict[str, str], note: str) -> Figure
             panel(axes, axis, [row for row in rows if row["axis"] == axis])
             axes.set_title(f"against {axis}, at {fixed[axis]}")
             axes.set_xlabel(AXES[axis])
+        seconds = [row["seconds"] for row in rows]
+        body.axes[0].set_ylim(min(seconds) / 2, ROOM * max(seconds))  # of both: they share it
         body.axes[0].set_ylabel("seconds for all pairs (median)")
-        fits = "Powers are least-squares slopes through the upper half of a line's sizes."
+        fits = "Powers: least squares through the upper half of each line's sizes."
         return style.finish(figure, [f"{note}.", fits])
 
 
@@ -58,5 +60,4 @@ def panel(axes: Axes, axis: str, rows: list[dict[str, Any]]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([str(x) for x in sizes])
     axes.grid(axis="y", color="0.9", linewidth=0.6)
-    axes.set_ylim(top=ROOM * max(row["seconds"] for row in rows))
     axes.legend(loc="upper left", fontsize="small")

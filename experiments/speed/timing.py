@@ -94,14 +94,24 @@ def interleaved(
     """
     results = {name: jax.block_until_ready(run()) for name, run in runs.items()}
     seconds = defaultdict(list)
-    start, before = time.perf_counter(), _others_cpu_seconds()
+    share = neighbours()
     for _ in range(repeats):
         for name, run in runs.items():
             begin = time.perf_counter()
             jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - begin)
-    wall = (time.perf_counter() - start) * (os.cpu_count() or 1)
-    return results, dict(seconds), max(0.0, _others_cpu_seconds() - before) / wall
+    return results, dict(seconds), share()
+
+
+def neighbours() -> Callable[[], float]:
+    """Begin to watch; what comes back tells the share of the machine that others took since."""
+    start, before = time.perf_counter(), _others_cpu_seconds()
+
+    def share() -> float:
+        wall = (time.perf_counter() - start) * (os.cpu_count() or 1)
+        return max(0.0, _others_cpu_seconds() - before) / wall
+
+    return share
 
 
 def _others_cpu_seconds() -> float:
@@ -110,8 +120,8 @@ def _others_cpu_seconds() -> float:
     if not stat.exists():
         return 0.0
     user, nice, system, *_ = (int(x) for x in stat.read_text().split()[1:8])
-    own = os.times()
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - own.user - own.system
+    own = sum(os.times()[:4])  # with the child processes that have ended
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - own
 
 
 def disturbance(share: float) -> str:
