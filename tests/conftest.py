@@ -3,15 +3,27 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from hydra import compose, initialize_config_dir
 
 from gradlab import config
 from gradlab.__main__ import CONF
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_end_with_their_file() -> Iterator[None]:
+    """Let go of compiled programs: each maps memory, and Linux allows a process 65,530 mappings.
+
+    Past that, XLA's next compilation is a segmentation fault.
+    """
+    yield
+    jax.clear_caches()
+
 
 Compose = Callable[..., dict[str, Any]]
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from gradlab import config
 from gradlab.cells import Gates, gates, set_gate_biases
 from gradlab.config import ConfigError
+from gradlab.recurrence import unroll
 
 Initialiser = Callable[[Key[Array, ""], int], Float[Array, "n n"]]
 BiasRule = Callable[[Key[Array, ""], int], dict[str, Float[Array, "n"]]]
@@ -87,7 +88,7 @@ class Network(nnx.Module):
         """Run the sequences from the initial state."""
         batch, _, features = inputs.shape
         carry = self.cell.initialize_carry((batch, features), nnx.Rngs(0))
-        _, outputs = jax.lax.scan(self.cell, carry, inputs.swapaxes(0, 1))
+        _, outputs = unroll(self.cell, carry, inputs.swapaxes(0, 1))
         return self.readout(outputs).swapaxes(0, 1)
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from gradlab import config as configuration
 from gradlab.config import ConfigError
 from gradlab.jacobian.cells import Span, flatten_cell
+from gradlab.losses import losses, metrics, weighted_mean
 from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, Subject, measure
 from gradlab.tasks import Batch, Task
@@ -101,18 +102,13 @@ class Program:
 
     def loss(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
         """Mean loss over the weighted steps: cross entropy (nats) or squared error."""
-        return _weighted_mean(_losses(self._merge(parameters)(batch.inputs), batch.targets), batch)
+        return weighted_mean(losses(self._merge(parameters)(batch.inputs), batch.targets), batch)
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
         """Loss and, for classes, accuracy on the held-out sequences."""
-        batch = self.task.test
-        outputs = self._merge(state.parameters)(batch.inputs)
-        metrics = {"eval/loss": _weighted_mean(_losses(outputs, batch.targets), batch)}
-        if _is_classes(batch.targets):
-            correct = jnp.argmax(outputs, axis=-1) == batch.targets
-            metrics["eval/accuracy"] = _weighted_mean(correct, batch)
-        return metrics
+        outputs = self._merge(state.parameters)(self.task.test.inputs)
+        return metrics(outputs, self.task.test)
 
     def measure(self, numbers: Numbers, state: State) -> Measurement:
         """Every probe that conf/probe switches on, on the first held-out sequences."""
@@ -141,7 +137,7 @@ class Program:
         """One step's part of the mean loss, of a cell whose output is its state h."""
         network = self._merge(parameters)
         output = ravel_pytree(carry)[0][slice(*self.output)]
-        return target[1] * _losses(network.readout(output), target[0])
+        return target[1] * losses(network.readout(output), target[0])
 
     def _network(self, numbers: Numbers, key: Key[Array, ""]) -> Network:
         initialiser, bias_rule = (
@@ -215,17 +211,3 @@ def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> Span
             f"probe.stride must be at most the task's {length} steps; got {probe['stride']}."
         )
     return flat.span("h" if any(f".{part}".endswith(".h") for part in flat.spans) else None, "")
-
-
-def _losses(outputs: Float[Array, "*batch o"], targets: Array) -> Float[Array, "*batch"]:
-    if _is_classes(targets):
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
-    return jnp.mean((outputs - targets) ** 2, axis=-1)
-
-
-def _is_classes(targets: Array) -> bool:
-    return jnp.issubdtype(targets.dtype, jnp.integer)
-
-
-def _weighted_mean(values: Float[Array, "batch time"], batch: Batch) -> Float[Array, ""]:
-    return jnp.sum(values * batch.weights) / jnp.sum(batch.weights)
