@@ -12,11 +12,12 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from gradlab import backpropagate
+from gradlab.config import ConfigError
 from gradlab.jacobian.cells import split_weights
 from gradlab.losses import losses, weighted_mean
 from gradlab.recurrence import unroll
 from gradlab.tasks import Batch, Task
-from gradlab.training import as_numbers, program_for
+from gradlab.training import Program, as_numbers, program_for
 from gradlab.truncated import in_segments, in_window, run_window, unroll_truncated
 
 TIME, BATCH, FEATURES, HIDDEN = 10, 2, 3, 6
@@ -97,6 +98,20 @@ EVERY_STEP = (
     *("model.hidden_size=5", "train.batch_size=6", "optim=sgd", "wandb=disabled"),
     *("task._target_=test_truncated.running_sum", "task.length=8"),
 )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (("tbptt.window=4", "tbptt.stride=3"), "must divide"),
+        (("task=digits", "tbptt.window=4", "tbptt.update=segment"), "every segment of 4 steps"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(
+    composed: Compose, overrides: tuple[str, ...], part: str
+) -> None:
+    with pytest.raises(ConfigError, match=part):
+        Program(composed(*overrides))
 
 
 def test_one_update_a_sequence_takes_the_truncated_sum(composed: Compose) -> None:

@@ -62,7 +62,7 @@ class Program:
         self.definition, _, self.constants = _split(abstract)
         self.output = _check_probe(config["probe"], abstract, self.task)
         self.length = self.task.test.inputs.shape[1]
-        self.window, self.stride = truncated.check(config["tbptt"], self.length)
+        self.window, self.stride = truncated.check(config["tbptt"], self.task.test.weights)
         self.by_segment = config["tbptt"]["update"] == "segment"
         if regulariser := configuration.build(config["regulariser"]):
             regulariser.check(abstract.cell, self.window < self.length)
