@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import pandas as pd
 import xarray as xr
 from hydra.core.hydra_config import HydraConfig
@@ -19,12 +18,12 @@ from gradlab import decay, records, tracking
 from gradlab.config import check
 from gradlab.figures import point_figure, style
 from gradlab.probes import Measurement, dataset
-from gradlab.training import State, Telemetry, as_numbers, program_for
+from gradlab.telemetry import divergence, training_row
+from gradlab.training import as_numbers, program_for
 
 Row = dict[str, float]
 Status = dict[str, Any]
 VERSIONS = ("gradlab", "jax", "flax", "optax", "numpy")
-CLIP_ROUNDING = 1e-5  # a clip coefficient this near to 1 is rounding, not clipping
 
 
 @dataclass(frozen=True)
@@ -122,30 +121,15 @@ def _run(config: Mapping[str, Any], measured: dict[int, Measurement]) -> Iterato
         if done == steps:
             return
         state, seen = program.advance(numbers, state, min(log_every, steps - done))
-        row = _training_row(state, seen)
+        row = training_row(int(state.step), seen)
         if state.diverged:
             yield row
             return
 
 
-def _training_row(state: State, seen: Telemetry) -> Row:
-    """Means over the updates since the last row; norms are of the whole gradient."""
-    raw, clipped = np.asarray(seen.grad_norm), np.asarray(seen.grad_norm_clipped)
-    coefficient = np.divide(clipped, raw, out=np.ones_like(raw), where=raw > 0)
-    return {
-        "train/step": int(state.step),
-        "train/loss": float(np.mean(seen.loss)),
-        "train/grad_norm": float(np.mean(raw)),
-        "train/grad_norm_clipped": float(np.mean(clipped)),
-        "train/clip_coefficient": float(np.mean(coefficient)),
-        "train/clip_fraction": float(np.mean(coefficient < 1 - CLIP_ROUNDING)),
-    }
-
-
 def _conclude(last: Row, length: int) -> Status:
     """State, reason and summary: the last row, with the verdict on the last map."""
-    if not np.isfinite([last.get("train/loss", 0), last.get("train/grad_norm", 0)]).all():
-        reason = f"the loss or its gradient was not finite at update {last['train/step'] + 1:.0f}"
+    if reason := divergence(last):
         return {"state": "diverged", "reason": reason, "summary": last | {"verdict": "diverged"}}
     if "jacobian/decay_rate" not in last:
         return {"state": "done", "summary": last | {"verdict": "unmeasured"}}
