@@ -10,7 +10,7 @@ from flax import nnx
 from gradlab.cells.elman import Activation, Elman
 from gradlab.losses import metrics
 from gradlab.models import Network
-from gradlab.tasks import Task
+from gradlab.tasks import Batch, Task
 
 Matrix = np.ndarray
 # What a unit or an output adds up, with weights: inputs by number, units by name, None the bias.
@@ -62,7 +62,7 @@ def register(features: int, depth: int) -> dict[str, Wires]:
 
 def with_fitted_readout(task: Task, cell: Elman, sequences: int) -> Network:
     """A network whose readout is the least-squares one (of classes: of their one-hot codes)."""
-    batch = task.sample(jax.random.key(1), sequences)
+    batch = drawn(task, sequences)
     counts = np.asarray(batch.weights) > 0
     states = with_readout(cell, np.eye(cell.hidden_features), np.zeros(cell.hidden_features))
     targets = np.asarray(batch.targets)[counts]
@@ -72,6 +72,11 @@ def with_fitted_readout(task: Task, cell: Elman, sequences: int) -> Network:
     design = np.column_stack([seen, np.ones(len(seen))])
     solution = np.linalg.lstsq(design, targets, rcond=None)[0]
     return with_readout(cell, solution[:-1], solution[-1])
+
+
+def drawn(task: Task, count: int, seed: int = 0) -> Batch:
+    """Sequences to train on, as a compiled program draws them."""
+    return jax.jit(task.sample, static_argnums=1)(jax.random.key(seed), count)
 
 
 def found(network: Network, task: Task) -> dict[str, float]:

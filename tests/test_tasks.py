@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import Compose
 from flax import nnx
-from hand_built import elman, with_readout
+from hand_built import drawn, elman, with_readout
 from matplotlib.cbook import get_sample_data
 from sklearn.datasets import load_digits
 
@@ -27,11 +27,13 @@ from gradlab.tasks.xor import xor
 from gradlab.training import as_numbers, program_for
 
 NAMES = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
-MANY = 10_000
+MANY = 4_000
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_task_is_configured_and_fits_every_part_of_a_run(composed: Compose, name: str) -> None:
+def test_every_task_is_configured_and_fits_every_part_of_a_run(
+    composed: Compose, name: str
+) -> None:
     config = composed(f"task={name}", "model.hidden_size=4")
     program, numbers = program_for(config), as_numbers(config)
     task, length = program.task, program.task.test.inputs.shape[1]
@@ -41,7 +43,8 @@ def test_every_task_is_configured_and_fits_every_part_of_a_run(composed: Compose
     assert jax.tree.structure(trained) == jax.tree.structure(state)
     measured = jax.eval_shape(program.evaluate, trained)
     assert {"eval/loss", "eval/baseline"} <= set(measured)
-    one, again, other = (task.sample(jax.random.key(seed), 3) for seed in (0, 0, 1))
+    sample = jax.jit(task.sample, static_argnums=1)
+    one, again, other = (sample(jax.random.key(seed), 3) for seed in (0, 0, 1))
     assert jax.tree.all(jax.tree.map(np.array_equal, one, again))
     assert not np.array_equal(one.inputs, other.inputs) or name == "cue"  # three of four cues
     assert one.inputs.shape == (3, length, task.features)
@@ -53,7 +56,7 @@ def test_held_out_sequences_are_no_seeds_training_sequences() -> None:
     again = adding(24, test_size=50)
     np.testing.assert_array_equal(task.test.inputs, again.test.inputs)
     held_out = {sequence.tobytes() for sequence in np.asarray(task.test.inputs)}
-    shown = task.sample(jax.random.key(0), MANY).inputs
+    shown = drawn(task, MANY).inputs
     assert not held_out & {sequence.tobytes() for sequence in np.asarray(shown)}
 
 
@@ -73,7 +76,7 @@ CLASSES: dict[str, Task] = {
 def test_baseline_of_classes_is_their_entropy_at_each_step(name: str) -> None:
     """Who knows the step alone is left with the entropy of the answers wanted at it."""
     task = CLASSES[name]
-    batch = task.sample(jax.random.key(3), MANY)
+    batch = drawn(task, MANY)
     one_hot = np.eye(task.outputs)[np.asarray(batch.targets)]
     counts = np.asarray(batch.weights)
     shares = np.einsum("bto,bt->to", one_hot, counts) / np.maximum(counts.sum(axis=0), 1)[:, None]
@@ -94,7 +97,7 @@ def test_baseline_of_copying_is_the_literatures() -> None:
     + [memory_capacity(12, 5, test_size=1), cue(), cue(37, (0.03, 0.21))],
 )
 def test_baseline_of_values_is_their_variance(task: Task) -> None:
-    batch = task.sample(jax.random.key(3), MANY)
+    batch = drawn(task, MANY)
     targets = np.asarray(batch.targets, np.float64)[np.asarray(batch.weights) > 0]
     squares = (targets - targets.mean()) ** 2
     error = squares.std() / np.sqrt(MANY)
@@ -103,8 +106,12 @@ def test_baseline_of_values_is_their_variance(task: Task) -> None:
 
 @pytest.mark.parametrize(
     ("variant", "baseline", "within"),
-    [("hochreiter", 1 / 24, 0.07), ("pascanu", 1 / 24, 0), ("arjovsky", 1 / 6, 0)]
-    + [("vorontsov", 1 / 24, 0)],
+    [
+        ("hochreiter", 1 / 24, 0.07),
+        ("pascanu", 1 / 24, 0),
+        ("arjovsky", 1 / 6, 0),
+        ("vorontsov", 1 / 24, 0),
+    ],
 )
 def test_four_adding_problems_have_their_own_baselines(
     variant: Variant, baseline: float, within: float
@@ -117,7 +124,7 @@ def test_four_adding_problems_have_their_own_baselines(
 def test_pascanus_criterion_is_met_by_a_constant_on_most_sequences() -> None:
     task = adding(30, variant="pascanu", test_size=MANY)
     half = jnp.full((MANY, 30, 1), 0.5)
-    assert float(metrics(half, task)["eval/error_rate"]) == pytest.approx(0.36, abs=0.015)
+    assert float(metrics(half, task)["eval/error_rate"]) == pytest.approx(0.36, abs=0.025)
     later = task._replace(tolerance=0.04)
     assert float(metrics(half, later)["eval/error_rate"]) > 0.8
 
@@ -137,7 +144,7 @@ def test_baseline_of_the_forecast_is_the_naive_one() -> None:
     assert task.baseline == pytest.approx(np.mean(changes), rel=1e-5)
     np.testing.assert_allclose(task.test.inputs[-1, -1], rest[-2], rtol=1e-5)
     np.testing.assert_allclose(task.test.targets[-1, -1], rest[-1], rtol=1e-5)
-    shown = task.sample(jax.random.key(0), MANY)
+    shown = drawn(task, MANY)
     assert float(jnp.max(shown.targets)) <= ((eeg - eeg.mean(axis=0)) / eeg.std(axis=0)).max() * 1.1
 
 
@@ -148,7 +155,7 @@ def test_baseline_of_the_forecast_is_the_naive_one() -> None:
 def test_symbols_are_where_pascanus_code_puts_them(symbols: int) -> None:
     """Positions int(.1 L), … + less than int(.1 L), of each sequence's own length L."""
     task = temporal_order(64, 10, symbols, test_size=1)
-    batch = task.sample(jax.random.key(0), MANY)
+    batch = drawn(task, MANY)
     shown, ends = np.asarray(batch.inputs), np.asarray(batch.weights).argmax(axis=1) + 1
     assert set(ends) == set(range(10, 65))
     np.testing.assert_array_equal(shown.sum(axis=(1, 2)), ends)
@@ -168,7 +175,7 @@ def test_symbols_are_where_pascanus_code_puts_them(symbols: int) -> None:
 @pytest.mark.parametrize("variant", RULES)
 def test_marks_are_where_each_adding_problem_puts_them(variant: Variant) -> None:
     task = adding(44, variant=variant, test_size=1)
-    batch = task.sample(jax.random.key(0), MANY)
+    batch = drawn(task, MANY)
     values, marks = np.moveaxis(np.asarray(batch.inputs), 2, 0)
     ends = np.asarray(batch.weights).argmax(axis=1) + 1
     least = 40 if variant in ("hochreiter", "pascanu") else 44
@@ -187,8 +194,10 @@ def test_marks_are_where_each_adding_problem_puts_them(variant: Variant) -> None
         assert (marks[:, :10].sum(axis=1) >= seen - 1).all()
     else:
         first, second = np.stack([np.flatnonzero(row) for row in marks]).T
-        a_tenth, halves = ends // 10, ends // 2
-        low, high = (a_tenth, 5 * ends // 10) if variant == "pascanu" else (halves, ends)
+        if variant == "pascanu":
+            low, high = ends // 10, ends // 10 + (0.4 * ends).astype(int)
+        else:
+            low, high = ends // 2, ends
         assert (first < low).all()
         assert ((low <= second) & (second < high)).all()
         assert first.min() == 0
@@ -243,9 +252,7 @@ def test_what_comes_after_a_sequence_touches_nothing(task: Task) -> None:
     )
     sizes = [(task.features, 5), (5, 5), (5, task.outputs)]
     w_xh, w_hh, w_hy = (rng.normal(size=size) / 2 for size in sizes)
-    network = with_readout(
-        elman(w_xh, w_hh, np.zeros(5), "tanh"), w_hy, np.zeros(task.outputs)
-    )
+    network = with_readout(elman(w_xh, w_hh, np.zeros(5), "tanh"), w_hy, np.zeros(task.outputs))
     definition, weights = nnx.split(network)
 
     def loss(weights: nnx.State, batch: Batch) -> jax.Array:
@@ -332,7 +339,6 @@ def test_only_the_last_step_counts() -> None:
 def test_held_out_images_are_never_trained_on() -> None:
     task = digits(1)
     held_out = {image.tobytes() for image in np.asarray(task.test.inputs)}
-    shown = task.sample(jax.random.key(0), 20_000).inputs
-    drawn = {image.tobytes() for image in np.asarray(shown)}
-    assert len(drawn) > 1400
-    assert not drawn & held_out
+    shown = {image.tobytes() for image in np.asarray(drawn(task, 20_000).inputs)}
+    assert len(shown) > 1400
+    assert not shown & held_out

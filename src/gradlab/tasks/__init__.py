@@ -29,8 +29,8 @@ class Task(NamedTuple):
     A sequence is wrong if a step of it that counts is: another class, or a value further than
     `tolerance` from its target (None: values are not judged right or wrong).
 
-    `baseline` is the loss to beat, of the best answer that ignores the sequence; each task says what
-    that is.
+    `baseline` is the loss to beat, of the best answer that ignores the sequence; each task says
+    what that is.
     `flagged`: the last input feature is 0 while the sequence is shown, 1 while it is answered.
     """
 
