@@ -19,6 +19,7 @@ from gradlab import decay, records, tracking
 from gradlab.config import check
 from gradlab.figures import point_figure, style
 from gradlab.probes import Measurement, dataset
+from gradlab.success import success
 from gradlab.training import State, Telemetry, as_numbers, program_for
 
 Row = dict[str, float]
@@ -92,6 +93,7 @@ def _measure_and_train(point: Point) -> Status:
             if measured:
                 _keep_gradients(folder, dataset(measured), point.name)
         status = _conclude(rows[-1], program_for(config).task.test.inputs.shape[1])
+        status["summary"] |= success(rows)
         tracker.finish(status["summary"], folder / records.PICTURE, folder / records.GRADIENTS)
     return status
 
