@@ -18,6 +18,7 @@ from gradlab import decay, records, tracking
 from gradlab.config import check
 from gradlab.figures import point_figure, style
 from gradlab.probes import Measurement, dataset
+from gradlab.success import success
 from gradlab.telemetry import divergence, training_row
 from gradlab.training import as_numbers, program_for
 
@@ -91,6 +92,7 @@ def _measure_and_train(point: Point) -> Status:
             if measured:
                 _keep_gradients(folder, dataset(measured), point.name)
         status = _conclude(rows[-1], program_for(config).task.test.inputs.shape[1])
+        status["summary"] |= success(rows)
         tracker.finish(status["summary"], folder / records.PICTURE, folder / records.GRADIENTS)
     return status
 
