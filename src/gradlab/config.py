@@ -54,6 +54,7 @@ class Model:
     name: str = MISSING
     hidden_size: Count = 32
     num_layers: Count = 1
+    decoder: bool = False  # a second stack, which answers where the task's last input is 1
     cell: Any = MISSING
 
 

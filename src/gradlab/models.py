@@ -1,6 +1,7 @@
 """Networks: one recurrent cell or a stack of them, and a linear readout at every step."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from hydra.utils import get_object
 from jaxtyping import Array, Float, Key, PyTree
 
 from gradlab import config
-from gradlab.cells import Gates, gates, set_gate_biases
+from gradlab.cells import EncoderDecoder, Gates, gates, set_gate_biases
 from gradlab.config import ConfigError
 from gradlab.recurrence import unroll
 
@@ -104,10 +105,27 @@ def build_network(
 ) -> Network:
     """Build the configured stack, its recurrent weights and gate biases drawn by the rules given.
 
+    With `model.decoder` there are two of them, in an `EncoderDecoder`.
+
     Raises:
         ConfigError: the cell does not take the arguments that Flax's recurrent cells take.
     """
     rngs = nnx.Rngs(key)
+    stack = partial(_build_stack, model, initialiser, bias_rule, rngs=rngs)
+    if model["decoder"]:  # the flag that picks one of them is not their input
+        cell: nnx.RNNCellBase = EncoderDecoder(stack(features - 1), stack(features - 1))
+    else:
+        cell = stack(features)
+    return Network(cell, model["hidden_size"], outputs, rngs)
+
+
+def _build_stack(
+    model: Mapping[str, Any],
+    initialiser: Initialiser,
+    bias_rule: BiasRule,
+    features: int,
+    rngs: nnx.Rngs,
+) -> nnx.RNNCellBase:
     width = model["hidden_size"]
     cells = []
     for layer in range(model["num_layers"]):
@@ -119,8 +137,7 @@ def build_network(
         }
         cells.append(config.build(model["cell"], **_accepted(model["cell"], arguments)))
         set_gate_biases(cells[-1], bias_rule(rngs.biases(), width))
-    cell = cells[0] if len(cells) == 1 else Stack(cells)
-    return Network(cell, width, outputs, rngs)
+    return cells[0] if len(cells) == 1 else Stack(cells)
 
 
 def by_gate(initialiser: Initialiser) -> Callable[..., Float[Array, "n gates*n"]]:
