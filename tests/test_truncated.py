@@ -24,23 +24,21 @@ TIME, BATCH, FEATURES, HIDDEN = 10, 2, 3, 6
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(BATCH, TIME, FEATURES)).astype(np.float32)
 TARGETS = RNG.normal(size=(BATCH, TIME, HIDDEN)).astype(np.float32)
-CELLS = {
-    "rnn": lambda: nnx.SimpleCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0)),
-    "lstm": lambda: nnx.OptimizedLSTMCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0)),
-}
 
 
 def loss(carry: Any, target: Any) -> jax.Array:
     return target[1] * jnp.sum((jax.tree.leaves(carry)[-1] - target[0]) ** 2)
 
 
-@pytest.mark.parametrize(
-    ("kind", "window", "stride"), [("rnn", 4, 1), ("rnn", 4, 4), ("lstm", 6, 3)]
-)
+@pytest.fixture(scope="module")
+def cell() -> nnx.RNNCellBase:
+    return nnx.OptimizedLSTMCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(("window", "stride"), [(4, 4), (6, 3)])
 def test_the_gradient_is_the_sum_of_the_terms_within_the_window(
-    kind: str, window: int, stride: int
+    cell: nnx.RNNCellBase, window: int, stride: int
 ) -> None:
-    cell = CELLS[kind]()
     carry = cell.initialize_carry((BATCH, FEATURES), nnx.Rngs(0))
     inputs, targets = INPUTS.swapaxes(0, 1), TARGETS.swapaxes(0, 1)
 
@@ -67,8 +65,9 @@ def test_the_gradient_is_the_sum_of_the_terms_within_the_window(
         np.testing.assert_allclose(found[name], array, atol=1e-5 * np.abs(array).max())
 
 
-def test_a_window_over_everything_is_backpropagation_with_clipped_adjoints() -> None:
-    cell = CELLS["lstm"]()
+def test_a_window_over_everything_is_backpropagation_with_clipped_adjoints(
+    cell: nnx.RNNCellBase,
+) -> None:
     carry = cell.initialize_carry((BATCH, FEATURES), nnx.Rngs(0))
     inputs, targets = INPUTS.swapaxes(0, 1), TARGETS.swapaxes(0, 1)
     rule = Partial(lambda c, tree: jax.tree.map(lambda x: jnp.clip(x, -c, c), tree), 0.1)
@@ -145,18 +144,18 @@ def test_one_update_a_segment_carries_the_state_over(
     state = program.initialise(numbers)
     end, seen = program.advance(numbers, state, updates)
 
-    @partial(jax.jit, static_argnums=(3, 4))
-    def learn(parameters: Any, h: Any, batch: Batch, begin: int, length: int) -> Any:
+    @jax.jit
+    def learn(parameters: Any, h: jax.Array, inputs: jax.Array, part: Batch) -> Any:
+        """From the state that enters a window, its inputs, and its last segment."""
+
         def objective(parameters: Any) -> Any:
             network = nnx.merge(program.definition, parameters, program.constants)
-            state, after, hidden = h, None, []
-            for t in range(begin, begin + length):
-                state, _ = network.cell(state, batch.inputs[:, t])
+            state, after, hidden = h, h, []
+            for t in range(inputs.shape[1]):
+                state, _ = network.cell(state, inputs[:, t])
                 hidden.append(state)
                 after = state if len(hidden) == stride else after
-            own = slice(max(begin + length - stride, last_end), begin + length)
-            outputs = network.readout(jnp.stack(hidden[own.start - begin :], axis=1))
-            part = Batch(*(x[:, own] for x in batch))
+            outputs = network.readout(jnp.stack(hidden[-part.weights.shape[1] :], axis=1))
             return weighted_mean(losses(outputs, part.targets), part), after
 
         (value, after), gradient = jax.value_and_grad(objective, has_aux=True)(parameters)
@@ -165,13 +164,13 @@ def test_one_update_a_segment_carries_the_state_over(
     parameters, key, expected = state.parameters, state.key, []
     for _ in range(2):
         key, batch_key = jax.random.split(key)
-        batch, h, begin, last_end = program.task.sample(batch_key, 6), jnp.zeros((6, 5)), 0, 0
-        for segment_end in range(stride, 8 + stride, stride):
-            segment_end, full_end = min(segment_end, 8), segment_end
-            begin = max(0, full_end - window)
-            parameters, after, value = learn(parameters, h, batch, begin, segment_end - begin)
-            h = after if full_end - window >= 0 else h
-            last_end = segment_end
+        batch, h = program.task.sample(batch_key, 6), jnp.zeros((6, 5))
+        for end_of_segment in range(stride, 8 + stride, stride):
+            begin = end_of_segment - window
+            inputs = batch.inputs[:, max(0, begin) : end_of_segment]
+            part = Batch(*(x[:, end_of_segment - stride : end_of_segment] for x in batch))
+            parameters, after, value = learn(parameters, h, inputs, part)
+            h = after if begin >= 0 else h
             expected.append(float(value))
     np.testing.assert_allclose(seen.loss, expected, rtol=1e-5)
     jax.tree.map(
@@ -268,21 +267,3 @@ def test_influence_balancing_learns_only_with_long_windows(window: int, converge
         theta = float(parameters["theta"][...])
     assert (abs(theta + 1 / 6) < 1e-3) == converges
     assert (abs(theta) > 1 or not np.isfinite(theta)) != converges
-
-
-def test_points_side_by_side_are_the_points_alone(composed: Compose) -> None:
-    clip = ("clip=adjoint", "clip.threshold=0.01")
-    tbptt = ("tbptt.window=4", "tbptt.stride=2", "tbptt.update=segment")
-    config = composed(*EVERY_STEP, *clip, *tbptt)
-    program = program_for(config)
-    each = [as_numbers(config | {"seed": seed}) for seed in (0, 1)]
-    for numbers, rate in zip(each, (0.1, 0.3), strict=True):
-        numbers["optim.learning_rate"] = jnp.float32(rate)  # type: ignore[index]
-    alone = [program.advance(n, program.initialise(n), 4) for n in each]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *each)
-    states = jax.vmap(program.initialise)(stacked)
-    together = jax.vmap(lambda n, s: program.advance(n, s, 4))(stacked, states)
-    for index, one in enumerate(alone):
-        for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(together), strict=True):
-            if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-                np.testing.assert_allclose(x, y[index], rtol=1e-5, atol=1e-6)
