@@ -17,8 +17,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import AfterValidator, Field
 
-TRACED_SECTIONS = ("init", "bias", "optim", "clip")
-COMPONENTS = ("init", "bias", "task", "optim", "clip")
+TRACED_SECTIONS = ("init", "bias", "optim", "clip", "regulariser")
+COMPONENTS = ("init", "bias", "task", "optim", "clip", "regulariser")
 
 WandbMode = Literal["offline", "online", "disabled"]
 
@@ -67,6 +67,15 @@ class Train:
 
 
 @dataclass
+class Tbptt:
+    """Truncated backpropagation through time (`truncated`); without a window, none."""
+
+    window: Count | None = None
+    stride: Count | None = None  # the window's length
+    update: Annotated[str, one_of("sequence", "segment")] = "sequence"
+
+
+@dataclass
 class Wandb:
     """Where Weights & Biases keeps the run."""
 
@@ -87,6 +96,8 @@ class Config:
     task: Any = MISSING
     optim: Any = MISSING
     clip: Any = MISSING
+    tbptt: Tbptt = field(default_factory=Tbptt)
+    regulariser: Any = MISSING
     train: Train = field(default_factory=Train)
     probe: Any = MISSING
     wandb: Wandb = field(default_factory=Wandb)

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gradlab.probes import Measurement
-from gradlab.training import Numbers, Program, State, Telemetry
+from gradlab.telemetry import Telemetry
+from gradlab.training import Numbers, Program, State
 
 Tree = TypeVar("Tree")
 

@@ -10,11 +10,10 @@ from omegaconf import DictConfig
 from gradlab.config import check
 from gradlab.lockstep import Lockstep
 from gradlab.recorder import Point, Recorder, Row, Status
-from gradlab.training import Telemetry, as_numbers, program_for
+from gradlab.telemetry import training_row
+from gradlab.training import as_numbers, program_for
 
 __all__ = ["Point", "Status", "point_of_job", "run_point", "run_points"]
-
-CLIP_ROUNDING = 1e-5  # a clip coefficient this near to 1 is rounding, not clipping
 
 
 def point_of_job(composed: DictConfig) -> Point:
@@ -86,7 +85,7 @@ def _train(recorders: Sequence[Recorder]) -> None:
         done += piece
         reached, diverged = np.asarray(state.step), np.asarray(state.diverged)
         for index, recorder in _running(recorders):
-            rows[index] = _training_row(
+            rows[index] = training_row(
                 int(together.member(reached, index)), together.member(seen, index)
             )
             if together.member(diverged, index):
@@ -97,17 +96,3 @@ def _train(recorders: Sequence[Recorder]) -> None:
 
 def _running(recorders: Sequence[Recorder]) -> Iterator[tuple[int, Recorder]]:
     return ((i, recorder) for i, recorder in enumerate(recorders) if recorder.running)
-
-
-def _training_row(step: int, seen: Telemetry) -> Row:
-    """Means over the updates since the last row; norms are of the whole gradient."""
-    raw, clipped = seen.grad_norm, seen.grad_norm_clipped
-    coefficient = np.divide(clipped, raw, out=np.ones_like(raw), where=raw > 0)
-    return {
-        "train/step": step,
-        "train/loss": float(np.mean(seen.loss)),
-        "train/grad_norm": float(np.mean(raw)),
-        "train/grad_norm_clipped": float(np.mean(clipped)),
-        "train/clip_coefficient": float(np.mean(coefficient)),
-        "train/clip_fraction": float(np.mean(coefficient < 1 - CLIP_ROUNDING)),
-    }

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import pandas as pd
 
 from gradlab import decay, records, tracking
 from gradlab.figures import point_figure, style
 from gradlab.probes import Measurement, dataset
+from gradlab.telemetry import divergence
 
 Row = dict[str, float]
 Status = dict[str, Any]
@@ -122,8 +122,7 @@ class Recorder:
 
 def _conclude(last: Row, length: int) -> Status:
     """State, reason and summary: the last row, with the verdict on the last map."""
-    if not np.isfinite([last.get("train/loss", 0), last.get("train/grad_norm", 0)]).all():
-        reason = f"the loss or its gradient was not finite at update {last['train/step'] + 1:.0f}"
+    if reason := divergence(last):
         return {"state": "diverged", "reason": reason, "summary": last | {"verdict": "diverged"}}
     if "jacobian/decay_rate" not in last:
         return {"state": "done", "summary": last | {"verdict": "unmeasured"}}
