@@ -88,7 +88,6 @@ class Recorder:
         records.save_config(point.folder, point.config)
         records.save_status(point.folder, self.status)
         state = self._take_over()
-        tracking.discard(point.folder)
         self._tracker = self._open.enter_context(
             tracking.track(point.folder, point.config, group=point.sweep, name=point.name)
         )
@@ -122,10 +121,7 @@ class Recorder:
             checkpoints.save(self.point.folder, self.point.config, state)
         status = _conclude(self.rows[-1], program_for(self.point.config).length)
         status["summary"] |= success(self.rows) | times(self.watch)
-        folder = self.point.folder
-        self._tracker.finish(
-            status["summary"], folder / records.PICTURE, folder / records.GRADIENTS
-        )
+        self._tracker.finish(self.status | status)
         self._open.close()
         self._end(status)
 
