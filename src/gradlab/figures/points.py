@@ -1,14 +1,12 @@
 """Which points of a sweep a figure shows, found from what varies in its runs table."""
 
 from collections.abc import Hashable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gradlab import records
 from gradlab.figures import style
 from gradlab.figures.labels import key_label, level_label, point_label
 
@@ -17,6 +15,9 @@ FIRST_OF_SECTION = ("model.name", "init.gain", "task.length", "clip.threshold")
 NOT_CONFIG = ("verdict", "status", "reason", "path")
 PINNED_TO_LARGEST = ("task.length", "clip.threshold")  # the longest way back, no clipping
 NAMED = 3
+PROBES = {"jacobian": "spectral", "adjoint": "adjoint", "contribution": "contribution"}
+PROBES |= {"lyapunov": "lyapunov", "singular": "singular_values", "statistics": "statistics"}
+PROBES |= {"theory": "theory"}
 
 
 class Grid(NamedTuple):
@@ -56,16 +57,37 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.map(lambda value: value if isinstance(value, Hashable) else str(value))
 
 
-def drawable(runs: pd.DataFrame) -> pd.DataFrame:
-    """The points that have gradient maps.
+def drawable(runs: pd.DataFrame) -> Sweep:
+    """The points that have gradient maps, `comparable`.
 
     Raises:
         ValueError: none has.
     """
-    with_maps = runs[[(Path(path) / records.GRADIENTS).is_file() for path in runs["path"]]]
+    runs = comparable(runs)
+    with_maps = runs[[sweep.has_gradients(path) for path in runs["path"]]]
     if with_maps.empty:
         raise ValueError(f"none of the {len(runs)} points has a gradient map to draw.")
-    return with_maps
+    return sweep.of(with_maps)
+
+
+def logged(runs: pd.DataFrame) -> Sweep:
+    """The points that have logged metrics, `comparable`.
+
+    Raises:
+        ValueError: none has.
+    """
+    runs = comparable(runs)
+    with_metrics = runs[[_has_metrics(sweep, path) for path in runs["path"]]]
+    if with_metrics.empty:
+        raise ValueError(f"none of the {len(runs)} points has logged metrics to draw.")
+    return sweep.of(with_metrics)
+
+
+def _has_metrics(runs: pd.DataFrame, path: str) -> bool:
+    try:
+        return len(load_metrics(path)) > 0
+    except FileNotFoundError:
+        return False
 
 
 def axes_of(runs: pd.DataFrame) -> list[str]:
@@ -113,6 +135,18 @@ def arrange(
     return Grid(runs, across, [axis for axis in down if len(levels_of(runs, axis)) > 1])
 
 
+def choose(runs: pd.DataFrame, *, panels: int, lines: int) -> Grid:
+    """A row of the grid for each panel of a figure of lines, in it a column for each line.
+
+    The gain (or what else varies) tells lines apart, the model and the rest the panels; the seeds
+    of a line are together in a cell.
+    """
+    axes = axes_of(runs)
+    across = across_of(axes, runs)
+    down = [axis for axis in axes if axis not in (across, "seed")]
+    return arrange(with_lines(runs, across), across, down, columns=lines, rows=panels)
+
+
 def with_lines(runs: pd.DataFrame, axis: str | None) -> pd.DataFrame:
     """Sort points by an axis and add the `line` each belongs to and its `colour`.
 
@@ -134,19 +168,35 @@ def with_lines(runs: pd.DataFrame, axis: str | None) -> pd.DataFrame:
     return lines.iloc[np.argsort(places, kind="stable")]
 
 
-def before_and_after(gradients: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The first and the last measured map by "before" and "after" training; dims (sample, t, k).
+def moments(runs: pd.DataFrame, path: str, *needed: str) -> dict[str, xr.Dataset]:
+    """What a point measured first and last, by "before" and "after" training.
 
     A point that diverged, or was not trained, has no "after".
+
+    Raises:
+        ValueError: one of the needed variables was not measured.
     """
-    maps = gradients["jacobian_log_norm"]
-    ends = {"before": maps.isel(step=0)}
-    return ends | {"after": maps.isel(step=-1)} if maps.sizes["step"] > 1 else ends
+    gradients = load_gradients(path)
+    for name in needed:
+        if name not in gradients:
+            probe = next(p for v, p in PROBES.items() if name.startswith(v))
+            needs = dict.fromkeys(["spectral", probe])
+            raise ValueError(f"{path} did not measure {name}: run it with probe=[{','.join(needs)}].")
+    (status,) = runs.loc[runs["path"] == path, "status"]
+    ended = status == "done" and gradients.sizes["step"] > 1
+    ends = {"before": gradients.isel(step=0)}
+    return ends | {"after": gradients.isel(step=-1)} if ended else ends
 
 
-def notes(runs: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
-    """Sentences that say which points a figure leaves out, and why."""
-    usable = drawable(runs)
+def notes(runs: pd.DataFrame, usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
+    """Sentences that say which points a figure leaves out, and why.
+
+    Args:
+        runs: all points.
+        usable: those of them that have what the figure shows.
+        shown: those of these that it shows.
+    """
+    runs = comparable(runs)
     return [*_chosen(usable, shown), *_missing(runs.drop(usable.index), axes_of(runs))]
 
 
@@ -169,7 +219,7 @@ def _missing(missing: pd.DataFrame, axes: Sequence[str]) -> list[str]:
         return []
     names = [f"{point_label(row, axes)} ({row['status']})" for _, row in missing.iterrows()]
     more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
-    return [f"Without a map: {'; '.join(names[:NAMED] + more)}."]
+    return [f"Not measured: {'; '.join(names[:NAMED] + more)}."]
 
 
 def _thin(runs: pd.DataFrame, axes: Sequence[str], most: int) -> pd.DataFrame:

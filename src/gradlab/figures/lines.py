@@ -1,0 +1,201 @@
+"""Small multiples of lines: a column of panels a model (or what else varies), a row a quantity.
+
+Lines are means over seeds, with a band from the least to the greatest; dashed before training,
+solid after.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
+
+from gradlab.figures import points, style
+
+PANELS, LINES = 4, 6  # side by side, in a panel at most
+DASHES: dict[str, Any] = {"before": (0, (4, 2)), "after": "-"}
+BAND = 0.2  # opacity
+NORM_NOTE = "A factor of 10 is 2.303 nats."
+WHEN = ("before", "after")
+
+
+class Quantity(NamedTuple):
+    """A row of panels: the column `y` of a table against its column `x`.
+
+    If the table has a column "quantity", the rows of this `name` in it. `norm`: y is a log norm in
+    nats, and its axis shows the norm. `log`: the axes ("x", "y") that are logarithmic.
+    """
+
+    x: str
+    xlabel: str
+    y: str
+    ylabel: str
+    name: str = ""
+    norm: bool = False
+    log: str = ""
+    level: float | None = None  # of a line drawn across
+
+
+def measured(
+    runs: pd.DataFrame, of: Callable[[xr.Dataset], pd.DataFrame], *needed: str
+) -> pd.DataFrame:
+    """One table of what every run measured before and after training.
+
+    Args:
+        runs: every run must have gradients.
+        of: from what was measured at one step to a tidy table.
+        needed: variables that every run must have.
+
+    Returns:
+        The tables below each other, with `point` (the index of the runs), `when` ("before",
+        "after") and `step` (training step).
+
+    Raises:
+        ValueError: one of the needed variables was not measured.
+    """
+    parts = []
+    for point, path in runs["path"].items():
+        for when, found in points.moments(sweep, path, *needed).items():
+            place = {"point": point, "when": when, "step": int(found["step"])}
+            parts.append(of(found).assign(**place))
+    table = pd.concat(parts, ignore_index=True)
+    return table[[*place, *table.columns.drop(list(place))]]
+
+
+def draw(
+    runs: pd.DataFrame,
+    make: Callable[[Sweep], pd.DataFrame],
+    quantities: Sequence[Quantity],
+    when: Sequence[str] = WHEN,
+) -> style.Drawn:
+    """Choose points that have gradients, make their table, and draw it.
+
+    Args:
+        runs: as of `gradlab.load_runs`, of any sweep.
+        make: the table of some runs, as of `measured`.
+        quantities: the rows of the figure.
+        when: the moments to draw.
+
+    Raises:
+        ValueError: no point has gradients, or not those that the table needs.
+    """
+    usable = points.drawable(runs)
+    grid = points.choose(usable, panels=PANELS, lines=LINES)
+    table = make(grid.runs).query("when in @when")
+    figure, body, panels = small_multiples(grid, quantities)
+    draw_panels(panels, grid, table, quantities)
+    rows = grid.runs["model.name"].nunique()
+    style.legend(body, [*line_key(grid.runs), *when_key(table)], rows)
+    below = [NORM_NOTE] if any(quantity.norm for quantity in quantities) else []
+    below += points.notes(runs, usable, grid.runs)
+    return style.Drawn(style.finish(figure, below), table)
+
+
+def draw_panels(
+    panels: np.ndarray, grid: points.Grid, table: pd.DataFrame, quantities: Sequence[Quantity]
+) -> None:
+    """Draw the lines of a table in the panels of `small_multiples`; an empty one says so."""
+    for row, quantity in zip(panels, quantities, strict=True):
+        for axes, (_, runs) in zip(row, grid.rows(), strict=True):
+            drawn = of_quantity(table, quantity)
+            if drawn["point"].isin(runs.index).any():
+                draw_lines(axes, runs, drawn, quantity)
+            else:
+                place = {"ha": "center", "va": "center", "transform": axes.transAxes}
+                axes.text(0.5, 0.5, "none", color=style.GREY, **place)
+
+
+def of_quantity(table: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+    """The rows of a table that a row of panels shows."""
+    return table[table["quantity"] == quantity.name] if "quantity" in table else table
+
+
+def small_multiples(
+    grid: points.Grid, quantities: Sequence[Quantity]
+) -> tuple[Figure, SubFigure, np.ndarray]:
+    """Labelled axes, [quantity, panel of the grid]."""
+    labels = [label for label, _ in grid.rows()]
+    look = style.present()
+    width = look.column if len(labels) <= 2 else look.width
+    height = min(0.32 * look.width, 0.75 * width / len(labels) + 0.4 * look.text)
+    figure, body = style.frame(width, 1.1 * look.text + height * len(quantities))
+    # Panels of one length compare; of several, the longest would flatten the others.
+    lengths = grid.runs.get("task.length", pd.Series()).nunique()
+    shared: Literal["row"] | bool = "row" if lengths <= 1 else False
+    shape = (len(quantities), len(labels))
+    panels = body.subplots(*shape, sharex=shared, sharey=shared, squeeze=False)
+    for row, quantity in zip(panels, quantities, strict=True):
+        dress(row, quantity)
+    for row, quantity, below in zip(panels, quantities, quantities[1:], strict=False):
+        if quantity.xlabel == below.xlabel:
+            for axes in row:
+                axes.set_xlabel("")
+    for axes, label in zip(panels[0], labels, strict=True):
+        axes.set_title(style.wrapped(label, width / len(labels)))
+    return figure, body, panels
+
+
+def dress(row: Sequence[Axes], quantity: Quantity) -> None:
+    """Label the axes of a row of panels, and set their scales."""
+    for axes in row:
+        axes.set(xlabel=quantity.xlabel)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0.02)
+        if quantity.level is not None:
+            axes.axhline(quantity.level, color=style.GREY, linewidth=0.8)
+        if "x" in quantity.log:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+        if "y" in quantity.log:
+            axes.set_yscale("log")
+        if quantity.norm:
+            style.norm_axis(axes.yaxis)
+    row[0].set_ylabel(quantity.ylabel)
+
+
+def draw_lines(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Quantity) -> None:
+    """Draw the lines of some points of a table, as of `points.with_lines`."""
+    moments = [m for m in WHEN if m in set(table.get("when", ()))] or [""]
+    for colour, line in runs.groupby("colour", sort=False):
+        mine = table[table["point"].isin(line.index)]
+        for moment in moments:
+            rows = mine[mine["when"] == moment] if moment else mine
+            band = band_of(rows, quantity.x, quantity.y)
+            draw_band(axes, band, str(colour), DASHES.get(moment, "-"))
+
+
+def band_of(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Mean, least and greatest of the seeds at each x: columns x, `mean`, `low`, `high`."""
+    each = table.groupby(["point", x])[y].mean()  # of what a point has several of
+    over = each.groupby(x)
+    band = pd.DataFrame({"mean": over.mean(), "low": over.min(), "high": over.max()})
+    return band.reset_index()
+
+
+def draw_band(axes: Axes, band: pd.DataFrame, colour: str, dashes: Any) -> None:
+    """Draw a line and, where seeds differ, the band around it."""
+    x, y = band.columns[0], band["mean"].where(np.isfinite(band["mean"]))
+    axes.plot(band[x], y, color=colour, linestyle=dashes, linewidth=1.3)
+    if (band["high"] > band["low"]).any():
+        axes.fill_between(band[x], band["low"], band["high"], color=colour, alpha=BAND, linewidth=0)
+
+
+def line_key(runs: pd.DataFrame) -> list[Artist]:
+    """Legend entries of the lines of some points, as of `points.with_lines`."""
+    lines = runs[["line", "colour"]].drop_duplicates()
+    return [Line2D([], [], color=c, label=name) for name, c in lines.itertuples(index=False)]
+
+
+def when_key(table: pd.DataFrame) -> list[Artist]:
+    """Legend entries of the dashes of a table's moments."""
+    return [
+        Line2D([], [], color=style.GREY, linestyle=DASHES[when], label=f"{when} training")
+        for when in WHEN
+        if when in set(table["when"])
+    ]
