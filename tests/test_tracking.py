@@ -11,6 +11,8 @@ import wandb_reader as reader
 from gradlab import tracking
 from gradlab.figures import save, style
 
+STATUS = {"state": "done", "reason": "for one", "summary": {"train/step": 5, "verdict": "stable"}}
+
 
 def config(mode: str = "offline") -> dict[str, Any]:
     settings = {"mode": mode, "project": "reach", "entity": None, "tags": ["a"]}
@@ -32,7 +34,7 @@ def test_a_run_reads_back_as_it_was_logged(tmp_path: Path, files: tuple[Path, Pa
     with tracking.track(tmp_path / "0", config(), group="study/today", name="gain=2") as tracker:
         tracker.log(rows[0] | {"train/loss": np.nan})
         tracker.log(rows[1])
-        tracker.finish({"train/step": 5, "verdict": "stable"}, *files)
+        tracker.finish(STATUS, *files)
 
     run = tmp_path / "0" / "wandb"
     assert reader.history(run) == rows
@@ -84,7 +86,7 @@ def test_disabled_writes_nothing(tmp_path: Path, files: tuple[Path, Path]) -> No
     before = sorted(tmp_path.iterdir())
     with tracking.track(tmp_path / "0", config("disabled"), "g", "n") as tracker:
         tracker.log({"train/step": 0})
-        tracker.finish({}, *files)
+        tracker.finish(STATUS, *files)
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -13,6 +13,7 @@ from gradlab.jacobian import (
     truncation,
 )
 from gradlab.records import load_gradients, load_runs
+from gradlab.wandb_runs import load_wandb
 
 __all__ = [
     "adjoint_log_norms",
@@ -22,6 +23,7 @@ __all__ = [
     "jacobian_log_norms",
     "load_gradients",
     "load_runs",
+    "load_wandb",
     "log_singular_values",
     "long_range_share",
     "lyapunov_exponents",

@@ -92,7 +92,7 @@ def _measure_and_train(point: Point) -> Status:
             if measured:
                 _keep_gradients(folder, dataset(measured), point.name)
         status = _conclude(rows[-1], program_for(config).task.test.inputs.shape[1])
-        tracker.finish(status["summary"], folder / records.PICTURE, folder / records.GRADIENTS)
+        tracker.finish(status, folder / records.PICTURE, folder / records.GRADIENTS)
     return status
 
 

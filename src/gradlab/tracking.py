@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradlab.config import WandbMode
-
 if TYPE_CHECKING:
     import wandb
 
+    from gradlab.config import WandbMode
+
 FOLDER = "wandb"
+PATH = "path"  # config key: NAME/DATE/NUMBER, the point's folder below runs/
+GRADIENTS = "gradients"  # type of the artifact with the maps
 
 
 class Tracker:
@@ -34,8 +36,8 @@ class Tracker:
         if self._run:
             self._run.log({name: value for name, value in row.items() if not np.isnan(value)})
 
-    def finish(self, summary: Mapping[str, Any], picture: Path, data: Path) -> None:
-        """Write the summary, the Jacobian maps as a picture, and their data as an artifact."""
+    def finish(self, status: Mapping[str, Any], picture: Path, data: Path) -> None:
+        """Write the verdict, the Jacobian maps as a picture, and their data as an artifact."""
         if not self._run:
             return
         import wandb
@@ -43,10 +45,21 @@ class Tracker:
         if picture.exists():
             self._run.log({"jacobian/map": wandb.Image(str(picture))})
         if data.exists():
-            artifact = wandb.Artifact(f"gradients-{self._run.id}", type="gradients")
+            artifact = wandb.Artifact(f"gradients-{self._run.id}", type=GRADIENTS)
             artifact.add_file(str(data), policy="immutable")  # no second copy on disk
             self._run.log_artifact(artifact)
-        self._run.summary.update(dict(summary))
+        self._conclude(status["state"], status.get("reason", ""))
+        self._run.summary["verdict"] = status["summary"]["verdict"]
+
+    def fail(self, error: BaseException) -> None:
+        """Write why there is no verdict."""
+        if self._run:
+            self._conclude("failed", f"{type(error).__name__}: {error}")
+
+    def _conclude(self, state: str, reason: str) -> None:
+        """Write how it ended; the last row of metrics is in W&B's summary already."""
+        assert self._run
+        self._run.summary.update({"status": state, "reason": reason})
 
 
 @contextlib.contextmanager
@@ -74,7 +87,7 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
         tags=settings["tags"],
         group=group,
         name=name,
-        config=dict(config),
+        config=dict(config) | {PATH: f"{group}/{folder.name}"},
         reinit="create_new",  # points run side by side in one process
         settings=wandb.Settings(
             silent=True,
@@ -88,27 +101,42 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     _link(folder / FOLDER, Path(run.settings.sync_dir))
     run.define_metric("train/step")
     run.define_metric("*", step_metric="train/step")
+    tracker = Tracker(run)
     try:
-        yield Tracker(run)
-    except BaseException:
+        yield tracker
+    except BaseException as error:
+        tracker.fail(error)
         run.finish(exit_code=1)
         raise
     run.finish()
 
 
-@lru_cache
-def _possible_mode(mode: WandbMode) -> WandbMode:
-    """Offline instead of online where W&B cannot be reached, rather than to ask or to wait."""
-    if mode != "online":
-        return mode
+def signed_in() -> None:
+    """Make sure that W&B's server answers and knows the user, without asking for anything.
+
+    Raises:
+        ConnectionError: it does not; says why in one line.
+    """
     import wandb
 
     try:
         if wandb.login(prompt=False, verify=True):
-            return mode
-        reason = "nobody is logged in (wandb login)"
+            return
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        raise ConnectionError(str(error).strip().splitlines()[0]) from error
+    raise ConnectionError("nobody is logged in to W&B (wandb login)")
+
+
+@lru_cache
+def _possible_mode(mode: "WandbMode") -> "WandbMode":
+    """Offline instead of online where W&B cannot be reached, rather than to ask or to wait."""
+    if mode != "online":
+        return mode
+    try:
+        signed_in()
+        return mode
+    except ConnectionError as error:
+        reason = error
     print(
         f"gradlab: W&B runs are kept offline: {reason}. Send them later with "
         "wandb sync SWEEP/wandb/offline-run-*.",
