@@ -9,7 +9,7 @@ def main() -> None:
     command.add_success(options)
     command.run(
         options,
-        lambda sweep, given: clipping_figure(sweep, given.success_error, given.success_accuracy),
+        lambda runs, given: clipping_figure(runs, given.success_error, given.success_accuracy),
     )
 
 

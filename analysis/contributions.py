@@ -1,4 +1,4 @@
-"""Share of the gradient by lag, and error of truncation by window: python analysis/contributions.py --runs FOLDER."""
+"""Gradient by lag, and what truncation loses: python analysis/contributions.py --runs FOLDER."""
 
 from gradlab.figures import command, contributions_figure
 
@@ -8,7 +8,7 @@ def main() -> None:
     options = command.parser(__doc__)
     command.add_step(options)
     command.run(
-        options, lambda sweep, given: contributions_figure(sweep, command.MOMENTS[given.step])
+        options, lambda runs, given: contributions_figure(runs, command.MOMENTS[given.step])
     )
 
 

@@ -7,9 +7,7 @@ def main() -> None:
     """Draw the gates of a sweep measured with probe=[spectral,statistics]."""
     options = command.parser(__doc__)
     command.add_step(options)
-    command.run(
-        options, lambda sweep, given: gates_figure(sweep, command.MOMENTS[given.step])
-    )
+    command.run(options, lambda runs, given: gates_figure(runs, command.MOMENTS[given.step]))
 
 
 if __name__ == "__main__":

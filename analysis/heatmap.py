@@ -7,7 +7,7 @@ def main() -> None:
     """Draw the maps of a sweep."""
     options = command.parser(__doc__)
     command.add_step(options)
-    command.run(options, lambda sweep, given: heatmap_figure(sweep, command.MOMENTS[given.step]))
+    command.run(options, lambda runs, given: heatmap_figure(runs, command.MOMENTS[given.step]))
 
 
 if __name__ == "__main__":

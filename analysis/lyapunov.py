@@ -7,9 +7,7 @@ def main() -> None:
     """Draw the spectra of a sweep measured with probe=[spectral,lyapunov]."""
     options = command.parser(__doc__)
     command.add_step(options)
-    command.run(
-        options, lambda sweep, given: lyapunov_figure(sweep, command.MOMENTS[given.step])
-    )
+    command.run(options, lambda runs, given: lyapunov_figure(runs, command.MOMENTS[given.step]))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ def main() -> None:
     options.add_argument("--y", default="task.length", help="a config key (%(default)s)")
     command.run(
         options,
-        lambda sweep, given: phase_figure(
-            sweep,
+        lambda runs, given: phase_figure(
+            runs,
             given.value,
             given.x,
             given.y,

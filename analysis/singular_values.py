@@ -1,4 +1,4 @@
-"""Singular values of ∂h⁽ᵀ⁾/∂h⁽ᵏ⁾ at chosen lags: python analysis/singular_values.py --runs FOLDER."""
+"""Singular values of ∂h⁽ᵀ⁾/∂h⁽ᵏ⁾: python analysis/singular_values.py --runs FOLDER."""
 
 from gradlab.figures import command, singular_values_figure
 
@@ -8,7 +8,7 @@ def main() -> None:
     options = command.parser(__doc__)
     command.add_step(options)
     command.run(
-        options, lambda sweep, given: singular_values_figure(sweep, command.MOMENTS[given.step])
+        options, lambda runs, given: singular_values_figure(runs, command.MOMENTS[given.step])
     )
 
 

@@ -5,7 +5,7 @@ from gradlab.figures import command, training_figure
 
 def main() -> None:
     """Draw the curves of a sweep."""
-    command.run(command.parser(__doc__), lambda sweep, _: training_figure(sweep))
+    command.run(command.parser(__doc__), lambda runs, _: training_figure(runs))
 
 
 if __name__ == "__main__":

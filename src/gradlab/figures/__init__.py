@@ -4,6 +4,7 @@ from gradlab.figures.adjoint import adjoint_figure, adjoint_table
 from gradlab.figures.clipping import clipping_figure, clipping_table
 from gradlab.figures.contributions import contributions_figure, contributions_table
 from gradlab.figures.decay import decay_figure, decay_table
+from gradlab.figures.error_surface import error_surface_figure, error_surface_table
 from gradlab.figures.gates import gates_figure, gates_table
 from gradlab.figures.heatmap import heatmap_figure, heatmap_table, point_figure
 from gradlab.figures.lyapunov import lyapunov_figure, lyapunov_table
@@ -15,7 +16,6 @@ from gradlab.figures.training import training_figure, training_table
 from gradlab.figures.views import views_figure, views_table
 
 __all__ = [
-    "Sweep",
     "adjoint_figure",
     "adjoint_table",
     "clipping_figure",
@@ -24,14 +24,14 @@ __all__ = [
     "contributions_table",
     "decay_figure",
     "decay_table",
+    "error_surface_figure",
+    "error_surface_table",
     "gates_figure",
     "gates_table",
     "heatmap_figure",
     "heatmap_table",
     "lyapunov_figure",
     "lyapunov_table",
-    "on_disk",
-    "on_wandb",
     "overview_figure",
     "phase_figure",
     "phase_table",

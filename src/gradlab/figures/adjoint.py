@@ -33,7 +33,7 @@ def adjoint_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     """
     (wrt,) = set(runs.get("probe.adjoint.wrt", ["h"])) or {"h"}
     norm = rf"$\Vert\partial L/\partial {symbol(wrt)}^{{(k)}}\Vert$"
-    profile = lines.Quantity("k", "k (steps)", "log_norm", norm, norm=True)
+    profile = lines.Quantity("k", "k (steps)", "log_norm", norm, scale="nats")
     return lines.draw(runs, adjoint_table, [profile], when)
 
 

@@ -2,20 +2,20 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gradlab.figures import lines, outcome, points, style
 from gradlab.figures.labels import level_label
+from gradlab.records import load_metrics
 
 THRESHOLD, RATE = "clip.threshold", "optim.learning_rate"
 LINES = 5
 SUCCESS, LOSS, FRACTION = "success", "final loss", "clip fraction"
 BY_THRESHOLD = ("place", "clip threshold (gradient norm)", "value")
 QUANTITIES = (
-    lines.Quantity(*BY_THRESHOLD, "success rate", SUCCESS),
-    lines.Quantity(*BY_THRESHOLD, "final loss", LOSS, log="y"),
+    lines.Quantity(*BY_THRESHOLD, "success rate", SUCCESS, band=False),
+    lines.Quantity(*BY_THRESHOLD, "final loss", LOSS, "log"),
     lines.Quantity("step", "training step (updates)", "value", "clip fraction", FRACTION),
 )
 
@@ -37,7 +37,6 @@ def clipping_table(
     Raises:
         ValueError: no run logs what success is told by.
     """
-    runs = runs
     place = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": runs[RATE]})
     ended = {
         SUCCESS: outcome.succeeded(runs, error, accuracy),
@@ -48,10 +47,11 @@ def clipping_table(
         for name, values in ended.items()
     ]
     for point, path in runs["path"].items():
-        logged = load_metrics(path).dropna(subset=["train/clip_fraction"])
+        logged = load_metrics(path)
         seen = {"step": logged["train/step"], "value": logged["train/clip_fraction"]}
-        over = pd.DataFrame(seen).assign(point=point, quantity=FRACTION, **place.loc[point])
-        parts.append(over)
+        over = pd.DataFrame(seen).dropna()
+        over["point"], over["quantity"] = point, FRACTION
+        parts.append(over.join(place, on="point"))
     table = pd.concat(parts, ignore_index=True)
     return table[["point", "quantity", "threshold", "learning_rate", "step", "value"]]
 
@@ -68,9 +68,8 @@ def clipping_figure(
         ValueError: no run has metrics, or logs what success is told by.
     """
     usable = points.logged(runs)
-    runs = usable
-    down = [axis for axis in points.axes_of(runs) if axis not in (THRESHOLD, RATE, "seed")]
-    shaded = points.with_lines(runs, RATE)
+    down = [axis for axis in points.axes_of(usable) if axis not in (THRESHOLD, RATE, "seed")]
+    shaded = points.with_lines(usable, RATE)
     grid = points.arrange(shaded, RATE, down, columns=LINES, rows=lines.PANELS)
     table = clipping_table(grid.runs, error, accuracy)
     levels = sorted(table["threshold"].unique())
@@ -84,11 +83,11 @@ def clipping_figure(
         _draw_fractions(axes, table[table["point"].isin(inside.index)], levels, best)
     for axes in panels[[0, 2]].ravel():
         axes.set_ylim(-0.05, 1.05)
-    style.legend(body, [*lines.line_key(grid.runs), *_key(levels)], rows=2)
+    style.legend(body, [*lines.line_key(grid.runs), *_key(levels)])
     notes = [
         outcome.criterion(runs, error, accuracy),
         f"Clip fraction: at {level_label(RATE, best)}.",
-        *points.notes(runs, runs, grid.runs),
+        *points.notes(runs, usable, grid.runs),
     ]
     return style.Drawn(style.finish(figure, notes), table)
 
@@ -116,7 +115,7 @@ def _greys(levels: list[float]) -> list[str]:
     return style.shades("#777777", len(levels))
 
 
-def _key(levels: list[float]) -> list[Artist]:
+def _key(levels: list[float]) -> list[style.Entry]:
     return [
         Line2D([], [], color=colour, label=level_label(THRESHOLD, level))
         for level, colour in zip(levels, _greys(levels), strict=True)

@@ -14,6 +14,7 @@ from typing import NoReturn
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gradlab import load_runs, load_wandb
 from gradlab.figures import lines, outcome, points, style
 
 FORMATS = ("png", "svg", "pdf")
@@ -83,21 +84,40 @@ def add_success(options: argparse.ArgumentParser) -> None:
     )
 
 
-def source_of(arguments: argparse.Namespace) -> Sweep:
-    """The sweep that --runs or --wandb names."""
-    return on_disk(arguments.runs) if arguments.runs else on_wandb(arguments.wandb)
+def source_of(arguments: argparse.Namespace) -> pd.DataFrame:
+    """The runs that --runs or --wandb names, as of `gradlab.load_runs`."""
+    return load_runs(arguments.runs) if arguments.runs else load_wandb(arguments.wandb)
 
 
 def run(
-    options: argparse.ArgumentParser, draw: Callable[[Sweep, argparse.Namespace], style.Drawn]
+    options: argparse.ArgumentParser,
+    draw: Callable[[pd.DataFrame, argparse.Namespace], style.Drawn],
 ) -> None:
     """Read the arguments and the runs, draw, write the figure and its data, and say where."""
-    arguments = options.parse_args()
+    given = options.parse_args()
     with one_sentence():
-        sweep = source_of(arguments)
-        with style.theme(arguments.style):
-            drawn = draw(runs, arguments)
-        print(write(drawn.figure, labelled(drawn.table, runs), out_of(arguments)))
+        runs = source_of(given)
+        finish(given, lambda: draw(runs, given), runs)
+
+
+def finish(
+    given: argparse.Namespace, draw: Callable[[], style.Drawn], runs: pd.DataFrame | None = None
+) -> None:
+    """Draw, write the figure and its data, and say where."""
+    with one_sentence():
+        out = out_of(given)
+        with style.theme(given.style):
+            drawn = draw()
+        table = drawn.table if runs is None else labelled(drawn.table, runs)
+        print(write(drawn.figure, table, out))
+
+
+def positive(text: str) -> float:
+    """A positive number, as an argument's type."""
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0; got {text}")
+    return number
 
 
 @contextmanager
@@ -105,7 +125,7 @@ def one_sentence() -> Iterator[None]:
     """End the script with what a user did wrong, in one sentence instead of a traceback."""
     try:
         yield
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
         sys.exit(str(error))
 
 

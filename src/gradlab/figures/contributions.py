@@ -11,7 +11,7 @@ SHARE, ERROR = "share of the gradient", "truncation error"
 QUANTITIES = (
     lines.Quantity("lag", "lag t − k (steps)", "value", "share of\nthe gradient", SHARE, level=0.0),
     lines.Quantity(
-        "window", "window (steps)", "value", "relative error\nof truncation", ERROR, log="xy"
+        "window", "window (steps)", "value", "error of\ntruncation", ERROR, "log", doubling=True
     ),
 )
 

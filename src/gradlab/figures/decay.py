@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -21,7 +20,7 @@ REACHED: dict[str, Any] = {"marker": "o", "markersize": 5}
 ENDED: dict[str, Any] = {"color": style.GREY, "linestyle": "none", "marker": "x", "markersize": 5}
 LAG_LABEL = "lag t − k (steps)"
 NORM_LABEL = "mean norm, relative to lag 0"
-PROFILE = lines.Quantity("lag", LAG_LABEL, "relative", NORM_LABEL, norm=True)
+PROFILE = lines.Quantity("lag", LAG_LABEL, "relative", NORM_LABEL, scale="nats")
 
 
 def decay_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +79,7 @@ def decay_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.
         draw_curves(axes, row, table)
         _draw_theory(axes, row, table)
     entries = [*lines.line_key(grid.runs), *mark_key(table), *_theory_key(table)]
-    style.legend(body, entries, rows=grid.runs["model.name"].nunique())
+    style.legend(body, entries)
     below = [lines.NORM_NOTE, *_theory_note(table), *points.notes(runs, usable, grid.runs)]
     return style.Drawn(style.finish(figure, below), table)
 
@@ -103,7 +102,7 @@ def draw_curves(axes: Axes, cell: pd.DataFrame, table: pd.DataFrame) -> None:
             _mark_ends(axes, band, str(colour), str(when))
 
 
-def mark_key(table: pd.DataFrame) -> list[Artist]:
+def mark_key(table: pd.DataFrame) -> list[style.Entry]:
     """Legend entries of the dashes and markers that `draw_curves` uses for a table."""
     entries = lines.when_key(table)
     entries.append(Line2D([], [], **HORIZON_LINE, **REACHED, label="horizon: norm fallen to 1/e"))
@@ -132,7 +131,7 @@ def _draw_theory(axes: Axes, cell: pd.DataFrame, table: pd.DataFrame) -> None:
     axes.set_ylim(low, high)  # what is measured sets the frame
 
 
-def _theory_key(table: pd.DataFrame) -> list[Artist]:
+def _theory_key(table: pd.DataFrame) -> list[style.Entry]:
     shown = table["theory"].notna().any()
     label = "slope by theory"
     return [Line2D([], [], color=style.GREY, **THEORY_LINE, label=label)] if shown else []

@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from gradlab.figures import lines, points, style
+from gradlab.records import load_gradients
 
 PREFIX = "statistics_"
 

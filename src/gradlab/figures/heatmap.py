@@ -33,10 +33,10 @@ def map_table(found: xr.Dataset) -> pd.DataFrame:
     """The map of one point at one training step, tidy: one row a pair k ≤ t.
 
     Returns:
-        `t` and `k` (time steps), `log_norm` (nats, mean over samples; −inf: exactly zero in some sample), `unresolved`
-        (whether a certificate says that rounding took it, in some sample) and `horizon` (steps;
-        inf if the norm never falls to 1/e). Of a long sequence the table holds only
-        CELLS values of t and k, evenly spread; the horizon is that of the whole map.
+        `t` and `k` (time steps), `log_norm` (nats, mean over samples; −inf: exactly zero in some
+        sample), `unresolved` (whether a certificate says that rounding took it, in some sample) and
+        `horizon` (steps; inf if the norm never falls to 1/e). Of a long sequence the table holds
+        only CELLS values of t and k, evenly spread; the horizon is that of the whole map.
     """
     log_norms = found["jacobian_log_norm"]
     size = log_norms.sizes["t"]
@@ -86,7 +86,7 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
         maps.title_block(block, f"{moment} training", grid.columns())
     maps.label_rows(blocks[0], [label for label, _ in grid.rows()])
     maps.colour_bar(body, blocks, table, quantity_of(grid.runs))
-    style.legend(body, maps.map_key(table), rows=1)
+    style.legend(body, maps.map_key(table))
     notes = points.notes(runs, usable, grid.runs)
     return style.Drawn(style.finish(figure, notes), table)
 
@@ -112,7 +112,7 @@ def point_figure(gradients: xr.Dataset, title: str) -> Figure:
     attributes = gradients["jacobian_log_norm"].attrs
     label = quantity_label(*(attributes.get(name) for name in ("norm", "of", "wrt")))
     maps.colour_bar(body, blocks, table, label)
-    style.legend(body, maps.map_key(table), rows=1)
+    style.legend(body, maps.map_key(table))
     return style.finish(figure, [])
 
 

@@ -10,17 +10,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FuncFormatter
 
 from gradlab.figures import points, style
 
 PANELS, LINES = 4, 6  # side by side, in a panel at most
 DASHES: dict[str, Any] = {"before": (0, (4, 2)), "after": "-"}
 BAND = 0.2  # opacity
+FEW = 6  # values, that are marked
 NORM_NOTE = "A factor of 10 is 2.303 nats."
 WHEN = ("before", "after")
 
@@ -28,8 +28,7 @@ WHEN = ("before", "after")
 class Quantity(NamedTuple):
     """A row of panels: the column `y` of a table against its column `x`.
 
-    If the table has a column "quantity", the rows of this `name` in it. `norm`: y is a log norm in
-    nats, and its axis shows the norm. `log`: the axes ("x", "y") that are logarithmic.
+    If the table has a column "quantity", the rows of this `name` in it.
     """
 
     x: str
@@ -37,9 +36,15 @@ class Quantity(NamedTuple):
     y: str
     ylabel: str
     name: str = ""
-    norm: bool = False
-    log: str = ""
+    scale: Literal["linear", "log", "nats"] = "linear"  # of y; log norms are shown as norms
+    doubling: bool = False  # whether x goes by powers of two
     level: float | None = None  # of a line drawn across
+    band: bool = True  # over seeds
+
+    def shown(self, y: Any) -> Any:
+        """What is drawn at y: log axes are linear ones of logarithms, see `style.norm_axis`."""
+        with np.errstate(divide="ignore"):
+            return np.log(y) if self.scale == "log" else y
 
 
 def measured(
@@ -60,9 +65,9 @@ def measured(
         ValueError: one of the needed variables was not measured.
     """
     parts = []
-    for point, path in runs["path"].items():
-        for when, found in points.moments(sweep, path, *needed).items():
-            place = {"point": point, "when": when, "step": int(found["step"])}
+    for point, run in runs.iterrows():
+        for when, found in points.moments(run, *needed).items():
+            place: dict[str, Any] = {"point": point, "when": when, "step": int(found["step"])}
             parts.append(of(found).assign(**place))
     table = pd.concat(parts, ignore_index=True)
     return table[[*place, *table.columns.drop(list(place))]]
@@ -70,7 +75,7 @@ def measured(
 
 def draw(
     runs: pd.DataFrame,
-    make: Callable[[Sweep], pd.DataFrame],
+    make: Callable[[pd.DataFrame], pd.DataFrame],
     quantities: Sequence[Quantity],
     when: Sequence[str] = WHEN,
 ) -> style.Drawn:
@@ -90,9 +95,8 @@ def draw(
     table = make(grid.runs).query("when in @when")
     figure, body, panels = small_multiples(grid, quantities)
     draw_panels(panels, grid, table, quantities)
-    rows = grid.runs["model.name"].nunique()
-    style.legend(body, [*line_key(grid.runs), *when_key(table)], rows)
-    below = [NORM_NOTE] if any(quantity.norm for quantity in quantities) else []
+    style.legend(body, [*line_key(grid.runs), *when_key(table)])
+    below = [NORM_NOTE] if any(quantity.scale == "nats" for quantity in quantities) else []
     below += points.notes(runs, usable, grid.runs)
     return style.Drawn(style.finish(figure, below), table)
 
@@ -123,7 +127,7 @@ def small_multiples(
     labels = [label for label, _ in grid.rows()]
     look = style.present()
     width = look.column if len(labels) <= 2 else look.width
-    height = min(0.32 * look.width, 0.75 * width / len(labels) + 0.4 * look.text)
+    height = min(0.2 * look.width, 0.75 * width / len(labels)) + 0.4 * look.text
     figure, body = style.frame(width, 1.1 * look.text + height * len(quantities))
     # Panels of one length compare; of several, the longest would flatten the others.
     lengths = grid.runs.get("task.length", pd.Series()).nunique()
@@ -149,12 +153,10 @@ def dress(row: Sequence[Axes], quantity: Quantity) -> None:
         axes.margins(x=0.02)
         if quantity.level is not None:
             axes.axhline(quantity.level, color=style.GREY, linewidth=0.8)
-        if "x" in quantity.log:
+        if quantity.doubling:
             axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_formatter(ScalarFormatter())
-        if "y" in quantity.log:
-            axes.set_yscale("log")
-        if quantity.norm:
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        if quantity.scale != "linear":
             style.norm_axis(axes.yaxis)
     row[0].set_ylabel(quantity.ylabel)
 
@@ -166,8 +168,9 @@ def draw_lines(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Qu
         mine = table[table["point"].isin(line.index)]
         for moment in moments:
             rows = mine[mine["when"] == moment] if moment else mine
-            band = band_of(rows, quantity.x, quantity.y)
-            draw_band(axes, band, str(colour), DASHES.get(moment, "-"))
+            band = band_of(rows, quantity.x, quantity.y).set_index(quantity.x)
+            drawn = quantity.shown(band).reset_index()
+            draw_band(axes, drawn, str(colour), DASHES.get(moment, "-"), quantity.band)
 
 
 def band_of(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
@@ -178,21 +181,24 @@ def band_of(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     return band.reset_index()
 
 
-def draw_band(axes: Axes, band: pd.DataFrame, colour: str, dashes: Any) -> None:
-    """Draw a line and, where seeds differ, the band around it."""
+def draw_band(
+    axes: Axes, band: pd.DataFrame, colour: str, dashes: Any = "-", around: bool = True
+) -> None:
+    """Draw a line, with markers if it is short, and the band around it where seeds differ."""
     x, y = band.columns[0], band["mean"].where(np.isfinite(band["mean"]))
-    axes.plot(band[x], y, color=colour, linestyle=dashes, linewidth=1.3)
-    if (band["high"] > band["low"]).any():
+    marker = "." if len(band) <= FEW else ""
+    axes.plot(band[x], y, color=colour, linestyle=dashes, linewidth=1.3, marker=marker)
+    if around and (band["high"] > band["low"]).any():
         axes.fill_between(band[x], band["low"], band["high"], color=colour, alpha=BAND, linewidth=0)
 
 
-def line_key(runs: pd.DataFrame) -> list[Artist]:
-    """Legend entries of the lines of some points, as of `points.with_lines`."""
-    lines = runs[["line", "colour"]].drop_duplicates()
-    return [Line2D([], [], color=c, label=name) for name, c in lines.itertuples(index=False)]
+def line_key(runs: pd.DataFrame) -> list[style.Entry]:
+    """Legend entries of the lines of some points, as of `points.with_lines`; of all its colours."""
+    lines = runs[["line", "colour"]].drop_duplicates().groupby("line", sort=False)["colour"]
+    return [tuple(Line2D([], [], color=c, label=str(n)) for c in colours) for n, colours in lines]
 
 
-def when_key(table: pd.DataFrame) -> list[Artist]:
+def when_key(table: pd.DataFrame) -> list[style.Entry]:
     """Legend entries of the dashes of a table's moments."""
     return [
         Line2D([], [], color=style.GREY, linestyle=DASHES[when], label=f"{when} training")

@@ -1,4 +1,4 @@
-"""The Lyapunov spectrum of every run: all growth rates, from the fastest direction to the slowest."""
+"""The Lyapunov spectrum of every run: all growth rates, descending."""
 
 from collections.abc import Sequence
 

@@ -40,7 +40,7 @@ def overview_figure(runs: pd.DataFrame) -> style.Drawn:
     draw_curves(panels, grid, curves)
     maps.colour_bar(body, blocks, table, quantity_of(grid.runs))
     key = [*lines.line_key(grid.runs), *decay.mark_key(curves), *maps.zero_key(table)]
-    style.legend(body, key, rows=grid.runs["model.name"].nunique())
+    style.legend(body, key)
     notes = points.notes(runs, usable, grid.runs)
     figure = style.finish(figure, [lines.NORM_NOTE, *notes, *_beyond(curves)])
     return style.Drawn(figure, curves)

@@ -77,7 +77,9 @@ def phase_figure(
     bar = ScalarMappable(norm, colours)
     body.colorbar(bar, ax=panels.tolist(), label=outcome.OUTCOMES[value][1])
     notes = points.notes(runs, runs, grid.runs)
-    return style.Drawn(style.finish(figure, [*notes, *_criterion(value, runs, error, accuracy)]), table)
+    if value == "success":
+        notes.append(outcome.criterion(runs, error, accuracy))
+    return style.Drawn(style.finish(figure, notes), table)
 
 
 def _draw(
@@ -98,8 +100,10 @@ def _draw(
     for (row, column), number in np.ndenumerate(cells.to_numpy()):
         if np.isfinite(number):
             dark = np.dot(colours(norm(number))[:3], (0.3, 0.6, 0.1)) < 0.5
-            style_of_text = {"color": "white" if dark else "black", "fontsize": "x-small"}
-            axes.text(column, row, f"{number:.2g}", ha="center", va="center", **style_of_text)
+            colour = "white" if dark else "black"
+            axes.text(
+                column, row, f"{number:.2g}", ha="center", va="center", color=colour, size="x-small"
+            )
 
 
 def _colours(value: str, numbers: pd.Series) -> tuple[Colormap, Normalize]:
@@ -109,10 +113,6 @@ def _colours(value: str, numbers: pd.Series) -> tuple[Colormap, Normalize]:
         return style.norm_colours(), Normalize(-limit, limit)
     low, high = (0, 1) if value == "success" else (float(finite.min()), float(finite.max()))
     return style.amounts(), Normalize(low, max(high, low + 1e-6))
-
-
-def _criterion(value: str, runs: pd.DataFrame, error: float, accuracy: float) -> list[str]:
-    return [outcome.criterion(runs, error, accuracy)] if value == "success" else []
 
 
 def _name(key: str) -> str:

@@ -1,12 +1,14 @@
 """Which points of a sweep a figure shows, found from what varies in its runs table."""
 
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from gradlab import records
 from gradlab.figures import style
 from gradlab.figures.labels import key_label, level_label, point_label
 
@@ -57,37 +59,22 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.map(lambda value: value if isinstance(value, Hashable) else str(value))
 
 
-def drawable(runs: pd.DataFrame) -> Sweep:
+def drawable(runs: pd.DataFrame) -> pd.DataFrame:
     """The points that have gradient maps, `comparable`.
 
     Raises:
         ValueError: none has.
     """
-    runs = comparable(runs)
-    with_maps = runs[[sweep.has_gradients(path) for path in runs["path"]]]
-    if with_maps.empty:
-        raise ValueError(f"none of the {len(runs)} points has a gradient map to draw.")
-    return sweep.of(with_maps)
+    return _having(runs, records.GRADIENTS, "a gradient map")
 
 
-def logged(runs: pd.DataFrame) -> Sweep:
+def logged(runs: pd.DataFrame) -> pd.DataFrame:
     """The points that have logged metrics, `comparable`.
 
     Raises:
         ValueError: none has.
     """
-    runs = comparable(runs)
-    with_metrics = runs[[_has_metrics(sweep, path) for path in runs["path"]]]
-    if with_metrics.empty:
-        raise ValueError(f"none of the {len(runs)} points has logged metrics to draw.")
-    return sweep.of(with_metrics)
-
-
-def _has_metrics(runs: pd.DataFrame, path: str) -> bool:
-    try:
-        return len(load_metrics(path)) > 0
-    except FileNotFoundError:
-        return False
+    return _having(runs, records.METRICS, "logged metrics")
 
 
 def axes_of(runs: pd.DataFrame) -> list[str]:
@@ -150,25 +137,24 @@ def choose(runs: pd.DataFrame, *, panels: int, lines: int) -> Grid:
 def with_lines(runs: pd.DataFrame, axis: str | None) -> pd.DataFrame:
     """Sort points by an axis and add the `line` each belongs to and its `colour`.
 
-    A line is named by its value of the axis, and its model where there are several; its colour is
-    a shade of its model's.
+    A line is named by its value of the axis, or its model if that is the axis; its colour is a
+    shade of its model's, so that lines of one name may have several colours.
     """
     shaded = None if axis == "model.name" else axis
     levels = levels_of(runs, shaded) if shaded else [None]
     places = (
         pd.Index(levels).get_indexer(pd.Index(runs[shaded])) if shaded else np.zeros(len(runs), int)
     )
-    by_model = axis is None or len(levels_of(runs, "model.name")) > 1
-    names = [key for key in ("model.name" if by_model else None, shaded) if key]
+    name = shaded or "model.name"
     colours = {m: style.shades(c, len(levels)) for m, c in style.model_colours(runs).items()}
     lines = runs.assign(
-        line=[point_label(run, names) for _, run in runs.iterrows()],
+        line=[level_label(name, value) for value in runs[name]],
         colour=[colours[m][place] for m, place in zip(runs["model.name"], places, strict=True)],
     )
     return lines.iloc[np.argsort(places, kind="stable")]
 
 
-def moments(runs: pd.DataFrame, path: str, *needed: str) -> dict[str, xr.Dataset]:
+def moments(run: pd.Series, *needed: str) -> dict[str, xr.Dataset]:
     """What a point measured first and last, by "before" and "after" training.
 
     A point that diverged, or was not trained, has no "after".
@@ -176,14 +162,15 @@ def moments(runs: pd.DataFrame, path: str, *needed: str) -> dict[str, xr.Dataset
     Raises:
         ValueError: one of the needed variables was not measured.
     """
-    gradients = load_gradients(path)
+    gradients = records.load_gradients(run["path"])
     for name in needed:
         if name not in gradients:
             probe = next(p for v, p in PROBES.items() if name.startswith(v))
             needs = dict.fromkeys(["spectral", probe])
-            raise ValueError(f"{path} did not measure {name}: run it with probe=[{','.join(needs)}].")
-    (status,) = runs.loc[runs["path"] == path, "status"]
-    ended = status == "done" and gradients.sizes["step"] > 1
+            raise ValueError(
+                f"{run['path']} did not measure {name}: run it with probe=[{','.join(needs)}]."
+            )
+    ended = run["status"] == "done" and gradients.sizes["step"] > 1
     ends = {"before": gradients.isel(step=0)}
     return ends | {"after": gradients.isel(step=-1)} if ended else ends
 
@@ -198,6 +185,14 @@ def notes(runs: pd.DataFrame, usable: pd.DataFrame, shown: pd.DataFrame) -> list
     """
     runs = comparable(runs)
     return [*_chosen(usable, shown), *_missing(runs.drop(usable.index), axes_of(runs))]
+
+
+def _having(runs: pd.DataFrame, file: str, what: str) -> pd.DataFrame:
+    runs = comparable(runs)
+    having = runs[[(Path(path) / file).is_file() for path in runs["path"]]]
+    if having.empty:
+        raise ValueError(f"none of the {len(runs)} points has {what} to draw.")
+    return having
 
 
 def _chosen(usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:

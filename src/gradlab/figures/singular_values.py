@@ -31,18 +31,16 @@ def singular_values_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN)
         ValueError: no run has gradients, or one has no singular values.
     """
     usable = points.drawable(runs)
-    lags = sorted({lag for path in usable["path"] for lag in _lags(usable, path)})
+    lags = sorted({lag for _, run in usable.iterrows() for lag in _lags(run)})
     rows = [
-        lines.Quantity(
-            "index", "index i", "log_value", f"lag {lag}:\nσᵢ", f"lag {lag}", norm=True
-        )
+        lines.Quantity("index", "index i", "log_value", f"σᵢ at lag {lag}", f"lag {lag}", "nats")
         for lag in lags
     ]
     return lines.draw(runs, singular_values_table, rows, when)
 
 
-def _lags(runs: pd.DataFrame, path: str) -> list[int]:
-    (found, *_) = points.moments(sweep, path, VARIABLE).values()
+def _lags(run: pd.Series) -> list[int]:
+    found = points.moments(run, VARIABLE)["before"]
     return list(found["chosen_lag"].to_numpy().tolist())
 
 

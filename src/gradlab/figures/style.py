@@ -20,6 +20,7 @@ from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator
 
 GREY = "0.4"
@@ -67,6 +68,8 @@ THEME: dict[Any, Any] = {
     "ytick.major.size": 3,
 }
 
+Entry = Artist | tuple[Artist, ...]  # of a legend: one mark, or several side by side
+
 
 class Drawn(NamedTuple):
     """A figure, and the tidy table of what it shows; `point` is the index of the sweep's runs."""
@@ -86,10 +89,10 @@ def theme(style: str | None = None) -> Iterator[None]:
     Matplotlib's settings are global.
     """
     token = _STYLE.set(style or _STYLE.get())
-    text = sns.plotting_context("paper", font_scale=present().text)
-    titles = {"axes.titlesize": 9 * present().text, "figure.titlesize": 12 * present().text}
+    text: dict[Any, Any] = {**sns.plotting_context("paper", font_scale=present().text)}
+    text |= {"axes.titlesize": 9 * present().text, "figure.titlesize": 12 * present().text}
     try:
-        with _DRAWING, matplotlib.rc_context({**THEME, **text, **titles}):
+        with _DRAWING, matplotlib.rc_context(THEME | text):
             yield
     finally:
         _STYLE.reset(token)
@@ -151,14 +154,16 @@ def wrapped(text: str, width: float) -> str:
     return textwrap.fill(text, max(8, int(PANEL_LETTERS * width / present().text)))
 
 
-def legend(body: SubFigure, handles: Sequence[Artist], rows: int) -> None:
-    """Write the legend above the panels, in so many rows, or in more where they would not fit."""
-    letters = [len(str(handle.get_label())) for handle in handles]
-    columns = -(-len(handles) // rows)
+def legend(body: SubFigure, entries: Sequence[Entry]) -> None:
+    """Write the legend above the panels, in one row if it fits."""
+    names = [str((e[0] if isinstance(e, tuple) else e).get_label()) for e in entries]
+    letters, columns = [len(name) for name in names], len(entries)
     room = body.bbox.width / body.get_dpi() / present().text
     while columns > 1 and _legend_width(letters, columns) > room:
         columns -= 1
-    body.legend(handles=handles, loc="outside upper center", ncols=columns)
+    marks: Any = list(entries)  # its annotations know no tuples
+    several = {tuple: HandlerTuple(ndivide=None)}
+    body.legend(marks, names, handler_map=several, loc="outside upper center", ncols=columns)
 
 
 def _legend_width(letters: Sequence[int], columns: int) -> float:
@@ -186,7 +191,7 @@ class _NormLocator(Locator):
             return DECADE * every * np.arange(np.floor(first / every), vmax / DECADE / every + 1)
         low, high = np.exp(vmin - first * DECADE), np.exp(vmax - first * DECADE)
         linear = high < 5 * low
-        round_ones = MaxNLocator(4).tick_values(low, high) if linear else _ONE_TWO_FIVE
+        round_ones = np.asarray(MaxNLocator(4).tick_values(low, high) if linear else _ONE_TWO_FIVE)
         return np.log(round_ones[round_ones > 0]) + first * DECADE
 
 

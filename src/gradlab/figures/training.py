@@ -4,20 +4,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gradlab.figures import lines, points, style
+from gradlab.records import load_metrics
 
 DIVERGED: dict[str, Any] = {"linestyle": "none", "marker": "X", "markersize": 6}
 STEP = ("step", "training step (updates)", "value")
 QUANTITIES = (
-    lines.Quantity(*STEP, "loss", "train/loss", log="y"),
-    lines.Quantity(*STEP, "held-out loss", "eval/loss", log="y"),
+    lines.Quantity(*STEP, "loss", "train/loss", "log"),
+    lines.Quantity(*STEP, "held-out loss", "eval/loss", "log"),
     lines.Quantity(*STEP, "accuracy", "eval/accuracy"),
-    lines.Quantity(*STEP, "error rate", "eval/error_rate", log="y"),
-    lines.Quantity(*STEP, "gradient norm", "train/grad_norm", log="y"),
+    lines.Quantity(*STEP, "error rate", "eval/error_rate"),
+    lines.Quantity(*STEP, "gradient norm", "train/grad_norm", "log"),
 )
 
 
@@ -57,21 +57,23 @@ def training_figure(runs: pd.DataFrame) -> style.Drawn:
     figure, body, panels = lines.small_multiples(grid, shown)
     lines.draw_panels(panels, grid, table, shown)
     for row, quantity in zip(panels, shown, strict=True):
-        for axes, (_, runs) in zip(row, grid.rows(), strict=True):
-            mark_diverged(axes, runs, lines.of_quantity(table, quantity))
-    entries = [*lines.line_key(grid.runs), *_key(table)]
-    style.legend(body, entries, rows=grid.runs["model.name"].nunique())
+        for axes, (_, inside) in zip(row, grid.rows(), strict=True):
+            mark_diverged(axes, inside, table, quantity)
+    style.legend(body, [*lines.line_key(grid.runs), *_key(table)])
     notes = points.notes(runs, usable, grid.runs)
     return style.Drawn(style.finish(figure, notes), table)
 
 
-def mark_diverged(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
+def mark_diverged(
+    axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: lines.Quantity
+) -> None:
     """Mark where the runs of a panel ended that diverged."""
-    ended = table[table["diverged"]].groupby("point").last()
-    for point, last in ended[ended.index.isin(runs.index)].iterrows():
-        axes.plot(last["step"], last["value"], color=runs.loc[point, "colour"], **DIVERGED)
+    ended = lines.of_quantity(table[table["diverged"]], quantity).groupby("point").last()
+    ended = ended.join(runs["colour"], how="inner")
+    for step, value, colour in zip(ended["step"], ended["value"], ended["colour"], strict=True):
+        axes.plot(step, quantity.shown(value), color=colour, **DIVERGED)
 
 
-def _key(table: pd.DataFrame) -> list[Artist]:
+def _key(table: pd.DataFrame) -> list[style.Entry]:
     mark = Line2D([], [], color=style.GREY, **DIVERGED, label="diverged after")
     return [mark] if table["diverged"].any() else []
