@@ -12,7 +12,7 @@ from gradlab.records import load_metrics
 THRESHOLD, RATE = "clip.threshold", "optim.learning_rate"
 LINES = 5
 SUCCESS, LOSS, FRACTION = "success", "final loss", "clip fraction"
-BY_THRESHOLD = ("place", "clip threshold (gradient norm)", "value")
+BY_THRESHOLD = ("place", "clip threshold", "value")
 QUANTITIES = (
     lines.Quantity(*BY_THRESHOLD, "success rate", SUCCESS, band=False),
     lines.Quantity(*BY_THRESHOLD, "final loss", LOSS, "log"),

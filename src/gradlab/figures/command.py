@@ -120,6 +120,14 @@ def positive(text: str) -> float:
     return number
 
 
+def count(text: str) -> int:
+    """A number of at least 2, as an argument's type."""
+    number = int(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2; got {text}")
+    return number
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """End the script with what a user did wrong, in one sentence instead of a traceback."""

@@ -80,7 +80,7 @@ def descend(
 
 
 def error_surface_table(
-    start: tuple[float, float] = (5.2, -2.6),
+    start: tuple[float, float] = (5.0, -2.45),
     *,
     learning_rate: float = 0.01,
     threshold: float = 1.0,
@@ -134,7 +134,9 @@ def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
     for name, colour in COLOURS.items():
         path = table[table["part"] == name]
         _draw_path(over, path, colour)
-        handles += along.plot(path["update"], path["error"], color=colour, label=name)
+        handles += along.plot(
+            path["update"], path["error"], color=colour, label=name, linewidth=0.6
+        )
     along.set(xlabel="update", ylabel="error E", yscale="log")
     along.spines[["top", "right"]].set_visible(False)
     style.legend(body, handles)
@@ -143,7 +145,7 @@ def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
 
 
 def _draw_path(axes: Axes, path: pd.DataFrame, colour: str) -> None:
-    axes.plot(path["weight"], path["bias"], color=colour, linewidth=1.2, marker=".", markersize=3)
+    axes.plot(path["weight"], path["bias"], color=colour, linewidth=0.9)
     axes.plot(*path[["weight", "bias"]].iloc[0], color="white", marker="o", markersize=4)
 
 

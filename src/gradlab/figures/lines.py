@@ -13,14 +13,14 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gradlab.figures import points, style
 
 PANELS, LINES = 4, 6  # side by side, in a panel at most
 DASHES: dict[str, Any] = {"before": (0, (4, 2)), "after": "-"}
 BAND = 0.2  # opacity
-FEW = 6  # values, that are marked
+FEW, TICKS = 6, 5  # values that are marked; along x at most
 NORM_NOTE = "A factor of 10 is 2.303 nats."
 WHEN = ("before", "after")
 
@@ -151,6 +151,7 @@ def dress(row: Sequence[Axes], quantity: Quantity) -> None:
         axes.set(xlabel=quantity.xlabel)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.02)
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS, integer=True))
         if quantity.level is not None:
             axes.axhline(quantity.level, color=style.GREY, linewidth=0.8)
         if quantity.doubling:
