@@ -32,7 +32,7 @@ def write(point: Path, gain: float) -> None:
     with tracking.track(point, config(gain), group="reach/today", name=f"{gain}") as tracker:
         for row in ROWS:
             tracker.log(row)
-        tracker.finish(status, point / records.PICTURE, point / records.GRADIENTS)
+        tracker.finish(status)
 
 
 @pytest.fixture(scope="module")

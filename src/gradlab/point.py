@@ -70,7 +70,7 @@ def run_point(point: Point) -> Status:
     records.save_status(point.folder, status)
     clock = time.perf_counter()
     try:
-        status |= _measure_and_train(point)
+        status |= _measure_and_train(point, status)
     except Exception as error:
         status |= {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
     status |= {"finished": _now(), "seconds": round(time.perf_counter() - clock, 3)}
@@ -78,7 +78,7 @@ def run_point(point: Point) -> Status:
     return status
 
 
-def _measure_and_train(point: Point) -> Status:
+def _measure_and_train(point: Point, begun: Status) -> Status:
     config, folder = point.config, point.folder
     rows: list[Row] = []
     measured: dict[int, Measurement] = {}
@@ -92,7 +92,7 @@ def _measure_and_train(point: Point) -> Status:
             if measured:
                 _keep_gradients(folder, dataset(measured), point.name)
         status = _conclude(rows[-1], program_for(config).task.test.inputs.shape[1])
-        tracker.finish(status, folder / records.PICTURE, folder / records.GRADIENTS)
+        tracker.finish(begun | status)
     return status
 
 

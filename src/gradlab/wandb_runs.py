@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradlab import records
-from gradlab.tracking import GRADIENTS, PATH, signed_in
+from gradlab.tracking import GRADIENTS, PATH
 
 NUMBERS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
 PARTS = 3  # of a point's path: the sweep's name, its date, the point's number
@@ -57,6 +57,22 @@ def load_wandb(source: str | Path, folder: str | Path | None = None) -> pd.DataF
     if not restore(source, Path(folder)):
         raise FileNotFoundError(f"no point that gradlab logged to W&B is in {str(source)!r}.")
     return records.load_runs(folder)
+
+
+def signed_in() -> None:
+    """Make sure that W&B's server answers and knows the user, without asking for anything.
+
+    Raises:
+        ConnectionError: it does not; says why in one line.
+    """
+    import wandb
+
+    try:
+        if wandb.login(prompt=False, verify=True):
+            return
+    except Exception as error:
+        raise ConnectionError(str(error).strip().splitlines()[0]) from error
+    raise ConnectionError("nobody is logged in to W&B: type wandb login.")
 
 
 def _restore_logs(source: str | Path, folder: Path) -> int:
