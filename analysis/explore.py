@@ -1,4 +1,4 @@
-"""Maps of a sweep over training as an interactive page: python analysis/explore.py --runs FOLDER."""
+"""A sweep as an interactive page of its maps over training: analysis/explore.py --runs FOLDER."""
 
 from pathlib import Path
 

@@ -46,7 +46,7 @@ def clipping_table(
         place.assign(point=runs.index, quantity=name, step=np.nan, value=values)
         for name, values in ended.items()
     ]
-    for point, path in runs["path"].items():
+    for point, path in zip(runs.index.tolist(), runs["path"], strict=True):
         logged = load_metrics(path)
         seen = {"step": logged["train/step"], "value": logged["train/clip_fraction"]}
         over = pd.DataFrame(seen).dropna()

@@ -152,5 +152,6 @@ def _draw_path(axes: Axes, path: pd.DataFrame, colour: str) -> None:
 def _largest_steps(table: pd.DataFrame) -> list[str]:
     paths = table[table["part"] != "surface"]
     steps = paths.groupby("part", sort=False)[["weight", "bias"]].diff()
-    largest = np.hypot(steps["weight"], steps["bias"]).groupby(paths["part"], sort=False).max()
+    sizes = pd.Series(np.hypot(steps["weight"], steps["bias"]), paths.index)
+    largest = sizes.groupby(paths["part"], sort=False).max()
     return [f"Largest step {name}: {step:.3g}." for name, step in largest.items()]

@@ -185,20 +185,21 @@ class _NormLocator(Locator):
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         first = np.floor(vmin / DECADE)
-        decades = vmax / DECADE - first
-        if decades > 2:
-            every = np.ceil(decades / MOST_TICKS)
+        if vmax - vmin > 2 * DECADE:
+            every = np.ceil((vmax - vmin) / DECADE / MOST_TICKS)
             return DECADE * every * np.arange(np.floor(first / every), vmax / DECADE / every + 1)
         low, high = np.exp(vmin - first * DECADE), np.exp(vmax - first * DECADE)
         linear = high < 5 * low
-        round_ones = np.asarray(MaxNLocator(4).tick_values(low, high) if linear else _ONE_TWO_FIVE)
+        round_ones = np.asarray(
+            MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high) if linear else _ONE_TWO_FIVE
+        )
         return np.log(round_ones[round_ones > 0]) + first * DECADE
 
 
 def _norm_label(nats: float) -> str:
     exponent = int(np.floor(nats / DECADE + 1e-9))
     mantissa = float(np.exp(nats - exponent * DECADE))
-    if -2 < exponent < 2 and not np.isclose(mantissa, 1):
+    if -3 < exponent < 3 and not np.isclose(mantissa, 1):
         return f"{np.exp(nats):.3g}"
     power = f"10^{{{exponent}}}" if exponent else "1"
     return f"${power}$" if np.isclose(mantissa, 1) else rf"${mantissa:.3g}\cdot{power}$"

@@ -35,7 +35,7 @@ def training_table(runs: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for point, run in runs.iterrows():
         logged = load_metrics(run["path"]).rename(columns={"train/step": "step"})
-        kept = logged[["step", *logged.columns.intersection(names)]].astype(float)
+        kept = logged[["step", *(name for name in names if name in logged)]].astype(float)
         long = kept.melt("step", var_name="quantity", value_name="value")
         long = long[np.isfinite(long["value"])]
         parts.append(long.assign(point=point, diverged=run["status"] == "diverged"))
