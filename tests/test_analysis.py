@@ -140,5 +140,5 @@ def test_norms_are_labelled_at_round_numbers() -> None:
     powers = [f"$10^{{{power}}}$" for power in (-8, -6, -4, -2)]
     assert labels(np.log(1e-9), np.log(2)) == [*powers, "$1$"]
     assert labels(np.log(0.04), np.log(1.5)) == ["0.05", "$10^{-1}$", "0.2", "0.5", "$1$"]
-    assert labels(np.log(0.9), np.log(1.3)) == ["0.9", "$1$", "1.1", "1.2", "1.3"]
+    assert labels(np.log(0.89), np.log(1.31)) == ["0.9", "$1$", "1.1", "1.2", "1.3"]
     assert len(labels(-900, 5)) >= 3

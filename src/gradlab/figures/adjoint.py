@@ -16,7 +16,7 @@ def adjoint_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `point`, `when`, `step`, `k` (time steps) and `log_norm` (nats, mean over samples; of the
-        summed loss).
+        summed loss, or of the last step's where each step's was measured).
 
     Raises:
         ValueError: a run has no adjoints.
@@ -31,15 +31,16 @@ def adjoint_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     Raises:
         ValueError: no run has gradients, or one has no adjoints.
     """
-    (wrt,) = set(runs.get("probe.adjoint.wrt", ["h"])) or {"h"}
-    norm = rf"$\Vert\partial L/\partial {symbol(wrt)}^{{(k)}}\Vert$"
+    parts = set(runs.get("probe.adjoint.wrt", ["h"]))
+    state = symbol(parts.pop() if len(parts) == 1 else None)
+    norm = rf"$\Vert\partial L/\partial {state}^{{(k)}}\Vert$"
     profile = lines.Quantity("k", "k (steps)", "log_norm", norm, scale="nats")
-    return lines.draw(runs, adjoint_table, [profile], when)
+    return lines.draw(runs, adjoint_table, lambda _: [profile], when)
 
 
 def _profile(found: xr.Dataset) -> pd.DataFrame:
     log_norms = found[VARIABLE]
-    if "t" in log_norms.dims:  # of each step's loss: the last row is that of the last step's
+    if "t" in log_norms.dims:
         log_norms = log_norms.isel(t=-1)
     means = log_norms.mean("sample")
     return pd.DataFrame({"k": means["k"], "log_norm": means.astype(float)})

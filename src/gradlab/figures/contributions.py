@@ -37,7 +37,7 @@ def contributions_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -
     Raises:
         ValueError: no run has gradients, or one has no contributions.
     """
-    return lines.draw(runs, contributions_table, QUANTITIES, when)
+    return lines.draw(runs, contributions_table, lambda _: QUANTITIES, when)
 
 
 def _both(found: xr.Dataset) -> pd.DataFrame:

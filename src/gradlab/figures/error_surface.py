@@ -117,7 +117,7 @@ def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
         table: as of `error_surface_table`.
     """
     look = style.present()
-    figure, body = style.frame(look.column * 1.2, 0.5 * look.column)
+    figure, body = style.frame(look.column * 1.2, 0.75 * look.column)
     over, along = body.subplots(1, 2)
     surface = table[table["part"] == "surface"].pivot_table(
         index="bias", columns="weight", values="error"

@@ -1,13 +1,11 @@
 """What a cell's gates and states do over time: open, closed, and how large the state grows."""
 
 from collections.abc import Sequence
-from itertools import chain
 
 import pandas as pd
 import xarray as xr
 
-from gradlab.figures import lines, points, style
-from gradlab.records import load_gradients
+from gradlab.figures import lines, style
 
 PREFIX = "statistics_"
 
@@ -32,22 +30,21 @@ def gates_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.
     Raises:
         ValueError: no run has gradients, or one has no statistics.
     """
-    usable = points.drawable(runs)
-    found = [load_gradients(path).data_vars for path in usable["path"]]
-    names = dict.fromkeys(
-        str(name).removeprefix(PREFIX).replace("_", " ")
-        for name in chain.from_iterable(found)
-        if str(name).startswith(PREFIX) and str(name).endswith(("_mean", "_norm"))
-    )
-    gates = [name for name in names if name.endswith("mean")]
-    states = [name for name in names if name.endswith("norm")]
-    return lines.draw(runs, gates_table, [_quantity(name) for name in gates + states], when)
+    return lines.draw(runs, gates_table, _rows, when)
 
 
-def _quantity(name: str) -> lines.Quantity:
+def _rows(table: pd.DataFrame) -> list[lines.Quantity]:
+    names = [str(name) for name in table["quantity"].unique()]
+    gates = [name for name in names if name.endswith(" mean")]
+    states = [name for name in names if name.endswith(" norm")]
+    return [
+        lines.Quantity("t", "t (steps)", "value", _label(name), name) for name in gates + states
+    ]
+
+
+def _label(name: str) -> str:
     subject, _, kind = name.rpartition(" ")
-    label = f"{subject},\nmean" if kind == "mean" else f"norm of {subject}"
-    return lines.Quantity("t", "t (steps)", "value", label, name)
+    return f"{subject},\nmean" if kind == "mean" else f"norm of {subject}"
 
 
 def _statistics(found: xr.Dataset) -> pd.DataFrame:

@@ -76,7 +76,7 @@ def measured(
 def draw(
     runs: pd.DataFrame,
     make: Callable[[pd.DataFrame], pd.DataFrame],
-    quantities: Sequence[Quantity],
+    quantities: Callable[[pd.DataFrame], Sequence[Quantity]],
     when: Sequence[str] = WHEN,
 ) -> style.Drawn:
     """Choose points that have gradients, make their table, and draw it.
@@ -84,7 +84,7 @@ def draw(
     Args:
         runs: as of `gradlab.load_runs`, of any sweep.
         make: the table of some runs, as of `measured`.
-        quantities: the rows of the figure.
+        quantities: from the table to the rows of the figure.
         when: the moments to draw.
 
     Raises:
@@ -93,10 +93,11 @@ def draw(
     usable = points.drawable(runs)
     grid = points.choose(usable, panels=PANELS, lines=LINES)
     table = make(grid.runs).query("when in @when")
-    figure, body, panels = small_multiples(grid, quantities)
-    draw_panels(panels, grid, table, quantities)
+    rows = quantities(table)
+    figure, body, panels = small_multiples(grid, rows)
+    draw_panels(panels, grid, table, rows)
     style.legend(body, [*line_key(grid.runs), *when_key(table)])
-    below = [NORM_NOTE] if any(quantity.scale == "nats" for quantity in quantities) else []
+    below = [NORM_NOTE] if any(quantity.scale == "nats" for quantity in rows) else []
     below += points.notes(runs, usable, grid.runs)
     return style.Drawn(style.finish(figure, below), table)
 
@@ -130,10 +131,19 @@ def small_multiples(
     height = min(0.2 * look.width, 0.75 * width / len(labels)) + 0.4 * look.text
     figure, body = style.frame(width, 1.1 * look.text + height * len(quantities))
     # Panels of one length compare; of several, the longest would flatten the others.
-    lengths = grid.runs.get("task.length", pd.Series()).nunique()
-    shared: Literal["row"] | bool = "row" if lengths <= 1 else False
-    shape = (len(quantities), len(labels))
-    panels = body.subplots(*shape, sharex=shared, sharey=shared, squeeze=False)
+    one_length = len(set(grid.runs.get("task.length", ()))) <= 1
+    along: Literal["all", "col", "row", "none"]
+    if len({quantity.xlabel for quantity in quantities}) == 1:
+        along = "all" if one_length else "col"
+    else:
+        along = "row" if one_length else "none"
+    panels = body.subplots(
+        len(quantities),
+        len(labels),
+        sharex=along,
+        sharey="row" if one_length else "none",
+        squeeze=False,
+    )
     for row, quantity in zip(panels, quantities, strict=True):
         dress(row, quantity)
     for row, quantity, below in zip(panels, quantities, quantities[1:], strict=False):

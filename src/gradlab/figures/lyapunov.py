@@ -32,7 +32,7 @@ def lyapunov_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> sty
     Raises:
         ValueError: no run has gradients, or one has no Lyapunov exponents.
     """
-    return lines.draw(runs, lyapunov_table, [SPECTRUM], when)
+    return lines.draw(runs, lyapunov_table, lambda _: [SPECTRUM], when)
 
 
 def _spectrum(found: xr.Dataset) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from gradlab.figures import lines, points, style
+from gradlab.figures import lines, style
 
 VARIABLE = "singular_values_log"
 
@@ -30,18 +30,14 @@ def singular_values_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN)
     Raises:
         ValueError: no run has gradients, or one has no singular values.
     """
-    usable = points.drawable(runs)
-    lags = sorted({lag for _, run in usable.iterrows() for lag in _lags(run)})
-    rows = [
+    return lines.draw(runs, singular_values_table, _rows, when)
+
+
+def _rows(table: pd.DataFrame) -> list[lines.Quantity]:
+    return [
         lines.Quantity("index", "index i", "log_value", f"σᵢ at lag {lag}", f"lag {lag}", "nats")
-        for lag in lags
+        for lag in sorted(table["lag"].unique())
     ]
-    return lines.draw(runs, singular_values_table, rows, when)
-
-
-def _lags(run: pd.Series) -> list[int]:
-    found = points.moments(run, VARIABLE)["before"]
-    return list(found["chosen_lag"].to_numpy().tolist())
 
 
 def _spectrum(found: xr.Dataset) -> pd.DataFrame:

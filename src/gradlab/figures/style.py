@@ -162,7 +162,7 @@ def legend(body: SubFigure, entries: Sequence[Entry]) -> None:
     while columns > 1 and _legend_width(letters, columns) > room:
         columns -= 1
     marks: Any = list(entries)  # its annotations know no tuples
-    several = {tuple: HandlerTuple(ndivide=None)}
+    several = {tuple: HandlerTuple(ndivide=None, pad=0)}
     body.legend(marks, names, handler_map=several, loc="outside upper center", ncols=columns)
 
 
@@ -189,10 +189,8 @@ class _NormLocator(Locator):
             every = np.ceil((vmax - vmin) / DECADE / MOST_TICKS)
             return DECADE * every * np.arange(np.floor(first / every), vmax / DECADE / every + 1)
         low, high = np.exp(vmin - first * DECADE), np.exp(vmax - first * DECADE)
-        linear = high < 5 * low
-        round_ones = np.asarray(
-            MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high) if linear else _ONE_TWO_FIVE
-        )
+        evenly = MaxNLocator(MOST_TICKS, steps=[1, 2, 5, 10])
+        round_ones = np.asarray(evenly.tick_values(low, high) if high < 5 * low else _ONE_TWO_FIVE)
         return np.log(round_ones[round_ones > 0]) + first * DECADE
 
 
