@@ -1,18 +1,22 @@
 """gradlab: how far a gradient reaches in a recurrent network, and what changes that."""
 
-from gradlab.jacobian import (
-    adjoint_log_norms,
-    backpropagate,
-    contribution_log_norms,
-    credit,
-    jacobian_log_norms,
-    log_singular_values,
-    long_range_share,
-    lyapunov_exponents,
-    lyapunov_spectrum,
-    truncation,
-)
-from gradlab.records import load_gradients, load_runs
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradlab.jacobian import (
+        adjoint_log_norms,
+        backpropagate,
+        contribution_log_norms,
+        credit,
+        jacobian_log_norms,
+        log_singular_values,
+        long_range_share,
+        lyapunov_exponents,
+        lyapunov_spectrum,
+        truncation,
+    )
+    from gradlab.records import load_gradients, load_runs
 
 __all__ = [
     "adjoint_log_norms",
@@ -28,3 +32,15 @@ __all__ = [
     "lyapunov_spectrum",
     "truncation",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: JAX and pandas take seconds, which --help need not wait for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "gradlab.records" if name.startswith("load_") else "gradlab.jacobian"
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

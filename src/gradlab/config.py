@@ -1,13 +1,16 @@
 """What a run is configured by: typed sections, their limits, and sentences for what breaks them.
 
-Sections with a fixed form (model, train, probe, wandb) are dataclasses below. Sections that name a
+Sections with a fixed form (model, train, wandb, sweep) are dataclasses below. Sections that name a
 function of yours or ours by `_target_` (init, task, optim, clip, model.cell) are checked against
 that function's own annotations, so adding one needs no change here.
 """
 
+import hashlib
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from importlib.metadata import version
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import pydantic
@@ -20,7 +23,11 @@ from pydantic import AfterValidator, Field
 TRACED_SECTIONS = ("init", "bias", "optim", "clip")
 COMPONENTS = ("init", "bias", "task", "optim", "clip")
 
+BOOKKEEPING = ("name", "sweep", "wandb")  # sections that leave a point's numbers as they are
+
 WandbMode = Literal["offline", "online", "disabled"]
+Lanes = Literal["auto", "threads", "vmap"]
+Retry = Literal["nothing", "failed", "diverged", "failed,diverged"]
 
 
 class ConfigError(ValueError):
@@ -77,6 +84,18 @@ class Wandb:
 
 
 @dataclass
+class Sweep:
+    """How the points of a sweep are run; a point's numbers do not depend on it."""
+
+    resume: str | None = None  # the folder of a sweep: run what it has left undone
+    retry: Annotated[str, one_of(*get_args(Retry))] = "nothing"  # of the points that have ended
+    plan_only: bool = False  # show the plan (--dry)
+    lanes: Annotated[str, one_of(*get_args(Lanes))] = "auto"  # auto: threads on a CPU, else vmap
+    chunk: Annotated[int | None, Field(ge=1)] = None  # points vmapped together; None: what fits
+    keep_programs: bool = True  # compiled programs are kept on disk for the next sweep
+
+
+@dataclass
 class Config:
     """One point of a sweep."""
 
@@ -90,11 +109,13 @@ class Config:
     train: Train = field(default_factory=Train)
     probe: Any = MISSING
     wandb: Wandb = field(default_factory=Wandb)
+    sweep: Sweep = field(default_factory=Sweep)
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 def register() -> None:
-    """Give Hydra the schema that conf/config.yaml builds on."""
+    """Give Hydra the schema that conf/config.yaml builds on, and what it computes with."""
+    OmegaConf.register_new_resolver("first", lambda *given: next(filter(None, given)), replace=True)
     ConfigStore.instance().store(name="gradlab_schema", node=Config)
 
 
@@ -166,6 +187,16 @@ def traced(config: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(value, float)
     }
     return leaves | {"seed": config["seed"]}
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """What tells a point from all others: a hash of its checked config and gradlab's version.
+
+    Sections that do not change its numbers (`BOOKKEEPING`) are left out.
+    """
+    decisive = {key: value for key, value in config.items() if key not in BOOKKEEPING}
+    text = json.dumps([version("gradlab"), decisive], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _checked_section(schema: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
