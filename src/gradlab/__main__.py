@@ -21,7 +21,7 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if 
 
 def run(composed: "DictConfig") -> None:
     """Run a single point: what Hydra calls for one job under a launcher of somebody else's."""
-    from gradlab.sweep.alone import run_alone
+    from gradlab.sweep import run_alone
 
     run_alone(composed)
 

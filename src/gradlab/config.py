@@ -141,16 +141,45 @@ def check(composed: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key} has no value: give it one.") from error
     config = _checked_section(Config, given, "")
     for section in COMPONENTS:
-        config[section] = _checked_component(config[section], section)
-    config["model"]["cell"] = _checked_component(config["model"]["cell"], "model.cell")
+        config[section] = check_component(config[section], section)
+    config["model"]["cell"] = check_component(config["model"]["cell"], "model.cell")
     config["probe"] = {
         name: _checked_value(PROBE_SETTINGS[name], value, f"probe.{name}")
         if name in PROBE_SETTINGS
-        else _checked_component(value, f"probe.{name}")
+        else check_component(value, f"probe.{name}")
         for name, value in config["probe"].items()
         if value is not None  # probe.NAME=null switches one off
     }
     return config
+
+
+def check_component(component: Any, key: str) -> dict[str, Any]:
+    """Check a section that names what it calls by `_target_` against what that takes.
+
+    Raises:
+        ConfigError: there is no such thing to call, or an argument is not one that it takes.
+    """
+    if not isinstance(component, dict) or "_target_" not in component:
+        raise ConfigError(f"{key} must name what it calls by {key}._target_; got {component!r}.")
+    target = component["_target_"]
+    try:
+        function = get_object(str(target))
+        parameters = parameters_of(function)
+        hints = _hints(function)
+    except Exception as error:
+        raise ConfigError(
+            f"{key}._target_ must be the dotted path of something that can be imported and "
+            f"called; got {target!r} ({_last_line(error)})."
+        ) from error
+    checked = {"_target_": target}
+    for name, value in component.items():
+        if name == "_target_":
+            continue
+        if not takes(parameters, name):
+            allowed = ", ".join(parameters)
+            raise ConfigError(f"{key}.{name} is unknown: {target} takes {allowed}.")
+        checked[name] = _checked_value(hints.get(name, Any), value, f"{key}.{name}")
+    return checked
 
 
 def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
@@ -208,30 +237,6 @@ def _checked_section(schema: type, values: Mapping[str, Any], prefix: str) -> di
             checked[entry.name] = _checked_section(hint, value, f"{key}.")
         else:
             checked[entry.name] = _checked_value(hint, value, key)
-    return checked
-
-
-def _checked_component(component: Any, key: str) -> dict[str, Any]:
-    if not isinstance(component, dict) or "_target_" not in component:
-        raise ConfigError(f"{key} must name what it calls by {key}._target_; got {component!r}.")
-    target = component["_target_"]
-    try:
-        function = get_object(str(target))
-        parameters = parameters_of(function)
-        hints = _hints(function)
-    except Exception as error:
-        raise ConfigError(
-            f"{key}._target_ must be the dotted path of something that can be imported and "
-            f"called; got {target!r} ({_last_line(error)})."
-        ) from error
-    checked = {"_target_": target}
-    for name, value in component.items():
-        if name == "_target_":
-            continue
-        if not takes(parameters, name):
-            allowed = ", ".join(parameters)
-            raise ConfigError(f"{key}.{name} is unknown: {target} takes {allowed}.")
-        checked[name] = _checked_value(hints.get(name, Any), value, f"{key}.{name}")
     return checked
 
 

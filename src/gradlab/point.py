@@ -1,6 +1,6 @@
 """Points of a sweep from config to records: build, measure, train, measure, keep, log."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,9 @@ def run_point(point: Point) -> Status:
     return status
 
 
-def run_points(points: Sequence[Point]) -> list[Status]:
+def run_points(
+    points: Sequence[Point], trained: Callable[[int], None] = lambda steps: None
+) -> list[Status]:
     """Train and measure points of one program in lock-step; each leaves its records in its folder.
 
     One point runs as the plain program, several as one vmapped program, which pays on an
@@ -43,6 +45,7 @@ def run_points(points: Sequence[Point]) -> list[Status]:
 
     Args:
         points: points that differ in traced numbers alone (`training.program_key`).
+        trained: is told of the steps that all have taken since it was last.
 
     Returns:
         What each one's status.json keeps: "state" is done, diverged or failed. An exception ends in
@@ -53,14 +56,14 @@ def run_points(points: Sequence[Point]) -> list[Status]:
         with recorder.guarded():
             recorder.open()
     try:
-        _train(recorders)
+        _train(recorders, trained)
     except Exception as error:  # of what they share
         for _, recorder in _running(recorders):
             recorder.fail(error)
     return [recorder.status for recorder in recorders]
 
 
-def _train(recorders: Sequence[Recorder]) -> None:
+def _train(recorders: Sequence[Recorder], trained: Callable[[int], None]) -> None:
     """Give each a row before training and after every `train.log_every` updates, until it ends."""
     config = recorders[0].point.config
     program = program_for(config)
@@ -84,6 +87,7 @@ def _train(recorders: Sequence[Recorder]) -> None:
             return
         state, seen = together.advance(state, piece, log_every)
         done += piece
+        trained(piece)
         reached, diverged = np.asarray(state.step), np.asarray(state.diverged)
         for index, recorder in _running(recorders):
             rows[index] = _training_row(

@@ -10,12 +10,18 @@ A sweep's folder holds one folder a point:
     jacobian_map.png  a picture of them
     wandb/            the point's W&B run (a link into the sweep's wandb/ folder)
 
+and beside them
+
+    sweep.json        every point that the sweep is made of, written before the first begins
+    .lock             held by the process that runs the sweep
+
 Every file is written to a temporary name and renamed, so a file that is there is whole.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,8 @@ STATUS = "status.json"
 METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
 PICTURE = "jacobian_map.png"
+SWEEP = "sweep.json"
+LOCK = ".lock"
 
 
 def load_runs(folder: str | Path) -> pd.DataFrame:
@@ -86,9 +94,70 @@ def save_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def save_status(folder: Path, status: Mapping[str, Any]) -> None:
-    """Write status.json, replacing the one before."""
-    text = json.dumps(dict(status), indent=2)
+    """Write status.json, replacing the one before, under a seal that shows later edits."""
+    text = json.dumps(dict(status) | {"seal": _seal(status)}, indent=2)
     _write(folder / STATUS, lambda path: path.write_text(text))
+
+
+def load_status(folder: Path) -> dict[str, Any]:
+    """Read status.json.
+
+    Raises:
+        FileNotFoundError: there is none: the point has not begun.
+        ValueError: it is not as it was written.
+    """
+    try:
+        status: dict[str, Any] = json.loads((folder / STATUS).read_text())
+        seal = status.pop("seal")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{STATUS} is damaged") from error
+    if seal != _seal(status):
+        raise ValueError(f"{STATUS} was edited")
+    return status
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """A hash of each file that a point's results are read from."""
+    paths = (folder / METRICS, folder / GRADIENTS)
+    return {x.name: hashlib.sha256(x.read_bytes()).hexdigest() for x in paths if x.is_file()}
+
+
+def verify(folder: Path, status: Mapping[str, Any]) -> None:
+    """Check the files of a point that has ended.
+
+    Raises:
+        ValueError: one is missing or not as it was written.
+    """
+    found = digests(folder)
+    for name, digest in status.get("files", {}).items():
+        if found.get(name) != digest:
+            raise ValueError(f"{name} is {'damaged' if name in found else 'missing'}")
+
+
+def forget(folder: Path) -> None:
+    """Remove what a point has left, so that it starts anew."""
+    for name in (METRICS, GRADIENTS, PICTURE, STATUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def save_sweep(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
+    """Write sweep.json, replacing the one before."""
+    text = json.dumps({"points": points}, indent=1)
+    _write(folder / SWEEP, lambda path: path.write_text(text))
+
+
+def load_sweep(folder: Path) -> list[dict[str, Any]]:
+    """Read sweep.json.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not as it was written.
+    """
+    try:
+        points: list[dict[str, Any]] = json.loads((folder / SWEEP).read_text())["points"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{SWEEP} is damaged") from error
+    return points
 
 
 def save_metrics(folder: Path, metrics: pd.DataFrame) -> None:
@@ -105,6 +174,16 @@ def save_gradients(folder: Path, gradients: xr.Dataset) -> None:
     )
 
 
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level, keys joined with dots (`init.gain`)."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, child in node.items():
+        flat |= flatten(child, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -115,25 +194,20 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def _seal(status: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(status), sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _row(point: Path) -> dict[str, Any]:
     status = json.loads((point / STATUS).read_text())
     config = OmegaConf.to_container(OmegaConf.load(point / CONFIG), resolve=True)
     return {
-        **_flatten(config),
+        **flatten(config),
         **status.get("summary", {}),
         "status": status["state"],
         "reason": status.get("reason", ""),
         "path": str(point),
     }
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, child in node.items():
-        flat |= _flatten(child, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _natural_order(path: Path) -> tuple[Path, int, str]:

@@ -42,9 +42,7 @@ def run_sweep(
     with Shown(groups) as shown:
         statuses = run(groups, shown, settings) if groups else {}
     report(points)
-    return [
-        statuses.get(point.folder) or records.load_status(point.folder) for point in points
-    ]
+    return [statuses.get(point.folder) or records.load_status(point.folder) for point in points]
 
 
 def run_alone(composed: DictConfig) -> None:

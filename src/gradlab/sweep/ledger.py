@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from gradlab import records
 from gradlab.config import BOOKKEEPING, ConfigError, check, identity
-from gradlab.point import Point, Status
+from gradlab.point import Point
 
 ENDED = ("done", "diverged", "failed")
 SHOWN = 6  # differences in a message
@@ -50,7 +50,7 @@ def read(folder: Path) -> list[Entry]:
     except FileNotFoundError:
         pass  # another launcher's sweep has none
     except (ValueError, TypeError) as error:
-        print(f"{records.SWEEP} is damaged ({error}); the points' own folders are read instead.")
+        print(f"{error}: the points' own folders are read instead.")
     found = [_from_folder(path.parent.parent) for path in folder.glob(f"*/{records.CONFIG}")]
     if not found:
         raise ConfigError(f"sweep.resume must be the folder of a sweep; got {str(folder)!r}.")
@@ -185,5 +185,3 @@ def _differences(old: Config, new: Config) -> list[str]:
         for key in {**before, **after}
         if before.get(key) != after.get(key)
     ]
-
-

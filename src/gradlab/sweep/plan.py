@@ -34,8 +34,10 @@ def plan_table(groups: Sequence[Sequence[Point]]) -> Table:
         drawn.add_column(heading)
     for number, (group, table) in enumerate(zip(groups, runs, strict=True)):
         levels = {axis: points.levels_of(table, axis) for axis in axes}
-        shared = [labels.level_label(a, values[0]) for a, values in levels.items() if len(values) == 1]
-        varying = [_values(axis, values) for axis, values in levels.items() if len(values) > 1]
+        shared = [
+            labels.level_label(a, values[0]) for a, values in levels.items() if len(values) == 1
+        ]
+        varying = [_values(x, levels[x]) for x in axes if len(levels[x]) > 1]
         memory = f"{bytes_per_point(group[0].config) / 2**20:.3g} MiB"
         drawn.add_row(
             str(number), str(len(group)), memory, ", ".join(shared), "; ".join(varying) or "–"
@@ -44,15 +46,16 @@ def plan_table(groups: Sequence[Sequence[Point]]) -> Table:
 
 
 def show_plan(groups: Sequence[Sequence[Point]], ended: int) -> None:
-    """Print what would run."""
+    """Print what would run, and how many points of the sweep have ended already."""
     console = Console()
     if not console.is_terminal:  # a file has no width to keep to
         console.width = 160
-    total = sum(map(len, groups))
     if groups:
         console.print(plan_table(groups))
-    rest = f", {ended} more have ended" if ended else ""
-    console.print(f"{total} points compile to {len(groups)} programs{rest}; nothing was run.")
+    total, rest = sum(map(len, groups)), f"; {ended} have ended" if ended else ""
+    console.print(
+        f"{total} points to run, {len(groups)} programs to compile{rest}. Nothing was run."
+    )
 
 
 def _runs(group: Sequence[Point]) -> pd.DataFrame:

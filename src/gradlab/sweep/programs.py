@@ -13,7 +13,7 @@ def keep_programs() -> None:
 
     Where that folder cannot be written nothing is kept, and nothing is said.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradlab" / "xla"
     try:

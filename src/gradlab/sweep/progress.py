@@ -25,7 +25,9 @@ class Shown:
 
     def __init__(self, groups: Sequence[Sequence[Point]]) -> None:
         """Begin to count."""
-        self._left = {point.folder: number for number, group in enumerate(groups) for point in group}
+        self._left = {
+            point.folder: number for number, group in enumerate(groups) for point in group
+        }
         self._points, self._groups = len(self._left), len(groups)
         self._length = {p.folder: max(1, p.config["train"]["steps"]) for g in groups for p in g}
         self._reached: Counter[Path] = Counter()  # steps, of each point
@@ -91,9 +93,7 @@ class Shown:
 
     def _update(self, last: bool = False) -> None:
         self._bar.update(self._task, description=str(self), completed=self._reached.total())
-        if not self._console.is_terminal and (
-            last or time.monotonic() - self._printed > EVERY
-        ):
+        if not self._console.is_terminal and (last or time.monotonic() - self._printed > EVERY):
             self._printed = time.monotonic()
             self._console.print(str(self), highlight=False, soft_wrap=True)
 

@@ -57,7 +57,10 @@ class Ended:
 
 
 def run_groups(
-    groups: Sequence[Sequence[Point]], shown: Shown, settings: Mapping[str, Any]
+    groups: Sequence[Sequence[Point]],
+    shown: Shown,
+    settings: Mapping[str, Any],
+    cpus: int | None = None,
 ) -> dict[Path, Status]:
     """Run all points and return their statuses by folder.
 
@@ -69,16 +72,21 @@ def run_groups(
         groups: points of one program each.
         shown: is told of every step and every point that has ended.
         settings: the config's sweep section: `lanes`, `chunk`.
+        cpus: that this process may use at most; None: all that it is given.
     """
     vmapped = settings["lanes"] == "vmap" or (
         settings["lanes"] == "auto" and jax.default_backend() != "cpu"
     )
     devices = jax.local_devices()
-    lanes = devices if vmapped else [devices[i % len(devices)] for i in range(cores())]
+    lanes = (
+        devices
+        if vmapped
+        else [devices[i % len(devices)] for i in range(min(cores(), cpus or cores()))]
+    )
     queue = [
         Group(
             list(points),
-            settings["chunk"] or points_at_once(points[0].config, len(points), devices)
+            size=(settings["chunk"] or points_at_once(points[0].config, len(points), devices))
             if vmapped
             else 1,
             compiled=vmapped,
