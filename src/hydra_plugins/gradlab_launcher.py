@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -43,21 +44,35 @@ class FusedLauncher(Launcher):
                 sweep to take up is not of these points; then none has run.
             SystemExit: a point failed; all others have run.
         """
+        from gradlab.config import ConfigError
+
+        folder = Path(str(self._config.hydra.sweep.dir))
+        try:
+            return self._launch(folder, job_overrides, initial_job_idx)
+        except ConfigError:
+            _leave_nothing(folder)
+            raise
+
+    def _launch(
+        self, folder: Path, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
         from gradlab import sweep
         from gradlab.config import ConfigError, check_component
         from gradlab.records import SWEEP
         from gradlab.sweep import ledger
+        from gradlab.sweep.composer import Composer
         from gradlab.sweep.plan import group_by_program, show_plan
 
         setup_globals()
         launcher: Any = OmegaConf.to_container(self._config.hydra.launcher)
         check_component(launcher, "hydra.launcher")
-        folder, resume = Path(str(self._config.hydra.sweep.dir)), self._config.sweep.resume
+        resume = self._config.sweep.resume
         known = ledger.read(folder) if resume or initial_job_idx else []
         if resume and all(map(ledger.only_bookkeeping, job_overrides)):
             job_overrides = [x for given in job_overrides for x in ledger.repeated(given, known)]
         first = max([initial_job_idx, *(entry.number + 1 for entry in known)])
-        composed = [self._compose(words, first + i) for i, words in enumerate(job_overrides)]
+        compose = Composer(self._context.config_loader, self._config)
+        composed = [compose(words, first + i) for i, words in enumerate(job_overrides)]
         asked = [self._entry(config) for config in composed]
         settings = sweep.joint_settings([entry.config for entry in asked])
         entries = ledger.enter(known, asked)
@@ -95,13 +110,6 @@ class FusedLauncher(Launcher):
 
         return run_groups
 
-    def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
-        config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = str(number)
-            config.hydra.job.num = number
-        return config
-
     def _entry(self, config: DictConfig) -> "Entry":
         """What the sweep's record keeps of a point; its parts are checked against each other."""
         from gradlab.config import check, identity
@@ -130,6 +138,15 @@ class FusedLauncher(Launcher):
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
+
+
+class ProductSweeper(BasicSweeper):
+    """Hydra's own sweeper, less its trial of every point where a launcher checks them anyway."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose every point once ahead of the launch."""
+        if not isinstance(self.launcher, FusedLauncher):
+            super().validate_batch_is_legal(batch)
 
 
 class FusedSlurmLauncher(FusedLauncher):

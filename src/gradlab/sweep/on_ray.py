@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +75,17 @@ def run_in_tasks(
         ) from error
     # A task finds modules of the user where this process does: in the working folder.
     path = os.pathsep.join(filter(None, (os.getcwd(), os.environ.get("PYTHONPATH"))))
-    with ray.init(
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-        **cluster,
-    ):
+    with warnings.catch_warnings():
+        # Ray forks before JAX has done anything here that a fork could break.
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        context = ray.init(
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+            **cluster,
+        )
+    with context:
         works = pieces(groups, points, settings, cpus)
         run = ray.remote(num_cpus=cpus, num_gpus=gpus)(Work.__call__)
         return follow(works, [Task(run.remote(work)) for work in works], shown)

@@ -18,7 +18,7 @@ from gradlab.sweep.programs import keep_programs
 from gradlab.sweep.progress import Shown
 from gradlab.sweep.run import run_groups
 
-LOOK = 0.5  # seconds between looks at the records
+LOOK = 1.0  # seconds between looks at the records
 
 
 @dataclass(frozen=True)

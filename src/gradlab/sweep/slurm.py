@@ -1,5 +1,7 @@
 """Groups of points as an array job of SLURM, through submitit."""
 
+import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,26 @@ from gradlab.sweep.progress import Shown
 from gradlab.sweep.remote import follow, pieces
 
 LOGS = "slurm"  # in the sweep's folder: what submitit keeps
+EVERY = 5.0  # seconds between questions to SLURM
+
+
+class Queue:
+    """Which jobs SLURM still has; asked of it once in a while for all jobs together."""
+
+    def __init__(self, jobs: Sequence[Any]) -> None:
+        """Watch submitit's jobs, which are of one array."""
+        self._array = jobs[0].job_id.split("_")[0]
+        self._asked, self._found = -EVERY, set[str]()
+
+    def has(self, job: Any) -> bool:
+        """Whether a job waits, runs or ends just now."""
+        if time.monotonic() - self._asked > EVERY:
+            command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={self._array}"]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            # A job that is gone is an error to squeue; a controller that is silent is no news.
+            if answer.returncode == 0 or "Invalid job id" in answer.stderr:
+                self._asked, self._found = time.monotonic(), set(answer.stdout.split())
+        return job.job_id in self._found
 
 
 @dataclass
@@ -18,15 +40,15 @@ class Job:
     """A job of the array."""
 
     job: Any  # submitit's
+    queue: Queue
 
     def over(self) -> bool:
         """Whether SLURM is through with it."""
-        return self.job.done()
+        return self.job.paths.result_pickle.exists() or not self.queue.has(self.job)
 
     def problem(self) -> str:
-        """SLURM's word for how it ended, and where it wrote what."""
-        job = self.job
-        return f"its SLURM job {job.job_id} ended as {job.state}, see {job.paths.stderr}"
+        """Where it wrote what went wrong."""
+        return f"its SLURM job {self.job.job_id} ended without it, see {self.job.paths.stderr}"
 
     def cancel(self) -> None:
         """Take it from the queue, or end it."""
@@ -68,4 +90,5 @@ def run_in_jobs(
     works = pieces(groups, points, settings, cpus)
     with executor.batch():
         jobs = [executor.submit(work) for work in works]
-    return follow(works, [Job(job) for job in jobs], shown)
+    queue = Queue(jobs)
+    return follow(works, [Job(job, queue) for job in jobs], shown)
