@@ -1,7 +1,7 @@
 """Composing the points of a sweep.
 
-Hydra takes a tenth of a second to compose a point, mostly to find its parts (model=lstm). Points that
-choose the same parts and differ in values alone (seed=3) share that work here.
+Hydra takes a tenth of a second to compose a point, mostly to find its parts (model=lstm). Points
+that choose the same parts and differ in values alone (seed=3) share that work here.
 """
 
 import copy

@@ -20,7 +20,7 @@ from gradlab.point import Point, Status, run_points
 from gradlab.sweep.memory import points_at_once
 from gradlab.sweep.progress import Shown
 
-OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "MemoryError", "out of memory")
+OUT_OF_MEMORY = ("resource_exhausted", "out of memory", "memoryerror")  # as XLA and Python say
 
 
 @dataclass
@@ -156,4 +156,5 @@ def _settle(ended: Ended) -> list[tuple[Point, Status]]:
 
 
 def _out_of_memory(status: Status) -> bool:
-    return status["state"] == "failed" and any(sign in status["reason"] for sign in OUT_OF_MEMORY)
+    reason = status.get("reason", "").lower()
+    return status["state"] == "failed" and any(sign in reason for sign in OUT_OF_MEMORY)
