@@ -64,4 +64,4 @@ def test_one_whose_records_fail_leaves_those_in_lock_step(
     assert list(runs["status"]) == ["done", "failed", "done"]
     assert "No space left on device" in runs["reason"][1]
     for folder in runs["path"]:
-        assert list(load_metrics(folder)["train/step"]) == [0, 2, 4, 5]
+        assert list(load_metrics(folder)["train/step"]) == [0, 1, 2, 4, 5]

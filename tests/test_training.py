@@ -60,7 +60,8 @@ def test_training_is_clipped_gradient_descent(composed: Compose, threshold: str)
     weights, expected = by_hand(config, steps=5)
     program, numbers = program_for(config), as_numbers(config)
     state, seen = program.advance(numbers, program.initialise(numbers), 5)
-    np.testing.assert_allclose(np.stack(seen, axis=1), expected, rtol=2e-5)
+    found = np.stack([seen.loss, seen.grad_norm, seen.grad_norm_clipped], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
     trained = nnx.merge(program.definition, state.parameters, program.constants).cell.dense_h
     np.testing.assert_allclose(trained.kernel[...], weights["hh"], atol=1e-6)
     assert np.max(seen.grad_norm) > 0.5  # so that 0.5 did clip
@@ -108,7 +109,9 @@ def test_a_run_that_diverges_keeps_what_it_has_and_says_when(
     assert status["summary"]["verdict"] == "diverged"
     metrics = load_metrics(tmp_path / "sweep" / "0")
     assert np.isfinite(metrics["train/loss"].iloc[1:-1]).all()
-    assert not np.isfinite(metrics[["train/loss", "train/grad_norm"]].iloc[-1]).all()
+    last = metrics.iloc[-1]
+    assert last["diverged/update"] == last["train/step"] + 1
+    assert last["train/nonfinite"] > 0
     assert load_gradients(tmp_path / "sweep" / "0").sizes["step"] == 1
 
 

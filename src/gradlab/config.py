@@ -20,8 +20,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import AfterValidator, Field
 
-TRACED_SECTIONS = ("init", "bias", "optim", "clip")
-COMPONENTS = ("init", "bias", "task", "optim", "clip")
+from gradlab.schedule import Schedule
+
+TRACED_SECTIONS = ("init", "bias", "optim", "clip", "regulariser")
+COMPONENTS = ("init", "bias", "task", "optim", "clip", "regulariser")
 
 BOOKKEEPING = ("name", "sweep", "wandb")  # sections that leave a point's numbers as they are
 
@@ -51,7 +53,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(gt=0)]  # inf is a threshold that is never exceeded
 
 
-PROBE_SETTINGS = {"samples": Count, "stride": Count}  # what all probes share
+PROBE_SETTINGS = {"samples": Count, "stride": Count, "schedule": Schedule}  # what all share
 
 
 @dataclass
@@ -71,6 +73,16 @@ class Train:
     steps: Annotated[int, Field(ge=0)] = 300
     batch_size: Count = 32
     log_every: Count = 20
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0  # inf: only when interrupted
+
+
+@dataclass
+class Tbptt:
+    """Truncated backpropagation through time (`truncated`); without a window, none."""
+
+    window: Count | None = None
+    stride: Count | None = None  # the window's length
+    update: Annotated[str, one_of("sequence", "segment")] = "sequence"
 
 
 @dataclass
@@ -106,6 +118,8 @@ class Config:
     task: Any = MISSING
     optim: Any = MISSING
     clip: Any = MISSING
+    tbptt: Tbptt = field(default_factory=Tbptt)
+    regulariser: Any = MISSING
     train: Train = field(default_factory=Train)
     probe: Any = MISSING
     wandb: Wandb = field(default_factory=Wandb)
@@ -221,9 +235,11 @@ def traced(config: Mapping[str, Any]) -> dict[str, float]:
 def identity(config: Mapping[str, Any]) -> str:
     """What tells a point from all others: a hash of its checked config and gradlab's version.
 
-    Sections that do not change its numbers (`BOOKKEEPING`) are left out.
+    What does not change its numbers (`BOOKKEEPING`, how often it is kept) is left out.
     """
     decisive = {key: value for key, value in config.items() if key not in BOOKKEEPING}
+    kept_apart = ("checkpoint_seconds",)
+    decisive["train"] = {k: v for k, v in config["train"].items() if k not in kept_apart}
     text = json.dumps([version("gradlab"), decisive], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

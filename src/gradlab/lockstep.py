@@ -6,6 +6,7 @@ to keep a checkpoint) costs no compilation and changes no number.
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -14,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gradlab.probes import Measurement
-from gradlab.training import Numbers, Program, State, Telemetry
+from gradlab.telemetry import Telemetry
+from gradlab.training import Numbers, Program, State
 
 Tree = TypeVar("Tree")
 
@@ -35,6 +37,10 @@ class Lockstep:
     def initialise(self) -> State:
         """Every point's first state."""
         return _initialise(self.program, self.alone, self._numbers)
+
+    def join(self, states: Sequence[State]) -> State:
+        """States of the points, one each, as one."""
+        return states[0] if self.alone else stack(states)
 
     def advance(self, state: State, steps: int, limit: int) -> tuple[State, Telemetry]:
         """Train for some steps, at most `limit`; only another `limit` is compiled anew.
@@ -96,3 +102,19 @@ def _advance(
 @partial(jax.jit, static_argnums=(0, 1))
 def _evaluate(program: Program, alone: bool, state: State) -> dict[str, Float[Array, "*points"]]:
     return (program.evaluate if alone else jax.vmap(program.evaluate))(state)
+
+
+def release_programs() -> None:
+    """Let go of compiled programs once they take half the memory mappings that a process may have.
+
+    Each compiled CPU program takes several hundred, Linux allows 65,530, and past that XLA's next
+    compilation is a segmentation fault. Call it when a group of points has ended: what still runs
+    is compiled again at its next call.
+    """
+    maps, limit = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
+    if (
+        maps.exists()
+        and limit.exists()
+        and maps.read_text().count("\n") > int(limit.read_text()) / 2
+    ):
+        jax.clear_caches()

@@ -20,8 +20,9 @@ def losses(outputs: Float[Array, "*batch o"], targets: Array) -> Float[Array, "*
 
 
 def weighted_mean(values: Shaped[Array, "batch time"], batch: Batch) -> Float[Array, ""]:
-    """Mean over the steps that count, by their weights."""
-    return jnp.sum(values * batch.weights) / jnp.sum(batch.weights)
+    """Mean over the steps that count, by their weights; 0 where none does."""
+    total = jnp.sum(batch.weights)
+    return jnp.sum(values * batch.weights) / jnp.where(total > 0, total, 1)
 
 
 def metrics(outputs: Float[Array, "batch time o"], batch: Batch) -> dict[str, Float[Array, ""]]:

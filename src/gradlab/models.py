@@ -86,10 +86,12 @@ class Network(nnx.Module):
 
     def __call__(self, inputs: Float[Array, "batch time features"]) -> Float[Array, "batch time o"]:
         """Run the sequences from the initial state."""
-        batch, _, features = inputs.shape
-        carry = self.cell.initialize_carry((batch, features), nnx.Rngs(0))
-        _, outputs = unroll(self.cell, carry, inputs.swapaxes(0, 1))
+        _, outputs = unroll(self.cell, self.initial_carry(inputs), inputs.swapaxes(0, 1))
         return self.readout(outputs).swapaxes(0, 1)
+
+    def initial_carry(self, inputs: Float[Array, "batch time features"]) -> PyTree:
+        """The state s⁽⁰⁾ of a batch of sequences."""
+        return self.cell.initialize_carry((inputs.shape[0], inputs.shape[2]), nnx.Rngs(0))
 
 
 def build_network(

@@ -1,6 +1,7 @@
-"""What one point leaves behind: its rows, measurements, W&B run, files and status."""
+"""What one point leaves behind: its rows, measurements, W&B run, files, checkpoints and status."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from gradlab import decay, records, tracking
+from gradlab import checkpoints, decay, records, tracking
 from gradlab.config import identity
 from gradlab.figures import point_figure, style
-from gradlab.probes import Measurement, dataset
+from gradlab.probes import Measurement, dataset, measurements
+from gradlab.stopwatch import Stopwatch, times
+from gradlab.telemetry import divergence
+from gradlab.training import State, program_for
 
 Row = dict[str, float]
 Status = dict[str, Any]
@@ -40,7 +44,7 @@ class Point:
 class Recorder:
     """Takes down what happens to a point while it runs, and keeps it once it has ended.
 
-    `status` is what status.json keeps: "state" is running, done, diverged or failed.
+    `status` is what status.json keeps: "state" is running, done, diverged, failed or interrupted.
     """
 
     def __init__(self, point: Point) -> None:
@@ -48,6 +52,7 @@ class Recorder:
         self.point = point
         self.rows: list[Row] = []
         self.measured: dict[int, Measurement] = {}
+        self.watch: Stopwatch = {}
         self.status: Status = {
             "state": "running",
             "started": _now(),
@@ -55,7 +60,8 @@ class Recorder:
             "device": str(jnp.zeros(()).device),
             "versions": {package: version(package) for package in VERSIONS},
         }
-        self._begin = time.perf_counter()
+        self._begin = self._checked = time.perf_counter()
+        self._kept_steps = 0
         self._open = contextlib.ExitStack()
 
     @property
@@ -71,27 +77,52 @@ class Recorder:
         except Exception as error:
             self.fail(error)
 
-    def open(self) -> None:
-        """Write the config and the first status, and open the W&B run."""
+    def open(self) -> State | None:
+        """Write the config and the first status, and open the W&B run.
+
+        Returns:
+            The state to go on from, if the folder holds a checkpoint of the same config: the rows
+            and measurements up to it are taken over, those after it dropped. A checkpoint that does
+            not fit is named, and the point starts anew.
+        """
         point = self.point
         records.save_config(point.folder, point.config)
         records.save_status(point.folder, self.status)
+        state = self._take_over()
+        tracking.discard(point.folder)
         self._tracker = self._open.enter_context(
             tracking.track(point.folder, point.config, group=point.sweep, name=point.name)
         )
+        for row in self.rows:
+            self._tracker.log(row)
+        return state
 
     def add(self, row: Row, measured: Measurement | None = None) -> None:
         """Take down a row of metrics, and what the probes found at its training step."""
-        if measured:
+        if measured is not None:
             row = row | measured.metrics
             self.measured[int(row["train/step"])] = measured
         self.rows.append(row)
         self._tracker.log(row)
 
-    def finish(self, length: int) -> None:
-        """End the point as done or diverged, by its last row; `length` is its sequences'."""
+    def checkpoint_is_due(self) -> bool:
+        """Whether `train.checkpoint_seconds` have passed since the last."""
+        passed = time.perf_counter() - self._checked
+        return passed >= self.point.config["train"]["checkpoint_seconds"]
+
+    def checkpoint(self, state: State) -> None:
+        """Keep the state and all that was taken down before it."""
         self._keep()
-        status = _conclude(self.rows[-1], length)
+        checkpoints.save(self.point.folder, self.point.config, state)
+        self._checked = time.perf_counter()
+
+    def finish(self, state: State) -> None:
+        """End the point as done or diverged, by its last row; its last good state is kept."""
+        self._keep(picture=True)
+        if np.isfinite(self.point.config["train"]["checkpoint_seconds"]):
+            checkpoints.save(self.point.folder, self.point.config, state)
+        status = _conclude(self.rows[-1], program_for(self.point.config).length)
+        status["summary"] |= times(self.watch)
         folder = self.point.folder
         self._tracker.finish(
             status["summary"], folder / records.PICTURE, folder / records.GRADIENTS
@@ -99,22 +130,59 @@ class Recorder:
         self._open.close()
         self._end(status)
 
+    def interrupt(self, state: State) -> None:
+        """End the point as interrupted, with a checkpoint to go on from."""
+        self.checkpoint(state)
+        done, steps = int(state.step), self.point.config["train"]["steps"]
+        reason = f"interrupted after {done} of {steps} updates: run again, it goes on from there"
+        self._close_unfinished(KeyboardInterrupt())
+        self._end({"state": "interrupted", "reason": reason, "summary": self.rows[-1]})
+
     def fail(self, error: Exception) -> None:
         """End the point as failed; what was measured before is kept."""
         with contextlib.suppress(Exception):  # the first failure is the one to tell
-            self._keep()
-        with contextlib.suppress(Exception):
-            self._open.__exit__(type(error), error, error.__traceback__)
-        self._end({"state": "failed", "reason": f"{type(error).__name__}: {error}"})
+            self._keep(picture=True)
+        self._close_unfinished(error)
+        told = isinstance(error, records.RecordError)
+        reason = str(error) if told else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(records.RecordError):  # the status reaches the sweep all the same
+            self._end({"state": "failed", "reason": reason})
 
-    def _keep(self) -> None:
+    def _take_over(self) -> State | None:
+        folder = self.point.folder
+        try:
+            state = checkpoints.load(folder, self.point.config)
+            if state is not None and not state.diverged:
+                self._take_down_again(int(state.step))
+                return state
+        except (OSError, ValueError) as error:  # the checkpoint's, or the records' beside it
+            print(f"gradlab: {error}; {self.point.name} starts anew.", file=sys.stderr)
+        checkpoints.discard(folder)
+        return None
+
+    def _take_down_again(self, step: int) -> None:
+        metrics = records.load_metrics(self.point.folder)
+        found = measurements(records.load_gradients(self.point.folder))
+        rows = metrics[metrics["train/step"] <= step].to_dict("records")
+        self.rows = [{str(name): value for name, value in row.items()} for row in rows]
+        self.measured = {at: values for at, values in found.items() if at <= step}
+        self._kept_steps = len(self.measured)
+
+    def _keep(self, picture: bool = False) -> None:
         folder = self.point.folder
         records.save_metrics(folder, pd.DataFrame(self.rows))
-        if self.measured:
-            gradients = dataset(self.measured)
+        if not self.measured:
+            return
+        gradients = dataset(self.measured)
+        if len(self.measured) > self._kept_steps:
             records.save_gradients(folder, gradients)
-            if "jacobian_log_norm" in gradients:
-                style.save(point_figure(gradients, self.point.name), folder / records.PICTURE)
+            self._kept_steps = len(self.measured)
+        if picture and "jacobian_log_norm" in gradients:
+            style.save(point_figure(gradients, self.point.name), folder / records.PICTURE)
+
+    def _close_unfinished(self, error: BaseException) -> None:
+        with contextlib.suppress(Exception, KeyboardInterrupt):
+            self._open.__exit__(type(error), error, error.__traceback__)
 
     def _end(self, status: Status) -> None:
         seconds = round(time.perf_counter() - self._begin, 3)
@@ -125,8 +193,7 @@ class Recorder:
 
 def _conclude(last: Row, length: int) -> Status:
     """State, reason and summary: the last row, with the verdict on the last map."""
-    if not np.isfinite([last.get("train/loss", 0), last.get("train/grad_norm", 0)]).all():
-        reason = f"the loss or its gradient was not finite at update {last['train/step'] + 1:.0f}"
+    if reason := divergence(last):
         return {"state": "diverged", "reason": reason, "summary": last | {"verdict": "diverged"}}
     if "jacobian/decay_rate" not in last:
         return {"state": "done", "summary": last | {"verdict": "unmeasured"}}

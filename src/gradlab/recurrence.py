@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 from flax import nnx
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 AdjointRule = Callable[[PyTree], PyTree]
@@ -22,21 +23,26 @@ def unroll(
         carry: s⁽⁰⁾ of the batch.
         inputs: x⁽¹⁾ to x⁽ᵀ⁾, time first.
         on_adjoint: what becomes of the adjoint ∂L/∂s⁽ᵗ⁾ at every step on its way back, a function
-            on something of the carry's form (clipping inside the backward pass, Graves 2013).
+            on something of the carry's form (clipping inside the backward pass, Graves 2013). One
+            with traced numbers is a jax.tree_util.Partial(function, numbers).
 
     Returns:
         The carry s⁽ᵀ⁾, and the cell's output at every step.
     """
 
+    rule = on_adjoint if isinstance(on_adjoint, Partial | None) else Partial(on_adjoint)
+
     def step(carry: PyTree, x: Array) -> tuple[PyTree, Array]:
-        carry = carry if on_adjoint is None else _watched(on_adjoint, carry)
-        return cell(carry, x)
+        return cell(carry if rule is None else _watched(rule, carry), x)
 
     return jax.lax.scan(step, carry, inputs)
 
 
-def _watched(rule: AdjointRule, carry: PyTree) -> PyTree:
+@jax.custom_vjp
+def _watched(rule: Partial, carry: PyTree) -> PyTree:
     """The carry unchanged; its adjoint as the rule makes it."""
-    same = jax.custom_vjp(lambda carry: carry)
-    same.defvjp(lambda carry: (carry, None), lambda _, adjoint: (rule(adjoint),))
-    return same(carry)
+    del rule
+    return carry
+
+
+_watched.defvjp(lambda rule, carry: (carry, rule), lambda rule, adjoint: (None, rule(adjoint)))

@@ -99,6 +99,9 @@ class FusedLauncher(Launcher):
         failed = sum(status["state"] == "failed" for status in statuses)
         if failed:
             sys.exit(f"gradlab: {failed} of {len(points)} points failed; see above.")
+        left = sum(status["state"] not in ledger.ENDED for status in statuses)
+        if left:
+            sys.exit(f"gradlab: {left} of {len(points)} points are left: sweep.resume={folder}")
         by_identity = dict(zip(points, statuses, strict=True))
         for job, entry in zip(jobs, entries, strict=True):
             job.return_value, job.status = by_identity[entry.identity], JobStatus.COMPLETED
@@ -106,9 +109,9 @@ class FusedLauncher(Launcher):
 
     def _runner(self) -> "Runner":
         """What runs the groups of the sweep."""
-        from gradlab.sweep.run import run_groups
+        from gradlab.sweep.run import run_here
 
-        return run_groups
+        return run_here
 
     def _entry(self, config: DictConfig) -> "Entry":
         """What the sweep's record keeps of a point; its parts are checked against each other."""

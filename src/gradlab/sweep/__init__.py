@@ -6,7 +6,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gradlab import records
 from gradlab.config import ConfigError
 from gradlab.point import Point, Status, point_of_job, run_point
 from gradlab.sweep import ledger
@@ -14,14 +13,14 @@ from gradlab.sweep.plan import group_by_program
 from gradlab.sweep.programs import keep_programs
 from gradlab.sweep.progress import Shown
 from gradlab.sweep.report import report
-from gradlab.sweep.run import run_groups
+from gradlab.sweep.run import run_here
 
 Settings = Mapping[str, Any]
 Runner = Callable[[Sequence[Sequence[Point]], Shown, Settings], dict[Path, Status]]
 
 
 def run_sweep(
-    points: Sequence[Point], todo: Sequence[Point], settings: Settings, run: Runner = run_groups
+    points: Sequence[Point], todo: Sequence[Point], settings: Settings, run: Runner = run_here
 ) -> list[Status]:
     """Run points of one sweep, show how far they are, and end with the table and the figure.
 
@@ -42,7 +41,7 @@ def run_sweep(
     with Shown(groups) as shown:
         statuses = run(groups, shown, settings) if groups else {}
     report(points)
-    return [statuses.get(point.folder) or records.load_status(point.folder) for point in points]
+    return [statuses.get(point.folder) or ledger.status_of(point) for point in points]
 
 
 def run_alone(composed: DictConfig) -> None:

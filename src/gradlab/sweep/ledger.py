@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from gradlab import records
 from gradlab.config import BOOKKEEPING, ConfigError, check, identity
-from gradlab.point import Point
+from gradlab.point import Point, Status
 
 ENDED = ("done", "diverged", "failed")
 SHOWN = 6  # differences in a message
@@ -106,7 +106,9 @@ def undone(points: Iterable[Point], retry: Collection[str]) -> list[tuple[Point,
             if status["state"] in ENDED:
                 records.verify(point.folder, status)
                 if status.get("identity") != identity(point.config):
-                    raise ValueError(f"{records.STATUS} is of another config or version")
+                    raise ValueError(
+                        f"{point.folder / records.STATUS} is of another config or version"
+                    )
         except FileNotFoundError:
             found.append((point, ""))
         except ValueError as error:
@@ -115,6 +117,14 @@ def undone(points: Iterable[Point], retry: Collection[str]) -> list[tuple[Point,
             if status["state"] not in ENDED or status["state"] in retry:
                 found.append((point, "it diverged" if status["state"] == "diverged" else ""))
     return found
+
+
+def status_of(point: Point) -> Status:
+    """What a point's folder says of it; "waiting" if it has not begun."""
+    try:
+        return records.load_status(point.folder)
+    except (FileNotFoundError, ValueError):
+        return {"state": "waiting"}
 
 
 def clear(todo: Iterable[tuple[Point, str]]) -> list[Point]:

@@ -53,9 +53,7 @@ def show_plan(groups: Sequence[Sequence[Point]], ended: int) -> None:
     if groups:
         console.print(plan_table(groups))
     total, rest = sum(map(len, groups)), f"; {ended} have ended" if ended else ""
-    console.print(
-        f"{total} points to run, {len(groups)} programs to compile{rest}. Nothing was run."
-    )
+    console.print(f"{total} points to run as {len(groups)} programs{rest}. Nothing was run.")
 
 
 def _runs(group: Sequence[Point]) -> pd.DataFrame:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, Protocol
 
-from gradlab import records
 from gradlab.point import Point, Status
 from gradlab.sweep import ledger
 from gradlab.sweep.plan import group_by_program
@@ -35,7 +35,7 @@ class Work:
             keep_programs()
         groups = group_by_program(ledger.clear(ledger.undone(self.points, retry=())))
         with Shown(groups) as shown:
-            run_groups(groups, shown, self.settings, self.cpus)
+            run_groups(groups, shown, self.settings, Event(), self.cpus)
 
     def checkpoint(self) -> Any:
         """What SLURM is to queue when it takes the machine away (submitit asks for it)."""
@@ -84,7 +84,7 @@ def follow(works: Sequence[Work], handles: Sequence[Handle], shown: Shown) -> di
                 for point in work.points:
                     if point.folder in statuses:
                         continue
-                    status = _status(point.folder)
+                    status = ledger.status_of(point)
                     if status["state"] not in ledger.ENDED:
                         if not over:
                             continue
@@ -99,10 +99,3 @@ def follow(works: Sequence[Work], handles: Sequence[Handle], shown: Shown) -> di
             handle.cancel()
         raise
     return statuses
-
-
-def _status(folder: Path) -> Status:
-    try:
-        return records.load_status(folder)
-    except (FileNotFoundError, ValueError):
-        return {"state": "waiting"}

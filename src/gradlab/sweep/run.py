@@ -12,10 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 import jax
 
+from gradlab.interrupts import stopping
+from gradlab.lockstep import release_programs
 from gradlab.point import Point, Status, run_points
 from gradlab.sweep.memory import points_at_once
 from gradlab.sweep.progress import Shown
@@ -29,7 +32,7 @@ class Group:
 
     waiting: list[Point]
     size: int  # points to a chunk
-    compiled: bool  # or not worth to wait for: every device compiles for itself
+    compiled: bool = False
     begun: bool = False
     running: int = 0
 
@@ -56,46 +59,43 @@ class Ended:
     error: BaseException | None = None
 
 
+def run_here(
+    groups: Sequence[Sequence[Point]], shown: Shown, settings: Mapping[str, Any]
+) -> dict[Path, Status]:
+    """Run all points and return their statuses by folder; Ctrl-C or SIGTERM ends them orderly."""
+    with stopping() as stop:
+        return run_groups(groups, shown, settings, stop)
+
+
 def run_groups(
     groups: Sequence[Sequence[Point]],
     shown: Shown,
     settings: Mapping[str, Any],
+    stop: Event,
     cpus: int | None = None,
 ) -> dict[Path, Status]:
     """Run all points and return their statuses by folder.
 
     The first chunk of a group runs ahead of the others until it has trained a step, so that no
-    program is compiled twice, and while it compiles other groups run. A chunk that does not fit the
-    memory after all is halved.
+    program is compiled twice (GPUs share it through the programs kept on disk); while it compiles,
+    other groups run. A chunk that does not fit the memory after all is halved.
 
     Args:
         groups: points of one program each.
         shown: is told of every step and every point that has ended.
         settings: the config's sweep section: `lanes`, `chunk`.
+        stop: once it is set, points that run are interrupted and no other begins.
         cpus: that this process may use at most; None: all that it is given.
     """
     vmapped = settings["lanes"] == "vmap" or (
         settings["lanes"] == "auto" and jax.default_backend() != "cpu"
     )
     devices = jax.local_devices()
-    lanes = (
-        devices
-        if vmapped
-        else [devices[i % len(devices)] for i in range(min(cores(), cpus or cores()))]
-    )
-    queue = [
-        Group(
-            list(points),
-            size=(settings["chunk"] or points_at_once(points[0].config, len(points), devices))
-            if vmapped
-            else 1,
-            compiled=vmapped,
-        )
-        for points in groups
-    ]
+    count = len(devices) if vmapped else min(cores(), cpus or cores())
+    free, busy = [devices[i % len(devices)] for i in range(count)], 0
+    queue = [Group(list(group), _size(group, vmapped, settings, devices)) for group in groups]
     statuses: dict[Path, Status] = {}
     events: SimpleQueue[Ended | None] = SimpleQueue()
-    free, busy = list(lanes), 0
 
     def run(group: Group, chunk: list[Point], device: jax.Device) -> None:
         def trained(steps: int) -> None:
@@ -107,31 +107,43 @@ def run_groups(
         ended = Ended(group, chunk, device)
         try:
             with jax.default_device(device):
-                ended.statuses = run_points(chunk, trained)
+                ended.statuses = run_points(chunk, trained, stop)
         except BaseException as error:
             ended.error = error
         events.put(ended)
 
-    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
-        while True:
-            while free and (group := _next(queue)):
-                pool.submit(run, group, group.take(), free.pop())
-                busy += 1
-            if not busy:
-                return statuses
-            if ended := events.get():
-                busy -= 1
-                free.append(ended.device)
-                if ended.error:
-                    raise ended.error
-                for point, status in _settle(ended):
-                    statuses[point.folder] = status
-                    shown.ended(point, status)
+    with ThreadPoolExecutor(max_workers=count) as pool:
+        try:
+            while True:
+                while free and not stop.is_set() and (group := _next(queue)):
+                    pool.submit(run, group, group.take(), free.pop())
+                    busy += 1
+                if not busy:
+                    return statuses
+                if ended := events.get():
+                    busy -= 1
+                    free.append(ended.device)
+                    for point, status in _settle(ended):
+                        statuses[point.folder] = status
+                        shown.ended(point, status)
+                    if not ended.group.waiting and not ended.group.running:
+                        release_programs()
+        except BaseException:  # then the running points are interrupted, and waited for
+            stop.set()
+            raise
 
 
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _size(
+    group: Sequence[Point], vmapped: bool, settings: Mapping[str, Any], devices: list[jax.Device]
+) -> int:
+    if not vmapped:
+        return 1
+    return settings["chunk"] or points_at_once(group[0].config, len(group), devices)
 
 
 def _next(queue: Sequence[Group]) -> Group | None:
@@ -142,6 +154,8 @@ def _next(queue: Sequence[Group]) -> Group | None:
 
 def _settle(ended: Ended) -> list[tuple[Point, Status]]:
     """The points of a chunk that have ended; those it had no memory for wait again, in halves."""
+    if ended.error:
+        raise ended.error
     group, chunk = ended.group, ended.chunk
     group.running -= 1
     group.compiled = True
