@@ -1,4 +1,4 @@
-"""A sweep that is killed at any moment, and taken up again, ends with the records of one that was not."""
+"""A sweep that is killed at any moment and taken up again ends with the same records."""
 
 import random
 import signal
