@@ -10,11 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from gradlab import checkpoints, decay, records, tracking
+from gradlab.config import identity
 from gradlab.figures import point_figure, style
 from gradlab.probes import Measurement, dataset, measurements
 from gradlab.stopwatch import Stopwatch, times
@@ -56,7 +57,8 @@ class Recorder:
         self.status: Status = {
             "state": "running",
             "started": _now(),
-            "device": str(jax.devices()[0]),
+            "identity": identity(point.config),
+            "device": str(jnp.zeros(()).device),
             "versions": {package: version(package) for package in VERSIONS},
         }
         self._begin = self._checked = time.perf_counter()
@@ -181,6 +183,7 @@ class Recorder:
 
     def _end(self, status: Status) -> None:
         seconds = round(time.perf_counter() - self._begin, 3)
+        status |= {"files": records.digests(self.point.folder)}
         self.status |= status | {"finished": _now(), "seconds": seconds}
         records.save_status(self.point.folder, self.status)
 

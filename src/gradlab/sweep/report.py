@@ -69,8 +69,8 @@ def seconds(runs: pd.DataFrame) -> str:
 
 
 def _results(run: pd.Series) -> list[str]:
-    if run["status"] in ("failed", "interrupted"):
-        return [f"[red]{run['status']}[/]: {run['reason']}"]
+    if run["status"] not in ("done", "diverged"):
+        return [f"[red]{run['status']}[/] {run['reason']}"]
     verdict = run["verdict"]
     return [
         f"[{COLOURS[verdict]}]{verdict}[/]",
