@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from gradlab.__main__ import CONF
 from gradlab.config import ConfigError
 from gradlab.losses import losses, metrics, weighted_mean
+from gradlab.success import success
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.adding import RULES, Variant, adding
 from gradlab.tasks.copying import copying
@@ -286,6 +287,17 @@ def test_values_are_judged_where_the_task_says_how_far_is_wrong() -> None:
     assert float(found["eval/error_rate"]) == pytest.approx(2 / 3)
     assert "eval/accuracy" not in found
     assert "eval/error_rate" not in metrics(jnp.zeros((4, 50, 1)), cue())
+
+
+def test_a_lucky_check_is_a_hit_and_no_solution() -> None:
+    rates = [0.75, 0.02, 0.0, 0.009, 0.0, 0.03]
+    rows = [{"train/step": 10.0 * i, "eval/error_rate": rate} for i, rate in enumerate(rates)]
+    assert success(rows) == {"success/solved": 0, "success/first_hit": 20}
+    assert success(rows[:4]) == {"success/solved": 1, "success/first_hit": 20}
+    assert success(rows[:2]) == {"success/solved": 0}
+    diverged = {"train/step": 30.0, "train/loss": float("inf")}
+    assert success([*rows[:3], diverged])["success/solved"] == 0
+    assert success([diverged]) == {}
 
 
 # What is refused.

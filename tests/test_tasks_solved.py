@@ -180,7 +180,7 @@ def test_who_keeps_all_pixels_reads_digits_in_any_order() -> None:
     for permuted in (False, True):
         task = digits(8, permuted)
         cell = layer(8, register(8, 8), "identity")
-        network = with_fitted_readout(task, cell, sequences=5000)
+        network = with_fitted_readout(task, cell, sequences=2000)
         accuracies.append(found(network, task)["eval/accuracy"])
     assert accuracies[0] > 0.9
     assert accuracies[1] == pytest.approx(accuracies[0], abs=0.01)

@@ -17,6 +17,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import AfterValidator, Field
 
+from gradlab.schedule import Schedule
+
 TRACED_SECTIONS = ("init", "bias", "optim", "clip", "regulariser")
 COMPONENTS = ("init", "bias", "task", "optim", "clip", "regulariser")
 
@@ -44,7 +46,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(gt=0)]  # inf is a threshold that is never exceeded
 
 
-PROBE_SETTINGS = {"samples": Count, "stride": Count}  # what all probes share
+PROBE_SETTINGS = {"samples": Count, "stride": Count, "schedule": Schedule}  # what all share
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Train:
     steps: Annotated[int, Field(ge=0)] = 300
     batch_size: Count = 32
     log_every: Count = 20
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0  # inf: only when interrupted
 
 
 @dataclass

@@ -29,9 +29,7 @@ def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Floa
     """How good answers to the held-out sequences are, by W&B names.
 
     Loss and the loss to beat; for classes, the share of steps that are right; and, where the task
-    says what is wrong, the share of sequences with a wrong step. "Solved" is less than 1 % of them
-    at the end of training (Pascanu et al. 2013); their code stops at the first check without any,
-    which is a milder criterion. Both are read off `eval/error_rate` against training step.
+    says what is wrong, the share of sequences with a wrong step.
     """
     batch = task.test
     found = {

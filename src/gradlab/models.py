@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from gradlab import config
 from gradlab.cells import EncoderDecoder, Gates, gates, set_gate_biases
 from gradlab.config import ConfigError
-from gradlab.recurrence import unroll
+from gradlab.recurrence import AdjointRule, step_by_step, unroll
 
 Initialiser = Callable[[Key[Array, ""], int], Float[Array, "n n"]]
 BiasRule = Callable[[Key[Array, ""], int], dict[str, Float[Array, "n"]]]
@@ -48,8 +48,7 @@ class Stack(nnx.RNNCellBase):
         """One step: each layer reads the output of the one below at the same time step."""
         new_carry = {}
         for i, cell in enumerate(self.layers):
-            state = carry[f"layer{i}"]
-            state, inputs = cell(state.h if isinstance(state, Hidden) else state, inputs)
+            state, inputs = cell(_bare(carry[f"layer{i}"]), inputs)
             new_carry[f"layer{i}"] = _named(state)
         return new_carry, inputs
 
@@ -64,13 +63,33 @@ def _(cell: Stack, carry: dict[str, PyTree], inputs: Array) -> Gates:
     """Gates of every layer that has some, as "layer0.forget"."""
     found: Gates = {}
     for i, layer in enumerate(cell.layers):
-        state = carry[f"layer{i}"]
-        state = state.h if isinstance(state, Hidden) else state
+        state = _bare(carry[f"layer{i}"])
         if gates.dispatch(type(layer)) is not gates.dispatch(object):
             named = gates(layer, state, inputs)
             found |= {f"layer{i}.{gate}": values for gate, values in named.items()}
         _, inputs = layer(state, inputs)
     return found
+
+
+@unroll.register
+def _(
+    cell: Stack,
+    carry: dict[str, PyTree],
+    inputs: Float[Array, "time batch features"],
+    on_adjoint: AdjointRule | None = None,
+) -> tuple[PyTree, Array]:
+    """Layer after layer; step by step where a rule sees the adjoints of all layers together."""
+    if on_adjoint is not None or type(cell).__call__ is not Stack.__call__:
+        return step_by_step(cell, carry, inputs, on_adjoint)
+    last = {}
+    for i, layer in enumerate(cell.layers):
+        state, inputs = unroll(layer, _bare(carry[f"layer{i}"]), inputs)
+        last[f"layer{i}"] = _named(state)
+    return last, inputs
+
+
+def _bare(carry: PyTree) -> PyTree:
+    return carry.h if isinstance(carry, Hidden) else carry
 
 
 def _named(carry: PyTree) -> PyTree:

@@ -3,17 +3,20 @@
 A sweep's folder holds one folder a point:
 
     .hydra/           the point's resolved config, as Hydra writes it
-    status.json       state (running, done, diverged, failed), reason, timings, versions, device,
-                      and the summary metrics under their W&B names
-    metrics.parquet   one row a logged training step
+    status.json       state (running, done, diverged, failed, interrupted), reason, timings,
+                      versions, device, and the summary metrics under their W&B names; numbers
+                      that JSON has no word for are the texts "inf", "-inf" and "nan"
+    metrics.parquet   one row a logged or measured training step
     gradients.nc      the Jacobian maps, dims (step, sample, t, k)
     jacobian_map.png  a picture of them
+    checkpoints/STEP  the newest training state (Orbax)
     wandb/            the point's W&B run (a link into the sweep's wandb/ folder)
 
 Every file is written to a temporary name and renamed, so a file that is there is whole.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +31,11 @@ STATUS = "status.json"
 METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
 PICTURE = "jacobian_map.png"
+WORDS = ("inf", "-inf", "nan")
+
+
+class RecordError(OSError):
+    """A file that could not be written: one sentence that says which, why, and what to do."""
 
 
 def load_runs(folder: str | Path) -> pd.DataFrame:
@@ -87,8 +95,19 @@ def save_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 def save_status(folder: Path, status: Mapping[str, Any]) -> None:
     """Write status.json, replacing the one before."""
-    text = json.dumps(dict(status), indent=2)
+    text = json.dumps(_worded(dict(status)), indent=2, allow_nan=False)
     _write(folder / STATUS, lambda path: path.write_text(text))
+
+
+def load_status(run_folder: str | Path) -> dict[str, Any]:
+    """Read one point's status.json."""
+    status: dict[str, Any] = json.loads((Path(run_folder) / STATUS).read_text())
+    if "summary" in status:
+        status["summary"] = {
+            name: float(value) if value in WORDS else value
+            for name, value in status["summary"].items()
+        }
+    return status
 
 
 def save_metrics(folder: Path, metrics: pd.DataFrame) -> None:
@@ -106,17 +125,30 @@ def save_gradients(folder: Path, gradients: xr.Dataset) -> None:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise RecordError(
+            f"{path} could not be written: {error.strerror or error}; what was there before is "
+            "whole. Make room, or choose another folder with hydra.sweep.dir=FOLDER."
+        ) from error
+
+
+def _worded(node: Any) -> Any:
+    """Numbers that JSON has no word for, as texts."""
+    if isinstance(node, dict):
+        return {name: _worded(child) for name, child in node.items()}
+    return str(node) if isinstance(node, float) and not math.isfinite(node) else node
 
 
 def _row(point: Path) -> dict[str, Any]:
-    status = json.loads((point / STATUS).read_text())
+    status = load_status(point)
     config = OmegaConf.to_container(OmegaConf.load(point / CONFIG), resolve=True)
     return {
         **_flatten(config),

@@ -6,6 +6,7 @@ point's folder has a link to its run. W&B is imported when a run is opened: that
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -94,6 +95,14 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
         run.finish(exit_code=1)
         raise
     run.finish()
+
+
+def discard(folder: Path) -> None:
+    """Remove a point's run that broke off: one that goes on is logged anew, its history whole."""
+    link = folder / FOLDER
+    if link.is_symlink():
+        shutil.rmtree(link.resolve(), ignore_errors=True)
+        link.unlink()
 
 
 @lru_cache

@@ -50,9 +50,9 @@ def adding(
     """Add up the two marked values of a sequence of (value, mark).
 
     - "hochreiter" (Hochreiter & Schmidhuber 1997, 5.4): values from U[−1, 1]; X₁ among the first
-      ten, X₂ among the first T/2 − 1; marks 1, but −1 at the first and the last step; target
-      ½ + (X₁ + X₂)/4. The first value is 0 where it is drawn as X₁ or X₂. Wrong: off by more than
-      0.04. Baseline: just below 1/24, for that 0.
+      ten, X₂ among the first T/2 − 1, T the least length; marks 1, but −1 at the first and the
+      last step; target ½ + (X₁ + X₂)/4. The first value is 0 where it is drawn as X₁ or X₂. Wrong:
+      off by more than 0.04. Baseline: just below 1/24, for that 0.
     - "pascanu" (Pascanu et al. 2013, their code): U[0, 1]; X₁ in the first tenth, X₂ in the next
       four; target the mean. Wrong: a *squared* error above 0.04, which the constant ½ passes on
       64 % of sequences. Baseline 1/24.
@@ -75,7 +75,7 @@ def adding(
     """
     rule = RULES[variant]
     if min_length is None and variant in ("hochreiter", "pascanu"):
-        min_length = -(-10 * length // 11)
+        min_length = max(rule.least, -(-10 * length // 11))
     least = shortest(length, min_length, rule.least)
 
     def sample(key: Key[Array, ""], batch_size: int) -> Batch:

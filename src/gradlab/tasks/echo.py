@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from gradlab.config import ConfigError, Count
+from gradlab.config import Count
 from gradlab.tasks import Batch, Task
-from gradlab.tasks.sequences import held_out
+from gradlab.tasks.sequences import check_room, held_out
 
 
 def echo(length: Count = 50, delay: Count = 10, test_size: Count = 1000) -> Task:
@@ -38,13 +38,3 @@ def of_bits(bits: Int[Array, "batch time"], classes: Int[Array, "batch time"], f
     """Bits as inputs, and a class wanted at every step but the `first` ones."""
     weights: Float[Array, "batch time"] = jnp.ones(bits.shape).at[:, :first].set(0)
     return Batch(bits[..., None].astype(weights.dtype), classes, weights)
-
-
-def check_room(length: int, back: int, what: str) -> None:
-    """Refuse to look further back than any step can.
-
-    Raises:
-        ConfigError: it is so.
-    """
-    if length <= back:
-        raise ConfigError(f"task.length must be above {what}, which is {back} steps; got {length}.")

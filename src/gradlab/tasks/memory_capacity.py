@@ -6,8 +6,7 @@ from jaxtyping import Array, Key
 
 from gradlab.config import Count
 from gradlab.tasks import Batch, Task
-from gradlab.tasks.echo import check_room
-from gradlab.tasks.sequences import held_out
+from gradlab.tasks.sequences import check_room, held_out
 
 VARIANCE = 1 / 12  # of U[−½, ½]
 

@@ -1,4 +1,4 @@
-"""What generated tasks share: lengths, where a sequence ends, and the sequences held out."""
+"""What tasks share: how long a sequence is, where it ends, and which are held out."""
 
 from collections.abc import Callable
 
@@ -31,6 +31,16 @@ def shortest(length: int, min_length: int | None, least: int = 1) -> int:
             f"got {min_length}."
         )
     return length if min_length is None else min_length
+
+
+def check_room(length: int, back: int, what: str) -> None:
+    """Refuse to look further back than any step can.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if length <= back:
+        raise ConfigError(f"task.length must be above {what}, which is {back} steps; got {length}.")
 
 
 def lengths(key: Key[Array, ""], batch_size: int, least: int, most: int) -> Int[Array, "batch"]:

@@ -8,8 +8,8 @@ from jaxtyping import Array, Key
 
 from gradlab.config import Count
 from gradlab.tasks import Batch, Task
-from gradlab.tasks.echo import check_room, of_bits
-from gradlab.tasks.sequences import held_out
+from gradlab.tasks.echo import of_bits
+from gradlab.tasks.sequences import check_room, held_out
 
 
 def xor(length: Count = 50, delay: Count = 10, test_size: Count = 1000) -> Task:
