@@ -90,12 +90,13 @@ def running_sum(length: int) -> Task:
         inputs = jax.random.normal(key, (size, length, 1))
         return Batch(inputs, jnp.cumsum(inputs, axis=1), jnp.ones((size, length)))
 
-    return Task(features=1, outputs=1, sample=sample, test=sample(jax.random.key(1), 8))
+    test = sample(jax.random.key(1), 8)
+    return Task(features=1, outputs=1, sample=sample, test=test, baseline=(length + 1) / 2)
 
 
 EVERY_STEP = (
     *("model.hidden_size=5", "train.batch_size=6", "optim=sgd", "wandb=disabled"),
-    *("task._target_=test_truncated.running_sum", "task.length=8"),
+    *("task._target_=test_truncated.running_sum", "task.length=8", "~task.permuted"),
 )
 
 

@@ -31,7 +31,16 @@ from gradlab.telemetry import Telemetry, observe
 Numbers = Mapping[str, Float[Array, ""] | Int[Array, ""]]
 
 COMPILED_SECTIONS = (
-    *("model", "init", "bias", "task", "optim", "clip", "tbptt", "regulariser", "train", "probe"),
+    "model",
+    "init",
+    "bias",
+    "task",
+    "optim",
+    "clip",
+    "tbptt",
+    "regulariser",
+    "train",
+    "probe",
 )
 
 
