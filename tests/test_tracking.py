@@ -85,7 +85,8 @@ def test_maps_go_in_as_an_artifact_a_table_and_curves(folder: Path) -> None:
     }
     assert artifact["manifest"]["contents"][0]["local_path"] == str(folder / "gradients.nc")
 
-    cells = pd.DataFrame(**table(run, "map_cells")).set_index(["step", "t", "k"])["log_norm"]
+    cells = pd.DataFrame(**table(run, "map_cells")).astype({"step": int, "t": int, "k": int})
+    cells = cells.set_index(["step", "t", "k"])["log_norm"]
     means = MAPS["jacobian_log_norm"].mean("sample").to_series()
     pd.testing.assert_series_equal(
         cells.sort_index(), means[np.isfinite(means)].rename("log_norm"), check_dtype=False

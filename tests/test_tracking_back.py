@@ -2,14 +2,16 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import wandb
 from synthetic_sweeps import geometric
 
-from gradlab import load_gradients, load_runs, load_wandb, records, tracking
+from gradlab import load_gradients, load_runs, load_wandb, records, tracking, wandb_runs
 
 ROWS = [
     {"train/step": 0, "eval/loss": 2.0, "jacobian/horizon": np.inf},
@@ -87,3 +89,60 @@ def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
         load_wandb(tmp_path)
     with pytest.raises(FileNotFoundError, match="'elsewhere' is no folder; give one, or ENTITY"):
         load_wandb("elsewhere")
+
+
+class Artifact:
+    """An artifact of a run, as `wandb.Api` hands it out."""
+
+    def __init__(self, kind: str, file: Path) -> None:
+        self.type = kind
+        self.file = file
+
+    def download(self, root: str) -> None:
+        shutil.copy(self.file, root)
+
+
+def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's answers have infinities as text, columns of W&B's own, pictures and tables."""
+
+    def online(point: Path) -> Any:
+        media = {"_step": 2, "train/step": 5, "jacobian/map": {"_type": "image-file", "height": 9}}
+        rows = [row | {"_step": i, "_runtime": 0.1} for i, row in enumerate(ROWS)]
+        rows[0] |= {"jacobian/horizon": "Infinity"}
+        return SimpleNamespace(
+            config=config(float(point.name) + 0.5)
+            | {"clip": {"threshold": "Infinity"}, "path": f"reach/today/{point.name}"},
+            scan_history=lambda: [*rows, media],
+            summary_metrics={"status": "done", "reason": "so", "verdict": "stable"},
+            logged_artifacts=lambda: [
+                Artifact("run_table", point / records.STATUS),
+                Artifact("gradients", point / records.GRADIENTS),
+            ],
+        )
+
+    def runs(_: Any, path: str, filters: dict[str, str] | None = None) -> list[Any]:
+        asked.append((path, filters))
+        stranger = SimpleNamespace(config={"lr": 1}, scan_history=list, summary_metrics={})
+        return [stranger, *(online(Path(path)) for path in load_runs(sweep)["path"])]
+
+    asked: list[Any] = []
+    monkeypatch.setattr(wandb_runs, "signed_in", lambda: None)
+    monkeypatch.setattr(wandb, "Api", type("Api", (), {"runs": runs}))
+    assert_same_runs(load_wandb("me/project"), load_runs(sweep))
+    assert_same_runs(load_wandb("me/project/reach/today"), load_runs(sweep))
+    assert asked == [("me/project", None), ("me/project", {"group": "reach/today"})]
+
+
+def test_paths_from_the_server_stay_below_the_folder(tmp_path: Path) -> None:
+    run = wandb_runs.Run({"path": "../../elsewhere"}, [], {})
+    assert wandb_runs._restore(run, tmp_path) is None
+
+
+def test_a_server_that_is_not_there_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    with pytest.raises(ConnectionError, match="nobody is logged in to W&B: type wandb login"):
+        load_wandb("me/project")

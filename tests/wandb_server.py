@@ -21,6 +21,9 @@ class Server(ThreadingHTTPServer):
         self.behaviour = behaviour
         self.received: list[tuple[str, Any]] = []
 
+    def handle_error(self, *_: Any) -> None:
+        """A client that hangs up is no error of the server's."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"

@@ -65,8 +65,9 @@ class Tracker:
         gradients = records.load_gradients(self._folder)
         if MAP in gradients:
             lags, curves = decay_curves(gradients[MAP])
+            cells = map_cells(gradients[MAP])
             media: dict[str, Any] = {
-                "jacobian/map_cells": wandb.Table(dataframe=map_cells(gradients[MAP])),
+                "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy()),
                 "jacobian/decay_curves": wandb.plot.line_series(
                     lags,
                     list(curves.values()),
@@ -128,6 +129,7 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
             disable_code=True,
             x_disable_stats=True,
             x_disable_machine_info=True,
+            x_save_requirements=False,  # most of what opening a run costs; status.json has versions
         ),
     )
     kept = Path(run.settings.sync_dir)

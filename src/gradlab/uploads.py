@@ -80,7 +80,9 @@ class Uploads:
     def _give_up(self, problem: str) -> None:
         if not self._given_up:
             self._given_up = True
-            folder = os.path.relpath([*self._sending, *self._waiting][0].parent)
+            folder = [*self._sending, *self._waiting][0].parent
+            if folder.is_relative_to(Path.cwd()):
+                folder = folder.relative_to(Path.cwd())
             print(
                 f"gradlab: W&B runs are kept offline: {problem}. "
                 f"Send them later with: wandb sync {folder}",
@@ -111,13 +113,14 @@ def _problem(process: subprocess.Popen[str], runs: list[Path]) -> str:
     """Wait for an upload; what went wrong in one line, else nothing."""
     assert process.stdout
     lines = [line.removeprefix("wandb: ").strip() for line in process.stdout if line.strip()]
-    errors = [line.partition("ERROR ")[2] for line in lines if "ERROR " in line]
+    errors = [x.partition("ERROR ")[2].partition(". ")[0] for x in lines if "ERROR " in x]
     marks = [mark for run in runs for mark in run.glob("*.wandb.synced")]
     if len(marks) == len(runs) and not errors:
         return ""
     for mark in marks:  # W&B sets it on a run that it gave up, too, and would then skip it
         mark.unlink()
-    return [*errors, *lines[-1:], "its client ended without a word"][0].partition(". ")[0]
+    last = [line.rpartition("Error: ")[2].rstrip(".") for line in lines[-1:]]
+    return [*errors, *last, "W&B's client ended without a word"][0]
 
 
 def _main() -> None:
