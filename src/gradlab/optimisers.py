@@ -29,5 +29,5 @@ def adam(
 def rmsprop(
     learning_rate: Positive, decay: Decay = 0.9, eps: NonNegative = 1e-8
 ) -> optax.GradientTransformation:
-    """RMSProp (Tieleman & Hinton 2012)."""
-    return optax.rmsprop(learning_rate, decay, eps)
+    """RMSProp (Tieleman & Hinton 2012): g / (√v + eps), v the moving average of g²."""
+    return optax.rmsprop(learning_rate, decay, eps, eps_in_sqrt=False)

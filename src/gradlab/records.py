@@ -3,19 +3,29 @@
 A sweep's folder holds one folder a point:
 
     .hydra/           the point's resolved config, as Hydra writes it
-    status.json       state (running, done, diverged, failed), reason, timings, versions, device,
-                      and the summary metrics under their W&B names
-    metrics.parquet   one row a logged training step
+    status.json       state (running, done, diverged, failed, interrupted), reason, timings,
+                      versions, device, and the summary metrics under their W&B names; numbers
+                      that JSON has no word for are the texts "inf", "-inf" and "nan"
+    metrics.parquet   one row a logged or measured training step
     gradients.nc      the Jacobian maps, dims (step, sample, t, k)
     jacobian_map.png  a picture of them
+    checkpoints/STEP  the newest training state (Orbax)
     wandb/            the point's W&B run (a link into the sweep's wandb/ folder)
+
+and beside them
+
+    sweep.json        every point that the sweep is made of, written before the first begins
+    .lock             held by the process that runs the sweep
 
 Every file is written to a temporary name and renamed, so a file that is there is whole.
 """
 
+import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +38,14 @@ STATUS = "status.json"
 METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
 PICTURE = "jacobian_map.png"
+CHECKPOINTS = "checkpoints"
+SWEEP = "sweep.json"
+LOCK = ".lock"
+WORDS = ("inf", "-inf", "nan")
+
+
+class RecordError(OSError):
+    """A file that could not be written: one sentence that says which, why, and what to do."""
 
 
 def load_runs(folder: str | Path) -> pd.DataFrame:
@@ -86,9 +104,75 @@ def save_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def save_status(folder: Path, status: Mapping[str, Any]) -> None:
-    """Write status.json, replacing the one before."""
-    text = json.dumps(dict(status), indent=2)
+    """Write status.json, replacing the one before, under a seal that shows later edits."""
+    sealed = _worded(dict(status) | {"seal": _seal(status)})
+    text = json.dumps(sealed, indent=2, allow_nan=False)
     _write(folder / STATUS, lambda path: path.write_text(text))
+
+
+def load_status(run_folder: str | Path) -> dict[str, Any]:
+    """Read one point's status.json.
+
+    Raises:
+        FileNotFoundError: there is none: the point has not begun.
+        ValueError: it is damaged.
+    """
+    path = Path(run_folder) / STATUS
+    try:
+        status: dict[str, Any] = json.loads(path.read_text())
+        summary = status.get("summary", {})
+        words = {name: float(value) for name, value in summary.items() if value in WORDS}
+        status["state"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged") from error
+    return status | ({"summary": summary | words} if summary else {})
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """A hash of each file that a point's results are read from."""
+    paths = (folder / METRICS, folder / GRADIENTS)
+    return {x.name: hashlib.sha256(x.read_bytes()).hexdigest() for x in paths if x.is_file()}
+
+
+def verify(folder: Path, status: Mapping[str, Any]) -> None:
+    """Check the records of a point that has ended.
+
+    Raises:
+        ValueError: one is missing, or is not as it was written.
+    """
+    if status.get("seal") != _seal(status):
+        raise ValueError(f"{folder / STATUS} was edited")
+    found = digests(folder)
+    for name, digest in status.get("files", {}).items():
+        if found.get(name) != digest:
+            raise ValueError(f"{folder / name} is {'damaged' if name in found else 'missing'}")
+
+
+def forget(folder: Path) -> None:
+    """Remove what a point has left, so that it starts anew; its .hydra/ and W&B run stay."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (METRICS, GRADIENTS, PICTURE, STATUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def save_sweep(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
+    """Write sweep.json, replacing the one before."""
+    text = json.dumps({"points": points}, indent=1)
+    _write(folder / SWEEP, lambda path: path.write_text(text))
+
+
+def load_sweep(folder: Path) -> list[dict[str, Any]]:
+    """Read sweep.json.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged.
+    """
+    try:
+        points: list[dict[str, Any]] = json.loads((folder / SWEEP).read_text())["points"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / SWEEP} is damaged") from error
+    return points
 
 
 def save_metrics(folder: Path, metrics: pd.DataFrame) -> None:
@@ -105,35 +189,54 @@ def save_gradients(folder: Path, gradients: xr.Dataset) -> None:
     )
 
 
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level, keys joined with dots (`init.gain`)."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, child in node.items():
+        flat |= flatten(child, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise RecordError(
+            f"{path} could not be written: {error.strerror or error}; what was there before is "
+            "whole. Make room, or choose another folder with hydra.sweep.dir=FOLDER."
+        ) from error
+
+
+def _worded(node: Any) -> Any:
+    """Numbers that JSON has no word for, as texts."""
+    if isinstance(node, dict):
+        return {name: _worded(child) for name, child in node.items()}
+    return str(node) if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def _seal(status: Mapping[str, Any]) -> str:
+    content = _worded({name: value for name, value in status.items() if name != "seal"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _row(point: Path) -> dict[str, Any]:
-    status = json.loads((point / STATUS).read_text())
+    status = load_status(point)
     config = OmegaConf.to_container(OmegaConf.load(point / CONFIG), resolve=True)
     return {
-        **_flatten(config),
+        **flatten(config),
         **status.get("summary", {}),
         "status": status["state"],
         "reason": status.get("reason", ""),
         "path": str(point),
     }
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, child in node.items():
-        flat |= _flatten(child, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _natural_order(path: Path) -> tuple[Path, int, str]:

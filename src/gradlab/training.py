@@ -18,17 +18,21 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab import config as configuration
+from gradlab import truncated
 from gradlab.config import ConfigError
+from gradlab.gradients import Objective, gradients, of_segment, of_sequence
 from gradlab.jacobian.cells import Span, flatten_cell
 from gradlab.losses import losses, metrics, weighted_mean
 from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, Subject, measure
 from gradlab.tasks import Batch, Task
+from gradlab.telemetry import Telemetry, observe
 
 Numbers = Mapping[str, Float[Array, ""] | Int[Array, ""]]
 
-
-COMPILED_SECTIONS = ("model", "init", "bias", "task", "optim", "clip", "train", "probe")
+COMPILED_SECTIONS = (
+    *("model", "init", "bias", "task", "optim", "clip", "tbptt", "regulariser", "train", "probe"),
+)
 
 
 class State(NamedTuple):
@@ -39,14 +43,7 @@ class State(NamedTuple):
     key: Key[Array, ""]
     step: Int[Array, ""]
     diverged: Bool[Array, ""]
-
-
-class Telemetry(NamedTuple):
-    """What one update saw."""
-
-    loss: Float[Array, "steps"]
-    grad_norm: Float[Array, "steps"]
-    grad_norm_clipped: Float[Array, "steps"]
+    carry: PyTree  # between updates on segments of a sequence; else None
 
 
 class Program:
@@ -56,14 +53,24 @@ class Program:
         """Build the task and the network's shape; nothing is compiled before the first call.
 
         Raises:
-            ConfigError: the parts do not fit together (a cell that is none, a carry part or a
-                stride that the model or the task does not have).
+            ConfigError: the parts do not fit together (a cell that is none, a carry part, a stride
+                or a window that the model or the task does not have).
         """
         self.config = config
         self.task: Task = configuration.build(config["task"])
+        if config["model"]["decoder"] and not self.task.flagged:
+            raise ConfigError(
+                "model.decoder=true needs a task whose last input says when to answer, such as "
+                f"task=reversal; got {config['task']['_target_']}."
+            )
         abstract = nnx.eval_shape(partial(self._network, as_numbers(config)), jax.random.key(0))
         self.definition, _, self.constants = _split(abstract)
         self.output = _check_probe(config["probe"], abstract, self.task)
+        self.length = self.task.test.inputs.shape[1]
+        self.window, self.stride = truncated.check(config["tbptt"], self.task.test.weights)
+        self.by_segment = config["tbptt"]["update"] == "segment"
+        if regulariser := configuration.build(config["regulariser"]):
+            regulariser.check(abstract.cell, self.window < self.length)
 
     @partial(jax.jit, static_argnums=0)
     def initialise(self, numbers: Numbers) -> State:
@@ -72,33 +79,46 @@ class Program:
         network = self._network(numbers, weights_key)
         parameters = _split(network)[1]
         optimiser = self._component("optim", numbers).init(parameters)
-        return State(parameters, optimiser, data_key, jnp.array(0), jnp.array(False))
+        shape = (self.config["train"]["batch_size"], self.length, self.task.features)
+        carry = network.initial_carry(jnp.zeros(shape)) if self.by_segment else None
+        return State(parameters, optimiser, data_key, jnp.array(0), jnp.array(False), carry)
 
     @partial(jax.jit, static_argnums=(0, 3))
     def advance(self, numbers: Numbers, state: State, steps: int) -> tuple[State, Telemetry]:
-        """Train for some steps. After a non-finite loss or gradient the state stays as it was."""
+        """Train for some updates.
+
+        The state stays the last whose loss, gradient and weights were all finite: an update that
+        would break that is not made, nor is any after it.
+        """
         optimiser = self._component("optim", numbers)
         clip = self._component("clip", numbers)
 
         def update(state: State, _: None) -> tuple[State, Telemetry]:
-            key, batch_key = jax.random.split(state.key)
-            batch = self.task.sample(batch_key, self.config["train"]["batch_size"])
-            loss, gradient = jax.value_and_grad(self.loss)(state.parameters, batch)
-            clipped, _ = clip.update(gradient, clip.init(state.parameters))
-            seen = Telemetry(loss, optax.tree.norm(gradient), optax.tree.norm(clipped))
-            change, moments = optimiser.update(clipped, state.optimiser, state.parameters)
-            diverged = state.diverged | ~jnp.isfinite(seen.loss) | ~jnp.isfinite(seen.grad_norm)
-            new = State(
-                optax.apply_updates(state.parameters, change),
-                moments,
-                key,
-                state.step + 1,
-                diverged,
-            )
+            key, objective = self._objective(numbers, state)
+            found, gradient = gradients(objective, state.parameters, clip)
+            change, moments = optimiser.update(gradient.clipped, state.optimiser, state.parameters)
+            parameters = optax.apply_updates(state.parameters, change)
+            seen = observe(state.step + 1, found, gradient, parameters)
+            diverged = seen.nonfinite > 0
+            new = State(parameters, moments, key, state.step + 1, diverged, found.carry)
             kept = state._replace(diverged=diverged)
             return jax.tree.map(partial(jnp.where, diverged), kept, new), seen
 
         return jax.lax.scan(update, state, None, length=steps)
+
+    def _objective(self, numbers: Numbers, state: State) -> tuple[Key[Array, ""], Objective]:
+        """What the next update learns from, and the key that the update after it draws from."""
+        key, batch_key = jax.random.split(state.key)
+        batch = self.task.sample(batch_key, self.config["train"]["batch_size"])
+        if self.by_segment:
+            count = -(-self.length // self.stride)
+            segment = state.step % count
+            key = jnp.where(segment == count - 1, key, state.key)
+            of_network = of_segment(batch, segment, state.carry, self.window, self.stride)
+        else:
+            regulariser = self._component("regulariser", numbers)
+            of_network = of_sequence(batch, regulariser, self.window, self.stride)
+        return key, lambda parameters, rule: of_network(self._merge(parameters), rule)
 
     def loss(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
         """Mean loss over the weighted steps: cross entropy (nats) or squared error."""
@@ -106,9 +126,9 @@ class Program:
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
-        """Loss and, for classes, accuracy on the held-out sequences."""
+        """Loss, and how much is wrong, on the held-out sequences."""
         outputs = self._merge(state.parameters)(self.task.test.inputs)
-        return metrics(outputs, self.task.test)
+        return metrics(outputs, self.task)
 
     def measure(self, numbers: Numbers, state: State) -> Measurement:
         """Every probe that conf/probe switches on, on the first held-out sequences."""
@@ -123,7 +143,7 @@ class Program:
                 targets=(batch.targets, batch.weights / jnp.sum(batch.weights)),
                 stride=probe["stride"],
                 grad_norm=float(self._grad_norm(state.parameters, batch)),
-                threshold=float(self._values("clip", numbers).get("threshold", jnp.inf)),
+                threshold=self._global_norm_threshold(numbers),
             ),
         )
 
@@ -150,7 +170,12 @@ class Program:
     def _merge(self, parameters: nnx.State) -> Network:
         return nnx.merge(self.definition, parameters, self.constants)
 
-    def _component(self, section: str, numbers: Numbers) -> optax.GradientTransformation:
+    def _global_norm_threshold(self, numbers: Numbers) -> float:
+        clip = self._values("clip", numbers)
+        by_global_norm = clip["_target_"] == "gradlab.clipping.global_norm"
+        return float(clip["threshold"]) if by_global_norm else float("inf")
+
+    def _component(self, section: str, numbers: Numbers) -> Any:
         return configuration.build(self._values(section, numbers))
 
     def _values(self, section: str, numbers: Numbers) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Probes: what is measured on a network before and after training, switched on in conf/probe/.
+"""Probes: what is measured on a network before, during and after training, by conf/probe/.
 
 A probe is a function (subject, *, name, …) -> Measurement. To add one: a function in a file here,
 and a YAML in conf/probe/ that gives it a name: `probe=[spectral,mine]`.
@@ -63,6 +63,14 @@ def dataset(measurements: Mapping[int, Measurement]) -> xr.Dataset:
     joined = joined.assign_coords(step=list(measurements))
     joined["step"].attrs = {"long_name": "training step", "units": "updates"}
     return joined
+
+
+def measurements(joined: xr.Dataset) -> dict[int, Measurement]:
+    """What `dataset` joined, by training step, without the metrics."""
+    return {
+        int(step): Measurement({}, dict(joined.sel(step=step, drop=True).data_vars))  # type: ignore[arg-type]
+        for step in joined["step"]
+    }
 
 
 def labelled(

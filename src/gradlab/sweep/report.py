@@ -31,6 +31,7 @@ def report(sweep: Sequence[Point]) -> None:
     if not console.is_terminal:  # a file has no width to keep to
         console.width = 160
     console.print(table(points.comparable(runs)))
+    console.print(f"seconds  {seconds(runs)}", highlight=False)
     console.print(f"records  {_short(folder)}", highlight=False)
     if (runs["status"] != "failed").any():
         style.save(overview_figure(runs).figure, folder / FIGURE)
@@ -54,9 +55,22 @@ def table(runs: pd.DataFrame) -> Table:
     return drawn
 
 
+def seconds(runs: pd.DataFrame) -> str:
+    """What the points spent their time on, and the probes' share beside training, in one line."""
+    spent = {
+        name: runs.get(f"time/{name}_seconds", pd.Series(dtype=float)).sum()
+        for name in ("train", "evaluate", "probe", "compile")
+    }
+    share = f" ({spent['probe'] / spent['train']:.0%} of training)" if spent["train"] else ""
+    return (
+        f"training {spent['train']:.1f}, evaluation {spent['evaluate']:.1f}, "
+        f"probes {spent['probe']:.1f}{share}, compiling {spent['compile']:.1f}"
+    )
+
+
 def _results(run: pd.Series) -> list[str]:
-    if run["status"] == "failed":
-        return [f"[red]failed[/]: {run['reason']}"]
+    if run["status"] not in ("done", "diverged"):
+        return [f"[red]{run['status']}[/] {run['reason']}"]
     verdict = run["verdict"]
     return [
         f"[{COLOURS[verdict]}]{verdict}[/]",

@@ -1,0 +1,203 @@
+"""What one point leaves behind: its rows, measurements, W&B run, files, checkpoints and status."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from gradlab import checkpoints, decay, records, tracking
+from gradlab.config import identity
+from gradlab.figures import point_figure, style
+from gradlab.probes import Measurement, dataset, measurements
+from gradlab.stopwatch import Stopwatch, times
+from gradlab.success import success
+from gradlab.telemetry import divergence
+from gradlab.training import State, program_for
+
+Row = dict[str, float]
+Status = dict[str, Any]
+VERSIONS = ("gradlab", "jax", "flax", "optax", "numpy")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One job of a sweep: a checked config and the folder that its records go to."""
+
+    config: Mapping[str, Any]
+    folder: Path
+    name: str  # what sets it apart from its neighbours, e.g. "init.gain=2,model=rnn"
+
+    @property
+    def sweep(self) -> str:
+        """Name of the sweep, which W&B groups its runs by."""
+        return f"{self.folder.parent.parent.name}/{self.folder.parent.name}"
+
+
+class Recorder:
+    """Takes down what happens to a point while it runs, and keeps it once it has ended.
+
+    `status` is what status.json keeps: "state" is running, done, diverged, failed or interrupted.
+    """
+
+    def __init__(self, point: Point) -> None:
+        """Begin a point; nothing is written before `open`."""
+        self.point = point
+        self.rows: list[Row] = []
+        self.measured: dict[int, Measurement] = {}
+        self.watch: Stopwatch = {}
+        self.status: Status = {
+            "state": "running",
+            "started": _now(),
+            "identity": identity(point.config),
+            "device": str(jnp.zeros(()).device),
+            "versions": {package: version(package) for package in VERSIONS},
+        }
+        self._begin = self._checked = time.perf_counter()
+        self._kept_steps = 0
+        self._open = contextlib.ExitStack()
+
+    @property
+    def running(self) -> bool:
+        """Whether the point has not ended yet."""
+        return self.status["state"] == "running"
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Let an exception of the block end this point as failed, and no other."""
+        try:
+            yield
+        except Exception as error:
+            self.fail(error)
+
+    def open(self) -> State | None:
+        """Write the config and the first status, and open the W&B run.
+
+        Returns:
+            The state to go on from, if the folder holds a checkpoint of the same config: the rows
+            and measurements up to it are taken over, those after it dropped. A checkpoint that does
+            not fit is named, and the point starts anew.
+        """
+        point = self.point
+        records.save_config(point.folder, point.config)
+        records.save_status(point.folder, self.status)
+        state = self._take_over()
+        self._tracker = self._open.enter_context(
+            tracking.track(point.folder, point.config, group=point.sweep, name=point.name)
+        )
+        for row in self.rows:
+            self._tracker.log(row)
+        return state
+
+    def add(self, row: Row, measured: Measurement | None = None) -> None:
+        """Take down a row of metrics, and what the probes found at its training step."""
+        if measured is not None:
+            row = row | measured.metrics
+            self.measured[int(row["train/step"])] = measured
+        self.rows.append(row)
+        self._tracker.log(row)
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether `train.checkpoint_seconds` have passed since the last."""
+        passed = time.perf_counter() - self._checked
+        return passed >= self.point.config["train"]["checkpoint_seconds"]
+
+    def checkpoint(self, state: State) -> None:
+        """Keep the state and all that was taken down before it."""
+        self._keep()
+        checkpoints.save(self.point.folder, self.point.config, state)
+        self._checked = time.perf_counter()
+
+    def finish(self, state: State) -> None:
+        """End the point as done or diverged, by its last row; its last good state is kept."""
+        self._keep(picture=True)
+        if np.isfinite(self.point.config["train"]["checkpoint_seconds"]):
+            checkpoints.save(self.point.folder, self.point.config, state)
+        status = _conclude(self.rows[-1], program_for(self.point.config).length)
+        status["summary"] |= success(self.rows) | times(self.watch)
+        self._tracker.finish(self.status | status)
+        self._open.close()
+        self._end(status)
+
+    def interrupt(self, state: State) -> None:
+        """End the point as interrupted, with a checkpoint to go on from."""
+        self.checkpoint(state)
+        done, steps = int(state.step), self.point.config["train"]["steps"]
+        reason = f"interrupted after {done} of {steps} updates: run again, it goes on from there"
+        self._close_unfinished(KeyboardInterrupt())
+        self._end({"state": "interrupted", "reason": reason, "summary": self.rows[-1]})
+
+    def fail(self, error: Exception) -> None:
+        """End the point as failed; what was measured before is kept."""
+        with contextlib.suppress(Exception):  # the first failure is the one to tell
+            self._keep(picture=True)
+        self._close_unfinished(error)
+        told = isinstance(error, records.RecordError)
+        reason = str(error) if told else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(records.RecordError):  # the status reaches the sweep all the same
+            self._end({"state": "failed", "reason": reason})
+
+    def _take_over(self) -> State | None:
+        folder = self.point.folder
+        try:
+            state = checkpoints.load(folder, self.point.config)
+            if state is not None and not state.diverged:
+                self._take_down_again(int(state.step))
+                return state
+        except (OSError, ValueError) as error:  # the checkpoint's, or the records' beside it
+            print(f"gradlab: {error}; {self.point.name} starts anew.", file=sys.stderr)
+        checkpoints.discard(folder)
+        return None
+
+    def _take_down_again(self, step: int) -> None:
+        metrics = records.load_metrics(self.point.folder)
+        found = measurements(records.load_gradients(self.point.folder))
+        rows = metrics[metrics["train/step"] <= step].to_dict("records")
+        self.rows = [{str(name): value for name, value in row.items()} for row in rows]
+        self.measured = {at: values for at, values in found.items() if at <= step}
+        self._kept_steps = len(self.measured)
+
+    def _keep(self, picture: bool = False) -> None:
+        folder = self.point.folder
+        records.save_metrics(folder, pd.DataFrame(self.rows))
+        if not self.measured:
+            return
+        gradients = dataset(self.measured)
+        if len(self.measured) > self._kept_steps:
+            records.save_gradients(folder, gradients)
+            self._kept_steps = len(self.measured)
+        if picture and "jacobian_log_norm" in gradients:
+            style.save(point_figure(gradients, self.point.name), folder / records.PICTURE)
+
+    def _close_unfinished(self, error: BaseException) -> None:
+        with contextlib.suppress(Exception, KeyboardInterrupt):
+            self._open.__exit__(type(error), error, error.__traceback__)
+
+    def _end(self, status: Status) -> None:
+        seconds = round(time.perf_counter() - self._begin, 3)
+        status |= {"files": records.digests(self.point.folder)}
+        self.status |= status | {"finished": _now(), "seconds": seconds}
+        records.save_status(self.point.folder, self.status)
+
+
+def _conclude(last: Row, length: int) -> Status:
+    """State, reason and summary: the last row, with the verdict on the last map."""
+    if reason := divergence(last):
+        return {"state": "diverged", "reason": reason, "summary": last | {"verdict": "diverged"}}
+    if "jacobian/decay_rate" not in last:
+        return {"state": "done", "summary": last | {"verdict": "unmeasured"}}
+    verdict = decay.verdict(last["jacobian/decay_rate"], length)
+    reason = decay.reasons(last, length)
+    return {"state": "done", "reason": reason, "summary": last | {"verdict": verdict}}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,53 @@
+"""Seconds by what they were spent on, compiling apart, also where threads compile side by side."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+
+COMPILING = "/jax/core/compile/"  # JAX's events of tracing, lowering and compiling
+
+Stopwatch = dict[str, float]  # seconds by name
+
+
+@contextlib.contextmanager
+def timing(what: str, watches: Sequence[Stopwatch]) -> Iterator[None]:
+    """Add the block's seconds to the watches, an equal share to each.
+
+    What this thread compiled meanwhile goes under "compile", the rest under `what`.
+    """
+    begin = time.perf_counter()
+    compiled: list[tuple[float, float]] = []
+    outer, _here.compiled = getattr(_here, "compiled", None), compiled
+    try:
+        yield
+    finally:
+        _here.compiled = outer
+        compiling = sum(end - start for start, end in compiled)
+        working = time.perf_counter() - begin - compiling
+        for watch in watches:
+            for name, seconds in (("compile", compiling), (what, working)):
+                watch[name] = watch.get(name, 0.0) + seconds / len(watches)
+
+
+def times(watch: Stopwatch) -> dict[str, float]:
+    """The seconds as metrics: "time/train_seconds", "time/probe_seconds", …"""
+    return {f"time/{name}_seconds": round(seconds, 3) for name, seconds in watch.items()}
+
+
+_here = threading.local()
+
+
+def _on_event(event: str, duration_secs: float, **_: str | int) -> None:
+    compiled: list[tuple[float, float]] | None = getattr(_here, "compiled", None)
+    if compiled is None or not event.startswith(COMPILING):
+        return
+    end = time.perf_counter()
+    while compiled and compiled[-1][0] >= end - duration_secs:  # a function traced within another
+        compiled.pop()
+    compiled.append((end - duration_secs, end))
+
+
+jax.monitoring.register_event_duration_secs_listener(_on_event)
