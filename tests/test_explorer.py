@@ -103,7 +103,7 @@ def test_a_browser_shows_runs_steps_and_values(browser: Any, tmp_path: Path) -> 
         return all_of("#value")[0].text
 
     (canvas,) = all_of("#maps canvas")
-    ActionChains(browser).move_to_element_with_offset(canvas, -150, 150).perform()
+    ActionChains(browser).move_to_element_with_offset(canvas, -90, 90).perform()
     assert said() == "RNN, step 100: t = 8, k = 0, lag 8: -8.000 nats, norm 3.35e-4"
 
     slider, _ = all_of("#step")[0], all_of("#runs input")

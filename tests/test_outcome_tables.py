@@ -14,8 +14,10 @@ from gradlab.figures import (
     clipping_figure,
     clipping_table,
     contributions_table,
+    decay_figure,
     error_surface_table,
     gates_table,
+    heatmap_figure,
     lyapunov_table,
     phase_figure,
     phase_table,
@@ -85,6 +87,13 @@ def test_a_diverged_run_with_several_measurements_has_no_after(tmp_path: Path) -
     write_point(tmp_path / "0", geometric(rates=(0.1, 0.2, 0.9)), state="diverged")
     (run,) = (run for _, run in load_runs(tmp_path).iterrows())
     assert list(points.moments(run)) == ["before"]
+
+
+def test_a_moment_that_no_run_reached_is_refused(tmp_path: Path) -> None:
+    write_point(tmp_path / "0", geometric(rates=(0.9,)), state="diverged")
+    for draw in (decay_figure, heatmap_figure):
+        with pytest.raises(ValueError, match="no run was measured after training"):
+            draw(load_runs(tmp_path), ["after"])
 
 
 # How runs ended

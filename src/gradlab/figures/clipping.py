@@ -40,14 +40,14 @@ def clipping_table(
     place = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": runs[RATE]})
     ended = {
         SUCCESS: outcome.succeeded(runs, error, accuracy),
-        LOSS: runs["eval/loss"].where(runs["status"] == "done"),
+        LOSS: runs.reindex(columns=["eval/loss"])["eval/loss"].where(runs["status"] == "done"),
     }
     parts = [
         place.assign(point=runs.index, quantity=name, step=np.nan, value=values)
         for name, values in ended.items()
     ]
     for point, path in zip(runs.index.tolist(), runs["path"], strict=True):
-        logged = load_metrics(path)
+        logged = load_metrics(path).reindex(columns=["train/step", "train/clip_fraction"])
         seen = {"step": logged["train/step"], "value": logged["train/clip_fraction"]}
         over = pd.DataFrame(seen).dropna()
         over["point"], over["quantity"] = point, FRACTION

@@ -58,13 +58,13 @@ def add_source(options: argparse.ArgumentParser) -> None:
     )
 
 
-def add_step(options: argparse.ArgumentParser, default: str = "both") -> None:
+def add_step(options: argparse.ArgumentParser) -> None:
     """Add --step: which of what was measured at several training steps is drawn."""
     options.add_argument(
         "--step",
         choices=MOMENTS,
-        default=default,
-        help=f"measured at the first step (before training), the last, or both ({default})",
+        default="both",
+        help="measured at the first step (before training), the last, or both (%(default)s)",
     )
 
 

@@ -73,7 +73,7 @@ def decay_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.
     """
     usable = points.drawable(runs)
     grid = points.choose(usable, panels=lines.PANELS, lines=lines.LINES)
-    table = decay_table(grid.runs).query("when in @when")
+    table = lines.at_moments(decay_table(grid.runs), when)
     figure, body, panels = lines.small_multiples(grid, [PROFILE])
     for axes, (_, row) in zip(panels[0], grid.rows(), strict=True):
         draw_curves(axes, row, table)

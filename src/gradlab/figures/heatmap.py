@@ -76,7 +76,7 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     columns = PANELS_ACROSS // len(when)
     coloured = points.with_lines(usable, across)
     grid = points.arrange(coloured, across, axes, columns=columns, rows=SETTINGS).one_seed()
-    table = heatmap_table(grid.runs).query("when in @when")
+    table = lines.at_moments(heatmap_table(grid.runs), when)
     figure, body, blocks = _figure(len(grid.rows()), len(grid.columns()), len(when))
     for moment, block in zip(when, blocks, strict=True):
         measured = table[table["when"] == moment]

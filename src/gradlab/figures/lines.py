@@ -73,6 +73,18 @@ def measured(
     return table[[*place, *table.columns.drop(list(place))]]
 
 
+def at_moments(table: pd.DataFrame, when: Sequence[str]) -> pd.DataFrame:
+    """The rows of a table that were measured at some moments.
+
+    Raises:
+        ValueError: there are none.
+    """
+    kept = table[table["when"].isin(when)]
+    if kept.empty:
+        raise ValueError(f"no run was measured {' or '.join(when)} training.")
+    return kept
+
+
 def draw(
     runs: pd.DataFrame,
     make: Callable[[pd.DataFrame], pd.DataFrame],
@@ -92,7 +104,7 @@ def draw(
     """
     usable = points.drawable(runs)
     grid = points.choose(usable, panels=PANELS, lines=LINES)
-    table = make(grid.runs).query("when in @when")
+    table = at_moments(make(grid.runs), when)
     rows = quantities(table)
     figure, body, panels = small_multiples(grid, rows)
     draw_panels(panels, grid, table, rows)
