@@ -1,6 +1,7 @@
 """What one point leaves behind: its rows, measurements, W&B run, files, checkpoints and status."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -56,6 +57,7 @@ class Recorder:
             "state": "running",
             "started": _now(),
             "device": str(jax.devices()[0]),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
             "versions": {package: version(package) for package in VERSIONS},
         }
         self._begin = self._checked = time.perf_counter()

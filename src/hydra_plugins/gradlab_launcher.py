@@ -59,6 +59,12 @@ class FusedLauncher(Launcher):
         jobs = [self._job(config, point_of_job) for config in composed]
         statuses = run_sweep([job.return_value for job in jobs])
         failed = sum(status["state"] == "failed" for status in statuses)
+        interrupted = sum(status["state"] == "interrupted" for status in statuses)
+        if interrupted:
+            sys.exit(
+                f"gradlab: interrupted, {interrupted} of {len(jobs)} points are not done; their "
+                "checkpoints are kept, and a run in the same folder goes on from them."
+            )
         if failed:
             sys.exit(f"gradlab: {failed} of {len(jobs)} points failed; see above.")
         for job, status in zip(jobs, statuses, strict=True):

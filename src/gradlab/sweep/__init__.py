@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gradlab.interrupts import stopping
 from gradlab.point import Point, Status
 from gradlab.sweep.plan import group_by_program
 from gradlab.sweep.progress import shown
@@ -15,7 +16,7 @@ def run_sweep(points: Sequence[Point]) -> list[Status]:
     Returns:
         The points' statuses, in their order.
     """
-    with shown(len(points)) as on_done:
-        statuses = run_groups(group_by_program(points), on_done)
+    with stopping() as stop, shown(len(points)) as on_done:
+        statuses = run_groups(group_by_program(points), on_done, stop)
     report(points)
     return [statuses[point.folder] for point in points]

@@ -8,12 +8,13 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 
 from gradlab.point import Point, Status, run_point
 
 
 def run_groups(
-    groups: Sequence[Sequence[Point]], on_done: Callable[[Point, Status], None]
+    groups: Sequence[Sequence[Point]], on_done: Callable[[Point, Status], None], stop: Event
 ) -> dict[Path, Status]:
     """Run all points and return their statuses by folder.
 
@@ -22,7 +23,7 @@ def run_groups(
     statuses: dict[Path, Status] = {}
     with ThreadPoolExecutor(max_workers=_cores()) as pool:
         running: dict[Future[Status], tuple[Point, list[Point]]] = {
-            pool.submit(run_point, lead): (lead, rest) for lead, *rest in groups
+            pool.submit(run_point, lead, stop): (lead, rest) for lead, *rest in groups
         }
         try:
             while running:
@@ -31,7 +32,7 @@ def run_groups(
                     statuses[point.folder] = future.result()
                     on_done(point, future.result())
                     running |= {
-                        pool.submit(run_point, follower): (follower, []) for follower in rest
+                        pool.submit(run_point, follower, stop): (follower, []) for follower in rest
                     }
         except BaseException:  # an interrupt: points that have not begun never will
             pool.shutdown(cancel_futures=True)
