@@ -134,9 +134,10 @@ class Recorder:
         """End the point as interrupted, with a checkpoint to go on from."""
         self.checkpoint(state)
         done, steps = int(state.step), self.point.config["train"]["steps"]
-        reason = f"interrupted after {done} of {steps} updates: run again, it goes on from there"
+        reason = f"stopped after {done} of {steps} updates: run again, it goes on from there"
+        summary = self.rows[-1] | times(self.watch)
         self._close_unfinished(KeyboardInterrupt())
-        self._end({"state": "interrupted", "reason": reason, "summary": self.rows[-1]})
+        self._end({"state": "interrupted", "reason": reason, "summary": summary})
 
     def fail(self, error: Exception) -> None:
         """End the point as failed; what was measured before is kept."""
