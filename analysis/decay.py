@@ -1,24 +1,13 @@
-"""Draw a sweep's decay with lag: python analysis/decay.py RUNS_FOLDER --out decay.png."""
+"""Mean norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against t − k, beside theory: python analysis/decay.py --runs FOLDER."""
 
-import argparse
-import sys
-from pathlib import Path
-
-from gradlab import load_runs
-from gradlab.figures import decay_figure, save
+from gradlab.figures import command, decay_figure
 
 
 def main() -> None:
-    """Read the runs, draw, save, and say where the figure is."""
-    parser = argparse.ArgumentParser(description="Mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against t − k.")
-    parser.add_argument("runs", type=Path, help="the folder of a sweep")
-    parser.add_argument("--out", type=Path, help="png, pdf or svg (default: RUNS/decay.png)")
-    arguments = parser.parse_args()
-    try:
-        figure = decay_figure(load_runs(arguments.runs))
-        print(save(figure, arguments.out or arguments.runs / "decay.png"))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(str(error))
+    """Draw the curves of a sweep."""
+    options = command.parser(__doc__)
+    command.add_step(options)
+    command.run(options, lambda runs, given: decay_figure(runs, command.MOMENTS[given.step]))
 
 
 if __name__ == "__main__":

@@ -1,27 +1,18 @@
-"""Lay one run's decay, Lyapunov spectrum and theory side by side: analysis/views.py RUN_FOLDER."""
+"""Decay, Lyapunov spectrum and theory of one run: python analysis/views.py --runs RUN_FOLDER."""
 
-import argparse
-import sys
-from pathlib import Path
-
-from gradlab import load_gradients, load_runs
-from gradlab.figures import save, views_figure
+from gradlab.figures import command, views_figure
 
 
 def main() -> None:
-    """Read the run, draw, save, and say where the figure is."""
-    parser = argparse.ArgumentParser(
-        description="Decay over lag, Lyapunov spectrum and theory of one run."
+    """Draw the views of a run measured with probe=[spectral,lyapunov,theory]."""
+    options = command.parser(__doc__)
+    options.add_argument("--point", type=int, help="which of several runs, from 0")
+    command.run(
+        options,
+        lambda runs, given: views_figure(
+            runs if given.point is None else runs.iloc[given.point : given.point + 1]
+        ),
     )
-    parser.add_argument("run", type=Path, help="the folder of a point, as runs/NAME/DATE/0")
-    parser.add_argument("--out", type=Path, help="png, pdf or svg (default: RUN/views.png)")
-    arguments = parser.parse_args()
-    try:
-        (verdict,) = load_runs(arguments.run)["reason"].str.partition(";")[0]
-        figure = views_figure(load_gradients(arguments.run), verdict)
-        print(save(figure, arguments.out or arguments.run / "views.png"))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(str(error))
 
 
 if __name__ == "__main__":

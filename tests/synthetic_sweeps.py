@@ -1,9 +1,11 @@
 """Sweeps on disk whose maps are known, for the figures to read."""
 
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from gradlab import records
@@ -35,6 +37,46 @@ def geometric(
     )
 
 
+def everything(length: int = 8) -> xr.Dataset:
+    """What all probes measure, in closed form: rates −½ before training, −1/10 after."""
+    maps = geometric(length)
+    step, rates = maps["step"], np.array([-0.5, -0.1])
+    k, lag, window = maps["k"], np.arange(length), np.arange(1, length + 1)
+    index, ones = np.arange(1, 5), np.ones((1, SAMPLES, 1))
+    spread = np.linspace(-1, 1, SAMPLES)[None, :, None]  # cancels in the mean
+    falling = rates[:, None, None] * (length - k.to_numpy()) + spread
+    spectrum = rates[:, None, None] * index * ones
+    share = np.exp(rates[:, None] * lag)
+    states = 1 + 0 * falling + spread
+    states[..., 0] = np.nan  # measured after a step
+    found = {
+        "adjoint_log_norm": (("step", "sample", "k"), falling),
+        "contribution_share": (("step", "lag"), share / share.sum(axis=1, keepdims=True)),
+        "contribution_relative_error": (("step", "window"), np.tile(1 - window / length, (2, 1))),
+        "lyapunov_exponent": (("step", "sample", "exponent"), spectrum),
+        "lyapunov_standard_error": (("step", "sample", "exponent"), 0.01 + 0 * spectrum),
+        "singular_values_log": (
+            ("step", "sample", "chosen_lag", "index"),
+            spectrum[:, :, None, :] * np.array([1, 4])[:, None],
+        ),
+        "theory_rate": (("step", "sample", "theory"), rates[:, None, None] * ones),
+        "statistics_h_norm": (("step", "sample", "t"), states),
+    }
+    coordinates = {"lag": lag, "window": window, "exponent": index, "index": index}
+    return maps.assign(found).assign_coords(
+        **coordinates, chosen_lag=[1, 4], theory=["mean field"], step=step
+    )
+
+
+def logged(losses: Sequence[float], clip_fraction: float = 0.0) -> pd.DataFrame:
+    """Metrics of a run with these losses at steps 0, 10, …; the first row is before training."""
+    rows = pd.DataFrame({"train/step": 10 * np.arange(len(losses)), "eval/loss": losses})
+    trained = rows["train/step"] > 0
+    return rows.assign(**{"train/loss": rows["eval/loss"].where(trained)}).assign(
+        **{"train/clip_fraction": np.where(trained, clip_fraction, np.nan)}
+    )
+
+
 def write_point(
     folder: Path,
     gradients: xr.Dataset | None,
@@ -44,7 +86,10 @@ def write_point(
     gain: float | None = 1.0,
     length: int = 8,
     threshold: float = inf,
+    rate: float = 0.01,
     seed: int = 0,
+    summary: Mapping[str, float] | None = None,
+    metrics: pd.DataFrame | None = None,
     **task: object,
 ) -> None:
     cells = {"rnn": "flax.nnx.SimpleCell", "lstm": "flax.nnx.OptimizedLSTMCell"}
@@ -53,12 +98,15 @@ def write_point(
         "init": {"_target_": "gradlab.initialisers.gaussian", "gain": gain},
         "task": {"length": length, **task},
         "clip": {"threshold": threshold},
+        "optim": {"learning_rate": rate},
         "probe": {"jacobian": {"norm": "spectral", "of": "h", "wrt": "h"}},
         "wandb": {"tags": ["a", str(folder)]},
         "seed": seed,
     }
-    summary = {"jacobian/decay_rate": -0.1 * seed, "verdict": state}
+    ended = {"jacobian/decay_rate": -0.1 * seed, "verdict": state, **(summary or {})}
     records.save_config(folder, config)
-    records.save_status(folder, {"state": state, "summary": summary})
+    records.save_status(folder, {"state": state, "reason": "so", "summary": ended})
+    if metrics is not None:
+        records.save_metrics(folder, metrics)
     if gradients is not None:
         records.save_gradients(folder, gradients)

@@ -140,7 +140,7 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
         for i, gain in enumerate((1.0, 2.0)):
             folder = tmp_path / f"{seed}{i}"
             write_point(folder, geometric(rates=(rate,)), gain=gain, seed=seed)
-    figure = decay_figure(load_runs(tmp_path))
+    figure = decay_figure(load_runs(tmp_path)).figure
     curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 9]
     assert len(curves) == 2
     assert np.asarray(curves[0].get_ydata()) == pytest.approx(-0.2 * np.arange(9))

@@ -1,7 +1,5 @@
 """Any sweep can be drawn, nothing is cut off, and what is left out is said."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,8 +23,8 @@ from gradlab.figures import (
     views_figure,
     views_table,
 )
+from gradlab.figures.style import Drawn
 
-ANALYSIS = Path(__file__).parent.parent / "analysis"
 FIGURES = [heatmap_figure, decay_figure, overview_figure]
 
 
@@ -103,12 +101,12 @@ SWEEPS: list[Callable[[Path], None]] = [
 @pytest.mark.parametrize("draw", FIGURES)
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_figure_of_every_sweep_has_units_and_nothing_cut_off(
-    sweep: Callable[[Path], None], draw: Callable[[pd.DataFrame], Figure], tmp_path: Path
+    sweep: Callable[[Path], None], draw: Callable[[pd.DataFrame], Drawn], tmp_path: Path
 ) -> None:
     sweep(tmp_path)
-    figure = draw(load_runs(tmp_path))
+    figure = draw(load_runs(tmp_path)).figure
     text = written(figure)
-    assert "(nats)" in text
+    assert "nats" in text
     assert "steps)" in text
     assert save(figure, tmp_path / "figure.png").stat().st_size < 1_000_000
     edges = figure.get_tightbbox().padded(-0.02)  # inches: the layout is good to three pixels
@@ -120,25 +118,25 @@ def test_every_figure_of_every_sweep_has_units_and_nothing_cut_off(
 
 @pytest.mark.parametrize("draw", FIGURES)
 def test_points_without_maps_are_named(
-    draw: Callable[[pd.DataFrame], Figure], tmp_path: Path
+    draw: Callable[[pd.DataFrame], Drawn], tmp_path: Path
 ) -> None:
     _failed_and_diverged(tmp_path)
-    assert "Without a map: gain 2 (failed)." in written(draw(load_runs(tmp_path)))
+    assert "Not measured: gain 2 (failed)." in written(draw(load_runs(tmp_path)).figure)
 
 
 @pytest.mark.parametrize("draw", FIGURES)
 def test_a_figure_says_what_it_leaves_out(
-    draw: Callable[[pd.DataFrame], Figure], tmp_path: Path
+    draw: Callable[[pd.DataFrame], Drawn], tmp_path: Path
 ) -> None:
     _many(tmp_path)
-    note = written(draw(load_runs(tmp_path))).split("Shown: ")[1]
+    note = written(draw(load_runs(tmp_path)).figure).split("Shown: ")[1]
     assert "of 28 points" in note
     assert "of 7 values of gain" in note
 
 
 @pytest.mark.parametrize("draw", FIGURES)
 def test_a_sweep_without_maps_is_refused_in_a_sentence(
-    draw: Callable[[pd.DataFrame], Figure], tmp_path: Path
+    draw: Callable[[pd.DataFrame], Drawn], tmp_path: Path
 ) -> None:
     write_point(tmp_path / "0", None, state="failed")
     with pytest.raises(ValueError, match="none of the 1 points has a gradient map"):
@@ -181,41 +179,6 @@ def test_threads_draw_the_same_figure(tmp_path: Path) -> None:
         assert len(set(threads.map(draw, "abcd"))) == 1
 
 
-# Scripts
-
-
-def run_script(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ANALYSIS / script, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("script", ["heatmap.py", "decay.py"])
-def test_script_draws_a_png_and_says_where(script: str, tmp_path: Path) -> None:
-    _single(tmp_path)
-    done = run_script(script, tmp_path)
-    figure = tmp_path / f"{script.removesuffix('.py')}.png"
-    assert done.stdout.strip() == str(figure)
-    assert figure.read_bytes().startswith(b"\x89PNG")
-
-
-def test_heatmap_script_draws_one_step_in_the_format_asked_for(tmp_path: Path) -> None:
-    _single(tmp_path)
-    out = tmp_path / "new" / "map.svg"
-    done = run_script("heatmap.py", tmp_path, "--out", out, "--step", "last")
-    assert done.returncode == 0, done.stderr
-    assert "after training" in out.read_text()
-    assert "before training" not in out.read_text()
-
-
-@pytest.mark.parametrize("script", ["heatmap.py", "decay.py"])
-def test_script_refuses_a_folder_without_runs_in_one_sentence(script: str, tmp_path: Path) -> None:
-    done = run_script(script, tmp_path / "nowhere")
-    assert done.returncode != 0
-    assert "nowhere" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
 def test_entries_that_rounding_took_are_hatched_and_named() -> None:
     gradients = geometric()
     flags = (gradients["jacobian_log_norm"] * 0).fillna(0).astype("int8")
@@ -228,7 +191,7 @@ def test_entries_that_rounding_took_are_hatched_and_named() -> None:
     assert len(hatches) == 2 * 3 * 2  # two moments, t from 6 to 8, two k
 
 
-def test_three_views_of_a_run_and_their_residuals() -> None:
+def test_three_views_of_a_run_and_their_residuals(tmp_path: Path) -> None:
     gradients = geometric(rates=(-0.5,)).isel(step=[0])
     spectrum = np.linspace(-0.4, -2, 5) + np.zeros((1, 3, 5))
     views = gradients.assign(
@@ -239,7 +202,8 @@ def test_three_views_of_a_run_and_their_residuals() -> None:
     table = views_table(views)
     assert list(table["view"]) == ["decay rate", "λ₁", "mean field"]
     np.testing.assert_allclose(table["residual"], [0, -0.1, -0.05], atol=1e-6)
-    text = written(views_figure(views, "a run"))
+    write_point(tmp_path / "0", views)
+    text = written(views_figure(load_runs(tmp_path)).figure)
     assert "λ₁ -0.4000 (residual -0.1000), mean field -0.4500 (residual -0.0500)" in text
     with pytest.raises(ValueError, match=r"did not measure lyapunov, theory: .*probe=\["):
-        views_figure(gradients, "a run")
+        views_table(gradients)

@@ -1,15 +1,36 @@
 """What W&B is told, read back from its offline runs with its own reader."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import wandb_reader as reader
+from conftest import Compose
+from synthetic_sweeps import geometric
 
-from gradlab import tracking
+from gradlab import load_runs, records, tracking
+from gradlab.__main__ import CONF
 from gradlab.figures import save, style
+from gradlab.point import Point, run_point
+
+STATUS = {
+    "state": "done",
+    "reason": "for one",
+    "summary": {"train/step": 5, "verdict": "stable"},
+    "versions": {"jax": "1"},
+}
+RATES = (-0.5, -0.1)
+MAPS = geometric(rates=RATES)
+
+
+def table(run: Path, name: str) -> dict[str, Any]:
+    """Columns and rows of a table that was logged."""
+    (path,) = (run / "files" / "media" / "table" / "jacobian").glob(f"{name}_*.table.json")
+    return {key: json.loads(path.read_text())[key] for key in ("columns", "data")}
 
 
 def config(mode: str = "offline") -> dict[str, Any]:
@@ -18,36 +39,115 @@ def config(mode: str = "offline") -> dict[str, Any]:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> tuple[Path, Path]:
-    data = tmp_path / "gradients.nc"
-    data.write_bytes(b"any bytes")
-    return save(style.Figure(), tmp_path / "map.png"), data
+def folder(tmp_path: Path) -> Path:
+    """A point's folder with maps in it."""
+    records.save_gradients(tmp_path / "0", MAPS)
+    save(style.Figure(), tmp_path / "0" / records.PICTURE)
+    return tmp_path / "0"
 
 
-def test_a_run_reads_back_as_it_was_logged(tmp_path: Path, files: tuple[Path, Path]) -> None:
+def test_a_run_reads_back_as_it_was_logged(folder: Path) -> None:
     rows = [
         {"train/step": 0.0, "jacobian/horizon": np.inf},
         {"train/step": 5.0, "jacobian/horizon": 2.5, "train/loss": 0.1},
     ]
-    with tracking.track(tmp_path / "0", config(), group="study/today", name="gain=2") as tracker:
+    with tracking.track(folder, config(), group="study/today", name="gain=2") as tracker:
         tracker.log(rows[0] | {"train/loss": np.nan})
         tracker.log(rows[1])
-        tracker.finish({"train/step": 5, "verdict": "stable"}, *files)
+        tracker.finish(STATUS)
 
-    run = tmp_path / "0" / "wandb"
+    run = folder / "wandb"
     assert reader.history(run) == rows
     (opened,) = reader.records(run, "run")
     assert (opened["run_group"], opened["display_name"]) == ("study/today", "gain=2")
+    assert (opened["job_type"], opened["tags"]) == ("point", ["a"])
     ended = reader.summary(run)
     assert ended["state"] == "finished"
     assert ended["config"]["init"] == {"gain": 2}
     assert float(ended["config"]["clip"]["threshold"]) == np.inf
-    assert ended["summary"]["verdict"] == "stable"
+    assert ended["config"]["path"] == "study/today/0"
+    told = [ended["summary"][name] for name in ("status", "reason", "verdict")]
+    assert told == ["done", "for one", "stable"]
     assert ended["summary"]["jacobian/map"]["format"] == "png"
-    (artifact,) = reader.records(run, "artifact")
-    assert artifact["manifest"]["contents"][0]["path"] == "gradients.nc"
     against_step = [m for m in reader.records(run, "metric") if m.get("glob_name") == "*"]
     assert [metric["step_metric"] for metric in against_step] == ["train/step"]
+
+
+def test_maps_go_in_as_an_artifact_a_table_and_curves(folder: Path) -> None:
+    with tracking.track(folder, config(), "g", "n") as tracker:
+        tracker.log({"train/step": 100.0})
+        tracker.finish(STATUS)
+    run = folder / "wandb"
+    (artifact,) = (a for a in reader.records(run, "artifact") if a["type"] == "gradients")
+    assert json.loads(artifact["metadata"]) == {
+        "config": config() | {"clip": {"threshold": "Infinity"}},
+        "versions": {"jax": "1"},
+    }
+    assert artifact["manifest"]["contents"][0]["local_path"] == str(folder / "gradients.nc")
+
+    cells = pd.DataFrame(**table(run, "map_cells")).astype({"step": int, "t": int, "k": int})
+    cells = cells.set_index(["step", "t", "k"])["log_norm"]
+    means = MAPS["jacobian_log_norm"].mean("sample").to_series()
+    pd.testing.assert_series_equal(
+        cells.sort_index(), means[np.isfinite(means)].rename("log_norm"), check_dtype=False
+    )
+
+    curves = pd.DataFrame(**table(run, "decay_curves_table"))
+    assert set(curves["lineKey"]) == {"after 0 updates", "after 100 updates"}
+    for rate, (_, curve) in zip(RATES, curves.groupby("lineKey"), strict=True):
+        np.testing.assert_allclose(curve["lineVal"], rate * curve["step"], atol=1e-6)
+
+
+def test_large_maps_are_thinned_and_zeros_are_left_out() -> None:
+    maps = geometric(300, reach=100.0)["jacobian_log_norm"]
+    cells = tracking.map_cells(maps)
+    assert cells["t"].max() == 300
+    assert len(cells["t"]) < 2 * 64 * 65 / 2
+    assert (cells["t"] - cells["k"]).max() <= 100
+    lags, curves = tracking.decay_curves(maps)
+    assert len(lags) == 100
+    assert lags[-1] == 300
+    assert curves[0][-1] is None
+
+
+def test_nothing_is_logged_twice(folder: Path) -> None:
+    with tracking.track(folder, config(), "g", "n") as tracker:
+        for step in range(3):
+            tracker.log({"train/step": step, "train/loss": 1.0, "eval/loss": 2.0})
+        tracker.finish(STATUS)
+    run = folder / "wandb"
+    named = [set(record["item"]) for record in reader.records(run, "history")]
+    for name in set.union(*named) - {"_step", "_runtime", "_timestamp", "train/step"}:
+        assert sum(name in row for row in named) == (3 if name.endswith("loss") else 1)
+    assert len([a for a in reader.records(run, "artifact") if a["type"] == "gradients"]) == 1
+
+
+def test_a_point_that_runs_again_has_one_run_with_its_old_id(folder: Path) -> None:
+    ids = []
+    for steps in (1, 3):
+        with tracking.track(folder, config(), "g", "n") as tracker:
+            for step in range(steps):
+                tracker.log({"train/step": step, "train/loss": 0.0})
+        (run,) = (folder.parent / "wandb").glob("offline-run-*")
+        ids.append(run.name.rpartition("-")[2])
+    assert ids[0] == ids[1]
+    assert len(reader.history(folder / "wandb")) == 3
+
+
+@pytest.mark.slow
+def test_a_run_has_few_names_of_metrics(composed: Compose, tmp_path: Path) -> None:
+    probes = ",".join(path.stem for path in (CONF / "probe").glob("*.yaml"))
+    config = composed(
+        f"probe=[{probes}]",
+        "task.length=64",
+        "probe.samples=1",
+        "model.hidden_size=4",
+        "train.steps=0",
+    )
+    run_point(Point(config, tmp_path / "0", "all probes"))
+    (status,) = load_runs(tmp_path)["status"]
+    assert status == "done"
+    assert len(reader.summary(tmp_path / "0" / "wandb")["summary"]) < 200  # of W&B's 10,000
 
 
 def test_runs_side_by_side_do_not_mix(tmp_path: Path) -> None:
@@ -77,34 +177,15 @@ def test_an_exception_marks_the_run_as_failed(tmp_path: Path) -> None:
         tracking.track(tmp_path / "0", config(), "g", "n") as tracker,
     ):
         tracker.log({"train/step": 1 / 0})
-    assert reader.summary(tmp_path / "0" / "wandb")["exit_code"] == 1
+    ended = reader.summary(tmp_path / "0" / "wandb")
+    assert ended["exit_code"] == 1
+    assert ended["summary"]["status"] == "failed"
+    assert ended["summary"]["reason"] == "ZeroDivisionError: division by zero"
 
 
-def test_disabled_writes_nothing(tmp_path: Path, files: tuple[Path, Path]) -> None:
-    before = sorted(tmp_path.iterdir())
-    with tracking.track(tmp_path / "0", config("disabled"), "g", "n") as tracker:
+def test_disabled_writes_nothing(folder: Path) -> None:
+    before = sorted(folder.parent.rglob("*"))
+    with tracking.track(folder, config("disabled"), "g", "n") as tracker:
         tracker.log({"train/step": 0})
-        tracker.finish({}, *files)
-    assert sorted(tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize("key", [None, "0" * 40])
-def test_online_without_account_or_network_is_kept_offline(
-    key: str | None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    if key:
-        monkeypatch.setenv("WANDB_API_KEY", key)
-    tracking._possible_mode.cache_clear()
-    with tracking.track(tmp_path / "0", config("online"), "g", "n") as tracker:
-        tracker.log({"train/step": 0, "eval/loss": 1.0})
-    tracking._possible_mode.cache_clear()
-    assert len(reader.history(tmp_path / "0" / "wandb")) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("gradlab: W&B runs are kept offline: ")
-    assert "wandb sync" in said
+        tracker.finish(STATUS)
+    assert sorted(folder.parent.rglob("*")) == before

@@ -14,6 +14,7 @@ from flax import nnx
 from gradlab import load_gradients
 from gradlab.point import Point, run_point
 from gradlab.records import load_metrics
+from gradlab.telemetry import training_row
 from gradlab.training import Program, as_numbers, program_for, program_key
 
 SMALL = (
@@ -119,6 +120,31 @@ def test_a_run_that_diverges_keeps_what_it_has_and_says_when(
     assert last["diverged/update"] == last["train/step"] + 1
     assert last["train/nonfinite"] > 0
     assert load_gradients(tmp_path / "sweep" / "0").sizes["step"] == 1
+
+
+@pytest.mark.parametrize("rate", ["30", "3e38"])  # by its loss; by weights past the largest float
+def test_the_update_that_diverges_is_named_and_not_made(composed: Compose, rate: str) -> None:
+    linear = ("+model.cell.activation=identity", f"optim.learning_rate={rate}")
+    config = composed(*SMALL, "optim=sgd", *linear)
+    program, numbers = program_for(config), as_numbers(config)
+    state, seen = program.advance(numbers, program.initialise(numbers), 60)
+    last = int(seen.update[-1])
+    assert state.diverged
+    assert int(state.step) == last - 1 < 50
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.parameters))
+
+    assert (np.asarray(seen.update) == np.minimum(np.arange(60) + 1, last)).all()
+    assert (np.asarray(seen.nonfinite[: last - 1]) == 0).all()
+    assert (np.asarray(seen.nonfinite[last - 1 :]) > 0).all()
+    batch = program.task.sample(jax.random.split(state.key)[1], 6)
+    np.testing.assert_allclose(seen.loss[-1], program.loss(state.parameters, batch), rtol=1e-5)
+
+    row = training_row(int(state.step), seen)
+    assert row["diverged/update"] == row["train/step"] + 1 == last
+    np.testing.assert_equal(row["diverged/loss"], float(seen.loss[-1]))
+    np.testing.assert_equal(row["diverged/grad_norm"], float(seen.grad_norm[-1]))
+    if last > 1:
+        assert row["train/loss"] == pytest.approx(float(np.mean(seen.loss[: last - 1])))
 
 
 def test_a_run_is_the_same_from_the_same_seed(composed: Compose, tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ Item = dict[str, Any]
 
 
 def history(run: Path) -> list[dict[str, float]]:
-    """The logged rows of numbers, without W&B's own columns and its pictures."""
+    """The logged rows of numbers, without W&B's own columns and its pictures and tables."""
     rows = [record["item"] for record in records(run, "history")]
-    numbers = [
-        {k: float(v) for k, v in row.items() if not k.startswith(("_", "jacobian/map"))}
+    return [
+        {name: float(value) for name, value in row.items() if not name.startswith("_")}
         for row in rows
+        if not any(name.endswith("._type") for name in row)
     ]
-    return [row for row in numbers if set(row) > {"train/step"}]
 
 
 def summary(run: Path) -> Item:

@@ -35,7 +35,8 @@ def fitted(count: int) -> int:
 def draw(rows: list[dict[str, Any]], fixed: dict[str, str], note: str) -> Figure:
     """Two panels, T and n; the slopes are in the legends."""
     with style.theme():
-        figure, body = style.frame(style.WIDTH, 4.4, "Cost of the norms of all pairs (t, k)")
+        title = "Cost of the norms of all pairs (t, k)"
+        figure, body = style.frame(style.present().width, 4.4, title)
         for axes, axis in zip(body.subplots(1, 2, sharey=True), AXES, strict=True):
             panel(axes, axis, [row for row in rows if row["axis"] == axis])
             axes.set_title(f"against {axis}, at {fixed[axis]}")

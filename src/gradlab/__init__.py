@@ -1,18 +1,23 @@
 """gradlab: how far a gradient reaches in a recurrent network, and what changes that."""
 
-from gradlab.jacobian import (
-    adjoint_log_norms,
-    backpropagate,
-    contribution_log_norms,
-    credit,
-    jacobian_log_norms,
-    log_singular_values,
-    long_range_share,
-    lyapunov_exponents,
-    lyapunov_spectrum,
-    truncation,
-)
-from gradlab.records import load_gradients, load_runs
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradlab.jacobian import (
+        adjoint_log_norms,
+        backpropagate,
+        contribution_log_norms,
+        credit,
+        jacobian_log_norms,
+        log_singular_values,
+        long_range_share,
+        lyapunov_exponents,
+        lyapunov_spectrum,
+        truncation,
+    )
+    from gradlab.records import load_gradients, load_runs
+    from gradlab.wandb_runs import load_wandb
 
 __all__ = [
     "adjoint_log_norms",
@@ -22,9 +27,27 @@ __all__ = [
     "jacobian_log_norms",
     "load_gradients",
     "load_runs",
+    "load_wandb",
     "log_singular_values",
     "long_range_share",
     "lyapunov_exponents",
     "lyapunov_spectrum",
     "truncation",
 ]
+HOMES = {
+    "load_gradients": "gradlab.records",
+    "load_runs": "gradlab.records",
+    "load_wandb": "gradlab.wandb_runs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: JAX and pandas take seconds, which --help need not wait for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = HOMES.get(name, "gradlab.jacobian")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

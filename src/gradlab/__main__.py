@@ -7,26 +7,23 @@ them together, point.py trains and measures one, records.py keeps, tracking.py l
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from gradlab import explain
 
-from gradlab import config, explain
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 PACKAGE = Path(__file__).parent
 # A wheel carries conf/ inside the package; a checkout has it at the top.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if path.is_dir())
 
 
-@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def run(composed: DictConfig) -> None:
+def run(composed: "DictConfig") -> None:
     """Run a single point: what Hydra calls for one job under a launcher of somebody else's."""
-    from gradlab.point import point_of_job
-    from gradlab.sweep import run_sweep
+    from gradlab.sweep import run_alone
 
-    run_sweep([point_of_job(composed)])
+    run_alone(composed)
 
 
 def main() -> None:
@@ -34,11 +31,18 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(explain.usage(CONF))
         return
+    import hydra  # here: --help is not to wait for it
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from gradlab import config
+
     config.register()
+    sys.argv = ["sweep.plan_only=true" if word == "--dry" else word for word in sys.argv]
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints the error itself, and ends here
     try:
-        run()
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)()
     except (config.ConfigError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise

@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
+from gradlab import records
 from gradlab.training import COMPILED_SECTIONS, State, as_numbers, program_for
-
-FOLDER = "checkpoints"
 
 Leaves = dict[str, np.ndarray]
 Digest = UInt8[np.ndarray, "32"]
@@ -36,7 +35,7 @@ def save(folder: Path, config: Mapping[str, Any], state: State) -> None:
     """
     import orbax.checkpoint as orbax  # takes a second
 
-    path = folder.absolute() / FOLDER / str(int(state.step))
+    path = folder.absolute() / records.CHECKPOINTS / str(int(state.step))
     path.parent.mkdir(parents=True, exist_ok=True)
     leaves = _leaves(state)
     kept = {"state": leaves, "config": _config_digest(config), "content": _digest(leaves)}
@@ -74,13 +73,13 @@ def load(folder: Path, config: Mapping[str, Any]) -> State | None:
 
 def newest(folder: Path) -> Path | None:
     """Where a point's newest checkpoint lies, if it has one."""
-    kept = (folder.absolute() / FOLDER).glob("*")
+    kept = (folder.absolute() / records.CHECKPOINTS).glob("*")
     return max((x for x in kept if x.name.isdigit()), key=lambda x: int(x.name), default=None)
 
 
 def discard(folder: Path) -> None:
     """Remove a point's checkpoints."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    shutil.rmtree(folder / records.CHECKPOINTS, ignore_errors=True)
 
 
 def _leaves(state: State) -> Leaves:

@@ -1,13 +1,16 @@
 """What a run is configured by: typed sections, their limits, and sentences for what breaks them.
 
-Sections with a fixed form (model, train, probe, wandb) are dataclasses below. Sections that name a
+Sections with a fixed form (model, train, wandb, sweep) are dataclasses below. Sections that name a
 function of yours or ours by `_target_` (init, task, optim, clip, model.cell) are checked against
 that function's own annotations, so adding one needs no change here.
 """
 
+import hashlib
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from importlib.metadata import version
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import pydantic
@@ -22,7 +25,11 @@ from gradlab.schedule import Schedule
 TRACED_SECTIONS = ("init", "bias", "optim", "clip", "regulariser")
 COMPONENTS = ("init", "bias", "task", "optim", "clip", "regulariser")
 
+BOOKKEEPING = ("name", "sweep", "wandb")  # sections that leave a point's numbers as they are
+
 WandbMode = Literal["offline", "online", "disabled"]
+Lanes = Literal["auto", "threads", "vmap"]
+Retry = Literal["nothing", "failed", "diverged", "failed,diverged"]
 
 
 class ConfigError(ValueError):
@@ -56,6 +63,7 @@ class Model:
     name: str = MISSING
     hidden_size: Count = 32
     num_layers: Count = 1
+    decoder: bool = False  # a second stack, which answers where the task's last input is 1
     cell: Any = MISSING
 
 
@@ -89,6 +97,18 @@ class Wandb:
 
 
 @dataclass
+class Sweep:
+    """How the points of a sweep are run; a point's numbers do not depend on it."""
+
+    resume: str | None = None  # the folder of a sweep: run what it has left undone
+    retry: Annotated[str, one_of(*get_args(Retry))] = "nothing"  # of the points that have ended
+    plan_only: bool = False  # show the plan (--dry)
+    lanes: Annotated[str, one_of(*get_args(Lanes))] = "auto"  # auto: threads on a CPU, else vmap
+    chunk: Annotated[int | None, Field(ge=1)] = None  # points vmapped together; None: what fits
+    keep_programs: bool = True  # compiled programs are kept on disk for the next sweep
+
+
+@dataclass
 class Config:
     """One point of a sweep."""
 
@@ -104,11 +124,13 @@ class Config:
     train: Train = field(default_factory=Train)
     probe: Any = MISSING
     wandb: Wandb = field(default_factory=Wandb)
+    sweep: Sweep = field(default_factory=Sweep)
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 def register() -> None:
-    """Give Hydra the schema that conf/config.yaml builds on."""
+    """Give Hydra the schema that conf/config.yaml builds on, and what it computes with."""
+    OmegaConf.register_new_resolver("first", lambda *given: next(filter(None, given)), replace=True)
     ConfigStore.instance().store(name="gradlab_schema", node=Config)
 
 
@@ -134,16 +156,45 @@ def check(composed: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key} has no value: give it one.") from error
     config = _checked_section(Config, given, "")
     for section in COMPONENTS:
-        config[section] = _checked_component(config[section], section)
-    config["model"]["cell"] = _checked_component(config["model"]["cell"], "model.cell")
+        config[section] = check_component(config[section], section)
+    config["model"]["cell"] = check_component(config["model"]["cell"], "model.cell")
     config["probe"] = {
         name: _checked_value(PROBE_SETTINGS[name], value, f"probe.{name}")
         if name in PROBE_SETTINGS
-        else _checked_component(value, f"probe.{name}")
+        else check_component(value, f"probe.{name}")
         for name, value in config["probe"].items()
         if value is not None  # probe.NAME=null switches one off
     }
     return config
+
+
+def check_component(component: Any, key: str) -> dict[str, Any]:
+    """Check a section that names what it calls by `_target_` against what that takes.
+
+    Raises:
+        ConfigError: there is no such thing to call, or an argument is not one that it takes.
+    """
+    if not isinstance(component, dict) or "_target_" not in component:
+        raise ConfigError(f"{key} must name what it calls by {key}._target_; got {component!r}.")
+    target = component["_target_"]
+    try:
+        function = get_object(str(target))
+        parameters = parameters_of(function)
+        hints = _hints(function)
+    except Exception as error:
+        raise ConfigError(
+            f"{key}._target_ must be the dotted path of something that can be imported and "
+            f"called; got {target!r} ({_last_line(error)})."
+        ) from error
+    checked = {"_target_": target}
+    for name, value in component.items():
+        if name == "_target_":
+            continue
+        if not takes(parameters, name):
+            allowed = ", ".join(parameters)
+            raise ConfigError(f"{key}.{name} is unknown: {target} takes {allowed}.")
+        checked[name] = _checked_value(hints.get(name, Any), value, f"{key}.{name}")
+    return checked
 
 
 def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
@@ -182,6 +233,18 @@ def traced(config: Mapping[str, Any]) -> dict[str, float]:
     return leaves | {"seed": config["seed"]}
 
 
+def identity(config: Mapping[str, Any]) -> str:
+    """What tells a point from all others: a hash of its checked config and gradlab's version.
+
+    What does not change its numbers (`BOOKKEEPING`, how often it is kept) is left out.
+    """
+    decisive = {key: value for key, value in config.items() if key not in BOOKKEEPING}
+    kept_apart = ("checkpoint_seconds",)
+    decisive["train"] = {k: v for k, v in config["train"].items() if k not in kept_apart}
+    text = json.dumps([version("gradlab"), decisive], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _checked_section(schema: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     hints = get_type_hints(schema, include_extras=True)
     checked = {}
@@ -191,30 +254,6 @@ def _checked_section(schema: type, values: Mapping[str, Any], prefix: str) -> di
             checked[entry.name] = _checked_section(hint, value, f"{key}.")
         else:
             checked[entry.name] = _checked_value(hint, value, key)
-    return checked
-
-
-def _checked_component(component: Any, key: str) -> dict[str, Any]:
-    if not isinstance(component, dict) or "_target_" not in component:
-        raise ConfigError(f"{key} must name what it calls by {key}._target_; got {component!r}.")
-    target = component["_target_"]
-    try:
-        function = get_object(str(target))
-        parameters = parameters_of(function)
-        hints = _hints(function)
-    except Exception as error:
-        raise ConfigError(
-            f"{key}._target_ must be the dotted path of something that can be imported and "
-            f"called; got {target!r} ({_last_line(error)})."
-        ) from error
-    checked = {"_target_": target}
-    for name, value in component.items():
-        if name == "_target_":
-            continue
-        if not takes(parameters, name):
-            allowed = ", ".join(parameters)
-            raise ConfigError(f"{key}.{name} is unknown: {target} takes {allowed}.")
-        checked[name] = _checked_value(hints.get(name, Any), value, f"{key}.{name}")
     return checked
 
 

@@ -3,9 +3,10 @@
 import re
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hydra.errors import MissingConfigException
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+if TYPE_CHECKING:
+    from omegaconf.errors import OmegaConfBaseException
 
 USAGE = """\
 gradlab: how far does a gradient reach in a recurrent network, and what changes that?
@@ -13,16 +14,18 @@ gradlab: how far does a gradient reach in a recurrent network, and what changes 
   python -m gradlab +experiment=NAME         run a study
   python -m gradlab GROUP=NAME KEY=VALUE …   run one point
   python -m gradlab KEY=A,B KEY=C,D …        run every combination
+  python -m gradlab … --dry                  show the plan of a sweep, run nothing
   python -m gradlab … --cfg job              print the config, run nothing
+  python -m gradlab … sweep.resume=FOLDER    run what a sweep has left undone
   python -m gradlab --hydra-help             Hydra's own options
 """
 
 
 def usage(conf: Path) -> str:
     """The help text: what to type, the experiments and the groups, each with its first line."""
-    groups = sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "experiment")
+    groups = sorted({path.parent for path in conf.glob("*/**/*.yaml")} - {conf / "experiment"})
     sections = [("experiments (+experiment=…)", conf / "experiment")]
-    sections += [(f"{group.name}=…", group) for group in groups]
+    sections += [(f"{group.relative_to(conf).as_posix()}=…", group) for group in groups]
     lines = [USAGE]
     for heading, folder in sections:
         options = {path.stem: _first_line(path) for path in sorted(folder.glob("*.yaml"))}
@@ -33,6 +36,9 @@ def usage(conf: Path) -> str:
 
 def sentence(error: BaseException) -> str:
     """One sentence for whoever typed it: what was wrong, what is allowed, what was given."""
+    from hydra.errors import MissingConfigException  # here: --help is not to wait for Hydra
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -44,7 +50,7 @@ def sentence(error: BaseException) -> str:
     return _one_line(str(error))
 
 
-def _unknown_key(error: OmegaConfBaseException) -> str:
+def _unknown_key(error: "OmegaConfBaseException") -> str:
     section = str(error.full_key).rpartition(".")[0]
     known = [str(key) for key in error.parent_node or ()]
     likely = get_close_matches(str(error.key), known, n=1)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Shaped
 
-from gradlab.tasks import Batch
+from gradlab.tasks import Batch, Task
 
 
 def is_classes(targets: Array) -> bool:
@@ -25,10 +25,23 @@ def weighted_mean(values: Shaped[Array, "batch time"], batch: Batch) -> Float[Ar
     return jnp.sum(values * batch.weights) / jnp.where(total > 0, total, 1)
 
 
-def metrics(outputs: Float[Array, "batch time o"], batch: Batch) -> dict[str, Float[Array, ""]]:
-    """Loss and, for classes, accuracy, by their W&B names."""
-    found = {"eval/loss": weighted_mean(losses(outputs, batch.targets), batch)}
+def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Float[Array, ""]]:
+    """How good answers to the held-out sequences are, by W&B names.
+
+    Loss and the loss to beat; for classes, the share of steps that are right; and, where the task
+    says what is wrong, the share of sequences with a wrong step.
+    """
+    batch = task.test
+    found = {
+        "eval/loss": weighted_mean(losses(outputs, batch.targets), batch),
+        "eval/baseline": jnp.asarray(task.baseline),
+    }
     if is_classes(batch.targets):
-        correct = jnp.argmax(outputs, axis=-1) == batch.targets
-        found["eval/accuracy"] = weighted_mean(correct, batch)
+        right = jnp.argmax(outputs, axis=-1) == batch.targets
+        found["eval/accuracy"] = weighted_mean(right, batch)
+    elif task.tolerance is not None:
+        right = jnp.all(jnp.abs(outputs - batch.targets) <= task.tolerance, axis=-1)
+    else:
+        return found
+    found["eval/error_rate"] = jnp.mean(jnp.any(~right & (batch.weights > 0), axis=1))
     return found

@@ -11,14 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from gradlab import checkpoints, decay, records, tracking
+from gradlab.config import identity
 from gradlab.figures import point_figure, style
 from gradlab.probes import Measurement, dataset, measurements
 from gradlab.stopwatch import Stopwatch, times
+from gradlab.success import success
 from gradlab.telemetry import divergence
 from gradlab.training import State, program_for
 
@@ -56,7 +58,8 @@ class Recorder:
         self.status: Status = {
             "state": "running",
             "started": _now(),
-            "device": str(jax.devices()[0]),
+            "identity": identity(point.config),
+            "device": str(jnp.zeros(()).device),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
             "versions": {package: version(package) for package in VERSIONS},
         }
@@ -89,7 +92,6 @@ class Recorder:
         records.save_config(point.folder, point.config)
         records.save_status(point.folder, self.status)
         state = self._take_over()
-        tracking.discard(point.folder)
         self._tracker = self._open.enter_context(
             tracking.track(point.folder, point.config, group=point.sweep, name=point.name)
         )
@@ -122,11 +124,8 @@ class Recorder:
         if np.isfinite(self.point.config["train"]["checkpoint_seconds"]):
             checkpoints.save(self.point.folder, self.point.config, state)
         status = _conclude(self.rows[-1], program_for(self.point.config).length)
-        status["summary"] |= times(self.watch)
-        folder = self.point.folder
-        self._tracker.finish(
-            status["summary"], folder / records.PICTURE, folder / records.GRADIENTS
-        )
+        status["summary"] |= success(self.rows) | times(self.watch)
+        self._tracker.finish(self.status | status)
         self._open.close()
         self._end(status)
 
@@ -187,6 +186,7 @@ class Recorder:
 
     def _end(self, status: Status) -> None:
         seconds = round(time.perf_counter() - self._begin, 3)
+        status |= {"files": records.digests(self.point.folder)}
         self.status |= status | {"finished": _now(), "seconds": seconds}
         records.save_status(self.point.folder, self.status)
 

@@ -12,13 +12,20 @@ A sweep's folder holds one folder a point:
     checkpoints/STEP  the newest training state (Orbax)
     wandb/            the point's W&B run (a link into the sweep's wandb/ folder)
 
+and beside them
+
+    sweep.json        every point that the sweep is made of, written before the first begins
+    .lock             held by the process that runs the sweep
+
 Every file is written to a temporary name and renamed, so a file that is there is whole.
 """
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +38,9 @@ STATUS = "status.json"
 METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
 PICTURE = "jacobian_map.png"
+CHECKPOINTS = "checkpoints"
+SWEEP = "sweep.json"
+LOCK = ".lock"
 WORDS = ("inf", "-inf", "nan")
 
 
@@ -94,20 +104,75 @@ def save_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def save_status(folder: Path, status: Mapping[str, Any]) -> None:
-    """Write status.json, replacing the one before."""
-    text = json.dumps(_worded(dict(status)), indent=2, allow_nan=False)
+    """Write status.json, replacing the one before, under a seal that shows later edits."""
+    sealed = _worded(dict(status) | {"seal": _seal(status)})
+    text = json.dumps(sealed, indent=2, allow_nan=False)
     _write(folder / STATUS, lambda path: path.write_text(text))
 
 
 def load_status(run_folder: str | Path) -> dict[str, Any]:
-    """Read one point's status.json."""
-    status: dict[str, Any] = json.loads((Path(run_folder) / STATUS).read_text())
-    if "summary" in status:
-        status["summary"] = {
-            name: float(value) if value in WORDS else value
-            for name, value in status["summary"].items()
-        }
-    return status
+    """Read one point's status.json.
+
+    Raises:
+        FileNotFoundError: there is none: the point has not begun.
+        ValueError: it is damaged.
+    """
+    path = Path(run_folder) / STATUS
+    try:
+        status: dict[str, Any] = json.loads(path.read_text())
+        summary = status.get("summary", {})
+        words = {name: float(value) for name, value in summary.items() if value in WORDS}
+        status["state"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged") from error
+    return status | ({"summary": summary | words} if summary else {})
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """A hash of each file that a point's results are read from."""
+    paths = (folder / METRICS, folder / GRADIENTS)
+    return {x.name: hashlib.sha256(x.read_bytes()).hexdigest() for x in paths if x.is_file()}
+
+
+def verify(folder: Path, status: Mapping[str, Any]) -> None:
+    """Check the records of a point that has ended.
+
+    Raises:
+        ValueError: one is missing, or is not as it was written.
+    """
+    if status.get("seal") != _seal(status):
+        raise ValueError(f"{folder / STATUS} was edited")
+    found = digests(folder)
+    for name, digest in status.get("files", {}).items():
+        if found.get(name) != digest:
+            raise ValueError(f"{folder / name} is {'damaged' if name in found else 'missing'}")
+
+
+def forget(folder: Path) -> None:
+    """Remove what a point has left, so that it starts anew; its .hydra/ and W&B run stay."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (METRICS, GRADIENTS, PICTURE, STATUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def save_sweep(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
+    """Write sweep.json, replacing the one before."""
+    text = json.dumps({"points": points}, indent=1)
+    _write(folder / SWEEP, lambda path: path.write_text(text))
+
+
+def load_sweep(folder: Path) -> list[dict[str, Any]]:
+    """Read sweep.json.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged.
+    """
+    try:
+        points: list[dict[str, Any]] = json.loads((folder / SWEEP).read_text())["points"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / SWEEP} is damaged") from error
+    return points
 
 
 def save_metrics(folder: Path, metrics: pd.DataFrame) -> None:
@@ -122,6 +187,16 @@ def save_gradients(folder: Path, gradients: xr.Dataset) -> None:
         folder / GRADIENTS,
         lambda path: gradients.to_netcdf(path, engine="h5netcdf", encoding=encoding),
     )
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level, keys joined with dots (`init.gain`)."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, child in node.items():
+        flat |= flatten(child, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
@@ -147,25 +222,21 @@ def _worded(node: Any) -> Any:
     return str(node) if isinstance(node, float) and not math.isfinite(node) else node
 
 
+def _seal(status: Mapping[str, Any]) -> str:
+    content = _worded({name: value for name, value in status.items() if name != "seal"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _row(point: Path) -> dict[str, Any]:
     status = load_status(point)
     config = OmegaConf.to_container(OmegaConf.load(point / CONFIG), resolve=True)
     return {
-        **_flatten(config),
+        **flatten(config),
         **status.get("summary", {}),
         "status": status["state"],
         "reason": status.get("reason", ""),
         "path": str(point),
     }
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, child in node.items():
-        flat |= _flatten(child, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _natural_order(path: Path) -> tuple[Path, int, str]:

@@ -1,7 +1,7 @@
 """Terms added to the loss to keep its gradient from vanishing or exploding.
 
-To add one: a class or function here that gives something called as `Omega` is, with a weight, and a
-YAML in conf/regulariser/.
+To add one: a class here with the weight and the two methods that `Omega` has, and a YAML in
+conf/regulariser/.
 """
 
 from collections.abc import Callable

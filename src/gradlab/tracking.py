@@ -1,58 +1,101 @@
-"""Weights & Biases: one run a point, offline unless asked otherwise.
+"""Weights & Biases: one run a point, on disk unless asked otherwise.
 
 A sweep keeps its runs together in its own wandb/ folder, so that `wandb leet` opens them all; each
 point's folder has a link to its run. W&B is imported when a run is opened: that takes seconds.
 """
 
 import contextlib
+import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 
-from gradlab.config import WandbMode
+from gradlab import decay, records
+from gradlab.uploads import uploads
 
 if TYPE_CHECKING:
     import wandb
 
 FOLDER = "wandb"
+PATH = "path"  # config key: NAME/DATE/NUMBER, the point's folder below runs/
+GRADIENTS = "gradients"  # type of the artifact with the maps
+MAP = "jacobian_log_norm"
+CELLS = 64  # a side of the interactive map
+LAGS = 100  # points of a decay curve
 
 
 class Tracker:
     """What a point tells W&B. Without a run (mode "disabled") it is told nothing."""
 
-    def __init__(self, run: "wandb.Run | None") -> None:
-        """Track into an open run."""
+    def __init__(self, run: "wandb.Run | None", folder: Path, config: Mapping[str, Any]) -> None:
+        """Track a point's folder into an open run."""
         self._run = run
+        self._folder = folder
+        self._config = config
 
     def log(self, row: Mapping[str, float]) -> None:
         """Log a row of metrics that has "train/step"; NaN (not measured) is left out."""
         if self._run:
             self._run.log({name: value for name, value in row.items() if not np.isnan(value)})
 
-    def finish(self, summary: Mapping[str, Any], picture: Path, data: Path) -> None:
-        """Write the summary, the Jacobian maps as a picture, and their data as an artifact."""
+    def finish(self, status: Mapping[str, Any]) -> None:
+        """Log the maps that lie in the folder, and how the point ended.
+
+        Args:
+            status: what status.json keeps. Its summary's numbers were logged as the last row.
+        """
         if not self._run:
             return
+        if (self._folder / records.GRADIENTS).exists():
+            self._log_gradients(self._run, status)
+        outcome = {"status": status["state"], "reason": status.get("reason", "")}
+        verdict = {"verdict": status["summary"]["verdict"]} if "summary" in status else {}
+        self._run.summary.update(outcome | verdict)
+
+    def _log_gradients(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
+        """Log the maps as a picture, a table and curves, and their file as an artifact."""
         import wandb
 
-        if picture.exists():
-            self._run.log({"jacobian/map": wandb.Image(str(picture))})
-        if data.exists():
-            artifact = wandb.Artifact(f"gradients-{self._run.id}", type="gradients")
-            artifact.add_file(str(data), policy="immutable")  # no second copy on disk
-            self._run.log_artifact(artifact)
-        self._run.summary.update(dict(summary))
+        gradients = records.load_gradients(self._folder)
+        if MAP in gradients:
+            lags, curves = decay_curves(gradients[MAP])
+            cells = map_cells(gradients[MAP])
+            media: dict[str, Any] = {
+                "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy()),
+                "jacobian/decay_curves": wandb.plot.line_series(
+                    lags,
+                    list(curves.values()),
+                    keys=[f"after {step} updates" for step in curves],
+                    title="Mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ (nats)",
+                    xname="lag t − k (steps)",
+                ),
+            }
+            if (picture := self._folder / records.PICTURE).exists():
+                media["jacobian/map"] = wandb.Image(str(picture))
+            run.log(media)
+        about = {"config": self._config, "versions": status.get("versions", {})}
+        artifact = wandb.Artifact(
+            f"{GRADIENTS}-{run.id}",
+            type=GRADIENTS,
+            metadata=json.loads(json.dumps(about), parse_constant=str),  # it takes no infinity
+        )
+        kept = (self._folder / records.GRADIENTS).absolute()
+        artifact.add_file(str(kept), policy="immutable")  # no second copy on disk
+        run.log_artifact(artifact)
 
 
 @contextlib.contextmanager
 def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Iterator[Tracker]:
     """Open a point's run, and close it as failed if the block raises.
+
+    A point that is run again or continued replaces its earlier run, under the same id, so it must
+    log its earlier rows once more: W&B cannot resume a run offline.
 
     Args:
         folder: the point's folder; the run lies in wandb/ beside it.
@@ -61,21 +104,23 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
         name: what the run is called in a list of runs.
     """
     settings = config["wandb"]
-    mode = _possible_mode(settings["mode"])
-    if mode == "disabled":
-        yield Tracker(None)
+    if settings["mode"] == "disabled":
+        yield Tracker(None, folder, config)
         return
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B reports on itself, offline too
     import wandb
 
     run = wandb.init(
         dir=folder.parent,
-        mode=mode,
+        mode="offline",  # also where it goes online: see gradlab.uploads
+        id=_remove_earlier(folder),
         project=settings["project"],
         entity=settings["entity"],
         tags=settings["tags"],
+        job_type="point",
         group=group,
         name=name,
-        config=dict(config),
+        config=dict(config) | {PATH: f"{group}/{folder.name}"},
         reinit="create_new",  # points run side by side in one process
         settings=wandb.Settings(
             silent=True,
@@ -84,46 +129,63 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
             disable_code=True,
             x_disable_stats=True,
             x_disable_machine_info=True,
+            x_save_requirements=False,  # most of what opening a run costs; status.json has versions
         ),
     )
-    _link(folder / FOLDER, Path(run.settings.sync_dir))
-    run.define_metric("train/step")
+    kept = Path(run.settings.sync_dir)
+    _link(folder / FOLDER, kept)
+    if settings["mode"] == "online":
+        uploads().add(kept)
+    run.define_metric("train/step", hidden=True)
     run.define_metric("*", step_metric="train/step")
+    tracker = Tracker(run, folder, config)
     try:
-        yield Tracker(run)
-    except BaseException:
+        yield tracker
+    except BaseException as error:
+        run.summary.update({"status": "failed", "reason": f"{type(error).__name__}: {error}"})
         run.finish(exit_code=1)
         raise
     run.finish()
 
 
-def discard(folder: Path) -> None:
-    """Remove a point's run that broke off: one that goes on is logged anew, its history whole."""
+def decay_curves(maps: xr.DataArray) -> tuple[list[int], dict[int, list[float | None]]]:
+    """Mean log norm against lag for each training step; None where the product is exactly zero.
+
+    Returns:
+        The lags, in steps, and by training step the values at them, in nats.
+    """
+    stride = int(maps["t"][1] - maps["t"][0])
+    chosen = np.unique(np.linspace(0, maps.sizes["t"] - 1, LAGS).astype(int))
+    curves = {}
+    for step, log_norms in zip(maps["step"].to_numpy(), maps.to_numpy(), strict=True):
+        profile = decay.lag_profile(log_norms)[chosen]
+        curves[int(step)] = [float(x) if np.isfinite(x) else None for x in profile]
+    return [int(lag) for lag in chosen * stride], curves
+
+
+def map_cells(maps: xr.DataArray) -> pd.DataFrame:
+    """The first and the last map, thinned to a picture's size: step, t, k, log_norm.
+
+    Log norms are means over the samples, in nats; pairs whose product is exactly zero are left out.
+    """
+    every = -(-maps.sizes["t"] // CELLS)
+    ends = maps.isel(step=sorted({0, maps.sizes["step"] - 1}))
+    thinned = ends.isel(t=slice(None, None, every), k=slice(None, None, every))
+    cells = thinned.mean("sample").rename("log_norm").to_dataframe().reset_index()
+    return cells[np.isfinite(cells["log_norm"])]
+
+
+def _remove_earlier(folder: Path) -> str | None:
+    """Remove the run that an earlier attempt at a point left; its id, for the one that follows."""
     link = folder / FOLDER
-    if link.is_symlink():
-        shutil.rmtree(link.resolve(), ignore_errors=True)
-        link.unlink()
-
-
-@lru_cache
-def _possible_mode(mode: WandbMode) -> WandbMode:
-    """Offline instead of online where W&B cannot be reached, rather than to ask or to wait."""
-    if mode != "online":
-        return mode
-    import wandb
-
-    try:
-        if wandb.login(prompt=False, verify=True):
-            return mode
-        reason = "nobody is logged in (wandb login)"
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-    print(
-        f"gradlab: W&B runs are kept offline: {reason}. Send them later with "
-        "wandb sync SWEEP/wandb/offline-run-*.",
-        file=sys.stderr,
-    )
-    return "offline"
+    if not link.is_symlink():
+        return None
+    run = link.resolve()
+    link.unlink()
+    if run.parent != (folder.parent / FOLDER).resolve():
+        return None
+    shutil.rmtree(run, ignore_errors=True)
+    return run.name.rpartition("-")[2]
 
 
 def _link(link: Path, target: Path) -> None:

@@ -58,11 +58,16 @@ class Program:
         """
         self.config = config
         self.task: Task = configuration.build(config["task"])
+        if config["model"]["decoder"] and not self.task.flagged:
+            raise ConfigError(
+                "model.decoder=true needs a task whose last input says when to answer, such as "
+                f"task=reversal; got {config['task']['_target_']}."
+            )
         abstract = nnx.eval_shape(partial(self._network, as_numbers(config)), jax.random.key(0))
         self.definition, _, self.constants = _split(abstract)
         self.output = _check_probe(config["probe"], abstract, self.task)
         self.length = self.task.test.inputs.shape[1]
-        self.window, self.stride = truncated.check(config["tbptt"], self.length)
+        self.window, self.stride = truncated.check(config["tbptt"], self.task.test.weights)
         self.by_segment = config["tbptt"]["update"] == "segment"
         if regulariser := configuration.build(config["regulariser"]):
             regulariser.check(abstract.cell, self.window < self.length)
@@ -121,9 +126,9 @@ class Program:
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
-        """Loss and, for classes, accuracy on the held-out sequences."""
+        """Loss, and how much is wrong, on the held-out sequences."""
         outputs = self._merge(state.parameters)(self.task.test.inputs)
-        return metrics(outputs, self.task.test)
+        return metrics(outputs, self.task)
 
     def measure(self, numbers: Numbers, state: State) -> Measurement:
         """Every probe that conf/probe switches on, on the first held-out sequences."""

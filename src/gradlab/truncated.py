@@ -103,13 +103,13 @@ def in_segments(
     return padded.reshape(-1, stride, *values.shape[1:])
 
 
-def check(tbptt: Mapping[str, Any], length: int) -> tuple[int, int]:
-    """Window and stride of a checked config, for sequences of `length` steps.
+def check(tbptt: Mapping[str, Any], weights: Float[Array, "batch time"]) -> tuple[int, int]:
+    """Window and stride of a checked config, for sequences whose steps count by some weights.
 
     Raises:
         ConfigError: they do not fit the sequences or each other.
     """
-    window, stride = tbptt["window"], tbptt["stride"]
+    window, stride, length = tbptt["window"], tbptt["stride"], weights.shape[1]
     if window is None:
         for key, usual in (("stride", None), ("update", "sequence")):
             if tbptt[key] != usual:
@@ -126,4 +126,9 @@ def check(tbptt: Mapping[str, Any], length: int) -> tuple[int, int]:
     stride = window if stride is None else stride
     if window % stride:
         raise ConfigError(f"tbptt.stride must divide tbptt.window ({window}); got {stride}.")
+    if tbptt["update"] == "segment" and not in_segments(weights.T, stride).any(axis=(1, 2)).all():
+        raise ConfigError(
+            f"tbptt.update=segment needs answers in every segment of {stride} steps, and this task "
+            "wants none in some: take tbptt.update=sequence."
+        )
     return window, stride

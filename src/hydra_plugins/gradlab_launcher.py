@@ -1,27 +1,27 @@
-"""Hydra launcher that takes all points of a multirun and runs them together on this machine.
+"""Hydra launchers that take all points of a multirun and run them together.
 
-Hydra imports every module here at each start, so what is heavy is imported at the launch.
+Here (`fused`), in jobs of SLURM (`fused_slurm`), or in tasks of Ray (`fused_ray`). Hydra imports
+every module here at each start, so what is heavy is imported at the launch.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from pydantic import Field
 
-
-@dataclass
-class FusedLauncherConfig:
-    """`hydra/launcher=fused`."""
-
-    _target_: str = "hydra_plugins.gradlab_launcher.FusedLauncher"
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="fused", node=FusedLauncherConfig)
+if TYPE_CHECKING:
+    from gradlab.sweep import Runner
+    from gradlab.sweep.ledger import Entry
 
 
 class FusedLauncher(Launcher):
@@ -37,52 +37,186 @@ class FusedLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Compose, check and run the points.
+        """Compose, check and run the points, or those that an earlier sweep has left undone.
 
         Raises:
-            ConfigError: a point's config is wrong; then none has run.
+            ConfigError: a point's config is wrong, the folder is another sweep's or in use, or the
+                sweep to take up is not of these points; then none has run.
             SystemExit: a point failed; all others have run.
         """
-        from gradlab.config import check
-        from gradlab.point import point_of_job
-        from gradlab.sweep import run_sweep
-        from gradlab.training import program_for
+        from gradlab.config import ConfigError
+
+        folder = Path(str(self._config.hydra.sweep.dir))
+        try:
+            return self._launch(folder, job_overrides, initial_job_idx)
+        except ConfigError:
+            _leave_nothing(folder)
+            raise
+
+    def _launch(
+        self, folder: Path, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        from gradlab import sweep
+        from gradlab.config import ConfigError, check_component
+        from gradlab.records import SWEEP
+        from gradlab.sweep import ledger
+        from gradlab.sweep.composer import Composer
+        from gradlab.sweep.plan import group_by_program, show_plan
 
         setup_globals()
-        composed = [
-            self._compose(overrides, initial_job_idx + i)
-            for i, overrides in enumerate(job_overrides)
-        ]
-        for config in composed:
-            program_for(check(config))
-        # Hydra makes each point's folder and .hydra/ as for any job; the "job" only plans.
-        jobs = [self._job(config, point_of_job) for config in composed]
-        statuses = run_sweep([job.return_value for job in jobs])
+        launcher: Any = OmegaConf.to_container(self._config.hydra.launcher)
+        check_component(launcher, "hydra.launcher")
+        resume = self._config.sweep.resume
+        known = ledger.read(folder) if resume or initial_job_idx else []
+        if resume and all(map(ledger.only_bookkeeping, job_overrides)):
+            job_overrides = [x for given in job_overrides for x in ledger.repeated(given, known)]
+        first = max([initial_job_idx, *(entry.number + 1 for entry in known)])
+        compose = Composer(self._context.config_loader, self._config)
+        composed = [compose(words, first + i) for i, words in enumerate(job_overrides)]
+        asked = [self._entry(config) for config in composed]
+        settings = sweep.joint_settings([entry.config for entry in asked])
+        entries = ledger.enter(known, asked)
+        if resume:
+            ledger.check_same(known, entries)
+        elif not known and (folder / SWEEP).exists():
+            raise ConfigError(f"{str(folder)!r} holds a sweep: go on with it by sweep.resume.")
+        points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
+        if settings["plan_only"]:
+            undone = ledger.undone(points.values(), settings["retry"])
+            groups = group_by_program(point for point, _ in undone)
+            show_plan(groups, len(points) - len(undone))
+            _leave_nothing(folder)
+            return []
+        with ledger.locked(folder):
+            todo = ledger.clear(ledger.undone(points.values(), settings["retry"]))
+            ledger.write(folder, known, entries)
+            begun = {point.folder for point in todo}
+            jobs = [
+                self._job(config, entry, points[entry.identity].folder in begun)
+                for config, entry in zip(composed, entries, strict=True)
+            ]
+            statuses = sweep.run_sweep(list(points.values()), todo, settings, self._runner())
         failed = sum(status["state"] == "failed" for status in statuses)
-        interrupted = sum(status["state"] == "interrupted" for status in statuses)
-        if interrupted:
-            sys.exit(
-                f"gradlab: interrupted, {interrupted} of {len(jobs)} points are not done; their "
-                "checkpoints are kept, and a run in the same folder goes on from them."
-            )
         if failed:
-            sys.exit(f"gradlab: {failed} of {len(jobs)} points failed; see above.")
-        for job, status in zip(jobs, statuses, strict=True):
-            job.return_value = status
+            sys.exit(f"gradlab: {failed} of {len(points)} points failed; see above.")
+        left = sum(status["state"] not in ledger.ENDED for status in statuses)
+        if left:
+            sys.exit(f"gradlab: {left} of {len(points)} points are left: sweep.resume={folder}")
+        by_identity = dict(zip(points, statuses, strict=True))
+        for job, entry in zip(jobs, entries, strict=True):
+            job.return_value, job.status = by_identity[entry.identity], JobStatus.COMPLETED
         return jobs
 
-    def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
-        config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = str(number)
-            config.hydra.job.num = number
-        return config
+    def _runner(self) -> "Runner":
+        """What runs the groups of the sweep."""
+        from gradlab.sweep.run import run_here
 
-    def _job(self, config: DictConfig, plan: TaskFunction) -> JobReturn:
+        return run_here
+
+    def _entry(self, config: DictConfig) -> "Entry":
+        """What the sweep's record keeps of a point; its parts are checked against each other."""
+        from gradlab.config import check, identity
+        from gradlab.sweep.ledger import Entry
+        from gradlab.training import program_for
+
+        HydraConfig.instance().set_config(config)  # hydra.sweep.subdir may look into it
+        checked = check(config)
+        program_for(checked)
+        words = [word for word in config.hydra.overrides.task if not word.startswith("sweep.")]
+        number, subdir = config.hydra.job.num, str(config.hydra.sweep.subdir)
+        return Entry(number, subdir, words, identity(checked), checked)
+
+    def _job(self, config: DictConfig, entry: "Entry", begins: bool) -> JobReturn:
+        """What Hydra wants to know of a point; its .hydra/ is written if the point is to run."""
+        if not begins:
+            return JobReturn(overrides=entry.overrides)
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.job.id = str(entry.number)
+            config.hydra.job.num = entry.number
+            config.hydra.sweep.subdir = entry.folder
         return run_job(
             hydra_context=self._context,
-            task_function=plan,
+            task_function=lambda _: None,
             config=config,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
+
+
+class ProductSweeper(BasicSweeper):
+    """Hydra's own sweeper, less its trial of every point where a launcher checks them anyway."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose every point once ahead of the launch."""
+        if not isinstance(self.launcher, FusedLauncher):
+            super().validate_batch_is_legal(batch)
+
+
+class FusedSlurmLauncher(FusedLauncher):
+    """Runs groups of points in jobs of SLURM."""
+
+    def __init__(
+        self,
+        *,
+        points: Annotated[int | None, Field(ge=1)],
+        partition: str | None,
+        gpus: Annotated[int, Field(ge=0)],
+        cpus: Annotated[int, Field(ge=1)],
+        memory_gb: Annotated[float | None, Field(gt=0)],
+        minutes: Annotated[int, Field(ge=1)],
+        jobs_at_once: Annotated[int, Field(ge=1)],
+        options: dict[str, Any],
+    ) -> None:
+        """Keep what a job asks for; see conf/hydra/launcher/fused_slurm.yaml."""
+        self._points, self._cpus = points, cpus
+        self._wishes = {
+            "timeout_min": minutes,
+            "cpus_per_task": cpus,
+            "slurm_array_parallelism": jobs_at_once,
+            "slurm_partition": partition,
+            "slurm_gpus_per_node": gpus or None,
+            "mem_gb": memory_gb,
+            "slurm_additional_parameters": options,
+        }
+
+    def _runner(self) -> "Runner":
+        from gradlab.sweep.slurm import run_in_jobs
+
+        return partial(run_in_jobs, points=self._points, cpus=self._cpus, wishes=self._wishes)
+
+
+class FusedRayLauncher(FusedLauncher):
+    """Runs groups of points in tasks of Ray."""
+
+    def __init__(
+        self,
+        *,
+        points: Annotated[int | None, Field(ge=1)],
+        address: str | None,
+        gpus: Annotated[float, Field(ge=0)],
+        cpus: Annotated[int, Field(ge=1)],
+        options: dict[str, Any],
+    ) -> None:
+        """Keep what a task asks for; see conf/hydra/launcher/fused_ray.yaml."""
+        self._points, self._cpus, self._gpus = points, cpus, gpus
+        self._cluster = {"address": address, **options}
+
+    def _runner(self) -> "Runner":
+        from gradlab.sweep.on_ray import run_in_tasks
+
+        return partial(
+            run_in_tasks,
+            points=self._points,
+            cpus=self._cpus,
+            gpus=self._gpus,
+            cluster=self._cluster,
+        )
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Remove what Hydra made of a sweep's folder before it came to the launcher."""
+    with suppress(OSError):  # a folder that holds something else stays
+        if [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
+            (folder / "multirun.yaml").unlink()
+        for empty in (folder, *folder.parents):
+            empty.rmdir()

@@ -11,11 +11,12 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from gradlab.cells.elman import ConcatenatedElman, Elman
+from gradlab.cells.encoder_decoder import EncoderDecoder, decoding
 from gradlab.cells.lstm import LSTM
 
 Gates = dict[str, Float[Array, "*batch n"]]
 
-__all__ = ["LSTM", "ConcatenatedElman", "Elman", "gates", "set_gate_biases"]
+__all__ = ["LSTM", "ConcatenatedElman", "Elman", "EncoderDecoder", "gates", "set_gate_biases"]
 
 
 @singledispatch
@@ -61,6 +62,15 @@ def _(cell: nnx.GRUCell, carry: PyTree, inputs: Array) -> Gates:
     driven, recurrent = cell.dense_i(inputs), cell.dense_h(carry)
     r, z, _ = jnp.split(driven + recurrent, 3, axis=-1)
     return {"reset": cell.gate_fn(r), "update": cell.gate_fn(z)}
+
+
+@gates.register
+def _(cell: EncoderDecoder, carry: PyTree, inputs: Array) -> Gates:
+    """Gates of the cell that acts."""
+    encoder, decoder = (
+        gates(each, carry, inputs[..., :-1]) for each in (cell.encoder, cell.decoder)
+    )
+    return {name: jnp.where(decoding(inputs), decoder[name], encoder[name]) for name in encoder}
 
 
 def set_gate_biases(cell: nnx.RNNCellBase, biases: dict[str, Float[Array, "n"]]) -> None:

@@ -1,95 +1,87 @@
 """Curves of the mean log norm against lag: how fast a gradient fades, and its horizon."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
+import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradlab import decay
-from gradlab.figures import points, style
-from gradlab.records import load_gradients
+from gradlab.figures import lines, points, style
 
-LINES, COLUMNS, ROWS = 6, 4, 6  # in a panel; of panels
 HORIZON = -1.0  # nats: the mean norm is 1/e of its lag-0 value
-DASHES: dict[str, Any] = {"before": (0, (4, 2)), "after": "-"}
+THEORIES = ("mean field", "mean log forget", "mean log update")  # the first that was measured
 HORIZON_LINE: dict[str, Any] = {"color": style.GREY, "linewidth": 0.9, "linestyle": ":"}
+THEORY_LINE: dict[str, Any] = {"linewidth": 0.9, "linestyle": "-."}
 REACHED: dict[str, Any] = {"marker": "o", "markersize": 5}
 ENDED: dict[str, Any] = {"color": style.GREY, "linestyle": "none", "marker": "x", "markersize": 5}
 LAG_LABEL = "lag t − k (steps)"
-LOG_NORM_LABEL = "mean log norm, relative to lag 0 (nats)"
+NORM_LABEL = "mean norm, relative to lag 0"
+PROFILE = lines.Quantity("lag", LAG_LABEL, "relative", NORM_LABEL, scale="nats")
 
 
 def decay_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The lag profile of every point, tidy: one row a point, moment and lag.
 
     Args:
-        runs: as of `gradlab.load_runs`; every point must have gradients.
+        runs: every point must have gradients.
 
     Returns:
-        `point` (the index of `runs`), `when` ("before", "after" training), `lag` (time steps),
-        `log_norm` (nats, mean over samples and pairs) and `relative`, the same less its value at
-        lag 0 (or at the first lag that is not exactly zero); −inf: exactly zero.
+        `point` (the index of the runs), `when` ("before", "after" training), `step` (training
+        step), `lag` (time steps), `log_norm` (nats, mean over samples and pairs), `relative`, the
+        same less its value at lag 0 (or at the first lag that is not exactly zero; −inf: exactly
+        zero), and `theory`, the rate that theory gives (nats per step; NaN: none was measured).
     """
-    parts = []
-    for point, path in runs["path"].items():
-        for when, maps in points.before_and_after(load_gradients(path)).items():
-            profile = decay.lag_profile(maps.to_numpy())
-            lags = (maps["t"] - maps["t"][0]).to_numpy()
-            curve = {"lag": lags, "log_norm": profile, "relative": _relative(profile)}
-            parts.append(pd.DataFrame({"point": point, "when": when, **curve}))
-    return pd.concat(parts, ignore_index=True)
+    return lines.measured(runs, _curve, "jacobian_log_norm")
 
 
-def mean_curve(table: pd.DataFrame) -> pd.DataFrame:
-    """The mean of several points' profiles at one moment: columns `lag` and `relative`."""
-    return table.groupby("lag")["relative"].mean().reset_index()
+def _curve(found: xr.Dataset) -> pd.DataFrame:
+    maps = found["jacobian_log_norm"]
+    profile = decay.lag_profile(maps.to_numpy())
+    curve = {"lag": maps["t"] - maps["t"][0], "log_norm": profile, "relative": _relative(profile)}
+    return pd.DataFrame(curve).assign(theory=_theory(found))
+
+
+def _theory(found: xr.Dataset) -> float:
+    if "theory_rate" not in found:
+        return np.nan
+    rates = found["theory_rate"].mean("sample").to_series()
+    return float(next((rates[name] for name in THEORIES if name in rates), np.nan))
 
 
 def horizon_of(curve: pd.DataFrame) -> float:
     """The lag at which a mean curve falls to −1 nat, in time steps; inf if it never does."""
-    return decay.horizon(curve["relative"].to_numpy()) * float(curve["lag"].iloc[1])
+    return decay.horizon(curve["mean"].to_numpy()) * float(curve["lag"].iloc[1])
 
 
 @style.theme()
-def decay_figure(runs: pd.DataFrame) -> Figure:
-    """Mean log norm against lag: a line a gain (or what else varies), a colour a model.
+def decay_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
+    """Mean norm against lag: a line a gain (or what else varies), a panel a model and length.
 
-    Lengths stand side by side, other settings below each other. Curves are means over seeds.
+    Lines are means over seeds, with a band from the least to the greatest; the slope that theory
+    gives is drawn through lag 0.
 
     Args:
         runs: as of `gradlab.load_runs`, of any sweep.
+        when: "before" and/or "after" training.
 
     Raises:
         ValueError: no point has gradients.
     """
-    runs = points.comparable(runs)
     usable = points.drawable(runs)
-    axes = points.axes_of(usable)
-    lines = points.across_of(axes, usable)
-    rest = [axis for axis in axes if axis not in (lines, "seed")]
-    across = "task.length" if "task.length" in rest else next(iter(rest), None)
-    lined = points.with_lines(usable, lines)
-    chosen = points.arrange(lined, lines, [], columns=LINES, rows=1).runs
-    grid = points.arrange(chosen, across, rest, columns=COLUMNS, rows=ROWS)
-    table = decay_table(grid.runs)
-    figure, body = style.frame(style.WIDTH, 1.2 + 2.0 * len(grid.rows()))
-    shape = (len(grid.rows()), len(grid.columns()))
-    # Panels of one length compare; of several, the longest would flatten the others.
-    shared: Literal["col", "all"] = "col" if across == "task.length" else "all"
-    panels = body.subplots(*shape, sharex=shared, sharey=shared, squeeze=False)
-    for line, (label, row) in zip(panels, grid.rows(), strict=True):
-        for panel, cell, column in zip(line, grid.cells(row), grid.columns(), strict=True):
-            draw_curves(panel, cell, table)
-            panel.set_title(", ".join(filter(None, (label, column))))
-    for panel in panels[-1]:
-        panel.set_xlabel(LAG_LABEL)
-    body.supylabel(LOG_NORM_LABEL, size="medium")
-    style.legend(body, [*line_key(grid.runs), *mark_key(table)], grid.runs["model.name"].nunique())
-    return style.finish(figure, points.notes(runs, grid.runs))
+    grid = points.choose(usable, panels=lines.PANELS, lines=lines.LINES)
+    table = decay_table(grid.runs).query("when in @when")
+    figure, body, panels = lines.small_multiples(grid, [PROFILE])
+    for axes, (_, row) in zip(panels[0], grid.rows(), strict=True):
+        draw_curves(axes, row, table)
+        _draw_theory(axes, row, table)
+    entries = [*lines.line_key(grid.runs), *mark_key(table), *_theory_key(table)]
+    style.legend(body, entries)
+    below = [lines.NORM_NOTE, *_theory_note(table), *points.notes(runs, usable, grid.runs)]
+    return style.Drawn(style.finish(figure, below), table)
 
 
 def draw_curves(axes: Axes, cell: pd.DataFrame, table: pd.DataFrame) -> None:
@@ -105,37 +97,49 @@ def draw_curves(axes: Axes, cell: pd.DataFrame, table: pd.DataFrame) -> None:
     for colour, line in cell.groupby("colour", sort=False):
         profiles = table[table["point"].isin(line.index)]
         for when, profile in profiles.groupby("when", sort=False):
-            _draw_curve(axes, mean_curve(profile), str(colour), str(when))
-    axes.margins(x=0.02)
-    axes.spines[["top", "right"]].set_visible(False)
+            band = lines.band_of(profile, "lag", "relative")
+            lines.draw_band(axes, band, str(colour), lines.DASHES[str(when)])
+            _mark_ends(axes, band, str(colour), str(when))
 
 
-def line_key(runs: pd.DataFrame) -> list[Artist]:
-    """Legend entries of the lines of some points, as of `points.with_lines`."""
-    lines = runs[["line", "colour"]].drop_duplicates()
-    return [Line2D([], [], color=c, label=name) for name, c in lines.itertuples(index=False)]
-
-
-def mark_key(table: pd.DataFrame) -> list[Artist]:
+def mark_key(table: pd.DataFrame) -> list[style.Entry]:
     """Legend entries of the dashes and markers that `draw_curves` uses for a table."""
-    entries: list[Artist] = [
-        Line2D([], [], color=style.GREY, linestyle=DASHES[when], label=f"{when} training")
-        for when in table["when"].unique()
-    ]
+    entries = lines.when_key(table)
     entries.append(Line2D([], [], **HORIZON_LINE, **REACHED, label="horizon: norm fallen to 1/e"))
     if np.isneginf(table["relative"]).any():
         entries.append(Line2D([], [], **ENDED, label="exactly zero beyond"))
     return entries
 
 
-def _draw_curve(axes: Axes, curve: pd.DataFrame, colour: str, when: str) -> None:
-    axes.plot(curve["lag"], curve["relative"], color=colour, linestyle=DASHES[when], linewidth=1.6)
+def _mark_ends(axes: Axes, band: pd.DataFrame, colour: str, when: str) -> None:
     face = colour if when == "after" else "white"
     reached = REACHED | {"color": colour, "markerfacecolor": face}
-    axes.plot(horizon_of(curve), HORIZON, **reached)
-    if np.isneginf(curve["relative"]).any():
-        last = curve[np.isfinite(curve["relative"])].tail(1)
-        axes.plot(last["lag"], last["relative"], **(ENDED | {"color": colour}))
+    axes.plot(horizon_of(band), HORIZON, **reached)
+    if np.isneginf(band["mean"]).any():
+        last = band[np.isfinite(band["mean"])].tail(1)
+        axes.plot(last["lag"], last["mean"], **(ENDED | {"color": colour}))
+
+
+def _draw_theory(axes: Axes, cell: pd.DataFrame, table: pd.DataFrame) -> None:
+    low, high = axes.get_ylim()
+    last = table[table["when"] == table["when"].iloc[-1]]
+    for colour, line in cell.groupby("colour", sort=False):
+        mine = last[last["point"].isin(line.index)]
+        if mine["theory"].notna().any():
+            lags = np.sort(mine["lag"].unique())
+            axes.plot(lags, mine["theory"].mean() * lags, color=str(colour), **THEORY_LINE)
+    axes.set_ylim(low, high)  # what is measured sets the frame
+
+
+def _theory_key(table: pd.DataFrame) -> list[style.Entry]:
+    shown = table["theory"].notna().any()
+    label = "slope by theory"
+    return [Line2D([], [], color=style.GREY, **THEORY_LINE, label=label)] if shown else []
+
+
+def _theory_note(table: pd.DataFrame) -> list[str]:
+    note = "Theory: mean field of a tanh layer; E ln f of a gate f that keeps the state."
+    return [note] if table["theory"].notna().any() else []
 
 
 def _relative(profile: decay.Profile) -> decay.Profile:

@@ -8,63 +8,49 @@ import xarray as xr
 from matplotlib.figure import Figure, SubFigure
 
 from gradlab import decay
-from gradlab.figures import maps, points, style
+from gradlab.figures import lines, maps, points, style
 from gradlab.figures.labels import quantity_label, quantity_of
-from gradlab.records import load_gradients
 
 PANELS_ACROSS, SETTINGS = 6, 6  # of a figure at most
 CELLS = 256  # along an axis of a map at most; a panel has no room for more
-WHEN = ("before", "after")
 MARGIN, NARROWEST = 2.2, 5.0  # inches: beside the panels, a figure
 
 
 def heatmap_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The maps of all points, tidy: `point` (the index of `runs`), and the columns of `map_table`.
+    """The maps of all points before and after training, tidy: one row a pair k ≤ t.
 
     Args:
-        runs: as of `gradlab.load_runs`; every point must have gradients.
-    """
-    parts = [map_table(load_gradients(path)) for path in runs["path"]]
-    for point, part in zip(runs.index, parts, strict=True):
-        part["point"] = point
-    return pd.concat(parts, ignore_index=True)
-
-
-def map_table(gradients: xr.Dataset) -> pd.DataFrame:
-    """The maps of one point, tidy: one row a pair k ≤ t.
+        runs: every point must have gradients.
 
     Returns:
-        `when` ("before", "after" training), `step` (training step), `t` and `k` (time steps),
-        `log_norm` (nats, mean over samples; −inf: exactly zero in some sample), `unresolved`
-        (whether a certificate says that rounding took it, in some sample) and `horizon` (steps;
-        inf if the norm never falls to 1/e). Of a long sequence the table holds only
-        CELLS values of t and k, evenly spread; the horizon is that of the whole map.
+        `point` (the index of the runs), `when` ("before", "after" training), `step` (training
+        step), and the columns of `map_table`.
     """
-    parts = []
-    for when, log_norms in points.before_and_after(gradients).items():
-        size = log_norms.sizes["t"]
-        kept = np.linspace(0, size - 1, min(size, CELLS)).round().astype(int)
-        coarse = log_norms.isel(t=kept, k=kept)
-        means = coarse.to_numpy().mean(axis=0, dtype=np.float64)
-        row, column = np.tril_indices(len(kept))
-        pairs = {
-            "t": coarse["t"].to_numpy()[row],
-            "k": coarse["k"].to_numpy()[column],
-            "log_norm": means[row, column],
-            "unresolved": _unresolved(gradients, log_norms)
-            .isel(t=kept, k=kept)
-            .to_numpy()[row, column],
-        }
-        whole = {"when": when, "step": int(log_norms["step"]), "horizon": horizon_of(log_norms)}
-        parts.append(pd.DataFrame(pairs | whole))
-    return pd.concat(parts, ignore_index=True)
+    return lines.measured(runs, map_table, "jacobian_log_norm")
 
 
-def _unresolved(gradients: xr.Dataset, log_norms: xr.DataArray) -> xr.DataArray:
-    if "jacobian_unresolved" not in gradients:
-        return xr.zeros_like(log_norms.isel(sample=0), dtype=bool)
-    flags: xr.DataArray = gradients["jacobian_unresolved"].sel(step=log_norms["step"])
-    return flags.any("sample")
+def map_table(found: xr.Dataset) -> pd.DataFrame:
+    """The map of one point at one training step, tidy: one row a pair k ≤ t.
+
+    Returns:
+        `t` and `k` (time steps), `log_norm` (nats, mean over samples; −inf: exactly zero in some
+        sample), `unresolved` (whether a certificate says that rounding took it, in some sample) and
+        `horizon` (steps; inf if the norm never falls to 1/e). Of a long sequence the table holds
+        only CELLS values of t and k, evenly spread; the horizon is that of the whole map.
+    """
+    log_norms = found["jacobian_log_norm"]
+    size = log_norms.sizes["t"]
+    kept = np.linspace(0, size - 1, min(size, CELLS)).round().astype(int)
+    coarse = log_norms.isel(t=kept, k=kept)
+    unresolved = found.get("jacobian_unresolved", xr.zeros_like(log_norms)).astype(bool)
+    row, column = np.tril_indices(len(kept))
+    pairs = {
+        "t": coarse["t"].to_numpy()[row],
+        "k": coarse["k"].to_numpy()[column],
+        "log_norm": coarse.to_numpy().mean(axis=0, dtype=np.float64)[row, column],
+        "unresolved": unresolved.any("sample").isel(t=kept, k=kept).to_numpy()[row, column],
+    }
+    return pd.DataFrame(pairs).assign(horizon=horizon_of(log_norms))
 
 
 def horizon_of(log_norms: xr.DataArray) -> float:
@@ -74,7 +60,7 @@ def horizon_of(log_norms: xr.DataArray) -> float:
 
 
 @style.theme()
-def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = WHEN) -> Figure:
+def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
     """The maps of a sweep: a row a setting, the gain (or what else varies) from left to right.
 
     Args:
@@ -84,7 +70,6 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = WHEN) -> Figure:
     Raises:
         ValueError: no point has gradients.
     """
-    runs = points.comparable(runs)
     usable = points.drawable(runs)
     axes = points.axes_of(usable)
     across = points.across_of(axes, usable)
@@ -101,8 +86,9 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = WHEN) -> Figure:
         maps.title_block(block, f"{moment} training", grid.columns())
     maps.label_rows(blocks[0], [label for label, _ in grid.rows()])
     maps.colour_bar(body, blocks, table, quantity_of(grid.runs))
-    style.legend(body, maps.map_key(table), rows=1)
-    return style.finish(figure, points.notes(runs, grid.runs))
+    style.legend(body, maps.map_key(table))
+    notes = points.notes(runs, usable, grid.runs)
+    return style.Drawn(style.finish(figure, notes), table)
 
 
 @style.theme()
@@ -113,8 +99,9 @@ def point_figure(gradients: xr.Dataset, title: str) -> Figure:
         gradients: as of `gradlab.load_gradients`.
         title: what the point is called.
     """
-    table = map_table(gradients)
-    moments = table["when"].unique()
+    ends = {"before": gradients.isel(step=0), "after": gradients.isel(step=-1)}
+    moments = list(ends)[: gradients.sizes["step"]]
+    table = pd.concat([map_table(ends[m]).assign(when=m, step=int(ends[m].step)) for m in moments])
     figure, body, blocks = _figure(1, 1, len(moments), largest=3.0, title=title)
     for block, moment in zip(blocks, moments, strict=True):
         panel = table[table["when"] == moment]
@@ -125,14 +112,14 @@ def point_figure(gradients: xr.Dataset, title: str) -> Figure:
     attributes = gradients["jacobian_log_norm"].attrs
     label = quantity_label(*(attributes.get(name) for name in ("norm", "of", "wrt")))
     maps.colour_bar(body, blocks, table, label)
-    style.legend(body, maps.map_key(table), rows=1)
+    style.legend(body, maps.map_key(table))
     return style.finish(figure, [])
 
 
 def _figure(
     rows: int, columns: int, blocks: int, largest: float = 1.9, title: str = ""
 ) -> tuple[Figure, SubFigure, list[maps.Panels]]:
-    size = min(largest, (style.WIDTH - MARGIN) / (blocks * columns))
+    size = min(largest, (style.present().width - MARGIN) / (blocks * columns))
     width, height = MARGIN + size * blocks * columns, 1 + size * rows
     figure, body = style.frame(max(width, NARROWEST), height, title)
     widths = maps.block_widths(columns, blocks)

@@ -48,7 +48,7 @@ def point_label(point: pd.Series, axes: Sequence[str]) -> str:
 
 def quantity_label(norm: str | None, of: str | None, wrt: str | None) -> str:
     """The measured log norm with its units; None for `of` or `wrt` is the whole carry s."""
-    fraction = rf"\partial {_symbol(of)}^{{(t)}}/\partial {_symbol(wrt)}^{{(k)}}"
+    fraction = rf"\partial {symbol(of)}^{{(t)}}/\partial {symbol(wrt)}^{{(k)}}"
     return rf"$\log\,\Vert {fraction}\Vert{NORMS.get(str(norm), '')}$ (nats)"
 
 
@@ -65,6 +65,7 @@ def number_label(count: float) -> str:
     return f"{count:.1f}" if count < 10 else f"{count:.0f}"
 
 
-def _symbol(leaf: str | None) -> str:
+def symbol(leaf: str | None) -> str:
+    """A part of the carry in a formula; None is the whole carry s."""
     leaf = "s" if pd.isna(leaf) else leaf
     return leaf if len(leaf) == 1 else rf"\mathrm{{{leaf}}}"

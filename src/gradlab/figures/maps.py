@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -153,13 +152,13 @@ def colour_bar(body: SubFigure, blocks: Sequence[Panels], table: pd.DataFrame, l
     )
 
 
-def map_key(table: pd.DataFrame) -> list[Artist]:
+def map_key(table: pd.DataFrame) -> list[style.Entry]:
     """Legend entries of what the maps of a table show beside their colours."""
     horizon = Line2D([], [], label="horizon: mean norm fallen to 1/e", **HORIZON_LINE)
     return [horizon, *zero_key(table)]
 
 
-def zero_key(table: pd.DataFrame) -> list[Artist]:
+def zero_key(table: pd.DataFrame) -> list[style.Entry]:
     """The legend entries of the hatchings, if there are any."""
     zero = (np.isneginf(table["log_norm"]) & ~table["unresolved"]).any()
     lost = table["unresolved"].any()

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from gradlab.figures import decay, heatmap, maps, points, style
+from gradlab.figures import decay, heatmap, lines, maps, points, style
 from gradlab.figures.labels import quantity_of
 
 PANELS, GROUPS, LEVELS = 9, 3, 6  # maps side by side, groups of them, maps in a group at most
@@ -18,7 +18,7 @@ LARGEST, BETWEEN, LOWEST, CURVES, NARROWEST = 1.75, 0.3, 1.2, 2.4, 6.0
 
 
 @style.theme()
-def overview_figure(runs: pd.DataFrame) -> Figure:
+def overview_figure(runs: pd.DataFrame) -> style.Drawn:
     """Maps before and after training, and under them the curves against lag with their horizons.
 
     A block a model (or what else varies), the gain (or what else varies) from left to right, at
@@ -31,50 +31,50 @@ def overview_figure(runs: pd.DataFrame) -> Figure:
     Raises:
         ValueError: no point has gradients.
     """
-    runs = points.comparable(runs)
-    grid = choose(points.drawable(runs))
+    usable = points.drawable(runs)
+    grid = choose(usable)
     table = heatmap.heatmap_table(grid.one_seed().runs)
     curves = decay.decay_table(grid.runs)
     figure, body, blocks, panels = _figure(len(grid.rows()), len(grid.columns()))
     draw_maps(blocks, grid, table)
     draw_curves(panels, grid, curves)
     maps.colour_bar(body, blocks, table, quantity_of(grid.runs))
-    key = [*decay.line_key(grid.runs), *decay.mark_key(curves), *maps.zero_key(table)]
-    style.legend(body, key, rows=grid.runs["model.name"].nunique())
-    return style.finish(figure, [*points.notes(runs, grid.runs), *_beyond(curves)])
+    key = [*lines.line_key(grid.runs), *decay.mark_key(curves), *maps.zero_key(table)]
+    style.legend(body, key)
+    notes = points.notes(runs, usable, grid.runs)
+    figure = style.finish(figure, [lines.NORM_NOTE, *notes, *_beyond(curves)])
+    return style.Drawn(figure, curves)
 
 
 def choose(runs: pd.DataFrame) -> points.Grid:
     """The points of the figure: a row of the grid is a block of it, all seeds in a cell."""
-    axes = points.axes_of(runs)
-    across = points.across_of(axes, runs)
-    down = [axis for axis in axes if axis not in (across, "seed")]
-    groups = min(GROUPS, len(points.levels_of(runs, down[0]))) if down else 1
-    levels = min(LEVELS, PANELS // groups)
-    runs = points.with_lines(runs, across)
-    return points.arrange(runs, across, down, columns=levels, rows=groups)
+    axes = [axis for axis in points.axes_of(runs) if axis != "seed"]
+    others = [axis for axis in axes if axis != points.across_of(axes, runs)]
+    groups = min(GROUPS, len(points.levels_of(runs, others[0]))) if others else 1
+    return points.choose(runs, panels=groups, lines=min(LEVELS, PANELS // groups))
 
 
 def draw_maps(blocks: Sequence[maps.Panels], grid: points.Grid, table: pd.DataFrame) -> None:
     """Draw the maps: a block a row of the grid, in it a row before and a row after training."""
     for block, (label, row) in zip(blocks, grid.rows(), strict=True):
-        for panels, moment in zip(block, heatmap.WHEN, strict=True):
+        for panels, moment in zip(block, lines.WHEN, strict=True):
             measured = table[table["when"] == moment]
             maps.draw_row(panels, grid.cells(row), measured, maps.colour_limit(table))
         maps.title_block(block, label, grid.columns())
         maps.label_steps(block)
-    maps.label_rows(blocks[0], [f"{moment} training" for moment in heatmap.WHEN])
+    maps.label_rows(blocks[0], [f"{moment} training" for moment in lines.WHEN])
 
 
 def draw_curves(panels: Sequence[Axes], grid: points.Grid, table: pd.DataFrame) -> None:
     """Draw the curves: a panel a row of the grid, as much of them as tells the horizons apart."""
+    lines.dress(panels, decay.PROFILE)
     for axes, (label, row) in zip(panels, grid.rows(), strict=True):
         decay.draw_curves(axes, row, table)
-        axes.set(title=label, xlabel=decay.LAG_LABEL)
+        axes.set_title(label)
     inside = _finite(table).clip(-VIEW, VIEW)
     low, high = min(decay.HORIZON, inside.min()), max(0.0, inside.max())
     pad = 0.05 * (high - low)
-    panels[0].set(ylim=(low - pad, high + pad), ylabel=decay.LOG_NORM_LABEL)
+    panels[0].set_ylim(low - pad, high + pad)
 
 
 def _beyond(curves: pd.DataFrame) -> list[str]:
@@ -89,9 +89,9 @@ def _finite(curves: pd.DataFrame) -> pd.Series:
 
 def _figure(groups: int, levels: int) -> tuple[Figure, SubFigure, list[maps.Panels], list[Axes]]:
     count = groups * levels
-    width = float(np.clip(BESIDE + LARGEST * count, NARROWEST, style.WIDTH))
+    width = float(np.clip(BESIDE + LARGEST * count, NARROWEST, style.present().width))
     height = max(min(LARGEST, (width - BESIDE) / count) + BETWEEN, LOWEST)
-    rows = [height] * len(heatmap.WHEN) + [CURVES]
+    rows = [height] * len(lines.WHEN) + [CURVES]
     figure, body = style.frame(width, AROUND + sum(rows), "How far does the gradient reach?")
     widths = maps.block_widths(levels, groups)
     spaces = body.add_gridspec(len(rows), len(widths), width_ratios=widths, height_ratios=rows)

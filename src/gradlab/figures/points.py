@@ -17,6 +17,9 @@ FIRST_OF_SECTION = ("model.name", "init.gain", "task.length", "clip.threshold")
 NOT_CONFIG = ("verdict", "status", "reason", "path")
 PINNED_TO_LARGEST = ("task.length", "clip.threshold")  # the longest way back, no clipping
 NAMED = 3
+PROBES = {"jacobian": "spectral", "adjoint": "adjoint", "contribution": "contribution"}
+PROBES |= {"lyapunov": "lyapunov", "singular": "singular_values", "statistics": "statistics"}
+PROBES |= {"theory": "theory"}
 
 
 class Grid(NamedTuple):
@@ -57,15 +60,21 @@ def comparable(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def drawable(runs: pd.DataFrame) -> pd.DataFrame:
-    """The points that have gradient maps.
+    """The points that have gradient maps, `comparable`.
 
     Raises:
         ValueError: none has.
     """
-    with_maps = runs[[(Path(path) / records.GRADIENTS).is_file() for path in runs["path"]]]
-    if with_maps.empty:
-        raise ValueError(f"none of the {len(runs)} points has a gradient map to draw.")
-    return with_maps
+    return _having(runs, records.GRADIENTS, "a gradient map")
+
+
+def logged(runs: pd.DataFrame) -> pd.DataFrame:
+    """The points that have logged metrics, `comparable`.
+
+    Raises:
+        ValueError: none has.
+    """
+    return _having(runs, records.METRICS, "logged metrics")
 
 
 def axes_of(runs: pd.DataFrame) -> list[str]:
@@ -113,41 +122,77 @@ def arrange(
     return Grid(runs, across, [axis for axis in down if len(levels_of(runs, axis)) > 1])
 
 
+def choose(runs: pd.DataFrame, *, panels: int, lines: int) -> Grid:
+    """A row of the grid for each panel of a figure of lines, in it a column for each line.
+
+    The gain (or what else varies) tells lines apart, the model and the rest the panels; the seeds
+    of a line are together in a cell.
+    """
+    axes = axes_of(runs)
+    across = across_of(axes, runs)
+    down = [axis for axis in axes if axis not in (across, "seed")]
+    return arrange(with_lines(runs, across), across, down, columns=lines, rows=panels)
+
+
 def with_lines(runs: pd.DataFrame, axis: str | None) -> pd.DataFrame:
     """Sort points by an axis and add the `line` each belongs to and its `colour`.
 
-    A line is named by its value of the axis, and its model where there are several; its colour is
-    a shade of its model's.
+    A line is named by its value of the axis, or its model if that is the axis; its colour is a
+    shade of its model's, so that lines of one name may have several colours.
     """
     shaded = None if axis == "model.name" else axis
     levels = levels_of(runs, shaded) if shaded else [None]
     places = (
         pd.Index(levels).get_indexer(pd.Index(runs[shaded])) if shaded else np.zeros(len(runs), int)
     )
-    by_model = axis is None or len(levels_of(runs, "model.name")) > 1
-    names = [key for key in ("model.name" if by_model else None, shaded) if key]
+    name = shaded or "model.name"
     colours = {m: style.shades(c, len(levels)) for m, c in style.model_colours(runs).items()}
     lines = runs.assign(
-        line=[point_label(run, names) for _, run in runs.iterrows()],
+        line=[level_label(name, value) for value in runs[name]],
         colour=[colours[m][place] for m, place in zip(runs["model.name"], places, strict=True)],
     )
     return lines.iloc[np.argsort(places, kind="stable")]
 
 
-def before_and_after(gradients: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The first and the last measured map by "before" and "after" training; dims (sample, t, k).
+def moments(run: pd.Series, *needed: str) -> dict[str, xr.Dataset]:
+    """What a point measured first and last, by "before" and "after" training.
 
     A point that diverged, or was not trained, has no "after".
+
+    Raises:
+        ValueError: one of the needed variables was not measured.
     """
-    maps = gradients["jacobian_log_norm"]
-    ends = {"before": maps.isel(step=0)}
-    return ends | {"after": maps.isel(step=-1)} if maps.sizes["step"] > 1 else ends
+    gradients = records.load_gradients(run["path"])
+    for name in needed:
+        if name not in gradients:
+            probe = next(p for v, p in PROBES.items() if name.startswith(v))
+            needs = dict.fromkeys(["spectral", probe])
+            raise ValueError(
+                f"{run['path']} did not measure {name}: run it with probe=[{','.join(needs)}]."
+            )
+    ended = run["status"] == "done" and gradients.sizes["step"] > 1
+    ends = {"before": gradients.isel(step=0)}
+    return ends | {"after": gradients.isel(step=-1)} if ended else ends
 
 
-def notes(runs: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
-    """Sentences that say which points a figure leaves out, and why."""
-    usable = drawable(runs)
+def notes(runs: pd.DataFrame, usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
+    """Sentences that say which points a figure leaves out, and why.
+
+    Args:
+        runs: all points.
+        usable: those of them that have what the figure shows.
+        shown: those of these that it shows.
+    """
+    runs = comparable(runs)
     return [*_chosen(usable, shown), *_missing(runs.drop(usable.index), axes_of(runs))]
+
+
+def _having(runs: pd.DataFrame, file: str, what: str) -> pd.DataFrame:
+    runs = comparable(runs)
+    having = runs[[(Path(path) / file).is_file() for path in runs["path"]]]
+    if having.empty:
+        raise ValueError(f"none of the {len(runs)} points has {what} to draw.")
+    return having
 
 
 def _chosen(usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
@@ -169,7 +214,7 @@ def _missing(missing: pd.DataFrame, axes: Sequence[str]) -> list[str]:
         return []
     names = [f"{point_label(row, axes)} ({row['status']})" for _, row in missing.iterrows()]
     more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
-    return [f"Without a map: {'; '.join(names[:NAMED] + more)}."]
+    return [f"Not measured: {'; '.join(names[:NAMED] + more)}."]
 
 
 def _thin(runs: pd.DataFrame, axes: Sequence[str], most: int) -> pd.DataFrame:

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from gradlab import decay
 from gradlab.figures import style
 from gradlab.figures.labels import quantity_label
+from gradlab.records import load_gradients
 
 MEASURED, EXPONENT = "#009e73", "#cc79a7"
 THEORY = {"bound": ":", "log spectral radius": "-.", "mean field": "--"}
@@ -39,23 +39,29 @@ def views_table(gradients: xr.Dataset) -> pd.DataFrame:
 
 
 @style.theme()
-def views_figure(gradients: xr.Dataset, title: str) -> Figure:
+def views_figure(runs: pd.DataFrame) -> style.Drawn:
     """Draw decay and spectrum side by side, theory through both; the residuals stand below.
 
     Args:
-        gradients: as of `gradlab.load_gradients`, of a run with probe=[spectral,lyapunov,theory].
-        title: what the run is called.
+        runs: one run, as of `gradlab.load_runs`, with probe=[spectral,lyapunov,theory].
 
     Raises:
-        ValueError: one of the three was not measured.
+        ValueError: several runs, or one of the three was not measured.
     """
+    if len(runs) != 1:
+        raise ValueError(
+            f"the views are those of one run, and there are {len(runs)}: "
+            "give the folder of a point, or --point NUMBER."
+        )
+    (run,) = runs.to_dict("records")
+    gradients = load_gradients(run["path"])
     table, last = views_table(gradients), _last(gradients)
-    figure, body = style.frame(style.WIDTH, 3.6, title)
+    figure, body = style.frame(style.present().width, 3.6, run["reason"].partition(";")[0])
     over_lag, spectrum = body.subplots(1, 2)
     _draw_decay(over_lag, last, table)
     _draw_spectrum(spectrum, last, table)
     handles, _ = over_lag.get_legend_handles_labels()
-    style.legend(body, handles, rows=1)
+    style.legend(body, handles)
     rates = _rates(table)
     rate = rates.pop("decay rate")
     residuals = ", ".join(
@@ -63,7 +69,8 @@ def views_figure(gradients: xr.Dataset, title: str) -> Figure:
         for view, other in rates.items()
         if np.isfinite(rate - other)
     )
-    return style.finish(figure, [f"Decay rate {rate:+.4f} nats/step; {residuals}."])
+    figure = style.finish(figure, [f"Decay rate {rate:+.4f} nats/step; {residuals}."])
+    return style.Drawn(figure, table)
 
 
 def _draw_decay(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:

@@ -1,14 +1,66 @@
-"""Which points compile to the same program."""
+"""Which points compile to the same program, and what a sweep of them would be."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from gradlab.figures import labels, points
 from gradlab.point import Point
+from gradlab.records import flatten
+from gradlab.sweep.memory import bytes_per_point
 from gradlab.training import program_key
 
+SHOWN = 8  # values of a key
 
-def group_by_program(points: Sequence[Point]) -> list[list[Point]]:
+
+def group_by_program(sweep: Iterable[Point]) -> list[list[Point]]:
     """Split points into groups that differ in traced numbers alone, the largest group first."""
     groups: dict[str, list[Point]] = {}
-    for point in points:
+    for point in sweep:
         groups.setdefault(program_key(point.config), []).append(point)
     return sorted(groups.values(), key=len, reverse=True)
+
+
+def plan_table(groups: Sequence[Sequence[Point]]) -> Table:
+    """A row a group: how many points, what sets it apart, what varies in it, memory a point."""
+    runs = [_runs(group) for group in groups]
+    axes = points.axes_of(points.comparable(pd.concat(runs)))
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("group", "points", "memory\na point"):
+        drawn.add_column(heading, justify="right")
+    for heading in ("program", "varies"):
+        drawn.add_column(heading)
+    for number, (group, table) in enumerate(zip(groups, runs, strict=True)):
+        levels = {axis: points.levels_of(table, axis) for axis in axes}
+        shared = [
+            labels.level_label(a, values[0]) for a, values in levels.items() if len(values) == 1
+        ]
+        varying = [_values(x, levels[x]) for x in axes if len(levels[x]) > 1]
+        memory = f"{bytes_per_point(group[0].config) / 2**20:.3g} MiB"
+        drawn.add_row(
+            str(number), str(len(group)), memory, ", ".join(shared), "; ".join(varying) or "–"
+        )
+    return drawn
+
+
+def show_plan(groups: Sequence[Sequence[Point]], ended: int) -> None:
+    """Print what would run, and how many points of the sweep have ended already."""
+    console = Console()
+    if not console.is_terminal:  # a file has no width to keep to
+        console.width = 160
+    if groups:
+        console.print(plan_table(groups))
+    total, rest = sum(map(len, groups)), f"; {ended} have ended" if ended else ""
+    console.print(f"{total} points to run as {len(groups)} programs{rest}. Nothing was run.")
+
+
+def _runs(group: Sequence[Point]) -> pd.DataFrame:
+    return points.comparable(pd.DataFrame([flatten(point.config) for point in group]))
+
+
+def _values(axis: str, values: Sequence[object]) -> str:
+    shown = [labels.value_label(axis, value) for value in values[:SHOWN]]
+    more = [f"… ({len(values)})"] if len(values) > SHOWN else []
+    return f"{labels.key_label(axis)} {', '.join([*shown, *more])}"

@@ -1,43 +1,102 @@
-"""A progress bar over the points of a sweep."""
+"""How far a sweep is: one live line in a terminal, a plain line now and then in a file."""
 
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from gradlab.point import Point, Status
 
+EVERY = 10.0  # seconds between plain lines
 
-@contextmanager
-def shown(total: int) -> Iterator[Callable[[Point, Status], None]]:
-    """Show points done, diverged and failed, and the time left; yields what to call for each."""
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("points"),
-        TextColumn("{task.fields[trouble]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        bar = progress.add_task("training and measuring", total=total, trouble="")
-        states: Counter[str] = Counter()
 
-        def on_done(point: Point, status: Status) -> None:
-            states[status["state"]] += 1
-            trouble = ", ".join(f"{states[s]} {s}" for s in ("diverged", "failed") if states[s])
-            progress.update(bar, advance=1, trouble=trouble)
+class Shown:
+    """Points and groups that have ended, those in trouble, training steps a second, time left.
+
+    A context; what it is told may come from any thread.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Point]]) -> None:
+        """Begin to count."""
+        self._left = {
+            point.folder: number for number, group in enumerate(groups) for point in group
+        }
+        self._points, self._groups = len(self._left), len(groups)
+        self._length = {p.folder: max(1, p.config["train"]["steps"]) for g in groups for p in g}
+        self._reached: Counter[Path] = Counter()  # steps, of each point
+        self._trained, self._states = 0, Counter[str]()
+        self._begin, self._printed = time.monotonic(), time.monotonic()
+        self._lock = threading.Lock()
+        self._console = Console()
+        self._bar = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(str(self), total=sum(self._length.values()))
+
+    def __enter__(self) -> Self:
+        """Show it."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last line standing."""
+        with self._lock:
+            self._update(last=True)
+        self._bar.stop()
+
+    def trained(self, points: Sequence[Point], steps: int) -> None:
+        """Count steps that each of some points has taken."""
+        with self._lock:
+            self._reached.update({point.folder: steps for point in points})
+            self._trained += steps * len(points)
+            self._update()
+
+    def ended(self, point: Point, status: Status) -> None:
+        """Count a point that has ended, and say so if it failed."""
+        with self._lock:
+            del self._left[point.folder]
+            self._reached[point.folder] = self._length[point.folder]
+            self._states[status["state"]] += 1
             if status["state"] == "failed":
-                progress.console.print(f"point {point.folder.name} failed: {status['reason']}")
+                self._console.print(f"point {point.folder.name} failed: {status['reason']}")
+            self._update()
 
-        yield on_done
+    def __str__(self) -> str:
+        """How far it is, in words."""
+        ended = self._points - len(self._left)
+        groups = self._groups - len(set(self._left.values()))
+        parts = [f"{ended}/{self._points} points", f"{groups}/{self._groups} groups"]
+        parts += [f"{n} {state}" for state, n in sorted(self._states.items()) if state != "done"]
+        elapsed = time.monotonic() - self._begin
+        if self._trained:
+            parts.append(f"{self._trained / elapsed:,.0f} steps/s")
+        share = self._reached.total() / sum(self._length.values())
+        if self._left and share:
+            parts.append(f"{_clock(elapsed * (1 - share) / share)} left")
+        return ", ".join([*parts, f"{_clock(elapsed)} passed"])
+
+    def _update(self, last: bool = False) -> None:
+        self._bar.update(self._task, description=str(self), completed=self._reached.total())
+        if not self._console.is_terminal and (last or time.monotonic() - self._printed > EVERY):
+            self._printed = time.monotonic()
+            self._console.print(str(self), highlight=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

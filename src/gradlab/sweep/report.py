@@ -34,7 +34,7 @@ def report(sweep: Sequence[Point]) -> None:
     console.print(f"seconds  {seconds(runs)}", highlight=False)
     console.print(f"records  {_short(folder)}", highlight=False)
     if (runs["status"] != "failed").any():
-        style.save(overview_figure(runs), folder / FIGURE)
+        style.save(overview_figure(runs).figure, folder / FIGURE)
         console.print(f"figure   {_short(folder / FIGURE)}", highlight=False)
     if sweep[0].config["wandb"]["mode"] != "disabled":
         console.print(f"W&B      wandb leet {_short(folder / 'wandb')}", highlight=False)
@@ -69,8 +69,8 @@ def seconds(runs: pd.DataFrame) -> str:
 
 
 def _results(run: pd.Series) -> list[str]:
-    if run["status"] in ("failed", "interrupted"):
-        return [f"[red]{run['status']}[/]: {run['reason']}"]
+    if run["status"] not in ("done", "diverged"):
+        return [f"[red]{run['status']}[/] {run['reason']}"]
     verdict = run["verdict"]
     return [
         f"[{COLOURS[verdict]}]{verdict}[/]",

@@ -1,5 +1,6 @@
 """Handwritten digits read as sequences: many-to-one, on real data that needs no download."""
 
+import math
 from typing import Annotated
 
 import jax
@@ -10,9 +11,11 @@ from pydantic import AfterValidator
 from sklearn.datasets import load_digits
 
 from gradlab.tasks import Batch, Task
+from gradlab.tasks.sequences import at_end
 
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 TEST_SHARE = 5  # every fifth image is held out
+PERMUTATION = np.random.default_rng(0).permutation(64)
 
 
 def _check_length(length: int) -> int:
@@ -24,28 +27,37 @@ def _check_length(length: int) -> int:
     return length
 
 
-def digits(length: Annotated[int, AfterValidator(_check_length)] = 8) -> Task:
+def digits(
+    length: Annotated[int, AfterValidator(_check_length)] = 8, permuted: bool = False
+) -> Task:
     """Classify the 8 × 8 digits of UCI (Alpaydin & Kaynak 1998), shipped with scikit-learn.
 
     The 64 pixels, scaled to [0, 1], are read in writing order in `length` steps of 64/length
     pixels; the class is wanted at the last step. Chance: accuracy 0.1, cross entropy ln 10.
+
+    Args:
+        length: steps.
+        permuted: read them in one fixed random order instead, the same for every image, which
+            leaves no structure at short lags (Le, Jaitly & Hinton 2015).
     """
     images, labels = load_digits(return_X_y=True)
-    inputs = (images / 16).astype(np.float32).reshape(-1, length, 64 // length)
+    pixels = (images / 16).astype(np.float32)[:, PERMUTATION if permuted else slice(None)]
+    inputs = pixels.reshape(-1, length, 64 // length)
     held_out = np.arange(len(labels)) % TEST_SHARE == 0
     train_inputs, train_labels = jnp.asarray(inputs[~held_out]), jnp.asarray(labels[~held_out])
 
     def sample(key: Key[Array, ""], batch_size: int) -> Batch:
         index = jax.random.randint(key, (batch_size,), 0, train_labels.size)
-        return _at_last_step(train_inputs[index], train_labels[index])
+        return _batch(train_inputs[index], train_labels[index])
 
-    test = _at_last_step(jnp.asarray(inputs[held_out]), jnp.asarray(labels[held_out]))
-    return Task(features=64 // length, outputs=10, sample=sample, test=test)
+    return Task(
+        features=64 // length,
+        outputs=10,
+        sample=sample,
+        test=_batch(jnp.asarray(inputs[held_out]), jnp.asarray(labels[held_out])),
+        baseline=math.log(10),
+    )
 
 
-def _at_last_step(
-    inputs: Float[Array, "batch time features"], labels: Int[Array, "batch"]
-) -> Batch:
-    batch, length, _ = inputs.shape
-    weights = jnp.zeros((batch, length)).at[:, -1].set(1.0)
-    return Batch(inputs, jnp.broadcast_to(labels[:, None], (batch, length)), weights)
+def _batch(inputs: Float[Array, "batch time features"], labels: Int[Array, "batch"]) -> Batch:
+    return at_end(inputs, labels, jnp.full(labels.shape, inputs.shape[1]))

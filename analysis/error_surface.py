@@ -1,0 +1,24 @@
+"""Error surface of one unit, with clipped and unclipped descent: analysis/error_surface.py."""
+
+from gradlab.figures import command, error_surface_figure, error_surface_table
+
+
+def main() -> None:
+    """Compute the surface and both paths, and draw them."""
+    options = command.figure_parser(__doc__)
+    options.add_argument("--start", nargs=2, type=float, metavar=("W", "B"), default=(5.0, -2.45))
+    options.add_argument("--learning-rate", type=command.positive, default=0.01)
+    options.add_argument("--threshold", type=command.positive, default=1.0)
+    options.add_argument("--updates", type=int, default=3000)
+    given = options.parse_args()
+    table = error_surface_table(
+        tuple(given.start),
+        learning_rate=given.learning_rate,
+        threshold=given.threshold,
+        updates=given.updates,
+    )
+    command.finish(given, lambda: error_surface_figure(table))
+
+
+if __name__ == "__main__":
+    main()

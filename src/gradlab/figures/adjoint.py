@@ -1,0 +1,46 @@
+"""The gradient of the loss with respect to the state at every step k, ‖∂L/∂h⁽ᵏ⁾‖."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import xarray as xr
+
+from gradlab.figures import lines, style
+from gradlab.figures.labels import symbol
+
+VARIABLE = "adjoint_log_norm"
+
+
+def adjoint_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """The adjoint's profile over time: one row a point, moment and step k.
+
+    Returns:
+        `point`, `when`, `step`, `k` (time steps) and `log_norm` (nats, mean over samples; of the
+        summed loss, or of the last step's where each step's was measured).
+
+    Raises:
+        ValueError: a run has no adjoints.
+    """
+    return lines.measured(runs, _profile, VARIABLE)
+
+
+@style.theme()
+def adjoint_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
+    """The adjoint's profile over time, before and after training.
+
+    Raises:
+        ValueError: no run has gradients, or one has no adjoints.
+    """
+    parts = set(runs.get("probe.adjoint.wrt", ["h"]))
+    state = symbol(parts.pop() if len(parts) == 1 else None)
+    norm = rf"$\Vert\partial L/\partial {state}^{{(k)}}\Vert$"
+    profile = lines.Quantity("k", "k (steps)", "log_norm", norm, scale="nats")
+    return lines.draw(runs, adjoint_table, lambda _: [profile], when)
+
+
+def _profile(found: xr.Dataset) -> pd.DataFrame:
+    log_norms = found[VARIABLE]
+    if "t" in log_norms.dims:
+        log_norms = log_norms.isel(t=-1)
+    means = log_norms.mean("sample")
+    return pd.DataFrame({"k": means["k"], "log_norm": means.astype(float)})

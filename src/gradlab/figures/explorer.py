@@ -1,0 +1,103 @@
+"""A sweep as one interactive page: the maps of every run over training, and their decay.
+
+The page is explorer.html with the data inside: it needs no server, no network and no library.
+"""
+
+import base64
+import json
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from gradlab import decay
+from gradlab.figures import points, style
+from gradlab.figures.labels import point_label
+from gradlab.figures.maps import MOST_NATS
+from gradlab.records import load_gradients
+
+CELLS, STEPS = 64, 12  # along an axis of a map, training steps of a run at most
+LEVELS = 65534  # of a value in a map; 0 is exactly zero
+PLACE = "/*DATA*/"
+
+
+def explorer_data(runs: pd.DataFrame, cells: int = CELLS, steps: int = STEPS) -> dict[str, Any]:
+    """What the page shows, ready for JSON.
+
+    Args:
+        runs: as of `gradlab.load_runs`, of any sweep.
+        cells: along an axis of a map; longer sequences are thinned.
+        steps: training steps kept of each run, spread evenly with both ends.
+
+    Returns:
+        `colours` (256 RGB triples from low to high, base64), `limit` (nats, where they end) and
+        `runs`: `name`, `status`, `quantity`, `t` (the time steps kept) and `maps`, of which each
+        has its training `step`, `horizon` (time steps; null if it is never reached), `curve` (the
+        mean log norm by lag, nats; null: exactly zero) and `values`: as of `pack`.
+
+    Raises:
+        ValueError: no run has gradients.
+    """
+    usable = points.drawable(runs)
+    axes = points.axes_of(usable)
+    ramp = np.asarray(style.norm_colours()(np.linspace(0, 1, 256)))[:, :3]
+    return {
+        "colours": _base64((ramp * 255).round().astype(np.uint8)),
+        "limit": MOST_NATS,
+        "runs": [_run(run, point_label(run, axes), cells, steps) for _, run in usable.iterrows()],
+    }
+
+
+def explorer_page(data: dict[str, Any]) -> str:
+    """The page as HTML, with the data of `explorer_data` inside."""
+    template = files("gradlab.figures").joinpath("explorer.html").read_text()
+    inside = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return template.replace(PLACE, inside.replace("</", "<\\/"))
+
+
+def pack(values: Float[np.ndarray, "pairs"]) -> dict[str, Any]:
+    """Numbers in 16 bits: code 0 is −inf, codes 1, 2, … go from `low` in steps of `step`."""
+    finite = np.isfinite(values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    step = (high - low) / LEVELS or 1.0
+    codes = np.zeros(values.shape, "<u2")
+    codes[finite] = 1 + np.round((values[finite] - low) / step)
+    return {"low": float(low), "step": float(step), "codes": _base64(codes)}
+
+
+def _run(run: pd.Series, name: str, cells: int, steps: int) -> dict[str, Any]:
+    maps = load_gradients(run["path"])["jacobian_log_norm"]
+    times = _spread(maps.sizes["t"], cells)
+    kept = maps.isel(step=_spread(maps.sizes["step"], steps))
+    return {
+        "name": name,
+        "status": run["status"],
+        "quantity": maps.attrs.get("long_name", "log norm"),
+        "t": maps["t"].to_numpy()[times].tolist(),
+        "maps": [_map(kept.isel(step=i), times) for i in range(kept.sizes["step"])],
+    }
+
+
+def _map(log_norms: xr.DataArray, times: np.ndarray) -> dict[str, Any]:
+    samples = log_norms.to_numpy().astype(float)
+    profile = decay.lag_profile(samples)
+    stride = float(log_norms["t"][1] - log_norms["t"][0])
+    horizon = stride * decay.horizon(profile)
+    row, column = np.tril_indices(len(times))
+    return {
+        "step": int(log_norms["step"]),
+        "horizon": horizon if np.isfinite(horizon) else None,
+        "curve": [round(float(x), 4) if np.isfinite(x) else None for x in profile[times]],
+        "values": pack(samples.mean(axis=0)[times[row], times[column]]),
+    }
+
+
+def _spread(size: int, most: int) -> np.ndarray:
+    return np.linspace(0, size - 1, min(size, most)).round().astype(int)
+
+
+def _base64(array: np.ndarray) -> str:
+    return base64.b64encode(array.tobytes()).decode()

@@ -1,0 +1,47 @@
+"""All singular values of ∂h⁽ᵀ⁾/∂h⁽ᵏ⁾ at chosen lags: how far the directions part."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import xarray as xr
+
+from gradlab.figures import lines, style
+
+VARIABLE = "singular_values_log"
+
+
+def singular_values_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Singular values: one row a point, moment, lag and index.
+
+    Returns:
+        `point`, `when`, `step`, `quantity` ("lag 4"), `lag` (time steps), `index` (from 1) and
+        `log_value` (nats, mean over samples).
+
+    Raises:
+        ValueError: a run has no singular values.
+    """
+    return lines.measured(runs, _spectrum, VARIABLE)
+
+
+@style.theme()
+def singular_values_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
+    """The singular values in descending order, a row of panels for each lag.
+
+    Raises:
+        ValueError: no run has gradients, or one has no singular values.
+    """
+    return lines.draw(runs, singular_values_table, _rows, when)
+
+
+def _rows(table: pd.DataFrame) -> list[lines.Quantity]:
+    return [
+        lines.Quantity("index", "index i", "log_value", f"σᵢ at lag {lag}", f"lag {lag}", "nats")
+        for lag in sorted(table["lag"].unique())
+    ]
+
+
+def _spectrum(found: xr.Dataset) -> pd.DataFrame:
+    values = found[VARIABLE].mean("sample").astype(float).rename("log_value")
+    table = values.to_series().reset_index().rename(columns={"chosen_lag": "lag"})
+    table.insert(0, "quantity", "lag " + table["lag"].astype(str))
+    return table.dropna()

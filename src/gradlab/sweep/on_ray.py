@@ -1,0 +1,91 @@
+"""Groups of points as tasks of Ray, on this machine or a cluster."""
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradlab.config import ConfigError
+from gradlab.point import Point, Status
+from gradlab.sweep.progress import Shown
+from gradlab.sweep.remote import Work, follow, pieces
+
+
+@dataclass
+class Task:
+    """A task that was handed to Ray."""
+
+    reference: Any
+
+    def over(self) -> bool:
+        """Whether it has returned or failed."""
+        import ray
+
+        return bool(ray.wait([self.reference], timeout=0)[0])
+
+    def problem(self) -> str:
+        """The error it ended in."""
+        import ray
+
+        try:
+            ray.get(self.reference)
+        except Exception as error:
+            return f"its Ray task ended in {type(error).__name__}: {str(error).splitlines()[-1]}"
+        return "its Ray task left it out"
+
+    def cancel(self) -> None:
+        """Interrupt it."""
+        import ray
+
+        ray.cancel(self.reference)
+
+
+def run_in_tasks(
+    groups: Sequence[Sequence[Point]],
+    shown: Shown,
+    settings: Mapping[str, Any],
+    *,
+    points: int | None,
+    cpus: int,
+    gpus: float,
+    cluster: Mapping[str, Any],
+) -> dict[Path, Status]:
+    """Run all points in tasks and return their statuses by folder.
+
+    Args:
+        groups: points of one program each.
+        shown: is told of every point that has ended.
+        settings: the config's sweep section.
+        points: that one task runs; None: all of a group.
+        cpus: that a task asks for.
+        gpus: that a task asks for.
+        cluster: what ray.init takes.
+
+    Raises:
+        ConfigError: there is no Ray.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "hydra/launcher=fused_ray needs Ray: pip install 'gradlab[ray]'."
+        ) from error
+    # A task finds modules of the user where this process does: in the working folder.
+    path = os.pathsep.join(filter(None, (os.getcwd(), os.environ.get("PYTHONPATH"))))
+    with warnings.catch_warnings():
+        # Ray forks before JAX has done anything here that a fork could break.
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        context = ray.init(
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+            **cluster,
+        )
+    with context:
+        works = pieces(groups, points, settings, cpus)
+        run = ray.remote(num_cpus=cpus, num_gpus=gpus)(Work.__call__)
+        return follow(works, [Task(run.remote(work)) for work in works], shown)

@@ -1,0 +1,25 @@
+"""Compiled programs that are kept on disk, so that the next sweep need not compile them again."""
+
+import os
+from pathlib import Path
+
+import jax
+
+SECONDS = 0.3  # what compiles faster is not worth its file
+
+
+def keep_programs() -> None:
+    """Let JAX keep them in the user's cache folder, unless it has been told of another.
+
+    Where that folder cannot be written nothing is kept, and nothing is said.
+    """
+    if jax.config.values["jax_compilation_cache_dir"]:
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradlab" / "xla"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(cache, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", SECONDS)

@@ -1,0 +1,144 @@
+"""The scripts of analysis/: a figure, the data it shows beside it, one sentence on bad input."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from synthetic_sweeps import everything, logged, write_point
+
+from gradlab import load_runs, records, tracking
+from gradlab.figures import command, style
+from gradlab.figures.decay import decay_table
+
+ANALYSIS = Path(__file__).parent.parent / "analysis"
+NO_RUNS = {"error_surface.py", "reproduce.py"}
+OF_RUNS = sorted(path.name for path in ANALYSIS.glob("*.py") if path.name not in NO_RUNS)
+DRAWN = [script for script in OF_RUNS if script != "explore.py"]
+
+
+def call(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"analysis/{script}", *map(str, arguments)])
+    runpy.run_path(str(ANALYSIS / script), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two points that all probes measured, as on disk and as W&B's offline logs."""
+    folder = tmp_path_factory.mktemp("runs") / "reach" / "today"
+    for seed in range(2):
+        rows = logged([3.0, 2.0, 1.0 + seed]).assign(
+            **{"eval/accuracy": [0.1, 0.5, 0.95], "jacobian/decay_rate": [-0.5, np.nan, -0.1]}
+        )
+        point, ended = folder / str(seed), rows.iloc[-1].to_dict() | {"verdict": "stable"}
+        write_point(point, everything(), seed=seed, summary=ended, metrics=rows)
+        config = OmegaConf.to_container(OmegaConf.load(point / records.CONFIG))
+        config["wandb"] = {"mode": "offline", "project": "reach", "entity": None, "tags": []}
+        status = {"state": "done", "reason": "so", "summary": ended}
+        with tracking.track(point, config, group="reach/today", name=str(seed)) as tracker:
+            for row in rows.to_dict("records"):
+                tracker.log(row)
+            tracker.finish(status)
+    return folder
+
+
+@pytest.mark.parametrize("script", DRAWN)
+def test_a_figure_from_disk_and_from_wandb_shows_the_same_data(
+    script: str, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ["--point", 0] if script == "views.py" else []
+    sources = {"disk": ("--runs", sweep), "wandb": ("--wandb", sweep / "wandb")}
+    shown = {}
+    for name, source in sources.items():
+        out = tmp_path / f"{name}.svg"
+        call(script, *source, "--out", out, "--style", "paper", *own, monkeypatch=monkeypatch)
+        assert "<svg" in out.read_text()
+        command_line, _, data = out.with_suffix(".csv").read_text().partition("\n")
+        assert f"analysis/{script} --{name.replace('disk', 'runs')} " in command_line
+        shown[name] = data
+    assert shown["disk"].count("\n") > 1
+    assert shown["disk"] == shown["wandb"]
+
+
+@pytest.mark.parametrize("script", OF_RUNS)
+def test_bad_input_ends_in_one_sentence(
+    script: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call(script, "--runs", tmp_path / "nowhere", monkeypatch=monkeypatch)
+    assert "nowhere" in str(ended.value)
+    with pytest.raises(SystemExit) as ended:
+        call(script, monkeypatch=monkeypatch)
+    assert ended.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "one of the arguments --runs --wandb is required" in said
+
+
+def test_every_script_has_a_line_of_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for script in [*OF_RUNS, "error_surface.py"]:
+        with pytest.raises(SystemExit) as ended:
+            call(script, "--help", monkeypatch=monkeypatch)
+        assert ended.value.code == 0
+        assert "--out" in capsys.readouterr().out
+
+
+def test_the_format_is_that_of_the_file_or_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["analysis/decay.py"])
+    options = command.parser("Anything: here")
+
+    def out(*arguments: str) -> Path:
+        return command.out_of(options.parse_args(["--runs", "sweep", *arguments]))
+
+    assert out() == Path("sweep/decay.png")
+    assert out("--format", "pdf") == Path("sweep/decay.pdf")
+    assert out("--out", "a/b.svg") == Path("a/b.svg")
+    with pytest.raises(ValueError, match="give one"):
+        out("--out", "b.svg", "--format", "pdf")
+    with pytest.raises(ValueError, match=r"must end in \.png, \.svg, \.pdf; got 'b\.gif'"):
+        out("--out", "b.gif")
+
+
+def test_sidecars_name_points_by_what_sets_them_apart(tmp_path: Path) -> None:
+    for i, gain in enumerate((2.0, 1.0)):
+        write_point(tmp_path / str(i), everything(), gain=gain)
+    runs = load_runs(tmp_path)
+    table = command.labelled(decay_table(runs), runs)
+    assert list(table.columns[:2]) == ["init.gain", "when"]
+    assert table["init.gain"].is_monotonic_increasing
+    assert "point" not in table
+
+
+def test_styles_change_size_and_text_and_end_with_their_block() -> None:
+    sizes = {}
+    for name in style.STYLES:
+        with style.theme(name), style.theme():
+            sizes[name] = style.present().text
+    assert sizes["paper"] < sizes["notebook"] < sizes["talk"]
+    assert style.present() is style.STYLES[style.DEFAULT]
+
+
+def test_norms_are_labelled_at_round_numbers() -> None:
+    figure = style.Figure()
+    axes = figure.add_subplot()
+
+    def labels(low: float, high: float) -> list[str]:
+        axes.set_ylim(low, high)
+        style.norm_axis(axes.yaxis)
+        ticks = axes.yaxis.get_major_locator()()
+        inside = [tick for tick in ticks if low <= tick <= high]
+        return [axes.yaxis.get_major_formatter()(tick, 0) for tick in inside]
+
+    powers = [f"$10^{{{power}}}$" for power in (-8, -6, -4, -2)]
+    assert labels(np.log(1e-9), np.log(2)) == [*powers, "$1$"]
+    assert labels(np.log(0.04), np.log(1.5)) == ["0.05", "$10^{-1}$", "0.2", "0.5", "$1$"]
+    assert labels(np.log(0.89), np.log(1.31)) == ["0.9", "$1$", "1.1", "1.2", "1.3"]
+    assert len(labels(-900, 5)) >= 3

@@ -1,0 +1,148 @@
+"""Points restored from what W&B was told, against the records that they were logged from."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import wandb
+from synthetic_sweeps import geometric
+
+from gradlab import load_gradients, load_runs, load_wandb, records, tracking, wandb_runs
+
+ROWS = [
+    {"train/step": 0, "eval/loss": 2.0, "jacobian/horizon": np.inf},
+    {"train/step": 5, "eval/loss": 1.0, "jacobian/horizon": 2.5, "train/loss": 1.5},
+]
+
+
+def config(gain: float) -> dict[str, Any]:
+    settings = {"mode": "offline", "project": "reach", "entity": None, "tags": ["a"]}
+    return {"wandb": settings, "init": {"gain": gain}, "clip": {"threshold": np.inf}, "seed": 3}
+
+
+def write(point: Path, gain: float) -> None:
+    """A point's records and its offline run."""
+    status = {"state": "done", "reason": "so", "summary": ROWS[-1] | {"verdict": "stable"}}
+    records.save_config(point, config(gain))
+    records.save_metrics(point, pd.DataFrame(ROWS))
+    records.save_gradients(point, geometric())
+    records.save_status(point, status)
+    with tracking.track(point, config(gain), group="reach/today", name=f"{gain}") as tracker:
+        for row in ROWS:
+            tracker.log(row)
+        tracker.finish(status)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "reach" / "today"
+    for number, gain in enumerate((0.5, 1.5)):
+        write(folder / str(number), gain)
+    return folder
+
+
+def assert_same_runs(restored: pd.DataFrame, kept: pd.DataFrame) -> None:
+    """The same rows, and metrics and maps behind them."""
+    columns = [name for name in kept if name != "path"]
+    pd.testing.assert_frame_equal(restored[columns], kept[columns])
+    assert set(restored) == set(kept)
+    for there, here in zip(restored["path"], kept["path"], strict=True):
+        metrics = records.load_metrics(here)
+        pd.testing.assert_frame_equal(records.load_metrics(there)[metrics.columns], metrics)
+        assert load_gradients(there).identical(load_gradients(here))
+
+
+def test_offline_logs_give_what_is_on_disk(sweep: Path) -> None:
+    assert_same_runs(load_wandb(sweep / "wandb"), load_runs(sweep))
+
+
+def test_maps_are_found_where_the_sweep_was_moved(sweep: Path, tmp_path: Path) -> None:
+    kept = load_runs(sweep)
+    moved = tmp_path / "moved"
+    shutil.copytree(sweep, moved, symlinks=True)
+    for path in kept["path"]:
+        (Path(path) / records.GRADIENTS).rename(Path(path) / "hidden")
+    try:
+        restored = load_wandb(moved / "wandb", tmp_path / "restored")
+    finally:
+        for path in kept["path"]:
+            (Path(path) / "hidden").rename(Path(path) / records.GRADIENTS)
+    assert_same_runs(restored, kept)
+
+
+def test_a_run_that_was_cut_off_gives_its_rows_so_far(sweep: Path, tmp_path: Path) -> None:
+    shutil.copytree(sweep / "wandb", tmp_path / "wandb", symlinks=True)
+    (log,) = (tmp_path / "wandb" / (sweep / "0" / "wandb").resolve().name).glob("*.wandb")
+    content = log.read_bytes()
+    log.write_bytes(content[: content.index(b"train/loss") + 10])
+    cut, whole = load_wandb(tmp_path / "wandb").to_dict("records")
+    assert (cut["status"], whole["status"]) == ("running", "done")
+    assert len(records.load_metrics(cut["path"])) == 1
+
+
+def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no point that gradlab logged"):
+        load_wandb(tmp_path)
+    with pytest.raises(FileNotFoundError, match="'elsewhere' is no folder; give one, or ENTITY"):
+        load_wandb("elsewhere")
+
+
+class Artifact:
+    """An artifact of a run, as `wandb.Api` hands it out."""
+
+    def __init__(self, kind: str, file: Path) -> None:
+        self.type = kind
+        self.file = file
+
+    def download(self, root: str) -> None:
+        shutil.copy(self.file, root)
+
+
+def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's answers have infinities as text, columns of W&B's own, pictures and tables."""
+
+    def online(point: Path) -> Any:
+        media = {"_step": 2, "train/step": 5, "jacobian/map": {"_type": "image-file", "height": 9}}
+        rows = [row | {"_step": i, "_runtime": 0.1} for i, row in enumerate(ROWS)]
+        rows[0] |= {"jacobian/horizon": "Infinity"}
+        return SimpleNamespace(
+            config=config(float(point.name) + 0.5)
+            | {"clip": {"threshold": "Infinity"}, "path": f"reach/today/{point.name}"},
+            scan_history=lambda: [*rows, media],
+            summary_metrics={"status": "done", "reason": "so", "verdict": "stable"},
+            logged_artifacts=lambda: [
+                Artifact("run_table", point / records.STATUS),
+                Artifact("gradients", point / records.GRADIENTS),
+            ],
+        )
+
+    def runs(_: Any, path: str, filters: dict[str, str] | None = None) -> list[Any]:
+        asked.append((path, filters))
+        stranger = SimpleNamespace(config={"lr": 1}, scan_history=list, summary_metrics={})
+        return [stranger, *(online(Path(path)) for path in load_runs(sweep)["path"])]
+
+    asked: list[Any] = []
+    monkeypatch.setattr(wandb_runs, "signed_in", lambda: None)
+    monkeypatch.setattr(wandb, "Api", type("Api", (), {"runs": runs}))
+    assert_same_runs(load_wandb("me/project"), load_runs(sweep))
+    assert_same_runs(load_wandb("me/project/reach/today"), load_runs(sweep))
+    assert asked == [("me/project", None), ("me/project", {"group": "reach/today"})]
+
+
+def test_paths_from_the_server_stay_below_the_folder(tmp_path: Path) -> None:
+    run = wandb_runs.Run({"path": "../../elsewhere"}, [], {})
+    assert wandb_runs._restore(run, tmp_path) is None
+
+
+def test_a_server_that_is_not_there_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    with pytest.raises(ConnectionError, match="nobody is logged in to W&B: type wandb login"):
+        load_wandb("me/project")

@@ -1,0 +1,269 @@
+"""Truncated backpropagation through time against the sum of its terms and loops by hand."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Compose
+from flax import nnx
+from jax.tree_util import Partial
+
+from gradlab import backpropagate
+from gradlab.config import ConfigError
+from gradlab.jacobian.cells import split_weights
+from gradlab.losses import losses, weighted_mean
+from gradlab.recurrence import unroll
+from gradlab.tasks import Batch, Task
+from gradlab.training import Program, as_numbers, program_for
+from gradlab.truncated import in_segments, in_window, run_window, unroll_truncated
+
+TIME, BATCH, FEATURES, HIDDEN = 10, 2, 3, 6
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(BATCH, TIME, FEATURES)).astype(np.float32)
+TARGETS = RNG.normal(size=(BATCH, TIME, HIDDEN)).astype(np.float32)
+
+
+def loss(carry: Any, target: Any) -> jax.Array:
+    return target[1] * jnp.sum((jax.tree.leaves(carry)[-1] - target[0]) ** 2)
+
+
+@pytest.fixture(scope="module")
+def cell() -> nnx.RNNCellBase:
+    return nnx.OptimizedLSTMCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(("window", "stride"), [(4, 4), (6, 3)])
+def test_the_gradient_is_the_sum_of_the_terms_within_the_window(
+    cell: nnx.RNNCellBase, window: int, stride: int
+) -> None:
+    carry = cell.initialize_carry((BATCH, FEATURES), nnx.Rngs(0))
+    inputs, targets = INPUTS.swapaxes(0, 1), TARGETS.swapaxes(0, 1)
+
+    @nnx.jit
+    def truncated(cell: Any) -> Any:
+        def total(cell: Any) -> Any:
+            outputs = unroll_truncated(cell, carry, inputs, window=window, stride=stride)
+            return jnp.sum((outputs - targets) ** 2), outputs
+
+        return nnx.grad(total, has_aux=True)(cell)
+
+    gradient, outputs = truncated(cell)
+    np.testing.assert_allclose(outputs, unroll(cell, carry, inputs)[1], atol=1e-6)
+    found, _ = split_weights(gradient)
+    expected: dict[str, Any] = dict.fromkeys(found, 0)
+    for t in range(1, TIME + 1):
+        at_t = np.broadcast_to(np.arange(1, TIME + 1) == t, (BATCH, TIME)).astype(np.float32)
+        terms = backpropagate(cell, INPUTS, loss, (TARGETS, at_t))
+        end = -(-t // stride) * stride  # of the segment that t is in
+        for name, by_lag in terms.by_lag.items():
+            kept = by_lag[: t - (end - window)]  # k = t − lag > end − window
+            expected[name] += kept.sum(axis=0) * np.exp(terms.log_scale)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=1e-5 * np.abs(array).max())
+
+
+def test_a_window_over_everything_is_backpropagation_with_clipped_adjoints(
+    cell: nnx.RNNCellBase,
+) -> None:
+    carry = cell.initialize_carry((BATCH, FEATURES), nnx.Rngs(0))
+    inputs, targets = INPUTS.swapaxes(0, 1), TARGETS.swapaxes(0, 1)
+    rule = Partial(lambda c, tree: jax.tree.map(lambda x: jnp.clip(x, -c, c), tree), 0.1)
+
+    def total(cell: Any, run: Any) -> jax.Array:
+        return jnp.sum((run(cell, carry, inputs, rule) - targets) ** 2)
+
+    def whole(*arguments: Any) -> jax.Array:
+        return unroll(*arguments)[1]
+
+    cut = partial(unroll_truncated, window=TIME, stride=TIME)
+    grads = [nnx.jit(nnx.grad(total), static_argnums=1)(cell, run) for run in (whole, cut)]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), *grads)
+
+
+def running_sum(length: int) -> Task:
+    """The sum of the inputs so far, wanted at every step."""
+
+    def sample(key: jax.Array, size: int) -> Batch:
+        inputs = jax.random.normal(key, (size, length, 1))
+        return Batch(inputs, jnp.cumsum(inputs, axis=1), jnp.ones((size, length)))
+
+    return Task(features=1, outputs=1, sample=sample, test=sample(jax.random.key(1), 8))
+
+
+EVERY_STEP = (
+    *("model.hidden_size=5", "train.batch_size=6", "optim=sgd", "wandb=disabled"),
+    *("task._target_=test_truncated.running_sum", "task.length=8"),
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (("tbptt.window=4", "tbptt.stride=3"), "must divide"),
+        (("task=digits", "tbptt.window=4", "tbptt.update=segment"), "every segment of 4 steps"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(
+    composed: Compose, overrides: tuple[str, ...], part: str
+) -> None:
+    with pytest.raises(ConfigError, match=part):
+        Program(composed(*overrides))
+
+
+def test_one_update_a_sequence_takes_the_truncated_sum(composed: Compose) -> None:
+    config = composed(*EVERY_STEP, "tbptt.window=3", "tbptt.stride=1")
+    program, numbers = program_for(config), as_numbers(config)
+    state = program.initialise(numbers)
+    new, seen = program.advance(numbers, state, 1)
+    batch = program.task.sample(jax.random.split(state.key)[1], 6)
+    cell = nnx.merge(program.definition, state.parameters, program.constants).cell
+    targets = (batch.targets, batch.weights / batch.weights.sum())
+    loss_of_carry = Partial(program._loss_of_carry, state.parameters)
+    terms = backpropagate(cell, batch.inputs, loss_of_carry, targets)
+    kernel = terms.by_lag["dense_h.kernel"][:3].sum(axis=0) * np.exp(terms.log_scale)
+    trained = nnx.merge(program.definition, new.parameters, program.constants).cell
+    change = trained.dense_h.kernel[...] - cell.dense_h.kernel[...]
+    np.testing.assert_allclose(change, -0.1 * kernel, rtol=1e-4, atol=1e-7)
+    assert seen.loss[0] == pytest.approx(float(program.loss(state.parameters, batch)), rel=1e-6)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(3, 3), (4, 2)])
+def test_one_update_a_segment_carries_the_state_over(
+    composed: Compose, window: int, stride: int
+) -> None:
+    """Two sequences of 8 steps; with stride 3 the last segment has 2 steps."""
+    updates = 2 * -(-8 // stride)
+    config = composed(
+        *EVERY_STEP,
+        *(f"tbptt.window={window}", f"tbptt.stride={stride}", "tbptt.update=segment"),
+    )
+    program, numbers = program_for(config), as_numbers(config)
+    state = program.initialise(numbers)
+    end, seen = program.advance(numbers, state, updates)
+
+    @jax.jit
+    def learn(parameters: Any, h: jax.Array, inputs: jax.Array, part: Batch) -> Any:
+        """From the state that enters a window, its inputs, and its last segment."""
+
+        def objective(parameters: Any) -> Any:
+            network = nnx.merge(program.definition, parameters, program.constants)
+            state, after, hidden = h, h, []
+            for t in range(inputs.shape[1]):
+                state, _ = network.cell(state, inputs[:, t])
+                hidden.append(state)
+                after = state if len(hidden) == stride else after
+            outputs = network.readout(jnp.stack(hidden[-part.weights.shape[1] :], axis=1))
+            return weighted_mean(losses(outputs, part.targets), part), after
+
+        (value, after), gradient = jax.value_and_grad(objective, has_aux=True)(parameters)
+        return jax.tree.map(lambda w, g: w - 0.1 * g, parameters, gradient), after, value
+
+    parameters, key, expected = state.parameters, state.key, []
+    for _ in range(2):
+        key, batch_key = jax.random.split(key)
+        batch, h = program.task.sample(batch_key, 6), jnp.zeros((6, 5))
+        for end_of_segment in range(stride, 8 + stride, stride):
+            begin = end_of_segment - window
+            inputs = batch.inputs[:, max(0, begin) : end_of_segment]
+            part = Batch(*(x[:, end_of_segment - stride : end_of_segment] for x in batch))
+            parameters, after, value = learn(parameters, h, inputs, part)
+            h = after if begin >= 0 else h
+            expected.append(float(value))
+    np.testing.assert_allclose(seen.loss, expected, rtol=1e-5)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
+        end.parameters,
+        parameters,
+    )
+
+
+MATRIX = 0.5 * (np.eye(23) + np.eye(23, k=1))
+SIGNS = np.where(np.arange(23) < 10, 1.0, -1.0)
+
+
+class Influence(nnx.RNNCellBase):
+    """s⁽ᵗ⁾ = A s⁽ᵗ⁻¹⁾ + θ v (Tallec & Ollivier 2017): θ acts one way soon, the other in the end."""
+
+    def __init__(self) -> None:
+        self.theta = nnx.Param(jnp.array(0.5))
+
+    def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        s = carry @ MATRIX.T + self.theta[...] * SIGNS
+        return s, s[..., :1]
+
+
+def influence(length: int) -> np.ndarray:
+    """D_K = e₁ᵀ Σ_{j<K} Aʲ v: ∂s₁/∂θ truncated to K steps, for K = 1..length."""
+    power, found = SIGNS, []
+    for _ in range(length):
+        found.append(power[0])
+        power = MATRIX @ power
+    return np.cumsum(found)
+
+
+def test_influence_balancing_flips_sign_at_41_and_110() -> None:
+    """Truncated gradients have the wrong sign up to K = 40, summed over the window up to 109."""
+    exact = influence(150)
+    with jax.enable_x64(True):
+        definition, parameters = nnx.split(Influence())
+        start = jnp.ones((1, 23))
+        inputs = jnp.zeros((150, 1, 1))
+
+        @partial(jax.jit, static_argnums=0)
+        def slope(window: int) -> jax.Array:
+            """Of the last output: tangent of one window, of a sequence of 150 steps."""
+
+            def last(p: Any) -> jax.Array:
+                cell = nnx.merge(definition, p)
+                return unroll_truncated(cell, start, inputs, window=window, stride=1)[-1, 0, 0]
+
+            return jax.grad(last)(parameters)["theta"][...]
+
+        for window in (19, 40, 41):
+            assert float(slope(window)) == pytest.approx(exact[window - 1], abs=1e-5)
+        assert float(slope(40)) > 0 > float(slope(41))
+
+        @jax.jit
+        def summed() -> jax.Array:
+            """Of Σ s₁ over a window of one segment, for every length of it."""
+            each = jax.jacrev(
+                lambda p: run_window(
+                    nnx.merge(definition, p),
+                    start,
+                    in_segments(inputs, 150),
+                    in_window(jnp.array(0), 1),
+                )[1][:, 0, 0]
+            )(parameters)["theta"][...]
+            return jnp.cumsum(each)
+
+        sums = np.asarray(summed())
+    np.testing.assert_allclose(sums, np.cumsum(exact), atol=1e-5)
+    assert (np.argmax(exact < 0) + 1, np.argmax(sums < 0) + 1) == (41, 110)
+
+
+@pytest.mark.parametrize(("window", "converges"), [(50, False), (150, True)])
+def test_influence_balancing_learns_only_with_long_windows(window: int, converges: bool) -> None:
+    """SGD on the loss summed over each window, the state carried over: θ* = −1/6."""
+    with jax.enable_x64(True):
+        definition, parameters = nnx.split(Influence())
+        parts = in_segments(jnp.zeros((window, 1, 1)), window)
+
+        def update(state: Any, _: None) -> Any:
+            parameters, carry = state
+
+            def objective(parameters: Any) -> Any:
+                cell = nnx.merge(definition, parameters)
+                after, s = run_window(cell, carry, parts, jnp.array([0]))
+                return jnp.sum(0.5 * (s - 1) ** 2), after
+
+            gradient, after = jax.grad(objective, has_aux=True)(parameters)
+            return (jax.tree.map(lambda w, g: w - 1e-4 * g, parameters, gradient), after), None
+
+        start = (parameters, jnp.ones((1, 23)))
+        (parameters, _), _ = jax.jit(lambda s: jax.lax.scan(update, s, length=3000))(start)
+        theta = float(parameters["theta"][...])
+    assert (abs(theta + 1 / 6) < 1e-3) == converges
+    assert (abs(theta) > 1 or not np.isfinite(theta)) != converges

@@ -1,0 +1,97 @@
+"""A W&B server on this machine that takes runs, refuses them, hangs, or dies half-way."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+
+Behaviour = Literal["takes", "hangs", "errs", "dies"]
+
+
+class Server(ThreadingHTTPServer):
+    """Keeps what was sent to it: the body of each request, by path."""
+
+    daemon_threads = True
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behaviour = behaviour
+        self.received: list[tuple[str, Any]] = []
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that hangs up is no error of the server's."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of all runs."""
+        return [
+            json.loads(line)
+            for path, body in self.received
+            if path.endswith("file_stream")
+            for line in body.get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
+        ]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers["content-length"] or 0))
+        body = json.loads(content) if content[:1] == b"{" else {}
+        if self.server.behaviour == "dies" and self.path.endswith("file_stream"):
+            self.server.behaviour = "errs"
+        if self.server.behaviour == "hangs":
+            time.sleep(600)
+        if self.server.behaviour == "errs":
+            self.send_error(500)
+            return
+        self.server.received.append((self.path, body))
+        answer = json.dumps(reply(body, self.server.url)).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_PUT = do_POST
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def reply(body: dict[str, Any], url: str) -> dict[str, Any]:
+    """What the client needs to go on."""
+    query, given = body.get("query", ""), body.get("variables") or {}
+    if "upsertBucket" in query:
+        project = {"id": "p", "name": given["project"], "entity": {"id": "e", "name": "me"}}
+        bucket = {
+            "id": "b",
+            "name": given["name"],
+            "config": "{}",
+            "project": project,
+            "historyLineCount": 0,
+        }
+        return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
+    if "createRunFiles" in query:
+        files = [{"name": name, "uploadUrl": f"{url}/files/{name}"} for name in given["files"]]
+        return {"data": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}}
+    if "createArtifact" in query:
+        artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": {"latestArtifact": None}}
+        return {"data": {"createArtifact": {"artifact": artifact}}}
+    return {"data": {}}
+
+
+@contextmanager
+def serving(behaviour: Behaviour) -> Iterator[Server]:
+    """A server for the block."""
+    with Server(behaviour) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
