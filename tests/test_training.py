@@ -17,7 +17,13 @@ from gradlab.records import load_metrics
 from gradlab.telemetry import training_row
 from gradlab.training import Program, as_numbers, program_for, program_key
 
-SMALL = ("model.hidden_size=5", "task.length=4", "train.batch_size=6", "wandb=disabled")
+SMALL = (
+    "model.hidden_size=5",
+    "task.length=4",
+    "train.batch_size=6",
+    "wandb=disabled",
+    "probe.schedule=ends",
+)
 
 
 def by_hand(config: dict[str, Any], steps: int) -> tuple[Any, list[tuple[float, float, float]]]:
