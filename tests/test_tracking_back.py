@@ -18,6 +18,8 @@ ROWS = [
     {"train/step": 5, "eval/loss": 1.0, "jacobian/horizon": 2.5, "train/loss": 1.5},
 ]
 
+END = {"success/solved": 1.0, "time/probe_seconds": 0.25, "verdict": "stable"}  # known at the end
+
 
 def config(gain: float) -> dict[str, Any]:
     settings = {"mode": "offline", "project": "reach", "entity": None, "tags": ["a"]}
@@ -26,7 +28,7 @@ def config(gain: float) -> dict[str, Any]:
 
 def write(point: Path, gain: float) -> None:
     """A point's records and its offline run."""
-    status = {"state": "done", "reason": "so", "summary": ROWS[-1] | {"verdict": "stable"}}
+    status = {"state": "done", "reason": "so", "summary": ROWS[-1] | END}
     records.save_config(point, config(gain))
     records.save_metrics(point, pd.DataFrame(ROWS))
     records.save_gradients(point, geometric())
@@ -113,7 +115,7 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
             config=config(float(point.name) + 0.5)
             | {"clip": {"threshold": "Infinity"}, "path": f"reach/today/{point.name}"},
             scan_history=lambda: [*rows, media],
-            summary_metrics={"status": "done", "reason": "so", "verdict": "stable"},
+            summary_metrics={"status": "done", "reason": "so", **ROWS[-1], **END},
             logged_artifacts=lambda: [
                 Artifact("run_table", point / records.STATUS),
                 Artifact("gradients", point / records.GRADIENTS),

@@ -28,6 +28,7 @@ GRADIENTS = "gradients"  # type of the artifact with the maps
 MAP = "jacobian_log_norm"
 CELLS = 64  # a side of the interactive map
 LAGS = 100  # points of a decay curve
+AT_END = ("success/", "time/", "verdict")  # what begins so is known when a point has ended
 
 
 class Tracker:
@@ -48,15 +49,16 @@ class Tracker:
         """Log the maps that lie in the folder, and how the point ended.
 
         Args:
-            status: what status.json keeps. Its summary's numbers were logged as the last row.
+            status: what status.json keeps. Its summary's numbers, but for those that are known
+                only now (`AT_END`), were logged as the last row.
         """
         if not self._run:
             return
         if (self._folder / records.GRADIENTS).exists():
             self._log_gradients(self._run, status)
         outcome = {"status": status["state"], "reason": status.get("reason", "")}
-        verdict = {"verdict": status["summary"]["verdict"]} if "summary" in status else {}
-        self._run.summary.update(outcome | verdict)
+        summary = status.get("summary", {})
+        self._run.summary.update(outcome | at_end(summary))
 
     def _log_gradients(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
         """Log the maps as a picture, a table and curves, and their file as an artifact."""
@@ -173,6 +175,11 @@ def map_cells(maps: xr.DataArray) -> pd.DataFrame:
     thinned = ends.isel(t=slice(None, None, every), k=slice(None, None, every))
     cells = thinned.mean("sample").rename("log_norm").to_dataframe().reset_index()
     return cells[np.isfinite(cells["log_norm"])]
+
+
+def at_end(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a point's summary stands in no row of metrics."""
+    return {name: value for name, value in summary.items() if name.startswith(AT_END)}
 
 
 def _remove_earlier(folder: Path) -> str | None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradlab import records
-from gradlab.tracking import GRADIENTS, PATH
+from gradlab.tracking import GRADIENTS, PATH, at_end
 
 NUMBERS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
 PARTS = 3  # of a point's path: the sweep's name, its date, the point's number
@@ -156,7 +156,9 @@ def _restore(run: Run, folder: Path) -> Path | None:
         "reason": run.summary.get("reason", ""),
     }
     if "verdict" in run.summary:
-        status["summary"] = rows[-1] | {"verdict": run.summary["verdict"]}
+        ends = at_end(run.summary)
+        numbers = {name: float(x) for name, x in ends.items() if isinstance(x, int | float)}
+        status["summary"] = rows[-1] | ends | numbers
     records.save_status(point, status)
     return point
 
