@@ -22,7 +22,15 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def run(composed: DictConfig) -> None:
-    """Run a single point: what Hydra calls for one job under a launcher of somebody else's."""
+    """Run a single point: what Hydra calls for one job under a launcher of somebody else's.
+
+    A direct measurement (`measure`, with `hydra.mode: RUN`) is computed here, and nothing trained.
+    """
+    if composed.measure is not None:
+        from gradlab.studies.direct import run_measurement
+
+        run_measurement(composed)
+        return
     from gradlab.point import point_of_job
     from gradlab.sweep import run_sweep
 

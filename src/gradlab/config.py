@@ -90,6 +90,7 @@ class Config:
     train: Train = field(default_factory=Train)
     probe: Any = MISSING
     wandb: Wandb = field(default_factory=Wandb)
+    measure: Any = None  # a function to call instead of training: a study that is computed directly
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
@@ -122,6 +123,8 @@ def check(composed: DictConfig) -> dict[str, Any]:
     for section in COMPONENTS:
         config[section] = _checked_component(config[section], section)
     config["model"]["cell"] = _checked_component(config["model"]["cell"], "model.cell")
+    if config["measure"] is not None:
+        config["measure"] = _checked_component(config["measure"], "measure")
     config["probe"] = {
         name: _checked_value(PROBE_SETTINGS[name], value, f"probe.{name}")
         if name in PROBE_SETTINGS

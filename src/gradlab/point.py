@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gradlab import decay, records, tracking
-from gradlab.config import check
+from gradlab.config import ConfigError, check
 from gradlab.figures import point_figure, style
 from gradlab.probes import Measurement, dataset
 from gradlab.training import State, Telemetry, as_numbers, program_for
@@ -47,6 +47,8 @@ def point_of_job(composed: DictConfig) -> Point:
     Raises:
         ConfigError: its config is wrong.
     """
+    if composed.measure is not None:
+        raise ConfigError("measure is computed directly, once: leave --multirun and sweeps out.")
     job = HydraConfig.get()
     overrides = [entry for entry in job.overrides.task if not entry.startswith("+experiment=")]
     folder = Path(job.runtime.output_dir)
@@ -60,12 +62,7 @@ def run_point(point: Point) -> Status:
         What status.json keeps: "state" is done, diverged or failed. An exception of the point ends
         in "failed" with its reason, and never in the sweep.
     """
-    status: Status = {
-        "state": "running",
-        "started": _now(),
-        "device": str(jax.devices()[0]),
-        "versions": {package: version(package) for package in VERSIONS},
-    }
+    status = running()
     records.save_config(point.folder, point.config)
     records.save_status(point.folder, status)
     clock = time.perf_counter()
@@ -76,6 +73,16 @@ def run_point(point: Point) -> Status:
     status |= {"finished": _now(), "seconds": round(time.perf_counter() - clock, 3)}
     records.save_status(point.folder, status)
     return status
+
+
+def running() -> Status:
+    """What status.json says from the start."""
+    return {
+        "state": "running",
+        "started": _now(),
+        "device": str(jax.devices()[0]),
+        "versions": {package: version(package) for package in VERSIONS},
+    }
 
 
 def _measure_and_train(point: Point) -> Status:

@@ -8,6 +8,7 @@ A sweep's folder holds one folder a point:
     metrics.parquet   one row a logged training step
     gradients.nc      the Jacobian maps, dims (step, sample, t, k)
     jacobian_map.png  a picture of them
+    table.parquet     instead of these three, what a direct measurement returned
     wandb/            the point's W&B run (a link into the sweep's wandb/ folder)
 
 Every file is written to a temporary name and renamed, so a file that is there is whole.
@@ -28,6 +29,7 @@ STATUS = "status.json"
 METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
 PICTURE = "jacobian_map.png"
+TABLE = "table.parquet"
 
 
 def load_runs(folder: str | Path) -> pd.DataFrame:
@@ -75,6 +77,12 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
         return dataset.load()
 
 
+def load_status(run_folder: str | Path) -> dict[str, Any]:
+    """Read what one point's status.json says."""
+    status: dict[str, Any] = json.loads((Path(run_folder) / STATUS).read_text())
+    return status
+
+
 def load_metrics(run_folder: str | Path) -> pd.DataFrame:
     """Read one point's metrics, one row a logged step, columns by their W&B names."""
     return pd.read_parquet(Path(run_folder) / METRICS)
@@ -94,6 +102,11 @@ def save_status(folder: Path, status: Mapping[str, Any]) -> None:
 def save_metrics(folder: Path, metrics: pd.DataFrame) -> None:
     """Write metrics.parquet."""
     _write(folder / METRICS, lambda path: metrics.to_parquet(path, index=False))
+
+
+def save_table(folder: Path, table: pd.DataFrame) -> None:
+    """Write table.parquet."""
+    _write(folder / TABLE, lambda path: table.to_parquet(path, index=False))
 
 
 def save_gradients(folder: Path, gradients: xr.Dataset) -> None:
@@ -116,7 +129,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _row(point: Path) -> dict[str, Any]:
-    status = json.loads((point / STATUS).read_text())
+    status = load_status(point)
     config = OmegaConf.to_container(OmegaConf.load(point / CONFIG), resolve=True)
     return {
         **_flatten(config),
