@@ -4,7 +4,7 @@ x⁽ᵗ⁾ = w σ(x⁽ᵗ⁻¹⁾) + b without input, x⁽⁰⁾ = ½, and E = (
 float64.
 """
 
-from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -47,7 +47,7 @@ def measure(
     Returns:
         Rows by `part`: "fixed point" (b, x, stable), "fold" (b, expected), "surface" (w, b, error,
         gradient: the norm), "gradient" (its largest value and its median over the whole grid, in
-        w), "wall" (w, b, expected), "walk" (walker, clipped, update, w, b, error, step: the length
+        w), "wall" (w, b, expected), "cut" (w, b, distance from it, gradient), "walk" (walker, clipped, update, w, b, error, step: the length
         of the largest step so far).
     """
     parts = {
@@ -55,6 +55,7 @@ def measure(
         "fold": _folds(),
         **_surface(grid, drawn),
         "wall": _walls(),
+        "cut": _cuts(),
         "walk": _walks(learning_rate, threshold, updates),
     }
     return pd.concat([rows.assign(part=part) for part, rows in parts.items()], ignore_index=True)
@@ -140,27 +141,43 @@ def _walls() -> pd.DataFrame:
     return pd.DataFrame({"w": WALL_WEIGHTS, "b": found, "expected": expected})
 
 
+def _cuts() -> pd.DataFrame:
+    """The slope beside the wall, for some w, down to distances that only a walker meets."""
+    distance = np.geomspace(1e-9, 0.1, 401)
+    parts = []
+    for w in WALL_WEIGHTS[1:]:
+        b = START - w * expit(START) + distance
+        norm = _slope(np.asarray(w), b).norm
+        parts.append(pd.DataFrame({"w": w, "b": b, "distance": distance, "gradient": norm}))
+    return pd.concat(parts)
+
+
 def _walks(learning_rate: float, threshold: float, updates: int) -> pd.DataFrame:
     """Gradient descent from each start, with and without the clip; a row a kept update."""
-    kept = np.unique(np.geomspace(1, updates, 150).astype(int))
+    walk = jax.vmap(partial(_walk, learning_rate, updates), in_axes=(None, 0))
+    kept = np.unique([0, *np.geomspace(1, updates, 150).astype(int), updates])
     parts = []
-    for clipped in (True, False):
-        at = np.array(WALKERS)
-        largest = np.zeros(len(at))
-        for update in range(updates + 1):
-            slope = _slope(*at.T)
-            if update in kept or update == 0:
-                columns = {"w": at[:, 0], "b": at[:, 1], "error": slope.error, "step": largest}
-                parts.append(
-                    pd.DataFrame(columns).assign(
-                        walker=range(len(at)), clipped=clipped, update=update
-                    )
-                )
-            scale = np.minimum(1, threshold / slope.norm) if clipped else 1.0
-            change = -learning_rate * scale * np.array([slope.w, slope.b])
-            largest = np.maximum(largest, np.hypot(*change))
-            at = at + change.T
+    with jax.enable_x64(True):
+        for clipped in (True, False):
+            paths = walk(threshold if clipped else np.inf, jnp.array(WALKERS))
+            for walker, path in enumerate(zip(*paths, strict=True)):
+                columns = dict(zip(("w", "b", "error", "step"), path, strict=True))
+                rows = pd.DataFrame({k: np.asarray(x)[kept] for k, x in columns.items()})
+                parts.append(rows.assign(walker=walker, clipped=clipped, update=kept))
     return pd.concat(parts)
+
+
+def _walk(
+    learning_rate: float, updates: int, threshold: float, start: Float[Array, "2"]
+) -> tuple[Float[Array, "updates+1"], ...]:
+    def update(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], list[Array]]:
+        at, largest = state
+        value, gradient = jax.value_and_grad(lambda at: error(at[0], at[1]))(at)
+        change = learning_rate * jnp.minimum(1, threshold / jnp.linalg.norm(gradient)) * gradient
+        new = (at - change, jnp.maximum(largest, jnp.linalg.norm(change)))
+        return new, [at[0], at[1], value, largest]
+
+    return tuple(jax.lax.scan(update, (start, jnp.zeros(())), None, length=updates + 1)[1])
 
 
 @style.theme()
@@ -170,13 +187,12 @@ def figure(table: pd.DataFrame) -> Figure:
     parts = dict(list(table.groupby("part")))
     _draw_bifurcation(axes[0], parts["fixed point"], parts["fold"])
     _draw_surface(axes[1], parts["surface"], parts["walk"])
-    _draw_wall(axes[2], parts["surface"])
+    _draw_cuts(axes[2], parts["cut"])
     return style.finish(
         figure,
         [
-            "Dashed: closed forms (folds; the wall b = ½ − 0.6225 w). Colour: log₁₀ of the",
-            "gradient's norm. Green: descent clipped at norm 1; orange: not clipped, a mark where",
-            "it is kept; what leaves the picture is not drawn.",
+            "Dashed: closed forms (folds; the wall b = ½ − 0.6225 w). Circles: starts of descent;",
+            "green: clipped at norm 1; orange: not clipped, which leaves the picture.",
         ],
     )
 
@@ -191,25 +207,21 @@ def _draw_bifurcation(axes: Axes, points: pd.DataFrame, folds: pd.DataFrame) -> 
 
 
 def _draw_surface(axes: Axes, surface: pd.DataFrame, walks: pd.DataFrame) -> None:
-    norms = surface.pivot(index="b", columns="w", values="gradient")
-    drawn = axes.pcolormesh(
-        norms.columns, norms.index, np.log10(norms), cmap="Greys", vmin=-6, vmax=3, rasterized=True
-    )
-    axes.figure.colorbar(drawn, ax=axes, label=r"$\log_{10}\Vert\nabla E\Vert$", pad=0.02)
+    errors = surface.pivot(index="b", columns="w", values="error")
+    drawn = axes.pcolormesh(errors.columns, errors.index, errors, cmap="Greys", rasterized=True)
+    axes.figure.colorbar(drawn, ax=axes, label="E", pad=0.02)
     ends = np.array(WEIGHTS)
-    axes.plot(ends, START - ends * expit(START), color="0.15", linewidth=1, linestyle="--")
+    axes.plot(ends, START - ends * expit(START), **drawing.THEORY)
+    # Not clipped below clipped: it covers more.
     for (clipped, _), walk in walks.sort_values("update").groupby(["clipped", "walker"]):
-        colour = drawing.HUES[0] if clipped else drawing.HUES[1]
-        style_of: Sequence[str] = ("-", "") if clipped else ("", ".")
-        axes.plot(walk["w"], walk["b"], style_of[0] or "none", marker=style_of[1], color=colour)
+        colour, marks = (drawing.HUES[0], "") if clipped else (drawing.HUES[1], ".")
+        width = 1.8 if clipped else 0.7
+        axes.plot(walk["w"], walk["b"], marker=marks, markersize=3, color=colour, linewidth=width)
     axes.plot(*zip(*WALKERS, strict=True), "o", color="white", markeredgecolor="0.1", markersize=4)
-    drawing.dress(axes, "surface and descents", "w", "b", xlim=WEIGHTS, ylim=BIASES)
+    drawing.dress(axes, "surface and descents", "w", "b", xlim=(4.4, 6), ylim=(-3.2, -2.1))
 
 
-def _draw_wall(axes: Axes, surface: pd.DataFrame) -> None:
-    for w, colour in zip(WALL_WEIGHTS[1:], drawing.HUES, strict=False):
-        near = surface["w"].iloc[(surface["w"] - w).abs().argmin()]
-        line = surface[surface["w"] == near]
-        axes.semilogy(line["b"], line["gradient"], color=colour, label=f"w = {near:g}")
-        axes.axvline(START - near * expit(START), **drawing.THEORY)
-    drawing.dress(axes, "slope across the wall", "b", r"$\Vert\nabla E\Vert$", ylim=(1e-6, 1e4))
+def _draw_cuts(axes: Axes, cuts: pd.DataFrame) -> None:
+    for (w, line), colour in zip(cuts.groupby("w"), drawing.HUES[2:], strict=False):
+        axes.loglog(line["distance"], line["gradient"], color=colour, label=f"w = {w:g}")
+    drawing.dress(axes, "slope beside the wall", "b − b of the wall", r"$\Vert\nabla E\Vert$")

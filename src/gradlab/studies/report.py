@@ -72,9 +72,8 @@ def write_summary(conclusions: Sequence[Conclusion], page: Path) -> Path:
 def tally(conclusions: Sequence[Conclusion]) -> str:
     """How many claims came to which verdict, in a sentence."""
     counts = Counter(verdict.outcome for each in conclusions for verdict in each.verdicts)
-    total = sum(counts.values())
     parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
-    return f"{total} claims of {len(conclusions)} studies: {parts}."
+    return f"Of {sum(counts.values())} claims: {parts}."
 
 
 def verdict_table(conclusion: Conclusion) -> str:

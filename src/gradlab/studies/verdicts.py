@@ -31,6 +31,8 @@ def judge(claim: Claim, table: pd.DataFrame) -> Verdict:
         ClaimError: an expression does not fit the results, or the test is not one truth value.
     """
     found: dict[str, Any] = {}
+    for name in set(claim.statistic) & set(table):
+        raise ClaimError(f"claim {claim.id}: {name!r} is a column of the results; name it otherwise.")
     try:
         for name, text in claim.statistic.items():
             found[name] = evaluate(text, table, found)
