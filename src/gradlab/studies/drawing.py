@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from gradlab.figures import style
 
@@ -31,22 +30,19 @@ def overlay(axes: Axes, rows: pd.DataFrame, x: str, hue: str, labels: Sequence[s
         axes.plot(line[x], line["expected"], **THEORY)
 
 
-def dress(axes: Axes, title: str, x: str, y: str, **settings: Any) -> None:
+def dress(
+    axes: Axes, title: str, x: str, y: str, *, loc: str = "best", columns: int = 1, **settings: Any
+) -> None:
     """Name a panel and its axes, and write its own legend if it has one."""
     axes.set(title=title, xlabel=x, ylabel=y, **settings)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize="small", handlelength=1.4, labelspacing=0.3)
+        axes.legend(fontsize="small", handlelength=1.4, labelspacing=0.3, loc=loc, ncols=columns)
 
 
 def close(figure: Figure, notes: str) -> Figure:
     """Write what measured and theory look like, and what a reader must know, below the panels."""
     return style.finish(figure, ["Solid: measured. Dashed: theory.", notes])
-
-
-def key(**lines: dict[str, Any]) -> list[Line2D]:
-    """Legend entries by label."""
-    return [Line2D([], [], label=label.replace("_", " "), **how) for label, how in lines.items()]
 
 
 def finite(values: np.ndarray) -> np.ndarray:
