@@ -31,13 +31,26 @@ def overlay(axes: Axes, rows: pd.DataFrame, x: str, hue: str, labels: Sequence[s
 
 
 def dress(
-    axes: Axes, title: str, x: str, y: str, *, loc: str = "best", columns: int = 1, **settings: Any
+    axes: Axes,
+    title: str,
+    x: str,
+    y: str,
+    *,
+    legend: bool = True,
+    loc: str = "best",
+    columns: int = 1,
+    **settings: Any,
 ) -> None:
-    """Name a panel and its axes, and write its own legend if it has one."""
+    """Name a panel and its axes, and write its own legend if it is to have one."""
     axes.set(title=title, xlabel=x, ylabel=y, **settings)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
+    if legend and axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize="small", handlelength=1.4, labelspacing=0.3, loc=loc, ncols=columns)
+
+
+def legend_above(axes: Axes) -> None:
+    """Write a panel's legend above all panels, which share it."""
+    style.legend(axes.figure, axes.get_legend_handles_labels()[0], rows=1)  # type: ignore[arg-type]
 
 
 def close(figure: Figure, notes: str) -> Figure:

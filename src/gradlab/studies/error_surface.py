@@ -47,8 +47,8 @@ def measure(
     Returns:
         Rows by `part`: "fixed point" (b, x, stable), "fold" (b, expected), "surface" (w, b, error,
         gradient: the norm), "gradient" (its largest value and its median over the whole grid, in
-        w), "wall" (w, b, expected), "cut" (w, b, distance from it, gradient), "walk" (walker, clipped, update, w, b, error, step: the length
-        of the largest step so far).
+        `of`), "wall" (w, b, expected), "cut" (w, b, distance from it, gradient), "walk" (walker,
+        clipped, update, w, b, error, step: the length of the largest step so far).
     """
     parts = {
         "fixed point": _fixed_points(),
@@ -207,7 +207,7 @@ def _draw_bifurcation(axes: Axes, points: pd.DataFrame, folds: pd.DataFrame) -> 
 
 
 def _draw_surface(axes: Axes, surface: pd.DataFrame, walks: pd.DataFrame) -> None:
-    errors = surface.pivot(index="b", columns="w", values="error")
+    errors = surface.pivot_table(index="b", columns="w", values="error")
     drawn = axes.pcolormesh(errors.columns, errors.index, errors, cmap="Greys", rasterized=True)
     axes.figure.colorbar(drawn, ax=axes, label="E", pad=0.02)
     ends = np.array(WEIGHTS)

@@ -5,9 +5,9 @@
     increasing(each(bias, slope(log_norm, lag)))
 
 A name is a column (dots belong to it: init.gain) or a statistic computed before. x[condition]
-computes x from the rows where the condition holds, each(column, x) once for every value of a column
-in its order. The functions are those of `statistics.FUNCTIONS`. The text is read as Python's grammar
-and walked here; nothing of it is ever handed to Python itself.
+computes x from the rows where the condition holds, each(column, x) once for every value of a
+column in its order. The functions are those of `statistics.FUNCTIONS`. The text is read as Python's
+grammar and walked here; nothing of it is ever handed to Python itself.
 """
 
 import ast
@@ -44,7 +44,7 @@ class ClaimError(ValueError):
     """A claim that cannot be read or evaluated: one sentence for the person who wrote it."""
 
 
-class NoRows(Exception):  # noqa: N818 (nothing is wrong: what the claim speaks of was not run)
+class NoRows(Exception):
     """No row of the table satisfies a condition."""
 
 
@@ -52,7 +52,7 @@ class Scope(NamedTuple):
     """What names mean: columns of some rows, and statistics computed before."""
 
     rows: pd.DataFrame
-    values: Mapping[str, Any]
+    found: Mapping[str, Any]
 
 
 def evaluate(text: str, rows: pd.DataFrame, values: Mapping[str, Any] | None = None) -> Any:
@@ -120,13 +120,13 @@ def _value(node: ast.expr, scope: Scope) -> Any:
 
 
 def _named(name: str, scope: Scope) -> Any:
-    if name in scope.values:
-        return scope.values[name]
+    if name in scope.found:
+        return scope.found[name]
     if name in scope.rows:
         return scope.rows[name].to_numpy()
     if name in CONSTANTS:
         return CONSTANTS[name]
-    known = ", ".join(map(str, [*scope.values, *scope.rows]))
+    known = ", ".join(map(str, [*scope.found, *scope.rows]))
     raise ClaimError(f"{name!r} is no column of the results and no statistic; there are {known}.")
 
 

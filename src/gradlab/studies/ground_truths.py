@@ -4,6 +4,7 @@ Ids E1 … E15 name the systems. Log norms are in nats.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -118,7 +119,9 @@ def _jordan_log_norm(size: int, lag: int) -> float:
     if size == 2:
         return theory.jordan_log_norm(0.9, 1.0, lag)
     binomials = np.cumprod([1.0, *((lag - j) / (j + 1) for j in range(size - 1))])
-    power = sum(binomials[j] * 0.9 ** (lag - j) * np.eye(size, k=j) for j in range(min(size, lag + 1)))
+    power = sum(
+        binomials[j] * 0.9 ** (lag - j) * np.eye(size, k=j) for j in range(min(size, lag + 1))
+    )
     return float(np.log(np.linalg.norm(power, 2)))
 
 
@@ -145,7 +148,9 @@ def _ginibre_products(rng: np.random.Generator, n: int, length: int) -> Iterator
     spectrum = lyapunov_spectrum(step, factors, initial_carry=jnp.zeros(n))
     errors = np.asarray(spectrum.standard_error, float)
     errors[0] = theory.ginibre_fluctuation(n) / np.sqrt(length)
-    found = _lines("E6", "exponents", range(1, n + 1), spectrum.exponents, theory.ginibre_exponents(n))
+    found = _lines(
+        "E6", "exponents", range(1, n + 1), spectrum.exponents, theory.ginibre_exponents(n)
+    )
     for row, error in zip(found, errors, strict=True):
         yield row | {"standard_error": error}
 
@@ -205,7 +210,9 @@ def _chrono(seed: int) -> Iterator[Row]:
     gates = expit(np.asarray(biases, float))
     for lag in CHRONO_LAGS:
         kept = gates**lag
-        (row,) = _lines("E11", "chrono", [lag], [kept.mean()], theory.chrono_mean(lag, CHRONO_LONGEST))
+        (row,) = _lines(
+            "E11", "chrono", [lag], [kept.mean()], theory.chrono_mean(lag, CHRONO_LONGEST)
+        )
         yield row | {"standard_error": kept.std() / np.sqrt(CHRONO_UNITS)}
 
 
@@ -251,9 +258,7 @@ def _bound(seed: int, n: int, length: int) -> Iterator[Row]:
     activations: tuple[Literal["tanh", "sigmoid", "relu"], ...] = ("tanh", "sigmoid", "relu")
     for activation in activations:
         kernel = jax.nn.initializers.normal(2 / np.sqrt(n))
-        cell = Elman(
-            3, n, activation=activation, recurrent_kernel_init=kernel, rngs=nnx.Rngs(seed)
-        )
+        cell = Elman(3, n, activation=activation, recurrent_kernel_init=kernel, rngs=nnx.Rngs(seed))
         bound = theory.jacobian_bound(np.asarray(cell.dense_h.kernel[...]).T, activation)
         excess = np.asarray(map_log_norms(step_jacobians(cell, inputs))) - lag * bound
         yield from _lines("E13", activation, [length], [excess[lag > 0].max()], [0.0])
@@ -284,18 +289,18 @@ def _white_noise(rng: np.random.Generator) -> Iterator[Row]:
     """E15: E h² = 1/(1 − λ²), E (∂h/∂λ)² = (1 + λ²)/(1 − λ²)³ (Zucchet & Orvieto 2024)."""
     noise = rng.normal(size=(CHAIN_LENGTH, CHAINS))
     for eigenvalue in (0.9, 0.97):
-
-        def last(weight: Array) -> Array:
-            start = jnp.zeros(CHAINS)
-            return jax.lax.scan(lambda h, x: (weight * h + x, None), start, jnp.asarray(noise))[0]
-
         with jax.enable_x64(True):
+            last = partial(_last_state, jnp.asarray(noise))
             h, slope = jax.jvp(last, (jnp.float64(eigenvalue),), (jnp.float64(1.0),))
         gap = 1 - eigenvalue**2
         found = [float(np.mean(np.asarray(x) ** 2)) for x in (h, slope)]
         known = [1 / gap, (1 + eigenvalue**2) / gap**3]
         for name, one, other in zip(("E h²", "E (∂h/∂λ)²"), found, known, strict=True):
             yield from _lines("E15", f"λ = {eigenvalue}, {name}", [CHAIN_LENGTH], [one], [other])
+
+
+def _last_state(noise: Float[Array, "T chains"], weight: Array) -> Float[Array, "chains"]:
+    return jax.lax.scan(lambda h, x: (weight * h + x, None), jnp.zeros(CHAINS), noise)[0]
 
 
 @style.theme()
@@ -307,7 +312,9 @@ def figure(table: pd.DataFrame) -> Figure:
 
     def draw(panel: int, truths: list[str], rename: Callable[[str], str] = str) -> None:
         rows = lines[lines["truth"].isin(truths)].sort_values("system", kind="stable")
-        drawing.overlay(axes[panel], rows, "x", "system", [rename(x) for x in rows["system"].unique()])
+        drawing.overlay(
+            axes[panel], rows, "x", "system", [rename(x) for x in rows["system"].unique()]
+        )
 
     draw(0, ["E1", "E2"])
     drawing.dress(axes[0], "W = g Q, Q orthogonal", drawing.LAG, log_norm)
@@ -317,10 +324,15 @@ def figure(table: pd.DataFrame) -> Figure:
     drawing.dress(axes[2], "powers of one Gaussian matrix", "power", "norm", ylim=(0, None))
     draw(3, ["E6"])
     axes[3].get_lines()[0].set_label("_")
-    drawing.dress(axes[3], "product of independent Gaussians", "index", "Lyapunov exponent (nats/step)")
+    drawing.dress(
+        axes[3], "product of independent Gaussians", "index", "Lyapunov exponent (nats/step)"
+    )
     draw(4, ["E7"])
     drawing.dress(
-        axes[4], "stack of L linear layers", drawing.LAG, r"$\log\,|\partial h^L/\partial h^1|$ (nats)"
+        axes[4],
+        "stack of L linear layers",
+        drawing.LAG,
+        r"$\log\,|\partial h^L/\partial h^1|$ (nats)",
     )
     draw(5, ["E9"])
     drawing.dress(

@@ -44,7 +44,7 @@ def measure(
     length: Count = 100,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
 ) -> pd.DataFrame:
-    """The truncated derivative for every window, descent with some, and a tanh network's loss of it.
+    """The truncated derivative for every window, descent with some, and what a tanh network loses.
 
     Args:
         windows: K, of the descents.
@@ -196,7 +196,9 @@ def _draw_derivatives(axes: Axes, rows: pd.DataFrame) -> None:
     for curve, colour in ((rows["measured"], drawing.HUES[0]), (mean, drawing.HUES[1])):
         flip = int(rows["window"][curve < 0].iloc[0])
         axes.plot(flip, 0, "o", color=colour, markersize=5, label=f"negative from K = {flip}")
-    drawing.dress(axes, "truncated derivative", "window K (steps)", r"$\partial s_1/\partial\theta$")
+    drawing.dress(
+        axes, "truncated derivative", "window K (steps)", r"$\partial s_1/\partial\theta$"
+    )
 
 
 def _draw_descents(axes: Axes, rows: pd.DataFrame) -> None:

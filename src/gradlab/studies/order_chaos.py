@@ -6,16 +6,19 @@ x⁽ᵗ⁺¹⁾ = J tanh(x⁽ᵗ⁾) + √v ξ⁽ᵗ⁾ with J ~ N(0, g²/N): th
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from flax import nnx
 from jaxtyping import Array, Float, Key
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab import decay, jacobian_log_norms, lyapunov_spectrum, theory
+from gradlab.cells import Elman
 from gradlab.config import Count
 from gradlab.figures import style
 from gradlab.studies import drawing
@@ -29,13 +32,13 @@ BURN_IN = 200  # steps before anything is measured
 
 
 def measure(
-    sizes: Sequence[Count] = (100, 400, 800),
+    sizes: Sequence[Count] = (100, 800),
     steps: Count = 1000,
-    map_size: Count = 128,
+    map_size: Count = 100,
     map_length: Count = 200,
     spectrum_sizes: Sequence[Count] = (50, 100, 400),
     spectrum_steps: Count = 300,
-    spectrum_share: float = 0.25,
+    spectrum_share: float = 0.12,
     seeds: Sequence[int] = (0, 1),
 ) -> pd.DataFrame:
     """Exponents over the gain, log norms over the lag, and spectra.
@@ -48,7 +51,7 @@ def measure(
         spectrum_sizes: N, of the spectra.
         spectrum_steps: that they are averaged over.
         spectrum_share: of the spectrum from the largest exponent down.
-        seeds: of J, the noise and the start; of the spectra, the first alone.
+        seeds: of J, the noise and the start.
 
     Returns:
         Rows by `part`: "exponent" (gain, noise, n, seed, rate, theory), "by lag" (gain, noise,
@@ -58,7 +61,9 @@ def measure(
     parts = {
         "exponent": [_exponent(*case, n, steps, s) for n in sizes for case in cases for s in seeds],
         "by lag": [_by_lag(*case, map_size, map_length, s) for case in BY_LAG for s in seeds],
-        "spectrum": [_spectrum(n, spectrum_steps, spectrum_share, seeds[0]) for n in spectrum_sizes],
+        "spectrum": [
+            _spectrum(n, spectrum_steps, spectrum_share, s) for n in spectrum_sizes for s in seeds
+        ],
     }
     return pd.concat(
         [rows.assign(part=part) for part, tables in parts.items() for rows in tables],
@@ -66,62 +71,76 @@ def measure(
     )
 
 
-def _step(coupling: Float[Array, "n n"], x: Array, noise: Array) -> tuple[Array, Array]:
-    x = coupling @ jnp.tanh(x) + noise
-    return x, x
+class Network(NamedTuple):
+    """J, a state x after the burn-in, and the noise of the steps that follow it."""
+
+    coupling: Float[Array, "n n"]
+    start: Float[Array, "n"]
+    noise: Float[Array, "steps n"]
+
+    @property
+    def cell(self) -> Elman:
+        """The same network in h = tanh(x): h⁽ᵗ⁾ = tanh(J h⁽ᵗ⁻¹⁾ + noise), as gradlab's cell."""
+        n = self.start.size
+        cell = Elman(n, n, rngs=nnx.Rngs(0))
+        cell.dense_i.kernel[...] = jnp.eye(n)
+        cell.dense_h.kernel[...] = self.coupling.T
+        return cell
 
 
 @partial(jax.jit, static_argnames=("n", "steps"))
-def _network(
-    key: Key[Array, ""], gain: Array, noise: Array, n: int, steps: int
-) -> tuple[Float[Array, "n n"], Float[Array, "n"], Float[Array, "steps n"]]:
-    """J, a state after the burn-in, and the noise of the steps that follow it."""
+def _network(key: Key[Array, ""], gain: float, noise: float, n: int, steps: int) -> Network:
     keys = jax.random.split(key, 4)
     coupling = gain / jnp.sqrt(n) * jax.random.normal(keys[0], (n, n))
     before, after = (
         jnp.sqrt(noise) * jax.random.normal(k, (length, n))
         for k, length in zip(keys[1:], (BURN_IN, steps), strict=False)
     )
-    start = jax.random.normal(keys[3], (n,))
-    return coupling, jax.lax.scan(partial(_step, coupling), start, before)[0], after
+
+    def step(x: Array, xi: Array) -> tuple[Array, None]:
+        return coupling @ jnp.tanh(x) + xi, None
+
+    start, _ = jax.lax.scan(step, jax.random.normal(keys[3], (n,)), before)
+    return Network(coupling, start, after)
 
 
 @jax.jit
-def _largest(coupling: Array, start: Array, noise: Array) -> Float[Array, ""]:
-    """λ₁ from one tangent vector: of a large network no Jacobian need be formed."""
+def _largest(network: Network) -> Float[Array, ""]:
+    """λ₁ from one tangent vector v: of a large network no Jacobian J diag(tanh′) need be formed."""
 
     def advance(state: tuple[Array, Array], xi: Array) -> tuple[tuple[Array, Array], Array]:
         x, tangent = state
-        x, tangent = jax.jvp(lambda x: _step(coupling, x, xi)[0], (x,), (tangent,))
+        h = jnp.tanh(x)
+        x, tangent = (network.coupling @ jnp.stack([h, (1 - h**2) * tangent], axis=1)).T
         size = jnp.linalg.norm(tangent)
-        return (x, tangent / size), jnp.log(size)
+        return (x + xi, tangent / size), jnp.log(size)
 
-    tangent = jnp.ones_like(start) / jnp.sqrt(start.size)
-    _, growth = jax.lax.scan(advance, (start, tangent), noise)
+    n = network.start.size
+    _, growth = jax.lax.scan(advance, (network.start, jnp.ones(n) / jnp.sqrt(n)), network.noise)
     return jnp.mean(growth[BURN_IN:])
 
 
 def _exponent(gain: float, noise: float, n: int, steps: int, seed: int) -> pd.DataFrame:
     network = _network(jax.random.key(seed), gain, noise, n, BURN_IN + steps)
-    rate, expected = float(_largest(*network)), theory.mean_field(gain, noise).rate
+    rate, expected = float(_largest(network)), theory.mean_field(gain, noise).rate
     columns = {"gain": gain, "noise": noise, "n": n, "seed": seed, "theory": expected}
     return pd.DataFrame([columns | {"rate": rate}])
 
 
 def _by_lag(gain: float, noise: float, n: int, length: int, seed: int) -> pd.DataFrame:
-    coupling, start, inputs = _network(jax.random.key(seed), gain, noise, n, BURN_IN + length)
-    rate = float(_largest(coupling, start, inputs))
-    step = partial(_step, coupling)
-    found = jacobian_log_norms(step, inputs[:length], initial_carry=start)
+    network = _network(jax.random.key(seed), gain, noise, n, BURN_IN + length)
+    rate, start, inputs = float(_largest(network)), jnp.tanh(network.start), network.noise
+    # The same stretch of time as the exponent's.
+    start, _ = jax.lax.scan(lambda h, x: network.cell(h, x), start, inputs[:BURN_IN])
+    found = jacobian_log_norms(network.cell, inputs[BURN_IN:], initial_carry=start)
     columns = {"lag": range(length + 1), "log_norm": decay.lag_profile(np.asarray(found))}
     return pd.DataFrame(columns).assign(gain=gain, noise=noise, seed=seed, n=n, rate=rate)
 
 
 def _spectrum(n: int, steps: int, share: float, seed: int) -> pd.DataFrame:
-    coupling, start, noise = _network(jax.random.key(seed), SPECTRUM_GAIN, 0.0, n, steps)
-    count = max(1, round(share * n))
-    step = partial(_step, coupling)
-    found = lyapunov_spectrum(step, noise, initial_carry=start, count=count)
+    network = _network(jax.random.key(seed), SPECTRUM_GAIN, 0.0, n, steps)
+    start, count = jnp.tanh(network.start), max(1, round(share * n))
+    found = lyapunov_spectrum(network.cell, network.noise, initial_carry=start, count=count)
     columns = {"share": np.arange(1, count + 1) / n, "rate": np.asarray(found.exponents)}
     return pd.DataFrame(columns).assign(n=n, gain=SPECTRUM_GAIN, noise=0.0, seed=seed)
 
@@ -135,7 +154,8 @@ def figure(table: pd.DataFrame) -> Figure:
     _draw_by_lag(axes[1], parts["by lag"])
     _draw_spectra(axes[2], parts["spectrum"])
     return drawing.close(
-        figure, "Left: mean field, N → ∞; points: largest exponent, a mark a seed. Middle: slope λ₁."
+        figure,
+        "Left: mean field, N → ∞; a mark a seed. Middle: slope λ₁. Right: means over seeds.",
     )
 
 
@@ -152,13 +172,18 @@ def _draw_exponents(axes: Axes, rows: pd.DataFrame) -> None:
             label = f"N = {n:g}" if noise == 0 else "_"
             face = {} if marker in "x+" else {"markerfacecolor": "none"}
             axes.plot(some["gain"], some["rate"], marker, color=colour, label=label, ms=5, **face)
-    axes.text(0.97, 0.06, "green: v = 0, orange: v = 0.1", transform=axes.transAxes, ha="right",
-              fontsize="small")
+    axes.text(
+        0.97,
+        0.06,
+        "green: v = 0, orange: v = 0.1",
+        transform=axes.transAxes,
+        ha="right",
+        fontsize="small",
+    )
     axes.set_xscale("log")
     axes.set_xticks([0.7, 1, 2, 3, 5], ["0.7", "1", "2", "3", "5"])
     axes.minorticks_off()
-    dressed = {"loc": "upper left"}
-    drawing.dress(axes, "largest exponent", "gain g", "λ₁ (nats/step)", **dressed)
+    drawing.dress(axes, "largest exponent", "gain g", "λ₁ (nats/step)", loc="upper left")
 
 
 def _draw_by_lag(axes: Axes, rows: pd.DataFrame) -> None:
@@ -170,12 +195,15 @@ def _draw_by_lag(axes: Axes, rows: pd.DataFrame) -> None:
             lag = line["lag"].to_numpy()
             at_20 = float(line["log_norm"][line["lag"] == 20].iloc[0])
             axes.plot(lag, at_20 + line["rate"].iloc[0] * (lag - 20), **drawing.THEORY)
-    label = r"mean $\log\,\Vert\partial x^{(t)}/\partial x^{(k)}\Vert_2$ (nats)"
+    label = r"mean $\log\,\Vert\partial h^{(t)}/\partial h^{(k)}\Vert_2$ (nats)"
     drawing.dress(axes, "gradient over lag", drawing.LAG, label)
 
 
 def _draw_spectra(axes: Axes, rows: pd.DataFrame) -> None:
-    for (n, line), colour in zip(rows.groupby("n"), style.shades(drawing.HUES[0], 3), strict=False):
+    means = rows.groupby(["n", "share"], as_index=False)["rate"].mean()
+    for (n, line), colour in zip(
+        means.groupby("n"), style.shades(drawing.HUES[0], 3), strict=False
+    ):
         axes.plot(line["share"], line["rate"], color=colour, label=f"N = {n:g}", linewidth=1.6)
     axes.axhline(0, color=style.GREY, linewidth=0.8)
     title = f"spectrum at g = {SPECTRUM_GAIN:g}"

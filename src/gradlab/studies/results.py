@@ -81,7 +81,7 @@ def _origin(runs_folder: Path) -> dict[str, Any]:
     of_config = [x for x in runs if "/" not in x and not x.startswith((*PLACES, *OUTCOMES))]
     if "measure._target_" in of_config:
         of_config = [x for x in of_config if x.startswith("measure.")]
-    shared = {x: runs[x].iloc[0] for x in of_config if runs[x].map(str).nunique() == 1}
+    shared = {x: runs[x].iloc[0] for x in of_config if len(set(runs[x].map(str))) == 1}
     return {
         "finished": max(status["finished"] for status in statuses),
         "seconds": round(sum(status["seconds"] for status in statuses), 1),

@@ -32,7 +32,9 @@ def judge(claim: Claim, table: pd.DataFrame) -> Verdict:
     """
     found: dict[str, Any] = {}
     for name in set(claim.statistic) & set(table):
-        raise ClaimError(f"claim {claim.id}: {name!r} is a column of the results; name it otherwise.")
+        raise ClaimError(
+            f"claim {claim.id}: {name!r} is a column of the results; name it otherwise."
+        )
     try:
         for name, text in claim.statistic.items():
             found[name] = evaluate(text, table, found)
