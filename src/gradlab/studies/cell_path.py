@@ -5,6 +5,7 @@ LSTM was built for is left out.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,10 +27,10 @@ DIFFERENCE = 1e-5  # of the central differences
 
 
 def measure(
-    biases: Sequence[float] = (0.0, 1.0, 3.0),
-    units: Count = 32,
-    lags: Sequence[Count] = (1, 2, 5, *range(10, 101, 10)),
-    seeds: Sequence[int] = tuple(range(10)),
+    biases: Sequence[float],
+    units: Count,
+    lags: Sequence[Count],
+    seeds: Sequence[int],
 ) -> pd.DataFrame:
     """log₁₀ of the spectral norm of ∂h⁽ᵗ⁾/∂h⁽⁰⁾ along three routes.
 
@@ -52,9 +53,9 @@ def _routes(bias: float, n: int, lags: Sequence[int], seed: int) -> pd.DataFrame
     cell = LSTM(FEATURES, n, rngs=nnx.Rngs(seed))
     set_gate_biases(cell, {"forget": jnp.full(n, bias)})
     noise = np.random.default_rng(seed).normal(size=(max(lags), FEATURES))
-    inputs = noise.astype(np.float32)
+    inputs = jnp.asarray(noise, jnp.float32)
     total = log_singular_values(cell, inputs, [(lag, 0) for lag in lags], of="h", wrt="h")
-    blocks = np.asarray(step_jacobians(cell, inputs), float)[:, n:, n:]  # the carry is (c, h)
+    blocks = np.asarray(step_jacobians(cell, inputs), np.float64)[:, n:, n:]  # carry: (c, h)
     columns = {
         "lag": lags,
         "total": np.asarray(total, float)[:, 0] / np.log(10),
@@ -62,7 +63,7 @@ def _routes(bias: float, n: int, lags: Sequence[int], seed: int) -> pd.DataFrame
     }
     at_end = np.full(len(lags), np.nan)
     with np.errstate(divide="ignore"):  # what is below rounding comes out as zero
-        at_end[-1] = np.log10(np.linalg.norm(_differences(cell, inputs), 2))
+        at_end[-1] = np.log10(np.linalg.norm(_differences(cell, noise.astype(np.float32)), 2))
     return pd.DataFrame(columns).assign(bias=bias, seed=seed, differences=at_end)
 
 
@@ -80,7 +81,7 @@ def _log10_norms(steps: Float[np.ndarray, "T n n"]) -> Float[np.ndarray, "T"]:
 def _differences(cell: LSTM, inputs: Float[np.ndarray, "T features"]) -> Float[np.ndarray, "n n"]:
     """∂h⁽ᵀ⁾/∂h⁽⁰⁾, a column a unit of h⁽⁰⁾, by an LSTM written out in NumPy."""
     n = cell.hidden_features
-    w_x, w_h = (np.asarray(x.kernel[...], float) for x in (cell.dense_i, cell.dense_h))  # type: ignore[index]
+    w_x, w_h = (np.asarray(x.kernel[...], float) for x in (cell.dense_i, cell.dense_h))
     bias = np.asarray(cell.dense_h.bias[...], float)  # type: ignore[index]
     h = np.concatenate([np.eye(n), -np.eye(n)]) * DIFFERENCE
     c = np.zeros_like(h)
@@ -105,7 +106,11 @@ def figure(table: pd.DataFrame) -> Figure:
                 panel.plot(line["lag"], line[column], color=colour, label=named, linewidth=1.3)
         known = rows[rows["differences"] > -7]  # below, differences are rounding
         if len(known):
-            marks = {"color": "0.15", "markersize": 5, "label": "central differences, float64"}
+            marks: dict[str, Any] = {
+                "color": "0.15",
+                "markersize": 5,
+                "label": "central differences, float64",
+            }
             panel.plot(known["lag"], known["differences"], "x", **marks)
         label = r"$\log_{10}\Vert\partial h^{(t)}/\partial h^{(0)}\Vert_2$"
         drawing.dress(

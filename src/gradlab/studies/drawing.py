@@ -1,7 +1,7 @@
 """What the studies' figures share: panels with a legend each, measured solid and theory dashed."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ def dress(
     y: str,
     *,
     legend: bool = True,
-    loc: str = "best",
+    loc: Literal["best", "upper left", "lower left"] = "best",
     columns: int = 1,
     **settings: Any,
 ) -> None:

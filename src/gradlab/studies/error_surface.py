@@ -29,11 +29,11 @@ WALKERS = ((5.0, -2.45), (5.2, -2.6), (5.5, -2.8), (5.0, -2.55))
 
 
 def measure(
-    grid: Count = 601,
-    drawn: Count = 121,
-    learning_rate: Positive = 0.01,
-    threshold: Positive = 1.0,
-    updates: Count = 3000,
+    grid: Count,
+    drawn: Count,
+    learning_rate: Positive,
+    threshold: Positive,
+    updates: Count,
 ) -> pd.DataFrame:
     """Fixed points over b, the surface and its wall over (w, b), and gradient descent on it.
 

@@ -112,7 +112,7 @@ def _value(node: ast.expr, scope: Scope) -> Any:
         case ast.Call(func=ast.Name(id="each"), args=[ast.Name() | ast.Attribute() as by, inner]):
             return _each(ast.unparse(by), inner, scope)
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in FUNCTIONS:
-            return FUNCTIONS[name](*(_value(argument, scope) for argument in arguments))
+            return FUNCTIONS[name](*(_number(_value(argument, scope)) for argument in arguments))
         case ast.Call(func=function):
             known = ", ".join(["each", *FUNCTIONS])
             raise ClaimError(f"{ast.unparse(function)!r} is no function; there are {known}.")

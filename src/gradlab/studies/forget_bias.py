@@ -5,6 +5,7 @@ Gers et al. 2000 and Jozefowicz et al. 2015 set that bias to 1 or more; chrono o
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +28,10 @@ CHRONO = "chrono"
 
 
 def measure(
-    biases: Sequence[float] = (-1.0, 0.0, 1.0, 2.0, 3.0, 5.0),
-    units: Count = 32,
-    length: Count = 100,
-    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    biases: Sequence[float],
+    units: Count,
+    length: Count,
+    seeds: Sequence[int],
 ) -> pd.DataFrame:
     """Mean log norms over the lag, of cells without weights and of cells with Glorot's.
 
@@ -53,7 +54,12 @@ def measure(
                 cell = _cell(weights, units, bias, length, seed)
                 for part in ("c",) if weights == "zero" else ("c", "h"):
                     found = _profile(cell, part, length, seed)
-                    named = {"weights": weights, "rule": rule, "bias": bias, "part": part}
+                    named: dict[str, Any] = {
+                        "weights": weights,
+                        "rule": rule,
+                        "bias": bias,
+                        "part": part,
+                    }
                     columns = {"lag": range(length + 1), "log_norm": found, "seed": seed}
                     if weights == "zero":
                         columns["expected"] = _expected(cell, length)

@@ -35,14 +35,14 @@ Losses = Literal["end", "sum"]  # of a window: at its last step, or summed over 
 
 
 def measure(
-    windows: Sequence[Count] = (1, 10, 20, 30, 40, 42, 50, 62, 100, 120, 150, 200),
-    longest: Count = 200,
-    learning_rate: Positive = 1e-4,
-    updates: Count = 3000,
-    units: Count = 64,
-    gain: Positive = 0.9,
-    length: Count = 100,
-    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    windows: Sequence[Count],
+    longest: Count,
+    learning_rate: Positive,
+    updates: Count,
+    units: Count,
+    gain: Positive,
+    length: Count,
+    seeds: Sequence[int],
 ) -> pd.DataFrame:
     """The truncated derivative for every window, descent with some, and what a tanh network loses.
 
@@ -83,7 +83,7 @@ def _derivatives(longest: int) -> pd.DataFrame:
         theta = jnp.array(THETA)
         terms = backpropagate(
             _step,
-            np.zeros((longest, 1)),
+            jnp.zeros((longest, 1)),
             lambda s, weight: weight * s[0],
             jnp.asarray(wanted),
             initial_carry=jnp.ones(UNITS),
@@ -163,7 +163,7 @@ def _truncation(units: int, gain: float, length: int, seed: int) -> pd.DataFrame
     kernel = nnx.initializers.normal(gain / np.sqrt(units))
     cell = Elman(FEATURES, units, recurrent_kernel_init=kernel, rngs=nnx.Rngs(seed))
     rng = np.random.default_rng(seed)
-    inputs = rng.normal(size=(length, FEATURES)).astype(np.float32)
+    inputs = jnp.asarray(rng.normal(size=(length, FEATURES)), jnp.float32)
     readout = jnp.asarray(np.eye(length)[-1][:, None] * rng.normal(size=units), jnp.float32)
     terms = backpropagate(cell, inputs, lambda h, weights: weights @ h, readout)
     lost = truncation(terms.by_lag).relative_error

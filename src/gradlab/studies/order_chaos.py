@@ -6,7 +6,7 @@ x⁽ᵗ⁺¹⁾ = J tanh(x⁽ᵗ⁾) + √v ξ⁽ᵗ⁾ with J ~ N(0, g²/N): th
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,14 +32,14 @@ BURN_IN = 200  # steps before anything is measured
 
 
 def measure(
-    sizes: Sequence[Count] = (100, 800),
-    steps: Count = 1000,
-    map_size: Count = 100,
-    map_length: Count = 200,
-    spectrum_sizes: Sequence[Count] = (50, 100, 400),
-    spectrum_steps: Count = 300,
-    spectrum_share: float = 0.12,
-    seeds: Sequence[int] = (0, 1),
+    sizes: Sequence[Count],
+    steps: Count,
+    map_size: Count,
+    map_length: Count,
+    spectrum_sizes: Sequence[Count],
+    spectrum_steps: Count,
+    spectrum_share: float,
+    seeds: Sequence[int],
 ) -> pd.DataFrame:
     """Exponents over the gain, log norms over the lag, and spectra.
 
@@ -170,7 +170,7 @@ def _draw_exponents(axes: Axes, rows: pd.DataFrame) -> None:
         for n, marker in markers.items():
             some = rows[(rows["n"] == n) & (rows["noise"] == noise)]
             label = f"N = {n:g}" if noise == 0 else "_"
-            face = {} if marker in "x+" else {"markerfacecolor": "none"}
+            face: dict[str, Any] = {} if marker in "x+" else {"markerfacecolor": "none"}
             axes.plot(some["gain"], some["rate"], marker, color=colour, label=label, ms=5, **face)
     axes.text(
         0.97,

@@ -37,7 +37,7 @@ def collect(runs_folder: Path, points: Mapping[str, str]) -> pd.DataFrame:
         runs[name] = [float(evaluate(text, history)) for history in histories]
     kept = [
         column
-        for column in runs
+        for column in map(str, runs)
         if not column.startswith(PLACES) and runs[column].map(np.isscalar).all()
     ]
     return _dotted(runs[kept])
@@ -78,7 +78,9 @@ def _origin(runs_folder: Path) -> dict[str, Any]:
     """When, on what and with which settings the points of a run were computed."""
     runs = load_runs(runs_folder)
     statuses = [load_status(path) for path in runs["path"]]
-    of_config = [x for x in runs if "/" not in x and not x.startswith((*PLACES, *OUTCOMES))]
+    of_config = [
+        x for x in map(str, runs) if "/" not in x and not x.startswith((*PLACES, *OUTCOMES))
+    ]
     if "measure._target_" in of_config:
         of_config = [x for x in of_config if x.startswith("measure.")]
     shared = {x: runs[x].iloc[0] for x in of_config if len(set(runs[x].map(str))) == 1}
