@@ -34,8 +34,9 @@ python analysis/reproduce.py --all --figures-only   # redraw and judge the bundl
 ```
 
 Provenance of a claim: *exact* is a closed form, *paper-text* and *paper-figure* are what the source
-prints, *pilot* is a threshold fitted on other seeds and then frozen, *memory* is what the field
-tells without our having seen the page.
+prints, *pilot* is a threshold that trial runs of ours proposed, *memory* is what the field
+tells without our having seen the page. A claim passes on its value, not on the whole of its
+interval.
 """
 
 
