@@ -20,7 +20,15 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if 
 
 
 def run(composed: "DictConfig") -> None:
-    """Run a single point: what Hydra calls for one job under a launcher of somebody else's."""
+    """Run a single point: what Hydra calls for one job under a launcher of somebody else's.
+
+    A direct measurement (`measure`, with `hydra.mode: RUN`) is computed here, and nothing trained.
+    """
+    if composed.measure is not None:
+        from gradlab.studies.direct import run_measurement
+
+        run_measurement(composed)
+        return
     from gradlab.sweep import run_alone
 
     run_alone(composed)

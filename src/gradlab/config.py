@@ -125,6 +125,7 @@ class Config:
     probe: Any = MISSING
     wandb: Wandb = field(default_factory=Wandb)
     sweep: Sweep = field(default_factory=Sweep)
+    measure: Any = None  # a function to call instead of training: a study that is computed directly
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
@@ -158,6 +159,8 @@ def check(composed: DictConfig) -> dict[str, Any]:
     for section in COMPONENTS:
         config[section] = check_component(config[section], section)
     config["model"]["cell"] = check_component(config["model"]["cell"], "model.cell")
+    if config["measure"] is not None:
+        config["measure"] = check_component(config["measure"], "measure")
     config["probe"] = {
         name: _checked_value(PROBE_SETTINGS[name], value, f"probe.{name}")
         if name in PROBE_SETTINGS

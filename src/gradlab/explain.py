@@ -28,7 +28,7 @@ def usage(conf: Path) -> str:
     sections += [(f"{group.relative_to(conf).as_posix()}=…", group) for group in groups]
     lines = [USAGE]
     for heading, folder in sections:
-        options = {path.stem: _first_line(path) for path in sorted(folder.glob("*.yaml"))}
+        options = {path.stem: first_line(path) for path in sorted(folder.glob("*.yaml"))}
         width = max(12, *(len(name) for name in options))
         lines += [heading, *(f"  {name:{width}}  {text}" for name, text in options.items()), ""]
     return "\n".join(lines).rstrip()
@@ -65,6 +65,7 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s*\n\s*", " ", text.strip()).replace("\t", " ")
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
+    """What a config file says of itself: its first comment."""
     comments = [line for line in path.read_text().splitlines() if re.match(r"# (?!@)", line)]
     return comments[0].removeprefix("# ") if comments else ""

@@ -55,14 +55,7 @@ class Recorder:
         self.rows: list[Row] = []
         self.measured: dict[int, Measurement] = {}
         self.watch: Stopwatch = {}
-        self.status: Status = {
-            "state": "running",
-            "started": _now(),
-            "identity": identity(point.config),
-            "device": str(jnp.zeros(()).device),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-            "versions": {package: version(package) for package in VERSIONS},
-        }
+        self.status: Status = running(point.config)
         self._begin = self._checked = time.perf_counter()
         self._kept_steps = 0
         self._open = contextlib.ExitStack()
@@ -187,7 +180,7 @@ class Recorder:
     def _end(self, status: Status) -> None:
         seconds = round(time.perf_counter() - self._begin, 3)
         status |= {"files": records.digests(self.point.folder)}
-        self.status |= status | {"finished": _now(), "seconds": seconds}
+        self.status |= status | {"finished": now(), "seconds": seconds}
         records.save_status(self.point.folder, self.status)
 
 
@@ -202,5 +195,18 @@ def _conclude(last: Row, length: int) -> Status:
     return {"state": "done", "reason": reason, "summary": last | {"verdict": verdict}}
 
 
-def _now() -> str:
+def running(config: Mapping[str, Any]) -> Status:
+    """What status.json says from the start."""
+    return {
+        "state": "running",
+        "started": now(),
+        "identity": identity(config),
+        "device": str(jnp.zeros(()).device),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "versions": {package: version(package) for package in VERSIONS},
+    }
+
+
+def now() -> str:
+    """The time, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -10,6 +10,7 @@ A sweep's folder holds one folder a point:
     gradients.nc      the Jacobian maps, dims (step, sample, t, k)
     jacobian_map.png  a picture of them
     checkpoints/STEP  the newest training state (Orbax)
+    table.parquet     instead of these three, what a direct measurement returned
     wandb/            the point's W&B run (a link into the sweep's wandb/ folder)
 
 and beside them
@@ -46,6 +47,9 @@ WORDS = ("inf", "-inf", "nan")
 
 class RecordError(OSError):
     """A file that could not be written: one sentence that says which, why, and what to do."""
+
+
+TABLE = "table.parquet"
 
 
 def load_runs(folder: str | Path) -> pd.DataFrame:
@@ -178,6 +182,11 @@ def load_sweep(folder: Path) -> list[dict[str, Any]]:
 def save_metrics(folder: Path, metrics: pd.DataFrame) -> None:
     """Write metrics.parquet."""
     _write(folder / METRICS, lambda path: metrics.to_parquet(path, index=False))
+
+
+def save_table(folder: Path, table: pd.DataFrame) -> None:
+    """Write table.parquet."""
+    _write(folder / TABLE, lambda path: table.to_parquet(path, index=False))
 
 
 def save_gradients(folder: Path, gradients: xr.Dataset) -> None:

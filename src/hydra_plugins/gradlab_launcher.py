@@ -115,12 +115,14 @@ class FusedLauncher(Launcher):
 
     def _entry(self, config: DictConfig) -> "Entry":
         """What the sweep's record keeps of a point; its parts are checked against each other."""
-        from gradlab.config import check, identity
+        from gradlab.config import ConfigError, check, identity
         from gradlab.sweep.ledger import Entry
         from gradlab.training import program_for
 
         HydraConfig.instance().set_config(config)  # hydra.sweep.subdir may look into it
         checked = check(config)
+        if checked["measure"] is not None:
+            raise ConfigError("measure is computed directly: leave --multirun and sweeps out.")
         program_for(checked)
         words = [word for word in config.hydra.overrides.task if not word.startswith("sweep.")]
         number, subdir = config.hydra.job.num, str(config.hydra.sweep.subdir)

@@ -1,0 +1,43 @@
+"""A study that is computed directly: one Hydra job that calls a function and keeps its table."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from gradlab import records
+from gradlab.config import ConfigError, build, check
+from gradlab.recorder import now, running
+
+
+def run_measurement(composed: DictConfig) -> Path:
+    """Call the function that `measure` names, and leave its table in the job's folder.
+
+    Raises:
+        ConfigError: its arguments are wrong, or it returned something else than a table.
+    """
+    config = check(composed)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    status = running(config)
+    records.save_config(folder, config)
+    records.save_status(folder, status)
+    clock = time.perf_counter()
+    try:
+        table = build(config["measure"])
+        if not isinstance(table, pd.DataFrame):
+            raise ConfigError(
+                f"measure._target_ must return a pandas DataFrame; {config['measure']['_target_']} "
+                f"returned a {type(table).__name__}."
+            )
+        records.save_table(folder, table)
+        status |= {"state": "done", "reason": f"{len(table)} rows"}
+    except Exception as error:
+        status |= {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
+        raise
+    finally:
+        status |= {"finished": now(), "seconds": round(time.perf_counter() - clock, 3)}
+        records.save_status(folder, status)
+    print(f"records  {folder}")
+    return folder

@@ -1,0 +1,124 @@
+"""How far an LSTM's cell state remembers at the start of training, by the bias of its forget gate.
+
+Gers et al. 2000 and Jozefowicz et al. 2015 set that bias to 1 or more; chrono of Tallec & Ollivier
+2018 spreads it over the time scales of the task. Norms are rms: of a typical vector.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from flax import nnx
+from jaxtyping import Array, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.datasets import load_digits
+
+from gradlab import decay, initialisers, jacobian_log_norms, theory
+from gradlab.cells import LSTM, set_gate_biases
+from gradlab.config import Count
+from gradlab.figures import style
+from gradlab.models import by_gate
+from gradlab.studies import drawing
+
+CHRONO = "chrono"
+
+
+def measure(
+    biases: Sequence[float],
+    units: Count,
+    length: Count,
+    seeds: Sequence[int],
+) -> pd.DataFrame:
+    """Mean log norms over the lag, of cells without weights and of cells with Glorot's.
+
+    Args:
+        biases: b_f, beside chrono with `length` as its longest memory.
+        units: n.
+        length: T; the inputs are the pixels of handwritten digits, one after another.
+        seeds: of weights, chrono biases and digits.
+
+    Returns:
+        A row a lag: `weights` ("zero", "glorot"), `bias` (nan: chrono), `rule`, `part` ("c": of
+        ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾; "h"), `seed`, `lag`, `log_norm` (nats, mean over t), and of cells without
+        weights `expected`.
+    """
+    rules = [(f"b = {bias:g}", bias) for bias in biases] + [(CHRONO, np.nan)]
+    tables = []
+    for rule, bias in rules:
+        for weights, some in (("zero", seeds[:1]), ("glorot", seeds)):
+            for seed in some:
+                cell = _cell(weights, units, bias, length, seed)
+                for part in ("c",) if weights == "zero" else ("c", "h"):
+                    found = _profile(cell, part, length, seed)
+                    named: dict[str, Any] = {
+                        "weights": weights,
+                        "rule": rule,
+                        "bias": bias,
+                        "part": part,
+                    }
+                    columns = {"lag": range(length + 1), "log_norm": found, "seed": seed}
+                    if weights == "zero":
+                        columns["expected"] = _expected(cell, length)
+                    tables.append(pd.DataFrame(columns).assign(**named))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _cell(weights: str, units: int, bias: float, longest: int, seed: int) -> LSTM:
+    zero, glorot = nnx.initializers.zeros_init(), nnx.initializers.glorot_uniform()
+    cell = LSTM(
+        1,
+        units,
+        kernel_init=zero if weights == "zero" else glorot,
+        recurrent_kernel_init=zero if weights == "zero" else by_gate(initialisers.glorot),
+        rngs=nnx.Rngs(seed),
+    )
+    key = jax.random.key(seed)
+    chrono = initialisers.chrono(key, units, float(longest))
+    set_gate_biases(cell, chrono if np.isnan(bias) else {"forget": jnp.full(units, bias)})
+    return cell
+
+
+def _profile(cell: LSTM, part: str, length: int, seed: int) -> decay.Profile:
+    pixels = load_digits().data.reshape(-1) / 16
+    inputs = pixels[seed * length : (seed + 1) * length, None].astype(np.float32)
+    found = jacobian_log_norms(cell, inputs, norm="rms", of=part, wrt=part)
+    return decay.lag_profile(np.asarray(found))
+
+
+def _expected(cell: LSTM, length: int) -> Float[np.ndarray, "lags"]:
+    """ln √(mean f^(2 lag)) of gates at their biases: of equal ones, lag · ln f."""
+    columns = cell.learned.index("forget") * cell.hidden_features
+    bias: Array = cell.dense_h.bias[...]  # type: ignore[index]
+    logs = [theory.forget_rate(float(b)) for b in bias[columns : columns + cell.hidden_features]]
+    lags = np.arange(length + 1)[:, None]
+    return 0.5 * np.log(np.mean(np.exp(2 * lags * np.array(logs)), axis=1))
+
+
+@style.theme()
+def figure(table: pd.DataFrame) -> Figure:
+    """The cell state without weights and with them, and the hidden state."""
+    figure, axes = drawing.panels(1, 3, "Forget bias and memory at the start", height=3.1)
+    parts = (
+        ("zero", "c", "no weights: gates at their bias"),
+        ("glorot", "c", "Glorot weights, cell state"),
+        ("glorot", "h", "Glorot weights, hidden state"),
+    )
+    for panel, (weights, part, title) in zip(axes, parts, strict=True):
+        _draw(panel, table[(table["weights"] == weights) & (table["part"] == part)])
+        label = rf"mean $\log_{{10}}\Vert\partial {part}^{{(t)}}/\partial {part}^{{(k)}}\Vert$"
+        drawing.dress(panel, title, drawing.LAG, label, legend=False, ylim=(-16, 2))
+    drawing.legend_above(axes[0])
+    return drawing.close(figure, "Rms norms, means over seeds. Inputs: pixels of digits.")
+
+
+def _draw(axes: Axes, rows: pd.DataFrame) -> None:
+    rules = rows["rule"].unique()
+    colours = [*style.shades(drawing.HUES[0], len(rules) - 1), drawing.HUES[1]]
+    for (rule, line), colour in zip(rows.groupby("rule", sort=False), colours, strict=True):
+        mean = line.groupby("lag")[["log_norm", "expected"]].mean() / np.log(10)
+        axes.plot(mean.index, mean["log_norm"], color=colour, label=rule, **drawing.MEASURED)
+        axes.plot(mean.index, mean["expected"], **drawing.THEORY)

@@ -1,0 +1,258 @@
+"""Systems whose gradients are known in closed form, measured with the engine: is it right?
+
+Ids E1 … E15 name the systems. Log norms are in nats.
+"""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from flax import nnx
+from jaxtyping import Array, Float
+from matplotlib.figure import Figure
+from scipy.special import expit
+
+from gradlab import initialisers, jacobian_log_norms, lyapunov_spectrum, theory
+from gradlab.cells import LSTM, Elman, set_gate_biases
+from gradlab.config import Count
+from gradlab.figures import style
+from gradlab.jacobian import map_log_norms
+from gradlab.jacobian.maps import Norm
+from gradlab.models import Stack
+from gradlab.studies import drawing
+from gradlab.studies.identities import Row, bound, explicit_sum, lines, memory, white_noise
+
+GAINS = (0.7, 1.0, 1.2)
+FORGET_BIASES = (0.0, 1.0, 2.0, 3.0, 5.0)
+TIME_CONSTANTS = (20, 100, 500)
+CHRONO_LAGS = (1, 2, 5, 10, 20, 50, 100, 200, 400)
+CHRONO_LONGEST, CHRONO_UNITS = 200.0, 20_000
+
+
+def measure(
+    size: Count,
+    length: Count,
+    jordan_length: Count,
+    ginibre_size: Count,
+    ginibre_draws: Count,
+    product_size: Count,
+    product_length: Count,
+    seed: int,
+) -> pd.DataFrame:
+    """Every system once.
+
+    Args:
+        size: n of the orthogonal matrices.
+        length: T of most systems.
+        jordan_length: T of the Jordan blocks, which grow for 69 steps.
+        ginibre_size: n of the Gaussian matrix whose powers are taken.
+        ginibre_draws: how many of those.
+        product_size: n of the independent Gaussian factors.
+        product_length: how many factors.
+        seed: of everything that is drawn.
+
+    Returns:
+        A row a value: `truth`, `system`, `x` (lag, index or size), `measured`, `expected`, and
+        `standard_error` where the value is a mean over draws.
+    """
+    rng = np.random.default_rng(seed)
+    rows = [
+        *_orthogonal(rng, size, length),
+        *_jordan(jordan_length),
+        *_ginibre_powers(rng, ginibre_size, ginibre_draws),
+        *_ginibre_products(rng, product_size, product_length),
+        *_stacked(length),
+        *_fixed_points(length),
+        *_resting_lstm(length),
+        *_chrono(seed),
+        *explicit_sum(seed),
+        *bound(seed, size, length),
+        *memory(rng),
+        *white_noise(rng),
+    ]
+    return pd.DataFrame(rows)
+
+
+def _powers(
+    matrix: Float[np.ndarray, "n n"], length: int, norm: Norm = "spectral"
+) -> Float[np.ndarray, "T+1 T+1"]:
+    """Log norms of the powers of a float64 matrix, as a map over (t, k)."""
+    steps = np.tile(matrix, (length, 1, 1))  # jnp would make them float32
+    return np.asarray(map_log_norms(steps, norm=norm))  # type: ignore[arg-type]
+
+
+def _orthogonal(rng: np.random.Generator, n: int, length: int) -> Iterator[Row]:
+    """E1, E2: W = g Q has ‖Wᵐ‖ = gᵐ, and so has every typical vector."""
+    q, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    lag = np.subtract.outer(np.arange(length + 1), np.arange(length + 1))
+    norms: tuple[Norm, ...] = ("spectral", "rms")
+    for gain in GAINS:
+        for norm in norms:
+            found = _powers(gain * q, length, norm)
+            error = np.abs(found - lag * np.log(gain))[lag >= 0].max()
+            truth = "E1" if gain == 1 else "E2"
+            expected = np.arange(length + 1) * np.log(gain)
+            if norm == "spectral":
+                yield from lines(truth, f"g = {gain}", range(length + 1), found[:, 0], expected)
+            yield from lines(truth, f"g = {gain}, all pairs, {norm}", [0], [error], [0])
+
+
+def _jordan(length: int) -> Iterator[Row]:
+    """E3, E4: a Jordan block grows before it decays."""
+    lags = np.arange(length + 1)
+    for size in (2, 8):
+        block = np.zeros((8, 8))
+        block[:size, :size] = 0.9 * np.eye(size) + np.eye(size, k=1)
+        found = _powers(block, length)[:, 0]
+        expected = [_jordan_log_norm(size, int(lag)) for lag in lags]
+        yield from lines("E3" if size == 2 else "E4", f"{size} × {size}", lags, found, expected)
+
+
+def _jordan_log_norm(size: int, lag: int) -> float:
+    if lag == 0:
+        return 0.0
+    if size == 2:
+        return theory.jordan_log_norm(0.9, 1.0, lag)
+    binomials = np.cumprod([1.0, *((lag - j) / (j + 1) for j in range(size - 1))])
+    power = sum(
+        binomials[j] * 0.9 ** (lag - j) * np.eye(size, k=j) for j in range(min(size, lag + 1))
+    )
+    return float(np.log(np.linalg.norm(power, 2)))
+
+
+def _ginibre_powers(rng: np.random.Generator, n: int, draws: int) -> Iterator[Row]:
+    """E5: the worst case of Wᵐ grows though a typical vector keeps its length."""
+    lags = np.arange(1, 6)
+    worst, typical = np.zeros((2, 5))
+    for _ in range(draws):
+        w = rng.normal(size=(n, n)) / np.sqrt(n)
+        worst += np.exp(_powers(w, 5)[1:, 0]) / draws
+        typical += np.exp(_powers(w, 5, "rms")[1:, 0]) / draws
+    edge = [np.exp(theory.ginibre_power_edge(int(lag))) for lag in lags]
+    yield from lines("E5", "spectral", lags, worst, edge)
+    yield from lines("E5", "rms", lags, typical, 1.0)
+
+
+def _ginibre_products(rng: np.random.Generator, n: int, length: int) -> Iterator[Row]:
+    """E6: independent factors have Newman's exponents."""
+
+    def step(h: Array, x: Array) -> tuple[Array, Array]:
+        return x.reshape(n, n) @ h, h
+
+    factors = jnp.asarray(rng.normal(size=(length, n * n)) / np.sqrt(n), jnp.float32)
+    spectrum = lyapunov_spectrum(step, factors, initial_carry=jnp.zeros(n))
+    errors = np.asarray(spectrum.standard_error, float)
+    errors[0] = theory.ginibre_fluctuation(n) / np.sqrt(length)
+    found = lines(
+        "E6", "exponents", range(1, n + 1), spectrum.exponents, theory.ginibre_exponents(n)
+    )
+    for row, error in zip(found, errors, strict=True):
+        yield row | {"standard_error": error}
+
+
+def _stacked(length: int) -> Iterator[Row]:
+    """E7: stacked layers multiply the ways a gradient may take."""
+    for count in (1, 2, 3):
+        layers: list[nnx.RNNCellBase] = [_linear(0.9, 0.7 if i else 1.0) for i in range(count)]
+        found = jacobian_log_norms(
+            Stack(layers),
+            jnp.zeros((length, 1)),
+            norm="frobenius",
+            of=f"layer{count - 1}.h",
+            wrt="layer0.h",
+        )
+        lags = np.arange(length)  # see theory.stacked_linear for the step and the factor between
+        expected = [theory.stacked_linear(0.9, 0.7, count, int(x)) + np.log(0.9) for x in lags]
+        yield from lines("E7", f"L = {count}", lags + 1, np.asarray(found)[1:, 0], expected)
+
+
+def _linear(recurrent: float, driving: float) -> Elman:
+    cell = Elman(1, 1, activation="identity", rngs=nnx.Rngs(0))
+    cell.dense_h.kernel[...] = jnp.array([[recurrent]])
+    cell.dense_i.kernel[...] = jnp.array([[driving]])
+    return cell
+
+
+def _fixed_points(length: int) -> Iterator[Row]:
+    """E8: a tanh unit at its fixed point."""
+    for weight in (1.25, 2.0):
+        at, factor = theory.scalar_fixed_point(weight)
+
+        def step(h: Array, x: Array, weight: float = weight) -> tuple[Array, Array]:
+            return jnp.tanh(weight * h), h
+
+        with jax.enable_x64(True):
+            inputs, start = jnp.zeros((length, 1)), jnp.array([at])
+            found = jacobian_log_norms(step, inputs, initial_carry=start, norm="rms")
+        rate = float(np.asarray(found)[-1, 0]) / length
+        yield from lines("E8", f"w = {weight}", [length], [rate], [np.log(factor)])
+
+
+def _resting_lstm(length: int) -> Iterator[Row]:
+    """E9, E10: without weights, ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾ is σ(b_f) to the lag."""
+    zero = jax.nn.initializers.zeros
+    cell = LSTM(1, 1, kernel_init=zero, recurrent_kernel_init=zero, rngs=nnx.Rngs(0))
+    inputs, lags = jnp.zeros((length, 1)), np.arange(length + 1)
+    logs = np.log(np.subtract(TIME_CONSTANTS, 1))
+    cases = [("E9", f"b = {bias:g}", bias) for bias in FORGET_BIASES]
+    cases += [("E10", f"T = {t}", b) for t, b in zip(TIME_CONSTANTS, logs.tolist(), strict=True)]
+    for truth, system, bias in cases:
+        set_gate_biases(cell, {"forget": jnp.array([bias])})
+        found = jacobian_log_norms(cell, inputs, of="c", wrt="c", norm="frobenius")
+        expected = lags * theory.forget_rate(bias)
+        yield from lines(truth, system, lags, np.asarray(found)[:, 0], expected)
+
+
+def _chrono(seed: int) -> Iterator[Row]:
+    """E11: gates of many time scales have a heavy tail, those of one have none."""
+    biases = initialisers.chrono(jax.random.key(seed), CHRONO_UNITS, CHRONO_LONGEST)["forget"]
+    gates = expit(np.asarray(biases, float))
+    for lag in CHRONO_LAGS:
+        kept = gates**lag
+        (row,) = lines(
+            "E11", "chrono", [lag], [kept.mean()], theory.chrono_mean(lag, CHRONO_LONGEST)
+        )
+        yield row | {"standard_error": kept.std() / np.sqrt(CHRONO_UNITS)}
+
+
+@style.theme()
+def figure(table: pd.DataFrame) -> Figure:
+    """Six of the systems, measured over theory."""
+    figure, axes = drawing.panels(2, 3, "The instrument against closed forms")
+    log_norm = r"$\log\,\Vert\cdot\Vert_2$ (nats)"
+    curves = table[~table["system"].str.contains("pairs")]
+
+    def draw(panel: int, truths: list[str], rename: Callable[[str], str] = str) -> None:
+        rows = curves[curves["truth"].isin(truths)].sort_values("system", kind="stable")
+        drawing.overlay(
+            axes[panel], rows, "x", "system", [rename(x) for x in rows["system"].unique()]
+        )
+
+    draw(0, ["E1", "E2"])
+    drawing.dress(axes[0], "W = g Q, Q orthogonal", drawing.LAG, log_norm)
+    draw(1, ["E3", "E4"])
+    drawing.dress(axes[1], "Jordan block, λ = 0.9", drawing.LAG, log_norm)
+    draw(2, ["E5"], {"spectral": "spectral: worst case", "rms": "rms: typical"}.__getitem__)
+    drawing.dress(axes[2], "powers of one Gaussian matrix", "power", "norm", ylim=(0, None))
+    draw(3, ["E6"])
+    axes[3].get_lines()[0].set_label("_")
+    drawing.dress(
+        axes[3], "product of independent Gaussians", "index", "Lyapunov exponent (nats/step)"
+    )
+    draw(4, ["E7"])
+    drawing.dress(
+        axes[4],
+        "stack of L linear layers",
+        drawing.LAG,
+        r"$\log\,|\partial h^L/\partial h^1|$ (nats)",
+    )
+    draw(5, ["E9"])
+    drawing.dress(
+        axes[5],
+        "LSTM, gates at their bias",
+        drawing.LAG,
+        r"$\log\,|\partial c^{(t)}/\partial c^{(k)}|$ (nats)",
+    )
+    return drawing.close(figure, "Monte Carlo panels: Gaussian matrices.")

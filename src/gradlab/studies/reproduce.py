@@ -1,0 +1,66 @@
+"""A study from its command to its verdicts: run, bundle, draw, judge, write."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.utils import get_object
+
+from gradlab.figures import save
+from gradlab.studies.claims import Scale, Study
+from gradlab.studies.expressions import ClaimError
+from gradlab.studies.results import bundle, load_results
+from gradlab.studies.verdicts import Verdict, judge
+
+
+class Conclusion(NamedTuple):
+    """What a study came to at one scale."""
+
+    study: Study
+    scale: Scale
+    verdicts: list[Verdict]
+    figure: Path
+    manifest: dict[str, Any]
+
+
+def compute(study: Study, scale: Scale) -> None:
+    """Run a study by the command that its page names, and bundle its table.
+
+    Raises:
+        ClaimError: it has no such scale, or its run failed.
+    """
+    if scale not in study.scales():
+        raise ClaimError(f"{study.name} has no scale {scale}; it has {', '.join(study.scales())}.")
+    before = set(_run_folders(study))
+    done = subprocess.run(
+        [sys.executable, *command(study, scale), f"--config-dir={study.root / 'conf'}"],
+        cwd=study.root,
+        check=False,
+    )
+    new = set(_run_folders(study)) - before
+    if done.returncode or not new:
+        raise ClaimError(f"{study.name} failed: see above.")
+    bundle(study, scale, max(new))
+
+
+def command(study: Study, scale: Scale) -> list[str]:
+    """What runs a study, after `python`."""
+    return ["-m", "gradlab", f"+experiment={study.experiment(scale).stem}", "wandb=disabled"]
+
+
+def conclude(study: Study, scale: Scale) -> Conclusion:
+    """Draw and judge the bundled results.
+
+    Raises:
+        ClaimError: there are none, or a claim does not fit them.
+    """
+    table, manifest = load_results(study, scale)
+    arguments = {k: v for k, v in study.figure.items() if k != "_target_"}
+    drawn = get_object(study.figure["_target_"])(table, **arguments)
+    figure = save(drawn, study.folder / f"{scale}.png")
+    return Conclusion(study, scale, [judge(x, table) for x in study.claims], figure, manifest)
+
+
+def _run_folders(study: Study) -> list[Path]:
+    return [path for path in (study.root / "runs" / study.name).glob("*") if path.is_dir()]

@@ -1,0 +1,106 @@
+"""A study's results as one table: collected from its runs, bundled with what they came from.
+
+experiments/NAME/results/ holds SCALE.parquet and, for each, SCALE.json: the command, settings,
+versions, device, seconds and date of the run, and the sha256 of the table.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradlab.records import TABLE, load_metrics, load_runs, load_status
+from gradlab.studies.claims import Scale, Study
+from gradlab.studies.expressions import ClaimError, evaluate
+
+RESULTS = "results"
+PLACES = ("path", "reason", "name", "wandb.")  # say where and when a run was, not what
+OUTCOMES = ("status", "verdict")
+
+
+def collect(runs_folder: Path, points: Mapping[str, str]) -> pd.DataFrame:
+    """The table of a run: what its measuring function returned, or a row for each training.
+
+    A training's row is that of `load_runs` with dots for slashes (`eval.loss`), and with a number
+    for each of `points`: an expression over the columns of its metrics, a row a logged step.
+    """
+    direct = runs_folder / TABLE
+    if direct.is_file():
+        return pd.read_parquet(direct)
+    runs = load_runs(runs_folder)
+    histories = [_dotted(load_metrics(path)) for path in runs["path"]]
+    for name, text in points.items():
+        runs[name] = [float(evaluate(text, history)) for history in histories]
+    kept = [
+        column
+        for column in map(str, runs)
+        if not column.startswith(PLACES) and runs[column].map(np.isscalar).all()
+    ]
+    return _dotted(runs[kept])
+
+
+def bundle(study: Study, scale: Scale, runs_folder: Path) -> None:
+    """Keep a run's table, and what it came from, among the study's results."""
+    path, table = _path(study, scale), collect(runs_folder, study.points)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(path, index=False, compression="zstd")
+    facts = {**_origin(runs_folder), "rows": len(table), "sha256": _sha256(path)}
+    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def bundled_scales(study: Study) -> list[Scale]:
+    """The scales that there are results of, the largest last."""
+    return [scale for scale in study.scales() if _path(study, scale).is_file()]
+
+
+def load_results(study: Study, scale: Scale) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A bundled table and its manifest.
+
+    Raises:
+        ClaimError: there is none, or the table is not the one that the manifest speaks of.
+    """
+    path = _path(study, scale)
+    if not path.is_file():
+        raise ClaimError(
+            f"{study.name} has no results at scale {scale}: leave --figures-only out to run it."
+        )
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    if manifest["sha256"] != _sha256(path):
+        raise ClaimError(f"{path} is not the table of its manifest (sha256): run the study again.")
+    return pd.read_parquet(path), manifest
+
+
+def _origin(runs_folder: Path) -> dict[str, Any]:
+    """When, on what and with which settings the points of a run were computed."""
+    runs = load_runs(runs_folder)
+    statuses = [load_status(path) for path in runs["path"]]
+    of_config = [
+        x for x in map(str, runs) if "/" not in x and not x.startswith((*PLACES, *OUTCOMES))
+    ]
+    if "measure._target_" in of_config:
+        of_config = [x for x in of_config if x.startswith("measure.")]
+    shared = {x: runs[x].iloc[0] for x in of_config if len(set(runs[x].map(str))) == 1}
+    return {
+        "finished": max(status["finished"] for status in statuses),
+        "seconds": round(sum(status["seconds"] for status in statuses), 1),
+        "points": len(runs),
+        "device": statuses[0]["device"],
+        "versions": statuses[0]["versions"],
+        "settings": json.loads(pd.Series(shared).to_json()),
+    }
+
+
+def _path(study: Study, scale: Scale) -> Path:
+    return study.folder / RESULTS / f"{scale}.parquet"
+
+
+def _dotted(table: pd.DataFrame) -> pd.DataFrame:
+    return table.rename(columns=lambda name: name.replace("/", "."))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,295 @@
+"""Studies: the language of claims, verdicts, and a study made of a YAML and a claims file alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import Compose, gradlab
+from scipy import stats
+
+from gradlab import config
+from gradlab.studies import results
+from gradlab.studies.claims import Claim, load_study, study_names
+from gradlab.studies.expressions import ClaimError, NoRows, evaluate
+from gradlab.studies.report import write_page
+from gradlab.studies.reproduce import compute, conclude
+from gradlab.studies.statistics import Estimate, crossing, fisher, mann_whitney, rate, sample_median
+from gradlab.studies.verdicts import judge
+
+ROOT = Path(__file__).parent.parent
+TABLE = pd.DataFrame(
+    {
+        "clip.threshold": [1.0] * 10 + [np.inf] * 10,
+        "solved": [True] * 9 + [False] + [True] * 2 + [False] * 8,
+        "steps": [*range(100, 110), *range(200, 210)],
+        "task": ["adding"] * 20,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2 ** 3 - 1", 7),
+        ("max(steps) - min(steps)", 109),
+        ("max(steps[clip.threshold == 1])", 109),
+        ("max(abs(steps - 100))[clip.threshold == 1 and not solved]", 9),
+        ("mean(steps[task == 'adding' and clip.threshold in [1, 2]])", 104.5),
+        ("sum_of_two + 1", 4),
+    ],
+)
+def test_expressions(text: str, expected: float) -> None:
+    assert evaluate(text, TABLE, {"sum_of_two": 3}) == pytest.approx(expected)
+
+
+def test_each_evaluates_once_a_value() -> None:
+    found = evaluate("each(clip.threshold, mean(steps))", TABLE)
+    np.testing.assert_array_equal(found, [104.5, 204.5])
+    assert evaluate("increasing(each(clip.threshold, mean(steps)))", TABLE) is True
+    assert evaluate("increasing(-each(clip.threshold, mean(steps)))", TABLE) is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os')",
+        "open('x')",
+        "steps.__class__",
+        "(lambda: 1)()",
+        "[x for x in steps]",
+        "max(steps, key=abs)",
+        "f'{steps}'",
+        "nosuch + 1",
+        "steps[",
+        "task + 1",
+        "steps is None",
+    ],
+)
+def test_what_is_not_of_the_language_is_refused(text: str) -> None:
+    with pytest.raises(ClaimError):
+        evaluate(text, TABLE)
+
+
+def test_a_condition_without_rows_is_no_error_of_the_claim() -> None:
+    with pytest.raises(NoRows):
+        evaluate("max(steps)[clip.threshold == 3]", TABLE)
+
+
+def test_three_values() -> None:
+    near = Estimate(0.75, 0.6, 0.9, 10)
+    cases = {
+        "near >= 0.7": True,
+        "near >= 0.8": None,
+        "near >= 0.95": False,
+        "not near >= 0.8": None,
+        "near >= 0.8 and near >= 0.95": False,
+        "near >= 0.8 or near >= 0.7": True,
+        "near >= 0.8 and near >= 0.7": None,
+    }
+    for text, expected in cases.items():
+        assert evaluate(text, TABLE, {"near": near}) is expected, text
+
+
+def test_statistics_against_their_closed_forms() -> None:
+    found = rate(np.array([True] * 10))
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(0.025 ** (1 / 10))  # Clopper & Pearson at n of n
+    # 10 of 10 against 6 of 10: the hypergeometric tail, C(10, 6)/C(20, 16).
+    p = fisher(np.array([True] * 10), np.array([True] * 6 + [False] * 4))
+    assert p.value == pytest.approx(stats.hypergeom.sf(9, 20, 16, 10))
+    assert (p.low, p.n) == (0, 10)
+    reversed_p = fisher(np.array([False] * 5), np.array([True] * 5))
+    assert reversed_p.low == reversed_p.value == 1
+    smaller = mann_whitney(np.arange(5.0), np.arange(5.0) + 10)
+    assert smaller.value == pytest.approx(1 / 252)  # one order of C(10, 5)
+    assert crossing(np.array([-1.0, 1.0, 3.0]), np.array([0.0, 1.0, 2.0])) == pytest.approx(0.5)
+    median = sample_median(np.arange(10.0))
+    assert (median.value, median.low, median.high) == (4.5, 1, 8)  # n = 10: ranks 2 and 9
+
+
+def claim(test: str, **changes: object) -> Claim:
+    fields = {
+        "id": "X.a",
+        "claim": "clipping helps",
+        "source": "nobody",
+        "provenance": "pilot",
+        "kind": "ordinal",
+        "expected": "it does",
+        "statistic": {
+            "clipped": "rate(solved[clip.threshold == 1])",
+            "free": "rate(solved[clip.threshold == inf])",
+            "p": "fisher(solved[clip.threshold == 1], solved[clip.threshold == inf])",
+        },
+        "test": test,
+    }
+    return Claim(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_verdicts() -> None:
+    assert (
+        judge(claim("p < 0.01 and clipped >= 0.8 and free <= 0.2"), TABLE).outcome == "reproduced"
+    )
+    assert judge(claim("clipped >= 0.95"), TABLE).outcome == "inconclusive"  # 9 of 10 may be 95 %
+    assert judge(claim("free >= 0.9"), TABLE).outcome == "not reproduced"
+    assert judge(claim("p < 0.001"), TABLE).outcome == "inconclusive"  # the right way, too few
+    turned = TABLE.assign(solved=~TABLE["solved"])
+    assert judge(claim("p < 0.01"), turned).outcome == "not reproduced"
+    assert judge(claim("p < 0.01"), TABLE[:10]).outcome == "not run"
+    few = claim("clipped >= 0.8", budget={"seeds": 11})
+    assert judge(few, TABLE).outcome == "inconclusive"
+    with pytest.raises(ClaimError, match="is a column"):
+        judge(claim("steps < 1", statistic={"steps": "max(steps)"}), TABLE)
+    with pytest.raises(ClaimError, match=r"all\(…\)"):
+        judge(claim("steps < 1", statistic={}), TABLE)
+
+
+@pytest.mark.parametrize("name", study_names(ROOT))
+def test_bundled_results_are_redrawn_and_judged(name: str, tmp_path: Path) -> None:
+    study = load_study(ROOT, name)
+    page = (study.folder / "README.md").read_text()
+    for scale in results.bundled_scales(study):
+        table, manifest = results.load_results(study, scale)
+        assert manifest["rows"] == len(table)
+        for entry in study.claims:
+            verdict = judge(entry, table)
+            assert f"**{entry.id}**" in page
+            assert verdict.outcome != "not run" or scale == "small"
+    assert study.question
+
+
+def outcomes(name: str, table: pd.DataFrame, *ids: str) -> dict[str, str]:
+    claims = load_study(ROOT, name).claims
+    return {x.id: judge(x, table).outcome for x in claims if not ids or x.id in ids}
+
+
+def test_the_error_surface_computed_again(composed: Compose) -> None:
+    settings = composed("+experiment=error_surface", "measure.drawn=31")["measure"]
+    found = outcomes("error_surface", config.build(settings))
+    assert found == dict.fromkeys(("F2.a", "F2.b", "F2.c", "F2.d"), "reproduced")
+
+
+def test_truncated_derivatives_computed_again(composed: Compose) -> None:
+    settings = composed("+experiment=influence_balancing")["measure"]
+    small = {"windows": [10], "updates": 2, "units": 8, "length": 20, "seeds": [0]}
+    found = outcomes("influence_balancing", config.build(settings, **small), "F7.a", "F7.c")
+    assert found == dict.fromkeys(("F7.a", "F7.c"), "reproduced")
+
+
+MEASURE = """\
+import pandas as pd
+
+def table(top: int = 3) -> pd.DataFrame:
+    return pd.DataFrame({"x": range(top), "y": [2 * x for x in range(top)]})
+
+def figure(table):
+    from matplotlib.figure import Figure
+    drawn = Figure()
+    drawn.subplots().plot(table.iloc[:, 0])
+    return drawn
+"""
+DIRECT = """\
+# @package _global_
+# Is y twice x?
+name: twice
+measure: {_target_: mine.table}
+hydra: {mode: RUN}
+"""
+SWEEP = """\
+# @package _global_
+# Does clipping change a step's length?
+name: clipped
+train: {steps: 4, batch_size: 8, log_every: 2}
+model: {hidden_size: 4}
+hydra:
+  sweeper:
+    params: {clip.threshold: "inf,1e-3", seed: "range(2)"}
+"""
+
+
+def write_study(root: Path, name: str, experiment: str, **fields: object) -> None:
+    (root / "conf" / "experiment").mkdir(parents=True, exist_ok=True)
+    (root / "conf" / "experiment" / f"{name}.yaml").write_text(experiment)
+    folder = root / "experiments" / name
+    folder.mkdir(parents=True)
+    written = {"title": name, "sources": ["nobody"], "figure": {"_target_": "mine.figure"}}
+    (folder / "claims.yaml").write_text(yaml.safe_dump(written | fields))
+
+
+def test_a_study_is_a_yaml_and_a_claims_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(MEASURE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    right = claim("error == 0", statistic={"error": "max(abs(y - 2 * x))"})
+    wrong = claim("last_y > 4", statistic={"last_y": "last(y)"}, id="X.b")
+    write_study(tmp_path, "twice", DIRECT, claims=[right.model_dump(), wrong.model_dump()])
+    study = load_study(tmp_path, "twice")
+    compute(study, "small")
+    conclusion = conclude(study, "small")
+    assert [v.outcome for v in conclusion.verdicts] == ["reproduced", "not reproduced"]
+    assert conclusion.manifest["settings"] == {"measure._target_": "mine.table"}
+    assert conclusion.figure.stat().st_size > 1000
+    page = write_page(conclusion)
+    page.write_text(page.read_text() + "\nWhat we think.\n")
+    text = write_page(conclusion).read_text()  # written again in place
+    assert text.count("| **X.a**") == 1
+    assert "What we think." in text
+    assert "Is y twice x?" in text
+    (study.folder / "results" / "small.parquet").write_bytes(b"")
+    with pytest.raises(ClaimError, match="sha256"):
+        conclude(study, "small")
+
+
+def test_a_study_of_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(MEASURE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    statistic = {
+        "never": "max(most[clip.threshold == inf])",
+        "always": "min(most[clip.threshold < inf])",
+    }
+    write_study(
+        tmp_path,
+        "clipped",
+        SWEEP,
+        points={"most": "max(train.clip_fraction[train.step > 0])"},
+        claims=[claim("never == 0 and always == 1", statistic=statistic).model_dump()],
+    )
+    study = load_study(tmp_path, "clipped")
+    compute(study, "small")
+    conclusion = conclude(study, "small")
+    assert [v.outcome for v in conclusion.verdicts] == ["reproduced"]
+    assert conclusion.manifest["points"] == 4
+    assert conclusion.manifest["settings"]["train.steps"] == 4
+    assert str(tmp_path) not in (study.folder / "results" / "small.json").read_text()
+
+
+def test_wrong_claims_files_get_one_sentence(tmp_path: Path) -> None:
+    write_study(tmp_path, "one", DIRECT, claims=[claim("1 < 2").model_dump() | {"kind": "sure"}])
+    with pytest.raises(ClaimError, match=r"claims\.0\.kind"):
+        load_study(tmp_path, "one")
+    write_study(tmp_path, "two", DIRECT, claims=[claim("1 < 2").model_dump() | {"test": "1 <"}])
+    with pytest.raises(ClaimError, match="not an expression"):
+        load_study(tmp_path, "two")
+    with pytest.raises(ClaimError, match="the studies are one, two"):
+        load_study(tmp_path, "three")
+
+
+def test_a_direct_measurement_is_not_swept(tmp_path: Path) -> None:
+    done = gradlab("--multirun", "+experiment=error_surface", "measure.grid=3,5", folder=tmp_path)
+    assert done.returncode == 1
+    assert "measure is computed directly" in done.stderr
+    assert not list(tmp_path.rglob("status.json"))
+
+
+def test_the_script_lists_the_studies() -> None:
+    script = [sys.executable, str(ROOT / "analysis" / "reproduce.py")]
+    listed = subprocess.run([*script, "--help"], capture_output=True, text=True, check=True).stdout
+    for name in study_names(ROOT):
+        assert load_study(ROOT, name).question in listed
+    done = subprocess.run([*script, "nosuch"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "there is no study 'nosuch'" in done.stderr
