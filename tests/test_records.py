@@ -1,5 +1,7 @@
 """What was written is what is read."""
 
+import errno
+import json
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +85,42 @@ def test_map_metrics_count_in_time_steps() -> None:
     assert metrics["jacobian/log_norm/lag_2"] == pytest.approx(-0.5)
     assert metrics["jacobian/log_norm/lag_16"] == pytest.approx(-4)
     assert "jacobian/log_norm/lag_1" not in metrics
+
+
+def test_a_status_is_strict_json_and_reads_back(tmp_path: Path) -> None:
+    summary = {"jacobian/horizon": np.inf, "train/loss": np.nan, "a": -np.inf, "verdict": "stable"}
+    records.save_status(tmp_path, {"state": "done", "summary": summary})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    text = (tmp_path / "status.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["summary"]["jacobian/horizon"] == "inf"
+    np.testing.assert_equal(records.load_status(tmp_path)["summary"], summary)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pd.DataFrame([{"train/step": 0}])
+    records.save_metrics(tmp_path, rows)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    for save in (
+        lambda: records.save_status(tmp_path, {"state": "done"}),
+        lambda: records.save_metrics(tmp_path, rows * 2),
+    ):
+        with pytest.raises(records.RecordError, match="could not be written: No space left on dev"):
+            save()
+    pd.testing.assert_frame_equal(records.load_metrics(tmp_path), rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.parquet"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(records.RecordError, match=r"status\.json could not be written"):
+        records.save_status(tmp_path / "file" / "0", {"state": "running"})

@@ -16,7 +16,13 @@ from gradlab.point import Point, run_point
 from gradlab.records import load_metrics
 from gradlab.training import Program, as_numbers, program_for, program_key
 
-SMALL = ("model.hidden_size=5", "task.length=4", "train.batch_size=6", "wandb=disabled")
+SMALL = (
+    "model.hidden_size=5",
+    "task.length=4",
+    "train.batch_size=6",
+    "wandb=disabled",
+    "probe.schedule=ends",
+)
 
 
 def by_hand(config: dict[str, Any], steps: int) -> tuple[Any, list[tuple[float, float, float]]]:

@@ -48,13 +48,16 @@ def run_points(
     Args:
         points: points that differ in traced numbers alone (`training.program_key`).
         trained: is told of the steps that all have taken since it was last.
-        stop: once it is set, points keep a checkpoint at the next logged step and end there.
+        stop: once it is set, points keep a checkpoint at the next logged step and end there; where
+            it is set already, nothing is begun.
 
     Returns:
         What each one's status.json keeps: "state" is done, diverged, failed or interrupted. An
         exception ends in "failed" with its reason, and never in the sweep.
     """
     stop = stop or Event()
+    if stop.is_set():
+        return [{"state": "interrupted", "reason": "not begun"} for _ in points]
     recorders = [Recorder(point) for point in points]
     begun: dict[int | None, list[tuple[Recorder, State | None]]] = {}  # by the step they stand at
     for recorder in recorders:

@@ -1,6 +1,7 @@
 """What one point leaves behind: its rows, measurements, W&B run, files, checkpoints and status."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,7 @@ class Recorder:
             "started": _now(),
             "identity": identity(point.config),
             "device": str(jnp.zeros(()).device),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
             "versions": {package: version(package) for package in VERSIONS},
         }
         self._begin = self._checked = time.perf_counter()
@@ -134,9 +136,10 @@ class Recorder:
         """End the point as interrupted, with a checkpoint to go on from."""
         self.checkpoint(state)
         done, steps = int(state.step), self.point.config["train"]["steps"]
-        reason = f"interrupted after {done} of {steps} updates: run again, it goes on from there"
+        reason = f"stopped after {done} of {steps} updates: run again, it goes on from there"
+        summary = self.rows[-1] | times(self.watch)
         self._close_unfinished(KeyboardInterrupt())
-        self._end({"state": "interrupted", "reason": reason, "summary": self.rows[-1]})
+        self._end({"state": "interrupted", "reason": reason, "summary": summary})
 
     def fail(self, error: Exception) -> None:
         """End the point as failed; what was measured before is kept."""
