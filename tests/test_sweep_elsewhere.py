@@ -86,6 +86,7 @@ def test_every_launcher_leaves_the_same_records(launcher: str, fused: Path, tmp_
         assert files[0] == files[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_lacks("ray"), reason="Ray is not installed")
 def test_what_a_worker_loses_is_interrupted_and_taken_up_again(fused: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
