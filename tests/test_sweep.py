@@ -248,6 +248,8 @@ def test_retry_repeats_what_it_names(composed: Compose, tmp_path: Path) -> None:
     assert run_again("failed") == ["1", "3"]
     assert run_again("diverged") == ["2", "3"]
     assert run_again("diverged", "failed") == ["1", "2", "3"]
+    ledger.clear(ledger.undone(points, ["failed"]))
+    assert run_again("nothing") == ["1", "3"]  # as a job elsewhere finds it
 
 
 def test_four_devices_share_the_chunks(tmp_path: Path) -> None:

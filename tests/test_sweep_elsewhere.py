@@ -86,6 +86,7 @@ def test_every_launcher_leaves_the_same_records(launcher: str, fused: Path, tmp_
         assert files[0] == files[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_lacks("ray"), reason="Ray is not installed")
 def test_what_a_worker_loses_is_interrupted_and_taken_up_again(fused: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
@@ -101,7 +102,7 @@ def test_what_a_worker_loses_is_interrupted_and_taken_up_again(fused: Path, tmp_
     ray = ("hydra/launcher=fused_ray", "+hydra.launcher.options.num_cpus=2")
     done = gradlab(*words, *ray, folder=tmp_path)
     assert done.returncode == 1
-    assert "1 of 2 points are left: sweep.resume=sweep" in done.stderr
+    assert "1 of 2 points are not done" in done.stderr
     (tmp_path / "mended").touch()
     done = gradlab("sweep.resume=sweep", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -97,11 +97,14 @@ class FusedLauncher(Launcher):
             ]
             statuses = sweep.run_sweep(list(points.values()), todo, settings, self._runner())
         failed = sum(status["state"] == "failed" for status in statuses)
-        if failed:
-            sys.exit(f"gradlab: {failed} of {len(points)} points failed; see above.")
         left = sum(status["state"] not in ledger.ENDED for status in statuses)
         if left:
-            sys.exit(f"gradlab: {left} of {len(points)} points are left: sweep.resume={folder}")
+            sys.exit(
+                f"gradlab: interrupted, {left} of {len(points)} points are not done: go on from "
+                f"their checkpoints with sweep.resume={folder}"
+            )
+        if failed:
+            sys.exit(f"gradlab: {failed} of {len(points)} points failed; see above.")
         by_identity = dict(zip(points, statuses, strict=True))
         for job, entry in zip(jobs, entries, strict=True):
             job.return_value, job.status = by_identity[entry.identity], JobStatus.COMPLETED

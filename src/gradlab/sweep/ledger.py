@@ -134,6 +134,8 @@ def clear(todo: Iterable[tuple[Point, str]]) -> list[Point]:
         if reason:
             print(f"point {point.folder.name} runs again from the start: {reason}.")
             records.forget(point.folder)
+        elif status_of(point)["state"] in ENDED:  # it is not to be taken for ended meanwhile
+            (point.folder / records.STATUS).unlink()
         points.append(point)
     return points
 
