@@ -255,7 +255,7 @@ def test_a_study_of_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         tmp_path,
         "clipped",
         SWEEP,
-        points={"most": "max(train.clip_fraction[train.step > 0])"},
+        points={"most": "max(train.clip_fraction[train.clip_fraction >= 0])"},
         claims=[claim("never == 0 and always == 1", statistic=statistic).model_dump()],
     )
     study = load_study(tmp_path, "clipped")

@@ -26,7 +26,8 @@ def collect(runs_folder: Path, points: Mapping[str, str]) -> pd.DataFrame:
     """The table of a run: what its measuring function returned, or a row for each training.
 
     A training's row is that of `load_runs` with dots for slashes (`eval.loss`), and with a number
-    for each of `points`: an expression over the columns of its metrics, a row a logged step.
+    for each of `points`: an expression over the columns of its metrics, a row a logged or measured
+    step (NaN is what that step was not asked for).
     """
     direct = runs_folder / TABLE
     if direct.is_file():
