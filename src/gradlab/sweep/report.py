@@ -51,7 +51,8 @@ def table(runs: pd.DataFrame) -> Table:
     for heading in ("decay rate\nnats/step", "horizon\nsteps", "accuracy"):
         drawn.add_column(heading, justify="right")
     for _, run in runs.iterrows():
-        drawn.add_row(Path(run["path"]).name, *(str(run[axis]) for axis in axes), *_results(run))
+        settings = (labels.value_label(axis, run[axis]) for axis in axes)
+        drawn.add_row(Path(run["path"]).name, *settings, *_results(run))
     return drawn
 
 
