@@ -1,6 +1,6 @@
 """The copying memory problem: losses over training, and how far the whole state's gradient reaches.
 
-Arjovsky, Shah & Bengio 2016, section 4.1. What is computed is a sweep of trainings; here it is
+Arjovsky, Shah & Bengio 2016. What is computed is a sweep of trainings; here it is
 drawn, from columns that the study's `points` name: `at_U`, the loss at update U, and `start_L`, the
 mean log norm at lag L before training.
 """
