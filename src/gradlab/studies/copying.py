@@ -6,11 +6,9 @@ mean log norm at lag L before training.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -70,11 +68,13 @@ def _draw(axes: Sequence[Axes], rows: pd.DataFrame, length: str) -> None:
     names = [name for name in NETWORKS.values() if (rows["network"] == name).any()]
     for name, colour in zip(names, drawing.HUES, strict=False):
         some = rows[rows["network"] == name]
-        updates, losses = _columns(some, "at_")
-        _band(axes[0], updates, losses / some["eval.baseline"].to_numpy()[:, None], colour, name)
+        updates, losses = drawing.numbered(some, "at_")
+        drawing.band(
+            axes[0], updates, losses / some["eval.baseline"].to_numpy()[:, None], colour, name
+        )
         for panel, prefix in zip(axes[1:], ("start_", "jacobian.log_norm.lag_"), strict=True):
-            lags, log_norms = _columns(some, prefix)
-            _band(panel, lags, log_norms / DECADE, colour, name, marker="o", ms=3)
+            lags, log_norms = drawing.numbered(some, prefix)
+            drawing.band(panel, lags, log_norms / DECADE, colour, name, marker="o", ms=3)
     axes[0].axhline(1, **drawing.THEORY)
     axes[0].set_yscale("log")
     drawing.dress(axes[0], f"{length}: held-out loss", "update", "loss / baseline", legend=False)
@@ -86,29 +86,3 @@ def _draw(axes: Sequence[Axes], rows: pd.DataFrame, length: str) -> None:
         panel.xaxis.set_major_formatter("{x:g}")
         limits = (lowest, highest)
         drawing.dress(panel, title, drawing.LAG, label, legend=False, ylim=limits)
-
-
-def _columns(
-    rows: pd.DataFrame, prefix: str
-) -> tuple[Float[np.ndarray, "places"], Float[np.ndarray, "seeds places"]]:
-    """Where the columns of a prefix stand, and what a row has there; what is inf never came."""
-    found = [column for column in map(str, rows) if column.startswith(prefix)]
-    places: Sequence[float] = [float(column.removeprefix(prefix)) for column in found]
-    values = rows[found].to_numpy(float)
-    return np.array(places), np.where(np.isfinite(values), values, np.nan)
-
-
-def _band(
-    axes: Axes,
-    places: Float[np.ndarray, "places"],
-    values: Float[np.ndarray, "seeds places"],
-    colour: str,
-    name: str,
-    **look: Any,
-) -> None:
-    """Draw the median over seeds, and the range from the least to the most."""
-    kept = ~np.isnan(values).all(axis=0)
-    places, values = places[kept], values[:, kept]
-    axes.plot(places, np.nanmedian(values, axis=0), color=colour, label=name, **look)
-    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)

@@ -1,6 +1,7 @@
 """Continual embedded Reber strings (many-to-many, synchronised): what comes next in a stream."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,9 @@ def _embedded() -> tuple[Int[np.ndarray, "nodes 2"], Int[np.ndarray, "nodes 2"],
     return np.array(symbols), np.array(follow), [name.endswith(":last") for name in names]
 
 
-def continual_reber(length: Count = 300, test_size: Count = 1000) -> Task:
+def continual_reber(
+    length: Count = 200, test_length: Count | None = None, test_size: Count = 200
+) -> Task:
     """Say at every step what symbol comes next in embedded Reber strings, one after another.
 
     Gers, Schmidhuber & Cummins 2000, after Hochreiter & Schmidhuber 1997: a string is B, T or P, a
@@ -54,32 +57,34 @@ def continual_reber(length: Count = 300, test_size: Count = 1000) -> Task:
 
     Args:
         length: symbols of a stream; strings have 9 or more, 12 on average.
+        test_length: symbols of a held-out stream, by default as many.
         test_size: streams held out.
 
     Raises:
         ConfigError: a stream holds no whole string.
     """
-    check_room(length, SHORTEST, "the shortest string")
+    for symbols_shown in (length, test_length or length):
+        check_room(symbols_shown, SHORTEST, "the shortest string")
     symbols, follow, asked = (jnp.asarray(part) for part in _embedded())
 
-    def one(key: Key[Array, ""]) -> tuple[Array, Array]:
+    def one(key: Key[Array, ""], size: int) -> tuple[Array, Array]:
         def step(node: Array, way: Array) -> tuple[Array, tuple[Array, Array]]:
             return follow[node, way], (symbols[node, way], asked[node])
 
-        ways = jax.random.randint(key, (length + 1,), 0, 2)
+        ways = jax.random.randint(key, (size + 1,), 0, 2)
         return jax.lax.scan(step, jnp.int32(0), ways)[1]
 
-    def streams(key: Key[Array, ""], batch_size: int) -> tuple[Array, Array]:
-        return jax.vmap(one)(jax.random.split(key, batch_size))
+    def streams(key: Key[Array, ""], batch_size: int, size: int) -> tuple[Batch, Array]:
+        shown, outer = jax.vmap(partial(one, size=size))(jax.random.split(key, batch_size))
+        inputs = jax.nn.one_hot(shown[:, :-1], len(SYMBOLS))
+        return Batch(inputs, shown[:, 1:], jnp.ones((batch_size, size))), outer[:, 1:]
 
     def sample(key: Key[Array, ""], batch_size: int) -> Batch:
-        shown, _ = streams(key, batch_size)
-        inputs = jax.nn.one_hot(shown[:, :-1], len(SYMBOLS))
-        return Batch(inputs, shown[:, 1:], jnp.ones((batch_size, length)))
+        return streams(key, batch_size, length)[0]
 
     def judged(key: Key[Array, ""], batch_size: int) -> Batch:
-        _, outer = streams(key, batch_size)
-        return sample(key, batch_size)._replace(weights=outer[:, 1:].astype(jnp.float32))
+        batch, outer = streams(key, batch_size, test_length or length)
+        return batch._replace(weights=outer.astype(jnp.float32))
 
     return Task(
         features=len(SYMBOLS),
