@@ -28,7 +28,7 @@ def figure(table: pd.DataFrame) -> Figure:
         axes[1].plot(place, some["statistics.c.norm"], "o", color=colour, alpha=0.8, ms=5)
     axes[0].axhline(50, **drawing.THEORY)
     label = "second outer symbol right (%)"
-    drawing.dress(axes[0], "accuracy", "update", label, legend=False, ylim=(40, 102))
+    drawing.dress(axes[0], "accuracy", "update", label, legend=False, ylim=(-2, 102))
     axes[1].set_yscale("log")
     axes[1].set_xticks([0, 1], list(GATES.values()))
     drawing.dress(axes[1], "cell state after training", "", "mean norm of c", xlim=(-0.5, 1.5))
