@@ -155,11 +155,21 @@ def test_dry_shows_the_plan_and_leaves_nothing(
 def test_dry_shows_named_networks_that_differ_in_their_keys(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gradlab(monkeypatch, tmp_path, *TINY, "+network=irnn,lstm_chrono", "seed=1,2", "--dry")
+    networks = "+network=irnn,linear_orthogonal,lstm_chrono"
+    gradlab(monkeypatch, tmp_path, *TINY, networks, "seed=1,2", "--dry")
     printed = capsys.readouterr().out
-    assert "4 points to run as 2 programs" in printed
+    assert "6 points to run as 3 programs" in printed
     assert "activation relu" in printed
     assert "chrono" in printed
+
+
+def test_a_sweep_without_gradient_maps_ends_without_their_figure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gradlab(monkeypatch, tmp_path, *TINY, "probe=statistics", "hydra.sweep.dir=bare")
+    printed = capsys.readouterr().out
+    assert "records  bare" in printed
+    assert "figure" not in printed
 
 
 @pytest.fixture(scope="module")
