@@ -79,6 +79,7 @@ def test_help_lists_experiments_and_groups_with_a_line_each(tmp_path: Path) -> N
         described = [line for line in lines if line.split()[:1] == [option.stem]]
         assert described, f"{option.stem} is not listed"
         assert all(len(line.split()) > 1 for line in described)
+    assert "+network=…" in lines  # a group without a default is added, not replaced
 
 
 def test_cfg_job_prints_the_resolved_config(tmp_path: Path) -> None:

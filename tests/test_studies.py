@@ -239,13 +239,17 @@ def test_a_study_of_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         tmp_path,
         "clipped",
         SWEEP,
-        points={"most": "max(train.clip_fraction[train.clip_fraction >= 0])"},
+        points={
+            "most": "max(train.clip_fraction[train.clip_fraction >= 0])",
+            "never_reached": "first(train.step[eval.loss < 0])",
+        },
         claims=[claim("never == 0 and always == 1", statistic=statistic).model_dump()],
     )
     study = load_study(tmp_path, "clipped")
     compute(study, "small")
     conclusion = conclude(study, "small")
     assert [v.outcome for v in conclusion.verdicts] == ["reproduced"]
+    assert (results.load_results(study, "small")[0]["never_reached"] == np.inf).all()
     assert conclusion.manifest["points"] == 4
     assert conclusion.manifest["settings"]["train.steps"] == 4
     assert str(tmp_path) not in (study.folder / "results" / "small.json").read_text()

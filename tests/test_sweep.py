@@ -153,6 +153,16 @@ def test_dry_shows_the_plan_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_shows_named_networks_that_differ_in_their_keys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gradlab(monkeypatch, tmp_path, *TINY, "+network=irnn,lstm_chrono", "seed=1,2", "--dry")
+    printed = capsys.readouterr().out
+    assert "4 points to run as 2 programs" in printed
+    assert "activation relu" in printed
+    assert "chrono" in printed
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a sweep of four points has run."""

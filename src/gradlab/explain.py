@@ -24,8 +24,11 @@ gradlab: how far does a gradient reach in a recurrent network, and what changes 
 def usage(conf: Path) -> str:
     """The help text: what to type, the experiments and the groups, each with its first line."""
     groups = sorted({path.parent for path in conf.glob("*/**/*.yaml")} - {conf / "experiment"})
+    defaults = (conf / "config.yaml").read_text()
     sections = [("experiments (+experiment=…)", conf / "experiment")]
-    sections += [(f"{group.relative_to(conf).as_posix()}=…", group) for group in groups]
+    for group in groups:
+        name = group.relative_to(conf).as_posix()
+        sections.append((f"{name}=…" if f" {name}: " in defaults else f"+{name}=…", group))
     lines = [USAGE]
     for heading, folder in sections:
         options = {path.stem: first_line(path) for path in sorted(folder.glob("*.yaml"))}

@@ -119,7 +119,6 @@ def _key(levels: list[float]) -> list[style.Entry]:
     return [
         Line2D([], [], color=colour, label=level_label(THRESHOLD, level))
         for level, colour in zip(levels, _greys(levels), strict=True)
-        if np.isfinite(level)
     ]
 
 

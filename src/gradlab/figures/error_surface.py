@@ -138,6 +138,8 @@ def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
             path["update"], path["error"], color=colour, label=name, linewidth=0.6
         )
     along.set(xlabel="update", ylabel="error E", yscale="log")
+    along.locator_params(axis="x", nbins=4)  # more run into each other in large type
+    over.locator_params(axis="x", nbins=4)
     along.spines[["top", "right"]].set_visible(False)
     style.legend(body, handles)
     notes = ["Dashed: where theory puts the wall.", *_largest_steps(table)]

@@ -77,14 +77,16 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     coloured = points.with_lines(usable, across)
     grid = points.arrange(coloured, across, axes, columns=columns, rows=SETTINGS).one_seed()
     table = lines.at_moments(heatmap_table(grid.runs), when)
-    figure, body, blocks = _figure(len(grid.rows()), len(grid.columns()), len(when))
+    if (grid.runs["status"] == "done").all():  # without training there is no "after"
+        when = [moment for moment in when if (table["when"] == moment).any()]
+    figure, body, blocks, size = _figure(len(grid.rows()), len(grid.columns()), len(when))
     for moment, block in zip(when, blocks, strict=True):
         measured = table[table["when"] == moment]
         for panels, (_, row) in zip(block, grid.rows(), strict=True):
             maps.draw_row(panels, grid.cells(row), measured, maps.colour_limit(table))
         maps.label_steps(block)
         maps.title_block(block, f"{moment} training", grid.columns())
-    maps.label_rows(blocks[0], [label for label, _ in grid.rows()])
+    maps.label_rows(blocks[0], [label for label, _ in grid.rows()], size)
     maps.colour_bar(body, blocks, table, quantity_of(grid.runs))
     style.legend(body, maps.map_key(table))
     notes = points.notes(runs, usable, grid.runs)
@@ -102,13 +104,13 @@ def point_figure(gradients: xr.Dataset, title: str) -> Figure:
     ends = {"before": gradients.isel(step=0), "after": gradients.isel(step=-1)}
     moments = list(ends)[: gradients.sizes["step"]]
     table = pd.concat([map_table(ends[m]).assign(when=m, step=int(ends[m].step)) for m in moments])
-    figure, body, blocks = _figure(1, 1, len(moments), largest=3.0, title=title)
+    figure, body, blocks, size = _figure(1, 1, len(moments), largest=3.0, title=title)
     for block, moment in zip(blocks, moments, strict=True):
         panel = table[table["when"] == moment]
         maps.draw_map(block[0, 0], panel, maps.colour_limit(table))
         block[0, 0].set_title(f"{moment} training (step {panel['step'].iloc[0]})")
         maps.label_steps(block)
-    maps.label_rows(blocks[0], [""])
+    maps.label_rows(blocks[0], [""], size)
     attributes = gradients["jacobian_log_norm"].attrs
     label = quantity_label(*(attributes.get(name) for name in ("norm", "of", "wrt")))
     maps.colour_bar(body, blocks, table, label)
@@ -118,10 +120,11 @@ def point_figure(gradients: xr.Dataset, title: str) -> Figure:
 
 def _figure(
     rows: int, columns: int, blocks: int, largest: float = 1.9, title: str = ""
-) -> tuple[Figure, SubFigure, list[maps.Panels]]:
+) -> tuple[Figure, SubFigure, list[maps.Panels], float]:
     size = min(largest, (style.present().width - MARGIN) / (blocks * columns))
     width, height = MARGIN + size * blocks * columns, 1 + size * rows
     figure, body = style.frame(max(width, NARROWEST), height, title)
     widths = maps.block_widths(columns, blocks)
     spaces = body.add_gridspec(rows, len(widths), width_ratios=widths)
-    return figure, body, [maps.panel_block(body, spaces, rows, columns, b) for b in range(blocks)]
+    panels = [maps.panel_block(body, spaces, rows, columns, block) for block in range(blocks)]
+    return figure, body, panels, size

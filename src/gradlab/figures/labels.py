@@ -26,10 +26,12 @@ def key_label(key: str) -> str:
 
 
 def value_label(key: str, value: Any) -> str:
-    """Name a value of a config key: no clipping and missing values are "none"."""
+    """Name a value of a config key: no clipping and missing values are "none", no pin "learned"."""
     if isinstance(value, str):
         name = value.rpartition(".")[-1] if key.endswith("_target_") else value
         return MODELS.get(name, name) if key == "model.name" else name
+    if pd.isna(value) and key.endswith("_gate"):  # an LSTM's that is not pinned at a value
+        return "learned"
     if pd.isna(value) or (key == "clip.threshold" and math.isinf(value)):
         return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -90,6 +90,7 @@ def draw(
     make: Callable[[pd.DataFrame], pd.DataFrame],
     quantities: Callable[[pd.DataFrame], Sequence[Quantity]],
     when: Sequence[str] = WHEN,
+    remarks: Callable[[pd.DataFrame], Sequence[str]] = lambda _: (),
 ) -> style.Drawn:
     """Choose points that have gradients, make their table, and draw it.
 
@@ -98,6 +99,7 @@ def draw(
         make: the table of some runs, as of `measured`.
         quantities: from the table to the rows of the figure.
         when: the moments to draw.
+        remarks: from the table to sentences that stand below the figure.
 
     Raises:
         ValueError: no point has gradients, or not those that the table needs.
@@ -110,7 +112,7 @@ def draw(
     draw_panels(panels, grid, table, rows)
     style.legend(body, [*line_key(grid.runs), *when_key(table)])
     below = [NORM_NOTE] if any(quantity.scale == "nats" for quantity in rows) else []
-    below += points.notes(runs, usable, grid.runs)
+    below += [*remarks(table), *points.notes(runs, usable, grid.runs)]
     return style.Drawn(style.finish(figure, below), table)
 
 

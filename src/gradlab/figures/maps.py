@@ -74,10 +74,16 @@ def title_block(block: Panels, header: str, columns: Sequence[str]) -> None:
     block[0, 0].set_title(header + below, loc="left", weight="bold")
 
 
-def label_rows(block: Panels, labels: Sequence[str]) -> None:
-    """Write what each row of a block shows beside it, above the name of its axis."""
+def label_rows(block: Panels, labels: Sequence[str], height: float) -> None:
+    """Write what each row of a block shows beside it, above the name of its axis.
+
+    Args:
+        block: the panels.
+        labels: one a row.
+        height: of a row, inches: a longer line would run into the label of the next.
+    """
     for axes, label in zip(block[:, 0], labels, strict=True):
-        axes.set_ylabel(f"{textwrap.fill(label, TITLE)}\nt (steps)".lstrip())
+        axes.set_ylabel(f"{style.wrapped(label, height)}\nt (steps)".lstrip())
 
 
 def label_steps(block: Panels) -> None:

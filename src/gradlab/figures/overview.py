@@ -62,7 +62,7 @@ def draw_maps(blocks: Sequence[maps.Panels], grid: points.Grid, table: pd.DataFr
             maps.draw_row(panels, grid.cells(row), measured, maps.colour_limit(table))
         maps.title_block(block, label, grid.columns())
         maps.label_steps(block)
-    maps.label_rows(blocks[0], [f"{moment} training" for moment in lines.WHEN])
+    maps.label_rows(blocks[0], [f"{moment} training" for moment in lines.WHEN], LARGEST)
 
 
 def draw_curves(panels: Sequence[Axes], grid: points.Grid, table: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -30,7 +31,13 @@ def singular_values_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN)
     Raises:
         ValueError: no run has gradients, or one has no singular values.
     """
-    return lines.draw(runs, singular_values_table, _rows, when)
+    return lines.draw(runs, singular_values_table, _rows, when, _remarks)
+
+
+def _remarks(table: pd.DataFrame) -> list[str]:
+    if not np.isneginf(table["log_value"]).any():
+        return []
+    return ["Not resolved, and not drawn: values of a part of the state below 1e-8 of the largest."]
 
 
 def _rows(table: pd.DataFrame) -> list[lines.Quantity]:

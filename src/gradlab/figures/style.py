@@ -150,8 +150,10 @@ def frame(width: float, height: float, title: str = "") -> tuple[Figure, SubFigu
 
 
 def wrapped(text: str, width: float) -> str:
-    """A title broken into lines that fit in so many inches."""
-    return textwrap.fill(text, max(8, int(PANEL_LETTERS * width / present().text)))
+    """A title broken into lines that fit in so many inches, if it can be between its parts."""
+    letters, tied = max(8, int(PANEL_LETTERS * width / present().text)), "\N{NO-BREAK SPACE}"
+    parts = [x if len(x) > letters else x.replace(" ", tied) for x in text.split(", ")]
+    return textwrap.fill(", ".join(parts), letters).replace(tied, " ")
 
 
 def legend(body: SubFigure, entries: Sequence[Entry]) -> None:

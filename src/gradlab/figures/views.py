@@ -56,7 +56,9 @@ def views_figure(runs: pd.DataFrame) -> style.Drawn:
     (run,) = runs.to_dict("records")
     gradients = load_gradients(run["path"])
     table, last = views_table(gradients), _last(gradients)
-    figure, body = style.frame(style.present().width, 3.6, run["reason"].partition(";")[0])
+    look = style.present()
+    height = 1.7 + 2.2 * look.text  # the panels have room for the names of their axes
+    figure, body = style.frame(look.width, height, run["reason"].partition(";")[0])
     over_lag, spectrum = body.subplots(1, 2)
     _draw_decay(over_lag, last, table)
     _draw_spectrum(spectrum, last, table)
@@ -105,7 +107,7 @@ def _draw_spectrum(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
     for view, rate in rates.items():
         if view != "λ₁":
             axes.axhline(rate, **_line(view))
-    axes.set(xlabel="index", ylabel="Lyapunov exponent (nats/step)", title="spectrum")
+    axes.set(xlabel="index", ylabel="Lyapunov exponent\n(nats/step)", title="spectrum")
 
 
 def _rates(table: pd.DataFrame) -> dict[str, float]:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -61,3 +62,29 @@ def close(figure: Figure, notes: str) -> Figure:
 def finite(values: np.ndarray) -> np.ndarray:
     """Values for a log axis: what is exactly zero is left out."""
     return np.where(values > 0, values, np.nan)
+
+
+def numbered(
+    rows: pd.DataFrame, prefix: str
+) -> tuple[Float[np.ndarray, "places"], Float[np.ndarray, "seeds places"]]:
+    """Where the columns of a prefix stand, and what a row has there; what is inf never came."""
+    found = [column for column in map(str, rows) if column.startswith(prefix)]
+    places: Sequence[float] = [float(column.removeprefix(prefix)) for column in found]
+    values = rows[found].to_numpy(float)
+    return np.array(places), np.where(np.isfinite(values), values, np.nan)
+
+
+def band(
+    axes: Axes,
+    places: Float[np.ndarray, "places"],
+    values: Float[np.ndarray, "seeds places"],
+    colour: str,
+    name: str,
+    **look: Any,
+) -> None:
+    """Draw the median over seeds, and the range from the least to the most."""
+    kept = ~np.isnan(values).all(axis=0)
+    places, values = places[kept], values[:, kept]
+    axes.plot(places, np.nanmedian(values, axis=0), color=colour, label=name, **look)
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)

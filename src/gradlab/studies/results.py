@@ -15,7 +15,7 @@ import pandas as pd
 
 from gradlab.records import TABLE, load_metrics, load_runs, load_status
 from gradlab.studies.claims import Scale, Study
-from gradlab.studies.expressions import ClaimError, evaluate
+from gradlab.studies.expressions import ClaimError, NoRows, evaluate
 
 RESULTS = "results"
 PLACES = ("path", "reason", "name", "wandb.")  # say where and when a run was, not what
@@ -27,7 +27,8 @@ def collect(runs_folder: Path, points: Mapping[str, str]) -> pd.DataFrame:
 
     A training's row is that of `load_runs` with dots for slashes (`eval.loss`), and with a number
     for each of `points`: an expression over the columns of its metrics, a row a logged or measured
-    step (NaN is what that step was not asked for).
+    step (NaN is what that step was not asked for). Where no row satisfies its condition, it is inf:
+    a loss that never fell so low, a step that a run which diverged never came to.
     """
     direct = runs_folder / TABLE
     if direct.is_file():
@@ -35,13 +36,20 @@ def collect(runs_folder: Path, points: Mapping[str, str]) -> pd.DataFrame:
     runs = load_runs(runs_folder)
     histories = [_dotted(load_metrics(path)) for path in runs["path"]]
     for name, text in points.items():
-        runs[name] = [float(evaluate(text, history)) for history in histories]
+        runs[name] = [_number(text, history) for history in histories]
     kept = [
         column
         for column in map(str, runs)
         if not column.startswith(PLACES) and runs[column].map(np.isscalar).all()
     ]
     return _dotted(runs[kept])
+
+
+def _number(text: str, history: pd.DataFrame) -> float:
+    try:
+        return float(evaluate(text, history))
+    except NoRows:
+        return np.inf
 
 
 def bundle(study: Study, scale: Scale, runs_folder: Path) -> None:
