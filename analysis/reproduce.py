@@ -33,7 +33,7 @@ def main() -> None:
 def _reproduce(name: str, arguments: argparse.Namespace) -> Conclusion:
     study = load_study(ROOT, name)
     if not arguments.figures_only:
-        compute(study, arguments.scale or "small")
+        compute(study, arguments.scale or "small", arguments.resume)
     scales = [arguments.scale] if arguments.scale else bundled_scales(study)
     for scale in scales:
         conclusion = conclude(study, scale)
@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="every study, and one page for them")
     parser.add_argument(
         "--scale", choices=("small", "full"), help="how much is run (default: small)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with its last sweep, where that was cut off"
     )
     parser.add_argument(
         "--figures-only", action="store_true", help="redraw and judge the bundled results"

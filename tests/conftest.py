@@ -25,6 +25,9 @@ def _programs_end_with_their_file() -> Iterator[None]:
     jax.clear_caches()
 
 
+# Tests mostly compile; this takes a third off it, for programs and for those that tests start.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 Compose = Callable[..., dict[str, Any]]
 
 

@@ -90,7 +90,7 @@ print(status["state"])
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_numbers(point: Callable[..., Point]) -> None:
-    numbers = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+    numbers = (signal.SIGKILL, signal.SIGTERM)
     broken = [point(number.name) for number in numbers]
     command = [sys.executable, "-c", RUN]
     running = [
@@ -111,11 +111,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(point: Callable[..., 
                 del waiting[process]
         time.sleep(0.05)
     said = [process.communicate(timeout=60) for process in running]
-    assert [process.returncode for process in running] == [-signal.SIGKILL, 0, 0]
-    assert [records.load_status(p.folder)["state"] for p in broken] == [
-        *("running", "interrupted", "interrupted")
-    ]
-    assert all(line == ("interrupted\n") for line, _ in said[1:])
+    assert [process.returncode for process in running] == [-signal.SIGKILL, 0]
+    assert [records.load_status(p.folder)["state"] for p in broken] == ["running", "interrupted"]
+    assert said[1][0] == "interrupted\n"
     assert "SIGTERM: every running point" in said[1][1]
 
     whole = point("undisturbed")

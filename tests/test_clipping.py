@@ -155,8 +155,9 @@ def test_clipped_means_that_the_rule_changed_the_gradient(composed: Compose) -> 
         assert row["train/nonfinite"] == 0
 
 
-def test_points_side_by_side_have_their_own_thresholds(composed: Compose) -> None:
-    program, numbers, state = start(composed(*ADJOINT))
+@pytest.mark.parametrize("layers", [1, 2])  # one loop of our own, and a scan over a stack's steps
+def test_points_side_by_side_have_their_own_thresholds(composed: Compose, layers: int) -> None:
+    program, numbers, state = start(composed(*ADJOINT, f"model.num_layers={layers}"))
     thresholds = (0.002, np.inf)
     each = [numbers | {"clip.threshold": jnp.float32(c)} for c in thresholds]
     alone = [program.advance(n, state, 1)[1] for n in each]
@@ -165,6 +166,7 @@ def test_points_side_by_side_have_their_own_thresholds(composed: Compose) -> Non
     for index, one in enumerate(alone):
         for x, y in zip(one, together, strict=True):
             assert x is None or np.asarray(y[index]) == pytest.approx(np.asarray(x), rel=1e-5)
+    assert alone[0].grad_norm_clipped < alone[1].grad_norm_clipped
 
 
 def test_no_clipping_is_a_threshold_not_another_program(composed: Compose) -> None:

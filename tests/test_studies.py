@@ -1,5 +1,6 @@
 """Studies: the language of claims, verdicts, and a study made of a YAML and a claims file alone."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import Compose, gradlab
+from conftest import gradlab
 from scipy import stats
 
-from gradlab import config
 from gradlab.studies import results
 from gradlab.studies.claims import Claim, load_study, study_names
 from gradlab.studies.expressions import ClaimError, NoRows, evaluate
@@ -161,24 +161,6 @@ def test_bundled_results_are_redrawn_and_judged(name: str, tmp_path: Path) -> No
     assert study.question
 
 
-def outcomes(name: str, table: pd.DataFrame, *ids: str) -> dict[str, str]:
-    claims = load_study(ROOT, name).claims
-    return {x.id: judge(x, table).outcome for x in claims if not ids or x.id in ids}
-
-
-def test_the_error_surface_computed_again(composed: Compose) -> None:
-    settings = composed("+experiment=error_surface", "measure.drawn=31")["measure"]
-    found = outcomes("error_surface", config.build(settings))
-    assert found == dict.fromkeys(("F2.a", "F2.b", "F2.c", "F2.d"), "reproduced")
-
-
-def test_truncated_derivatives_computed_again(composed: Compose) -> None:
-    settings = composed("+experiment=influence_balancing")["measure"]
-    small = {"windows": [10], "updates": 2, "units": 8, "length": 20, "seeds": [0]}
-    found = outcomes("influence_balancing", config.build(settings, **small), "F7.a", "F7.c")
-    assert found == dict.fromkeys(("F7.a", "F7.c"), "reproduced")
-
-
 MEASURE = """\
 import pandas as pd
 
@@ -228,6 +210,8 @@ def test_a_study_is_a_yaml_and_a_claims_file(
     wrong = claim("last_y > 4", statistic={"last_y": "last(y)"}, id="X.b")
     write_study(tmp_path, "twice", DIRECT, claims=[right.model_dump(), wrong.model_dump()])
     study = load_study(tmp_path, "twice")
+    with pytest.raises(ClaimError, match="leave --resume out"):
+        compute(study, "small", resume=True)
     compute(study, "small")
     conclusion = conclude(study, "small")
     assert [v.outcome for v in conclusion.verdicts] == ["reproduced", "not reproduced"]
@@ -269,6 +253,10 @@ def test_a_study_of_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert conclusion.manifest["points"] == 4
     assert conclusion.manifest["settings"]["train.steps"] == 4
     assert str(tmp_path) not in (study.folder / "results" / "small.json").read_text()
+    (sweep,) = (tmp_path / "runs" / "clipped").iterdir()
+    shutil.rmtree(sweep / "3")
+    compute(study, "small", resume=True)
+    assert conclude(study, "small").manifest["points"] == 4
 
 
 def test_wrong_claims_files_get_one_sentence(tmp_path: Path) -> None:

@@ -119,8 +119,7 @@ def test_a_run_that_diverges_keeps_what_it_has_and_says_when(
     last = metrics.iloc[-1]
     assert last["diverged/update"] == last["train/step"] + 1
     assert last["train/nonfinite"] > 0
-    measured = load_gradients(tmp_path / "sweep" / "0")["step"]
-    assert list(measured) == list(range(int(last["train/step"]) + 1))  # 0, and 1 if it got there
+    assert load_gradients(tmp_path / "sweep" / "0")["step"].values.tolist() == [0]
 
 
 @pytest.mark.parametrize("rate", ["30", "3e38"])  # by its loss; by weights past the largest float

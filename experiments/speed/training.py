@@ -141,7 +141,7 @@ def agreement(trainings: dict[str, Any]) -> float:
 def prepared(cell: str, size: Size, fixed: bool) -> dict[str, Any]:
     """The three, at the same weights."""
     ours = OurTraining(cell, size, fixed)
-    network = ours.program._merge(ours.state.parameters)
+    network = ours.program.merge(ours.state.parameters)
     numbers = (ours.config["clip"]["threshold"], ours.config["optim"]["learning_rate"])
     batch = ours.program.task.test
     draw = None if fixed else ours.program.task.sample
@@ -235,13 +235,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="steps of training a repeat")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--sweep", type=int, metavar="N", help="throughput of N points at once")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes; nothing is kept")
+    parser.add_argument("--smoke", action="store_true", help="one tiny case; nothing is kept")
     options = parser.parse_args()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
+    cases = [(cell, size) for size in SIZES for cell in CELLS]
     if options.smoke:
-        options.steps, options.repeats = 2, 1
-    sizes = (Size(4, 5, 2),) if options.smoke else SIZES
-    cases = [(cell, size) for size in sizes for cell in CELLS]
+        options.steps, options.repeats, cases = 2, 1, [("lstm", Size(4, 5, 2))]
     timed = (options.steps, options.repeats)
     if options.sweep:
         rows = [swept(cell, size, options.sweep, *timed) for cell, size in cases]

@@ -127,16 +127,16 @@ class Program:
         else:
             regulariser = self._component("regulariser", numbers)
             of_network = of_sequence(batch, regulariser, self.window, self.stride)
-        return key, lambda parameters, rule: of_network(self._merge(parameters), rule)
+        return key, lambda parameters, rule: of_network(self.merge(parameters), rule)
 
     def loss(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
         """Mean loss over the weighted steps: cross entropy (nats) or squared error."""
-        return weighted_mean(losses(self._merge(parameters)(batch.inputs), batch.targets), batch)
+        return weighted_mean(losses(self.merge(parameters)(batch.inputs), batch.targets), batch)
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
         """Loss, and how much is wrong, on the held-out sequences."""
-        outputs = self._merge(state.parameters)(self.task.test.inputs)
+        outputs = self.merge(state.parameters)(self.task.test.inputs)
         return metrics(outputs, self.task)
 
     def measure(self, numbers: Numbers, state: State) -> Measurement:
@@ -146,12 +146,12 @@ class Program:
         return measure(
             probe,
             Subject(
-                cell=self._merge(state.parameters).cell,
+                cell=self.merge(state.parameters).cell,
                 inputs=batch.inputs,
                 loss=Partial(self._loss_of_carry, state.parameters),
                 targets=(batch.targets, batch.weights / jnp.sum(batch.weights)),
                 stride=probe["stride"],
-                grad_norm=float(self._grad_norm(state.parameters, batch)),
+                grad_norm=lambda: float(self._grad_norm(state.parameters, batch)),
                 threshold=self._global_norm_threshold(numbers),
             ),
         )
@@ -164,7 +164,7 @@ class Program:
         self, parameters: nnx.State, carry: PyTree, target: tuple[Array, Array]
     ) -> Float[Array, ""]:
         """One step's part of the mean loss, of a cell whose output is its state h."""
-        network = self._merge(parameters)
+        network = self.merge(parameters)
         output = ravel_pytree(carry)[0][slice(*self.output)]
         return target[1] * losses(network.readout(output), target[0])
 
@@ -176,7 +176,8 @@ class Program:
         sizes = (self.task.features, self.task.outputs)
         return build_network(self.config["model"], initialiser, bias_rule, *sizes, key)
 
-    def _merge(self, parameters: nnx.State) -> Network:
+    def merge(self, parameters: nnx.State) -> Network:
+        """The network with these parameters."""
         return nnx.merge(self.definition, parameters, self.constants)
 
     def _global_norm_threshold(self, numbers: Numbers) -> float:

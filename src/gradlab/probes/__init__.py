@@ -4,7 +4,7 @@ A probe is a function (subject, *, name, …) -> Measurement. To add one: a func
 and a YAML in conf/probe/ that gives it a name: `probe=[spectral,mine]`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ class Subject(NamedTuple):
     """What a probe looks at: a recurrent cell, sequences that drive it, and the loss of each step.
 
     `loss(carry, target)` is one step's part of the mean loss; the parts of a batch add up to it.
-    `grad_norm` is the norm of its gradient with respect to all weights, the readout's too, and
+    `grad_norm()` is the norm of its gradient with respect to all weights, the readout's too, and
     `threshold` that of a clip by global norm (inf: none).
     """
 
@@ -29,7 +29,7 @@ class Subject(NamedTuple):
     loss: Loss
     targets: PyTree
     stride: int
-    grad_norm: float
+    grad_norm: Callable[[], float]
     threshold: float
 
     def times(self) -> np.ndarray:

@@ -61,7 +61,7 @@ def contribution(
     window = {"window": np.arange(1, subject.inputs.shape[1] + 1)}
     lag = {"lag": window["window"] - 1}
     own = sum(float(np.sum(x.sum(axis=0) ** 2)) for x in by_lag.values())
-    readout = np.sqrt(max(0.0, subject.grad_norm**2 - own))
+    readout = np.sqrt(max(0.0, subject.grad_norm() ** 2 - own))
     errors, budget = truncation(by_lag), credit(by_lag, subject.threshold, readout)
     one = {
         "relative_error": labelled(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from hydra.utils import get_object
 
 from gradlab.figures import save
+from gradlab.records import SWEEP
 from gradlab.studies.claims import Scale, Study
 from gradlab.studies.expressions import ClaimError
 from gradlab.studies.results import bundle, load_results
@@ -24,21 +25,26 @@ class Conclusion(NamedTuple):
     manifest: dict[str, Any]
 
 
-def compute(study: Study, scale: Scale) -> None:
+def compute(study: Study, scale: Scale, resume: bool = False) -> None:
     """Run a study by the command that its page names, and bundle its table.
 
+    Args:
+        study: the study.
+        scale: how much is run.
+        resume: go on with the study's last sweep, of which only what is missing is run.
+
     Raises:
-        ClaimError: it has no such scale, or its run failed.
+        ClaimError: it has no such scale or no sweep to go on with, or its run failed.
     """
     if scale not in study.scales():
         raise ClaimError(f"{study.name} has no scale {scale}; it has {', '.join(study.scales())}.")
     before = set(_run_folders(study))
-    done = subprocess.run(
-        [sys.executable, *command(study, scale), f"--config-dir={study.root / 'conf'}"],
-        cwd=study.root,
-        check=False,
-    )
-    new = set(_run_folders(study)) - before
+    words = [*command(study, scale), f"--config-dir={study.root / 'conf'}"]
+    if resume:
+        last = _last_sweep(study)
+        words.append(f"sweep.resume={last.relative_to(study.root)}")
+    done = subprocess.run([sys.executable, *words], cwd=study.root, check=False)
+    new = {last} if resume else set(_run_folders(study)) - before
     if done.returncode or not new:
         raise ClaimError(f"{study.name} failed: see above.")
     bundle(study, scale, max(new))
@@ -60,6 +66,13 @@ def conclude(study: Study, scale: Scale) -> Conclusion:
     drawn = get_object(study.figure["_target_"])(table, **arguments)
     figure = save(drawn, study.folder / f"{scale}.png")
     return Conclusion(study, scale, [judge(x, table) for x in study.claims], figure, manifest)
+
+
+def _last_sweep(study: Study) -> Path:
+    sweeps = [folder for folder in _run_folders(study) if (folder / SWEEP).exists()]
+    if not sweeps:
+        raise ClaimError(f"{study.name} has no sweep to go on with: leave --resume out.")
+    return max(sweeps)
 
 
 def _run_folders(study: Study) -> list[Path]:

@@ -33,7 +33,7 @@ def report(sweep: Sequence[Point]) -> None:
     console.print(table(points.comparable(runs)))
     console.print(f"seconds  {seconds(runs)}", highlight=False)
     console.print(f"records  {_short(folder)}", highlight=False)
-    if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
+    if (runs["status"] != "failed").any():
         style.save(overview_figure(runs).figure, folder / FIGURE)
         console.print(f"figure   {_short(folder / FIGURE)}", highlight=False)
     if sweep[0].config["wandb"]["mode"] != "disabled":
@@ -41,18 +41,18 @@ def report(sweep: Sequence[Point]) -> None:
 
 
 def table(runs: pd.DataFrame) -> Table:
-    """A row a point: what varies, verdict, decay rate, horizon and accuracy, or what failed."""
+    """A row a point: what varies, verdict, how far gradients reach, how well it learned."""
     axes = points.axes_of(runs)
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     drawn.add_column("point", justify="right")
     for axis in axes:
         drawn.add_column(labels.key_label(axis))
     drawn.add_column("verdict")
-    for heading in ("decay rate\nnats/step", "horizon\nsteps", "accuracy"):
+    for heading in ("decay rate\nnats/step", "horizon\nsteps", "loss ÷\nbaseline", "accuracy"):
         drawn.add_column(heading, justify="right")
     for _, run in runs.iterrows():
-        settings = (labels.value_label(axis, run[axis]) for axis in axes)
-        drawn.add_row(Path(run["path"]).name, *settings, *_results(run))
+        levels = (labels.value_label(axis, run[axis]) for axis in axes)
+        drawn.add_row(Path(run["path"]).name, *levels, *_results(run))
     return drawn
 
 
@@ -73,10 +73,12 @@ def _results(run: pd.Series) -> list[str]:
     if run["status"] not in ("done", "diverged"):
         return [f"[red]{run['status']}[/] {run['reason']}"]
     verdict = run["verdict"]
+    learned = run.get("eval/loss", float("nan")) / run.get("eval/baseline", float("nan"))
     return [
         f"[{COLOURS[verdict]}]{verdict}[/]",
         _number(run.get("jacobian/decay_rate"), "+.3f"),
         _number(run.get("jacobian/horizon"), ".1f"),
+        _number(learned, ".2f"),
         _number(run.get("eval/accuracy"), ".1%"),
     ]
 

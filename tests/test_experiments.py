@@ -1,0 +1,54 @@
+"""Every file of conf/experiment runs, cut to seconds; the studies that take seconds run whole."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import Compose, gradlab
+
+from gradlab import config, load_runs
+from gradlab.__main__ import CONF
+from gradlab.studies.claims import load_study
+from gradlab.studies.verdicts import judge
+
+WHOLE = ("ground_truths", "error_surface", "influence_balancing", "forget_bias")
+ORDER_CHAOS = (
+    "sizes=[8]",
+    "steps=20",
+    "map_size=8",
+    "map_length=200",
+    "spectrum_sizes=[8]",
+    "spectrum_steps=20",
+    "seeds=[0]",
+)
+CUT = {
+    "order_chaos": ORDER_CHAOS,
+    "order_chaos_full": ORDER_CHAOS,
+    "cell_path": ("biases=[1.0]", "lags=[1,3]", "seeds=[0]"),
+}
+FILES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_study_run_whole_comes_to_its_verdicts(composed: Compose, name: str) -> None:
+    table = config.build(composed(f"+experiment={name}")["measure"])
+    claims = load_study(Path(__file__).parent.parent, name).claims
+    assert {x.id: judge(x, table).outcome for x in claims} == dict.fromkeys(
+        [x.id for x in claims], "reproduced"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - set(WHOLE)))
+def test_an_experiment_cut_to_seconds(composed: Compose, name: str, tmp_path: Path) -> None:
+    if "measure" in composed(f"+experiment={name}"):
+        cut = tuple(f"measure.{change}" for change in CUT[name])
+        table = config.build(composed(f"+experiment={name}", *cut)["measure"])
+        assert isinstance(table, pd.DataFrame)
+        assert not table.empty
+        return
+    planned = gradlab(f"+experiment={name}", "sweep.plan_only=true", folder=tmp_path)
+    assert planned.returncode == 0, planned.stderr  # every point's config is whole
+    cut = ("hydra.mode=RUN", "train.steps=1", "train.batch_size=4", "hydra.run.dir=run")
+    done = gradlab(f"+experiment={name}", *cut, "wandb=disabled", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load_runs(tmp_path)["status"].tolist() == ["done"]
