@@ -4,8 +4,11 @@ The figure is that of Arjovsky, Shah & Bengio 2016 (their figure 4), for network
 keeps most of what it remembers in c, so that h alone would hide it.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,7 +20,7 @@ from gradlab.studies.networks import NETWORKS, legend
 VARIABLES = {"h": "adjoint_log_norm", "c": "adjoint_c_log_norm"}
 LAST = {"h": -1, "c": -2}  # the last step with an adjoint: the loss reads h⁽ᵀ⁾, and c⁽ᵀ⁻¹⁾ by it
 PARTS = {"h": "hidden state", "c": "cell state"}
-RANGE = (-22.5, 2.5)  # powers of ten
+RANGE = (-25, 3)  # powers of ten
 
 
 def profiles(runs: pd.DataFrame) -> pd.DataFrame:
@@ -42,10 +45,11 @@ def profiles(runs: pd.DataFrame) -> pd.DataFrame:
         for part, variable in VARIABLES.items():
             if variable in found:
                 log_norm = found[variable].astype(float).isel(k=slice(LAST[part] + 1 or None))
-                ratio = np.exp(log_norm - log_norm.isel(k=-1)).mean("sample")
+                ratio = xr.apply_ufunc(np.exp, log_norm - log_norm.isel(k=-1))
                 columns = log_norm.mean("sample").rename("log_norm").to_dataframe()
-                columns = columns.assign(ratio=ratio.to_series()).reset_index()
-                tables.append(columns.assign(point=point, part=part))
+                columns = columns.assign(ratio=ratio.mean("sample").to_series()).reset_index()
+                place: dict[str, Any] = {"point": point, "part": part}
+                tables.append(columns.assign(**place))
     table = pd.concat(tables, ignore_index=True)
     return table[["point", "step", "part", "k", "log_norm", "ratio"]]
 
@@ -83,5 +87,5 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
         if len(mine):
             k, mean = logs.mean().index, logs.mean()
             axes.plot(k, mean, color=look.colour, linestyle=look.dashes, linewidth=1.6)
-            around = {"color": look.colour, "alpha": lines.BAND, "linewidth": 0}
+            around: dict[str, Any] = {"color": look.colour, "alpha": lines.BAND, "linewidth": 0}
             axes.fill_between(k, logs.min(), logs.max(), **around)
