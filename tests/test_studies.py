@@ -12,6 +12,7 @@ import yaml
 from conftest import gradlab
 from scipy import stats
 
+from gradlab import records
 from gradlab.studies import results
 from gradlab.studies.claims import Claim, load_study, study_names
 from gradlab.studies.expressions import ClaimError, NoRows, evaluate
@@ -285,3 +286,23 @@ def test_the_script_lists_the_studies() -> None:
     done = subprocess.run([*script, "nosuch"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "there is no study 'nosuch'" in done.stderr
+
+
+def test_rows_of_a_sweep_stand_beside_what_sets_its_trainings_apart(
+    tmp_path: Path,
+) -> None:
+    metrics = pd.DataFrame({"train/step": [0, 1], "train/loss": [2.0, 1.0]})
+    for number, network in enumerate(("irnn", "lstm_chrono")):
+        point = {"seed": 0, "model": {"name": network.partition("_")[0]}}
+        folder = tmp_path / str(number)
+        records.save_config(folder, point)
+        records.save_status(folder, {"state": "done", "summary": {}})
+        records.save_metrics(folder, metrics)
+        words = ["+experiment=adding", f"+network={network}", "+probe.x=1", "seed=0"]
+        (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words))
+    trainings = results.collect(tmp_path, {})
+    assert list(trainings["network"]) == ["irnn", "lstm_chrono"]
+    rows = results.collect(tmp_path, {}, {"_target_": "gradlab.figures.training_table"})
+    assert list(rows["network"]) == ["irnn"] * 2 + ["lstm_chrono"] * 2
+    assert list(rows["value"]) == [2, 1, 2, 1]
+    assert not {"point", "seed"} & set(rows)

@@ -153,6 +153,14 @@ def test_dry_shows_the_plan_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_sweep_leaves_out_what_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skip = "hydra.sweeper.skip=[{model: lstm, seed: '1,2'}, {model: rnn, seed: 3}]"
+    gradlab(monkeypatch, tmp_path, *TINY, "model=rnn,lstm", "seed=1,2,3", skip, "--dry")
+    assert "3 points to run as 2 programs" in capsys.readouterr().out
+
+
 def test_dry_shows_named_networks_that_differ_in_their_keys(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

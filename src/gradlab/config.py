@@ -64,6 +64,7 @@ class Model:
     hidden_size: Count = 32
     num_layers: Count = 1
     decoder: bool = False  # a second stack, which answers where the task's last input is 1
+    other_std: NonNegative | None = None  # of weights that are not recurrent; None: 1/√(fan-in)
     cell: Any = MISSING
 
 
@@ -132,6 +133,7 @@ class Config:
 def register() -> None:
     """Give Hydra the schema that conf/config.yaml builds on, and what it computes with."""
     OmegaConf.register_new_resolver("first", lambda *given: next(filter(None, given)), replace=True)
+    OmegaConf.register_new_resolver("by", lambda choice, values: values[choice], replace=True)
     ConfigStore.instance().store(name="gradlab_schema", node=Config)
 
 

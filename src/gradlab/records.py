@@ -2,7 +2,7 @@
 
 A sweep's folder holds one folder a point:
 
-    .hydra/           the point's resolved config, as Hydra writes it
+    .hydra/           the point's resolved config, and what was asked for, as Hydra writes them
     status.json       state (running, done, diverged, failed, interrupted), reason, timings,
                       versions, device, and the summary metrics under their W&B names; numbers
                       that JSON has no word for are the texts "inf", "-inf" and "nan"
@@ -35,6 +35,7 @@ import xarray as xr
 from omegaconf import OmegaConf
 
 CONFIG = Path(".hydra") / "config.yaml"
+OVERRIDES = Path(".hydra") / "overrides.yaml"
 STATUS = "status.json"
 METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
@@ -100,6 +101,13 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
 def load_metrics(run_folder: str | Path) -> pd.DataFrame:
     """Read one point's metrics, one row a logged step, columns by their W&B names."""
     return pd.read_parquet(Path(run_folder) / METRICS)
+
+
+def load_choices(run_folder: str | Path) -> dict[str, str]:
+    """What was added to one point's config by name: {"network": "irnn"} of +network=irnn."""
+    words: Any = OmegaConf.load(Path(run_folder) / OVERRIDES)
+    added = (str(word).removeprefix("+").split("=", 1) for word in words if str(word)[0] == "+")
+    return {key: value for key, value in added if "." not in key}
 
 
 def save_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ every module here at each start, so what is heavy is imported at the launch.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -149,7 +150,42 @@ class FusedLauncher(Launcher):
 
 
 class ProductSweeper(BasicSweeper):
-    """Hydra's own sweeper, less its trial of every point where a launcher checks them anyway."""
+    """Hydra's own sweeper, which can leave combinations out.
+
+    It leaves out its trial of every point too where a launcher checks them anyway.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: dict[str, str] | None = None,
+        skip: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Sweep over `params`, less the points that have a value of each key of one of `skip`."""
+        super().__init__(max_batch_size, params)
+        self._skip = [
+            {key: str(values).split(",") for key, values in point.items()} for point in skip or []
+        ]
+
+    def split_arguments(  # type: ignore[override]  # Hydra's is static
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """The points, in batches.
+
+        Raises:
+            ConfigError: all are left out.
+        """
+        from gradlab.config import ConfigError
+
+        batches = super().split_arguments(overrides, max_batch_size)
+        kept = [[point for point in batch if not self._skipped(point)] for batch in batches]
+        if not any(kept):
+            raise ConfigError("hydra.sweeper.skip leaves out every point of this sweep.")
+        return [batch for batch in kept if batch]
+
+    def _skipped(self, point: Sequence[str]) -> bool:
+        values = dict(word.split("=", 1) for word in point)
+        return any(all(values.get(k) in some for k, some in x.items()) for x in self._skip)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose every point once ahead of the launch."""

@@ -57,6 +57,7 @@ class Study(_Strict):
     sources: list[str]
     figure: dict[str, Any]  # `_target_`, a function of the table, and its other arguments
     points: dict[str, str] = Field(default_factory=dict)  # a sweep's: a number of each training
+    rows: dict[str, Any] = Field(default_factory=dict)  # a sweep's: `_target_`, see `collect`
     claims: list[Claim]
     root: Path
 

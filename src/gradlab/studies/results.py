@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradlab.records import TABLE, load_metrics, load_runs, load_status
+from gradlab import config
+from gradlab.records import TABLE, load_choices, load_metrics, load_runs, load_status
 from gradlab.studies.claims import Scale, Study
 from gradlab.studies.expressions import ClaimError, NoRows, evaluate
 
@@ -22,13 +23,23 @@ PLACES = ("path", "reason", "name", "wandb.")  # say where and when a run was, n
 OUTCOMES = ("status", "verdict")
 
 
-def collect(runs_folder: Path, points: Mapping[str, str]) -> pd.DataFrame:
+def collect(
+    runs_folder: Path, points: Mapping[str, str], rows: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
     """The table of a run: what its measuring function returned, or a row for each training.
 
-    A training's row is that of `load_runs` with dots for slashes (`eval.loss`), and with a number
-    for each of `points`: an expression over the columns of its metrics, a row a logged or measured
-    step (NaN is what that step was not asked for). Where no row satisfies its condition, it is inf:
-    a loss that never fell so low, a step that a run which diverged never came to.
+    A training's row is that of `load_runs` with dots for slashes (`eval.loss`), what was chosen by
+    name (`network`), and a number for each of `points`: an expression over the columns of its
+    metrics, a row a logged or measured step (NaN is what that step was not asked for). Where no row
+    satisfies its condition, it is inf: a loss that never fell so low, a step that a run which
+    diverged never came to.
+
+    Args:
+        runs_folder: what the run wrote.
+        points: names and expressions.
+        rows: `_target_` and arguments of a function from the runs to a table with a column `point`,
+            their index, as those of `gradlab.figures` are. Its rows are then the results, each
+            beside what sets its training apart.
     """
     direct = runs_folder / TABLE
     if direct.is_file():
@@ -37,12 +48,18 @@ def collect(runs_folder: Path, points: Mapping[str, str]) -> pd.DataFrame:
     histories = [_dotted(load_metrics(path)) for path in runs["path"]]
     for name, text in points.items():
         runs[name] = [_number(text, history) for history in histories]
+    chosen = pd.DataFrame([load_choices(path) for path in runs["path"]], index=runs.index)
+    chosen = chosen.drop(columns="experiment", errors="ignore")
     kept = [
         column
         for column in map(str, runs)
         if not column.startswith(PLACES) and runs[column].map(np.isscalar).all()
     ]
-    return _dotted(runs[kept])
+    trainings = _dotted(runs[kept].join(chosen))
+    if not rows:
+        return trainings
+    apart = [name for name in trainings if len(trainings[name].drop_duplicates()) > 1]
+    return config.build(rows, runs).join(trainings[apart], on="point").drop(columns="point")
 
 
 def _number(text: str, history: pd.DataFrame) -> float:
@@ -54,7 +71,7 @@ def _number(text: str, history: pd.DataFrame) -> float:
 
 def bundle(study: Study, scale: Scale, runs_folder: Path) -> None:
     """Keep a run's table, and what it came from, among the study's results."""
-    path, table = _path(study, scale), collect(runs_folder, study.points)
+    path, table = _path(study, scale), collect(runs_folder, study.points, study.rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(path, index=False, compression="zstd")
     facts = {**_origin(runs_folder), "rows": len(table), "sha256": _sha256(path)}
