@@ -64,6 +64,7 @@ class Model:
     hidden_size: Count = 32
     num_layers: Count = 1
     decoder: bool = False  # a second stack, which answers where the task's last input is 1
+    other_std: NonNegative | None = None  # of weights that are not recurrent; None: 1/√(fan-in)
     cell: Any = MISSING
 
 

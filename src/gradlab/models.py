@@ -17,6 +17,7 @@ from gradlab.recurrence import AdjointRule, step_by_step, unroll
 
 Initialiser = Callable[[Key[Array, ""], int], Float[Array, "n n"]]
 BiasRule = Callable[[Key[Array, ""], int], dict[str, Float[Array, "n"]]]
+LECUN = nnx.initializers.lecun_normal()  # Flax's own choice
 
 
 class Hidden(NamedTuple):
@@ -99,10 +100,17 @@ def _named(carry: PyTree) -> PyTree:
 class Network(nnx.Module):
     """A recurrent cell followed by a linear readout of every step's output."""
 
-    def __init__(self, cell: nnx.RNNCellBase, width: int, outputs: int, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        cell: nnx.RNNCellBase,
+        width: int,
+        outputs: int,
+        rngs: nnx.Rngs,
+        kernel_init: nnx.Initializer = LECUN,
+    ) -> None:
         """Read `outputs` numbers off a cell with an output of `width` numbers."""
         self.cell = cell
-        self.readout = nnx.Linear(width, outputs, rngs=rngs)
+        self.readout = nnx.Linear(width, outputs, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, inputs: Float[Array, "batch time features"]) -> Float[Array, "batch time o"]:
         """Run the sequences from the initial state."""
@@ -124,7 +132,8 @@ def build_network(
 ) -> Network:
     """Build the configured stack, its recurrent weights and gate biases drawn by the rules given.
 
-    With `model.decoder` there are two of them, in an `EncoderDecoder`.
+    With `model.decoder` there are two of them, in an `EncoderDecoder`. `model.other_std` is the
+    standard deviation of the weights that are not recurrent: into each layer, and of the readout.
 
     Raises:
         ConfigError: the cell does not take the arguments that Flax's recurrent cells take.
@@ -135,7 +144,7 @@ def build_network(
         cell: nnx.RNNCellBase = EncoderDecoder(stack(features - 1), stack(features - 1))
     else:
         cell = stack(features)
-    return Network(cell, model["hidden_size"], outputs, rngs)
+    return Network(cell, model["hidden_size"], outputs, rngs, **_other_weights(model))
 
 
 def _build_stack(
@@ -153,10 +162,16 @@ def _build_stack(
             "hidden_features": width,
             "recurrent_kernel_init": by_gate(initialiser),
             "rngs": rngs,
+            **_other_weights(model),
         }
         cells.append(config.build(model["cell"], **_accepted(model["cell"], arguments)))
         set_gate_biases(cells[-1], bias_rule(rngs.biases(), width))
     return cells[0] if len(cells) == 1 else Stack(cells)
+
+
+def _other_weights(model: Mapping[str, Any]) -> dict[str, nnx.Initializer]:
+    std = model["other_std"]
+    return {} if std is None else {"kernel_init": nnx.initializers.normal(std)}
 
 
 def by_gate(initialiser: Initialiser) -> Callable[..., Float[Array, "n gates*n"]]:
