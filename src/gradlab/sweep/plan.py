@@ -33,11 +33,12 @@ def plan_table(groups: Sequence[Sequence[Point]]) -> Table:
     for heading in ("program", "varies"):
         drawn.add_column(heading)
     for number, (group, table) in enumerate(zip(groups, runs, strict=True)):
-        levels = {axis: points.levels_of(table, axis) for axis in axes}
+        known = [axis for axis in axes if axis in table]  # one component has keys another lacks
+        levels = {axis: points.levels_of(table, axis) for axis in known}
         shared = [
             labels.level_label(a, values[0]) for a, values in levels.items() if len(values) == 1
         ]
-        varying = [_values(x, levels[x]) for x in axes if len(levels[x]) > 1]
+        varying = [_values(x, levels[x]) for x in known if len(levels[x]) > 1]
         memory = f"{bytes_per_point(group[0].config) / 2**20:.3g} MiB"
         drawn.add_row(
             str(number), str(len(group)), memory, ", ".join(shared), "; ".join(varying) or "–"

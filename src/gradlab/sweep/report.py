@@ -33,7 +33,7 @@ def report(sweep: Sequence[Point]) -> None:
     console.print(table(points.comparable(runs)))
     console.print(f"seconds  {seconds(runs)}", highlight=False)
     console.print(f"records  {_short(folder)}", highlight=False)
-    if (runs["status"] != "failed").any():
+    if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
         style.save(overview_figure(runs).figure, folder / FIGURE)
         console.print(f"figure   {_short(folder / FIGURE)}", highlight=False)
     if sweep[0].config["wandb"]["mode"] != "disabled":
