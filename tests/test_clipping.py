@@ -155,6 +155,14 @@ def test_clipped_means_that_the_rule_changed_the_gradient(composed: Compose) -> 
         assert row["train/nonfinite"] == 0
 
 
+def test_the_largest_clipped_norm_is_that_of_one_update(composed: Compose) -> None:
+    program, numbers, state = start(composed("clip=global_norm"))
+    free = program.advance(numbers | {"clip.threshold": jnp.float32(np.inf)}, state, 4)[1]
+    row = training_row(4, free)
+    assert row["train/grad_norm_clipped_max"] == max(np.asarray(free.grad_norm).tolist())
+    assert row["train/grad_norm_clipped_max"] > row["train/grad_norm_clipped"]
+
+
 @pytest.mark.parametrize("layers", [1, 2])  # one loop of our own, and a scan over a stack's steps
 def test_points_side_by_side_have_their_own_thresholds(composed: Compose, layers: int) -> None:
     program, numbers, state = start(composed(*ADJOINT, f"model.num_layers={layers}"))

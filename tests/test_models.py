@@ -57,6 +57,17 @@ def test_sparse_has_few_incoming_weights_and_the_spectral_radius(n: int) -> None
     assert np.abs(np.linalg.eigvals(kernel)).max() == pytest.approx(0.95, rel=2e-3)
 
 
+def test_weights_that_are_not_recurrent_have_their_own_deviation(composed: Compose) -> None:
+    size = ("model.hidden_size=400", "task=temporal_order", "init=normal", "init.std=0.1")
+    drawn = network(composed, *size, "model.other_std=0.02")
+    default = network(composed, *size)
+    recurrent = drawn.cell.dense_h.kernel[...]
+    np.testing.assert_array_equal(recurrent, default.cell.dense_h.kernel[...])
+    for layer in (drawn.cell.dense_i, drawn.readout):
+        assert np.std(layer.kernel[...]) == pytest.approx(0.02, rel=0.1)
+    assert np.std(default.cell.dense_i.kernel[...]) == pytest.approx(1 / np.sqrt(6), rel=0.1)
+
+
 def test_gate_biases() -> None:
     key = jax.random.key(0)
     assert initialisers.zero_bias(key, 4) == {}

@@ -54,6 +54,8 @@ def observe(
 def training_row(step: int, seen: Telemetry) -> dict[str, float]:
     """Means over the updates since the last row; norms are of the whole gradient, not of a batch.
 
+    Of the clipped norm there is the largest too: what no update may exceed shows in no mean.
+
     An update that diverged is left out of the means: its number, loss and gradient norm stand on
     their own, as "diverged/update", "diverged/loss" and "diverged/grad_norm".
 
@@ -70,6 +72,7 @@ def training_row(step: int, seen: Telemetry) -> dict[str, float]:
         "train/loss": _mean(good.loss),
         "train/grad_norm": _mean(norm),
         "train/grad_norm_clipped": _mean(clipped),
+        "train/grad_norm_clipped_max": float(np.max(clipped, initial=0.0)),
         "train/clip_coefficient": _mean(coefficient),
         "train/clip_fraction": _mean(good.clipped),
         "train/nonfinite": int(seen.nonfinite[-1]),
