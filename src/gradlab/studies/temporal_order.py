@@ -18,7 +18,7 @@ from gradlab.studies.success_rates import (
 
 METHODS = ("SGD", "SGD-C: clipped", "SGD-CR: clipped, with Ω")
 COURSE = 30  # length whose course of training is drawn
-APART = 0.012  # of the axis, between the marks of one length and another method
+APART = 0.022  # of the axis, between the marks of one length and another method
 
 
 @style.theme()
