@@ -75,7 +75,7 @@ def training_row(step: int, seen: Telemetry) -> dict[str, float]:
         "train/grad_norm_clipped_max": float(np.max(clipped, initial=0.0)),
         "train/clip_coefficient": _mean(coefficient),
         "train/clip_fraction": _mean(good.clipped),
-        "train/nonfinite": int(seen.nonfinite[-1]),
+        "train/nonfinite": float(seen.nonfinite[-1]),
     }
     if good.regulariser is not None:
         row["train/regulariser"] = _mean(good.regulariser)

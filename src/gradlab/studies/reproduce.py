@@ -39,10 +39,11 @@ def compute(study: Study, scale: Scale, resume: bool = False) -> None:
     if scale not in study.scales():
         raise ClaimError(f"{study.name} has no scale {scale}; it has {', '.join(study.scales())}.")
     before = set(_run_folders(study))
-    words = [*command(study, scale), f"--config-dir={study.root / 'conf'}"]
+    words = command(study, scale)
     if resume:
         last = _last_sweep(study)
         words.append(f"sweep.resume={last.relative_to(study.root)}")
+    words.append(f"--config-dir={study.root / 'conf'}")
     done = subprocess.run([sys.executable, *words], cwd=study.root, check=False)
     new = {last} if resume else set(_run_folders(study)) - before
     if done.returncode or not new:
