@@ -1,0 +1,81 @@
+"""The adding problem: loss over training, by network and sequence length.
+
+The figure is that of Arjovsky, Shah & Bengio 2016 and of Tallec & Ollivier 2018 (figure 2).
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradlab.figures import lines, style, training_table
+from gradlab.studies import drawing
+from gradlab.studies.networks import NETWORKS, legend
+from gradlab.tasks.adding import adding
+
+LOSS = "train/loss"
+CONSTANT = "constant 1"  # the quantity of the answer that needs no memory: the mean of the target
+LOSSES = (5e-5, 1)  # an IRNN may begin far above
+DRAWN = 10_000  # sequences that its loss is taken over
+
+
+def curves(runs: pd.DataFrame) -> pd.DataFrame:
+    """What was logged over training, and what the constant answer 1 costs.
+
+    Args:
+        runs: as of `gradlab.load_runs`, of task=adding with task.variant=arjovsky.
+
+    Returns:
+        The rows of `gradlab.figures.training_table`, and for each run one of the `quantity`
+        "constant 1" at step 0: its mean squared error on 10,000 sequences.
+    """
+    first = runs.drop_duplicates("task.length").index
+    costs = {length: _constant_loss(length) for length in runs.loc[first, "task.length"]}
+    constant = pd.DataFrame(
+        {
+            "point": runs.index,
+            "step": 0,
+            "quantity": CONSTANT,
+            "value": runs["task.length"].map(costs),
+            "diverged": False,
+        }
+    )
+    return pd.concat([training_table(runs), constant], ignore_index=True)
+
+
+def _constant_loss(length: int) -> float:
+    targets = adding(length=length, variant="arjovsky", test_size=DRAWN).test.targets
+    return float(np.mean((1 - np.asarray(targets, float)[..., -1, :]) ** 2))
+
+
+@style.theme()
+def figure(table: pd.DataFrame) -> Figure:
+    """Training loss over updates, a panel a length."""
+    losses = table[table["quantity"] == LOSS]
+    lengths = sorted(losses["task.length"].unique())
+    figure, axes = drawing.panels(1, len(lengths), "The adding problem", height=3.6)
+    for panel, length in zip(axes, lengths, strict=True):
+        constant = table[(table["quantity"] == CONSTANT) & (table["task.length"] == length)]
+        panel.axhline(constant["value"].iloc[0], **drawing.THEORY)
+        _draw(panel, losses[losses["task.length"] == length])
+        label = "mean squared error of 100 updates" if panel is axes[0] else ""
+        title = f"{length} steps"
+        drawing.dress(panel, title, "updates", label, legend=False, yscale="log", ylim=LOSSES)
+    legend(axes[0], losses["network"].unique())
+    notes = [
+        "Dashed: the constant answer 1, which remembers nothing (1/6).",
+        "Lines: medians over seeds, bands: least to greatest; an IRNN begins above the axis.",
+    ]
+    return style.finish(figure, notes)
+
+
+def _draw(axes: Axes, rows: pd.DataFrame) -> None:
+    for network, look in NETWORKS.items():
+        by_step = rows[rows["network"] == network].groupby("step")["value"]
+        if len(by_step):
+            step, median = by_step.median().index, by_step.median()
+            axes.plot(step, median, color=look.colour, linestyle=look.dashes, linewidth=1.6)
+            around: dict[str, Any] = {"color": look.colour, "alpha": lines.BAND, "linewidth": 0}
+            axes.fill_between(step, by_step.min(), by_step.max(), **around)
