@@ -40,14 +40,12 @@ def test_a_study_run_whole_comes_to_its_verdicts(composed: Compose, name: str) -
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - set(WHOLE)))
 def test_an_experiment_cut_to_seconds(composed: Compose, name: str, tmp_path: Path) -> None:
-    if composed(f"+experiment={name}")["measure"]:
+    if name in CUT:
         cut = tuple(f"measure.{change}" for change in CUT[name])
         table = config.build(composed(f"+experiment={name}", *cut)["measure"])
         assert isinstance(table, pd.DataFrame)
         assert not table.empty
         return
-    planned = gradlab(f"+experiment={name}", "sweep.plan_only=true", folder=tmp_path)
-    assert planned.returncode == 0, planned.stderr  # every point's config is whole
     cut = ("hydra.mode=RUN", "train.steps=1", "train.batch_size=4", "hydra.run.dir=run")
     done = gradlab(f"+experiment={name}", *cut, "wandb=disabled", folder=tmp_path)
     assert done.returncode == 0, done.stderr
