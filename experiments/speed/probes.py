@@ -1,9 +1,10 @@
 """What probes during training cost, at several schedules, beside what cockpit has published.
 
-    python experiments/speed/probes.py                  an RNN, 3000 updates at T = 64, n = 32
+    python experiments/speed/probes.py                  an RNN, up to 3000 updates at T = 64, n = 32
     python experiments/speed/probes.py --model lstm
 
-Each row trains the same network from the same seed, in turn. Seconds are those that every run keeps
+Each row trains the same network from the same seed, in turn; one that measures often, for fewer
+updates, which changes nothing of the share. Seconds are those that every run keeps
 in its status.json, medians: of training (the updates alone) and of the probes; compiling and
 evaluation are left out. The overhead is (training + probes) / training.
 """
@@ -39,7 +40,15 @@ COCKPIT = {
     64: "×0.99–1.06 economy, ×1.2–4.6 full",
     256: "×0.98–1.03 economy, ×1.06–1.9 full",
 }
-HEADER = ("probes every", "measurements", "training, s", "probes, s", "overhead", "cockpit")
+HEADER = (
+    "probes every",
+    "updates",
+    "measurements",
+    "training, s",
+    "probes, s",
+    "overhead",
+    "cockpit",
+)
 
 Seconds = tuple[float, float]  # of training and of the probes
 
@@ -54,15 +63,22 @@ def main() -> None:
     steps, length, size = (20, 4, 4) if given.smoke else (3000, 64, 32)
     overrides = (
         *(f"model={given.model}", f"model.hidden_size={size}", f"task.length={length}"),
-        *(f"train.steps={steps}", "train.log_every=100", "train.checkpoint_seconds=inf"),
-        "wandb=disabled",
+        *("train.log_every=100", "train.checkpoint_seconds=inf", "wandb=disabled"),
     )
     found: dict[str | int, list[Seconds]] = {schedule: [] for schedule in SCHEDULES}
     with tempfile.TemporaryDirectory() as folder:
-        runs = {x: training(x, overrides, Path(folder) / "sweep", found[x]) for x in SCHEDULES}
+        runs = {
+            x: training(
+                x,
+                (*overrides, f"train.steps={updates(x, steps)}"),
+                Path(folder) / "sweep",
+                found[x],
+            )
+            for x in SCHEDULES
+        }
         share = interleaved(runs, given.repeats)[2]
-    rows = [row(schedule, found[schedule][1:], steps) for schedule in SCHEDULES]
-    setting = {"model": given.model, "updates": steps, "T": length, "n": size, "batch": 32}
+    rows = [row(x, found[x][1:], updates(x, steps)) for x in SCHEDULES]
+    setting = {"model": given.model, "T": length, "n": size, "batch": 32}
     text = "\n\n".join(
         (
             markdown(HEADER, rows),
@@ -74,6 +90,11 @@ def main() -> None:
         print(text)
     else:
         keep(f"probes_{given.model}", text, {"machine": machine(), "setting": setting, "s": found})
+
+
+def updates(schedule: str | int, most: int) -> int:
+    """How long to train: for a dozen measurements, or as many as 300 updates give."""
+    return min(most, max(300, 12 * schedule)) if isinstance(schedule, int) else most
 
 
 def training(
@@ -103,6 +124,7 @@ def row(schedule: str | int, found: list[Seconds], steps: int) -> tuple[str, ...
     )
     return (
         name,
+        str(steps),
         str(len(probed_steps(steps, schedule))),
         f"{training:.2f}",
         f"{probes:.2f}",

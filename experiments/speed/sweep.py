@@ -27,7 +27,7 @@ from timing import (  # type: ignore[import-not-found, unused-ignore]
 
 from gradlab import load_runs
 
-LENGTHS = {"long": 6000, "short": 100}  # training steps; the long ones take about 10 s
+LENGTHS = {"long": 70_000, "short": 100}  # training steps; the long ones take about 10 s
 WAYS = {
     "fused": ("hydra/launcher=fused",),
     "basic": ("hydra/launcher=basic",),

@@ -88,11 +88,6 @@ def increasing(x: Column) -> bool:
     return bool(np.all(np.diff(x) > 0))
 
 
-def first(x: Shaped[np.ndarray, "rows"]) -> Any:
-    """The first row's, or inf (never) where there is none."""
-    return x[0] if len(x) else np.inf
-
-
 def of_column(reduction: Callable[[Column], Any]) -> Callable[[Column], Any]:
     """A reduction of NumPy's as a plain number."""
     return lambda x: reduction(x).item()
@@ -105,7 +100,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "count": lambda x: int(np.sum(x)),
     "crossing": crossing,
     "exp": np.exp,
-    "first": first,
+    "first": lambda x: x[0],
     "fisher": fisher,
     "increasing": increasing,
     "last": lambda x: x[-1],
