@@ -26,7 +26,7 @@ FOLDER = "wandb"
 PATH = "path"  # config key: NAME/DATE/NUMBER, the point's folder below runs/
 GRADIENTS = "gradients"  # type of the artifact with the maps
 MAP = "jacobian_log_norm"
-CELLS = 64  # a side of the interactive map
+CELLS = 40  # a side of the interactive map
 LAGS = 100  # points of a decay curve
 AT_END = ("success/", "time/", "verdict")  # what begins so is known when a point has ended
 
@@ -69,7 +69,7 @@ class Tracker:
             lags, curves = decay_curves(gradients[MAP])
             cells = map_cells(gradients[MAP])
             media: dict[str, Any] = {
-                "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy()),
+                "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy().tolist()),
                 "jacobian/decay_curves": wandb.plot.line_series(
                     lags,
                     list(curves.values()),
