@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from conftest import Compose, gradlab
 
 from gradlab import config, load_runs
@@ -29,6 +30,14 @@ CUT = {
 FILES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
+def swept(name: str) -> dict[str, str]:
+    """What an experiment's file sweeps, and the file that it begins from."""
+    written = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())
+    bases = [base for base in written.get("defaults", []) if base in FILES]
+    found = {key: values for base in bases for key, values in swept(base).items()}
+    return found | written.get("hydra", {}).get("sweeper", {}).get("params", {})
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_study_run_whole_comes_to_its_verdicts(composed: Compose, name: str) -> None:
     table = config.build(composed(f"+experiment={name}")["measure"])
@@ -46,7 +55,9 @@ def test_an_experiment_cut_to_seconds(composed: Compose, name: str, tmp_path: Pa
         assert isinstance(table, pd.DataFrame)
         assert not table.empty
         return
+    firsts = {key: str(values).split(",")[0] for key, values in swept(name).items()}
+    point = [f"{key}={value}" for key, value in firsts.items() if key != "seed"]
     cut = ("hydra.mode=RUN", "train.steps=1", "train.batch_size=4", "hydra.run.dir=run")
-    done = gradlab(f"+experiment={name}", *cut, "wandb=disabled", folder=tmp_path)
+    done = gradlab(f"+experiment={name}", *point, *cut, "wandb=disabled", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert load_runs(tmp_path)["status"].tolist() == ["done"]

@@ -69,7 +69,7 @@ class Tracker:
             lags, curves = decay_curves(gradients[MAP])
             cells = map_cells(gradients[MAP])
             media: dict[str, Any] = {
-                "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy().tolist()),
+                "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy()),
                 "jacobian/decay_curves": wandb.plot.line_series(
                     lags,
                     list(curves.values()),
