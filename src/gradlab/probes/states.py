@@ -1,5 +1,6 @@
 """What the cell does while it is measured: gates, state norms, and the rates that theory gives."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -95,7 +96,18 @@ def _run(
 ) -> tuple[dict[str, Float[np.ndarray, "batch T n"]], dict[str, Float[np.ndarray, "batch T n"]]]:
     """The parts of the carry after each step, and the gates at each step, by name."""
     cell: Any = subject.cell
-    features = subject.inputs.shape[-1]
+    states, activations = _trajectories(*nnx.split(cell), subject.inputs)
+    spans = carry_spans(cell.initialize_carry(subject.inputs.shape[-1:], nnx.Rngs(0)))
+    leaves = [p for p in spans if not any(q.startswith(f"{p}.") for q in spans)]
+    parts = {part: np.asarray(states[..., slice(*spans[part])]) for part in leaves}
+    return parts, {gate: np.asarray(values) for gate, values in activations.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def _trajectories(
+    definition: nnx.GraphDef, weights: nnx.State, inputs: Float[Array, "batch T features"]
+) -> tuple[Float[Array, "batch T n"], dict[str, Float[Array, "batch T n"]]]:
+    cell: Any = nnx.merge(definition, weights)
 
     def gates_of(carry: PyTree, x: Array) -> dict[str, Array]:
         try:
@@ -103,17 +115,10 @@ def _run(
         except TypeError:
             return {}
 
-    def one_sample(inputs: Float[Array, "T features"]) -> tuple[PyTree, dict[str, Array]]:
-        def advance(carry: PyTree, x: Array) -> tuple[PyTree, tuple[PyTree, dict[str, Array]]]:
-            seen = gates_of(carry, x)
-            carry, _ = cell(carry, x)
-            return carry, (ravel_pytree(carry)[0], seen)
+    def advance(carry: PyTree, x: Array) -> tuple[PyTree, tuple[Array, dict[str, Array]]]:
+        seen = gates_of(carry, x)
+        carry, _ = cell(carry, x)
+        return carry, (ravel_pytree(carry)[0], seen)
 
-        start = cell.initialize_carry((features,), nnx.Rngs(0))
-        return jax.lax.scan(advance, start, inputs)[1]
-
-    states, activations = jax.vmap(one_sample)(subject.inputs)
-    spans = carry_spans(cell.initialize_carry((features,), nnx.Rngs(0)))
-    leaves = [p for p in spans if not any(q.startswith(f"{p}.") for q in spans)]
-    parts = {part: np.asarray(states[..., slice(*spans[part])]) for part in leaves}
-    return parts, {gate: np.asarray(values) for gate, values in activations.items()}
+    start = cell.initialize_carry(inputs.shape[-1:], nnx.Rngs(0))
+    return jax.vmap(lambda sample: jax.lax.scan(advance, start, sample)[1])(inputs)
