@@ -105,3 +105,21 @@ def test_a_probe_that_is_off_measures_nothing(composed: Compose, tmp_path: Path)
     config = composed(*SMALL, "probe.jacobian=null", "train.steps=1")
     status = run_point(Point(config, tmp_path / "sweep" / "0", "none"))
     assert (status["state"], status["summary"]["verdict"]) == ("done", "unmeasured")
+
+
+def test_a_second_look_compiles_nothing(composed: Compose) -> None:
+    """What compiles at every look costs its time, and memory that is never given back."""
+    config = composed(*SMALL, "model=lstm", f"probe={ALL}")
+    program, compiled = program_for(config), []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, _, **__: compiled.append(name)
+    )
+    try:
+        for seed in (0, 1):
+            numbers = as_numbers(config | {"seed": seed})
+            state = program.initialise(numbers)
+            compiled.clear()
+            program.measure(numbers, state)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert not [name for name in compiled if name.endswith("backend_compile_duration")]

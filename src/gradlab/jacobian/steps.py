@@ -1,12 +1,21 @@
 """Step Jacobians J⁽ᵗ⁾ = ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ along the trajectory that the inputs drive."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from gradlab.jacobian.cells import FlatCell, StepFunction, check_inputs, flatten_cell
+from gradlab.jacobian.cells import (
+    FlatCell,
+    StepFunction,
+    check_inputs,
+    flatten_cell,
+    join_cell,
+    split_cell,
+)
 from gradlab.jacobian.hierarchy import Scaled, multiply, rescale
 
 
@@ -29,7 +38,18 @@ def step_jacobians(
 ) -> Float[Array, "T n n"]:
     """The step Jacobians ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ of one sample, in the cell's own precision."""
     check_inputs(inputs)
-    flat = flatten_cell(cell, jnp.shape(inputs)[-1], initial_carry)
+    definition, parameters = split_cell(cell)
+    return _step_jacobians(parameters, initial_carry, inputs, definition)
+
+
+@partial(jax.jit, static_argnums=3)
+def _step_jacobians(
+    parameters: PyTree,
+    initial_carry: PyTree | None,
+    inputs: Float[Array, "T features"],
+    definition: nnx.GraphDef | StepFunction,
+) -> Float[Array, "T n n"]:
+    flat = flatten_cell(join_cell(definition, parameters), jnp.shape(inputs)[-1], initial_carry)
     return jax.vmap(jax.jacfwd(flat.step))(trajectory(flat, inputs), inputs)
 
 
