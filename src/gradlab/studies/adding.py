@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.figures import lines, style, training_table
+from gradlab.figures import style, training_table
 from gradlab.studies import drawing
 from gradlab.studies.networks import NETWORKS, legend
 from gradlab.tasks.adding import adding
@@ -73,9 +73,9 @@ def figure(table: pd.DataFrame) -> Figure:
 
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     for network, look in NETWORKS.items():
-        by_step = rows[rows["network"] == network].groupby("step")["value"]
-        if len(by_step):
-            step, median = by_step.median().index, by_step.median()
-            axes.plot(step, median, color=look.colour, linestyle=look.dashes, linewidth=1.6)
-            around: dict[str, Any] = {"color": look.colour, "alpha": lines.BAND, "linewidth": 0}
-            axes.fill_between(step, by_step.min(), by_step.max(), **around)
+        mine = rows[rows["network"] == network]
+        losses = mine.pivot_table("value", index="seed", columns="step")
+        if len(losses):
+            line: dict[str, Any] = {"linestyle": look.dashes, "linewidth": 1.6}
+            steps, values = losses.columns.to_numpy(), losses.to_numpy()
+            drawing.band(axes, steps, values, look.colour, look.label, **line)

@@ -14,19 +14,20 @@ from matplotlib.figure import Figure
 
 from gradlab.figures import style
 from gradlab.studies import drawing
+from gradlab.studies.networks import NETWORKS, legend
 
 DECADE = np.log(10)  # nats
-NETWORKS = {  # by what tells them apart in a table of runs
-    ("rnn", "identity", "orthogonal"): "linear RNN, orthogonal",
-    ("rnn", "tanh", "orthogonal"): "tanh RNN, orthogonal",
-    ("rnn", "tanh", "glorot"): "tanh RNN, Glorot",
-    ("lstm", "", "forget_bias"): "LSTM, forget bias 1",
-    ("lstm", "", "chrono"): "LSTM, chrono",
+NAMES = {  # in conf/network, by what tells them apart in a table of runs
+    ("rnn", "identity", "orthogonal"): "linear_orthogonal",
+    ("rnn", "tanh", "orthogonal"): "tanh_orthogonal",
+    ("rnn", "tanh", "glorot"): "tanh_glorot",
+    ("lstm", "", "forget_bias"): "lstm_forget_1",
+    ("lstm", "", "chrono"): "lstm_chrono",
 }
 
 
 def networks(table: pd.DataFrame) -> pd.Series:
-    """The name of each row's network.
+    """The name in conf/network of each row's network.
 
     Args:
         table: a row a training, with `model.name`, `init._target_`, `bias._target_` and, of an RNN,
@@ -42,7 +43,7 @@ def networks(table: pd.DataFrame) -> pd.Series:
         activation = given if isinstance(given, str) else "tanh"
         start = row["init._target_"] if rnn else row["bias._target_"]
         key = (row["model.name"], activation if rnn else "", start.rpartition(".")[2])
-        return NETWORKS[key]
+        return NAMES[key]
 
     return table.apply(named, axis=1)
 
@@ -58,23 +59,21 @@ def figure(table: pd.DataFrame) -> Figure:
     figure, axes = drawing.panels(len(lengths), 3, "The copying memory problem", height=3.1)
     for i, length in enumerate(lengths):
         _draw(axes[3 * i : 3 * i + 3], rows[rows["task.length"] == length], f"T = {length}")
-    drawing.legend_above(axes[0])
+    legend(axes[0], rows["network"].unique())
     seeds = table["seed"].nunique()
     note = f"Lines: medians of {seeds} seeds; bands: from the least to the most. "
     return drawing.close(figure, note + "s: the whole state, of an LSTM c and h.")
 
 
 def _draw(axes: Sequence[Axes], rows: pd.DataFrame, length: str) -> None:
-    names = [name for name in NETWORKS.values() if (rows["network"] == name).any()]
-    for name, colour in zip(names, drawing.HUES, strict=False):
-        some = rows[rows["network"] == name]
+    for name, some in rows.groupby("network"):
+        label, colour, _ = NETWORKS[str(name)]
         updates, losses = drawing.numbered(some, "at_")
-        drawing.band(
-            axes[0], updates, losses / some["eval.baseline"].to_numpy()[:, None], colour, name
-        )
+        relative = losses / some["eval.baseline"].to_numpy()[:, None]
+        drawing.band(axes[0], updates, relative, colour, label)
         for panel, prefix in zip(axes[1:], ("start_", "jacobian.log_norm.lag_"), strict=True):
             lags, log_norms = drawing.numbered(some, prefix)
-            drawing.band(panel, lags, log_norms / DECADE, colour, name, marker="o", ms=3)
+            drawing.band(panel, lags, log_norms / DECADE, colour, label, marker="o", ms=3)
     axes[0].axhline(1, **drawing.THEORY)
     axes[0].set_yscale("log")
     drawing.dress(axes[0], f"{length}: held-out loss", "update", "loss / baseline", legend=False)
