@@ -40,7 +40,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with tracking.track(point, config, group="reach/today", name=str(seed)) as tracker:
             for row in rows.to_dict("records"):
                 tracker.log(row)
-            tracker.finish(status)
+            tracker.finish(status, everything())
     return folder
 
 

@@ -12,17 +12,17 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic_sweeps import geometric, write_point
 
-from gradlab import load_gradients, load_runs
+from gradlab import load_runs
 from gradlab.figures import (
     decay_figure,
     heatmap_figure,
     overview_figure,
-    point_figure,
     save,
     style,
     views_figure,
     views_table,
 )
+from gradlab.figures.maps import map_pixels
 from gradlab.figures.style import Drawn
 
 FIGURES = [heatmap_figure, decay_figure, overview_figure]
@@ -143,15 +143,6 @@ def test_a_sweep_without_maps_is_refused_in_a_sentence(
         draw(load_runs(tmp_path))
 
 
-def test_point_figure_says_when_the_maps_were_measured(tmp_path: Path) -> None:
-    write_point(tmp_path / "0", geometric())
-    text = written(point_figure(load_gradients(tmp_path / "0"), "LSTM, gain 1"))
-    assert "LSTM, gain 1" in text
-    assert "before training (step 0)" in text
-    assert "after training (step 100)" in text
-    assert "(nats)" in text
-
-
 def test_threads_draw_one_at_a_time_because_the_theme_is_global() -> None:
     drawing: list[None] = []
 
@@ -170,25 +161,43 @@ def test_threads_draw_one_at_a_time_because_the_theme_is_global() -> None:
 
 
 def test_threads_draw_the_same_figure(tmp_path: Path) -> None:
-    gradients = geometric()
+    write_point(tmp_path / "0", geometric())
+    runs = load_runs(tmp_path)
 
     def draw(name: str) -> bytes:
-        return save(point_figure(gradients, "a point"), tmp_path / f"{name}.png").read_bytes()
+        return save(heatmap_figure(runs).figure, tmp_path / f"{name}.png").read_bytes()
 
     with ThreadPoolExecutor(2) as threads:
         assert len(set(threads.map(draw, "abcd"))) == 1
 
 
-def test_entries_that_rounding_took_are_hatched_and_named() -> None:
+def test_entries_that_rounding_took_are_hatched_and_named(tmp_path: Path) -> None:
     gradients = geometric()
     flags = (gradients["jacobian_log_norm"] * 0).fillna(0).astype("int8")
     flags[..., 6:, :2] = 1
-    plain = written(point_figure(gradients, "a point"))
-    hatched = point_figure(gradients.assign(jacobian_unresolved=flags), "a point")
+    write_point(tmp_path / "plain" / "0", gradients)
+    write_point(tmp_path / "lost" / "0", gradients.assign(jacobian_unresolved=flags))
+    plain = written(heatmap_figure(load_runs(tmp_path / "plain")).figure)
+    hatched = heatmap_figure(load_runs(tmp_path / "lost")).figure
     assert "lost to rounding" in written(hatched)
     assert "lost to rounding" not in plain
     hatches = [patch for axes in hatched.axes for patch in axes.patches if patch.get_hatch()]
     assert len(hatches) == 2 * 3 * 2  # two moments, t from 6 to 8, two k
+
+
+def test_pixels_of_maps_side_by_side() -> None:
+    log_norms = np.array([[0.0, -np.inf, -np.inf], [-9.0, 0.0, -np.inf], [-np.inf, 9.0, 0.0]])
+    pixels = map_pixels([log_norms, log_norms], side=6)
+    assert pixels.shape == (2 * 3, 2 * (3 + 1 + 3), 4)
+    small = pixels[::2, ::2].astype(int)
+    np.testing.assert_array_equal(small[:, :3], small[:, 4:])
+    np.testing.assert_array_equal(pixels[1::2, 1::2], small)
+    white = [255] * 4
+    assert small[0, 1].tolist() == small[0, 3].tolist() == white
+    (red, _, blue), grey = small[1, 0, :3], small[2, 0, :3]
+    assert blue > red
+    assert small[2, 1, 0] > small[2, 1, 2]
+    assert grey.min() == grey.max() < 255
 
 
 def test_three_views_of_a_run_and_their_residuals(tmp_path: Path) -> None:

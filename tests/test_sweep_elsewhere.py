@@ -3,8 +3,11 @@
 import importlib.util
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import gradlab
@@ -12,7 +15,7 @@ from conftest import gradlab
 from gradlab import load_gradients, load_runs
 from gradlab.records import load_metrics
 
-SWEEP = (
+SMALL = (
     "+experiment=quickstart",
     "task.length=4",
     "train.steps=4",
@@ -22,10 +25,13 @@ SWEEP = (
     "probe=frobenius",
     "probe.schedule=ends",
     "clip.threshold=inf,1",
-    "init.gain=2",
-    "wandb=disabled",
-    "hydra.sweep.dir=sweep",
 )
+SWEEPS = {
+    "small": (*SMALL, "init.gain=2"),
+    "64 points": (*SMALL, "init.gain=0.5,1,2,4", "seed=0,1,2,3"),
+    "quickstart": ("+experiment=quickstart",),
+}
+RECORDS = ("wandb=disabled", "hydra.sweep.dir=sweep")
 
 
 def _slurm_runs() -> bool:
@@ -42,13 +48,13 @@ def _lacks(package: str) -> bool:
 
 
 LAUNCHERS = {
+    "fused": ("sweep.lanes=vmap",),
     "basic": (),
     "joblib": ("hydra.launcher.n_jobs=2",),
     "fused_slurm": ("hydra.launcher.points=1", "hydra.launcher.cpus=1"),
     "fused_ray": ("+hydra.launcher.options.num_cpus=2",),
 }
 NEEDS = {
-    "basic": pytest.mark.skipif(False, reason=""),
     "joblib": pytest.mark.skipif(_lacks("hydra_plugins.hydra_joblib_launcher"), reason="no joblib"),
     "fused_slurm": pytest.mark.skipif(
         _lacks("submitit") or not _slurm_runs(), reason="no submitit, or no SLURM runs (.ci/slurm)"
@@ -58,37 +64,56 @@ NEEDS = {
 
 
 @pytest.fixture(scope="module")
-def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sweep as one process runs it."""
-    folder = tmp_path_factory.mktemp("fused")
-    done = gradlab(*SWEEP, folder=folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "sweep"
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A sweep as one process runs it, a lane a core."""
+
+    @cache
+    def run(sweep: str) -> Path:
+        folder = tmp_path_factory.mktemp("fused")
+        done = gradlab(*SWEEPS[sweep], *RECORDS, folder=folder)
+        assert done.returncode == 0, done.stderr
+        return folder / "sweep"
+
+    return run
 
 
 def numbers(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[[x for x in frame if not x.startswith("time/") and x not in ("path", "sweep")]]
 
 
-@pytest.mark.parametrize("launcher", [pytest.param(x, marks=NEEDS[x]) for x in LAUNCHERS])
-def test_every_launcher_leaves_the_same_records(launcher: str, fused: Path, tmp_path: Path) -> None:
-    done = gradlab(*SWEEP, f"hydra/launcher={launcher}", *LAUNCHERS[launcher], folder=tmp_path)
+@pytest.mark.parametrize("launcher", [pytest.param(x, marks=NEEDS.get(x, ())) for x in LAUNCHERS])
+@pytest.mark.parametrize(
+    "sweep", [pytest.param(x, marks=() if x == "small" else pytest.mark.slow) for x in SWEEPS]
+)
+def test_every_launcher_leaves_the_same_records(
+    sweep: str, launcher: str, fused: Callable[[str], Path], tmp_path: Path
+) -> None:
+    words = (*SWEEPS[sweep], *RECORDS, f"hydra/launcher={launcher}", *LAUNCHERS[launcher])
+    done = gradlab(*words, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARNING" not in done.stdout + done.stderr
-    expected, found = load_runs(fused), load_runs(tmp_path / "sweep")
-    pd.testing.assert_frame_equal(numbers(expected), numbers(found), check_exact=True)
+    equal = {"check_exact": True} if launcher != "fused" else {"rtol": 1e-5, "atol": 1e-6}
+    expected, found = load_runs(fused(sweep)), load_runs(tmp_path / "sweep")
+    settings = [x for x in expected if x.startswith("sweep.")]
+    pd.testing.assert_frame_equal(
+        numbers(expected.drop(columns=settings)), numbers(found.drop(columns=settings)), **equal
+    )
     for one, other in zip(expected["path"], found["path"], strict=True):
         pd.testing.assert_frame_equal(
-            numbers(load_metrics(one)), numbers(load_metrics(other)), check_exact=True
+            numbers(load_metrics(one)), numbers(load_metrics(other)), **equal
         )
-        assert load_gradients(one).equals(load_gradients(other))
+        maps = [load_gradients(path)["jacobian_log_norm"] for path in (one, other)]
+        if launcher == "fused":
+            np.testing.assert_allclose(*maps, rtol=1e-5, atol=1e-5)
+        else:
+            assert maps[0].equals(maps[1])
         files = [{x.name for x in Path(path).iterdir()} for path in (one, other)]
         assert files[0] == files[1]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(_lacks("ray"), reason="Ray is not installed")
-def test_what_a_worker_loses_is_interrupted_and_taken_up_again(fused: Path, tmp_path: Path) -> None:
+def test_what_a_worker_loses_is_interrupted_and_taken_up_again(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import os, pathlib\n"
         "def clip(threshold: float):\n"
@@ -97,7 +122,7 @@ def test_what_a_worker_loses_is_interrupted_and_taken_up_again(fused: Path, tmp_
         "    from gradlab.clipping import global_norm\n"
         "    return global_norm(threshold)\n"
     )
-    words = [x for x in SWEEP if not x.startswith(("clip", "+exp"))]
+    words = [x for x in (*SMALL, *RECORDS) if not x.startswith(("clip", "+exp"))]
     words += ["clip._target_=gradlab.clipping.global_norm,mine.clip", "clip.threshold=1"]
     ray = ("hydra/launcher=fused_ray", "+hydra.launcher.options.num_cpus=2")
     done = gradlab(*words, *ray, folder=tmp_path)

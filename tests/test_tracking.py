@@ -14,7 +14,6 @@ from synthetic_sweeps import geometric
 
 from gradlab import load_runs, records, tracking
 from gradlab.__main__ import CONF
-from gradlab.figures import save, style
 from gradlab.point import Point, run_point
 
 STATUS = {
@@ -42,7 +41,6 @@ def config(mode: str = "offline") -> dict[str, Any]:
 def folder(tmp_path: Path) -> Path:
     """A point's folder with maps in it."""
     records.save_gradients(tmp_path / "0", MAPS)
-    save(style.Figure(), tmp_path / "0" / records.PICTURE)
     return tmp_path / "0"
 
 
@@ -54,7 +52,7 @@ def test_a_run_reads_back_as_it_was_logged(folder: Path) -> None:
     with tracking.track(folder, config(), group="study/today", name="gain=2") as tracker:
         tracker.log(rows[0] | {"train/loss": np.nan})
         tracker.log(rows[1])
-        tracker.finish(STATUS)
+        tracker.finish(STATUS, MAPS)
 
     run = folder / "wandb"
     assert reader.history(run) == rows
@@ -76,7 +74,7 @@ def test_a_run_reads_back_as_it_was_logged(folder: Path) -> None:
 def test_maps_go_in_as_an_artifact_a_table_and_curves(folder: Path) -> None:
     with tracking.track(folder, config(), "g", "n") as tracker:
         tracker.log({"train/step": 100.0})
-        tracker.finish(STATUS)
+        tracker.finish(STATUS, MAPS)
     run = folder / "wandb"
     (artifact,) = (a for a in reader.records(run, "artifact") if a["type"] == "gradients")
     assert json.loads(artifact["metadata"]) == {
@@ -100,7 +98,7 @@ def test_maps_go_in_as_an_artifact_a_table_and_curves(folder: Path) -> None:
 
 def test_large_maps_are_thinned_and_zeros_are_left_out() -> None:
     maps = geometric(300, reach=100.0)["jacobian_log_norm"]
-    cells = tracking.map_cells(maps)
+    cells = tracking.map_cells(maps.mean("sample"))
     assert cells["t"].max() == 296  # every eighth
     assert len(cells["t"]) < 2 * tracking.CELLS * (tracking.CELLS + 1) / 2
     assert (cells["t"] - cells["k"]).max() <= 100
@@ -114,7 +112,7 @@ def test_nothing_is_logged_twice(folder: Path) -> None:
     with tracking.track(folder, config(), "g", "n") as tracker:
         for step in range(3):
             tracker.log({"train/step": step, "train/loss": 1.0, "eval/loss": 2.0})
-        tracker.finish(STATUS)
+        tracker.finish(STATUS, MAPS)
     run = folder / "wandb"
     named = [set(record["item"]) for record in reader.records(run, "history")]
     for name in set.union(*named) - {"_step", "_runtime", "_timestamp", "train/step"}:
@@ -187,5 +185,5 @@ def test_disabled_writes_nothing(folder: Path) -> None:
     before = sorted(folder.parent.rglob("*"))
     with tracking.track(folder, config("disabled"), "g", "n") as tracker:
         tracker.log({"train/step": 0})
-        tracker.finish(STATUS)
+        tracker.finish(STATUS, MAPS)
     assert sorted(folder.parent.rglob("*")) == before

@@ -36,7 +36,7 @@ def write(point: Path, gain: float) -> None:
     with tracking.track(point, config(gain), group="reach/today", name=f"{gain}") as tracker:
         for row in ROWS:
             tracker.log(row)
-        tracker.finish(status)
+        tracker.finish(status, geometric())
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def logged(folder: Path, number: int) -> Iterator[tracking.Tracker]:
         tracker.log({"train/step": 0, "train/loss": 2.0})
         yield tracker
         tracker.log({"train/step": 1, "train/loss": 1.0})
-        tracker.finish(STATUS)
+        tracker.finish(STATUS, None)
 
 
 def sent(folder: Path) -> int:

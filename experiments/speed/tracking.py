@@ -33,7 +33,6 @@ from timing import (  # type: ignore[import-not-found, unused-ignore]
 from gradlab import config as configuration
 from gradlab import records, tracking
 from gradlab.__main__ import CONF
-from gradlab.figures import point_figure, style
 from gradlab.point import Point, run_point
 
 MODES = ("disabled", "offline")
@@ -89,8 +88,8 @@ def parts(folder: Path, repeats: int, length: int) -> Seconds:
         yield
         seconds[what].append((time.perf_counter() - begin) / times)
 
-    records.save_gradients(folder, maps(length))
-    style.save(point_figure(maps(length), "maps"), folder / records.PICTURE)
+    gradients = maps(length)
+    records.save_gradients(folder, gradients)
     row = {f"train/metric_{number}": 1.0 for number in range(METRICS)}
     for _ in range(repeats + 1):
         with contextlib.ExitStack() as run:
@@ -100,7 +99,7 @@ def parts(folder: Path, repeats: int, length: int) -> Seconds:
                 for step in range(ROWS):
                     tracker.log(row | {"train/step": step})
             with timed("maps"):
-                tracker.finish({"state": "done"})
+                tracker.finish({"state": "done"}, gradients)
             with timed("close"):
                 run.close()
     return {what: values[1:] for what, values in seconds.items()}

@@ -14,10 +14,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from gradlab import checkpoints, decay, records, tracking
 from gradlab.config import identity
-from gradlab.figures import point_figure, style
 from gradlab.probes import Measurement, dataset, measurements
 from gradlab.stopwatch import Stopwatch, times
 from gradlab.success import success
@@ -113,12 +113,12 @@ class Recorder:
 
     def finish(self, state: State) -> None:
         """End the point as done or diverged, by its last row; its last good state is kept."""
-        self._keep(picture=True)
+        gradients = self._keep()
         if np.isfinite(self.point.config["train"]["checkpoint_seconds"]):
             checkpoints.save(self.point.folder, self.point.config, state)
         status = _conclude(self.rows[-1], program_for(self.point.config).length)
         status["summary"] |= success(self.rows) | times(self.watch)
-        self._tracker.finish(self.status | status)
+        self._tracker.finish(self.status | status, gradients)
         self._open.close()
         self._end(status)
 
@@ -134,7 +134,7 @@ class Recorder:
     def fail(self, error: Exception) -> None:
         """End the point as failed; what was measured before is kept."""
         with contextlib.suppress(Exception):  # the first failure is the one to tell
-            self._keep(picture=True)
+            self._keep()
         self._close_unfinished(error)
         told = isinstance(error, records.RecordError)
         reason = str(error) if told else f"{type(error).__name__}: {error}"
@@ -161,17 +161,17 @@ class Recorder:
         self.measured = {at: values for at, values in found.items() if at <= step}
         self._kept_steps = len(self.measured)
 
-    def _keep(self, picture: bool = False) -> None:
+    def _keep(self) -> xr.Dataset | None:
+        """Write the rows, and the measurements, which are returned."""
         folder = self.point.folder
         records.save_metrics(folder, pd.DataFrame(self.rows))
         if not self.measured:
-            return
+            return None
         gradients = dataset(self.measured)
         if len(self.measured) > self._kept_steps:
             records.save_gradients(folder, gradients)
             self._kept_steps = len(self.measured)
-        if picture and "jacobian_log_norm" in gradients:
-            style.save(point_figure(gradients, self.point.name), folder / records.PICTURE)
+        return gradients
 
     def _close_unfinished(self, error: BaseException) -> None:
         with contextlib.suppress(Exception, KeyboardInterrupt):

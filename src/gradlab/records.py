@@ -8,7 +8,6 @@ A sweep's folder holds one folder a point:
                       that JSON has no word for are the texts "inf", "-inf" and "nan"
     metrics.parquet   one row a logged or measured training step
     gradients.nc      the Jacobian maps, dims (step, sample, t, k)
-    jacobian_map.png  a picture of them
     checkpoints/STEP  the newest training state (Orbax)
     table.parquet     instead of these three, what a direct measurement returned
     wandb/            the point's W&B run (a link into the sweep's wandb/ folder)
@@ -39,7 +38,6 @@ OVERRIDES = Path(".hydra") / "overrides.yaml"
 STATUS = "status.json"
 METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
-PICTURE = "jacobian_map.png"
 CHECKPOINTS = "checkpoints"
 SWEEP = "sweep.json"
 LOCK = ".lock"
@@ -163,7 +161,7 @@ def verify(folder: Path, status: Mapping[str, Any]) -> None:
 def forget(folder: Path) -> None:
     """Remove what a point has left, so that it starts anew; its .hydra/ and W&B run stay."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    for name in (METRICS, GRADIENTS, PICTURE, STATUS):
+    for name in (METRICS, GRADIENTS, STATUS):
         (folder / name).unlink(missing_ok=True)
 
 

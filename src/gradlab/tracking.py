@@ -28,6 +28,7 @@ GRADIENTS = "gradients"  # type of the artifact with the maps
 MAP = "jacobian_log_norm"
 CELLS = 40  # a side of the interactive map
 LAGS = 100  # points of a decay curve
+CAPTION = "t down, k across; before | after training; norms below 1 blue, above red, 0 grey"
 AT_END = ("success/", "time/", "verdict")  # what begins so is known when a point has ended
 
 
@@ -37,7 +38,7 @@ class Tracker:
     def __init__(self, run: "wandb.Run | None", folder: Path, config: Mapping[str, Any]) -> None:
         """Track a point's folder into an open run."""
         self._run = run
-        self._folder = folder
+        self._file = (folder / records.GRADIENTS).absolute()
         self._config = config
 
     def log(self, row: Mapping[str, float]) -> None:
@@ -45,50 +46,35 @@ class Tracker:
         if self._run:
             self._run.log({name: value for name, value in row.items() if not np.isnan(value)})
 
-    def finish(self, status: Mapping[str, Any]) -> None:
-        """Log the maps that lie in the folder, and how the point ended.
+    def finish(self, status: Mapping[str, Any], gradients: xr.Dataset | None) -> None:
+        """Log what the probes measured, and how the point ended.
 
         Args:
             status: what status.json keeps. Its summary's numbers, but for those that are known
                 only now (`AT_END`), were logged as the last row.
+            gradients: what gradients.nc holds; None: there is none.
         """
         if not self._run:
             return
-        if (self._folder / records.GRADIENTS).exists():
-            self._log_gradients(self._run, status)
+        if gradients is not None:
+            if MAP in gradients:
+                self._run.log(map_media(gradients[MAP]))
+            self._log_file(self._run, status)
         outcome = {"status": status["state"], "reason": status.get("reason", "")}
         summary = status.get("summary", {})
         self._run.summary.update(outcome | at_end(summary))
 
-    def _log_gradients(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
-        """Log the maps as a picture, a table and curves, and their file as an artifact."""
+    def _log_file(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
+        """Log gradients.nc as an artifact."""
         import wandb
 
-        gradients = records.load_gradients(self._folder)
-        if MAP in gradients:
-            lags, curves = decay_curves(gradients[MAP])
-            cells = map_cells(gradients[MAP])
-            media: dict[str, Any] = {
-                "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy()),
-                "jacobian/decay_curves": wandb.plot.line_series(
-                    lags,
-                    list(curves.values()),
-                    keys=[f"after {step} updates" for step in curves],
-                    title="Mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ (nats)",
-                    xname="lag t − k (steps)",
-                ),
-            }
-            if (picture := self._folder / records.PICTURE).exists():
-                media["jacobian/map"] = wandb.Image(str(picture))
-            run.log(media)
         about = {"config": self._config, "versions": status.get("versions", {})}
         artifact = wandb.Artifact(
             f"{GRADIENTS}-{run.id}",
             type=GRADIENTS,
             metadata=json.loads(json.dumps(about), parse_constant=str),  # it takes no infinity
         )
-        kept = (self._folder / records.GRADIENTS).absolute()
-        artifact.add_file(str(kept), policy="immutable")  # no second copy on disk
+        artifact.add_file(str(self._file), policy="immutable")  # no second copy on disk
         run.log_artifact(artifact)
 
 
@@ -150,6 +136,28 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     run.finish()
 
 
+def map_media(maps: xr.DataArray) -> dict[str, Any]:
+    """What W&B shows of maps (step, sample, t, k): picture, table and curves."""
+    import wandb
+
+    from gradlab.figures.maps import map_pixels
+
+    ends = maps.isel(step=sorted({0, maps.sizes["step"] - 1})).mean("sample")
+    cells = map_cells(ends)
+    lags, curves = decay_curves(maps)
+    return {
+        "jacobian/map": wandb.Image(map_pixels([*ends.to_numpy()]), caption=CAPTION),
+        "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy()),
+        "jacobian/decay_curves": wandb.plot.line_series(
+            lags,
+            list(curves.values()),
+            keys=[f"after {step} updates" for step in curves],
+            title="Mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ (nats)",
+            xname="lag t − k (steps)",
+        ),
+    }
+
+
 def decay_curves(maps: xr.DataArray) -> tuple[list[int], dict[int, list[float | None]]]:
     """Mean log norm against lag for each training step; None where the product is exactly zero.
 
@@ -166,14 +174,13 @@ def decay_curves(maps: xr.DataArray) -> tuple[list[int], dict[int, list[float | 
 
 
 def map_cells(maps: xr.DataArray) -> pd.DataFrame:
-    """The first and the last map, thinned to a picture's size: step, t, k, log_norm.
+    """Maps (step, t, k), in nats, thinned to a picture's size as a table: step, t, k, log_norm.
 
-    Log norms are means over the samples, in nats; pairs whose product is exactly zero are left out.
+    Pairs whose product is exactly zero are left out.
     """
     every = -(-maps.sizes["t"] // CELLS)
-    ends = maps.isel(step=sorted({0, maps.sizes["step"] - 1}))
-    thinned = ends.isel(t=slice(None, None, every), k=slice(None, None, every))
-    cells = thinned.mean("sample").rename("log_norm").to_dataframe().reset_index()
+    thinned = maps.isel(t=slice(None, None, every), k=slice(None, None, every))
+    cells = thinned.rename("log_norm").to_dataframe().reset_index()
     return cells[np.isfinite(cells["log_norm"])]
 
 

@@ -6,7 +6,7 @@ from gradlab.figures.contributions import contributions_figure, contributions_ta
 from gradlab.figures.decay import decay_figure, decay_table
 from gradlab.figures.error_surface import error_surface_figure, error_surface_table
 from gradlab.figures.gates import gates_figure, gates_table
-from gradlab.figures.heatmap import heatmap_figure, heatmap_table, point_figure
+from gradlab.figures.heatmap import heatmap_figure, heatmap_table
 from gradlab.figures.lyapunov import lyapunov_figure, lyapunov_table
 from gradlab.figures.overview import overview_figure
 from gradlab.figures.phase import phase_figure, phase_table
@@ -35,7 +35,6 @@ __all__ = [
     "overview_figure",
     "phase_figure",
     "phase_table",
-    "point_figure",
     "save",
     "singular_values_figure",
     "singular_values_table",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from gradlab import decay
 from gradlab.figures import lines, maps, points, style
-from gradlab.figures.labels import quantity_label, quantity_of
+from gradlab.figures.labels import quantity_of
 
 PANELS_ACROSS, SETTINGS = 6, 6  # of a figure at most
 CELLS = 256  # along an axis of a map at most; a panel has no room for more
@@ -91,31 +91,6 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     style.legend(body, maps.map_key(table))
     notes = points.notes(runs, usable, grid.runs)
     return style.Drawn(style.finish(figure, notes), table)
-
-
-@style.theme()
-def point_figure(gradients: xr.Dataset, title: str) -> Figure:
-    """One point's maps before and after training, side by side.
-
-    Args:
-        gradients: as of `gradlab.load_gradients`.
-        title: what the point is called.
-    """
-    ends = {"before": gradients.isel(step=0), "after": gradients.isel(step=-1)}
-    moments = list(ends)[: gradients.sizes["step"]]
-    table = pd.concat([map_table(ends[m]).assign(when=m, step=int(ends[m].step)) for m in moments])
-    figure, body, blocks, size = _figure(1, 1, len(moments), largest=3.0, title=title)
-    for block, moment in zip(blocks, moments, strict=True):
-        panel = table[table["when"] == moment]
-        maps.draw_map(block[0, 0], panel, maps.colour_limit(table))
-        block[0, 0].set_title(f"{moment} training (step {panel['step'].iloc[0]})")
-        maps.label_steps(block)
-    maps.label_rows(blocks[0], [""], size)
-    attributes = gradients["jacobian_log_norm"].attrs
-    label = quantity_label(*(attributes.get(name) for name in ("norm", "of", "wrt")))
-    maps.colour_bar(body, blocks, table, label)
-    style.legend(body, maps.map_key(table))
-    return style.finish(figure, [])
 
 
 def _figure(

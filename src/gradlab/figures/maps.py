@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import SubFigure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
@@ -132,6 +132,30 @@ def map_colours(log_norms: Float[np.ndarray, "t k"], limit: float) -> Float[np.n
     colours[np.isnan(log_norms)] = 1.0
     colours[np.isneginf(log_norms)] = 0.0
     return colours
+
+
+def map_pixels(
+    maps: Sequence[Float[np.ndarray, "t k"]], side: int = 256
+) -> UInt8[np.ndarray, "height width 4"]:
+    """Maps side by side as bare pixels (RGBA), where a figure would take too long.
+
+    The colours end at ±MOST_NATS, so that pictures of several runs compare; what is exactly zero is
+    grey.
+
+    Args:
+        maps: log norms, nats, of one size; only k ≤ t is shown.
+        side: pixels along an axis of a map, about.
+    """
+    size = len(maps[0])
+    kept = np.linspace(0, size - 1, min(size, side)).round().astype(int)
+    lower, gap = np.tri(len(kept), dtype=bool), np.full((len(kept), 1), np.nan)
+    panels = [np.where(lower, log_norms[np.ix_(kept, kept)], np.nan) for log_norms in maps]
+    row = np.hstack([part for panel in panels for part in (gap, panel)][1:])
+    colours = map_colours(row, MOST_NATS)
+    colours[np.isneginf(row)] = to_rgba(style.GREY)
+    scale = max(1, side // len(kept))
+    pixels = colours.repeat(scale, axis=0).repeat(scale, axis=1)
+    return np.asarray(255 * pixels).round().astype(np.uint8)
 
 
 def colour_limit(table: pd.DataFrame) -> float:
