@@ -26,7 +26,7 @@ FOLDER = "wandb"
 PATH = "path"  # config key: NAME/DATE/NUMBER, the point's folder below runs/
 GRADIENTS = "gradients"  # type of the artifact with the maps
 MAP = "jacobian_log_norm"
-CELLS = 40  # a side of the interactive map
+CELLS = 32  # a side of the interactive map
 LAGS = 100  # points of a decay curve
 CAPTION = "t down, k across; before | after training; norms below 1 blue, above red, 0 grey"
 AT_END = ("success/", "time/", "verdict")  # what begins so is known when a point has ended
@@ -147,7 +147,7 @@ def map_media(maps: xr.DataArray) -> dict[str, Any]:
     lags, curves = decay_curves(maps)
     return {
         "jacobian/map": wandb.Image(map_pixels([*ends.to_numpy()]), caption=CAPTION),
-        "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy()),
+        "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy(), optional=False),
         "jacobian/decay_curves": wandb.plot.line_series(
             lags,
             list(curves.values()),
