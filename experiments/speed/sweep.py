@@ -3,9 +3,9 @@
     python experiments/speed/sweep.py                          8 to 12 minutes on 2 cores
     python experiments/speed/sweep.py --points 8 --sample 2 --steps 10    a trial
 
-Every way runs gradlab's own points, with W&B offline, and leaves the same records. Fused runs the
-whole sweep; the others run its first points, and the rest is extrapolated: from two numbers of
-points, so that what is paid once is not multiplied.
+Every way runs gradlab's own points, with W&B offline, and leaves the same records. Short points are
+all run, but for a process a point. Of long ones fused runs all and the others run the first; the
+rest is extrapolated: from two numbers of points, so that what is paid once is not multiplied.
 """
 
 import argparse
@@ -74,7 +74,8 @@ def seconds(way: str, points: int, steps: int) -> float:
 
 def of_all(way: str, points: int, sample: int, steps: int) -> tuple[float, int]:
     """Seconds of all points, and how many of them were run for it."""
-    if way == "fused" or sample >= points:
+    whole = way == "fused" or (way != "process" and steps <= LENGTHS["short"])
+    if whole or sample >= points:
         return seconds(way, points, steps), points
     few = max(1, sample // 4) if way != "process" else 1
     first, all_of_sample = seconds(way, few, steps), seconds(way, sample, steps)
