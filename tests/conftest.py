@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 from gradlab import config
 from gradlab.__main__ import CONF
@@ -38,7 +39,9 @@ def composed() -> Compose:
 
     def make(*overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return config.check(compose("config", list(overrides)))
+            made = compose("config", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(made)  # what is chosen may depend on Hydra's choices
+        return config.check(made)
 
     return make
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import Compose, gradlab
+from conftest import Compose
 
-from gradlab import config, load_runs
+from gradlab import config
 from gradlab.__main__ import CONF
+from gradlab.point import Point, run_point
 from gradlab.studies.claims import load_study
 from gradlab.studies.verdicts import judge
 
@@ -56,8 +57,7 @@ def test_an_experiment_cut_to_seconds(composed: Compose, name: str, tmp_path: Pa
         assert not table.empty
         return
     firsts = {key: str(values).split(",")[0] for key, values in swept(name).items()}
-    point = [f"{key}={value}" for key, value in firsts.items() if key != "seed"]
-    cut = ("hydra.mode=RUN", "train.steps=1", "train.batch_size=4", "hydra.run.dir=run")
-    done = gradlab(f"+experiment={name}", *point, *cut, "wandb=disabled", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert load_runs(tmp_path)["status"].tolist() == ["done"]
+    first = [f"{key}={value}" for key, value in firsts.items() if key != "seed"]
+    cut = ("train.steps=1", "train.batch_size=4", "wandb=disabled")
+    point = Point(composed(f"+experiment={name}", *first, *cut), tmp_path / "0", name)
+    assert run_point(point)["state"] == "done"

@@ -3,6 +3,8 @@
 import importlib.util
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from conftest import gradlab
 
 from gradlab import load_gradients, load_runs
-from gradlab.records import load_metrics
+from gradlab.records import load_metrics, load_status
 
 SMALL = (
     "+experiment=quickstart",
@@ -111,6 +113,32 @@ def test_every_launcher_leaves_the_same_records(
             assert maps[0].equals(maps[1])
         files = [{x.name for x in Path(path).iterdir()} for path in (one, other)]
         assert files[0] == files[1]
+
+
+@pytest.mark.slow
+@NEEDS["fused_slurm"]
+def test_a_job_that_slurm_preempts_goes_on_where_it_was(tmp_path: Path) -> None:
+    """SLURM gives it notice by a signal, as submitit asks; then it waits in the queue again."""
+    words = (
+        *("task.length=8", "train.steps=40000", "train.log_every=400", "probe.schedule=ends"),
+        *("train.checkpoint_seconds=0.5", *RECORDS),
+    )
+    (tmp_path / "whole").mkdir()
+    assert gradlab(*words, folder=tmp_path / "whole").returncode == 0
+    command = [sys.executable, "-m", "gradlab", *words, "hydra/launcher=fused_slurm"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("sweep/0/checkpoints/*")) and process.poll() is None:
+            time.sleep(0.1)
+        (job,) = {path.name.split("_")[0] for path in tmp_path.glob("sweep/slurm/*/*_log.err")}
+        subprocess.run(["scancel", "--signal=USR2", job], check=True)
+        _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    (log,) = tmp_path.glob("sweep/slurm/*/*_log.err")
+    assert "preempted" in log.read_text()
+    for folder in ("whole/sweep/0", "sweep/0"):
+        assert load_status(tmp_path / folder)["state"] == "done"
+    expected, found = (load_metrics(tmp_path / x) for x in ("whole/sweep/0", "sweep/0"))
+    pd.testing.assert_frame_equal(numbers(expected), numbers(found), check_exact=True)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -150,11 +151,7 @@ def check(composed: DictConfig) -> dict[str, Any]:
         if key not in (*names, "hydra"):
             raise ConfigError(f"{key} is unknown: the config takes {', '.join(names)}.")
     try:
-        given: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-            OmegaConf.masked_copy(composed, names),
-            resolve=True,
-            throw_on_missing=True,
-        )
+        given = {name: _plain(composed[name]) for name in names}
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one.") from error
     config = _checked_section(Config, given, "")
@@ -270,13 +267,26 @@ def _hints(function: Any) -> dict[str, Any]:
         return {}
 
 
-def _checked_value(hint: Any, value: Any, key: str) -> Any:
+def _plain(node: Any) -> Any:
+    """A section as plain data, interpolations resolved."""
+    if not OmegaConf.is_config(node):
+        return node
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+
+
+@cache  # building one takes longer than all that it checks
+def _adapter(hint: Any) -> pydantic.TypeAdapter[Any] | None:
+    """What checks values of a type; None where pydantic has no check for it."""
     try:
-        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(
-            hint, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
-        )
+        return pydantic.TypeAdapter(hint, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
     except pydantic.PydanticUserError:
-        return value  # a type that pydantic has no check for
+        return None
+
+
+def _checked_value(hint: Any, value: Any, key: str) -> Any:
+    adapter = _adapter(hint)
+    if adapter is None:
+        return value
     try:
         return adapter.validate_python(value)
     except pydantic.ValidationError as error:

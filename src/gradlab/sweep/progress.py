@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from gradlab.point import Point, Status
 
 EVERY = 10.0  # seconds between plain lines
+FORETOLD = 0.01  # of the steps; before that, what passes is mostly compiling
 
 
 class Shown:
@@ -87,7 +88,7 @@ class Shown:
         if self._trained:
             parts.append(f"{self._trained / elapsed:,.0f} steps/s")
         share = self._reached.total() / sum(self._length.values())
-        if self._left and share:
+        if self._left and share > FORETOLD:
             parts.append(f"{_clock(elapsed * (1 - share) / share)} left")
         return ", ".join([*parts, f"{_clock(elapsed)} passed"])
 
