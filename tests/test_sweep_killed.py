@@ -17,14 +17,14 @@ from gradlab.records import load_metrics, load_status, verify
 
 SWEEP = (
     "task.length=4",
-    "train.steps=40",
+    "train.steps=24",
     "train.log_every=4",
     "train.checkpoint_seconds=0",  # at every logged step
     "model.hidden_size=6",
     "probe=frobenius",
     "probe.schedule=ends",
     "init.gain=0.5,1",
-    "seed=range(3)",
+    "seed=range(2)",
     "wandb=disabled",
     "hydra.sweep.dir=sweep",
 )
