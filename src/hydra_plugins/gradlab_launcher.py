@@ -62,7 +62,6 @@ class FusedLauncher(Launcher):
         from gradlab.records import SWEEP
         from gradlab.sweep import ledger
         from gradlab.sweep.composer import Composer
-        from gradlab.sweep.plan import group_by_program, show_plan
 
         setup_globals()
         launcher: Any = OmegaConf.to_container(self._config.hydra.launcher)
@@ -83,6 +82,9 @@ class FusedLauncher(Launcher):
             raise ConfigError(f"{str(folder)!r} holds a sweep: go on with it by sweep.resume.")
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
         if settings["plan_only"]:
+            from gradlab.sweep.groups import group_by_program
+            from gradlab.sweep.plan import show_plan
+
             undone = ledger.undone(points.values(), settings["retry"])
             groups = group_by_program(point for point, _ in undone)
             show_plan(groups, len(points) - len(undone))

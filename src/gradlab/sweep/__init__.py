@@ -9,10 +9,9 @@ from omegaconf import DictConfig
 from gradlab.config import ConfigError
 from gradlab.point import Point, Status, point_of_job, run_point
 from gradlab.sweep import ledger
-from gradlab.sweep.plan import group_by_program
+from gradlab.sweep.groups import group_by_program
 from gradlab.sweep.programs import keep_programs
 from gradlab.sweep.progress import Shown
-from gradlab.sweep.report import report
 from gradlab.sweep.run import run_here
 
 Settings = Mapping[str, Any]
@@ -40,6 +39,8 @@ def run_sweep(
     groups = group_by_program(todo)
     with Shown(groups) as shown:
         statuses = run(groups, shown, settings) if groups else {}
+    from gradlab.sweep.report import report  # its figures take a second to import
+
     report(points)
     return [statuses.get(point.folder) or ledger.status_of(point) for point in points]
 

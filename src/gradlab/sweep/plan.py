@@ -1,6 +1,6 @@
-"""Which points compile to the same program, and what a sweep of them would be."""
+"""What a sweep would be: its groups, what varies in each, and the memory that a point takes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 from rich.console import Console
@@ -10,17 +10,8 @@ from gradlab.figures import labels, points
 from gradlab.point import Point
 from gradlab.records import flatten
 from gradlab.sweep.memory import bytes_per_point
-from gradlab.training import program_key
 
 SHOWN = 8  # values of a key
-
-
-def group_by_program(sweep: Iterable[Point]) -> list[list[Point]]:
-    """Split points into groups that differ in traced numbers alone, the largest group first."""
-    groups: dict[str, list[Point]] = {}
-    for point in sweep:
-        groups.setdefault(program_key(point.config), []).append(point)
-    return sorted(groups.values(), key=len, reverse=True)
 
 
 def plan_table(groups: Sequence[Sequence[Point]]) -> Table:

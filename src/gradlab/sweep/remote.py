@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from gradlab.point import Point, Status
 from gradlab.sweep import ledger
-from gradlab.sweep.plan import group_by_program
+from gradlab.sweep.groups import group_by_program
 from gradlab.sweep.programs import keep_programs
 from gradlab.sweep.progress import Shown
 from gradlab.sweep.run import run_groups
