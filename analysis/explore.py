@@ -19,6 +19,7 @@ def main() -> None:
     with command.one_sentence():
         page = explorer_page(explorer_data(command.source_of(given), given.cells, given.steps))
         out = given.out or (given.runs or Path()) / "explore.html"
+        out = out if out.suffix else out.with_suffix(".html")  # or a browser shows text
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
     print(out)
