@@ -22,6 +22,7 @@ ORDER_CHAOS = (
     "spectrum_sizes=[8]",
     "spectrum_steps=20",
     "seeds=[0]",
+    "map_seeds=[0]",
 )
 CUT = {
     "order_chaos": ORDER_CHAOS,

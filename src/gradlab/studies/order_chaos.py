@@ -40,6 +40,7 @@ def measure(
     spectrum_steps: Count,
     spectrum_share: float,
     seeds: Sequence[int],
+    map_seeds: Sequence[int],
 ) -> pd.DataFrame:
     """Exponents over the gain, log norms over the lag, and spectra.
 
@@ -52,6 +53,7 @@ def measure(
         spectrum_steps: that they are averaged over.
         spectrum_share: of the spectrum from the largest exponent down.
         seeds: of J, the noise and the start.
+        map_seeds: those of the maps and spectra.
 
     Returns:
         Rows by `part`: "exponent" (gain, noise, n, seed, rate, theory), "by lag" (gain, noise,
@@ -60,9 +62,9 @@ def measure(
     cases = (*UNDRIVEN, *DRIVEN, *CROSSING)
     parts = {
         "exponent": [_exponent(*case, n, steps, s) for n in sizes for case in cases for s in seeds],
-        "by lag": [_by_lag(*case, map_size, map_length, s) for case in BY_LAG for s in seeds],
+        "by lag": [_by_lag(*case, map_size, map_length, s) for case in BY_LAG for s in map_seeds],
         "spectrum": [
-            _spectrum(n, spectrum_steps, spectrum_share, s) for n in spectrum_sizes for s in seeds
+            _spectrum(n, spectrum_steps, spectrum_share, s) for n in spectrum_sizes for s in map_seeds
         ],
     }
     return pd.concat(

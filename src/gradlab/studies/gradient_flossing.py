@@ -1,0 +1,235 @@
+"""Gradient flossing (Engelken 2023): Lyapunov exponents are pushed towards zero before training.
+
+x⁽ᵗ⁾ = J tanh(x⁽ᵗ⁻¹⁾) + b + w_s s⁽ᵗ⁾ with a bit s and a readout w_r · tanh(x). Flossing minimises
+the mean of λᵢ² over the largest exponents, through their QR decompositions.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+from jaxtyping import Array, Float, Key
+from matplotlib.figure import Figure
+
+from gradlab import log_singular_values, lyapunov_exponents
+from gradlab.config import Count
+from gradlab.figures import style
+from gradlab.studies import drawing
+from gradlab.sweep.run import cores
+
+BURN_IN = 20  # steps from x = 0 before exponents are taken
+MEASURED = 300  # steps that exponents are measured over
+OFTEN = 50  # updates that an accuracy is the mean of
+LABELS = ("as drawn", "after flossing")
+
+
+class Network(NamedTuple):
+    """What is trained."""
+
+    coupling: Float[Array, "n n"]
+    bias: Float[Array, "n"]
+    inwards: Float[Array, "n"]
+    outwards: Float[Array, "n"]
+
+
+Learning = tuple[Network, optax.OptState]
+
+
+def measure(
+    units: Count,
+    exponents: Count,
+    horizon: Count,
+    flossing: Count,
+    updates: Count,
+    length: Count,
+    delay: Count,
+    batch_size: Count,
+    learning_rate: float,
+    seeds: Sequence[int],
+) -> pd.DataFrame:
+    """Floss networks, and train each on delayed XOR as it was drawn and as it is then.
+
+    Args:
+        units: n; J ~ N(0, 1/n), at the edge of chaos.
+        exponents: of the largest, how many are flossed.
+        horizon: steps that flossing takes them over.
+        flossing: updates of it.
+        updates: of training.
+        length: T of the task.
+        delay: d, y⁽ᵗ⁾ = s⁽ᵗ⁻ᵈ⁾ ⊕ s⁽ᵗ⁻²ᵈ⁾.
+        batch_size: sequences an update.
+        learning_rate: of Adam, for both.
+        seeds: of weights and data.
+
+    Returns:
+        Rows by `part`, each with `seed` and `flossed` (0, 1): "exponent" (`index`, `rate`: nats per
+        step on inputs not flossed with, by `lyapunov_exponents`), "singular" (`index`, `decades`:
+        log₁₀ of a singular value of ∂x⁽ʰ⁾/∂x⁽⁰⁾ over the horizon), "training" (`update`, `accuracy`
+        on new sequences, mean since the last).
+    """
+
+    def of_seed(seed: int) -> pd.DataFrame:
+        weights, data, course, inputs = jax.random.split(jax.random.key(seed), 4)
+        drawn = _draw(weights, units)
+        done = _floss(drawn, data, flossing, horizon, exponents, learning_rate)
+        tables = []
+        for flossed, network in enumerate((drawn, done)):
+            accuracy = _train(network, course, updates, length, delay, batch_size, learning_rate)
+            found = [*_reach(network, inputs, horizon), _course(accuracy)]
+            tables += [rows.assign(seed=seed, flossed=flossed) for rows in found]
+        return pd.concat(tables)
+
+    with ThreadPoolExecutor(cores()) as threads:  # one QR decomposition keeps one core busy
+        return pd.concat(threads.map(of_seed, seeds), ignore_index=True)
+
+
+def _draw(key: Key[Array, ""], n: int) -> Network:
+    coupling, bias, inwards, outwards = jax.random.split(key, 4)
+    return Network(
+        jax.random.normal(coupling, (n, n)) / jnp.sqrt(n),
+        0.1 * jax.random.uniform(bias, (n,)),
+        jax.random.normal(inwards, (n,)),
+        jax.random.normal(outwards, (n,)) / jnp.sqrt(n),
+    )
+
+
+def _step(network: Network, x: Float[Array, "n"], bit: Array) -> Float[Array, "n"]:
+    return network.coupling @ jnp.tanh(x) + network.bias + network.inwards * bit
+
+
+def _bits(key: Key[Array, ""], *shape: int) -> Float[Array, "*shape"]:
+    return jax.random.bernoulli(key, shape=shape).astype(jnp.float32)
+
+
+def _mean_square(
+    network: Network, key: Key[Array, ""], horizon: int, count: int
+) -> Float[Array, ""]:
+    """The mean of λᵢ² over one random input: what flossing minimises (Engelken 2023, eq. 5)."""
+    n = network.bias.size
+    start, frame = jax.random.split(key)
+    bits = _bits(start, BURN_IN + horizon)
+
+    def advance(x: Array, bit: Array) -> tuple[Array, None]:
+        return _step(network, x, bit), None
+
+    def carry_frame(carry: tuple[Array, Array], bit: Array) -> tuple[tuple[Array, Array], Array]:
+        x, frame = carry
+        slopes = 1 - jnp.tanh(x) ** 2
+        frame, triangle = jnp.linalg.qr(network.coupling @ (slopes[:, None] * frame))
+        return (_step(network, x, bit), frame), jnp.log(jnp.abs(jnp.diagonal(triangle)))
+
+    x, _ = jax.lax.scan(advance, jnp.zeros(n), bits[:BURN_IN])
+    q, _ = jnp.linalg.qr(jax.random.normal(frame, (n, count)))
+    _, growth = jax.lax.scan(carry_frame, (x, q), bits[BURN_IN:])
+    return jnp.mean(growth.mean(axis=0) ** 2)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _floss(
+    network: Network, key: Key[Array, ""], updates: int, horizon: int, count: int, rate: float
+) -> Network:
+    optimiser = optax.adam(rate)
+
+    def update(carry: Learning, key: Array) -> tuple[Learning, None]:
+        network, state = carry
+        changes, state = optimiser.update(
+            jax.grad(_mean_square)(network, key, horizon, count), state
+        )
+        return (optax.apply_updates(network, changes), state), None
+
+    start = (network, optimiser.init(network))
+    (network, _), _ = jax.lax.scan(update, start, jax.random.split(key, updates))
+    return network
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
+def _train(
+    network: Network,
+    key: Key[Array, ""],
+    updates: int,
+    length: int,
+    delay: int,
+    batch_size: int,
+    rate: float,
+) -> Float[Array, "updates"]:
+    """Accuracy on each update's sequences, which are new, ahead of the update."""
+    optimiser = optax.adam(rate)
+
+    def loss(network: Network, bits: Float[Array, "T batch"]) -> tuple[Array, Array]:
+        def advance(x: Array, bits: Array) -> tuple[Array, Array]:
+            x = jax.vmap(partial(_step, network))(x, bits)
+            return x, jnp.tanh(x) @ network.outwards
+
+        _, logits = jax.lax.scan(advance, jnp.zeros((batch_size, network.bias.size)), bits)
+        asked = jnp.abs(bits[delay:-delay] - bits[: -2 * delay])
+        logits = logits[2 * delay :]
+        losses = optax.sigmoid_binary_cross_entropy(logits, asked)
+        return losses.mean(), jnp.mean((logits > 0) == (asked > 0.5))
+
+    def update(carry: Learning, key: Array) -> tuple[Learning, Array]:
+        network, state = carry
+        bits = _bits(key, length, batch_size)
+        gradient, accuracy = jax.grad(loss, has_aux=True)(network, bits)
+        changes, state = optimiser.update(gradient, state)
+        return (optax.apply_updates(network, changes), state), accuracy
+
+    start = (network, optimiser.init(network))
+    return jax.lax.scan(update, start, jax.random.split(key, updates))[1]
+
+
+def _reach(network: Network, key: Key[Array, ""], horizon: int) -> list[pd.DataFrame]:
+    """Exponents and singular values by the measures of the library, on inputs of their own."""
+
+    def step(x: Array, bit: Array) -> tuple[Array, Array]:
+        x = _step(network, x, bit[0])
+        return x, x
+
+    bits = _bits(key, BURN_IN + MEASURED, 1)
+    start = jnp.zeros(network.bias.size)
+    for bit in bits[:BURN_IN]:
+        start, _ = step(start, bit)
+    rates = lyapunov_exponents(step, bits[BURN_IN:], initial_carry=start)
+    (values,) = log_singular_values(
+        step, bits[BURN_IN : BURN_IN + horizon], [(horizon, 0)], initial_carry=start
+    )
+    index = np.arange(1, len(rates) + 1)
+    decades = np.asarray(values, float) / np.log(10)
+    return [
+        pd.DataFrame({"part": "exponent", "index": index, "rate": np.asarray(rates, float)}),
+        pd.DataFrame({"part": "singular", "index": index, "decades": decades}),
+    ]
+
+
+def _course(accuracy: Float[Array, "updates"]) -> pd.DataFrame:
+    every = min(OFTEN, len(accuracy))
+    means = np.asarray(accuracy, float)[: len(accuracy) // every * every].reshape(-1, every).mean(1)
+    update = every * np.arange(1, len(means) + 1)
+    return pd.DataFrame({"part": "training", "update": update, "accuracy": means})
+
+
+@style.theme()
+def figure(table: pd.DataFrame) -> Figure:
+    """Spectrum, singular values and learning, with and without flossing."""
+    figure, axes = drawing.panels(1, 3, "Gradient flossing", height=3.0)
+    shown = (
+        ("exponent", "index", "rate", "Lyapunov spectrum", "index i", "λᵢ (nats/step)"),
+        ("singular", "index", "decades", "singular values", "index i", "log₁₀ of ∂x⁽ʰ⁾/∂x⁽⁰⁾'s"),
+        ("training", "update", "accuracy", "delayed XOR", "update", "accuracy"),
+    )
+    for panel, (part, x, y, title, name_x, name_y) in zip(axes, shown, strict=True):
+        rows = table[table["part"] == part]
+        for flossed, (label, colour) in enumerate(zip(LABELS, drawing.HUES[1::-1], strict=True)):
+            for seed, line in rows[rows["flossed"] == flossed].groupby("seed"):
+                named = label if seed == table["seed"].min() else "_"
+                panel.plot(line[x], line[y], color=colour, label=named, linewidth=1.2)
+        level = 0.5 if part == "training" else 0.0
+        panel.axhline(level, color="0.5", linewidth=0.8, linestyle=":")
+        drawing.dress(panel, title, name_x, name_y, legend=False)
+    drawing.legend_above(axes[-1])
+    return style.finish(figure, ["A line a seed. Dotted: no growth (0), chance (0.5)."])
