@@ -64,7 +64,9 @@ def measure(
         "exponent": [_exponent(*case, n, steps, s) for n in sizes for case in cases for s in seeds],
         "by lag": [_by_lag(*case, map_size, map_length, s) for case in BY_LAG for s in map_seeds],
         "spectrum": [
-            _spectrum(n, spectrum_steps, spectrum_share, s) for n in spectrum_sizes for s in map_seeds
+            _spectrum(n, spectrum_steps, spectrum_share, s)
+            for n in spectrum_sizes
+            for s in map_seeds
         ],
     }
     return pd.concat(
