@@ -110,7 +110,7 @@ def _bits(key: Key[Array, ""], *shape: int) -> Float[Array, "*shape"]:
 def _mean_square(
     network: Network, key: Key[Array, ""], horizon: int, count: int
 ) -> Float[Array, ""]:
-    """The mean of λᵢ² over one random input: what flossing minimises (Engelken 2023, eq. 5)."""
+    """The mean of λᵢ² over one random input: what flossing minimises."""
     n = network.bias.size
     start, frame = jax.random.split(key)
     bits = _bits(start, BURN_IN + horizon)
