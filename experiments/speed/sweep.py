@@ -77,7 +77,7 @@ def of_all(way: str, points: int, sample: int, steps: int) -> tuple[float, int]:
     whole = way == "fused" or (way != "process" and steps <= LENGTHS["short"])
     if whole or sample >= points:
         return seconds(way, points, steps), points
-    few = 2 if way == "joblib" else 1  # one alone gets no second process
+    few = min(2 if way == "joblib" else 1, sample - 1)  # one alone gets no second process
     first, all_of_sample = seconds(way, few, steps), seconds(way, sample, steps)
     return first + (all_of_sample - first) / (sample - few) * (points - few), sample
 
@@ -111,7 +111,7 @@ def main() -> None:
     """Measure, print and keep the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--points", type=int, default=64)
-    parser.add_argument("--sample", type=int, default=6, help="points that the slow ways run")
+    parser.add_argument("--sample", type=int, default=6, help="points of the slow ways, 2 or more")
     parser.add_argument("--steps", type=int, help="of one length only, instead of two")
     options = parser.parse_args()
     lengths = LENGTHS if options.steps is None else {"given": options.steps}

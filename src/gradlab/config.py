@@ -31,6 +31,7 @@ BOOKKEEPING = ("name", "sweep", "wandb")  # sections that leave a point's number
 WandbMode = Literal["offline", "online", "disabled"]
 Lanes = Literal["auto", "threads", "vmap"]
 Retry = Literal["nothing", "failed", "diverged", "failed,diverged"]
+Check = pydantic.TypeAdapter[Any]
 
 
 class ConfigError(ValueError):
@@ -48,13 +49,23 @@ def one_of(*allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _check_of(hint: Any) -> Check | None:
+    """What checks values of a type; None where pydantic has no check for it."""
+    try:
+        return pydantic.TypeAdapter(hint, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
+    except pydantic.PydanticUserError:
+        return None
+
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(gt=0)]  # inf is a threshold that is never exceeded
 
-
-PROBE_SETTINGS = {"samples": Count, "stride": Count, "schedule": Schedule}  # what all share
+PROBE_SETTINGS = {  # what all probes share
+    name: _check_of(hint)
+    for name, hint in {"samples": Count, "stride": Count, "schedule": Schedule}.items()
+}
 
 
 @dataclass
@@ -182,7 +193,7 @@ def check_component(component: Any, key: str) -> dict[str, Any]:
     try:
         function = get_object(str(target))
         parameters = parameters_of(function)
-        hints = _hints(function)
+        _hints(function)  # what cannot be read is told here
     except Exception as error:
         raise ConfigError(
             f"{key}._target_ must be the dotted path of something that can be imported and "
@@ -195,7 +206,7 @@ def check_component(component: Any, key: str) -> dict[str, Any]:
         if not takes(parameters, name):
             allowed = ", ".join(parameters)
             raise ConfigError(f"{key}.{name} is unknown: {target} takes {allowed}.")
-        checked[name] = _checked_value(hints.get(name, Any), value, f"{key}.{name}")
+        checked[name] = _checked_value(_argument_check(function, name), value, f"{key}.{name}")
     return checked
 
 
@@ -248,17 +259,22 @@ def identity(config: Mapping[str, Any]) -> str:
 
 
 def _checked_section(schema: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    hints = get_type_hints(schema, include_extras=True)
     checked = {}
     for entry in fields(schema):
-        key, hint, value = f"{prefix}{entry.name}", hints[entry.name], values[entry.name]
-        if isinstance(hint, type) and is_dataclass(hint):
-            checked[entry.name] = _checked_section(hint, value, f"{key}.")
+        key, value = f"{prefix}{entry.name}", values[entry.name]
+        if isinstance(entry.type, type) and is_dataclass(entry.type):
+            checked[entry.name] = _checked_section(entry.type, value, f"{key}.")
         else:
-            checked[entry.name] = _checked_value(hint, value, key)
+            checked[entry.name] = _checked_value(_argument_check(schema, entry.name), value, key)
     return checked
 
 
+@cache  # building it takes longer than the check
+def _argument_check(function: Any, name: str) -> Check | None:
+    return _check_of(_hints(function).get(name, Any))
+
+
+@cache
 def _hints(function: Any) -> dict[str, Any]:
     described = vars(function).get("__init__", function) if isinstance(function, type) else function
     try:
@@ -274,21 +290,11 @@ def _plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
 
 
-@cache  # building one takes longer than all that it checks
-def _adapter(hint: Any) -> pydantic.TypeAdapter[Any] | None:
-    """What checks values of a type; None where pydantic has no check for it."""
-    try:
-        return pydantic.TypeAdapter(hint, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
-    except pydantic.PydanticUserError:
-        return None
-
-
-def _checked_value(hint: Any, value: Any, key: str) -> Any:
-    adapter = _adapter(hint)
-    if adapter is None:
+def _checked_value(check: Check | None, value: Any, key: str) -> Any:
+    if check is None:
         return value
     try:
-        return adapter.validate_python(value)
+        return check.validate_python(value)
     except pydantic.ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         message = message.replace("Input should be", "must be")

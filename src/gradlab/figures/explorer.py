@@ -16,7 +16,7 @@ from jaxtyping import Float
 from gradlab import decay
 from gradlab.figures import points, style
 from gradlab.figures.labels import point_label
-from gradlab.figures.maps import MOST_NATS
+from gradlab.figures.maps import MOST_NATS, evenly
 from gradlab.records import load_gradients
 
 CELLS, STEPS = 64, 12  # along an axis of a map, training steps of a run at most
@@ -70,8 +70,8 @@ def pack(values: Float[np.ndarray, "pairs"]) -> dict[str, Any]:
 
 def _run(run: pd.Series, name: str, cells: int, steps: int) -> dict[str, Any]:
     maps = load_gradients(run["path"])["jacobian_log_norm"]
-    times = _spread(maps.sizes["t"], cells)
-    kept = maps.isel(step=_spread(maps.sizes["step"], steps))
+    times = evenly(maps.sizes["t"], cells)
+    kept = maps.isel(step=evenly(maps.sizes["step"], steps))
     return {
         "name": name,
         "status": run["status"],
@@ -93,10 +93,6 @@ def _map(log_norms: xr.DataArray, times: np.ndarray) -> dict[str, Any]:
         "curve": [round(float(x), 4) if np.isfinite(x) else None for x in profile[times]],
         "values": pack(samples.mean(axis=0)[times[row], times[column]]),
     }
-
-
-def _spread(size: int, most: int) -> np.ndarray:
-    return np.linspace(0, size - 1, min(size, most)).round().astype(int)
 
 
 def _base64(array: np.ndarray) -> str:

@@ -14,6 +14,7 @@ from gradlab.figures.labels import quantity_of
 PANELS_ACROSS, SETTINGS = 6, 6  # of a figure at most
 CELLS = 256  # along an axis of a map at most; a panel has no room for more
 MARGIN, NARROWEST = 2.2, 5.0  # inches: beside the panels, a figure
+LARGEST = 1.9  # inches: a panel
 
 
 def heatmap_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +41,7 @@ def map_table(found: xr.Dataset) -> pd.DataFrame:
     """
     log_norms = found["jacobian_log_norm"]
     size = log_norms.sizes["t"]
-    kept = np.linspace(0, size - 1, min(size, CELLS)).round().astype(int)
+    kept = maps.evenly(size, CELLS)
     coarse = log_norms.isel(t=kept, k=kept)
     unresolved = found.get("jacobian_unresolved", xr.zeros_like(log_norms)).astype(bool)
     row, column = np.tril_indices(len(kept))
@@ -94,11 +95,11 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
 
 
 def _figure(
-    rows: int, columns: int, blocks: int, largest: float = 1.9, title: str = ""
+    rows: int, columns: int, blocks: int
 ) -> tuple[Figure, SubFigure, list[maps.Panels], float]:
-    size = min(largest, (style.present().width - MARGIN) / (blocks * columns))
+    size = min(LARGEST, (style.present().width - MARGIN) / (blocks * columns))
     width, height = MARGIN + size * blocks * columns, 1 + size * rows
-    figure, body = style.frame(max(width, NARROWEST), height, title)
+    figure, body = style.frame(max(width, NARROWEST), height)
     widths = maps.block_widths(columns, blocks)
     spaces = body.add_gridspec(rows, len(widths), width_ratios=widths)
     panels = [maps.panel_block(body, spaces, rows, columns, block) for block in range(blocks)]

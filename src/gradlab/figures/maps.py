@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgba
@@ -22,6 +22,7 @@ from gradlab.figures.labels import number_label
 MOST_NATS = 5.0  # the colours end here at the latest: at a factor of 150
 BAR_ROWS = 2  # of panels that the colour bar stands beside
 GAP = 0.12  # between blocks, in widths of a panel
+EDGE = 1.5  # points: of the triangle of a map
 TITLE = 16  # letters in a line of a panel's title
 HORIZON_LINE: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": ":"}
 Panels = np.ndarray[Any, np.dtype[np.object_]]
@@ -44,7 +45,7 @@ def draw_row(
         if panel is None:
             _draw_none(axes, cell)
         else:
-            draw_map(axes, panel, limit, edge=cell["colour"].iloc[0], width=1.5)
+            draw_map(axes, panel, limit, cell["colour"].iloc[0])
     # Neighbours of the same length share the numbers on the left.
     for left, right in pairwise(panels):
         if np.array_equal(left.get_yticks(), right.get_yticks()):
@@ -92,9 +93,7 @@ def label_steps(block: Panels) -> None:
         axes.set_xlabel("k (steps)" if axes.images else "")
 
 
-def draw_map(
-    axes: Axes, panel: pd.DataFrame, limit: float, edge: str = style.GREY, width: float = 0.7
-) -> None:
+def draw_map(axes: Axes, panel: pd.DataFrame, limit: float, edge: str) -> None:
     """Draw one map and mark its horizon: a line parallel to the diagonal, that many steps below.
 
     Args:
@@ -102,7 +101,6 @@ def draw_map(
         panel: rows of `map_table` of one moment.
         limit: where the colours end, nats.
         edge: colour of the triangle's edges.
-        width: width of the triangle's edges, points.
     """
     _, row = np.unique(panel["t"], return_inverse=True)
     _, column = np.unique(panel["k"], return_inverse=True)
@@ -116,11 +114,11 @@ def draw_map(
     for t, k in panel.loc[panel["unresolved"], ["t", "k"]].to_numpy():
         corner = (k - half_cell, t - half_cell)
         axes.add_patch(Rectangle(corner, 2 * half_cell, 2 * half_cell, **style.LOST))
-    axes.plot((low, high), (low, high), color=edge, linewidth=width)
+    axes.plot((low, high), (low, high), color=edge, linewidth=EDGE)
     _mark_horizon(axes, panel["horizon"].iloc[0], last)
     axes.set(xlim=(low, high), xticks=(0, last), ylim=(high, low), yticks=(0, last))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set(color=edge, linewidth=width)
+    axes.spines[["left", "bottom"]].set(color=edge, linewidth=EDGE)
 
 
 def map_colours(log_norms: Float[np.ndarray, "t k"], limit: float) -> Float[np.ndarray, "t k 4"]:
@@ -146,8 +144,7 @@ def map_pixels(
         maps: log norms, nats, of one size; only k ≤ t is shown.
         side: pixels along an axis of a map, about.
     """
-    size = len(maps[0])
-    kept = np.linspace(0, size - 1, min(size, side)).round().astype(int)
+    kept = evenly(len(maps[0]), side)
     lower, gap = np.tri(len(kept), dtype=bool), np.full((len(kept), 1), np.nan)
     panels = [np.where(lower, log_norms[np.ix_(kept, kept)], np.nan) for log_norms in maps]
     row = np.hstack([part for panel in panels for part in (gap, panel)][1:])
@@ -156,6 +153,11 @@ def map_pixels(
     scale = max(1, side // len(kept))
     pixels = colours.repeat(scale, axis=0).repeat(scale, axis=1)
     return np.asarray(255 * pixels).round().astype(np.uint8)
+
+
+def evenly(size: int, most: int) -> Int[np.ndarray, "kept"]:
+    """Which entries of an axis to keep, evenly spread, where it has more than so many."""
+    return np.linspace(0, size - 1, min(size, most)).round().astype(int)
 
 
 def colour_limit(table: pd.DataFrame) -> float:

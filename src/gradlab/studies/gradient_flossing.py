@@ -4,7 +4,7 @@ x⁽ᵗ⁾ = J tanh(x⁽ᵗ⁻¹⁾) + b + w_s s⁽ᵗ⁾ with a bit s and a rea
 the mean of λᵢ² over the largest exponents, through their QR decompositions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -22,6 +22,8 @@ from gradlab.config import Count
 from gradlab.figures import style
 from gradlab.studies import drawing
 from gradlab.sweep.run import cores
+from gradlab.tasks import Batch
+from gradlab.tasks.xor import xor
 
 BURN_IN = 20  # steps from x = 0 before exponents are taken
 MEASURED = 300  # steps that exponents are measured over
@@ -74,13 +76,15 @@ def measure(
         on new sequences, mean since the last).
     """
 
+    task = xor(length, delay, test_size=1)
+
     def of_seed(seed: int) -> pd.DataFrame:
         weights, data, course, inputs = jax.random.split(jax.random.key(seed), 4)
         drawn = _draw(weights, units)
         done = _floss(drawn, data, flossing, horizon, exponents, learning_rate)
         tables = []
         for flossed, network in enumerate((drawn, done)):
-            accuracy = _train(network, course, updates, length, delay, batch_size, learning_rate)
+            accuracy = _train(network, course, task.sample, updates, batch_size, learning_rate)
             found = [*_reach(network, inputs, horizon), _course(accuracy)]
             tables += [rows.assign(seed=seed, flossed=flossed) for rows in found]
         return pd.concat(tables)
@@ -107,6 +111,12 @@ def _bits(key: Key[Array, ""], *shape: int) -> Float[Array, "*shape"]:
     return jax.random.bernoulli(key, shape=shape).astype(jnp.float32)
 
 
+def _settled(network: Network, bits: Float[Array, "T"]) -> Float[Array, "n"]:
+    """Where inputs take the network from x = 0."""
+    x, _ = jax.lax.scan(lambda x, bit: (_step(network, x, bit), None), 0 * network.bias, bits)
+    return x
+
+
 def _mean_square(
     network: Network, key: Key[Array, ""], horizon: int, count: int
 ) -> Float[Array, ""]:
@@ -115,17 +125,14 @@ def _mean_square(
     start, frame = jax.random.split(key)
     bits = _bits(start, BURN_IN + horizon)
 
-    def advance(x: Array, bit: Array) -> tuple[Array, None]:
-        return _step(network, x, bit), None
-
     def carry_frame(carry: tuple[Array, Array], bit: Array) -> tuple[tuple[Array, Array], Array]:
         x, frame = carry
         slopes = 1 - jnp.tanh(x) ** 2
         frame, triangle = jnp.linalg.qr(network.coupling @ (slopes[:, None] * frame))
         return (_step(network, x, bit), frame), jnp.log(jnp.abs(jnp.diagonal(triangle)))
 
-    x, _ = jax.lax.scan(advance, jnp.zeros(n), bits[:BURN_IN])
     q, _ = jnp.linalg.qr(jax.random.normal(frame, (n, count)))
+    x = _settled(network, bits[:BURN_IN])
     _, growth = jax.lax.scan(carry_frame, (x, q), bits[BURN_IN:])
     return jnp.mean(growth.mean(axis=0) ** 2)
 
@@ -148,34 +155,33 @@ def _floss(
     return network
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _train(
     network: Network,
     key: Key[Array, ""],
+    sample: Callable[[Key[Array, ""], int], Batch],
     updates: int,
-    length: int,
-    delay: int,
     batch_size: int,
     rate: float,
 ) -> Float[Array, "updates"]:
     """Accuracy on each update's sequences, which are new, ahead of the update."""
     optimiser = optax.adam(rate)
 
-    def loss(network: Network, bits: Float[Array, "T batch"]) -> tuple[Array, Array]:
+    def loss(network: Network, batch: Batch) -> tuple[Array, Array]:
         def advance(x: Array, bits: Array) -> tuple[Array, Array]:
             x = jax.vmap(partial(_step, network))(x, bits)
             return x, jnp.tanh(x) @ network.outwards
 
-        _, logits = jax.lax.scan(advance, jnp.zeros((batch_size, network.bias.size)), bits)
-        asked = jnp.abs(bits[delay:-delay] - bits[: -2 * delay])
-        logits = logits[2 * delay :]
-        losses = optax.sigmoid_binary_cross_entropy(logits, asked)
-        return losses.mean(), jnp.mean((logits > 0) == (asked > 0.5))
+        start = jnp.zeros((batch_size, network.bias.size))
+        _, logits = jax.lax.scan(advance, start, batch.inputs[..., 0].T)
+        losses = optax.sigmoid_binary_cross_entropy(logits.T, batch.targets)
+        right = (logits.T > 0) == batch.targets
+        loss, accuracy = (jnp.average(x, weights=batch.weights) for x in (losses, right))
+        return loss, accuracy
 
     def update(carry: Learning, key: Array) -> tuple[Learning, Array]:
         network, state = carry
-        bits = _bits(key, length, batch_size)
-        gradient, accuracy = jax.grad(loss, has_aux=True)(network, bits)
+        gradient, accuracy = jax.grad(loss, has_aux=True)(network, sample(key, batch_size))
         changes, state = optimiser.update(gradient, state)
         return (optax.apply_updates(network, changes), state), accuracy
 
@@ -191,9 +197,7 @@ def _reach(network: Network, key: Key[Array, ""], horizon: int) -> list[pd.DataF
         return x, x
 
     bits = _bits(key, BURN_IN + MEASURED, 1)
-    start = jnp.zeros(network.bias.size)
-    for bit in bits[:BURN_IN]:
-        start, _ = step(start, bit)
+    start = _settled(network, bits[:BURN_IN, 0])
     rates = lyapunov_exponents(step, bits[BURN_IN:], initial_carry=start)
     (values,) = log_singular_values(
         step, bits[BURN_IN : BURN_IN + horizon], [(horizon, 0)], initial_carry=start
