@@ -8,9 +8,9 @@ import numpy as np
 from flax import nnx
 
 from gradlab.cells.elman import Activation, Elman
-from gradlab.losses import metrics
 from gradlab.models import Network
 from gradlab.tasks import Batch, Task
+from gradlab.training.losses import metrics
 
 Matrix = np.ndarray
 # What a unit or an output adds up, with weights: inputs by number, units by name, None the bias.

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradlab import clipping
-from gradlab.gradients import Findings, Gradients
-from gradlab.telemetry import observe, training_row
-from gradlab.training import Program, State, as_numbers, program_for, program_key
+from gradlab.training.gradients import Findings, Gradients
+from gradlab.training.program import Program, State, as_numbers, program_for, program_key
+from gradlab.training.telemetry import observe, training_row
 
 SMALL = ("model.hidden_size=5", "task.length=4", "train.batch_size=6", "optim=sgd")
 ADJOINT = (*SMALL, "clip=adjoint", "init.gain=2")

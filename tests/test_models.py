@@ -10,7 +10,7 @@ from flax import nnx
 
 from gradlab import initialisers
 from gradlab.models import Stack, by_gate
-from gradlab.training import as_numbers, program_for
+from gradlab.training.program import as_numbers, program_for
 
 
 def network(composed: Compose, *overrides: str) -> nnx.Module:

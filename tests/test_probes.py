@@ -16,7 +16,7 @@ from gradlab.cells import gates
 from gradlab.point import Point, run_point
 from gradlab.probes import Measurement
 from gradlab.stopwatch import Stopwatch, timing
-from gradlab.training import as_numbers, program_for
+from gradlab.training.program import as_numbers, program_for
 
 SMALL = ("model.hidden_size=5", "task.length=8", "probe.samples=3", "wandb=disabled")
 ALL = "[spectral,typical,lyapunov,singular_values,adjoint,contribution,statistics,theory]"

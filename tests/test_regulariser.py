@@ -12,7 +12,7 @@ from flax import nnx
 from gradlab.cells import Elman
 from gradlab.config import ConfigError
 from gradlab.regularisers import Omega
-from gradlab.training import Program, as_numbers, program_for, program_key
+from gradlab.training.program import Program, as_numbers, program_for, program_key
 
 TIME, BATCH, FEATURES, HIDDEN = 6, 3, 2, 4
 RNG = np.random.default_rng(0)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from gradlab import load_gradients, load_runs
 from gradlab.config import ConfigError
 from gradlab.figures import overview
-from gradlab.lockstep import _advance
 from gradlab.point import Point, run_point
 from gradlab.records import load_metrics
 from gradlab.schedule import probed_steps
 from gradlab.stopwatch import Stopwatch, timing
+from gradlab.training.batched import _advance
 
 SMALL = (
     "model.hidden_size=5",

@@ -121,7 +121,7 @@ def test_trouble_stays_with_the_point_that_has_it(
 def test_memory_of_a_point_is_near_what_xla_counts(composed: Compose) -> None:
     import jax
 
-    from gradlab.training import as_numbers, program_for
+    from gradlab.training.program import as_numbers, program_for
 
     config = composed("task.length=64", "model.hidden_size=64", "train.batch_size=256")
     program, values = program_for(config), as_numbers(config)

@@ -14,8 +14,6 @@ from sklearn.datasets import load_digits
 
 from gradlab.__main__ import CONF
 from gradlab.config import ConfigError
-from gradlab.losses import losses, metrics, weighted_mean
-from gradlab.success import success
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.adding import RULES, Variant, adding
 from gradlab.tasks.copying import copying
@@ -27,7 +25,9 @@ from gradlab.tasks.memory_capacity import memory_capacity
 from gradlab.tasks.reversal import reversal
 from gradlab.tasks.temporal_order import STARTS, temporal_order
 from gradlab.tasks.xor import xor
-from gradlab.training import as_numbers, program_for
+from gradlab.training.losses import losses, metrics, weighted_mean
+from gradlab.training.program import as_numbers, program_for
+from gradlab.training.success import success
 
 NAMES = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
 MANY = 4_000

@@ -12,7 +12,7 @@ from hand_built import elman
 from gradlab import jacobian_log_norms
 from gradlab.cells import LSTM, Elman, EncoderDecoder, gates
 from gradlab.models import Stack
-from gradlab.training import as_numbers, program_for
+from gradlab.training.program import as_numbers, program_for
 
 SHOWN, ANSWERED, FEATURES, HIDDEN = 4, 3, 2, 5
 RNG = np.random.default_rng(0)

@@ -14,8 +14,8 @@ from flax import nnx
 from gradlab import load_gradients
 from gradlab.point import Point, run_point
 from gradlab.records import load_metrics
-from gradlab.telemetry import training_row
-from gradlab.training import Program, as_numbers, program_for, program_key
+from gradlab.training.program import Program, as_numbers, program_for, program_key
+from gradlab.training.telemetry import training_row
 
 SMALL = (
     "model.hidden_size=5",

@@ -14,11 +14,11 @@ from jax.tree_util import Partial
 from gradlab import backpropagate
 from gradlab.config import ConfigError
 from gradlab.jacobian.cells import split_weights
-from gradlab.losses import losses, weighted_mean
 from gradlab.recurrence import unroll
 from gradlab.tasks import Batch, Task
-from gradlab.training import Program, as_numbers, program_for
-from gradlab.truncated import in_segments, in_window, run_window, unroll_truncated
+from gradlab.training.losses import losses, weighted_mean
+from gradlab.training.program import Program, as_numbers, program_for
+from gradlab.training.truncated import in_segments, in_window, run_window, unroll_truncated
 
 TIME, BATCH, FEATURES, HIDDEN = 10, 2, 3, 6
 RNG = np.random.default_rng(0)

@@ -36,7 +36,7 @@ from torch_training import TorchTraining  # type: ignore[import-not-found, unuse
 from gradlab import config as configuration
 from gradlab.__main__ import CONF
 from gradlab.tasks import Batch, Task
-from gradlab.training import Program, State, as_numbers
+from gradlab.training.program import Program, State, as_numbers
 
 CELLS = ("rnn", "lstm", "gru")
 OURS, TORCH, FLAX = "gradlab", "PyTorch", "Flax"

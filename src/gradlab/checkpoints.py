@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gradlab import records
-from gradlab.training import COMPILED_SECTIONS, State, as_numbers, program_for
+from gradlab.training.program import COMPILED_SECTIONS, State, as_numbers, program_for
 
 Leaves = dict[str, np.ndarray]
 Digest = UInt8[np.ndarray, "32"]

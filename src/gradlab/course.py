@@ -6,12 +6,12 @@ from threading import Event
 import jax
 import numpy as np
 
-from gradlab.lockstep import Lockstep
 from gradlab.recorder import Recorder, Row
 from gradlab.schedule import logged_steps, probed_steps
 from gradlab.stopwatch import Stopwatch, timing
-from gradlab.telemetry import Telemetry, training_row
-from gradlab.training import State, as_numbers, program_for
+from gradlab.training.batched import Lockstep
+from gradlab.training.program import State, as_numbers, program_for
+from gradlab.training.telemetry import Telemetry, training_row
 
 
 class Course:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from gradlab.config import check
 from gradlab.course import Course
 from gradlab.recorder import Point, Recorder, Status
-from gradlab.training import State
+from gradlab.training.program import State
 
 __all__ = ["Point", "Status", "point_of_job", "run_point", "run_points"]
 

@@ -20,9 +20,9 @@ from gradlab import checkpoints, decay, records, tracking
 from gradlab.config import identity
 from gradlab.probes import Measurement, dataset, measurements
 from gradlab.stopwatch import Stopwatch, times
-from gradlab.success import success
-from gradlab.telemetry import divergence
-from gradlab.training import State, program_for
+from gradlab.training.program import State, program_for
+from gradlab.training.success import success
+from gradlab.training.telemetry import divergence
 
 Row = dict[str, float]
 Status = dict[str, Any]

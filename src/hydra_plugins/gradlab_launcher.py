@@ -123,7 +123,7 @@ class FusedLauncher(Launcher):
         """What the sweep's record keeps of a point; its parts are checked against each other."""
         from gradlab.config import ConfigError, check, identity
         from gradlab.sweep.ledger import Entry
-        from gradlab.training import program_for
+        from gradlab.training.program import program_for
 
         HydraConfig.instance().set_config(config)  # hydra.sweep.subdir may look into it
         checked = check(config)

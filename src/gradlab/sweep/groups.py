@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from gradlab.point import Point
-from gradlab.training import program_key
+from gradlab.training.program import program_key
 
 
 def group_by_program(sweep: Iterable[Point]) -> list[list[Point]]:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from gradlab.training import as_numbers, program_for
+from gradlab.training.program import as_numbers, program_for
 
 SHARE = 0.6  # of a device's memory that points may take; the rest is for measuring
 

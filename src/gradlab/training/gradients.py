@@ -11,12 +11,12 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from gradlab.losses import losses, weighted_mean
 from gradlab.models import Network
 from gradlab.recurrence import AdjointRule, unroll
 from gradlab.regularisers import Omega
 from gradlab.tasks import Batch
-from gradlab.truncated import in_segments, in_window, run_window, unroll_truncated
+from gradlab.training.losses import losses, weighted_mean
+from gradlab.training.truncated import in_segments, in_window, run_window, unroll_truncated
 
 Clip: TypeAlias = optax.GradientTransformation | AdjointRule
 

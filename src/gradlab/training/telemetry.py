@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from gradlab.gradients import Findings, Gradients
+from gradlab.training.gradients import Findings, Gradients
 
 CLIP_ROUNDING = 1e-5  # a gradient changed by less, relative to its norm, was not clipped
 

@@ -18,15 +18,15 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab import config as configuration
-from gradlab import truncated
 from gradlab.config import ConfigError
-from gradlab.gradients import Objective, gradients, of_segment, of_sequence
 from gradlab.jacobian.cells import Span, flatten_cell
-from gradlab.losses import losses, metrics, weighted_mean
 from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, Subject, measure
 from gradlab.tasks import Batch, Task
-from gradlab.telemetry import Telemetry, observe
+from gradlab.training import truncated
+from gradlab.training.gradients import Objective, gradients, of_segment, of_sequence
+from gradlab.training.losses import losses, metrics, weighted_mean
+from gradlab.training.telemetry import Telemetry, observe
 
 Numbers = Mapping[str, Float[Array, ""] | Int[Array, ""]]
 

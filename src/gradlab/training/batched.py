@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gradlab.probes import Measurement
-from gradlab.telemetry import Telemetry
-from gradlab.training import Numbers, Program, State
+from gradlab.training.program import Numbers, Program, State
+from gradlab.training.telemetry import Telemetry
 
 Tree = TypeVar("Tree")
 
