@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from conftest import Compose
 
-from gradlab import checkpoints, load_gradients, records
-from gradlab.point import Point, run_point, run_points
+from gradlab import load_gradients, records
+from gradlab.point import Point, checkpoints, run_point, run_points
 from gradlab.records import load_metrics
 
 SMALL = (

@@ -14,8 +14,8 @@ from flax import nnx
 from gradlab import load_gradients, lyapunov_exponents, theory
 from gradlab.cells import gates
 from gradlab.point import Point, run_point
+from gradlab.point.stopwatch import Stopwatch, timing
 from gradlab.probes import Measurement
-from gradlab.stopwatch import Stopwatch, timing
 from gradlab.training.program import as_numbers, program_for
 
 SMALL = ("model.hidden_size=5", "task.length=8", "probe.samples=3", "wandb=disabled")

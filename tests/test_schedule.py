@@ -15,9 +15,9 @@ from gradlab import load_gradients, load_runs
 from gradlab.config import ConfigError
 from gradlab.figures import overview
 from gradlab.point import Point, run_point
+from gradlab.point.stopwatch import Stopwatch, timing
 from gradlab.records import load_metrics
 from gradlab.schedule import probed_steps
-from gradlab.stopwatch import Stopwatch, timing
 from gradlab.training.batched import _advance
 
 SMALL = (

@@ -25,7 +25,7 @@ def run(composed: "DictConfig") -> None:
     A direct measurement (`measure`, with `hydra.mode: RUN`) is computed here, and nothing trained.
     """
     if composed.measure is not None:
-        from gradlab.studies.direct import run_measurement
+        from gradlab.point.direct import run_measurement
 
         run_measurement(composed)
         return

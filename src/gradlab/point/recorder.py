@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gradlab import checkpoints, decay, records, tracking
+from gradlab import decay, records, tracking
 from gradlab.config import identity
+from gradlab.point import checkpoints
+from gradlab.point.stopwatch import Stopwatch, times
 from gradlab.probes import Measurement, dataset, measurements
-from gradlab.stopwatch import Stopwatch, times
 from gradlab.training.program import State, program_for
 from gradlab.training.success import success
 from gradlab.training.telemetry import divergence

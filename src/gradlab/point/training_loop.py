@@ -6,9 +6,9 @@ from threading import Event
 import jax
 import numpy as np
 
-from gradlab.recorder import Recorder, Row
+from gradlab.point.recorder import Recorder, Row
+from gradlab.point.stopwatch import Stopwatch, timing
 from gradlab.schedule import logged_steps, probed_steps
-from gradlab.stopwatch import Stopwatch, timing
 from gradlab.training.batched import Lockstep
 from gradlab.training.program import State, as_numbers, program_for
 from gradlab.training.telemetry import Telemetry, training_row

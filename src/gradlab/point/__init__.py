@@ -8,8 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gradlab.config import check
-from gradlab.course import Course
-from gradlab.recorder import Point, Recorder, Status
+from gradlab.point.recorder import Point, Recorder, Status
+from gradlab.point.training_loop import Course
 from gradlab.training.program import State
 
 __all__ = ["Point", "Status", "point_of_job", "run_point", "run_points"]

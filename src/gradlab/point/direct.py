@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from gradlab import records
 from gradlab.config import ConfigError, build, check
-from gradlab.recorder import now, running
+from gradlab.point.recorder import now, running
 
 
 def run_measurement(composed: DictConfig) -> Path:
