@@ -9,9 +9,10 @@ import pytest
 from omegaconf import OmegaConf
 from synthetic_sweeps import everything, logged, write_point
 
-from gradlab import load_runs, records, tracking
+from gradlab import load_runs, records
 from gradlab.figures import command, style
 from gradlab.figures.decay import decay_table
+from gradlab.tracking.runs import track
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
 NO_RUNS = {"error_surface.py", "reproduce.py"}
@@ -37,7 +38,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = OmegaConf.to_container(OmegaConf.load(point / records.CONFIG))
         config["wandb"] = {"mode": "offline", "project": "reach", "entity": None, "tags": []}
         status = {"state": "done", "reason": "so", "summary": ended}
-        with tracking.track(point, config, group="reach/today", name=str(seed)) as tracker:
+        with track(point, config, group="reach/today", name=str(seed)) as tracker:
             for row in rows.to_dict("records"):
                 tracker.log(row)
             tracker.finish(status, everything())

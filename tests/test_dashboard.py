@@ -12,8 +12,8 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from conftest import Compose
 
-from gradlab import dashboard
 from gradlab.point import Point, run_point
+from gradlab.tracking import dashboard
 
 SMALL = ("task.length=4", "train.steps=2", "train.log_every=2", "model.hidden_size=4")
 

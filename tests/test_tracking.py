@@ -12,9 +12,11 @@ import wandb_reader as reader
 from conftest import Compose
 from synthetic_sweeps import geometric
 
-from gradlab import load_runs, records, tracking
+from gradlab import load_runs, records
 from gradlab.__main__ import CONF
 from gradlab.point import Point, run_point
+from gradlab.tracking.media import CELLS, decay_curves, map_cells
+from gradlab.tracking.runs import track
 
 STATUS = {
     "state": "done",
@@ -49,7 +51,7 @@ def test_a_run_reads_back_as_it_was_logged(folder: Path) -> None:
         {"train/step": 0.0, "jacobian/horizon": np.inf},
         {"train/step": 5.0, "jacobian/horizon": 2.5, "train/loss": 0.1},
     ]
-    with tracking.track(folder, config(), group="study/today", name="gain=2") as tracker:
+    with track(folder, config(), group="study/today", name="gain=2") as tracker:
         tracker.log(rows[0] | {"train/loss": np.nan})
         tracker.log(rows[1])
         tracker.finish(STATUS, MAPS)
@@ -72,7 +74,7 @@ def test_a_run_reads_back_as_it_was_logged(folder: Path) -> None:
 
 
 def test_maps_go_in_as_an_artifact_a_table_and_curves(folder: Path) -> None:
-    with tracking.track(folder, config(), "g", "n") as tracker:
+    with track(folder, config(), "g", "n") as tracker:
         tracker.log({"train/step": 100.0})
         tracker.finish(STATUS, MAPS)
     run = folder / "wandb"
@@ -98,18 +100,18 @@ def test_maps_go_in_as_an_artifact_a_table_and_curves(folder: Path) -> None:
 
 def test_large_maps_are_thinned_and_zeros_are_left_out() -> None:
     maps = geometric(300, reach=100.0)["jacobian_log_norm"]
-    cells = tracking.map_cells(maps.mean("sample"))
+    cells = map_cells(maps.mean("sample"))
     assert cells["t"].max() == 300  # every tenth
-    assert len(cells["t"]) < 2 * tracking.CELLS * (tracking.CELLS + 1) / 2
+    assert len(cells["t"]) < 2 * CELLS * (CELLS + 1) / 2
     assert (cells["t"] - cells["k"]).max() <= 100
-    lags, curves = tracking.decay_curves(maps)
+    lags, curves = decay_curves(maps)
     assert len(lags) == 100
     assert lags[-1] == 300
     assert curves[0][-1] is None
 
 
 def test_nothing_is_logged_twice(folder: Path) -> None:
-    with tracking.track(folder, config(), "g", "n") as tracker:
+    with track(folder, config(), "g", "n") as tracker:
         for step in range(3):
             tracker.log({"train/step": step, "train/loss": 1.0, "eval/loss": 2.0})
         tracker.finish(STATUS, MAPS)
@@ -123,7 +125,7 @@ def test_nothing_is_logged_twice(folder: Path) -> None:
 def test_a_point_that_runs_again_has_one_run_with_its_old_id(folder: Path) -> None:
     ids = []
     for steps in (1, 3):
-        with tracking.track(folder, config(), "g", "n") as tracker:
+        with track(folder, config(), "g", "n") as tracker:
             for step in range(steps):
                 tracker.log({"train/step": step, "train/loss": 0.0})
         (run,) = (folder.parent / "wandb").glob("offline-run-*")
@@ -150,7 +152,7 @@ def test_a_run_has_few_names_of_metrics(composed: Compose, tmp_path: Path) -> No
 
 def test_runs_side_by_side_do_not_mix(tmp_path: Path) -> None:
     def one(number: int) -> None:
-        with tracking.track(tmp_path / str(number), config(), "g", f"run {number}") as tracker:
+        with track(tmp_path / str(number), config(), "g", f"run {number}") as tracker:
             for step in range(20):
                 tracker.log({"train/step": step, "train/loss": number})
 
@@ -163,7 +165,7 @@ def test_runs_side_by_side_do_not_mix(tmp_path: Path) -> None:
 
 def test_the_runs_of_a_sweep_lie_in_one_folder(tmp_path: Path) -> None:
     for name in ("0", "1"):
-        with tracking.track(tmp_path / name, config(), "g", name):
+        with track(tmp_path / name, config(), "g", name):
             pass
     runs = sorted(path.resolve() for path in (tmp_path / "wandb").glob("offline-run-*"))
     assert runs == sorted((tmp_path / name / "wandb").resolve() for name in ("0", "1"))
@@ -172,7 +174,7 @@ def test_the_runs_of_a_sweep_lie_in_one_folder(tmp_path: Path) -> None:
 def test_an_exception_marks_the_run_as_failed(tmp_path: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        tracking.track(tmp_path / "0", config(), "g", "n") as tracker,
+        track(tmp_path / "0", config(), "g", "n") as tracker,
     ):
         tracker.log({"train/step": 1 / 0})
     ended = reader.summary(tmp_path / "0" / "wandb")
@@ -183,7 +185,7 @@ def test_an_exception_marks_the_run_as_failed(tmp_path: Path) -> None:
 
 def test_disabled_writes_nothing(folder: Path) -> None:
     before = sorted(folder.parent.rglob("*"))
-    with tracking.track(folder, config("disabled"), "g", "n") as tracker:
+    with track(folder, config("disabled"), "g", "n") as tracker:
         tracker.log({"train/step": 0})
         tracker.finish(STATUS, MAPS)
     assert sorted(folder.parent.rglob("*")) == before

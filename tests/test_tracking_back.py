@@ -11,7 +11,9 @@ import pytest
 import wandb
 from synthetic_sweeps import geometric
 
-from gradlab import load_gradients, load_runs, load_wandb, records, tracking, wandb_runs
+from gradlab import load_gradients, load_runs, load_wandb, records
+from gradlab.tracking import restore
+from gradlab.tracking.runs import track
 
 ROWS = [
     {"train/step": 0, "eval/loss": 2.0, "jacobian/horizon": np.inf},
@@ -33,7 +35,7 @@ def write(point: Path, gain: float) -> None:
     records.save_metrics(point, pd.DataFrame(ROWS))
     records.save_gradients(point, geometric())
     records.save_status(point, status)
-    with tracking.track(point, config(gain), group="reach/today", name=f"{gain}") as tracker:
+    with track(point, config(gain), group="reach/today", name=f"{gain}") as tracker:
         for row in ROWS:
             tracker.log(row)
         tracker.finish(status, geometric())
@@ -136,8 +138,8 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
 
 
 def test_paths_from_the_server_stay_below_the_folder(tmp_path: Path) -> None:
-    run = wandb_runs.Run({"path": "../../elsewhere"}, [], {})
-    assert wandb_runs._restore(run, tmp_path) is None
+    run = restore.Run({"path": "../../elsewhere"}, [], {})
+    assert restore._restore(run, tmp_path) is None
 
 
 def test_a_server_that_is_not_there_is_one_sentence(

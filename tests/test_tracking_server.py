@@ -11,7 +11,9 @@ import wandb_reader as reader
 from conftest import gradlab
 from wandb_server import Server, serving
 
-from gradlab import load_runs, tracking, uploads
+from gradlab import load_runs
+from gradlab.tracking import uploads
+from gradlab.tracking.runs import Tracker, track
 
 STATUS = {"state": "done", "summary": {"verdict": "stable"}}
 RETRIES = ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
@@ -36,10 +38,10 @@ def _login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def logged(folder: Path, number: int) -> Iterator[tracking.Tracker]:
+def logged(folder: Path, number: int) -> Iterator[Tracker]:
     settings = {"mode": "online", "project": "reach", "entity": None, "tags": []}
     config: dict[str, Any] = {"wandb": settings, "seed": number}
-    with tracking.track(folder / str(number), config, "g/h", f"run {number}") as tracker:
+    with track(folder / str(number), config, "g/h", f"run {number}") as tracker:
         tracker.log({"train/step": 0, "train/loss": 2.0})
         yield tracker
         tracker.log({"train/step": 1, "train/loss": 1.0})

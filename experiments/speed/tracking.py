@@ -31,9 +31,11 @@ from timing import (  # type: ignore[import-not-found, unused-ignore]
 )
 
 from gradlab import config as configuration
-from gradlab import records, tracking
+from gradlab import records
 from gradlab.__main__ import CONF
 from gradlab.point import Point, run_point
+from gradlab.tracking.media import MAP
+from gradlab.tracking.runs import track
 
 MODES = ("disabled", "offline")
 ROWS, METRICS = 200, 20  # of the measurement by parts
@@ -75,7 +77,7 @@ def maps(length: int) -> xr.Dataset:
     values = np.broadcast_to(values, (2, 4, *values.shape)).astype(np.float32)
     attributes = {"units": "nats", "norm": "spectral", "of": "h", "wrt": "h"}
     array = xr.DataArray(values, dims=("step", "sample", "t", "k"), attrs=attributes)
-    return xr.Dataset({tracking.MAP: array.assign_coords(step=[0, 300], t=t, k=t)})
+    return xr.Dataset({MAP: array.assign_coords(step=[0, 300], t=t, k=t)})
 
 
 def parts(folder: Path, repeats: int, length: int) -> Seconds:
@@ -94,7 +96,7 @@ def parts(folder: Path, repeats: int, length: int) -> Seconds:
     for _ in range(repeats + 1):
         with contextlib.ExitStack() as run:
             with timed("open"):
-                tracker = run.enter_context(tracking.track(folder, config, "speed/now", "parts"))
+                tracker = run.enter_context(track(folder, config, "speed/now", "parts"))
             with timed("a row", ROWS):
                 for step in range(ROWS):
                     tracker.log(row | {"train/step": step})

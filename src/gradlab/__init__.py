@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         truncation,
     )
     from gradlab.records import load_gradients, load_runs
-    from gradlab.wandb_runs import load_wandb
+    from gradlab.tracking.restore import load_wandb
 
 __all__ = [
     "adjoint_log_norms",
@@ -37,7 +37,7 @@ __all__ = [
 HOMES = {
     "load_gradients": "gradlab.records",
     "load_runs": "gradlab.records",
-    "load_wandb": "gradlab.wandb_runs",
+    "load_wandb": "gradlab.tracking.restore",
 }
 
 

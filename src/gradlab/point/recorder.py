@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gradlab import decay, records, tracking
+from gradlab import decay, records
 from gradlab.config import identity
 from gradlab.point import checkpoints
 from gradlab.point.stopwatch import Stopwatch, times
 from gradlab.probes import Measurement, dataset, measurements
+from gradlab.tracking.runs import track
 from gradlab.training.program import State, program_for
 from gradlab.training.success import success
 from gradlab.training.telemetry import divergence
@@ -87,7 +88,7 @@ class Recorder:
         records.save_status(point.folder, self.status)
         state = self._take_over()
         self._tracker = self._open.enter_context(
-            tracking.track(point.folder, point.config, group=point.sweep, name=point.name)
+            track(point.folder, point.config, group=point.sweep, name=point.name)
         )
         for row in self.rows:
             self._tracker.log(row)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradlab import records
-from gradlab.tracking import GRADIENTS, PATH, at_end
+from gradlab.tracking.runs import GRADIENTS, PATH, at_end
 
 NUMBERS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
 PARTS = 3  # of a point's path: the sweep's name, its date, the point's number
