@@ -68,7 +68,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from gradlab import config
 from gradlab.__main__ import CONF
-from gradlab.interrupts import stopping
+from gradlab.sweep.interrupts import stopping
 from gradlab.point import Point, run_points
 
 folder, *overrides = sys.argv[1:]

@@ -16,7 +16,8 @@ from conftest import Compose
 from gradlab import __main__ as command
 from gradlab import load_gradients, load_runs, records
 from gradlab.point import Point, run_point
-from gradlab.sweep import ledger, run
+from gradlab.sweep import lanes as run
+from gradlab.sweep import ledger
 from gradlab.sweep.groups import group_by_program
 from gradlab.sweep.memory import bytes_per_point
 from gradlab.sweep.progress import Shown

@@ -115,7 +115,7 @@ class FusedLauncher(Launcher):
 
     def _runner(self) -> "Runner":
         """What runs the groups of the sweep."""
-        from gradlab.sweep.run import run_here
+        from gradlab.sweep.lanes import run_here
 
         return run_here
 
@@ -245,7 +245,7 @@ class FusedRayLauncher(FusedLauncher):
         self._cluster = {"address": address, **options}
 
     def _runner(self) -> "Runner":
-        from gradlab.sweep.on_ray import run_in_tasks
+        from gradlab.sweep.ray import run_in_tasks
 
         return partial(
             run_in_tasks,

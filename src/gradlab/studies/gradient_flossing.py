@@ -21,7 +21,7 @@ from gradlab import log_singular_values, lyapunov_exponents
 from gradlab.config import Count
 from gradlab.figures import style
 from gradlab.studies import drawing
-from gradlab.sweep.run import cores
+from gradlab.sweep.lanes import cores
 from gradlab.tasks import Batch
 from gradlab.tasks.xor import xor
 

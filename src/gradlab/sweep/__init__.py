@@ -10,9 +10,9 @@ from gradlab.config import ConfigError
 from gradlab.point import Point, Status, point_of_job, run_point
 from gradlab.sweep import ledger
 from gradlab.sweep.groups import group_by_program
-from gradlab.sweep.programs import keep_programs
+from gradlab.sweep.lanes import run_here
+from gradlab.sweep.program_cache import keep_programs
 from gradlab.sweep.progress import Shown
-from gradlab.sweep.run import run_here
 
 Settings = Mapping[str, Any]
 Runner = Callable[[Sequence[Sequence[Point]], Shown, Settings], dict[Path, Status]]

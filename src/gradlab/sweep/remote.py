@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from gradlab.point import Point, Status
 from gradlab.sweep import ledger
 from gradlab.sweep.groups import group_by_program
-from gradlab.sweep.programs import keep_programs
+from gradlab.sweep.lanes import run_groups
+from gradlab.sweep.program_cache import keep_programs
 from gradlab.sweep.progress import Shown
-from gradlab.sweep.run import run_groups
 
 LOOK = 1.0  # seconds between looks at the records
 

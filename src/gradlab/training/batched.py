@@ -6,7 +6,6 @@ to keep a checkpoint) costs no compilation and changes no number.
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -102,19 +101,3 @@ def _advance(
 @partial(jax.jit, static_argnums=(0, 1))
 def _evaluate(program: Program, alone: bool, state: State) -> dict[str, Float[Array, "*points"]]:
     return (program.evaluate if alone else jax.vmap(program.evaluate))(state)
-
-
-def release_programs() -> None:
-    """Let go of compiled programs once they take half the memory mappings that a process may have.
-
-    Each compiled CPU program takes several hundred, Linux allows 65,530, and past that XLA's next
-    compilation is a segmentation fault. Call it when a group of points has ended: what still runs
-    is compiled again at its next call.
-    """
-    maps, limit = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
-    if (
-        maps.exists()
-        and limit.exists()
-        and maps.read_text().count("\n") > int(limit.read_text()) / 2
-    ):
-        jax.clear_caches()

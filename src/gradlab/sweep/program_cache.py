@@ -23,3 +23,19 @@ def keep_programs() -> None:
     if os.access(cache, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", SECONDS)
+
+
+def release_programs() -> None:
+    """Let go of compiled programs once they take half the memory mappings that a process may have.
+
+    Each compiled CPU program takes several hundred, Linux allows 65,530, and past that XLA's next
+    compilation is a segmentation fault. Call it when a group of points has ended: what still runs
+    is compiled again at its next call.
+    """
+    maps, limit = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
+    if (
+        maps.exists()
+        and limit.exists()
+        and maps.read_text().count("\n") > int(limit.read_text()) / 2
+    ):
+        jax.clear_caches()

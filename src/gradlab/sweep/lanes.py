@@ -17,11 +17,11 @@ from typing import Any
 
 import jax
 
-from gradlab.interrupts import stopping
 from gradlab.point import Point, Status, run_points
+from gradlab.sweep.interrupts import stopping
 from gradlab.sweep.memory import points_at_once
+from gradlab.sweep.program_cache import release_programs
 from gradlab.sweep.progress import Shown
-from gradlab.training.batched import release_programs
 
 OUT_OF_MEMORY = ("resource_exhausted", "out of memory", "memoryerror")  # as XLA and Python say
 
