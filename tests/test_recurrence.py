@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import PyTree
 
-from gradlab import recurrence
-from gradlab.cells import LSTM, ConcatenatedElman, Elman
+from gradlab.cells import LSTM, ConcatenatedElman, Elman, recurrence
 from gradlab.cells.affine import affine
+from gradlab.cells.recurrence import step_by_step, unroll
 from gradlab.models import Stack
-from gradlab.recurrence import step_by_step, unroll
 
 FEATURES, HIDDEN, BATCH, LENGTH = 3, 4, 2, 6
 CELLS: dict[str, Callable[..., nnx.RNNCellBase]] = {

@@ -12,9 +12,9 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from gradlab import backpropagate
+from gradlab.cells.recurrence import unroll
 from gradlab.config import ConfigError
 from gradlab.jacobian.cells import split_weights
-from gradlab.recurrence import unroll
 from gradlab.tasks import Batch, Task
 from gradlab.training.losses import losses, weighted_mean
 from gradlab.training.program import Program, as_numbers, program_for

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from gradlab import config
 from gradlab.cells import EncoderDecoder, Gates, gates, set_gate_biases
+from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
 from gradlab.config import ConfigError
-from gradlab.recurrence import AdjointRule, step_by_step, unroll
 
 Initialiser = Callable[[Key[Array, ""], int], Float[Array, "n n"]]
 BiasRule = Callable[[Key[Array, ""], int], dict[str, Float[Array, "n"]]]

@@ -9,7 +9,6 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from gradlab.jacobian.adjoints import adjoint_log_norms
-from gradlab.jacobian.budget import credit, long_range_share, truncation
 from gradlab.jacobian.cells import (
     Span,
     StepFunction,
@@ -24,14 +23,15 @@ from gradlab.jacobian.contributions import (
     backpropagate,
     contribution_log_norms,
 )
+from gradlab.jacobian.credit import credit, long_range_share, truncation
 from gradlab.jacobian.finite import refuse_not_finite
-from gradlab.jacobian.hierarchy import rescale
 from gradlab.jacobian.lyapunov import (
     LyapunovSpectrum,
     lyapunov_exponents,
     lyapunov_spectrum,
 )
 from gradlab.jacobian.maps import Norm, log_norm_map
+from gradlab.jacobian.products import rescale
 from gradlab.jacobian.singular import log_singular_values
 from gradlab.jacobian.steps import step_jacobians, step_products
 

@@ -23,7 +23,7 @@ from gradlab.jacobian.cells import (
     split_cell,
 )
 from gradlab.jacobian.finite import refuse_not_finite
-from gradlab.jacobian.hierarchy import Scaled, join, multiply, rescale
+from gradlab.jacobian.products import Scaled, join, multiply, rescale
 from gradlab.jacobian.steps import trajectory
 
 Loss = Callable[[PyTree, PyTree], Float[Array, ""]]

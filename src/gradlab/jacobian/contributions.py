@@ -31,7 +31,7 @@ from gradlab.jacobian.cells import (
     split_weights,
 )
 from gradlab.jacobian.finite import refuse_not_finite
-from gradlab.jacobian.hierarchy import Scaled, rescale
+from gradlab.jacobian.products import Scaled, rescale
 
 ROWS = 32  # adjoints whose weight gradients are held at once
 

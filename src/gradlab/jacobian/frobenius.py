@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradlab.jacobian.hierarchy import LogNorms, Scaled, multiply, resolved
+from gradlab.jacobian.products import LogNorms, Scaled, multiply, resolved
 
 
 def product_log_norms(product: Scaled) -> LogNorms:

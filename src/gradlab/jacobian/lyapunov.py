@@ -16,7 +16,7 @@ from gradlab.jacobian.cells import (
     split_cell,
 )
 from gradlab.jacobian.finite import refuse_not_finite
-from gradlab.jacobian.hierarchy import multiply
+from gradlab.jacobian.products import multiply
 
 BLOCKS = 10  # stretches of time whose exponents are compared
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 from gradlab.jacobian import frobenius, spectral
 from gradlab.jacobian.cells import Span
-from gradlab.jacobian.hierarchy import (
+from gradlab.jacobian.products import (
     Block,
     LogNorms,
     Scaled,

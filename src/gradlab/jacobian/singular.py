@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from gradlab.jacobian.cells import StepFunction, flatten_cell
 from gradlab.jacobian.finite import refuse_not_finite
-from gradlab.jacobian.hierarchy import multiply
+from gradlab.jacobian.products import multiply
 from gradlab.jacobian.steps import step_jacobians
 
 ITERATIONS = 60  # of QR on the graded factor: neighbours 5 % apart are settled to 1e-3 nats

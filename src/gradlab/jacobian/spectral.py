@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradlab.jacobian.frobenius import gram
-from gradlab.jacobian.hierarchy import LogNorms, Scaled, multiply, resolved
+from gradlab.jacobian.products import LogNorms, Scaled, multiply, resolved
 
 TOLERANCE = 1e-5  # Largest residual over σ²: some eigenvalue lies that near, the top far nearer.
 LOOK_EVERY = 4  # Steps between two looks at the residual, which cost as much as a step or two.

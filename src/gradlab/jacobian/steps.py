@@ -16,7 +16,7 @@ from gradlab.jacobian.cells import (
     join_cell,
     split_cell,
 )
-from gradlab.jacobian.hierarchy import Scaled, multiply, rescale
+from gradlab.jacobian.products import Scaled, multiply, rescale
 
 
 def trajectory(cell: FlatCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n"]:

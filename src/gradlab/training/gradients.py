@@ -11,8 +11,8 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from gradlab.cells.recurrence import AdjointRule, unroll
 from gradlab.models import Network
-from gradlab.recurrence import AdjointRule, unroll
 from gradlab.regularisers import Omega
 from gradlab.tasks import Batch
 from gradlab.training.losses import losses, weighted_mean

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
+from gradlab.cells.recurrence import AdjointRule, unroll
 from gradlab.config import ConfigError
-from gradlab.recurrence import AdjointRule, unroll
 
 
 def unroll_truncated(
