@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gradlab.studies.claims import load_study, study_names
-from gradlab.studies.expressions import ClaimError
-from gradlab.studies.report import tally, terminal_table, write_page, write_summary
-from gradlab.studies.reproduce import Conclusion, compute, conclude
-from gradlab.studies.results import bundled_scales
+from gradlab.claims.expressions import ClaimError
+from gradlab.claims.report import tally, terminal_table, write_page, write_summary
+from gradlab.claims.reproduce import Conclusion, compute, conclude
+from gradlab.claims.results import bundled_scales
+from gradlab.claims.study import load_study, study_names
 
 ROOT = Path(__file__).resolve().parent.parent
 SUMMARY = ROOT / "experiments" / "README.md"

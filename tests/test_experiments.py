@@ -9,9 +9,9 @@ from conftest import Compose
 
 from gradlab import config
 from gradlab.__main__ import CONF
+from gradlab.claims.study import load_study
+from gradlab.claims.verdicts import judge
 from gradlab.point import Point, run_point
-from gradlab.studies.claims import load_study
-from gradlab.studies.verdicts import judge
 
 WHOLE = ("ground_truths", "error_surface", "influence_balancing", "forget_bias")
 ORDER_CHAOS = (

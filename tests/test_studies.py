@@ -13,13 +13,13 @@ from conftest import gradlab
 from scipy import stats
 
 from gradlab import records
-from gradlab.studies import results
-from gradlab.studies.claims import Claim, load_study, study_names
-from gradlab.studies.expressions import ClaimError, NoRows, evaluate
-from gradlab.studies.report import write_page
-from gradlab.studies.reproduce import compute, conclude
-from gradlab.studies.statistics import Estimate, crossing, fisher, mann_whitney, rate, sample_median
-from gradlab.studies.verdicts import judge
+from gradlab.claims import results
+from gradlab.claims.expressions import ClaimError, NoRows, evaluate
+from gradlab.claims.report import write_page
+from gradlab.claims.reproduce import compute, conclude
+from gradlab.claims.statistics import Estimate, crossing, fisher, mann_whitney, rate, sample_median
+from gradlab.claims.study import Claim, load_study, study_names
+from gradlab.claims.verdicts import judge
 
 ROOT = Path(__file__).parent.parent
 TABLE = pd.DataFrame(

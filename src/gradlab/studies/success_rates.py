@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from gradlab.claims.statistics import rate
 from gradlab.studies import drawing
-from gradlab.studies.statistics import rate
 
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 KNOWN = {"ln 4": np.log(4), "ln 2": np.log(2)}

@@ -7,8 +7,8 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from gradlab.claims.expressions import ClaimError, parse
 from gradlab.explain import first_line
-from gradlab.studies.expressions import ClaimError, parse
 
 CLAIMS = "claims.yaml"
 FULL = "_full"  # conf/experiment/NAME_full.yaml is the study at the scale of its source

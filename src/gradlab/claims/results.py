@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from gradlab import config
+from gradlab.claims.expressions import ClaimError, NoRows, evaluate
+from gradlab.claims.study import Scale, Study
 from gradlab.records import TABLE, load_choices, load_metrics, load_runs, load_status
-from gradlab.studies.claims import Scale, Study
-from gradlab.studies.expressions import ClaimError, NoRows, evaluate
 
 RESULTS = "results"
 PLACES = ("path", "reason", "name", "wandb.")  # say where and when a run was, not what

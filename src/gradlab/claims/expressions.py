@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from gradlab.studies.statistics import FUNCTIONS, Estimate
+from gradlab.claims.statistics import FUNCTIONS, Estimate
 
 CONSTANTS = {"inf": np.inf, "nan": np.nan, "pi": np.pi}
 ARITHMETIC: Mapping[type, Callable[[Any, Any], Any]] = {

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from hydra.utils import get_object
 
+from gradlab.claims.expressions import ClaimError
+from gradlab.claims.results import bundle, load_results
+from gradlab.claims.study import Scale, Study
+from gradlab.claims.verdicts import Verdict, judge
 from gradlab.figures import save
 from gradlab.records import SWEEP
-from gradlab.studies.claims import Scale, Study
-from gradlab.studies.expressions import ClaimError
-from gradlab.studies.results import bundle, load_results
-from gradlab.studies.verdicts import Verdict, judge
 
 
 class Conclusion(NamedTuple):

@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from gradlab.studies.claims import Claim
-from gradlab.studies.expressions import ClaimError, NoRows, evaluate
-from gradlab.studies.statistics import Estimate
+from gradlab.claims.expressions import ClaimError, NoRows, evaluate
+from gradlab.claims.statistics import Estimate
+from gradlab.claims.study import Claim
 
 Outcome = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from gradlab.studies.claims import Study
-from gradlab.studies.reproduce import Conclusion, command
-from gradlab.studies.statistics import Estimate
-from gradlab.studies.verdicts import Outcome
+from gradlab.claims.reproduce import Conclusion, command
+from gradlab.claims.statistics import Estimate
+from gradlab.claims.study import Study
+from gradlab.claims.verdicts import Outcome
 
 PAGE = "README.md"
 OUTCOMES: dict[Outcome, str] = {
