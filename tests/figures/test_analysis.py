@@ -14,7 +14,7 @@ from gradlab.figures import command, style
 from gradlab.figures.decay import decay_table
 from gradlab.tracking.runs import track
 
-ANALYSIS = Path(__file__).parent.parent / "analysis"
+ANALYSIS = Path(__file__).parents[2] / "analysis"
 NO_RUNS = {"error_surface.py", "reproduce.py"}
 OF_RUNS = sorted(path.name for path in ANALYSIS.glob("*.py") if path.name not in NO_RUNS)
 DRAWN = [script for script in OF_RUNS if script != "explore.py"]

@@ -21,7 +21,7 @@ from gradlab.claims.statistics import Estimate, crossing, fisher, mann_whitney, 
 from gradlab.claims.study import Claim, load_study, study_names
 from gradlab.claims.verdicts import judge
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TABLE = pd.DataFrame(
     {
         "clip.threshold": [1.0] * 10 + [np.inf] * 10,
