@@ -23,7 +23,7 @@ from timing import (  # type: ignore[import-not-found, unused-ignore]
 )
 
 from gradlab import jacobian_log_norms, lyapunov_exponents
-from gradlab.jacobian.maps import Norm
+from gradlab.jacobian.pairs import Norm
 
 GAIN = 1.9
 BUDGET = 2**35  # bytes: more than any case takes

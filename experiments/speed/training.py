@@ -36,7 +36,7 @@ from torch_training import TorchTraining  # type: ignore[import-not-found, unuse
 from gradlab import config as configuration
 from gradlab.__main__ import CONF
 from gradlab.tasks import Batch, Task
-from gradlab.training.program import Program, State, as_numbers
+from gradlab.training.program import Program, State, hyperparameters_of
 
 CELLS = ("rnn", "lstm", "gru")
 OURS, TORCH, FLAX = "gradlab", "PyTorch", "Flax"
@@ -88,8 +88,8 @@ class OurTraining:
         task = {"_target_": f"{__name__}.running_mean", "length": size.length}
         self.config = config | {"task": task | {"batch": size.batch, "fixed": fixed}}
         self.program = Program(self.config)
-        self.numbers = as_numbers(self.config)
-        self.state: State = self.program.initialise(self.numbers)
+        self.hyperparameters = hyperparameters_of(self.config)
+        self.state: State = self.program.initialise(self.hyperparameters)
 
     def losses_and_gradients(self) -> tuple[float, dict[str, np.ndarray]]:
         """Of the first batch, the gradients by the names that all three share."""
@@ -104,17 +104,23 @@ class OurTraining:
 
     def train(self, steps: int) -> Any:
         """So many steps from the start."""
-        return self.program.advance(self.numbers, self.state, steps)[1].loss[-1]
+        return self.program.advance(self.hyperparameters, self.state, steps)[1].loss[-1]
 
     def sweep(self, points: int, steps: int) -> Callable[[], Any]:
         """So many points, of different seeds, as one program."""
-        numbers = {k: jnp.broadcast_to(v, (points,)) for k, v in self.numbers.items()}
-        numbers["seed"] = jnp.arange(points, dtype=jnp.uint32)
-        states = jax.vmap(self.program.initialise)(numbers)
+        hyperparameters = {
+            k: jnp.broadcast_to(v, (points,)) for k, v in self.hyperparameters.items()
+        }
+        hyperparameters["seed"] = jnp.arange(points, dtype=jnp.uint32)
+        states = jax.vmap(self.program.initialise)(hyperparameters)
         together = jax.jit(
-            jax.vmap(lambda numbers, state: self.program.advance(numbers, state, steps)[1].loss[-1])
+            jax.vmap(
+                lambda hyperparameters, state: self.program.advance(hyperparameters, state, steps)[
+                    1
+                ].loss[-1]
+            )
         )
-        return partial(together, numbers, states)
+        return partial(together, hyperparameters, states)
 
 
 def agreement(trainings: dict[str, Any]) -> float:
@@ -142,11 +148,15 @@ def prepared(cell: str, size: Size, fixed: bool) -> dict[str, Any]:
     """The three, at the same weights."""
     ours = OurTraining(cell, size, fixed)
     network = ours.program.merge(ours.state.parameters)
-    numbers = (ours.config["clip"]["threshold"], ours.config["optim"]["learning_rate"])
+    hyperparameters = (ours.config["clip"]["threshold"], ours.config["optim"]["learning_rate"])
     batch = ours.program.task.test
     draw = None if fixed else ours.program.task.sample
-    flax = FlaxTraining(cell, network, batch, draw, *numbers)
-    return {OURS: ours, TORCH: TorchTraining(cell, network, batch, fixed, *numbers), FLAX: flax}
+    flax = FlaxTraining(cell, network, batch, draw, *hyperparameters)
+    return {
+        OURS: ours,
+        TORCH: TorchTraining(cell, network, batch, fixed, *hyperparameters),
+        FLAX: flax,
+    }
 
 
 def measured(cell: str, size: Size, fixed: bool, steps: int, repeats: int) -> dict[str, Any]:

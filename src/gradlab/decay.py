@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-LogNorms = Float[np.ndarray, "*samples T+1 T+1"]
+LogNormMap = Float[np.ndarray, "*samples T+1 T+1"]
 Profile = Float[np.ndarray, "T+1"]
 
 TENFOLD = np.log(10)
@@ -16,7 +16,7 @@ OTHER_RATES = {
 }
 
 
-def lag_profile(log_norms: LogNorms) -> Profile:
+def lag_profile(log_norms: LogNormMap) -> Profile:
     """Mean log norm over all samples and all pairs of the same lag, in nats; [lag]."""
     length = log_norms.shape[-1]
     maps = np.asarray(log_norms, dtype=np.float64)

@@ -85,13 +85,13 @@ class FusedLauncher(Launcher):
             from gradlab.sweep.groups import group_by_program
             from gradlab.sweep.plan import show_plan
 
-            undone = ledger.undone(points.values(), settings["retry"])
-            groups = group_by_program(point for point, _ in undone)
-            show_plan(groups, len(points) - len(undone))
+            pending = ledger.pending(points.values(), settings["retry"])
+            groups = group_by_program(point for point, _ in pending)
+            show_plan(groups, len(points) - len(pending))
             _leave_nothing(folder)
             return []
         with ledger.locked(folder):
-            todo = ledger.clear(ledger.undone(points.values(), settings["retry"]))
+            todo = ledger.clear(ledger.pending(points.values(), settings["retry"]))
             ledger.write(folder, known, entries)
             begun = {point.folder for point in todo}
             jobs = [
@@ -212,7 +212,7 @@ class FusedSlurmLauncher(FusedLauncher):
     ) -> None:
         """Keep what a job asks for; see conf/hydra/launcher/fused_slurm.yaml."""
         self._points, self._cpus = points, cpus
-        self._wishes = {
+        self._resources = {
             "timeout_min": minutes,
             "cpus_per_task": cpus,
             "slurm_array_parallelism": jobs_at_once,
@@ -225,7 +225,7 @@ class FusedSlurmLauncher(FusedLauncher):
     def _runner(self) -> "Runner":
         from gradlab.sweep.slurm import run_in_jobs
 
-        return partial(run_in_jobs, points=self._points, cpus=self._cpus, wishes=self._wishes)
+        return partial(run_in_jobs, points=self._points, cpus=self._cpus, resources=self._resources)
 
 
 class FusedRayLauncher(FusedLauncher):

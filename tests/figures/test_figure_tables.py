@@ -9,14 +9,9 @@ import pytest
 from synthetic_sweeps import geometric, write_point
 
 from gradlab import load_runs
-from gradlab.figures import (
-    decay_figure,
-    decay_table,
-    heatmap_table,
-    points,
-)
+from gradlab.figures import decay_figure, decay_table, heatmap_table, selection
 from gradlab.figures.labels import level_label, quantity_label
-from gradlab.figures.maps import colour_limit, map_colours
+from gradlab.figures.map_images import colour_limit, map_colours
 
 
 def test_decay_table_of_a_geometric_decay_has_its_slope(tmp_path: Path) -> None:
@@ -107,7 +102,7 @@ def test_axes_are_the_config_keys_that_vary_without_those_that_follow_from_other
             "path": ["0", "1", "2", "3"],
         }
     )
-    assert points.axes_of(runs) == [
+    assert selection.axes_of(runs) == [
         "model.name",
         "init.gain",
         "clip.threshold",
@@ -123,7 +118,7 @@ def test_arrange_pins_the_last_axes_to_the_longest_sequence_and_no_clipping(
     for i, (model, length, threshold) in enumerate(grid):
         write_point(tmp_path / str(i), None, model=model, length=length, threshold=threshold)
     runs = load_runs(tmp_path)
-    shown = points.arrange(runs, None, points.axes_of(runs), columns=1, rows=2)
+    shown = selection.arrange(runs, None, selection.axes_of(runs), columns=1, rows=2)
     assert shown.down == ["model.name"]
     assert set(shown.runs["task.length"]) == {16}
     assert set(shown.runs["clip.threshold"]) == {inf}
@@ -131,7 +126,7 @@ def test_arrange_pins_the_last_axes_to_the_longest_sequence_and_no_clipping(
 
 def test_arrange_spreads_numbers_over_their_range() -> None:
     runs = pd.DataFrame({"init.gain": np.linspace(0, 2, 21)})
-    shown = points.arrange(runs, "init.gain", [], columns=3, rows=1)
+    shown = selection.arrange(runs, "init.gain", [], columns=3, rows=1)
     assert shown.runs["init.gain"].tolist() == [0, 1, 2]
 
 

@@ -22,7 +22,7 @@ from gradlab.figures import (
     views_figure,
     views_table,
 )
-from gradlab.figures.maps import map_pixels
+from gradlab.figures.map_images import map_pixels
 from gradlab.figures.style import Drawn
 
 FIGURES = [heatmap_figure, decay_figure, overview_figure]
@@ -129,7 +129,7 @@ def test_a_figure_says_what_it_leaves_out(
     draw: Callable[[pd.DataFrame], Drawn], tmp_path: Path
 ) -> None:
     _many(tmp_path)
-    note = written(draw(load_runs(tmp_path)).figure).split("Shown: ")[1]
+    note = written(draw(load_runs(tmp_path)).figure).split("ProgressDisplay: ")[1]
     assert "of 28 points" in note
     assert "of 7 values of gain" in note
 

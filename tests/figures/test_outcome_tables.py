@@ -21,7 +21,7 @@ from gradlab.figures import (
     lyapunov_table,
     phase_figure,
     phase_table,
-    points,
+    selection,
     singular_values_table,
     training_figure,
     training_table,
@@ -86,7 +86,7 @@ def test_what_was_not_measured_is_named_with_its_probe(tmp_path: Path) -> None:
 def test_a_diverged_run_with_several_measurements_has_no_after(tmp_path: Path) -> None:
     write_point(tmp_path / "0", geometric(rates=(0.1, 0.2, 0.9)), state="diverged")
     (run,) = (run for _, run in load_runs(tmp_path).iterrows())
-    assert list(points.moments(run)) == ["before"]
+    assert list(selection.moments(run)) == ["before"]
 
 
 def test_a_moment_that_no_run_reached_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from gradlab import (
     long_range_share,
     truncation,
 )
-from gradlab.jacobian.cells import split_weights
+from gradlab.jacobian.flat_cell import split_weights
 from gradlab.models import Stack
 
 FEATURES, HIDDEN, LENGTH = 3, 16, 20

@@ -31,10 +31,10 @@ def test_a_certificate_bounds_the_error_of_a_sound_map() -> None:
 
 
 def test_it_sees_an_entry_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradlab.jacobian import maps
+    from gradlab.jacobian import pairs
 
-    multiply = maps._with_diagonal
-    monkeypatch.setattr(maps, "_with_diagonal", lambda *args: multiply(*args) * 1.01)
+    multiply = pairs._with_diagonal
+    monkeypatch.setattr(pairs, "_with_diagonal", lambda *args: multiply(*args) * 1.01)
     inputs = INPUTS[:36]  # a length of its own: what is compiled here is used nowhere else
     _, certificate = jacobian_log_norms(cell(0.5), inputs, norm="frobenius", certify=True)
     assert certificate.largest_error > 1e-2

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradlab import clipping
-from gradlab.training.gradients import Findings, Gradients
-from gradlab.training.program import Program, State, as_numbers, program_for, program_key
+from gradlab.training.gradients import Gradients, ObjectiveAux
+from gradlab.training.program import Program, State, hyperparameters_of, program_for, program_key
 from gradlab.training.telemetry import observe, training_row
 
 SMALL = ("model.hidden_size=5", "task.length=4", "train.batch_size=6", "optim=sgd")
@@ -95,15 +95,15 @@ def test_rules_that_pytorch_has_are_pytorchs() -> None:
 
 
 def start(config: dict[str, Any]) -> tuple[Program, Any, State]:
-    program, numbers = program_for(config), as_numbers(config)
-    return program, numbers, program.initialise(numbers)
+    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    return program, hyperparameters, program.initialise(hyperparameters)
 
 
 def test_adjoints_are_clipped_as_a_hook_on_every_state_does_in_pytorch(composed: Compose) -> None:
     threshold = 0.002
     config = composed(*ADJOINT, f"clip.threshold={threshold}")
-    program, numbers, state = start(config)
-    new, seen = program.advance(numbers, state, 1)
+    program, hyperparameters, state = start(config)
+    new, seen = program.advance(hyperparameters, state, 1)
 
     batch = program.task.sample(jax.random.split(state.key)[1], 6)
     network = nnx.merge(program.definition, state.parameters, program.constants)
@@ -134,13 +134,13 @@ def test_adjoints_are_clipped_as_a_hook_on_every_state_does_in_pytorch(composed:
 
 
 def test_clipped_means_that_the_rule_changed_the_gradient(composed: Compose) -> None:
-    program, numbers, state = start(composed(*ADJOINT))
+    program, hyperparameters, state = start(composed(*ADJOINT))
 
     def rows(threshold: float) -> dict[str, dict[str, float]]:
-        limited = numbers | {"clip.threshold": jnp.float32(threshold)}
+        limited = hyperparameters | {"clip.threshold": jnp.float32(threshold)}
         seen = {"adjoint": program.advance(limited, state, 1)[1]}
         for name, clipped in every_rule(threshold).items():
-            one = observe(jnp.array(1), Findings(jnp.array(0.0), None, None), clipped, WEIGHTS)
+            one = observe(jnp.array(1), ObjectiveAux(jnp.array(0.0), None, None), clipped, WEIGHTS)
             seen[name] = jax.tree.map(lambda x: x[None], one)
         return {name: training_row(1, x) for name, x in seen.items()}
 
@@ -156,8 +156,8 @@ def test_clipped_means_that_the_rule_changed_the_gradient(composed: Compose) -> 
 
 
 def test_the_largest_clipped_norm_is_that_of_one_update(composed: Compose) -> None:
-    program, numbers, state = start(composed("clip=global_norm"))
-    free = program.advance(numbers | {"clip.threshold": jnp.float32(np.inf)}, state, 4)[1]
+    program, hyperparameters, state = start(composed("clip=global_norm"))
+    free = program.advance(hyperparameters | {"clip.threshold": jnp.float32(np.inf)}, state, 4)[1]
     row = training_row(4, free)
     assert row["train/grad_norm_clipped_max"] == max(np.asarray(free.grad_norm).tolist())
     assert row["train/grad_norm_clipped_max"] > row["train/grad_norm_clipped"]
@@ -165,9 +165,9 @@ def test_the_largest_clipped_norm_is_that_of_one_update(composed: Compose) -> No
 
 @pytest.mark.parametrize("layers", [1, 2])  # one loop of our own, and a scan over a stack's steps
 def test_points_side_by_side_have_their_own_thresholds(composed: Compose, layers: int) -> None:
-    program, numbers, state = start(composed(*ADJOINT, f"model.num_layers={layers}"))
+    program, hyperparameters, state = start(composed(*ADJOINT, f"model.num_layers={layers}"))
     thresholds = (0.002, np.inf)
-    each = [numbers | {"clip.threshold": jnp.float32(c)} for c in thresholds]
+    each = [hyperparameters | {"clip.threshold": jnp.float32(c)} for c in thresholds]
     alone = [program.advance(n, state, 1)[1] for n in each]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *each)
     _, together = jax.vmap(lambda n: program.advance(n, state, 1))(stacked)
@@ -197,9 +197,9 @@ def test_no_step_of_sgd_is_longer_than_rate_times_threshold(
     config["clip"] = config["clip"] | {"threshold": threshold}
     config["optim"] = config["optim"] | {"learning_rate": rate}
     config["init"] = config["init"] | {"gain": gain}
-    program, numbers, state = start(config)
+    program, hyperparameters, state = start(config)
     for _ in range(10):
-        new, _ = program.advance(numbers, state, 1)
+        new, _ = program.advance(hyperparameters, state, 1)
         step = optax.tree.norm(optax.tree.sub(new.parameters, state.parameters))
         rounding = 1e-6 * optax.tree.norm(new.parameters)
         assert step <= rate * threshold * (1 + 1e-5) + rounding

@@ -10,13 +10,13 @@ from flax import nnx
 
 from gradlab import initialisers
 from gradlab.models import Stack, by_gate
-from gradlab.training.program import as_numbers, program_for
+from gradlab.training.program import hyperparameters_of, program_for
 
 
 def network(composed: Compose, *overrides: str) -> nnx.Module:
     config = composed(*overrides)
     program = program_for(config)
-    state = program.initialise(as_numbers(config))
+    state = program.initialise(hyperparameters_of(config))
     return nnx.merge(program.definition, state.parameters, program.constants)
 
 

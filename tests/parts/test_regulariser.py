@@ -12,7 +12,7 @@ from flax import nnx
 from gradlab.cells import Elman
 from gradlab.config import ConfigError
 from gradlab.regularisers import Omega
-from gradlab.training.program import Program, as_numbers, program_for, program_key
+from gradlab.training.program import Program, hyperparameters_of, program_for, program_key
 
 TIME, BATCH, FEATURES, HIDDEN = 6, 3, 2, 4
 RNG = np.random.default_rng(0)
@@ -110,8 +110,8 @@ SMALL = ("model.hidden_size=5", "task.length=4", "train.batch_size=6", "optim=sg
 def test_a_weight_of_zero_is_the_loss_alone_and_weights_share_a_program(composed: Compose) -> None:
     def trained(*overrides: str) -> tuple[Any, Any]:
         config = composed(*SMALL, *overrides)
-        program, numbers = program_for(config), as_numbers(config)
-        state, seen = program.advance(numbers, program.initialise(numbers), 3)
+        program, hyperparameters = program_for(config), hyperparameters_of(config)
+        state, seen = program.advance(hyperparameters, program.initialise(hyperparameters), 3)
         return state.parameters, seen
 
     alone, seen = trained()

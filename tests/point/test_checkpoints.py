@@ -90,8 +90,8 @@ print(status["state"])
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_numbers(point: Callable[..., Point]) -> None:
-    numbers = (signal.SIGKILL, signal.SIGTERM)
-    broken = [point(number.name) for number in numbers]
+    hyperparameters = (signal.SIGKILL, signal.SIGTERM)
+    broken = [point(number.name) for number in hyperparameters]
     command = [sys.executable, "-c", RUN]
     running = [
         subprocess.Popen(
@@ -102,7 +102,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(point: Callable[..., 
         )
         for p in broken
     ]
-    waiting = dict(zip(running, zip(broken, numbers, strict=True), strict=True))
+    waiting = dict(zip(running, zip(broken, hyperparameters, strict=True), strict=True))
     while waiting:
         for process, (p, number) in list(waiting.items()):
             kept = checkpoints.newest(p.folder)

@@ -85,18 +85,18 @@ def test_probes_change_no_number_of_training_and_compile_nothing_anew(
 
 
 def test_seconds_of_compiling_are_told_apart() -> None:
-    watches: list[Stopwatch] = [{}, {}]
+    timers: list[Stopwatch] = [{}, {}]
 
     @jax.jit
     def inner(x: jax.Array) -> jax.Array:
         return jnp.sin(x) * 3
 
     begin = time.perf_counter()
-    with timing("train", watches):
+    with timing("train", timers):
         jax.jit(lambda x: inner(x) + inner(2 * x))(jnp.ones(3)).block_until_ready()
         time.sleep(0.2)
     seconds = time.perf_counter() - begin
-    assert watches[0] == watches[1]
-    assert 2 * sum(watches[0].values()) == pytest.approx(seconds, abs=0.02)
-    assert watches[0]["compile"] > 0
-    assert 2 * watches[0]["train"] > 0.19
+    assert timers[0] == timers[1]
+    assert 2 * sum(timers[0].values()) == pytest.approx(seconds, abs=0.02)
+    assert timers[0]["compile"] > 0
+    assert 2 * timers[0]["train"] > 0.19

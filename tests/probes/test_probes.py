@@ -16,7 +16,7 @@ from gradlab.cells import gates
 from gradlab.point import Point, run_point
 from gradlab.point.stopwatch import Stopwatch, timing
 from gradlab.probes import Measurement
-from gradlab.training.program import as_numbers, program_for
+from gradlab.training.program import hyperparameters_of, program_for
 
 SMALL = ("model.hidden_size=5", "task.length=8", "probe.samples=3", "wandb=disabled")
 ALL = "[spectral,typical,lyapunov,singular_values,adjoint,contribution,statistics,theory]"
@@ -24,10 +24,10 @@ ALL = "[spectral,typical,lyapunov,singular_values,adjoint,contribution,statistic
 
 def measured(composed: Compose, *overrides: str) -> tuple[Any, Any, Measurement]:
     config = composed(*SMALL, *overrides)
-    program, numbers = program_for(config), as_numbers(config)
-    state = program.initialise(numbers)
+    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    state = program.initialise(hyperparameters)
     network = nnx.merge(program.definition, state.parameters, program.constants)
-    return network, program.task.test, program.measure(numbers, state)
+    return network, program.task.test, program.measure(hyperparameters, state)
 
 
 @pytest.mark.parametrize("model", ["rnn", "lstm"])
@@ -114,11 +114,11 @@ def test_a_second_look_compiles_nothing(composed: Compose) -> None:
     program = program_for(config)
     seconds = []
     for seed in (0, 1):
-        numbers = as_numbers(config | {"seed": seed})
-        state = program.initialise(numbers)
+        hyperparameters = hyperparameters_of(config | {"seed": seed})
+        state = program.initialise(hyperparameters)
         watch: Stopwatch = {}
         with timing("probe", [watch]):
-            program.measure(numbers, state)
+            program.measure(hyperparameters, state)
         seconds.append(watch["compile"])
     assert seconds[0] > 0
     assert seconds[1] == 0

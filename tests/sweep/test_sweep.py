@@ -20,7 +20,7 @@ from gradlab.sweep import lanes as run
 from gradlab.sweep import ledger
 from gradlab.sweep.groups import group_by_program
 from gradlab.sweep.memory import bytes_per_point
-from gradlab.sweep.progress import Shown
+from gradlab.sweep.progress import ProgressDisplay
 
 TINY = (
     "task.length=4",
@@ -45,12 +45,12 @@ def points_of(composed: Compose, folder: Path, changes: Sequence[Sequence[str]])
 
 def run_all(points: Sequence[Point], settings: dict[str, Any]) -> list[dict[str, Any]]:
     groups = group_by_program(points)
-    with Shown(groups) as shown:
-        statuses = run.run_here(groups, shown, settings)
+    with ProgressDisplay(groups) as display:
+        statuses = run.run_here(groups, display, settings)
     return [statuses[point.folder] for point in points]
 
 
-def numbers(folder: Path) -> pd.DataFrame:
+def hyperparameters(folder: Path) -> pd.DataFrame:
     """What a point measured, less the time it took."""
     metrics = records.load_metrics(folder)
     return metrics[[name for name in metrics if not name.startswith("time/")]]
@@ -68,8 +68,12 @@ def test_lanes_give_the_numbers_of_a_point_alone(composed: Compose, tmp_path: Pa
     run_all(threads, THREADS)
     run_all(vmapped, {"lanes": "vmap", "chunk": 2})
     for one, other, together in zip(alone, threads, vmapped, strict=True):
-        pd.testing.assert_frame_equal(numbers(one.folder), numbers(other.folder), check_exact=True)
-        pd.testing.assert_frame_equal(numbers(one.folder), numbers(together.folder), rtol=1e-5)
+        pd.testing.assert_frame_equal(
+            hyperparameters(one.folder), hyperparameters(other.folder), check_exact=True
+        )
+        pd.testing.assert_frame_equal(
+            hyperparameters(one.folder), hyperparameters(together.folder), rtol=1e-5
+        )
         maps = [load_gradients(x.folder)["jacobian_log_norm"] for x in (one, other, together)]
         np.testing.assert_array_equal(maps[0], maps[1])
         np.testing.assert_allclose(maps[0], maps[2], rtol=1e-5, atol=1e-5)
@@ -115,17 +119,17 @@ def test_trouble_stays_with_the_point_that_has_it(
     alone = Point(points[4].config, tmp_path / "alone", "alone")
     run_point(alone)
     pd.testing.assert_frame_equal(
-        numbers(points[4].folder), numbers(alone.folder), check_exact=True
+        hyperparameters(points[4].folder), hyperparameters(alone.folder), check_exact=True
     )
 
 
 def test_memory_of_a_point_is_near_what_xla_counts(composed: Compose) -> None:
     import jax
 
-    from gradlab.training.program import as_numbers, program_for
+    from gradlab.training.program import hyperparameters_of, program_for
 
     config = composed("task.length=64", "model.hidden_size=64", "train.batch_size=256")
-    program, values = program_for(config), as_numbers(config)
+    program, values = program_for(config), hyperparameters_of(config)
     state = jax.eval_shape(program.initialise, values)
     compiled = jax.jit(lambda n, s: program.advance(n, s, 1)).lower(values, state).compile()
     counted = compiled.memory_analysis()
@@ -202,7 +206,7 @@ def test_resume_repairs_what_is_damaged_and_touches_nothing_else(
 ) -> None:
     sweep = finished / "sweep"
     before, runs = stamps(sweep), load_runs(sweep)
-    whole = {name: numbers(sweep / name) for name in "0123"}
+    whole = {name: hyperparameters(sweep / name) for name in "0123"}
     status = (sweep / "0/status.json").read_text()
     (sweep / "0/status.json").write_text(status[: len(status) // 2])
     edited = (sweep / "1/status.json").read_text().replace('"train/step": 4', '"train/step": 5')
@@ -218,7 +222,7 @@ def test_resume_repairs_what_is_damaged_and_touches_nothing_else(
     assert {path for path in before if before[path] != after[path]} >= {"2/gradients.nc"}
     assert all(before[path] == after[path] for path in before if path.startswith("3/"))
     for name, metrics in whole.items():
-        pd.testing.assert_frame_equal(metrics, numbers(sweep / name), check_exact=True)
+        pd.testing.assert_frame_equal(metrics, hyperparameters(sweep / name), check_exact=True)
     columns = ["seed", "init.gain", "status", "verdict", "jacobian/decay_rate"]
     pd.testing.assert_frame_equal(runs[columns], load_runs(sweep)[columns])
 
@@ -273,13 +277,13 @@ def test_retry_repeats_what_it_names(composed: Compose, tmp_path: Path) -> None:
         records.save_status(point.folder, {"state": state, "identity": mark})
 
     def run_again(*retry: str) -> list[str]:
-        return [point.folder.name for point, _ in ledger.undone(points, retry)]
+        return [point.folder.name for point, _ in ledger.pending(points, retry)]
 
     assert run_again("nothing") == ["3"]
     assert run_again("failed") == ["1", "3"]
     assert run_again("diverged") == ["2", "3"]
     assert run_again("diverged", "failed") == ["1", "2", "3"]
-    ledger.clear(ledger.undone(points, ["failed"]))
+    ledger.clear(ledger.pending(points, ["failed"]))
     assert run_again("nothing") == ["1", "3"]  # as a job elsewhere finds it
 
 

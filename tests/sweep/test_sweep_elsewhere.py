@@ -92,7 +92,7 @@ CASES = [
 ]
 
 
-def numbers(frame: pd.DataFrame) -> pd.DataFrame:
+def hyperparameters(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[[x for x in frame if not x.startswith("time/") and x not in ("path", "sweep")]]
 
 
@@ -108,11 +108,13 @@ def test_every_launcher_leaves_the_same_records(
     expected, found = load_runs(fused(sweep)), load_runs(tmp_path / "sweep")
     asked = ["sweep.lanes"] if launcher == "fused" else []
     pd.testing.assert_frame_equal(
-        numbers(expected.drop(columns=asked)), numbers(found.drop(columns=asked)), **equal
+        hyperparameters(expected.drop(columns=asked)),
+        hyperparameters(found.drop(columns=asked)),
+        **equal,
     )
     for one, other in zip(expected["path"], found["path"], strict=True):
         pd.testing.assert_frame_equal(
-            numbers(load_metrics(one)), numbers(load_metrics(other)), **equal
+            hyperparameters(load_metrics(one)), hyperparameters(load_metrics(other)), **equal
         )
         measured = [load_gradients(path) for path in (one, other)]
         if launcher == "fused":
@@ -146,7 +148,9 @@ def test_a_job_that_slurm_preempts_goes_on_where_it_was(tmp_path: Path) -> None:
     for folder in ("whole/sweep/0", "sweep/0"):
         assert load_status(tmp_path / folder)["state"] == "done"
     expected, found = (load_metrics(tmp_path / x) for x in ("whole/sweep/0", "sweep/0"))
-    pd.testing.assert_frame_equal(numbers(expected), numbers(found), check_exact=True)
+    pd.testing.assert_frame_equal(
+        hyperparameters(expected), hyperparameters(found), check_exact=True
+    )
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from gradlab.tasks.reversal import reversal
 from gradlab.tasks.temporal_order import STARTS, temporal_order
 from gradlab.tasks.xor import xor
 from gradlab.training.losses import losses, metrics, weighted_mean
-from gradlab.training.program import as_numbers, program_for
+from gradlab.training.program import hyperparameters_of, program_for
 from gradlab.training.success import success
 
 NAMES = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
@@ -38,11 +38,11 @@ def test_every_task_is_configured_and_fits_every_part_of_a_run(
     composed: Compose, name: str
 ) -> None:
     config = composed(f"task={name}", "model.hidden_size=4")
-    program, numbers = program_for(config), as_numbers(config)
+    program, hyperparameters = program_for(config), hyperparameters_of(config)
     task, length = program.task, program.task.test.inputs.shape[1]
     assert task.test.inputs.shape[2] == task.features
-    state = jax.eval_shape(program.initialise, numbers)
-    trained, _ = jax.eval_shape(lambda n, s: program.advance(n, s, 2), numbers, state)
+    state = jax.eval_shape(program.initialise, hyperparameters)
+    trained, _ = jax.eval_shape(lambda n, s: program.advance(n, s, 2), hyperparameters, state)
     assert jax.tree.structure(trained) == jax.tree.structure(state)
     measured = jax.eval_shape(program.evaluate, trained)
     assert {"eval/loss", "eval/baseline"} <= set(measured)

@@ -12,7 +12,7 @@ from hand_built import elman
 from gradlab import jacobian_log_norms
 from gradlab.cells import LSTM, Elman, EncoderDecoder, gates
 from gradlab.models import Stack
-from gradlab.training.program import as_numbers, program_for
+from gradlab.training.program import hyperparameters_of, program_for
 
 SHOWN, ANSWERED, FEATURES, HIDDEN = 4, 3, 2, 5
 RNG = np.random.default_rng(0)
@@ -58,8 +58,8 @@ def test_its_gates_are_those_of_the_cell_that_acts() -> None:
 def test_a_decoder_is_configured_with_as_many_layers_as_the_encoder(composed: Compose) -> None:
     overrides = ("task=reversal", "task.length=3", "task.test_size=4", "model.hidden_size=6")
     config = composed(*overrides, "model=gru", "model.num_layers=2", "model.decoder=true")
-    program, numbers = program_for(config), as_numbers(config)
-    state = program.initialise(numbers)
+    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    state = program.initialise(hyperparameters)
     cell = nnx.merge(program.definition, state.parameters, program.constants).cell
     assert isinstance(cell, EncoderDecoder)
     for half in (cell.encoder, cell.decoder):
@@ -68,7 +68,7 @@ def test_a_decoder_is_configured_with_as_many_layers_as_the_encoder(composed: Co
     assert not np.array_equal(
         *(half.layers[0].dense_h.kernel for half in (cell.encoder, cell.decoder))
     )
-    trained, seen = program.advance(numbers, state, 2)
+    trained, seen = program.advance(hyperparameters, state, 2)
     assert np.isfinite(seen.grad_norm).all()
     pairs = (nnx.to_flat_state(x.parameters) for x in (state, trained))
     unmoved = [

@@ -14,7 +14,7 @@ from flax import nnx
 from gradlab import load_gradients
 from gradlab.point import Point, run_point
 from gradlab.records import load_metrics
-from gradlab.training.program import Program, as_numbers, program_for, program_key
+from gradlab.training.program import Program, hyperparameters_of, program_for, program_key
 from gradlab.training.telemetry import training_row
 
 SMALL = (
@@ -29,7 +29,7 @@ SMALL = (
 def by_hand(config: dict[str, Any], steps: int) -> tuple[Any, list[tuple[float, float, float]]]:
     """Plain SGD with clipping by the textbook's formulas, from the program's own start."""
     program = program_for(config)
-    state = program.initialise(as_numbers(config))
+    state = program.initialise(hyperparameters_of(config))
     network = nnx.merge(program.definition, state.parameters, program.constants)
     cell, readout = network.cell, network.readout
     weights = {
@@ -65,8 +65,8 @@ def by_hand(config: dict[str, Any], steps: int) -> tuple[Any, list[tuple[float, 
 def test_training_is_clipped_gradient_descent(composed: Compose, threshold: str) -> None:
     config = composed(*SMALL, "optim=sgd", f"clip.threshold={threshold}")
     weights, expected = by_hand(config, steps=5)
-    program, numbers = program_for(config), as_numbers(config)
-    state, seen = program.advance(numbers, program.initialise(numbers), 5)
+    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    state, seen = program.advance(hyperparameters, program.initialise(hyperparameters), 5)
     found = np.stack([seen.loss, seen.grad_norm, seen.grad_norm_clipped], axis=1)
     np.testing.assert_allclose(found, expected, rtol=2e-5)
     trained = nnx.merge(program.definition, state.parameters, program.constants).cell.dense_h
@@ -77,8 +77,10 @@ def test_training_is_clipped_gradient_descent(composed: Compose, threshold: str)
 def test_points_that_differ_in_traced_numbers_compile_once(composed: Compose) -> None:
     def trained(*overrides: str) -> float:
         config = composed(*SMALL, "optim=sgd", "model.hidden_size=7", *overrides)
-        program, numbers = program_for(config), as_numbers(config)
-        return float(program.advance(numbers, program.initialise(numbers), 3)[1].loss[-1])
+        program, hyperparameters = program_for(config), hyperparameters_of(config)
+        return float(
+            program.advance(hyperparameters, program.initialise(hyperparameters), 3)[1].loss[-1]
+        )
 
     before = Program.advance._cache_size()  # type: ignore[attr-defined]
     losses = {
@@ -126,8 +128,8 @@ def test_a_run_that_diverges_keeps_what_it_has_and_says_when(
 def test_the_update_that_diverges_is_named_and_not_made(composed: Compose, rate: str) -> None:
     linear = ("+model.cell.activation=identity", f"optim.learning_rate={rate}")
     config = composed(*SMALL, "optim=sgd", *linear)
-    program, numbers = program_for(config), as_numbers(config)
-    state, seen = program.advance(numbers, program.initialise(numbers), 60)
+    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    state, seen = program.advance(hyperparameters, program.initialise(hyperparameters), 60)
     last = int(seen.update[-1])
     assert state.diverged
     assert int(state.step) == last - 1 < 50
@@ -162,8 +164,8 @@ def test_measured_map_is_of_the_trained_network(composed: Compose, tmp_path: Pat
     config = composed(*SMALL, "train.steps=3", "probe.samples=1")
     run_point(Point(config, tmp_path, "point"))
     measured = load_gradients(tmp_path)["jacobian_log_norm"].isel(sample=0).sel(step=3)
-    program, numbers = program_for(config), as_numbers(config)
-    state, _ = program.advance(numbers, program.initialise(numbers), 3)
+    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    state, _ = program.advance(hyperparameters, program.initialise(hyperparameters), 3)
     cell = nnx.merge(program.definition, state.parameters, program.constants).cell
     w_xh, b, w_hh = (
         np.asarray(x[...], dtype=np.float64)
@@ -181,14 +183,14 @@ def test_measured_map_is_of_the_trained_network(composed: Compose, tmp_path: Pat
 def test_untrained_network_is_at_chance_where_it_says_nothing(composed: Compose) -> None:
     config = composed(*SMALL)
     program = program_for(config)
-    state = program.initialise(as_numbers(config))
+    state = program.initialise(hyperparameters_of(config))
     silent = state._replace(parameters=jax.tree.map(jnp.zeros_like, state.parameters))
     assert float(program.evaluate(silent)["eval/loss"]) == pytest.approx(np.log(10), rel=1e-6)
 
 
 def test_loss_of_a_network_is_the_mean_over_weighted_steps(composed: Compose) -> None:
     program = program_for(composed(*SMALL))
-    state = program.initialise(as_numbers(composed(*SMALL)))
+    state = program.initialise(hyperparameters_of(composed(*SMALL)))
     batch = program.task.test
     logits = nnx.merge(program.definition, state.parameters, program.constants)(batch.inputs)
     last = optax.softmax_cross_entropy_with_integer_labels(logits[:, -1], batch.targets[:, -1])

@@ -14,10 +14,10 @@ from jax.tree_util import Partial
 from gradlab import backpropagate
 from gradlab.cells.recurrence import unroll
 from gradlab.config import ConfigError
-from gradlab.jacobian.cells import split_weights
+from gradlab.jacobian.flat_cell import split_weights
 from gradlab.tasks import Batch, Task
 from gradlab.training.losses import losses, weighted_mean
-from gradlab.training.program import Program, as_numbers, program_for
+from gradlab.training.program import Program, hyperparameters_of, program_for
 from gradlab.training.truncated import in_segments, in_window, run_window, unroll_truncated
 
 TIME, BATCH, FEATURES, HIDDEN = 10, 2, 3, 6
@@ -116,9 +116,9 @@ def test_windows_that_do_not_fit_are_refused(
 
 def test_one_update_a_sequence_takes_the_truncated_sum(composed: Compose) -> None:
     config = composed(*EVERY_STEP, "tbptt.window=3", "tbptt.stride=1")
-    program, numbers = program_for(config), as_numbers(config)
-    state = program.initialise(numbers)
-    new, seen = program.advance(numbers, state, 1)
+    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    state = program.initialise(hyperparameters)
+    new, seen = program.advance(hyperparameters, state, 1)
     batch = program.task.sample(jax.random.split(state.key)[1], 6)
     cell = nnx.merge(program.definition, state.parameters, program.constants).cell
     targets = (batch.targets, batch.weights / batch.weights.sum())
@@ -141,9 +141,9 @@ def test_one_update_a_segment_carries_the_state_over(
         *EVERY_STEP,
         *(f"tbptt.window={window}", f"tbptt.stride={stride}", "tbptt.update=segment"),
     )
-    program, numbers = program_for(config), as_numbers(config)
-    state = program.initialise(numbers)
-    end, seen = program.advance(numbers, state, updates)
+    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    state = program.initialise(hyperparameters)
+    end, seen = program.advance(hyperparameters, state, updates)
 
     @jax.jit
     def learn(parameters: Any, h: jax.Array, inputs: jax.Array, part: Batch) -> Any:

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import lines, outcome, points, style
+from gradlab.figures import lines, outcome, selection, style
 from gradlab.figures.labels import level_label
 from gradlab.records import load_metrics
 
@@ -67,10 +67,10 @@ def clipping_figure(
     Raises:
         ValueError: no run has metrics, or logs what success is told by.
     """
-    usable = points.logged(runs)
-    down = [axis for axis in points.axes_of(usable) if axis not in (THRESHOLD, RATE, "seed")]
-    shaded = points.with_lines(usable, RATE)
-    grid = points.arrange(shaded, RATE, down, columns=LINES, rows=lines.PANELS)
+    usable = selection.logged(runs)
+    down = [axis for axis in selection.axes_of(usable) if axis not in (THRESHOLD, RATE, "seed")]
+    shaded = selection.with_lines(usable, RATE)
+    grid = selection.arrange(shaded, RATE, down, columns=LINES, rows=lines.PANELS)
     table = clipping_table(grid.runs, error, accuracy)
     levels = sorted(table["threshold"].unique())
     figure, body, panels = lines.small_multiples(grid, QUANTITIES)
@@ -87,7 +87,7 @@ def clipping_figure(
     notes = [
         outcome.criterion(runs, error, accuracy),
         f"Clip fraction: at {level_label(RATE, best)}.",
-        *points.notes(runs, usable, grid.runs),
+        *selection.notes(runs, usable, grid.runs),
     ]
     return style.Drawn(style.finish(figure, notes), table)
 

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab import load_runs, load_wandb
-from gradlab.figures import lines, outcome, points, style
+from gradlab.figures import lines, outcome, selection, style
 
 FORMATS = ("png", "svg", "pdf")
 MOMENTS = {"first": ("before",), "last": ("after",), "both": lines.WHEN}
@@ -170,8 +170,8 @@ def labelled(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """A table with what sets its points apart in place of their numbers, in an order of its own."""
     if "point" not in table:
         return table
-    runs = points.comparable(runs)
-    axes = points.axes_of(runs)
+    runs = selection.comparable(runs)
+    axes = selection.axes_of(runs)
     values = table.drop(columns=["point", *table.columns.intersection(axes)])
     named = runs.loc[table["point"], axes].reset_index(drop=True)
     joined = pd.concat([named, values.reset_index(drop=True)], axis=1)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gradlab import decay
-from gradlab.figures import lines, points, style
+from gradlab.figures import lines, selection, style
 
 HORIZON = -1.0  # nats: the mean norm is 1/e of its lag-0 value
 THEORIES = ("mean field", "mean log forget", "mean log update")  # the first that was measured
@@ -71,8 +71,8 @@ def decay_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.
     Raises:
         ValueError: no point has gradients.
     """
-    usable = points.drawable(runs)
-    grid = points.choose(usable, panels=lines.PANELS, lines=lines.LINES)
+    usable = selection.drawable(runs)
+    grid = selection.choose(usable, panels=lines.PANELS, lines=lines.LINES)
     table = lines.at_moments(decay_table(grid.runs), when)
     figure, body, panels = lines.small_multiples(grid, [PROFILE])
     for axes, (_, row) in zip(panels[0], grid.rows(), strict=True):
@@ -80,7 +80,7 @@ def decay_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.
         _draw_theory(axes, row, table)
     entries = [*lines.line_key(grid.runs), *mark_key(table), *_theory_key(table)]
     style.legend(body, entries)
-    below = [lines.NORM_NOTE, *_theory_note(table), *points.notes(runs, usable, grid.runs)]
+    below = [lines.NORM_NOTE, *_theory_note(table), *selection.notes(runs, usable, grid.runs)]
     return style.Drawn(style.finish(figure, below), table)
 
 
@@ -89,7 +89,7 @@ def draw_curves(axes: Axes, cell: pd.DataFrame, table: pd.DataFrame) -> None:
 
     Args:
         axes: where.
-        cell: the points, as of `points.with_lines`; those of the same line are averaged.
+        cell: the points, as of `selection.with_lines`; those of the same line are averaged.
         table: as of `decay_table`.
     """
     axes.axhline(0, color=style.GREY, linewidth=0.8)

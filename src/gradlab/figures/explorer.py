@@ -14,9 +14,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from gradlab import decay
-from gradlab.figures import points, style
+from gradlab.figures import selection, style
 from gradlab.figures.labels import point_label
-from gradlab.figures.maps import MOST_NATS, evenly
+from gradlab.figures.map_images import MOST_NATS, evenly
 from gradlab.records import load_gradients
 
 CELLS, STEPS = 64, 12  # along an axis of a map, training steps of a run at most
@@ -41,8 +41,8 @@ def explorer_data(runs: pd.DataFrame, cells: int = CELLS, steps: int = STEPS) ->
     Raises:
         ValueError: no run has gradients.
     """
-    usable = points.drawable(runs)
-    axes = points.axes_of(usable)
+    usable = selection.drawable(runs)
+    axes = selection.axes_of(usable)
     ramp = np.asarray(style.norm_colours()(np.linspace(0, 1, 256)))[:, :3]
     return {
         "colours": _base64((ramp * 255).round().astype(np.uint8)),
@@ -59,7 +59,7 @@ def explorer_page(data: dict[str, Any]) -> str:
 
 
 def pack(values: Float[np.ndarray, "pairs"]) -> dict[str, Any]:
-    """Numbers in 16 bits: code 0 is −inf, codes 1, 2, … go from `low` in steps of `step`."""
+    """Return numbers in 16 bits: code 0 is −inf, codes 1, 2, … go from `low` in steps of `step`."""
     finite = np.isfinite(values)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
     step = (high - low) / LEVELS or 1.0

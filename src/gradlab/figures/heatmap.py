@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure, SubFigure
 
 from gradlab import decay
-from gradlab.figures import lines, maps, points, style
+from gradlab.figures import lines, map_images, selection, style
 from gradlab.figures.labels import quantity_of
 
 PANELS_ACROSS, SETTINGS = 6, 6  # of a figure at most
@@ -41,7 +41,7 @@ def map_table(found: xr.Dataset) -> pd.DataFrame:
     """
     log_norms = found["jacobian_log_norm"]
     size = log_norms.sizes["t"]
-    kept = maps.evenly(size, CELLS)
+    kept = map_images.evenly(size, CELLS)
     coarse = log_norms.isel(t=kept, k=kept)
     unresolved = found.get("jacobian_unresolved", xr.zeros_like(log_norms)).astype(bool)
     row, column = np.tril_indices(len(kept))
@@ -71,12 +71,12 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     Raises:
         ValueError: no point has gradients.
     """
-    usable = points.drawable(runs)
-    axes = points.axes_of(usable)
-    across = points.across_of(axes, usable)
+    usable = selection.drawable(runs)
+    axes = selection.axes_of(usable)
+    across = selection.across_of(axes, usable)
     columns = PANELS_ACROSS // len(when)
-    coloured = points.with_lines(usable, across)
-    grid = points.arrange(coloured, across, axes, columns=columns, rows=SETTINGS).one_seed()
+    coloured = selection.with_lines(usable, across)
+    grid = selection.arrange(coloured, across, axes, columns=columns, rows=SETTINGS).one_seed()
     table = lines.at_moments(heatmap_table(grid.runs), when)
     if (grid.runs["status"] == "done").all():  # without training there is no "after"
         when = [moment for moment in when if (table["when"] == moment).any()]
@@ -84,23 +84,23 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     for moment, block in zip(when, blocks, strict=True):
         measured = table[table["when"] == moment]
         for panels, (_, row) in zip(block, grid.rows(), strict=True):
-            maps.draw_row(panels, grid.cells(row), measured, maps.colour_limit(table))
-        maps.label_steps(block)
-        maps.title_block(block, f"{moment} training", grid.columns())
-    maps.label_rows(blocks[0], [label for label, _ in grid.rows()], size)
-    maps.colour_bar(body, blocks, table, quantity_of(grid.runs))
-    style.legend(body, maps.map_key(table))
-    notes = points.notes(runs, usable, grid.runs)
+            map_images.draw_row(panels, grid.cells(row), measured, map_images.colour_limit(table))
+        map_images.label_steps(block)
+        map_images.title_block(block, f"{moment} training", grid.columns())
+    map_images.label_rows(blocks[0], [label for label, _ in grid.rows()], size)
+    map_images.colour_bar(body, blocks, table, quantity_of(grid.runs))
+    style.legend(body, map_images.map_key(table))
+    notes = selection.notes(runs, usable, grid.runs)
     return style.Drawn(style.finish(figure, notes), table)
 
 
 def _figure(
     rows: int, columns: int, blocks: int
-) -> tuple[Figure, SubFigure, list[maps.Panels], float]:
+) -> tuple[Figure, SubFigure, list[map_images.Panels], float]:
     size = min(LARGEST, (style.present().width - MARGIN) / (blocks * columns))
     width, height = MARGIN + size * blocks * columns, 1 + size * rows
     figure, body = style.frame(max(width, NARROWEST), height)
-    widths = maps.block_widths(columns, blocks)
+    widths = map_images.block_widths(columns, blocks)
     spaces = body.add_gridspec(rows, len(widths), width_ratios=widths)
-    panels = [maps.panel_block(body, spaces, rows, columns, block) for block in range(blocks)]
+    panels = [map_images.panel_block(body, spaces, rows, columns, block) for block in range(blocks)]
     return figure, body, panels, size

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gradlab.figures import points, style
+from gradlab.figures import selection, style
 
 PANELS, LINES = 4, 6  # side by side, in a panel at most
 DASHES: dict[str, Any] = {"before": (0, (4, 2)), "after": "-"}
@@ -66,7 +66,7 @@ def measured(
     """
     parts = []
     for point, run in runs.iterrows():
-        for when, found in points.moments(run, *needed).items():
+        for when, found in selection.moments(run, *needed).items():
             place: dict[str, Any] = {"point": point, "when": when, "step": int(found["step"])}
             parts.append(of(found).assign(**place))
     table = pd.concat(parts, ignore_index=True)
@@ -104,20 +104,20 @@ def draw(
     Raises:
         ValueError: no point has gradients, or not those that the table needs.
     """
-    usable = points.drawable(runs)
-    grid = points.choose(usable, panels=PANELS, lines=LINES)
+    usable = selection.drawable(runs)
+    grid = selection.choose(usable, panels=PANELS, lines=LINES)
     table = at_moments(make(grid.runs), when)
     rows = quantities(table)
     figure, body, panels = small_multiples(grid, rows)
     draw_panels(panels, grid, table, rows)
     style.legend(body, [*line_key(grid.runs), *when_key(table)])
     below = [NORM_NOTE] if any(quantity.scale == "nats" for quantity in rows) else []
-    below += [*remarks(table), *points.notes(runs, usable, grid.runs)]
+    below += [*remarks(table), *selection.notes(runs, usable, grid.runs)]
     return style.Drawn(style.finish(figure, below), table)
 
 
 def draw_panels(
-    panels: np.ndarray, grid: points.Grid, table: pd.DataFrame, quantities: Sequence[Quantity]
+    panels: np.ndarray, grid: selection.Grid, table: pd.DataFrame, quantities: Sequence[Quantity]
 ) -> None:
     """Draw the lines of a table in the panels of `small_multiples`; an empty one says so."""
     for row, quantity in zip(panels, quantities, strict=True):
@@ -136,7 +136,7 @@ def of_quantity(table: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
 
 
 def small_multiples(
-    grid: points.Grid, quantities: Sequence[Quantity]
+    grid: selection.Grid, quantities: Sequence[Quantity]
 ) -> tuple[Figure, SubFigure, np.ndarray]:
     """Labelled axes, [quantity, panel of the grid]."""
     labels = [label for label, _ in grid.rows()]
@@ -187,7 +187,7 @@ def dress(row: Sequence[Axes], quantity: Quantity) -> None:
 
 
 def draw_lines(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Quantity) -> None:
-    """Draw the lines of some points of a table, as of `points.with_lines`."""
+    """Draw the lines of some points of a table, as of `selection.with_lines`."""
     moments = [m for m in WHEN if m in set(table.get("when", ()))] or [""]
     for colour, line in runs.groupby("colour", sort=False):
         mine = table[table["point"].isin(line.index)]
@@ -218,7 +218,7 @@ def draw_band(
 
 
 def line_key(runs: pd.DataFrame) -> list[style.Entry]:
-    """Legend entries of the lines of some points, as of `points.with_lines`; of all its colours."""
+    """Return the legend entries of the lines of some points (`selection.with_lines`)."""
     lines = runs[["line", "colour"]].drop_duplicates().groupby("line", sort=False)["colour"]
     return [tuple(Line2D([], [], color=c, label=str(n)) for c in colours) for n, colours in lines]
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from gradlab.figures import decay, heatmap, lines, maps, points, style
+from gradlab.figures import decay, heatmap, lines, map_images, selection, style
 from gradlab.figures.labels import quantity_of
 
 PANELS, GROUPS, LEVELS = 9, 3, 6  # maps side by side, groups of them, maps in a group at most
@@ -31,41 +31,43 @@ def overview_figure(runs: pd.DataFrame) -> style.Drawn:
     Raises:
         ValueError: no point has gradients.
     """
-    usable = points.drawable(runs)
+    usable = selection.drawable(runs)
     grid = choose(usable)
     table = heatmap.heatmap_table(grid.one_seed().runs)
     curves = decay.decay_table(grid.runs)
     figure, body, blocks, panels = _figure(len(grid.rows()), len(grid.columns()))
     draw_maps(blocks, grid, table)
     draw_curves(panels, grid, curves)
-    maps.colour_bar(body, blocks, table, quantity_of(grid.runs))
-    key = [*lines.line_key(grid.runs), *decay.mark_key(curves), *maps.zero_key(table)]
+    map_images.colour_bar(body, blocks, table, quantity_of(grid.runs))
+    key = [*lines.line_key(grid.runs), *decay.mark_key(curves), *map_images.zero_key(table)]
     style.legend(body, key)
-    notes = points.notes(runs, usable, grid.runs)
+    notes = selection.notes(runs, usable, grid.runs)
     figure = style.finish(figure, [lines.NORM_NOTE, *notes, *_beyond(curves)])
     return style.Drawn(figure, curves)
 
 
-def choose(runs: pd.DataFrame) -> points.Grid:
+def choose(runs: pd.DataFrame) -> selection.Grid:
     """The points of the figure: a row of the grid is a block of it, all seeds in a cell."""
-    axes = [axis for axis in points.axes_of(runs) if axis != "seed"]
-    others = [axis for axis in axes if axis != points.across_of(axes, runs)]
-    groups = min(GROUPS, len(points.levels_of(runs, others[0]))) if others else 1
-    return points.choose(runs, panels=groups, lines=min(LEVELS, PANELS // groups))
+    axes = [axis for axis in selection.axes_of(runs) if axis != "seed"]
+    others = [axis for axis in axes if axis != selection.across_of(axes, runs)]
+    groups = min(GROUPS, len(selection.levels_of(runs, others[0]))) if others else 1
+    return selection.choose(runs, panels=groups, lines=min(LEVELS, PANELS // groups))
 
 
-def draw_maps(blocks: Sequence[maps.Panels], grid: points.Grid, table: pd.DataFrame) -> None:
+def draw_maps(
+    blocks: Sequence[map_images.Panels], grid: selection.Grid, table: pd.DataFrame
+) -> None:
     """Draw the maps: a block a row of the grid, in it a row before and a row after training."""
     for block, (label, row) in zip(blocks, grid.rows(), strict=True):
         for panels, moment in zip(block, lines.WHEN, strict=True):
             measured = table[table["when"] == moment]
-            maps.draw_row(panels, grid.cells(row), measured, maps.colour_limit(table))
-        maps.title_block(block, label, grid.columns())
-        maps.label_steps(block)
-    maps.label_rows(blocks[0], [f"{moment} training" for moment in lines.WHEN], LARGEST)
+            map_images.draw_row(panels, grid.cells(row), measured, map_images.colour_limit(table))
+        map_images.title_block(block, label, grid.columns())
+        map_images.label_steps(block)
+    map_images.label_rows(blocks[0], [f"{moment} training" for moment in lines.WHEN], LARGEST)
 
 
-def draw_curves(panels: Sequence[Axes], grid: points.Grid, table: pd.DataFrame) -> None:
+def draw_curves(panels: Sequence[Axes], grid: selection.Grid, table: pd.DataFrame) -> None:
     """Draw the curves: a panel a row of the grid, as much of them as tells the horizons apart."""
     lines.dress(panels, decay.PROFILE)
     for axes, (label, row) in zip(panels, grid.rows(), strict=True):
@@ -87,15 +89,17 @@ def _finite(curves: pd.DataFrame) -> pd.Series:
     return finite
 
 
-def _figure(groups: int, levels: int) -> tuple[Figure, SubFigure, list[maps.Panels], list[Axes]]:
+def _figure(
+    groups: int, levels: int
+) -> tuple[Figure, SubFigure, list[map_images.Panels], list[Axes]]:
     count = groups * levels
     width = float(np.clip(BESIDE + LARGEST * count, NARROWEST, style.present().width))
     height = max(min(LARGEST, (width - BESIDE) / count) + BETWEEN, LOWEST)
     rows = [height] * len(lines.WHEN) + [CURVES]
     figure, body = style.frame(width, AROUND + sum(rows), "How far does the gradient reach?")
-    widths = maps.block_widths(levels, groups)
+    widths = map_images.block_widths(levels, groups)
     spaces = body.add_gridspec(len(rows), len(widths), width_ratios=widths, height_ratios=rows)
-    blocks = [maps.panel_block(body, spaces, len(rows) - 1, levels, i) for i in range(groups)]
+    blocks = [map_images.panel_block(body, spaces, len(rows) - 1, levels, i) for i in range(groups)]
     panels: list[Axes] = []
     for first in range(0, len(widths), levels + 1):
         shared = panels[0] if panels else None

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 
-from gradlab.figures import outcome, points, style
+from gradlab.figures import outcome, selection, style
 from gradlab.figures.labels import key_label, value_label
 
 PANELS, CELLS = 4, 12  # side by side; along an axis at most with a number in each
@@ -37,7 +37,7 @@ def phase_table(
     """
     for key in (x, y):
         if key not in runs:
-            varying = ", ".join(points.axes_of(points.comparable(runs))) or "nothing"
+            varying = ", ".join(selection.axes_of(selection.comparable(runs))) or "nothing"
             raise ValueError(f"the runs have no config key {key!r}; what varies: {varying}.")
     ended = outcome.outcome_of(runs, value, error, accuracy)
     table = pd.DataFrame({x: runs[x], y: runs[y], value: ended})
@@ -60,9 +60,9 @@ def phase_figure(
         ValueError: as of `phase_table`.
     """
     everything = phase_table(runs, value, x, y, error=error, accuracy=accuracy)
-    runs = points.comparable(runs)
-    down = [axis for axis in points.axes_of(runs) if axis not in (x, y, "seed")]
-    grid = points.arrange(runs, None, down, columns=1, rows=PANELS)
+    runs = selection.comparable(runs)
+    down = [axis for axis in selection.axes_of(runs) if axis not in (x, y, "seed")]
+    grid = selection.arrange(runs, None, down, columns=1, rows=PANELS)
     table = everything[everything["point"].isin(grid.runs.index)]
     colours, norm = _colours(value, table[value])
     look, rows = style.present(), grid.rows()
@@ -76,7 +76,7 @@ def phase_figure(
     panels[0].set_ylabel(_name(y))
     bar = ScalarMappable(norm, colours)
     body.colorbar(bar, ax=panels.tolist(), label=outcome.OUTCOMES[value][1])
-    notes = points.notes(runs, runs, grid.runs)
+    notes = selection.notes(runs, runs, grid.runs)
     if value == "success":
         notes.append(outcome.criterion(runs, error, accuracy))
     return style.Drawn(style.finish(figure, notes), table)

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import lines, points, style
+from gradlab.figures import lines, selection, style
 from gradlab.records import load_metrics
 
 DIVERGED: dict[str, Any] = {"linestyle": "none", "marker": "X", "markersize": 6}
@@ -50,8 +50,8 @@ def training_figure(runs: pd.DataFrame) -> style.Drawn:
     Raises:
         ValueError: no run has metrics.
     """
-    usable = points.logged(runs)
-    grid = points.choose(usable, panels=lines.PANELS, lines=lines.LINES)
+    usable = selection.logged(runs)
+    grid = selection.choose(usable, panels=lines.PANELS, lines=lines.LINES)
     table = training_table(grid.runs)
     shown = [quantity for quantity in QUANTITIES if quantity.name in set(table["quantity"])]
     figure, body, panels = lines.small_multiples(grid, shown)
@@ -60,7 +60,7 @@ def training_figure(runs: pd.DataFrame) -> style.Drawn:
         for axes, (_, inside) in zip(row, grid.rows(), strict=True):
             mark_diverged(axes, inside, table, quantity)
     style.legend(body, [*lines.line_key(grid.runs), *_key(table)])
-    notes = points.notes(runs, usable, grid.runs)
+    notes = selection.notes(runs, usable, grid.runs)
     return style.Drawn(style.finish(figure, notes), table)
 
 

@@ -9,14 +9,6 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from gradlab.jacobian.adjoints import adjoint_log_norms
-from gradlab.jacobian.cells import (
-    Span,
-    StepFunction,
-    check_inputs,
-    flatten_cell,
-    join_cell,
-    split_cell,
-)
 from gradlab.jacobian.certify import Certificate, certificate
 from gradlab.jacobian.contributions import (
     Backpropagation,
@@ -25,12 +17,20 @@ from gradlab.jacobian.contributions import (
 )
 from gradlab.jacobian.credit import credit, long_range_share, truncation
 from gradlab.jacobian.finite import refuse_not_finite
+from gradlab.jacobian.flat_cell import (
+    Span,
+    StepFunction,
+    check_inputs,
+    flatten_cell,
+    join_cell,
+    split_cell,
+)
 from gradlab.jacobian.lyapunov import (
     LyapunovSpectrum,
     lyapunov_exponents,
     lyapunov_spectrum,
 )
-from gradlab.jacobian.maps import Norm, log_norm_map
+from gradlab.jacobian.pairs import Norm, log_norm_map
 from gradlab.jacobian.products import rescale
 from gradlab.jacobian.singular import log_singular_values
 from gradlab.jacobian.steps import step_jacobians, step_products

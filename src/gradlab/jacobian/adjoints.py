@@ -13,7 +13,8 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.jacobian.cells import (
+from gradlab.jacobian.finite import refuse_not_finite
+from gradlab.jacobian.flat_cell import (
     FlatCell,
     Span,
     StepFunction,
@@ -22,7 +23,6 @@ from gradlab.jacobian.cells import (
     join_cell,
     split_cell,
 )
-from gradlab.jacobian.finite import refuse_not_finite
 from gradlab.jacobian.products import Scaled, join, multiply, rescale
 from gradlab.jacobian.steps import trajectory
 

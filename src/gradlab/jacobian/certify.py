@@ -15,8 +15,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from gradlab.jacobian.cells import FlatCell, Span, flatten_cell, in_precision, join_cell
-from gradlab.jacobian.maps import Norm
+from gradlab.jacobian.flat_cell import FlatCell, Span, flatten_cell, in_precision, join_cell
+from gradlab.jacobian.pairs import Norm
 from gradlab.jacobian.products import Scaled, multiply, rescale
 from gradlab.jacobian.steps import trajectory
 

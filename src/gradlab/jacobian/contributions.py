@@ -23,14 +23,14 @@ from gradlab.jacobian.adjoints import (
     pushed,
     through_step,
 )
-from gradlab.jacobian.cells import (
+from gradlab.jacobian.finite import refuse_not_finite
+from gradlab.jacobian.flat_cell import (
     check_inputs,
     flatten_cell,
     join_cell,
     split_cell,
     split_weights,
 )
-from gradlab.jacobian.finite import refuse_not_finite
 from gradlab.jacobian.products import Scaled, rescale
 
 ROWS = 32  # adjoints whose weight gradients are held at once

@@ -7,7 +7,7 @@ from flax import nnx
 from jax.errors import ConcretizationTypeError
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.jacobian.cells import StepFunction, flatten_cell, split_cell, split_weights
+from gradlab.jacobian.flat_cell import StepFunction, flatten_cell, split_cell, split_weights
 from gradlab.jacobian.steps import trajectory
 
 

@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradlab.jacobian.products import LogNorms, Scaled, multiply, resolved
+from gradlab.jacobian.products import ResolvedLogNorms, Scaled, multiply, resolved
 
 
-def product_log_norms(product: Scaled) -> LogNorms:
+def product_log_norms(product: Scaled) -> ResolvedLogNorms:
     """Log Frobenius norms of matrices that are at hand (rows and columns already chosen)."""
     norms = jnp.linalg.norm(product.unit, axis=(-2, -1))
-    return LogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
+    return ResolvedLogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
 
 
-def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> LogNorms:
+def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
     """Log ‖A_t B_k‖_F for all pairs of each block.
 
     Args:
@@ -36,7 +36,7 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> LogNorms:
     # Rounding can leave a tiny negative number where the product is exactly zero.
     logs = 0.5 * jnp.log(jnp.maximum(squares, 0))
     logs = logs + prefix.log_scale[:, :, None] + suffix_t.log_scale[:, None, :]
-    return LogNorms(logs, resolved(squares))
+    return ResolvedLogNorms(logs, resolved(squares))
 
 
 def gram(matrices: Float[Array, "count rows n"]) -> Float[Array, "count n n"]:

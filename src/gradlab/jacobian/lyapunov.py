@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.jacobian.cells import (
+from gradlab.jacobian.finite import refuse_not_finite
+from gradlab.jacobian.flat_cell import (
     StepFunction,
     check_inputs,
     flatten_cell,
     join_cell,
     split_cell,
 )
-from gradlab.jacobian.finite import refuse_not_finite
 from gradlab.jacobian.products import multiply
 
 BLOCKS = 10  # stretches of time whose exponents are compared

@@ -25,7 +25,7 @@ class Scaled(NamedTuple):
     log_scale: Float[Array, "*batch"]
 
 
-class LogNorms(NamedTuple):
+class ResolvedLogNorms(NamedTuple):
     """Log norms, and whether rounding left three digits of each (an exact zero has them all)."""
 
     value: Float[Array, "*pairs"]

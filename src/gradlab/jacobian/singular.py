@@ -16,8 +16,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from gradlab.jacobian.cells import StepFunction, flatten_cell
 from gradlab.jacobian.finite import refuse_not_finite
+from gradlab.jacobian.flat_cell import StepFunction, flatten_cell
 from gradlab.jacobian.products import multiply
 from gradlab.jacobian.steps import step_jacobians
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradlab.jacobian.frobenius import gram
-from gradlab.jacobian.products import LogNorms, Scaled, multiply, resolved
+from gradlab.jacobian.products import ResolvedLogNorms, Scaled, multiply, resolved
 
 TOLERANCE = 1e-5  # Largest residual over σ²: some eigenvalue lies that near, the top far nearer.
 LOOK_EVERY = 4  # Steps between two looks at the residual, which cost as much as a step or two.
@@ -25,16 +25,16 @@ BISECTIONS = 24
 SIDE = 64  # A tile's rows and columns: its vectors and matrices then fit a CPU's caches.
 
 
-def product_log_norms(product: Scaled) -> LogNorms:
+def product_log_norms(product: Scaled) -> ResolvedLogNorms:
     """Log spectral norms of matrices that are at hand (rows and columns already chosen)."""
     grams = gram(product.unit)
     start = _start(grams.shape[:1], grams.shape[-1], grams)
     squares = top_eigenvalue(lambda v: multiply(v[:, None], grams)[:, 0], start)
     norms = jnp.sqrt(squares)
-    return LogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
+    return ResolvedLogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
 
 
-def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> LogNorms:
+def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
     """Log σ_max(A_t B_k) for all pairs of each block.
 
     Args:
@@ -73,7 +73,7 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> LogNorms:
     squares = squares.transpose(0, 3, 1, 5, 2, 4).reshape(blocks, length, length)
     logs = 0.5 * jnp.log(squares)
     logs = logs + prefix.log_scale[:, :, None] + suffix_t.log_scale[:, None, :]
-    return LogNorms(logs, resolved(squares))
+    return ResolvedLogNorms(logs, resolved(squares))
 
 
 def _each(

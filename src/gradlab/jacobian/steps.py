@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from gradlab.jacobian.cells import (
+from gradlab.jacobian.flat_cell import (
     FlatCell,
     StepFunction,
     check_inputs,

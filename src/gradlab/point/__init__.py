@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from gradlab.config import check
 from gradlab.point.recorder import Point, Recorder, Status
-from gradlab.point.training_loop import Course
+from gradlab.point.training_loop import TrainingLoop
 from gradlab.training.program import State
 
 __all__ = ["Point", "Status", "point_of_job", "run_point", "run_points"]
@@ -42,11 +42,11 @@ def run_points(
 
     One point runs as the plain program, several as one vmapped program, which pays on an
     accelerator. One that diverges or fails is recorded as such, and the others go on. A point whose
-    folder holds a checkpoint of the same config goes on from there, and ends with the same numbers
-    as if it had never been interrupted.
+    folder holds a checkpoint of the same config goes on from there, and ends with the same numbers as
+    if it had never been interrupted.
 
     Args:
-        points: points that differ in traced numbers alone (`training.program_key`).
+        points: points that differ in traced hyperparameters alone (`training.program_key`).
         trained: is told of the steps that all have taken since it was last.
         stop: once it is set, points keep a checkpoint at the next logged step and end there; where
             it is set already, nothing is begun.
@@ -68,7 +68,7 @@ def run_points(
     for members in begun.values():
         states = [state for _, state in members if state is not None]
         try:
-            Course([recorder for recorder, _ in members], states).run(trained, stop)
+            TrainingLoop([recorder for recorder, _ in members], states).run(trained, stop)
         except Exception as error:  # of what they share
             for recorder, _ in members:
                 if recorder.running:

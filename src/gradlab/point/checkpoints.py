@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gradlab import records
-from gradlab.training.program import COMPILED_SECTIONS, State, as_numbers, program_for
+from gradlab.training.program import COMPILED_SECTIONS, State, hyperparameters_of, program_for
 
 Leaves = dict[str, np.ndarray]
 Digest = UInt8[np.ndarray, "32"]
@@ -83,14 +83,14 @@ def discard(folder: Path) -> None:
 
 
 def _leaves(state: State) -> Leaves:
-    """Arrays by their place in the state; a typed key as the numbers it is made of."""
+    """Arrays by their place in the state; a typed key as the integers it is made of."""
     named = jax.tree_util.tree_leaves_with_path(jax.tree.map(_plain, state))
     leaves = {jax.tree_util.keystr(place): np.asarray(leaf) for place, leaf in named}
     return {place: leaf for place, leaf in leaves.items() if leaf.size}  # Orbax takes no empty ones
 
 
 def _state(leaves: Leaves, config: Mapping[str, Any], path: Path) -> State:
-    form = jax.eval_shape(program_for(config).initialise, as_numbers(config))
+    form = jax.eval_shape(program_for(config).initialise, hyperparameters_of(config))
     places, structure = jax.tree_util.tree_flatten_with_path(form)
     found = []
     for place, expected in places:
@@ -122,7 +122,7 @@ def _digest(leaves: Leaves) -> Digest:
 
 
 def _config_digest(config: Mapping[str, Any]) -> Digest:
-    """Of all that decides a run's numbers."""
+    """SHA-256 of the settings that determine a run's numbers."""
     recipe = {section: dict(config[section]) for section in COMPILED_SECTIONS}
     recipe["train"].pop("checkpoint_seconds")
     return _sha256(json.dumps([recipe, config["seed"]], sort_keys=True).encode())

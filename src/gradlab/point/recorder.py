@@ -56,7 +56,7 @@ class Recorder:
         self.point = point
         self.rows: list[Row] = []
         self.measured: dict[int, Measurement] = {}
-        self.watch: Stopwatch = {}
+        self.timer: Stopwatch = {}
         self.status: Status = running(point.config)
         self._begin = self._checked = time.perf_counter()
         self._kept_steps = 0
@@ -86,7 +86,7 @@ class Recorder:
         point = self.point
         records.save_config(point.folder, point.config)
         records.save_status(point.folder, self.status)
-        state = self._take_over()
+        state = self._restore()
         self._tracker = self._open.enter_context(
             track(point.folder, point.config, group=point.sweep, name=point.name)
         )
@@ -119,7 +119,7 @@ class Recorder:
         if np.isfinite(self.point.config["train"]["checkpoint_seconds"]):
             checkpoints.save(self.point.folder, self.point.config, state)
         status = _conclude(self.rows[-1], program_for(self.point.config).length)
-        status["summary"] |= success(self.rows) | times(self.watch)
+        status["summary"] |= success(self.rows) | times(self.timer)
         self._tracker.finish(self.status | status, gradients)
         self._open.close()
         self._end(status)
@@ -129,7 +129,7 @@ class Recorder:
         self.checkpoint(state)
         done, steps = int(state.step), self.point.config["train"]["steps"]
         reason = f"stopped after {done} of {steps} updates: run again, it goes on from there"
-        summary = self.rows[-1] | times(self.watch)
+        summary = self.rows[-1] | times(self.timer)
         self._close_unfinished(KeyboardInterrupt())
         self._end({"state": "interrupted", "reason": reason, "summary": summary})
 
@@ -138,24 +138,24 @@ class Recorder:
         with contextlib.suppress(Exception):  # the first failure is the one to tell
             self._keep()
         self._close_unfinished(error)
-        told = isinstance(error, records.RecordError)
-        reason = str(error) if told else f"{type(error).__name__}: {error}"
+        is_sentence = isinstance(error, records.RecordError)
+        reason = str(error) if is_sentence else f"{type(error).__name__}: {error}"
         with contextlib.suppress(records.RecordError):  # the status reaches the sweep all the same
             self._end({"state": "failed", "reason": reason})
 
-    def _take_over(self) -> State | None:
+    def _restore(self) -> State | None:
         folder = self.point.folder
         try:
             state = checkpoints.load(folder, self.point.config)
             if state is not None and not state.diverged:
-                self._take_down_again(int(state.step))
+                self._restore_records(int(state.step))
                 return state
         except (OSError, ValueError) as error:  # the checkpoint's, or the records' beside it
             print(f"gradlab: {error}; {self.point.name} starts anew.", file=sys.stderr)
         checkpoints.discard(folder)
         return None
 
-    def _take_down_again(self, step: int) -> None:
+    def _restore_records(self, step: int) -> None:
         metrics = records.load_metrics(self.point.folder)
         found = measurements(records.load_gradients(self.point.folder))
         rows = metrics[metrics["train/step"] <= step].to_dict("records")

@@ -13,8 +13,8 @@ Stopwatch = dict[str, float]  # seconds by name
 
 
 @contextlib.contextmanager
-def timing(what: str, watches: Sequence[Stopwatch]) -> Iterator[None]:
-    """Add the block's seconds to the watches, an equal share to each.
+def timing(what: str, timers: Sequence[Stopwatch]) -> Iterator[None]:
+    """Add the block's seconds to the timers, an equal share to each.
 
     What this thread compiled meanwhile goes under "compile", the rest under `what`.
     """
@@ -27,14 +27,14 @@ def timing(what: str, watches: Sequence[Stopwatch]) -> Iterator[None]:
         _here.compiled = outer
         compiling = sum(end - start for start, end in compiled)
         working = time.perf_counter() - begin - compiling
-        for watch in watches:
+        for timer in timers:
             for name, seconds in (("compile", compiling), (what, working)):
-                watch[name] = watch.get(name, 0.0) + seconds / len(watches)
+                timer[name] = timer.get(name, 0.0) + seconds / len(timers)
 
 
-def times(watch: Stopwatch) -> dict[str, float]:
+def times(timer: Stopwatch) -> dict[str, float]:
     """The seconds as metrics: "time/train_seconds", "time/probe_seconds", …"""
-    return {f"time/{name}_seconds": round(seconds, 3) for name, seconds in watch.items()}
+    return {f"time/{name}_seconds": round(seconds, 3) for name, seconds in timer.items()}
 
 
 _here = threading.local()

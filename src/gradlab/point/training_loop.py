@@ -9,12 +9,12 @@ import numpy as np
 from gradlab.point.recorder import Recorder, Row
 from gradlab.point.stopwatch import Stopwatch, timing
 from gradlab.schedule import logged_steps, probed_steps
-from gradlab.training.batched import Lockstep
-from gradlab.training.program import State, as_numbers, program_for
+from gradlab.training.batched import BatchedProgram
+from gradlab.training.program import State, hyperparameters_of, program_for
 from gradlab.training.telemetry import Telemetry, training_row
 
 
-class Course:
+class TrainingLoop:
     """Training of points of one program, from a step that they share to the last.
 
     What goes wrong with one point ends that point alone; what goes wrong with what they share is
@@ -24,9 +24,9 @@ class Course:
     def __init__(self, recorders: Sequence[Recorder], states: Sequence[State]) -> None:
         """Go on from the points' states, or begin anew without any."""
         config = recorders[0].point.config
-        numbers = [as_numbers(recorder.point.config) for recorder in recorders]
+        hyperparameters = [hyperparameters_of(recorder.point.config) for recorder in recorders]
         self.recorders = recorders
-        self.together = Lockstep(program_for(config), numbers)
+        self.together = BatchedProgram(program_for(config), hyperparameters)
         self.last, self.limit = config["train"]["steps"], config["train"]["log_every"]
         self.logged = logged_steps(self.last, self.limit)
         self.probed = probed_steps(self.last, config["probe"]["schedule"])
@@ -35,7 +35,7 @@ class Course:
             self.done, self.state = int(states[0].step), self.together.join(states)
         else:
             self.done, self.state = 0, self.together.initialise()
-            self._take_down()
+            self._record()
 
     def run(self, trained: Callable[[int], None], stop: Event) -> None:
         """Train to the last step, or to the logged step at which `stop` is found set."""
@@ -47,14 +47,14 @@ class Course:
             before = self.done
             self._advance(step)
             trained(step - before)
-            self._take_down()
+            self._record()
             if self.done in self.logged:
                 self.seen.clear()
                 self._each(self._checkpoint_if_due)
         self._each(lambda recorder, index: recorder.finish(self._state(index)))
 
     def _advance(self, step: int) -> None:
-        with timing("train", self._watches()):
+        with timing("train", self._timers()):
             self.state, seen = self.together.advance(self.state, step - self.done, self.limit)
             diverged = np.atleast_1d(np.asarray(self.state.diverged))
         self.done = step
@@ -68,10 +68,10 @@ class Course:
 
         self._each(end_if_diverged)
 
-    def _take_down(self) -> None:
+    def _record(self) -> None:
         evaluated = {}
         if self.done in self.logged and self._running():
-            with timing("evaluate", self._watches()):
+            with timing("evaluate", self._timers()):
                 evaluated = self.together.evaluate(self.state)
 
         def take_down(recorder: Recorder, index: int) -> None:
@@ -81,7 +81,7 @@ class Course:
             row |= {name: float(value) for name, value in found.items()}
             if self.done not in self.probed:
                 return recorder.add(row)
-            with timing("probe", [recorder.watch]):
+            with timing("probe", [recorder.timer]):
                 measured = self.together.measure(self.state, index)
             return recorder.add(row, measured)
 
@@ -101,8 +101,8 @@ class Course:
     def _running(self) -> list[Recorder]:
         return [recorder for recorder in self.recorders if recorder.running]
 
-    def _watches(self) -> list[Stopwatch]:
-        return [recorder.watch for recorder in self._running()]
+    def _timers(self) -> list[Stopwatch]:
+        return [recorder.timer for recorder in self._running()]
 
     def _each(self, act: Callable[[Recorder, int], None]) -> None:
         for index, recorder in enumerate(self.recorders):

@@ -1,6 +1,6 @@
 """Probes: what is measured on a network before, during and after training, by conf/probe/.
 
-A probe is a function (subject, *, name, …) -> Measurement. To add one: a function in a file here,
+A probe is a function (given, *, name, …) -> Measurement. To add one: a function in a file here,
 and a YAML in conf/probe/ that gives it a name: `probe=[spectral,mine]`.
 """
 
@@ -16,7 +16,7 @@ from gradlab.config import PROBE_SETTINGS, build
 from gradlab.jacobian.adjoints import Loss
 
 
-class Subject(NamedTuple):
+class ProbeInput(NamedTuple):
     """What a probe looks at: a recurrent cell, sequences that drive it, and the loss of each step.
 
     `loss(carry, target)` is one step's part of the mean loss; the parts of a batch add up to it.
@@ -44,13 +44,13 @@ class Measurement(NamedTuple):
     arrays: dict[str, xr.DataArray]
 
 
-def measure(probe: Mapping[str, Any], subject: Subject) -> Measurement:
+def measure(probe: Mapping[str, Any], given: ProbeInput) -> Measurement:
     """Run every probe that a checked config's section switches on."""
     metrics: dict[str, float] = {}
     arrays: dict[str, xr.DataArray] = {}
     for name, component in probe.items():
         if name not in PROBE_SETTINGS:
-            found: Measurement = build(component, subject, name=name)
+            found: Measurement = build(component, given, name=name)
             metrics |= found.metrics
             arrays |= found.arrays
     return Measurement(metrics, arrays)

@@ -13,21 +13,21 @@ from gradlab.jacobian import (
     long_range_share,
     truncation,
 )
-from gradlab.probes import Measurement, Subject, labelled
+from gradlab.probes import Measurement, ProbeInput, labelled
 
 
 def adjoint(
-    subject: Subject, *, name: str, wrt: str | None = "h", each: bool = False
+    given: ProbeInput, *, name: str, wrt: str | None = "h", each: bool = False
 ) -> Measurement:
     """log ‖∂L/∂s⁽ᵏ⁾‖ (nats) of the mean loss, or of each step's part of it."""
     log_norms: Any = adjoint_log_norms(
-        subject.cell, subject.inputs, subject.loss, subject.targets, wrt=wrt, each=each
+        given.cell, given.inputs, given.loss, given.targets, wrt=wrt, each=each
     )
-    kept = log_norms[:, :: subject.stride]
+    kept = log_norms[:, :: given.stride]
     dims: tuple[str, ...] = ("sample", "k")
     if each:
-        kept, dims = kept[..., :: subject.stride], ("sample", "t", "k")
-    times = {dim: subject.times() for dim in dims[1:]}
+        kept, dims = kept[..., :: given.stride], ("sample", "t", "k")
+    times = {dim: given.times() for dim in dims[1:]}
     loss = "L⁽ᵗ⁾" if each else "L"
     array = labelled(
         kept, dims, times, long_name=f"log norm of ∂{loss}/∂{wrt or 's'}⁽ᵏ⁾", units="nats"
@@ -41,7 +41,7 @@ def adjoint(
 
 
 def contribution(
-    subject: Subject,
+    given: ProbeInput,
     *,
     name: str,
     long_lag: Annotated[int, Field(ge=0)] = 20,
@@ -49,20 +49,20 @@ def contribution(
     """The terms of BPTT per weight array, what truncation loses, and which lags own the gradient.
 
     Args:
-        subject: what is measured.
+        given: what is measured.
         name: of the metrics.
         long_lag: lags beyond it are long-range.
     """
-    found = backpropagate(subject.cell, subject.inputs, subject.loss, subject.targets)
+    found = backpropagate(given.cell, given.inputs, given.loss, given.targets)
     by_lag = jax.tree.map(lambda x: np.asarray(x) * np.exp(float(found.log_scale)), found.by_lag)
-    weights, times = list(found.log_norms), subject.times()
-    stride = subject.stride
+    weights, times = list(found.log_norms), given.times()
+    stride = given.stride
     terms = np.stack([found.log_norms[w][:, ::stride, ::stride] for w in weights], axis=1)
-    window = {"window": np.arange(1, subject.inputs.shape[1] + 1)}
+    window = {"window": np.arange(1, given.inputs.shape[1] + 1)}
     lag = {"lag": window["window"] - 1}
     own = sum(float(np.sum(x.sum(axis=0) ** 2)) for x in by_lag.values())
-    readout = np.sqrt(max(0.0, subject.grad_norm() ** 2 - own))
-    errors, budget = truncation(by_lag), credit(by_lag, subject.threshold, readout)
+    readout = np.sqrt(max(0.0, given.grad_norm() ** 2 - own))
+    errors, budget = truncation(by_lag), credit(by_lag, given.threshold, readout)
     one = {
         "relative_error": labelled(
             errors.relative_error, ("window",), window, long_name="error of the gradient", units="1"

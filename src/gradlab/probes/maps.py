@@ -7,15 +7,15 @@ from jaxtyping import Float
 
 from gradlab import decay
 from gradlab.jacobian import jacobian_log_norms
-from gradlab.jacobian.maps import Norm
-from gradlab.probes import Measurement, Subject, labelled
+from gradlab.jacobian.pairs import Norm
+from gradlab.probes import Measurement, ProbeInput, labelled
 
 Map = Float[np.ndarray, "sample t k"]
 DIMS = ("sample", "t", "k")
 
 
 def jacobian_map(
-    subject: Subject,
+    given: ProbeInput,
     *,
     name: str,
     norm: Norm = "spectral",
@@ -25,16 +25,16 @@ def jacobian_map(
 ) -> Measurement:
     """Log norms of every pair (nats); with `certify`, what recomputing a sample of them found."""
     found: Any = jacobian_log_norms(
-        subject.cell,
-        subject.inputs,
+        given.cell,
+        given.inputs,
         norm=norm,
         of=of,
         wrt=wrt,
-        stride=subject.stride,
+        stride=given.stride,
         certify=certify,
     )
     log_norms, certificate = found if certify else (found, None)
-    times = {"t": subject.times(), "k": subject.times()}
+    times = {"t": given.times(), "k": given.times()}
     quantity = f"{norm} norm of ∂{of or 's'}⁽ᵗ⁾/∂{wrt or 's'}⁽ᵏ⁾"
     whole = "whole carry"
     arrays = {
@@ -49,7 +49,7 @@ def jacobian_map(
             wrt=wrt or whole,
         )
     }
-    metrics = map_metrics(np.asarray(log_norms), name, subject.stride)
+    metrics = map_metrics(np.asarray(log_norms), name, given.stride)
     if certificate is not None:
         text = f"entries of the {quantity} that rounding left without three digits"
         arrays[f"{name}_unresolved"] = labelled(

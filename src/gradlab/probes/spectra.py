@@ -6,16 +6,16 @@ import numpy as np
 from pydantic import Field
 
 from gradlab.jacobian import log_singular_values, lyapunov_spectrum
-from gradlab.probes import Measurement, Subject, labelled
+from gradlab.probes import Measurement, ProbeInput, labelled
 
 Lag = Annotated[int, Field(ge=0)]
 
 
 def lyapunov(
-    subject: Subject, *, name: str, count: Annotated[int, Field(ge=1)] | None = None
+    given: ProbeInput, *, name: str, count: Annotated[int, Field(ge=1)] | None = None
 ) -> Measurement:
     """Exponents in nats per step, descending, and their standard errors."""
-    spectrum = lyapunov_spectrum(subject.cell, subject.inputs, count=count)
+    spectrum = lyapunov_spectrum(given.cell, given.inputs, count=count)
     index = {"exponent": np.arange(1, spectrum.exponents.shape[1] + 1)}
     dims = ("sample", "exponent")
     exponents, errors = (
@@ -33,7 +33,7 @@ def lyapunov(
 
 
 def singular_values(
-    subject: Subject,
+    given: ProbeInput,
     *,
     name: str,
     lags: list[Lag],
@@ -41,13 +41,13 @@ def singular_values(
     wrt: str | None = "h",
 ) -> Measurement:
     """All log singular values of ∂of⁽ᵀ⁾/∂wrt⁽ᵏ⁾ for lags T − k; lags beyond T are left out."""
-    length = subject.inputs.shape[1]
+    length = given.inputs.shape[1]
     kept = [lag for lag in lags if lag <= length]
     if not kept:
         raise ValueError(f"probe.{name}.lags must have one that is at most {length}; got {lags}.")
     pairs = [(length, length - lag) for lag in kept]
     logs = np.stack(
-        [log_singular_values(subject.cell, x, pairs, of=of, wrt=wrt) for x in subject.inputs]
+        [log_singular_values(given.cell, x, pairs, of=of, wrt=wrt) for x in given.inputs]
     )
     array = labelled(
         logs,

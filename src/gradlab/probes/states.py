@@ -12,20 +12,20 @@ from jaxtyping import Array, Float, PyTree
 
 from gradlab import theory
 from gradlab.cells import gates
-from gradlab.jacobian.cells import carry_spans
-from gradlab.probes import Measurement, Subject, labelled
+from gradlab.jacobian.flat_cell import carry_spans
+from gradlab.probes import Measurement, ProbeInput, labelled
 
 CLOSED, OPEN = 0.1, 0.9  # a gate beyond is saturated (Karpathy, Johnson & Fei-Fei 2015)
 FLAT = 0.95  # |h| beyond is saturated: tanh' is below a tenth there
 
 
-def statistics(subject: Subject, *, name: str) -> Measurement:
+def statistics(given: ProbeInput, *, name: str) -> Measurement:
     """Mean and saturation of each gate over units, and norm and saturation of each state, by time.
 
     A cell without gates has states alone.
     """
-    carries, activations = _run(subject)
-    times = {"t": subject.times()[1:]}
+    carries, activations = _run(given)
+    times = {"t": given.times()[1:]}
     chosen = times["t"] - 1
     metrics: dict[str, float] = {}
     arrays = {}
@@ -50,24 +50,24 @@ def statistics(subject: Subject, *, name: str) -> Measurement:
     return Measurement(metrics, arrays)
 
 
-def theory_rates(subject: Subject, *, name: str) -> Measurement:
+def theory_rates(given: ProbeInput, *, name: str) -> Measurement:
     """Rates (nats per step) that theory gives the recurrence, to lay the measured ones against.
 
     One tanh layer: the bound ln σ_max(W_hh), ln of the spectral radius, and the mean-field rate at
     the weights' own variance and the input's. Other activations: the first two. A cell with a gate
     that keeps its state: the mean log of that gate, E ln f.
     """
-    cell = subject.cell
+    cell = given.cell
     if isinstance(cell, nnx.SimpleCell) and hasattr(cell, "dense_h"):
-        rates = _of_layer(cell, np.asarray(subject.inputs))
+        rates = _of_layer(cell, np.asarray(given.inputs))
     else:
         rates = {}
-        for gate, values in _run(subject)[1].items():
+        for gate, values in _run(given)[1].items():
             if gate.rpartition(".")[2] in ("forget", "update"):
                 rates[f"mean log {gate}"] = float(np.mean(np.log(values)))
     if not rates:
         return Measurement({}, {})
-    values = np.tile(list(rates.values()), (len(subject.inputs), 1))
+    values = np.tile(list(rates.values()), (len(given.inputs), 1))
     array = labelled(
         values, ("sample", "theory"), {"theory": list(rates)}, long_name="rate", units="nats/step"
     )
@@ -92,12 +92,12 @@ def _of_layer(
 
 
 def _run(
-    subject: Subject,
+    given: ProbeInput,
 ) -> tuple[dict[str, Float[np.ndarray, "batch T n"]], dict[str, Float[np.ndarray, "batch T n"]]]:
     """The parts of the carry after each step, and the gates at each step, by name."""
-    cell: Any = subject.cell
-    states, activations = _trajectories(*nnx.split(cell), subject.inputs)
-    spans = carry_spans(cell.initialize_carry(subject.inputs.shape[-1:], nnx.Rngs(0)))
+    cell: Any = given.cell
+    states, activations = _trajectories(*nnx.split(cell), given.inputs)
+    spans = carry_spans(cell.initialize_carry(given.inputs.shape[-1:], nnx.Rngs(0)))
     leaves = [p for p in spans if not any(q.startswith(f"{p}.") for q in spans)]
     parts = {part: np.asarray(states[..., slice(*spans[part])]) for part in leaves}
     return parts, {gate: np.asarray(values) for gate, values in activations.items()}

@@ -19,7 +19,7 @@ from gradlab.cells import LSTM, Elman, set_gate_biases
 from gradlab.config import Count
 from gradlab.figures import style
 from gradlab.jacobian import map_log_norms
-from gradlab.jacobian.maps import Norm
+from gradlab.jacobian.pairs import Norm
 from gradlab.models import Stack
 from gradlab.studies import drawing
 from gradlab.studies.identities import Row, bound, explicit_sum, lines, memory, white_noise

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from gradlab import backpropagate, theory
 from gradlab.cells import LSTM, Elman
 from gradlab.jacobian import map_log_norms, step_jacobians
-from gradlab.jacobian.cells import split_weights
+from gradlab.jacobian.flat_cell import split_weights
 
 Row = dict[str, Any]
 CHAINS, CHAIN_LENGTH = 20_000, 300

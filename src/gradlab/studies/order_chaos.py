@@ -75,7 +75,7 @@ def measure(
     )
 
 
-class Network(NamedTuple):
+class DrivenNetwork(NamedTuple):
     """J, a state x after the burn-in, and the noise of the steps that follow it."""
 
     coupling: Float[Array, "n n"]
@@ -93,7 +93,7 @@ class Network(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("n", "steps"))
-def _network(key: Key[Array, ""], gain: float, noise: float, n: int, steps: int) -> Network:
+def _network(key: Key[Array, ""], gain: float, noise: float, n: int, steps: int) -> DrivenNetwork:
     keys = jax.random.split(key, 4)
     coupling = gain / jnp.sqrt(n) * jax.random.normal(keys[0], (n, n))
     before, after = (
@@ -105,11 +105,11 @@ def _network(key: Key[Array, ""], gain: float, noise: float, n: int, steps: int)
         return coupling @ jnp.tanh(x) + xi, None
 
     start, _ = jax.lax.scan(step, jax.random.normal(keys[3], (n,)), before)
-    return Network(coupling, start, after)
+    return DrivenNetwork(coupling, start, after)
 
 
 @jax.jit
-def _largest(network: Network) -> Float[Array, ""]:
+def _largest(network: DrivenNetwork) -> Float[Array, ""]:
     """λ₁ from one tangent vector v: of a large network no Jacobian J diag(tanh′) need be formed."""
 
     def advance(state: tuple[Array, Array], xi: Array) -> tuple[tuple[Array, Array], Array]:

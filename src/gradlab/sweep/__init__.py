@@ -12,10 +12,10 @@ from gradlab.sweep import ledger
 from gradlab.sweep.groups import group_by_program
 from gradlab.sweep.lanes import run_here
 from gradlab.sweep.program_cache import keep_programs
-from gradlab.sweep.progress import Shown
+from gradlab.sweep.progress import ProgressDisplay
 
 Settings = Mapping[str, Any]
-Runner = Callable[[Sequence[Sequence[Point]], Shown, Settings], dict[Path, Status]]
+Runner = Callable[[Sequence[Sequence[Point]], ProgressDisplay, Settings], dict[Path, Status]]
 
 
 def run_sweep(
@@ -37,8 +37,8 @@ def run_sweep(
     if len(todo) < len(points):
         print(f"{len(points) - len(todo)} of {len(points)} points have ended already.")
     groups = group_by_program(todo)
-    with Shown(groups) as shown:
-        statuses = run(groups, shown, settings) if groups else {}
+    with ProgressDisplay(groups) as display:
+        statuses = run(groups, display, settings) if groups else {}
     from gradlab.sweep.report import report  # its figures take a second to import
 
     report(points)
@@ -57,7 +57,7 @@ def run_alone(composed: DictConfig) -> None:
         raise ConfigError("--dry needs a launcher that sees all points: hydra/launcher=fused.")
     if settings["keep_programs"]:
         keep_programs()
-    for todo in ledger.clear(ledger.undone([point], settings["retry"].split(","))):
+    for todo in ledger.clear(ledger.pending([point], settings["retry"].split(","))):
         status = run_point(todo)
         outcome = status.get("reason") or status["summary"]["verdict"]
         print(f"point {point.folder.name} {status['state']}: {outcome}")

@@ -21,7 +21,7 @@ from gradlab.point import Point, Status, run_points
 from gradlab.sweep.interrupts import stopping
 from gradlab.sweep.memory import points_at_once
 from gradlab.sweep.program_cache import release_programs
-from gradlab.sweep.progress import Shown
+from gradlab.sweep.progress import ProgressDisplay
 
 OUT_OF_MEMORY = ("resource_exhausted", "out of memory", "memoryerror")  # as XLA and Python say
 
@@ -60,16 +60,16 @@ class Ended:
 
 
 def run_here(
-    groups: Sequence[Sequence[Point]], shown: Shown, settings: Mapping[str, Any]
+    groups: Sequence[Sequence[Point]], display: ProgressDisplay, settings: Mapping[str, Any]
 ) -> dict[Path, Status]:
     """Run all points and return their statuses by folder; Ctrl-C or SIGTERM ends them orderly."""
     with stopping() as stop:
-        return run_groups(groups, shown, settings, stop)
+        return run_groups(groups, display, settings, stop)
 
 
 def run_groups(
     groups: Sequence[Sequence[Point]],
-    shown: Shown,
+    display: ProgressDisplay,
     settings: Mapping[str, Any],
     stop: Event,
     cpus: int | None = None,
@@ -82,7 +82,7 @@ def run_groups(
 
     Args:
         groups: points of one program each.
-        shown: is told of every step and every point that has ended.
+        display: is told of every step and every point that has ended.
         settings: the config's sweep section: `lanes`, `chunk`.
         stop: once it is set, points that run are interrupted and no other begins.
         cpus: that this process may use at most; None: all that it is given.
@@ -99,7 +99,7 @@ def run_groups(
 
     def run(group: Group, chunk: list[Point], device: jax.Device) -> None:
         def trained(steps: int) -> None:
-            shown.trained(chunk, steps)
+            display.trained(chunk, steps)
             if not group.compiled:
                 group.compiled = True
                 events.put(None)
@@ -125,7 +125,7 @@ def run_groups(
                     free.append(ended.device)
                     for point, status in _settle(ended):
                         statuses[point.folder] = status
-                        shown.ended(point, status)
+                        display.ended(point, status)
                     if not ended.group.waiting and not ended.group.running:
                         release_programs()
         except BaseException:  # then the running points are interrupted, and waited for

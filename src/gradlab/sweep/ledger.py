@@ -93,7 +93,7 @@ def check_same(known: Sequence[Entry], entries: Sequence[Entry]) -> None:
         raise ConfigError(_changed(new, gone))
 
 
-def undone(points: Iterable[Point], retry: Collection[str]) -> list[tuple[Point, str]]:
+def pending(points: Iterable[Point], retry: Collection[str]) -> list[tuple[Point, str]]:
     """The points that are yet to run, and of each why its records are to go first ("": they stay).
 
     Points that have ended are left alone, unless `retry` names their state or a record of theirs

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from gradlab.training.program import as_numbers, program_for
+from gradlab.training.program import hyperparameters_of, program_for
 
 SHARE = 0.6  # of a device's memory that points may take; the rest is for measuring
 
@@ -20,8 +20,8 @@ def bytes_per_point(config: Mapping[str, Any]) -> int:
     forward; evaluation the largest array of the held-out sequences, going in and coming out.
     Within a fifth of XLA's own count for the shapes it was tried on.
     """
-    program, numbers = program_for(config), as_numbers(config)
-    state = jax.eval_shape(program.initialise, numbers)
+    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    state = jax.eval_shape(program.initialise, hyperparameters)
     batch = jax.eval_shape(
         lambda key: program.task.sample(key, config["train"]["batch_size"]), jax.random.key(0)
     )

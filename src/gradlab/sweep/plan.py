@@ -6,7 +6,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from gradlab.figures import labels, points
+from gradlab.figures import labels, selection
 from gradlab.point import Point
 from gradlab.records import flatten
 from gradlab.sweep.memory import bytes_per_point
@@ -17,7 +17,7 @@ SHOWN = 8  # values of a key
 def plan_table(groups: Sequence[Sequence[Point]]) -> Table:
     """A row a group: how many points, what sets it apart, what varies in it, memory a point."""
     runs = [_runs(group) for group in groups]
-    axes = points.axes_of(points.comparable(pd.concat(runs)))
+    axes = selection.axes_of(selection.comparable(pd.concat(runs)))
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("group", "points", "memory\na point"):
         drawn.add_column(heading, justify="right")
@@ -25,7 +25,7 @@ def plan_table(groups: Sequence[Sequence[Point]]) -> Table:
         drawn.add_column(heading)
     for number, (group, table) in enumerate(zip(groups, runs, strict=True)):
         known = [axis for axis in axes if axis in table]  # one component has keys another lacks
-        levels = {axis: points.levels_of(table, axis) for axis in known}
+        levels = {axis: selection.levels_of(table, axis) for axis in known}
         shared = [
             labels.level_label(a, values[0]) for a, values in levels.items() if len(values) == 1
         ]
@@ -49,10 +49,10 @@ def show_plan(groups: Sequence[Sequence[Point]], ended: int) -> None:
 
 
 def _runs(group: Sequence[Point]) -> pd.DataFrame:
-    return points.comparable(pd.DataFrame([flatten(point.config) for point in group]))
+    return selection.comparable(pd.DataFrame([flatten(point.config) for point in group]))
 
 
 def _values(axis: str, values: Sequence[object]) -> str:
-    shown = [labels.value_label(axis, value) for value in values[:SHOWN]]
+    listed = [labels.value_label(axis, value) for value in values[:SHOWN]]
     more = [f"… ({len(values)})"] if len(values) > SHOWN else []
-    return f"{labels.key_label(axis)} {', '.join([*shown, *more])}"
+    return f"{labels.key_label(axis)} {', '.join([*listed, *more])}"

@@ -18,7 +18,7 @@ EVERY = 10.0  # seconds between plain lines
 FORETOLD = 0.01  # of the steps; before that, what passes is mostly compiling
 
 
-class Shown:
+class ProgressDisplay:
     """Points and groups that have ended, those in trouble, training steps a second, time left.
 
     A context; what it is told may come from any thread.

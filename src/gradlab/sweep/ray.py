@@ -10,23 +10,23 @@ from typing import Any
 
 from gradlab.config import ConfigError
 from gradlab.point import Point, Status
-from gradlab.sweep.progress import Shown
+from gradlab.sweep.progress import ProgressDisplay
 from gradlab.sweep.remote import Work, follow, pieces
 
 
 @dataclass
-class Task:
+class RayTask:
     """A task that was handed to Ray."""
 
     reference: Any
 
-    def over(self) -> bool:
+    def done(self) -> bool:
         """Whether it has returned or failed."""
         import ray
 
         return bool(ray.wait([self.reference], timeout=0)[0])
 
-    def problem(self) -> str:
+    def error(self) -> str:
         """The error it ended in."""
         import ray
 
@@ -45,7 +45,7 @@ class Task:
 
 def run_in_tasks(
     groups: Sequence[Sequence[Point]],
-    shown: Shown,
+    display: ProgressDisplay,
     settings: Mapping[str, Any],
     *,
     points: int | None,
@@ -57,7 +57,7 @@ def run_in_tasks(
 
     Args:
         groups: points of one program each.
-        shown: is told of every point that has ended.
+        display: is told of every point that has ended.
         settings: the config's sweep section.
         points: that one task runs; None: all of a group.
         cpus: that a task asks for.
@@ -88,4 +88,4 @@ def run_in_tasks(
     with context:
         works = pieces(groups, points, settings, cpus)
         run = ray.remote(num_cpus=cpus, num_gpus=gpus)(Work.__call__)
-        return follow(works, [Task(run.remote(work)) for work in works], shown)
+        return follow(works, [RayTask(run.remote(work)) for work in works], display)

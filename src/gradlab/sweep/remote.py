@@ -16,7 +16,7 @@ from gradlab.sweep import ledger
 from gradlab.sweep.groups import group_by_program
 from gradlab.sweep.lanes import run_groups
 from gradlab.sweep.program_cache import keep_programs
-from gradlab.sweep.progress import Shown
+from gradlab.sweep.progress import ProgressDisplay
 
 LOOK = 1.0  # seconds between looks at the records
 
@@ -33,9 +33,9 @@ class Work:
         """Run the points that have not ended; a second call goes on where the first was cut off."""
         if self.settings["keep_programs"]:
             keep_programs()
-        groups = group_by_program(ledger.clear(ledger.undone(self.points, retry=())))
-        with Shown(groups) as shown:
-            run_groups(groups, shown, self.settings, Event(), self.cpus)
+        groups = group_by_program(ledger.clear(ledger.pending(self.points, retry=())))
+        with ProgressDisplay(groups) as display:
+            run_groups(groups, display, self.settings, Event(), self.cpus)
 
     def checkpoint(self) -> Any:
         """What SLURM is to queue when it takes the machine away (submitit asks for it)."""
@@ -47,10 +47,10 @@ class Work:
 class Handle(Protocol):
     """A piece of work that was handed over."""
 
-    def over(self) -> bool:
+    def done(self) -> bool:
         """Whether it will do nothing more."""
 
-    def problem(self) -> str:
+    def error(self) -> str:
         """Why it did not do all that it should."""
 
     def cancel(self) -> None:
@@ -68,7 +68,9 @@ def pieces(
     ]
 
 
-def follow(works: Sequence[Work], handles: Sequence[Handle], shown: Shown) -> dict[Path, Status]:
+def follow(
+    works: Sequence[Work], handles: Sequence[Handle], display: ProgressDisplay
+) -> dict[Path, Status]:
     """Wait for work to end and collect its points' statuses, each as soon as it is on disk.
 
     A point that its work has left without an end is interrupted, with the reason.
@@ -80,18 +82,18 @@ def follow(works: Sequence[Work], handles: Sequence[Handle], shown: Shown) -> di
             time.sleep(LOOK)
             left = []
             for work, handle in waiting:
-                over = handle.over()  # before the look at the records, which it may still write
+                done = handle.done()  # before the look at the records, which it may still write
                 for point in work.points:
                     if point.folder in statuses:
                         continue
                     status = ledger.status_of(point)
                     if status["state"] not in ledger.ENDED:
-                        if not over:
+                        if not done:
                             continue
-                        status = {"state": "interrupted", "reason": handle.problem()}
+                        status = {"state": "interrupted", "reason": handle.error()}
                     statuses[point.folder] = status
-                    shown.ended(point, status)
-                if not over:
+                    display.ended(point, status)
+                if not done:
                     left.append((work, handle))
             waiting = left
     except BaseException:

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from gradlab.figures import labels, points, style
+from gradlab.figures import labels, selection, style
 from gradlab.figures.overview import overview_figure
 from gradlab.point import Point
 from gradlab.records import load_runs
@@ -30,7 +30,7 @@ def report(sweep: Sequence[Point]) -> None:
     console = Console()
     if not console.is_terminal:  # a file has no width to keep to
         console.width = 160
-    console.print(table(points.comparable(runs)))
+    console.print(table(selection.comparable(runs)))
     console.print(f"seconds  {seconds(runs)}", highlight=False)
     console.print(f"records  {_short(folder)}", highlight=False)
     if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
@@ -42,7 +42,7 @@ def report(sweep: Sequence[Point]) -> None:
 
 def table(runs: pd.DataFrame) -> Table:
     """A row a point: what varies, verdict, how far gradients reach, how well it learned."""
-    axes = points.axes_of(runs)
+    axes = selection.axes_of(runs)
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     drawn.add_column("point", justify="right")
     for axis in axes:

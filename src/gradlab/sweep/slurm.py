@@ -9,14 +9,14 @@ from typing import Any
 
 from gradlab.config import ConfigError
 from gradlab.point import Point, Status
-from gradlab.sweep.progress import Shown
+from gradlab.sweep.progress import ProgressDisplay
 from gradlab.sweep.remote import follow, pieces
 
 LOGS = "slurm"  # in the sweep's folder: what submitit keeps
 EVERY = 5.0  # seconds between questions to SLURM
 
 
-class Queue:
+class SlurmQueue:
     """Which jobs SLURM still has; asked of it once in a while for all jobs together."""
 
     def __init__(self, jobs: Sequence[Any]) -> None:
@@ -36,17 +36,17 @@ class Queue:
 
 
 @dataclass
-class Job:
+class SlurmJob:
     """A job of the array."""
 
     job: Any  # submitit's
-    queue: Queue
+    queue: SlurmQueue
 
-    def over(self) -> bool:
+    def done(self) -> bool:
         """Whether SLURM is through with it."""
         return self.job.paths.result_pickle.exists() or not self.queue.has(self.job)
 
-    def problem(self) -> str:
+    def error(self) -> str:
         """Where it wrote what went wrong."""
         return f"its SLURM job {self.job.job_id} ended without it, see {self.job.paths.stderr}"
 
@@ -57,12 +57,12 @@ class Job:
 
 def run_in_jobs(
     groups: Sequence[Sequence[Point]],
-    shown: Shown,
+    display: ProgressDisplay,
     settings: Mapping[str, Any],
     *,
     points: int | None,
     cpus: int,
-    wishes: Mapping[str, Any],
+    resources: Mapping[str, Any],
 ) -> dict[Path, Status]:
     """Run all points in jobs and return their statuses by folder.
 
@@ -85,10 +85,10 @@ def run_in_jobs(
             "hydra/launcher=fused_slurm needs SLURM's commands (sbatch) on this machine."
         ) from error
     executor.update_parameters(
-        name="gradlab", **{key: value for key, value in wishes.items() if value is not None}
+        name="gradlab", **{key: value for key, value in resources.items() if value is not None}
     )
     works = pieces(groups, points, settings, cpus)
     with executor.batch():
         jobs = [executor.submit(work) for work in works]
-    queue = Queue(jobs)
-    return follow(works, [Job(job, queue) for job in jobs], shown)
+    queue = SlurmQueue(jobs)
+    return follow(works, [SlurmJob(job, queue) for job in jobs], display)

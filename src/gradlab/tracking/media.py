@@ -18,7 +18,7 @@ def map_media(maps: xr.DataArray) -> dict[str, Any]:
     """What W&B shows of maps (step, sample, t, k): picture, table and curves."""
     import wandb
 
-    from gradlab.figures.maps import map_pixels
+    from gradlab.figures.map_images import map_pixels
 
     ends = maps.isel(step=sorted({0, maps.sizes["step"] - 1})).mean("sample")
     cells = map_cells(ends)

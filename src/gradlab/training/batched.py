@@ -14,24 +14,24 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gradlab.probes import Measurement
-from gradlab.training.program import Numbers, Program, State
+from gradlab.training.program import Hyperparameters, Program, State
 from gradlab.training.telemetry import Telemetry
 
 Tree = TypeVar("Tree")
 
 
-class Lockstep:
-    """Training of the points that a program and their numbers stand for.
+class BatchedProgram:
+    """Training of the points that a program and their hyperparameters stand for.
 
     States and what updates saw have a leading axis "points", unless there is only one.
     """
 
-    def __init__(self, program: Program, numbers: Sequence[Numbers]) -> None:
-        """Stack the numbers of several points."""
+    def __init__(self, program: Program, hyperparameters: Sequence[Hyperparameters]) -> None:
+        """Stack the hyperparameters of several points."""
         self.program = program
-        self.alone = len(numbers) == 1
-        self._each = numbers
-        self._numbers = numbers[0] if self.alone else stack(numbers)
+        self.alone = len(hyperparameters) == 1
+        self._each = hyperparameters
+        self._numbers = hyperparameters[0] if self.alone else stack(hyperparameters)
 
     def initialise(self) -> State:
         """Every point's first state."""
@@ -69,8 +69,8 @@ def stack(trees: Sequence[Tree]) -> Tree:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _initialise(program: Program, alone: bool, numbers: Numbers) -> State:
-    return (program.initialise if alone else jax.vmap(program.initialise))(numbers)
+def _initialise(program: Program, alone: bool, hyperparameters: Hyperparameters) -> State:
+    return (program.initialise if alone else jax.vmap(program.initialise))(hyperparameters)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -78,22 +78,22 @@ def _advance(
     program: Program,
     alone: bool,
     limit: int,
-    numbers: Numbers,
+    hyperparameters: Hyperparameters,
     state: State,
     steps: Int[Array, ""],
 ) -> tuple[State, Telemetry]:
-    def update(numbers: Numbers, state: State) -> tuple[State, Telemetry]:
-        state, seen = program.advance(numbers, state, 1)
+    def update(hyperparameters: Hyperparameters, state: State) -> tuple[State, Telemetry]:
+        state, seen = program.advance(hyperparameters, state, 1)
         return state, jax.tree.map(lambda x: x[0], seen)
 
     updates = update if alone else jax.vmap(update)
 
     def one(index: Array, carry: tuple[State, Telemetry]) -> tuple[State, Telemetry]:
         state, seen = carry
-        state, new = updates(numbers, state)
+        state, new = updates(hyperparameters, state)
         return state, jax.tree.map(lambda all, x: all.at[..., index].set(x), seen, new)
 
-    form = jax.eval_shape(updates, numbers, state)[1]
+    form = jax.eval_shape(updates, hyperparameters, state)[1]
     unseen = jax.tree.map(lambda x: jnp.zeros((*x.shape, limit), x.dtype), form)
     return jax.lax.fori_loop(0, steps, one, (state, unseen))
 

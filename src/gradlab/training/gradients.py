@@ -21,7 +21,7 @@ from gradlab.training.truncated import in_segments, in_window, run_window, unrol
 Clip: TypeAlias = optax.GradientTransformation | AdjointRule
 
 
-class Findings(NamedTuple):
+class ObjectiveAux(NamedTuple):
     """What an objective finds on its way."""
 
     loss: Float[Array, ""]
@@ -37,16 +37,18 @@ class Gradients(NamedTuple):
 
 
 # Of a network or of its parameters, and of what happens to adjoints on their way back.
-Objective = Callable[[Any, AdjointRule | None], tuple[Float[Array, ""], Findings]]
+Objective = Callable[[Any, AdjointRule | None], tuple[Float[Array, ""], ObjectiveAux]]
 
 
-def of_sequence(batch: Batch, regulariser: Omega | None, window: int, stride: int) -> Objective:
+def sequence_objective(
+    batch: Batch, regulariser: Omega | None, window: int, stride: int
+) -> Objective:
     """The mean loss of whole sequences, its gradient truncated where the window is shorter."""
     inputs = batch.inputs.swapaxes(0, 1)
 
     def objective(
         network: Network, on_adjoint: AdjointRule | None
-    ) -> tuple[Float[Array, ""], Findings]:
+    ) -> tuple[Float[Array, ""], ObjectiveAux]:
         carry = network.initial_carry(batch.inputs)
         if window < len(inputs):
             hidden = unroll_truncated(
@@ -57,14 +59,14 @@ def of_sequence(batch: Batch, regulariser: Omega | None, window: int, stride: in
         loss = partial(_loss, network, batch=batch)
         value = loss(hidden)
         if regulariser is None:
-            return value, Findings(value, None, None)
+            return value, ObjectiveAux(value, None, None)
         penalty = regulariser(network.cell, carry, inputs, hidden, loss)
-        return value + regulariser.weight * penalty, Findings(value, penalty, None)
+        return value + regulariser.weight * penalty, ObjectiveAux(value, penalty, None)
 
     return objective
 
 
-def of_segment(
+def segment_objective(
     batch: Batch, segment: Int[Array, ""], start: PyTree, window: int, stride: int
 ) -> Objective:
     """The mean loss of one segment of the sequences, by the window that ends with it.
@@ -81,20 +83,20 @@ def of_segment(
 
     def objective(
         network: Network, on_adjoint: AdjointRule | None
-    ) -> tuple[Float[Array, ""], Findings]:
+    ) -> tuple[Float[Array, ""], ObjectiveAux]:
         first = network.initial_carry(batch.inputs)
         begin = jax.tree.map(partial(jnp.where, segment == 0), first, start)
         numbers = in_window(segment, window // stride)
         carry, hidden = run_window(network.cell, begin, parts.inputs, numbers, on_adjoint)
         value = _loss(network, hidden, answers)
-        return value, Findings(value, None, carry)
+        return value, ObjectiveAux(value, None, carry)
 
     return objective
 
 
 def gradients(
     objective: Objective, parameters: nnx.State, clip: Clip
-) -> tuple[Findings, Gradients]:
+) -> tuple[ObjectiveAux, Gradients]:
     """The gradient of an objective without and with a rule of `clipping`.
 
     A rule inside the backward pass has both from one forward pass and two backward ones, side by
@@ -105,7 +107,7 @@ def gradients(
         clipped, _ = clip.update(raw, clip.init(parameters), parameters)
         return found, Gradients(raw, clipped)
 
-    def once(clips: Bool[Array, ""]) -> tuple[nnx.State, Findings]:
+    def once(clips: Bool[Array, ""]) -> tuple[nnx.State, ObjectiveAux]:
         return jax.grad(objective, has_aux=True)(parameters, Partial(_applied, clips, clip))
 
     both, found = jax.vmap(once)(jnp.array([False, True]))

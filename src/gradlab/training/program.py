@@ -1,4 +1,4 @@
-"""A training run as pure functions of its numbers, compiled once for all points that share a shape.
+"""A training run as pure functions of its hyperparameters, compiled once for all of one shape.
 
 Seed, gain, learning rate and threshold come in as arguments (`config.traced`), so points that
 differ in nothing else call the same compiled program.
@@ -19,16 +19,16 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab import config as configuration
 from gradlab.config import ConfigError
-from gradlab.jacobian.cells import Span, flatten_cell
+from gradlab.jacobian.flat_cell import Span, flatten_cell
 from gradlab.models import Network, build_network
-from gradlab.probes import Measurement, Subject, measure
+from gradlab.probes import Measurement, ProbeInput, measure
 from gradlab.tasks import Batch, Task
 from gradlab.training import truncated
-from gradlab.training.gradients import Objective, gradients, of_segment, of_sequence
+from gradlab.training.gradients import Objective, gradients, segment_objective, sequence_objective
 from gradlab.training.losses import losses, metrics, weighted_mean
 from gradlab.training.telemetry import Telemetry, observe
 
-Numbers = Mapping[str, Float[Array, ""] | Int[Array, ""]]
+Hyperparameters = Mapping[str, Float[Array, ""] | Int[Array, ""]]
 
 COMPILED_SECTIONS = (
     "model",
@@ -72,7 +72,9 @@ class Program:
                 "model.decoder=true needs a task whose last input says when to answer, such as "
                 f"task=reversal; got {config['task']['_target_']}."
             )
-        abstract = nnx.eval_shape(partial(self._network, as_numbers(config)), jax.random.key(0))
+        abstract = nnx.eval_shape(
+            partial(self._network, hyperparameters_of(config)), jax.random.key(0)
+        )
         self.definition, _, self.constants = _split(abstract)
         self.output = _check_probe(config["probe"], abstract, self.task)
         self.length = self.task.test.inputs.shape[1]
@@ -82,28 +84,30 @@ class Program:
             regulariser.check(abstract.cell, self.window < self.length)
 
     @partial(jax.jit, static_argnums=0)
-    def initialise(self, numbers: Numbers) -> State:
+    def initialise(self, hyperparameters: Hyperparameters) -> State:
         """Draw the parameters of a point and set up its optimiser."""
-        weights_key, data_key = jax.random.split(jax.random.key(numbers["seed"]))
-        network = self._network(numbers, weights_key)
+        weights_key, data_key = jax.random.split(jax.random.key(hyperparameters["seed"]))
+        network = self._network(hyperparameters, weights_key)
         parameters = _split(network)[1]
-        optimiser = self._component("optim", numbers).init(parameters)
+        optimiser = self._component("optim", hyperparameters).init(parameters)
         shape = (self.config["train"]["batch_size"], self.length, self.task.features)
         carry = network.initial_carry(jnp.zeros(shape)) if self.by_segment else None
         return State(parameters, optimiser, data_key, jnp.array(0), jnp.array(False), carry)
 
     @partial(jax.jit, static_argnums=(0, 3))
-    def advance(self, numbers: Numbers, state: State, steps: int) -> tuple[State, Telemetry]:
+    def advance(
+        self, hyperparameters: Hyperparameters, state: State, steps: int
+    ) -> tuple[State, Telemetry]:
         """Train for some updates.
 
         The state stays the last whose loss, gradient and weights were all finite: an update that
         would break that is not made, nor is any after it.
         """
-        optimiser = self._component("optim", numbers)
-        clip = self._component("clip", numbers)
+        optimiser = self._component("optim", hyperparameters)
+        clip = self._component("clip", hyperparameters)
 
         def update(state: State, _: None) -> tuple[State, Telemetry]:
-            key, objective = self._objective(numbers, state)
+            key, objective = self._objective(hyperparameters, state)
             found, gradient = gradients(objective, state.parameters, clip)
             change, moments = optimiser.update(gradient.clipped, state.optimiser, state.parameters)
             parameters = optax.apply_updates(state.parameters, change)
@@ -115,7 +119,9 @@ class Program:
 
         return jax.lax.scan(update, state, None, length=steps)
 
-    def _objective(self, numbers: Numbers, state: State) -> tuple[Key[Array, ""], Objective]:
+    def _objective(
+        self, hyperparameters: Hyperparameters, state: State
+    ) -> tuple[Key[Array, ""], Objective]:
         """What the next update learns from, and the key that the update after it draws from."""
         key, batch_key = jax.random.split(state.key)
         batch = self.task.sample(batch_key, self.config["train"]["batch_size"])
@@ -123,10 +129,10 @@ class Program:
             count = -(-self.length // self.stride)
             segment = state.step % count
             key = jnp.where(segment == count - 1, key, state.key)
-            of_network = of_segment(batch, segment, state.carry, self.window, self.stride)
+            of_network = segment_objective(batch, segment, state.carry, self.window, self.stride)
         else:
-            regulariser = self._component("regulariser", numbers)
-            of_network = of_sequence(batch, regulariser, self.window, self.stride)
+            regulariser = self._component("regulariser", hyperparameters)
+            of_network = sequence_objective(batch, regulariser, self.window, self.stride)
         return key, lambda parameters, rule: of_network(self.merge(parameters), rule)
 
     def loss(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
@@ -139,20 +145,20 @@ class Program:
         outputs = self.merge(state.parameters)(self.task.test.inputs)
         return metrics(outputs, self.task)
 
-    def measure(self, numbers: Numbers, state: State) -> Measurement:
+    def measure(self, hyperparameters: Hyperparameters, state: State) -> Measurement:
         """Every probe that conf/probe switches on, on the first held-out sequences."""
         probe, batch = self.config["probe"], self.task.test
         batch = jax.tree.map(lambda x: x[: probe["samples"]], batch)
         return measure(
             probe,
-            Subject(
+            ProbeInput(
                 cell=self.merge(state.parameters).cell,
                 inputs=batch.inputs,
                 loss=Partial(self._loss_of_carry, state.parameters),
                 targets=(batch.targets, batch.weights / jnp.sum(batch.weights)),
                 stride=probe["stride"],
                 grad_norm=lambda: float(self._grad_norm(state.parameters, batch)),
-                threshold=self._global_norm_threshold(numbers),
+                threshold=self._global_norm_threshold(hyperparameters),
             ),
         )
 
@@ -168,9 +174,9 @@ class Program:
         output = ravel_pytree(carry)[0][slice(*self.output)]
         return target[1] * losses(network.readout(output), target[0])
 
-    def _network(self, numbers: Numbers, key: Key[Array, ""]) -> Network:
+    def _network(self, hyperparameters: Hyperparameters, key: Key[Array, ""]) -> Network:
         initialiser, bias_rule = (
-            partial(configuration.build, self._values(section, numbers))
+            partial(configuration.build, self._values(section, hyperparameters))
             for section in ("init", "bias")
         )
         sizes = (self.task.features, self.task.outputs)
@@ -180,45 +186,49 @@ class Program:
         """The network with these parameters."""
         return nnx.merge(self.definition, parameters, self.constants)
 
-    def _global_norm_threshold(self, numbers: Numbers) -> float:
-        clip = self._values("clip", numbers)
+    def _global_norm_threshold(self, hyperparameters: Hyperparameters) -> float:
+        clip = self._values("clip", hyperparameters)
         by_global_norm = clip["_target_"] == "gradlab.clipping.global_norm"
         return float(clip["threshold"]) if by_global_norm else float("inf")
 
-    def _component(self, section: str, numbers: Numbers) -> Any:
-        return configuration.build(self._values(section, numbers))
+    def _component(self, section: str, hyperparameters: Hyperparameters) -> Any:
+        return configuration.build(self._values(section, hyperparameters))
 
-    def _values(self, section: str, numbers: Numbers) -> dict[str, Any]:
+    def _values(self, section: str, hyperparameters: Hyperparameters) -> dict[str, Any]:
         prefix = f"{section}."
-        given = {k.removeprefix(prefix): v for k, v in numbers.items() if k.startswith(prefix)}
+        given = {
+            k.removeprefix(prefix): v for k, v in hyperparameters.items() if k.startswith(prefix)
+        }
         return self.config[section] | given
 
 
-def as_numbers(config: Mapping[str, Any]) -> Numbers:
-    """The traced numbers of a checked config as arrays: reals in float32, the seed in uint32."""
+def hyperparameters_of(config: Mapping[str, Any]) -> Hyperparameters:
+    """Return a checked config's traced values as arrays: reals in float32, the seed in uint32."""
     kinds = {float: jnp.float32, int: jnp.uint32}
     return {k: jnp.asarray(v, kinds[type(v)]) for k, v in configuration.traced(config).items()}
 
 
 def program_for(config: Mapping[str, Any]) -> Program:
-    """The program of a checked config; points that differ in traced numbers alone share one."""
+    """Return the program of a checked config; points that differ in traced values share one."""
     return _program(program_key(config))
 
 
 def program_key(config: Mapping[str, Any]) -> str:
-    """What is compiled, as text: the config without its traced numbers and its bookkeeping."""
-    numbers = configuration.traced(config)
+    """Return what is compiled, as text: the config less its traced values and bookkeeping."""
+    hyperparameters = configuration.traced(config)
     recipe = {
-        section: {k: v for k, v in config[section].items() if f"{section}.{k}" not in numbers}
+        section: {
+            k: v for k, v in config[section].items() if f"{section}.{k}" not in hyperparameters
+        }
         for section in COMPILED_SECTIONS
     }
-    return json.dumps([recipe, sorted(numbers)], sort_keys=True)
+    return json.dumps([recipe, sorted(hyperparameters)], sort_keys=True)
 
 
 @lru_cache(maxsize=64)
 def _program(key: str) -> Program:
-    recipe, numbers = json.loads(key)
-    for name in numbers:
+    recipe, hyperparameters = json.loads(key)
+    for name in hyperparameters:
         section, _, entry = name.rpartition(".")
         if section:
             recipe[section][entry] = 1.0  # stands in for any value: programs never read it

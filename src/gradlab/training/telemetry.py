@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from gradlab.training.gradients import Findings, Gradients
+from gradlab.training.gradients import Gradients, ObjectiveAux
 
 CLIP_ROUNDING = 1e-5  # a gradient changed by less, relative to its norm, was not clipped
 
@@ -30,7 +30,7 @@ class Telemetry(NamedTuple):
 
 
 def observe(
-    update: Int[Array, ""], found: Findings, gradients: Gradients, parameters: PyTree
+    update: Int[Array, ""], found: ObjectiveAux, gradients: Gradients, parameters: PyTree
 ) -> Telemetry:
     """What one update saw, on its way to new parameters.
 

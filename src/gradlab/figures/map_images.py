@@ -35,7 +35,7 @@ def draw_row(
 
     Args:
         panels: axes, one a cell.
-        cells: the point of each panel, or none; rows of the runs as of `points.with_lines`.
+        cells: the point of each panel, or none; rows of the runs as of `selection.with_lines`.
         table: as of `heatmap_table`, at one moment.
         limit: where the colours end, nats.
     """

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from gradlab.jacobian import frobenius, spectral
-from gradlab.jacobian.cells import Span
+from gradlab.jacobian.flat_cell import Span
 from gradlab.jacobian.products import (
     Block,
-    LogNorms,
+    ResolvedLogNorms,
     Scaled,
     halves,
     join,
@@ -33,7 +33,7 @@ def log_norm_map(
     norm: Norm,
     of: Span,
     wrt: Span,
-) -> LogNorms:
+) -> ResolvedLogNorms:
     """Log norms of all products of a sequence of scaled step Jacobians.
 
     Args:
@@ -50,12 +50,12 @@ def log_norm_map(
     measure = spectral if norm == "spectral" else frobenius
     leaf, levels = split_length(length)
 
-    def one_leaf(steps: Scaled) -> tuple[LogNorms, Block]:
+    def one_leaf(steps: Scaled) -> tuple[ResolvedLogNorms, Block]:
         products = leaf_products(steps)
         pairs = join(products)
         asked_for = Scaled(pairs.unit[:, slice(*of), slice(*wrt)], pairs.log_scale)
         norms = measure.product_log_norms(asked_for)
-        return LogNorms(*(_leaf_map(x, leaf) for x in norms)), leaf_block(products)
+        return ResolvedLogNorms(*(_leaf_map(x, leaf) for x in norms)), leaf_block(products)
 
     padded = pad_steps(jacobians, leaf * 2**levels)
     by_leaf = jax.tree.map(lambda x: x.reshape(-1, leaf, *x.shape[1:]), padded)
@@ -63,11 +63,11 @@ def log_norm_map(
     for level in range(levels):
         left, right = halves(block)
         cross = measure.cross_log_norms(_rows(right.prefix, of), _rows(left.suffix_t, wrt))
-        log_norms = LogNorms(*map(_join, log_norms, cross))
+        log_norms = ResolvedLogNorms(*map(_join, log_norms, cross))
         if level < levels - 1:
             block = merge(left, right)
     below, resolved = (x[0, :length, :length] for x in log_norms)
-    return LogNorms(
+    return ResolvedLogNorms(
         _with_diagonal(below, n, norm, of, wrt),
         jnp.pad(resolved, ((1, 0), (0, 1)), constant_values=True),
     )
