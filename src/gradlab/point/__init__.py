@@ -41,9 +41,9 @@ def run_points(
     """Train and measure points of one program in lock-step; each leaves its records in its folder.
 
     One point runs as the plain program, several as one vmapped program, which pays on an
-    accelerator. One that diverges or fails is recorded as such, and the others go on. A point whose
-    folder holds a checkpoint of the same config goes on from there, and ends with the same numbers as
-    if it had never been interrupted.
+    accelerator. A point that diverges or fails is recorded as such, and the others go on. A point
+    whose folder holds a checkpoint of the same config goes on from there, and ends with the same
+    numbers as if it had never been interrupted.
 
     Args:
         points: points that differ in traced hyperparameters alone (`training.program_key`).
