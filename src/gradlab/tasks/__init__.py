@@ -31,7 +31,7 @@ class Task(NamedTuple):
 
     `baseline` is the loss to beat, of the best answer that ignores the sequence; each task says
     what that is.
-    `flagged`: the last input feature is 0 while the sequence is shown, 1 while it is answered.
+    `has_answer_flag`: the last input feature is 0 while the sequence is shown, 1 while it is answered.
     """
 
     features: int
@@ -40,4 +40,4 @@ class Task(NamedTuple):
     test: Batch
     baseline: float
     tolerance: float | None = None
-    flagged: bool = False
+    has_answer_flag: bool = False

@@ -54,5 +54,5 @@ def reversal(
         sample=sample,
         test=held_out(sample, test_size),
         baseline=math.log(symbols),
-        flagged=True,
+        has_answer_flag=True,
     )

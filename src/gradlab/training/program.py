@@ -67,7 +67,7 @@ class Program:
         """
         self.config = config
         self.task: Task = configuration.build(config["task"])
-        if config["model"]["decoder"] and not self.task.flagged:
+        if config["model"]["decoder"] and not self.task.has_answer_flag:
             raise ConfigError(
                 "model.decoder=true needs a task whose last input says when to answer, such as "
                 f"task=reversal; got {config['task']['_target_']}."
