@@ -129,7 +129,7 @@ def test_a_figure_says_what_it_leaves_out(
     draw: Callable[[pd.DataFrame], Drawn], tmp_path: Path
 ) -> None:
     _many(tmp_path)
-    note = written(draw(load_runs(tmp_path)).figure).split("ProgressDisplay: ")[1]
+    note = written(draw(load_runs(tmp_path)).figure).split("Shown: ")[1]
     assert "of 28 points" in note
     assert "of 7 values of gain" in note
 

@@ -206,7 +206,7 @@ def _chosen(usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
         elif len(some) < len(every):
             chosen.append(f"{len(some)} of {len(every)} values of {key_label(axis)}")
     where = f" ({', '.join(chosen)})" if chosen else ""
-    return [f"ProgressDisplay: {len(shown)} of {len(usable)} points{where}."]
+    return [f"Shown: {len(shown)} of {len(usable)} points{where}."]
 
 
 def _missing(missing: pd.DataFrame, axes: Sequence[str]) -> list[str]:
