@@ -2,13 +2,5 @@
 
 from gradlab.figures import command, decay_figure
 
-
-def main() -> None:
-    """Draw the curves of a sweep."""
-    options = command.parser(__doc__)
-    command.add_step(options)
-    command.run(options, lambda runs, given: decay_figure(runs, command.MOMENTS[given.step]))
-
-
 if __name__ == "__main__":
-    main()
+    command.draw_moments(__doc__, decay_figure)

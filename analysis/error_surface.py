@@ -17,7 +17,7 @@ def main() -> None:
         threshold=given.threshold,
         updates=given.updates,
     )
-    command.finish(given, lambda: error_surface_figure(table))
+    command.write_figure(given, lambda: error_surface_figure(table))
 
 
 if __name__ == "__main__":

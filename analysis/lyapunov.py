@@ -1,14 +1,9 @@
-"""Lyapunov spectrum of every run: python analysis/lyapunov.py --runs FOLDER."""
+"""Lyapunov spectrum of every run: python analysis/lyapunov.py --runs FOLDER.
+
+The runs must be measured with probe=[spectral,lyapunov].
+"""
 
 from gradlab.figures import command, lyapunov_figure
 
-
-def main() -> None:
-    """Draw the spectra of a sweep measured with probe=[spectral,lyapunov]."""
-    options = command.parser(__doc__)
-    command.add_step(options)
-    command.run(options, lambda runs, given: lyapunov_figure(runs, command.MOMENTS[given.step]))
-
-
 if __name__ == "__main__":
-    main()
+    command.draw_moments(__doc__, lyapunov_figure)

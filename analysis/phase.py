@@ -2,26 +2,20 @@
 
 from gradlab.figures import command, outcome, phase_figure
 
-
-def main() -> None:
-    """Draw the phase diagram of a sweep."""
-    options = command.parser(__doc__)
-    command.add_success(options)
-    options.add_argument("--value", choices=outcome.OUTCOMES, default="decay_rate")
-    options.add_argument("--x", default="init.gain", help="a config key (%(default)s)")
-    options.add_argument("--y", default="task.length", help="a config key (%(default)s)")
+if __name__ == "__main__":
+    parser = command.runs_parser(__doc__)
+    command.add_success(parser)
+    parser.add_argument("--value", choices=outcome.OUTCOMES, default="decay_rate")
+    parser.add_argument("--x", default="init.gain", help="a config key (%(default)s)")
+    parser.add_argument("--y", default="task.length", help="a config key (%(default)s)")
     command.run(
-        options,
-        lambda runs, given: phase_figure(
+        parser,
+        lambda runs, arguments: phase_figure(
             runs,
-            given.value,
-            given.x,
-            given.y,
-            error=given.success_error,
-            accuracy=given.success_accuracy,
+            arguments.value,
+            arguments.x,
+            arguments.y,
+            error=arguments.success_error,
+            accuracy=arguments.success_accuracy,
         ),
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -2,11 +2,5 @@
 
 from gradlab.figures import command, training_figure
 
-
-def main() -> None:
-    """Draw the curves of a sweep."""
-    command.run(command.parser(__doc__), lambda runs, _: training_figure(runs))
-
-
 if __name__ == "__main__":
-    main()
+    command.draw(__doc__, training_figure)

@@ -94,10 +94,10 @@ def test_the_format_is_that_of_the_file_or_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["analysis/decay.py"])
-    options = command.parser("Anything: here")
+    parser = command.runs_parser("Anything: here")
 
     def out(*arguments: str) -> Path:
-        return command.out_of(options.parse_args(["--runs", "sweep", *arguments]))
+        return command.output_path(parser.parse_args(["--runs", "sweep", *arguments]))
 
     assert out() == Path("sweep/decay.png")
     assert out("--format", "pdf") == Path("sweep/decay.pdf")
@@ -112,7 +112,7 @@ def test_sidecars_name_points_by_what_sets_them_apart(tmp_path: Path) -> None:
     for i, gain in enumerate((2.0, 1.0)):
         write_point(tmp_path / str(i), everything(), gain=gain)
     runs = load_runs(tmp_path)
-    table = command.labelled(decay_table(runs), runs)
+    table = command.name_points(decay_table(runs), runs)
     assert list(table.columns[:2]) == ["init.gain", "when"]
     assert table["init.gain"].is_monotonic_increasing
     assert "point" not in table

@@ -1,12 +1,13 @@
-"""What the scripts of analysis/ share: where the runs come from, where the figure goes, its data.
+"""The command line of the scripts in analysis/: read runs, draw, write the figure and its data.
 
-A script is a parser and a function that draws; everything else is here.
+A script is its docstring and one call: `draw_moments` for figures of what was measured before and
+after training, `draw` for others. A script with options of its own makes a parser and calls `run`.
 """
 
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -22,61 +23,85 @@ MOMENTS = {"first": ("before",), "last": ("after",), "both": lines.WHEN}
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one sentence."""
+    """A parser that reports a wrong argument in one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        """End with exit status 2."""
+        """Print the sentence and exit with status 2."""
         self.exit(2, f"{self.prog}: {message}; --help says what it takes.\n")
 
 
-def parser(description: str | None) -> Parser:
-    """A parser with the options of every figure of runs; the script adds its own."""
-    options = figure_parser(description)
-    add_source(options)
-    return options
-
-
-def figure_parser(description: str | None) -> Parser:
-    """A parser with the options of every figure.
+def draw(docstring: str | None, figure: Callable[[pd.DataFrame], style.Drawn]) -> None:
+    """Run a script whose figure takes nothing but runs.
 
     Args:
-        description: a script's docstring; what stands before its colon is used.
+        docstring: the script's.
+        figure: draws the runs.
     """
-    options = Parser(description=(description or "").partition(":")[0])
-    options.add_argument("--out", type=Path, help="the file (default: SCRIPT.png beside the runs)")
-    options.add_argument("--format", choices=FORMATS, help="default: that of --out, else png")
-    options.add_argument("--style", choices=style.STYLES, default=style.DEFAULT)
-    return options
+    run(runs_parser(docstring), lambda runs, _: figure(runs))
 
 
-def add_source(options: argparse.ArgumentParser) -> None:
-    """Add --runs and --wandb, of which one is given."""
-    source = options.add_mutually_exclusive_group(required=True)
+def draw_moments(
+    docstring: str | None, figure: Callable[[pd.DataFrame, Sequence[str]], style.Drawn]
+) -> None:
+    """Run a script whose figure shows measurements before and after training; it takes --step.
+
+    Args:
+        docstring: the script's.
+        figure: draws the runs, "before" and/or "after" training.
+    """
+    parser = runs_parser(docstring)
+    parser.add_argument(
+        "--step",
+        choices=MOMENTS,
+        default="both",
+        help="measured at the first step (before training), the last, or both (%(default)s)",
+    )
+    run(parser, lambda runs, arguments: figure(runs, MOMENTS[arguments.step]))
+
+
+def runs_parser(docstring: str | None) -> Parser:
+    """Return a parser with the options of every figure of runs."""
+    parser = figure_parser(docstring)
+    add_source(parser)
+    return parser
+
+
+def figure_parser(docstring: str | None) -> Parser:
+    """Return a parser with the options of every figure.
+
+    Args:
+        docstring: the script's; the part before its colon is shown by --help.
+    """
+    parser = Parser(description=summary_of(docstring))
+    parser.add_argument("--out", type=Path, help="the file (default: SCRIPT.png beside the runs)")
+    parser.add_argument("--format", choices=FORMATS, help="default: that of --out, else png")
+    parser.add_argument("--style", choices=style.STYLES, default=style.DEFAULT)
+    return parser
+
+
+def summary_of(docstring: str | None) -> str:
+    """Return the part of a script's docstring before its colon."""
+    return (docstring or "").partition(":")[0]
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add --runs and --wandb, of which a user gives one."""
+    source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--runs", metavar="FOLDER", type=Path, help="a sweep's folder")
     source.add_argument(
         "--wandb", metavar="SOURCE", help="ENTITY/PROJECT[/GROUP], or a folder of offline runs"
     )
 
 
-def add_step(options: argparse.ArgumentParser) -> None:
-    """Add --step: which of what was measured at several training steps is drawn."""
-    options.add_argument(
-        "--step",
-        choices=MOMENTS,
-        default="both",
-        help="measured at the first step (before training), the last, or both (%(default)s)",
-    )
-
-
-def add_success(options: argparse.ArgumentParser) -> None:
-    """Add what counts as success."""
-    options.add_argument(
+def add_success(parser: argparse.ArgumentParser) -> None:
+    """Add --success-error and --success-accuracy, the criteria of success."""
+    parser.add_argument(
         "--success-error",
         type=float,
         default=outcome.ERROR,
         help="success is an eval/error_rate below (%(default)s), where it is logged",
     )
-    options.add_argument(
+    parser.add_argument(
         "--success-accuracy",
         type=float,
         default=outcome.ACCURACY,
@@ -84,36 +109,8 @@ def add_success(options: argparse.ArgumentParser) -> None:
     )
 
 
-def source_of(arguments: argparse.Namespace) -> pd.DataFrame:
-    """The runs that --runs or --wandb names, as of `gradlab.load_runs`."""
-    return load_runs(arguments.runs) if arguments.runs else load_wandb(arguments.wandb)
-
-
-def run(
-    options: argparse.ArgumentParser,
-    draw: Callable[[pd.DataFrame, argparse.Namespace], style.Drawn],
-) -> None:
-    """Read the arguments and the runs, draw, write the figure and its data, and say where."""
-    given = options.parse_args()
-    with one_sentence():
-        runs = source_of(given)
-        finish(given, lambda: draw(runs, given), runs)
-
-
-def finish(
-    given: argparse.Namespace, draw: Callable[[], style.Drawn], runs: pd.DataFrame | None = None
-) -> None:
-    """Draw, write the figure and its data, and say where."""
-    with one_sentence():
-        out = out_of(given)
-        with style.theme(given.style):
-            drawn = draw()
-        table = drawn.table if runs is None else labelled(drawn.table, runs)
-        print(write(drawn.figure, table, out))
-
-
 def positive(text: str) -> float:
-    """A positive number, as an argument's type."""
+    """Parse a positive number, as the type of an argument."""
     number = float(text)
     if not number > 0:
         raise argparse.ArgumentTypeError(f"must be more than 0; got {text}")
@@ -121,58 +118,99 @@ def positive(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """A number of at least 2, as an argument's type."""
+    """Parse an integer of at least 2, as the type of an argument."""
     number = int(text)
     if number < 2:
         raise argparse.ArgumentTypeError(f"must be at least 2; got {text}")
     return number
 
 
+def run(
+    parser: argparse.ArgumentParser,
+    figure: Callable[[pd.DataFrame, argparse.Namespace], style.Drawn],
+) -> None:
+    """Parse the command line, read the runs, draw them, and write the figure and its data.
+
+    Args:
+        parser: as of `runs_parser`, with the script's own options.
+        figure: draws the runs with the parsed arguments.
+    """
+    arguments = parser.parse_args()
+    with exit_on_user_error():
+        runs = read_runs(arguments)
+    write_figure(arguments, lambda: figure(runs, arguments), runs)
+
+
+def read_runs(arguments: argparse.Namespace) -> pd.DataFrame:
+    """Read the runs that --runs or --wandb names, as `gradlab.load_runs` returns them."""
+    return load_runs(arguments.runs) if arguments.runs else load_wandb(arguments.wandb)
+
+
+def write_figure(
+    arguments: argparse.Namespace,
+    figure: Callable[[], style.Drawn],
+    runs: pd.DataFrame | None = None,
+) -> None:
+    """Draw in the style of --style, write the figure and its data, and print the figure's path.
+
+    Args:
+        arguments: parsed by a `figure_parser`.
+        figure: draws.
+        runs: the runs whose index the table's `point` is, if it has that column.
+    """
+    with exit_on_user_error():
+        path = output_path(arguments)
+        with style.theme(arguments.style):
+            drawn = figure()
+        table = drawn.table if runs is None else name_points(drawn.table, runs)
+        print(write(drawn.figure, table, path))
+
+
 @contextmanager
-def one_sentence() -> Iterator[None]:
-    """End the script with what a user did wrong, in one sentence instead of a traceback."""
+def exit_on_user_error() -> Iterator[None]:
+    """End the script with an error's own sentence instead of a traceback, if a user caused it."""
     try:
         yield
     except (FileNotFoundError, ConnectionError, ValueError) as error:
         sys.exit(str(error))
 
 
-def out_of(arguments: argparse.Namespace) -> Path:
-    """The file that the arguments ask for.
+def output_path(arguments: argparse.Namespace) -> Path:
+    """Return the path of the figure, from --out and --format, else beside the runs.
 
     Raises:
-        ValueError: they name two formats, or one that is none of FORMATS.
+        ValueError: the two name different formats, or --out one that is not in FORMATS.
     """
-    name = Path(sys.argv[0]).stem
-    out = arguments.out or (getattr(arguments, "runs", None) or Path()) / name
-    suffix = out.suffix.removeprefix(".") or arguments.format or FORMATS[0]
+    script = Path(sys.argv[0]).stem
+    path = arguments.out or (getattr(arguments, "runs", None) or Path()) / script
+    suffix = path.suffix.removeprefix(".") or arguments.format or FORMATS[0]
     if suffix not in FORMATS:
-        raise ValueError(f"--out must end in .{', .'.join(FORMATS)}; got {str(out)!r}.")
+        raise ValueError(f"--out must end in .{', .'.join(FORMATS)}; got {str(path)!r}.")
     if arguments.format not in (None, suffix):
         raise ValueError(f"--out is a {suffix} and --format says {arguments.format}: give one.")
-    return out.with_suffix(f".{suffix}")
+    return path.with_suffix(f".{suffix}")
 
 
-def write(figure: Figure, table: pd.DataFrame, out: Path) -> Path:
-    """Write a figure and, under the same name as CSV, the command and the data it shows.
+def write(figure: Figure, table: pd.DataFrame, path: Path) -> Path:
+    """Write a figure and, beside it as CSV, the command that drew it and the data it shows.
 
     Read the data with `pandas.read_csv(path, comment="#")`.
     """
-    style.save(figure, out)
+    style.save(figure, path)
     command = shlex.join(["python", *sys.argv])
-    with out.with_suffix(".csv").open("w") as file:
+    with path.with_suffix(".csv").open("w") as file:
         file.write(f"# {command}\n")
         table.to_csv(file, index=False, float_format="%.7g")
-    return out
+    return path
 
 
-def labelled(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """A table with what sets its points apart in place of their numbers, in an order of its own."""
+def name_points(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Replace the column `point` by the config values that vary, and sort by them."""
     if "point" not in table:
         return table
     runs = selection.comparable(runs)
     axes = selection.axes_of(runs)
     values = table.drop(columns=["point", *table.columns.intersection(axes)])
-    named = runs.loc[table["point"], axes].reset_index(drop=True)
-    joined = pd.concat([named, values.reset_index(drop=True)], axis=1)
-    return joined.sort_values(axes, kind="stable") if axes else joined
+    config = runs.loc[table["point"], axes].reset_index(drop=True)
+    named = pd.concat([config, values.reset_index(drop=True)], axis=1)
+    return named.sort_values(axes, kind="stable") if axes else named
