@@ -102,7 +102,7 @@ def test_axes_are_the_config_keys_that_vary_without_those_that_follow_from_other
             "path": ["0", "1", "2", "3"],
         }
     )
-    assert selection.axes_of(runs) == [
+    assert selection.varying_keys(runs) == [
         "model.name",
         "init.gain",
         "clip.threshold",
@@ -118,7 +118,7 @@ def test_arrange_pins_the_last_axes_to_the_longest_sequence_and_no_clipping(
     for i, (model, length, threshold) in enumerate(grid):
         write_point(tmp_path / str(i), None, model=model, length=length, threshold=threshold)
     runs = load_runs(tmp_path)
-    shown = selection.arrange(runs, None, selection.axes_of(runs), columns=1, rows=2)
+    shown = selection.arrange(runs, None, selection.varying_keys(runs), columns=1, rows=2)
     assert shown.down == ["model.name"]
     assert set(shown.runs["task.length"]) == {16}
     assert set(shown.runs["clip.threshold"]) == {inf}

@@ -67,8 +67,10 @@ def clipping_figure(
     Raises:
         ValueError: no run has metrics, or logs what success is told by.
     """
-    usable = selection.logged(runs)
-    down = [axis for axis in selection.axes_of(usable) if axis not in (THRESHOLD, RATE, "seed")]
+    usable = selection.with_metrics(runs)
+    down = [
+        axis for axis in selection.varying_keys(usable) if axis not in (THRESHOLD, RATE, "seed")
+    ]
     shaded = selection.with_lines(usable, RATE)
     grid = selection.arrange(shaded, RATE, down, columns=LINES, rows=lines.PANELS)
     table = clipping_table(grid.runs, error, accuracy)

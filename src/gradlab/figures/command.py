@@ -209,7 +209,7 @@ def name_points(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     if "point" not in table:
         return table
     runs = selection.comparable(runs)
-    axes = selection.axes_of(runs)
+    axes = selection.varying_keys(runs)
     values = table.drop(columns=["point", *table.columns.intersection(axes)])
     config = runs.loc[table["point"], axes].reset_index(drop=True)
     named = pd.concat([config, values.reset_index(drop=True)], axis=1)

@@ -71,8 +71,8 @@ def decay_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.
     Raises:
         ValueError: no point has gradients.
     """
-    usable = selection.drawable(runs)
-    grid = selection.choose(usable, panels=lines.PANELS, lines=lines.LINES)
+    usable = selection.with_gradients(runs)
+    grid = selection.arrange_lines(usable, panels=lines.PANELS, lines=lines.LINES)
     table = lines.at_moments(decay_table(grid.runs), when)
     figure, body, panels = lines.small_multiples(grid, [PROFILE])
     for axes, (_, row) in zip(panels[0], grid.rows(), strict=True):

@@ -41,8 +41,8 @@ def explorer_data(runs: pd.DataFrame, cells: int = CELLS, steps: int = STEPS) ->
     Raises:
         ValueError: no run has gradients.
     """
-    usable = selection.drawable(runs)
-    axes = selection.axes_of(usable)
+    usable = selection.with_gradients(runs)
+    axes = selection.varying_keys(usable)
     ramp = np.asarray(style.norm_colours()(np.linspace(0, 1, 256)))[:, :3]
     return {
         "colours": _base64((ramp * 255).round().astype(np.uint8)),

@@ -71,9 +71,9 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     Raises:
         ValueError: no point has gradients.
     """
-    usable = selection.drawable(runs)
-    axes = selection.axes_of(usable)
-    across = selection.across_of(axes, usable)
+    usable = selection.with_gradients(runs)
+    axes = selection.varying_keys(usable)
+    across = selection.across_key(axes, usable)
     columns = PANELS_ACROSS // len(when)
     coloured = selection.with_lines(usable, across)
     grid = selection.arrange(coloured, across, axes, columns=columns, rows=SETTINGS).one_seed()

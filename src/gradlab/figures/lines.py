@@ -104,8 +104,8 @@ def draw(
     Raises:
         ValueError: no point has gradients, or not those that the table needs.
     """
-    usable = selection.drawable(runs)
-    grid = selection.choose(usable, panels=PANELS, lines=LINES)
+    usable = selection.with_gradients(runs)
+    grid = selection.arrange_lines(usable, panels=PANELS, lines=LINES)
     table = at_moments(make(grid.runs), when)
     rows = quantities(table)
     figure, body, panels = small_multiples(grid, rows)

@@ -31,7 +31,7 @@ def overview_figure(runs: pd.DataFrame) -> style.Drawn:
     Raises:
         ValueError: no point has gradients.
     """
-    usable = selection.drawable(runs)
+    usable = selection.with_gradients(runs)
     grid = choose(usable)
     table = heatmap.heatmap_table(grid.one_seed().runs)
     curves = decay.decay_table(grid.runs)
@@ -48,10 +48,10 @@ def overview_figure(runs: pd.DataFrame) -> style.Drawn:
 
 def choose(runs: pd.DataFrame) -> selection.Grid:
     """The points of the figure: a row of the grid is a block of it, all seeds in a cell."""
-    axes = [axis for axis in selection.axes_of(runs) if axis != "seed"]
-    others = [axis for axis in axes if axis != selection.across_of(axes, runs)]
+    axes = [axis for axis in selection.varying_keys(runs) if axis != "seed"]
+    others = [axis for axis in axes if axis != selection.across_key(axes, runs)]
     groups = min(GROUPS, len(selection.levels_of(runs, others[0]))) if others else 1
-    return selection.choose(runs, panels=groups, lines=min(LEVELS, PANELS // groups))
+    return selection.arrange_lines(runs, panels=groups, lines=min(LEVELS, PANELS // groups))
 
 
 def draw_maps(

@@ -37,7 +37,7 @@ def phase_table(
     """
     for key in (x, y):
         if key not in runs:
-            varying = ", ".join(selection.axes_of(selection.comparable(runs))) or "nothing"
+            varying = ", ".join(selection.varying_keys(selection.comparable(runs))) or "nothing"
             raise ValueError(f"the runs have no config key {key!r}; what varies: {varying}.")
     ended = outcome.outcome_of(runs, value, error, accuracy)
     table = pd.DataFrame({x: runs[x], y: runs[y], value: ended})
@@ -61,7 +61,7 @@ def phase_figure(
     """
     everything = phase_table(runs, value, x, y, error=error, accuracy=accuracy)
     runs = selection.comparable(runs)
-    down = [axis for axis in selection.axes_of(runs) if axis not in (x, y, "seed")]
+    down = [axis for axis in selection.varying_keys(runs) if axis not in (x, y, "seed")]
     grid = selection.arrange(runs, None, down, columns=1, rows=PANELS)
     table = everything[everything["point"].isin(grid.runs.index)]
     colours, norm = _colours(value, table[value])

@@ -1,4 +1,8 @@
-"""Which points of a sweep a figure shows, found from what varies in its runs table."""
+"""Choose which points of a sweep a figure shows, and how they are laid out.
+
+A point is a row of the table from `gradlab.load_runs`. The choice follows from the config keys
+that vary over the sweep and from the values (levels) that each of them takes.
+"""
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -15,220 +19,260 @@ from gradlab.figures.labels import key_label, level_label, point_label
 SECTIONS = ("model", "init", "task", "clip", "tbptt", "optim", "train")
 FIRST_OF_SECTION = ("model.name", "init.gain", "task.length", "clip.threshold")
 NOT_CONFIG = ("verdict", "status", "reason", "path")
-PINNED_TO_LARGEST = ("task.length", "clip.threshold")  # the longest way back, no clipping
-NAMED = 3
-PROBES = {"jacobian": "spectral", "adjoint": "adjoint", "contribution": "contribution"}
-PROBES |= {"lyapunov": "lyapunov", "singular": "singular_values", "statistics": "statistics"}
-PROBES |= {"theory": "theory"}
+PINNED_TO_LARGEST = ("task.length", "clip.threshold")  # the longest sequence, no clipping
+NAMED = 3  # points that a note names before it says "and … more"
+PROBES = {  # the probe that measures the variables whose names begin so
+    "jacobian": "spectral",
+    "adjoint": "adjoint",
+    "contribution": "contribution",
+    "lyapunov": "lyapunov",
+    "singular": "singular_values",
+    "statistics": "statistics",
+    "theory": "theory",
+}
 
 
 class Grid(NamedTuple):
-    """The points of a figure, laid out: one axis across, combinations of others down."""
+    """The points of a figure in rows and columns.
+
+    Attributes:
+        runs: the points.
+        across: the config key whose levels are the columns; None: there is one column.
+        down: the config keys whose combinations of levels are the rows.
+    """
 
     runs: pd.DataFrame
     across: str | None
     down: list[str]
 
     def columns(self) -> list[str]:
-        """The label of each column; one without a name if nothing is across."""
+        """Return the label of each column; "" for the only column if no key is across."""
         if self.across is None:
             return [""]
-        return [level_label(self.across, x) for x in levels_of(self.runs, self.across)]
+        return [level_label(self.across, level) for level in levels_of(self.runs, self.across)]
 
     def rows(self) -> list[tuple[str, pd.DataFrame]]:
-        """The label and the points of each row."""
+        """Return the label and the points of each row."""
         if not self.down:
             return [("", self.runs)]
         groups = self.runs.groupby(self.down, sort=False, dropna=False)
         return [(point_label(group.iloc[0], self.down), group) for _, group in groups]
 
     def cells(self, row: pd.DataFrame) -> list[pd.DataFrame]:
-        """The points of a row by column; several in a cell if they differ in seed alone."""
+        """Return the points of a row by column; points of one cell differ only in their seed."""
         if self.across is None:
             return [row]
         return [row[row[self.across].isin([x])] for x in levels_of(self.runs, self.across)]
 
     def one_seed(self) -> "Grid":
-        """The same grid with no more than one point, the first, in a cell."""
-        axes = [*self.down, self.across] if self.across else self.down
-        return self._replace(runs=self.runs.drop_duplicates(axes) if axes else self.runs.head(1))
+        """Return the same grid with only the first point of each cell."""
+        keys = [*self.down, self.across] if self.across else self.down
+        return self._replace(runs=self.runs.drop_duplicates(keys) if keys else self.runs.head(1))
 
 
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with configured lists as text, so that their values can be told apart and sorted."""
+    """Return the runs with lists from the config as text, so that values compare and sort."""
     return runs.map(lambda value: value if isinstance(value, Hashable) else str(value))
 
 
-def drawable(runs: pd.DataFrame) -> pd.DataFrame:
-    """The points that have gradient maps, `comparable`.
+def with_gradients(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the points that have gradient maps, made `comparable`.
 
     Raises:
-        ValueError: none has.
+        ValueError: no point has any.
     """
-    return _having(runs, records.GRADIENTS, "a gradient map")
+    return _with_file(runs, records.GRADIENTS, "a gradient map")
 
 
-def logged(runs: pd.DataFrame) -> pd.DataFrame:
-    """The points that have logged metrics, `comparable`.
+def with_metrics(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the points that logged metrics, made `comparable`.
 
     Raises:
-        ValueError: none has.
+        ValueError: no point has any.
     """
-    return _having(runs, records.METRICS, "logged metrics")
+    return _with_file(runs, records.METRICS, "logged metrics")
 
 
-def axes_of(runs: pd.DataFrame) -> list[str]:
-    """The config keys that vary, the most telling first, `seed` last.
+def varying_keys(runs: pd.DataFrame) -> list[str]:
+    """Return the config keys that vary, in order of `SECTIONS`, with `seed` last.
 
-    A key that another of its section determines (`model.cell._target_` beside `model.name`) is
-    left out.
+    A key is left out if another key of its section determines it, as `model.name` determines
+    `model.cell._target_`.
     """
-    numbers = {key: pd.factorize(runs[key], use_na_sentinel=False)[0] for key in _config_keys(runs)}
-    varying = sorted((key for key in numbers if numbers[key].max() > 0), key=_rank)
-    kept: list[str] = []
+    codes = {key: pd.factorize(runs[key], use_na_sentinel=False)[0] for key in _config_keys(runs)}
+    varying = sorted((key for key in codes if codes[key].max() > 0), key=_rank)
+    keys: list[str] = []
     for key in varying:
-        siblings = [other for other in kept if _section(other) == _section(key)]
-        if not any(_determines(numbers[other], numbers[key]) for other in siblings):
-            kept.append(key)
-    return kept
+        siblings = [other for other in keys if _section(other) == _section(key)]
+        if not any(_determines(codes[other], codes[key]) for other in siblings):
+            keys.append(key)
+    return keys
 
 
-def across_of(axes: Sequence[str], runs: pd.DataFrame) -> str | None:
-    """The axis to lay out from left to right: the gain, else the first with numbers, else any."""
-    axes = [axis for axis in axes if axis != "seed"] or list(axes)
-    numbers = [axis for axis in axes if pd.api.types.is_numeric_dtype(runs[axis])]
-    gain = [axis for axis in axes if axis == "init.gain"]
-    return next(iter([*gain, *numbers, *axes]), None)
+def across_key(keys: Sequence[str], runs: pd.DataFrame) -> str | None:
+    """Return the key to lay out from left to right; None if there are no keys.
+
+    It is the gain if that varies, else the first numeric key, else the first; `seed` only if
+    nothing else varies.
+    """
+    keys = [key for key in keys if key != "seed"] or list(keys)
+    numeric = [key for key in keys if pd.api.types.is_numeric_dtype(runs[key])]
+    gain = [key for key in keys if key == "init.gain"]
+    return next(iter([*gain, *numeric, *keys]), None)
 
 
-def levels_of(runs: pd.DataFrame, axis: str) -> list[Any]:
-    """The values that an axis takes: numbers ascending, names in the order of the runs."""
-    found = runs[axis].drop_duplicates()
-    return list(found.sort_values() if pd.api.types.is_numeric_dtype(found) else found)
+def levels_of(runs: pd.DataFrame, key: str) -> list[Any]:
+    """Return the values that a key takes: numbers ascending, names in the order of the runs."""
+    levels = runs[key].drop_duplicates()
+    return list(levels.sort_values() if pd.api.types.is_numeric_dtype(levels) else levels)
 
 
 def arrange(
     runs: pd.DataFrame, across: str | None, down: Sequence[str], *, columns: int, rows: int
 ) -> Grid:
-    """Lay points out in at most `columns` values of an axis and `rows` combinations of others.
+    """Lay points out in a grid of limited size, and leave out the points that do not fit.
 
-    What does not fit is left out: the last axes are pinned to one value each until the rest fits.
-    Of one that has too many values by itself stay the first names, or evenly spread numbers with
-    both ends.
+    To fit, the last keys of `down` are pinned to one level each. If the first key alone, or the key
+    across, has too many levels, its first names are kept, or numbers evenly spread over its range,
+    both ends included.
+
+    Args:
+        runs: as of `comparable`.
+        across: the key whose levels are the columns; None: one column.
+        down: the keys whose combinations of levels are the rows; `across` and "seed" are ignored.
+        columns: at most.
+        rows: at most.
     """
-    down = [axis for axis in down if axis not in (across, "seed")]
-    runs = _thin(runs, down, rows)
-    runs = _thin(runs, [across], columns) if across else runs
-    return Grid(runs, across, [axis for axis in down if len(levels_of(runs, axis)) > 1])
+    down = [key for key in down if key not in (across, "seed")]
+    runs = _limit_levels(runs, down, rows)
+    runs = _limit_levels(runs, [across], columns) if across else runs
+    return Grid(runs, across, [key for key in down if len(levels_of(runs, key)) > 1])
 
 
-def choose(runs: pd.DataFrame, *, panels: int, lines: int) -> Grid:
-    """A row of the grid for each panel of a figure of lines, in it a column for each line.
+def arrange_lines(runs: pd.DataFrame, *, panels: int, lines: int) -> Grid:
+    """Lay out a figure of lines: a row of the grid is a panel, a column is a line in it.
 
-    The gain (or what else varies) tells lines apart, the model and the rest the panels; the seeds
-    of a line are together in a cell.
+    Lines differ by the gain, if it varies, else as of `across_key`; panels differ by the other
+    keys. The seeds of a line are together in a cell.
+
+    Args:
+        runs: as of `comparable`.
+        panels: at most.
+        lines: in a panel, at most.
     """
-    axes = axes_of(runs)
-    across = across_of(axes, runs)
-    down = [axis for axis in axes if axis not in (across, "seed")]
+    keys = varying_keys(runs)
+    across = across_key(keys, runs)
+    down = [key for key in keys if key not in (across, "seed")]
     return arrange(with_lines(runs, across), across, down, columns=lines, rows=panels)
 
 
-def with_lines(runs: pd.DataFrame, axis: str | None) -> pd.DataFrame:
-    """Sort points by an axis and add the `line` each belongs to and its `colour`.
+def with_lines(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
+    """Sort points by a key, and add the columns `line` (its label in the legend) and `colour`.
 
-    A line is named by its value of the axis, or its model if that is the axis; its colour is a
-    shade of its model's, so that lines of one name may have several colours.
+    A line is named by its level of the key; by its model if `key` is None. Its colour is a shade
+    of its model's colour, so that lines with one label may have several colours.
     """
-    shaded = None if axis == "model.name" else axis
+    shaded = None if key == "model.name" else key
     levels = levels_of(runs, shaded) if shaded else [None]
-    places = (
+    ranks = (
         pd.Index(levels).get_indexer(pd.Index(runs[shaded])) if shaded else np.zeros(len(runs), int)
     )
     name = shaded or "model.name"
-    colours = {m: style.shades(c, len(levels)) for m, c in style.model_colours(runs).items()}
+    shades = {
+        model: style.shades(colour, len(levels))
+        for model, colour in style.model_colours(runs).items()
+    }
     lines = runs.assign(
-        line=[level_label(name, value) for value in runs[name]],
-        colour=[colours[m][place] for m, place in zip(runs["model.name"], places, strict=True)],
+        line=[level_label(name, level) for level in runs[name]],
+        colour=[shades[model][rank] for model, rank in zip(runs["model.name"], ranks, strict=True)],
     )
-    return lines.iloc[np.argsort(places, kind="stable")]
+    return lines.iloc[np.argsort(ranks, kind="stable")]
 
 
 def moments(run: pd.Series, *needed: str) -> dict[str, xr.Dataset]:
-    """What a point measured first and last, by "before" and "after" training.
+    """Read a point's first and last measurements, by "before" and "after" training.
 
     A point that diverged, or was not trained, has no "after".
 
+    Args:
+        run: a row of the runs.
+        needed: variables that the point must have measured.
+
     Raises:
-        ValueError: one of the needed variables was not measured.
+        ValueError: one of them is missing.
     """
     gradients = records.load_gradients(run["path"])
-    for name in needed:
-        if name not in gradients:
-            probe = next(p for v, p in PROBES.items() if name.startswith(v))
-            needs = dict.fromkeys(["spectral", probe])
+    for variable in needed:
+        if variable not in gradients:
+            probe = next(p for prefix, p in PROBES.items() if variable.startswith(prefix))
+            probes = ",".join(dict.fromkeys(["spectral", probe]))
             raise ValueError(
-                f"{run['path']} did not measure {name}: run it with probe=[{','.join(needs)}]."
+                f"{run['path']} did not measure {variable}: run it with probe=[{probes}]."
             )
-    ended = run["status"] == "done" and gradients.sizes["step"] > 1
-    ends = {"before": gradients.isel(step=0)}
-    return ends | {"after": gradients.isel(step=-1)} if ended else ends
+    measurements = {"before": gradients.isel(step=0)}
+    if run["status"] == "done" and gradients.sizes["step"] > 1:
+        measurements["after"] = gradients.isel(step=-1)
+    return measurements
 
 
 def notes(runs: pd.DataFrame, usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
-    """Sentences that say which points a figure leaves out, and why.
+    """Return the sentences that say which points a figure leaves out, and why.
 
     Args:
         runs: all points.
-        usable: those of them that have what the figure shows.
-        shown: those of these that it shows.
+        usable: the points with the data that the figure needs.
+        shown: the usable points that the figure shows.
     """
     runs = comparable(runs)
-    return [*_chosen(usable, shown), *_missing(runs.drop(usable.index), axes_of(runs))]
+    return [
+        *_choice_note(usable, shown),
+        *_missing_note(runs.drop(usable.index), varying_keys(runs)),
+    ]
 
 
-def _having(runs: pd.DataFrame, file: str, what: str) -> pd.DataFrame:
+def _with_file(runs: pd.DataFrame, file: str, description: str) -> pd.DataFrame:
     runs = comparable(runs)
-    having = runs[[(Path(path) / file).is_file() for path in runs["path"]]]
-    if having.empty:
-        raise ValueError(f"none of the {len(runs)} points has {what} to draw.")
-    return having
+    usable = runs[[(Path(path) / file).is_file() for path in runs["path"]]]
+    if usable.empty:
+        raise ValueError(f"none of the {len(runs)} points has {description} to draw.")
+    return usable
 
 
-def _chosen(usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
+def _choice_note(usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
     if len(usable) == len(shown):
         return []
-    chosen = []
-    for axis in axes_of(usable):
-        every, some = levels_of(usable, axis), levels_of(shown, axis)
-        if len(some) == 1:
-            chosen.append(level_label(axis, some[0]))
-        elif len(some) < len(every):
-            chosen.append(f"{len(some)} of {len(every)} values of {key_label(axis)}")
-    where = f" ({', '.join(chosen)})" if chosen else ""
+    choices = []
+    for key in varying_keys(usable):
+        levels, shown_levels = levels_of(usable, key), levels_of(shown, key)
+        if len(shown_levels) == 1:
+            choices.append(level_label(key, shown_levels[0]))
+        elif len(shown_levels) < len(levels):
+            choices.append(f"{len(shown_levels)} of {len(levels)} values of {key_label(key)}")
+    where = f" ({', '.join(choices)})" if choices else ""
     return [f"Shown: {len(shown)} of {len(usable)} points{where}."]
 
 
-def _missing(missing: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+def _missing_note(missing: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     if missing.empty:
         return []
-    names = [f"{point_label(row, axes)} ({row['status']})" for _, row in missing.iterrows()]
+    names = [f"{point_label(run, keys)} ({run['status']})" for _, run in missing.iterrows()]
     more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
     return [f"Not measured: {'; '.join(names[:NAMED] + more)}."]
 
 
-def _thin(runs: pd.DataFrame, axes: Sequence[str], most: int) -> pd.DataFrame:
-    for axis in reversed(axes):
-        if len(runs[list(axes)].drop_duplicates()) <= most:
+def _limit_levels(runs: pd.DataFrame, keys: Sequence[str], most: int) -> pd.DataFrame:
+    """Drop levels of the last keys until at most `most` combinations of the keys are left."""
+    for key in reversed(keys):
+        if len(runs[list(keys)].drop_duplicates()) <= most:
             break
-        levels = levels_of(runs, axis)
-        if axis != axes[0]:
-            kept = [levels[-1 if axis in PINNED_TO_LARGEST else 0]]
-        elif pd.api.types.is_numeric_dtype(runs[axis]):
-            kept = [levels[i] for i in np.linspace(0, len(levels) - 1, most).round().astype(int)]
+        levels = levels_of(runs, key)
+        if key != keys[0]:
+            levels = [levels[-1 if key in PINNED_TO_LARGEST else 0]]
+        elif pd.api.types.is_numeric_dtype(runs[key]):
+            levels = [levels[i] for i in np.linspace(0, len(levels) - 1, most).round().astype(int)]
         else:
-            kept = levels[:most]
-        runs = runs[runs[axis].isin(kept)]
+            levels = levels[:most]
+        runs = runs[runs[key].isin(levels)]
     return runs
 
 
@@ -244,10 +288,11 @@ def _section(key: str) -> str:
     return key.partition(".")[0]
 
 
-def _determines(one: Any, other: Any) -> bool:
-    return len(set(zip(one, other, strict=True))) == len(set(one))
+def _determines(codes: Any, others: Any) -> bool:
+    """Return whether equal entries of `codes` always meet equal entries of `others`."""
+    return len(set(zip(codes, others, strict=True))) == len(set(codes))
 
 
 def _rank(key: str) -> tuple[bool, int, bool]:
-    known = SECTIONS.index(_section(key)) if _section(key) in SECTIONS else len(SECTIONS)
-    return key == "seed", known, key not in FIRST_OF_SECTION
+    section = SECTIONS.index(_section(key)) if _section(key) in SECTIONS else len(SECTIONS)
+    return key == "seed", section, key not in FIRST_OF_SECTION

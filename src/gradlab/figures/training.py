@@ -50,8 +50,8 @@ def training_figure(runs: pd.DataFrame) -> style.Drawn:
     Raises:
         ValueError: no run has metrics.
     """
-    usable = selection.logged(runs)
-    grid = selection.choose(usable, panels=lines.PANELS, lines=lines.LINES)
+    usable = selection.with_metrics(runs)
+    grid = selection.arrange_lines(usable, panels=lines.PANELS, lines=lines.LINES)
     table = training_table(grid.runs)
     shown = [quantity for quantity in QUANTITIES if quantity.name in set(table["quantity"])]
     figure, body, panels = lines.small_multiples(grid, shown)

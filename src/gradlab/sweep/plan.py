@@ -17,7 +17,7 @@ SHOWN = 8  # values of a key
 def plan_table(groups: Sequence[Sequence[Point]]) -> Table:
     """A row a group: how many points, what sets it apart, what varies in it, memory a point."""
     runs = [_runs(group) for group in groups]
-    axes = selection.axes_of(selection.comparable(pd.concat(runs)))
+    axes = selection.varying_keys(selection.comparable(pd.concat(runs)))
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("group", "points", "memory\na point"):
         drawn.add_column(heading, justify="right")

@@ -42,7 +42,7 @@ def report(sweep: Sequence[Point]) -> None:
 
 def table(runs: pd.DataFrame) -> Table:
     """A row a point: what varies, verdict, how far gradients reach, how well it learned."""
-    axes = selection.axes_of(runs)
+    axes = selection.varying_keys(runs)
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     drawn.add_column("point", justify="right")
     for axis in axes:
