@@ -1,6 +1,7 @@
 """Error surface of one unit, with clipped and unclipped descent: analysis/error_surface.py."""
 
-from gradlab.figures import command, error_surface_figure, error_surface_table
+from gradlab.figures import command
+from gradlab.studies.error_surface import error_surface_figure, error_surface_table
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What runs measured, how they ended, and one unit's error surface: the tables of the figures."""
+"""What runs measured and how they ended: the tables of the figures."""
 
 from math import inf
 from pathlib import Path
@@ -15,7 +15,6 @@ from gradlab.figures import (
     clipping_table,
     contributions_table,
     decay_figure,
-    error_surface_table,
     gates_table,
     heatmap_figure,
     lyapunov_table,
@@ -26,7 +25,6 @@ from gradlab.figures import (
     training_figure,
     training_table,
 )
-from gradlab.figures.error_surface import descend, unit_error, wall
 from gradlab.figures.outcome import succeeded
 
 # What probes measured
@@ -171,44 +169,3 @@ def test_phase_table_has_the_value_of_each_point_and_names_wrong_axes(tmp_path: 
         phase_table(runs, x="gain")
     with pytest.raises(ValueError, match=r"no run has eval/loss: draw one of decay_rate"):
         phase_table(runs, "loss")
-
-
-# One unit
-
-
-def test_the_gradient_of_one_unit_is_that_of_finite_differences() -> None:
-    weight, bias, h = np.array([4.2, 5.0, 5.5]), np.array([-2.0, -2.2, -3.5]), 1e-6
-    found = unit_error(weight, bias)
-    by_weight = unit_error(weight + h, bias).error - unit_error(weight - h, bias).error
-    by_bias = unit_error(weight, bias + h).error - unit_error(weight, bias - h).error
-    np.testing.assert_allclose(found.by_weight, by_weight / (2 * h), rtol=1e-4, atol=1e-9)
-    np.testing.assert_allclose(found.by_bias, by_bias / (2 * h), rtol=1e-4, atol=1e-9)
-
-
-@pytest.mark.parametrize("weight", [4.5, 5.0, 5.5, 6.0])
-def test_the_wall_is_where_the_start_is_the_unstable_fixed_point(weight: float) -> None:
-    bias = np.linspace(-4, -1.5, 250_001)
-    steepest = bias[np.argmax(unit_error(weight, bias).grad_norm)]
-    assert steepest == pytest.approx(float(wall(weight)), abs=0.005)
-
-
-def test_clipping_keeps_descent_at_the_wall_small_and_reaches_the_valley() -> None:
-    start, updates = (5.0, -2.45), 3000
-    free = descend(*start, learning_rate=0.01, threshold=inf, updates=updates)
-    clipped = descend(*start, learning_rate=0.01, threshold=1.0, updates=updates)
-
-    def largest(path: pd.DataFrame) -> float:
-        return float(np.hypot(*path[["weight", "bias"]].diff().to_numpy().T[:, 1:]).max())
-
-    assert largest(clipped) <= 0.01 * (1 + 1e-12)
-    assert largest(free) > 1
-    assert clipped["error"].iloc[-1] < 1e-3
-    assert free["error"].iloc[-1] > 0.05
-
-
-def test_the_surface_and_both_paths_are_one_table() -> None:
-    table = error_surface_table(updates=5, cells=11)
-    assert table["part"].value_counts().to_dict() == {"surface": 121, "clipped": 6, "unclipped": 6}
-    surface = table[table["part"] == "surface"]
-    again = unit_error(surface["weight"].to_numpy(), surface["bias"].to_numpy())
-    np.testing.assert_array_equal(surface["error"], again.error)

@@ -4,7 +4,6 @@ from gradlab.figures.adjoint import adjoint_figure, adjoint_table
 from gradlab.figures.clipping import clipping_figure, clipping_table
 from gradlab.figures.contributions import contributions_figure, contributions_table
 from gradlab.figures.decay import decay_figure, decay_table
-from gradlab.figures.error_surface import error_surface_figure, error_surface_table
 from gradlab.figures.gates import gates_figure, gates_table
 from gradlab.figures.heatmap import heatmap_figure, heatmap_table
 from gradlab.figures.lyapunov import lyapunov_figure, lyapunov_table
@@ -24,8 +23,6 @@ __all__ = [
     "contributions_table",
     "decay_figure",
     "decay_table",
-    "error_surface_figure",
-    "error_surface_table",
     "gates_figure",
     "gates_table",
     "heatmap_figure",

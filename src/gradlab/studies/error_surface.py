@@ -1,18 +1,17 @@
-"""Figures 3 and 6 of Pascanu, Mikolov & Bengio 2013: one unit, its fixed points and its wall.
+"""The error surface of one unit: fixed points, the wall, and gradient descent at the wall.
 
-x⁽ᵗ⁾ = w σ(x⁽ᵗ⁻¹⁾) + b without input, x⁽⁰⁾ = ½, and E = (σ(x⁽⁵⁰⁾) − 0.7)² (eq. 8). Everything is in
-float64.
+Figures 3 and 6 of Pascanu, Mikolov & Bengio 2013, whose unit is in `gradlab.studies.one_unit`.
+`measure` and `figure` are the study. analysis/error_surface.py draws `error_surface_figure`: the
+same surface, with descent from one start of the user's choice.
 """
 
-from functools import partial
-from typing import NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy.special import expit
 
@@ -20,12 +19,15 @@ from gradlab import theory
 from gradlab.config import Count, Positive
 from gradlab.figures import style
 from gradlab.studies import drawing
+from gradlab.studies.one_unit import descend, unit_error, wall
 
-START, GOAL, STEPS = 0.5, 0.7, 50
 FOLD_WEIGHT = 5.0
 WEIGHTS, BIASES = (4.0, 7.0), (-4.0, -1.5)  # the surface; the source does not say which it drew
 WALL_WEIGHTS = (4.5, 5.0, 5.5, 6.0)
-WALKERS = ((5.0, -2.45), (5.2, -2.6), (5.5, -2.8), (5.0, -2.55))
+STARTS = ((5.0, -2.45), (5.2, -2.6), (5.5, -2.8), (5.0, -2.55))  # (w, b) of the descents
+CELLS = 201  # along an axis of the surface of `error_surface_table`
+FLOOR = 1e-6  # of the errors' colours
+COLOURS = {"clipped": "#e69f00", "unclipped": "#cc79a7"}
 
 
 def measure(
@@ -35,14 +37,14 @@ def measure(
     threshold: Positive,
     updates: Count,
 ) -> pd.DataFrame:
-    """Fixed points over b, the surface and its wall over (w, b), and gradient descent on it.
+    """Compute fixed points over b, the surface and its wall over (w, b), and descents on it.
 
     Args:
         grid: points along each side of the surface.
-        drawn: of those, how many along each side are kept.
-        learning_rate: of the descent.
-        threshold: of the clip by the gradient's norm.
-        updates: how many.
+        drawn: number of those along each side that the table keeps.
+        learning_rate: of gradient descent.
+        threshold: of clipping by the gradient's norm.
+        updates: number of updates of each descent.
 
     Returns:
         Rows by `part`: "fixed point" (b, x, stable), "fold" (b, expected), "surface" (w, b, error,
@@ -56,133 +58,102 @@ def measure(
         **_surface(grid, drawn),
         "wall": _walls(),
         "cut": _cuts(),
-        "walk": _walks(learning_rate, threshold, updates),
+        "walk": _descents(learning_rate, threshold, updates),
     }
     return pd.concat([rows.assign(part=part) for part, rows in parts.items()], ignore_index=True)
 
 
-def error(w: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, ""]:
-    """E of one network."""
-    x = jax.lax.fori_loop(0, STEPS, lambda _, x: w * jax.nn.sigmoid(x) + b, jnp.full_like(w, START))
-    return (jax.nn.sigmoid(x) - GOAL) ** 2
-
-
-class _Slope(NamedTuple):
-    error: Float[np.ndarray, "*points"]
-    w: Float[np.ndarray, "*points"]  # ∂E/∂w
-    b: Float[np.ndarray, "*points"]
-
-    @property
-    def norm(self) -> Float[np.ndarray, "*points"]:
-        return np.hypot(self.w, self.b)
-
-
-def _slope(w: Float[np.ndarray, "*points"], b: Float[np.ndarray, "*points"]) -> _Slope:
-    w, b = np.broadcast_arrays(w, b)
-    with jax.enable_x64(True):
-        values, gradients = _value_and_grad(jnp.asarray(w.ravel()), jnp.asarray(b.ravel()))
-        flat = (values, *gradients)
-        return _Slope(*(np.asarray(x).reshape(w.shape) for x in flat))
-
-
-_value_and_grad = jax.jit(jax.vmap(jax.value_and_grad(error, argnums=(0, 1))))
+# The parts of the study's table
 
 
 def _fixed_points() -> pd.DataFrame:
-    """All solutions of x = w σ(x) + b: a curve in x, on which b is a function."""
+    """All solutions of x = w σ(x) + b: a curve along x, on which b is a function of x."""
     x = np.linspace(-5, 4, 1801)
     b = x - FOLD_WEIGHT * expit(x)
     stable = FOLD_WEIGHT * expit(x) * expit(-x) < 1
-    kept = (b > -4) & (b < -1)
-    return pd.DataFrame({"b": b, "x": x, "stable": stable})[kept]
+    shown = (b > -4) & (b < -1)
+    return pd.DataFrame({"b": b, "x": x, "stable": stable})[shown]
 
 
 def _folds() -> pd.DataFrame:
-    """Where two fixed points meet, by following both ends of the middle branch in b."""
+    """The b at which two fixed points meet, by bisection from inside the three-root region."""
 
-    def roots(b: float) -> int:
+    def root_count(b: float) -> int:
         x = np.linspace(-6, 6, 40_001)
         return int(np.count_nonzero(np.diff(np.sign(FOLD_WEIGHT * expit(x) + b - x))))
 
-    found = []
+    folds = []
     for inside, outside in ((-2.5, -3.0), (-2.5, -2.0)):
         while abs(inside - outside) > 1e-7:
             middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if roots(middle) == 3 else (inside, middle)
-        found.append(inside)
-    return pd.DataFrame({"b": found, "expected": theory.fold_points(FOLD_WEIGHT)})
+            inside, outside = (middle, outside) if root_count(middle) == 3 else (inside, middle)
+        folds.append(inside)
+    return pd.DataFrame({"b": folds, "expected": theory.fold_points(FOLD_WEIGHT)})
 
 
 def _surface(grid: int, drawn: int) -> dict[str, pd.DataFrame]:
     w, b = np.meshgrid(np.linspace(*WEIGHTS, grid), np.linspace(*BIASES, grid))
-    slope = _slope(w, b)
+    unit = unit_error(w, b)
     every = max(1, (grid - 1) // (drawn - 1))
-    columns = {"w": w, "b": b, "error": slope.error, "gradient": slope.norm}
-    kept = {name: x[::every, ::every].ravel() for name, x in columns.items()}
-    extremes = {"gradient": [slope.norm.max(), np.median(slope.norm)], "of": ["max", "median"]}
-    return {"surface": pd.DataFrame(kept), "gradient": pd.DataFrame(extremes)}
+    columns = {"w": w, "b": b, "error": unit.error, "gradient": unit.grad_norm}
+    thinned = {name: x[::every, ::every].ravel() for name, x in columns.items()}
+    extremes = {
+        "gradient": [unit.grad_norm.max(), np.median(unit.grad_norm)],
+        "of": ["max", "median"],
+    }
+    return {"surface": pd.DataFrame(thinned), "gradient": pd.DataFrame(extremes)}
 
 
 def _walls() -> pd.DataFrame:
-    """For some w, the b of the steepest slope, to 1e-6; and where x⁽⁰⁾ is an unstable fixed point.
-
-    The slope is the steepest at the wall because x stays near x⁽⁰⁾ and grows apart from it by
-    w σ'(x⁽⁰⁾) > 1 a step.
-    """
-    found = []
+    """The b of the steepest slope to 1e-6, and where `wall` expects it, for each WALL_WEIGHTS."""
+    steepest = []
     for w in WALL_WEIGHTS:
         low, high = BIASES
         while high - low > 1e-5:
             b = np.linspace(low, high, 20_001)
-            at = int(np.argmax(_slope(np.asarray(w), b).norm))
+            at = int(np.argmax(unit_error(w, b).grad_norm))
             low, high = b[max(at - 20, 0)], b[min(at + 20, len(b) - 1)]
-        found.append((low + high) / 2)
-    expected = START - np.array(WALL_WEIGHTS) * expit(START)
-    return pd.DataFrame({"w": WALL_WEIGHTS, "b": found, "expected": expected})
+        steepest.append((low + high) / 2)
+    return pd.DataFrame(
+        {"w": WALL_WEIGHTS, "b": steepest, "expected": wall(np.array(WALL_WEIGHTS))}
+    )
 
 
 def _cuts() -> pd.DataFrame:
-    """The slope beside the wall, for some w, down to distances that only a walker meets."""
+    """The slope beside the wall, down to distances that only a descent comes to."""
     distance = np.geomspace(1e-9, 0.1, 401)
     parts = []
     for w in WALL_WEIGHTS[1:]:
-        b = START - w * expit(START) + distance
-        norm = _slope(np.asarray(w), b).norm
-        parts.append(pd.DataFrame({"w": w, "b": b, "distance": distance, "gradient": norm}))
+        b = wall(w) + distance
+        columns = {"w": w, "b": b, "distance": distance, "gradient": unit_error(w, b).grad_norm}
+        parts.append(pd.DataFrame(columns))
     return pd.concat(parts)
 
 
-def _walks(learning_rate: float, threshold: float, updates: int) -> pd.DataFrame:
-    """Gradient descent from each start, with and without the clip; a row a kept update."""
-    walk = jax.vmap(partial(_walk, learning_rate, updates), in_axes=(None, 0))
-    kept = np.unique([0, *np.geomspace(1, updates, 150).astype(int), updates])
+def _descents(learning_rate: float, threshold: float, updates: int) -> pd.DataFrame:
+    """Descent from each start, clipped and not, at updates that are evenly spaced on a log axis."""
+    shown = np.unique([0, *np.geomspace(1, updates, 150).astype(int), updates])
     parts = []
-    with jax.enable_x64(True):
-        for clipped in (True, False):
-            paths = walk(threshold if clipped else np.inf, jnp.array(WALKERS))
-            for walker, path in enumerate(zip(*paths, strict=True)):
-                columns = dict(zip(("w", "b", "error", "step"), path, strict=True))
-                rows = pd.DataFrame({k: np.asarray(x)[kept] for k, x in columns.items()})
-                parts.append(rows.assign(walker=walker, clipped=clipped, update=kept))
+    for clipped in (True, False):
+        paths = descend(
+            STARTS,
+            learning_rate=learning_rate,
+            threshold=threshold if clipped else np.inf,
+            updates=updates,
+        )
+        for walker, path in enumerate(zip(*paths, strict=True)):
+            columns = dict(zip(("w", "b", "error", "step"), path, strict=True))
+            rows = pd.DataFrame({name: x[shown] for name, x in columns.items()})
+            parts.append(rows.assign(walker=walker, clipped=clipped, update=shown))
     return pd.concat(parts)
 
 
-def _walk(
-    learning_rate: float, updates: int, threshold: float, start: Float[Array, "2"]
-) -> tuple[Float[Array, "updates+1"], ...]:
-    def update(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], list[Array]]:
-        at, largest = state
-        value, gradient = jax.value_and_grad(lambda at: error(at[0], at[1]))(at)
-        change = learning_rate * jnp.minimum(1, threshold / jnp.linalg.norm(gradient)) * gradient
-        new = (at - change, jnp.maximum(largest, jnp.linalg.norm(change)))
-        return new, [at[0], at[1], value, largest]
-
-    return tuple(jax.lax.scan(update, (start, jnp.zeros(())), None, length=updates + 1)[1])
+# The study's figure
 
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """The bifurcation, the surface with the descents, and the slope across the wall."""
+    """Draw the bifurcation, the surface with the descents, and the slope across the wall."""
     figure, axes = drawing.panels(1, 3, "One unit: bifurcation, wall and clipping", height=3.1)
     parts = dict(list(table.groupby("part")))
     _draw_bifurcation(axes[0], parts["fixed point"], parts["fold"])
@@ -208,16 +179,15 @@ def _draw_bifurcation(axes: Axes, points: pd.DataFrame, folds: pd.DataFrame) -> 
 
 def _draw_surface(axes: Axes, surface: pd.DataFrame, walks: pd.DataFrame) -> None:
     errors = surface.pivot_table(index="b", columns="w", values="error")
-    drawn = axes.pcolormesh(errors.columns, errors.index, errors, cmap="Greys", rasterized=True)
-    axes.figure.colorbar(drawn, ax=axes, label="E", pad=0.02)
-    ends = np.array(WEIGHTS)
-    axes.plot(ends, START - ends * expit(START), **drawing.THEORY)
-    # Not clipped below clipped: it covers more.
+    mesh = axes.pcolormesh(errors.columns, errors.index, errors, cmap="Greys", rasterized=True)
+    axes.figure.colorbar(mesh, ax=axes, label="E", pad=0.02)
+    axes.plot(WEIGHTS, wall(np.array(WEIGHTS)), **drawing.THEORY)
+    # Unclipped paths first (False sorts before True): they cover more.
     for (clipped, _), walk in walks.sort_values("update").groupby(["clipped", "walker"]):
         colour, marks = (drawing.HUES[0], "") if clipped else (drawing.HUES[1], ".")
         width = 1.8 if clipped else 0.7
         axes.plot(walk["w"], walk["b"], marker=marks, markersize=3, color=colour, linewidth=width)
-    axes.plot(*zip(*WALKERS, strict=True), "o", color="white", markeredgecolor="0.1", markersize=4)
+    axes.plot(*zip(*STARTS, strict=True), "o", color="white", markeredgecolor="0.1", markersize=4)
     drawing.dress(axes, "surface and descents", "w", "b", xlim=(4.4, 6), ylim=(-3.2, -2.1))
 
 
@@ -225,3 +195,78 @@ def _draw_cuts(axes: Axes, cuts: pd.DataFrame) -> None:
     for (w, line), colour in zip(cuts.groupby("w"), drawing.HUES[2:], strict=False):
         axes.loglog(line["distance"], line["gradient"], color=colour, label=f"w = {w:g}")
     drawing.dress(axes, "slope beside the wall", "b − b of the wall", r"$\Vert\nabla E\Vert$")
+
+
+# The table and the figure of analysis/error_surface.py
+
+
+def error_surface_table(
+    start: tuple[float, float] = (5.0, -2.45),
+    *,
+    learning_rate: float = 0.01,
+    threshold: float = 1.0,
+    updates: int = 3000,
+    cells: int = CELLS,
+) -> pd.DataFrame:
+    """Compute the surface, and descent from one start with clipping and without.
+
+    Returns:
+        `part` ("surface", "unclipped", "clipped"), `update` (NaN of the surface), `weight`, `bias`,
+        `error`, and `grad_norm` (of the surface).
+    """
+    weights, biases = np.meshgrid(np.linspace(*WEIGHTS, cells), np.linspace(*BIASES, cells))
+    unit = unit_error(weights, biases)
+    surface = {"weight": weights, "bias": biases, "error": unit.error, "grad_norm": unit.grad_norm}
+    flat = {name: values.ravel() for name, values in surface.items()}
+    parts = [pd.DataFrame(flat).assign(part="surface")]
+    for part, limit in {"unclipped": np.inf, "clipped": threshold}.items():
+        path = descend([start], learning_rate=learning_rate, threshold=limit, updates=updates)
+        columns = {"weight": path.weight[0], "bias": path.bias[0], "error": path.error[0]}
+        parts.append(pd.DataFrame(columns).assign(part=part, update=range(updates + 1)))
+    return pd.concat(parts, ignore_index=True)[
+        ["part", "update", "weight", "bias", "error", "grad_norm"]
+    ]
+
+
+@style.theme()
+def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
+    """Draw the surface with both paths on it, and the error of each over the updates.
+
+    Args:
+        table: as `error_surface_table` returns it.
+    """
+    look = style.present()
+    figure, body = style.frame(look.column * 1.2, 0.75 * look.column)
+    over, along = body.subplots(1, 2)
+    surface = table[table["part"] == "surface"].pivot_table(
+        index="bias", columns="weight", values="error"
+    )
+    norm, errors = LogNorm(FLOOR, 1), surface.clip(lower=FLOOR)
+    over.pcolormesh(surface.columns, surface.index, errors, norm=norm, cmap=style.amounts())
+    dashes: dict[str, Any] = {"color": "white", "linewidth": 0.8, "linestyle": "--"}
+    over.plot(surface.columns, wall(surface.columns.to_numpy()), **dashes)
+    frame: dict[str, Any] = {"xlim": WEIGHTS, "ylim": BIASES}
+    over.set(xlabel="weight w", ylabel="bias b", **frame)
+    body.colorbar(ScalarMappable(norm, style.amounts()), ax=over, label="error E", extend="min")
+    paths = dict(list(table[table["part"] != "surface"].groupby("part", sort=False)))
+    handles = []
+    for part, colour in COLOURS.items():
+        path = paths[part]
+        over.plot(path["weight"], path["bias"], color=colour, linewidth=0.9)
+        start = path[["weight", "bias"]].iloc[0]
+        over.plot(*start, color="white", marker="o", markersize=4)
+        line: dict[str, Any] = {"color": colour, "label": part, "linewidth": 0.6}
+        handles += along.plot(path["update"], path["error"], **line)
+    along.set(xlabel="update", ylabel="error E", yscale="log")
+    for axes in (over, along):
+        axes.locator_params(axis="x", nbins=4)  # more run into each other in large type
+    along.spines[["top", "right"]].set_visible(False)
+    style.legend(body, handles)
+    notes = [f"Largest step {part!s}: {_largest_step(path):.3g}." for part, path in paths.items()]
+    notes = ["Dashed: where theory puts the wall.", *notes]
+    return style.Drawn(style.finish(figure, notes), table)
+
+
+def _largest_step(path: pd.DataFrame) -> float:
+    changes = path[["weight", "bias"]].diff()
+    return float(np.hypot(changes["weight"], changes["bias"]).max())
