@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import pytest
@@ -29,7 +28,7 @@ def _programs_end_with_their_file() -> Iterator[None]:
 # Tests mostly compile; this takes a third off it, for programs and for those that tests start.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-Compose = Callable[..., dict[str, Any]]
+Compose = Callable[..., config.Config]
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def composed() -> Compose:
     """composed("model=lstm", …): the checked config of one point."""
     config.register()
 
-    def make(*overrides: str) -> dict[str, Any]:
+    def make(*overrides: str) -> config.Config:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             made = compose("config", list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(made)  # what is chosen may depend on Hydra's choices

@@ -14,9 +14,9 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -33,6 +33,7 @@ from timing import (  # type: ignore[import-not-found, unused-ignore]
 from gradlab import config as configuration
 from gradlab import records
 from gradlab.__main__ import CONF
+from gradlab.config import Config
 from gradlab.point import Point, run_point
 from gradlab.tracking.media import MAP
 from gradlab.tracking.runs import track
@@ -46,7 +47,7 @@ SMALL = ("train.steps=20", "train.log_every=10", "model.hidden_size=8", "task.le
 Seconds = dict[str, list[float]]
 
 
-def composed(*overrides: str) -> dict[str, Any]:
+def composed(*overrides: str) -> Config:
     """The checked config of a point of the quickstart."""
     configuration.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -96,7 +97,7 @@ def parts(folder: Path, repeats: int, length: int) -> Seconds:
     for _ in range(repeats + 1):
         with contextlib.ExitStack() as run:
             with timed("open"):
-                tracker = run.enter_context(track(folder, config, "speed/now", "parts"))
+                tracker = run.enter_context(track(folder, asdict(config), "speed/now", "parts"))
             with timed("a row", ROWS):
                 for step in range(ROWS):
                     tracker.log(row | {"train/step": step})

@@ -12,6 +12,7 @@ turns in one process.
 import argparse
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
@@ -86,7 +87,7 @@ class OurTraining:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = configuration.check(compose("config", overrides))
         task = {"_target_": f"{__name__}.running_mean", "length": size.length}
-        self.config = config | {"task": task | {"batch": size.batch, "fixed": fixed}}
+        self.config = replace(config, task=task | {"batch": size.batch, "fixed": fixed})
         self.program = Program(self.config)
         self.hyperparameters = hyperparameters_of(self.config)
         self.state: State = self.program.initialise(self.hyperparameters)
@@ -148,7 +149,7 @@ def prepared(cell: str, size: Size, fixed: bool) -> dict[str, Any]:
     """The three, at the same weights."""
     ours = OurTraining(cell, size, fixed)
     network = ours.program.merge(ours.state.parameters)
-    hyperparameters = (ours.config["clip"]["threshold"], ours.config["optim"]["learning_rate"])
+    hyperparameters = (ours.config.clip["threshold"], ours.config.optim["learning_rate"])
     batch = ours.program.task.test
     draw = None if fixed else ours.program.task.sample
     flax = FlaxTraining(cell, network, batch, draw, *hyperparameters)

@@ -1,7 +1,7 @@
 """`python -m gradlab`: Hydra composes the config, each point becomes a job, the sweep runs them.
 
 From here: hydra_plugins/gradlab_launcher.py receives the points, config.py checks them, sweep/ runs
-them together, point.py trains and measures one, records.py keeps, tracking.py logs, figures/ draw.
+them together, point/ trains, measures and records one, tracking/ logs it to W&B, figures/ draw.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab import explain
+from gradlab import components, explain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -20,9 +20,9 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if 
 
 
 def run(composed: "DictConfig") -> None:
-    """Run a single point: what Hydra calls for one job under a launcher of somebody else's.
+    """Run a single point: Hydra calls this for each job of a launcher that is not gradlab's.
 
-    A direct measurement (`measure`, with `hydra.mode: RUN`) is computed here, and nothing trained.
+    With `measure` (and `hydra.mode: RUN`) a table is computed directly, and nothing is trained.
     """
     if composed.measure is not None:
         from gradlab.point.direct import run_measurement
@@ -51,7 +51,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints the error itself, and ends here
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)()
-    except (config.ConfigError, HydraException, OmegaConfBaseException) as error:
+    except (components.ConfigError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
         sys.exit(f"gradlab: {explain.sentence(error)}")

@@ -1,41 +1,64 @@
-"""What a run is configured by: typed sections, their limits, and sentences for what breaks them.
+"""The configuration of a run: typed sections, their limits, and each section's role.
 
-Sections with a fixed form (model, train, wandb, sweep) are dataclasses below. Sections that name a
-function of yours or ours by `_target_` (init, task, optim, clip, model.cell) are checked against
-that function's own annotations, so adding one needs no change here.
+Sections with a fixed form (model, train, wandb, sweep, …) are dataclasses below. Sections that name
+a function by `_target_` (init, task, optim, clip, model.cell, …) are checked by `components`.
 """
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
-import pydantic
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import AfterValidator, Field
 
+from gradlab.components import (
+    ConfigError,
+    argument_validator,
+    check_component,
+    validate,
+    validator,
+)
 from gradlab.schedule import Schedule
-
-TRACED_SECTIONS = ("init", "bias", "optim", "clip", "regulariser")
-COMPONENTS = ("init", "bias", "task", "optim", "clip", "regulariser")
-
-BOOKKEEPING = ("name", "sweep", "wandb")  # sections that leave a point's numbers as they are
 
 WandbMode = Literal["offline", "online", "disabled"]
 Lanes = Literal["auto", "threads", "vmap"]
 Retry = Literal["nothing", "failed", "diverged", "failed,diverged"]
-Check = pydantic.TypeAdapter[Any]
 
 
-class ConfigError(ValueError):
-    """A wrong value, name or type in the config: one sentence for the person who typed it."""
+@dataclass(frozen=True)
+class Role:
+    """What a section of the config, or one key of it, is for."""
+
+    component: bool = False  # it names a function by `_target_`
+    compiled: bool = False  # it determines the compiled program, its traced values apart
+    traced: bool = False  # its floats are arguments of the compiled program
+    bookkeeping: bool = False  # a point's numbers do not depend on it
+
+
+# From this table follow a point's identity, its program and its checkpoints' digest.
+ROLES: Mapping[str, Role] = {
+    "name": Role(bookkeeping=True),
+    "model": Role(compiled=True),
+    "init": Role(component=True, compiled=True, traced=True),
+    "bias": Role(component=True, compiled=True, traced=True),
+    "task": Role(component=True, compiled=True),
+    "optim": Role(component=True, compiled=True, traced=True),
+    "clip": Role(component=True, compiled=True, traced=True),
+    "tbptt": Role(compiled=True),
+    "regulariser": Role(component=True, compiled=True, traced=True),
+    "train": Role(compiled=True),
+    "train.checkpoint_seconds": Role(bookkeeping=True),
+    "probe": Role(compiled=True),
+    "wandb": Role(bookkeeping=True),
+    "sweep": Role(bookkeeping=True),
+    "measure": Role(component=True),
+    "seed": Role(traced=True),
+}
 
 
 def one_of(*allowed: str) -> AfterValidator:
@@ -49,21 +72,13 @@ def one_of(*allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _check_of(hint: Any) -> Check | None:
-    """What checks values of a type; None where pydantic has no check for it."""
-    try:
-        return pydantic.TypeAdapter(hint, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
-    except pydantic.PydanticUserError:
-        return None
-
-
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(gt=0)]  # inf is a threshold that is never exceeded
 
 PROBE_SETTINGS = {  # what all probes share
-    name: _check_of(hint)
+    name: validator(hint)
     for name, hint in {"samples": Count, "stride": Count, "schedule": Schedule}.items()
 }
 
@@ -120,6 +135,11 @@ class Sweep:
     chunk: Annotated[int | None, Field(ge=1)] = None  # points vmapped together; None: what fits
     keep_programs: bool = True  # compiled programs are kept on disk for the next sweep
 
+    @property
+    def retried(self) -> set[str]:
+        """Return the states whose points run again."""
+        return set(self.retry.split(","))
+
 
 @dataclass
 class Config:
@@ -143,14 +163,14 @@ class Config:
 
 
 def register() -> None:
-    """Give Hydra the schema that conf/config.yaml builds on, and what it computes with."""
+    """Register with Hydra the schema and the resolvers that the files of conf/ use."""
     OmegaConf.register_new_resolver("first", lambda *given: next(filter(None, given)), replace=True)
     OmegaConf.register_new_resolver("by", lambda choice, values: values[choice], replace=True)
     ConfigStore.instance().store(name="gradlab_schema", node=Config)
 
 
-def check(composed: DictConfig) -> dict[str, Any]:
-    """Check a composed config and return it as plain resolved data, each value of its type.
+def check(composed: DictConfig) -> Config:
+    """Check a composed config and resolve it, each value converted to its type.
 
     Sections that are not gradlab's (Hydra's own) are left out.
 
@@ -162,144 +182,116 @@ def check(composed: DictConfig) -> dict[str, Any]:
         if key not in (*names, "hydra"):
             raise ConfigError(f"{key} is unknown: the config takes {', '.join(names)}.")
     try:
-        given = {name: _plain(composed[name]) for name in names}
+        resolved = {name: _plain(composed[name]) for name in names}
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one.") from error
-    config = _checked_section(Config, given, "")
-    for section in COMPONENTS:
-        config[section] = check_component(config[section], section)
-    config["model"]["cell"] = check_component(config["model"]["cell"], "model.cell")
-    if config["measure"] is not None:
-        config["measure"] = check_component(config["measure"], "measure")
-    config["probe"] = {
-        name: _checked_value(PROBE_SETTINGS[name], value, f"probe.{name}")
+    config: Config = _checked_section(Config, resolved, "")
+    for section in components():
+        if section != "measure" or config.measure is not None:
+            setattr(config, section, check_component(getattr(config, section), section))
+    config.model.cell = check_component(config.model.cell, "model.cell")
+    config.probe = {
+        name: validate(PROBE_SETTINGS[name], value, f"probe.{name}")
         if name in PROBE_SETTINGS
         else check_component(value, f"probe.{name}")
-        for name, value in config["probe"].items()
+        for name, value in config.probe.items()
         if value is not None  # probe.NAME=null switches one off
     }
     return config
 
 
-def check_component(component: Any, key: str) -> dict[str, Any]:
-    """Check a section that names what it calls by `_target_` against what that takes.
+def from_record(record: Mapping[str, Any]) -> Config:
+    """Rebuild a checked config from the plain data that a record keeps of it (`asdict`).
 
     Raises:
-        ConfigError: there is no such thing to call, or an argument is not one that it takes.
+        TypeError, KeyError: it is the config of another version, whose keys differ.
     """
-    if not isinstance(component, dict) or "_target_" not in component:
-        raise ConfigError(f"{key} must name what it calls by {key}._target_; got {component!r}.")
-    target = component["_target_"]
-    try:
-        function = get_object(str(target))
-        parameters = parameters_of(function)
-        _hints(function)  # what cannot be read is told here
-    except Exception as error:
-        raise ConfigError(
-            f"{key}._target_ must be the dotted path of something that can be imported and "
-            f"called; got {target!r} ({_last_line(error)})."
-        ) from error
-    checked = {"_target_": target}
-    for name, value in component.items():
-        if name == "_target_":
-            continue
-        if not takes(parameters, name):
-            allowed = ", ".join(parameters)
-            raise ConfigError(f"{key}.{name} is unknown: {target} takes {allowed}.")
-        checked[name] = _checked_value(_argument_check(function, name), value, f"{key}.{name}")
-    return checked
+    sections: dict[str, Any] = dict(record)
+    for entry in fields(Config):
+        if isinstance(entry.type, type) and is_dataclass(entry.type):
+            sections[entry.name] = entry.type(**record[entry.name])
+    return Config(**sections)
 
 
-def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
-    """Call the `_target_` of a checked section with its arguments."""
-    arguments = {k: v for k, v in component.items() if k != "_target_"} | overrides
-    return get_object(component["_target_"])(*args, **arguments)
+def components() -> list[str]:
+    """Return the names of the sections that are components."""
+    return [section for section, role in ROLES.items() if role.component]
 
 
-def parameters_of(function: Any) -> Mapping[str, inspect.Parameter]:
-    """What a function or a class is called with, by name."""
-    # The metaclass of Flax's modules hides what __init__ takes behind *args and **kwargs.
-    called = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
-    parameters = dict(inspect.signature(called).parameters)
-    parameters.pop("self", None)
-    return parameters
-
-
-def takes(parameters: Mapping[str, inspect.Parameter], name: str) -> bool:
-    """Whether something with these parameters may be called with an argument of that name."""
-    return name in parameters or any(
-        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
-    )
-
-
-def traced(config: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers that a compiled program takes as arguments: seed, and floats of its recipes.
-
-    Everything else (sizes, lengths, which function) decides what is compiled.
-    """
-    leaves = {
-        f"{section}.{key}": value
-        for section in TRACED_SECTIONS
-        for key, value in config[section].items()
-        if isinstance(value, float)
+def without_bookkeeping(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config, as plain data, less all that a point's numbers do not depend on."""
+    return {
+        section: {
+            key: child for key, child in value.items() if not _is_bookkeeping(f"{section}.{key}")
+        }
+        if isinstance(value, Mapping)
+        else value
+        for section, value in record.items()
+        if not _is_bookkeeping(section)
     }
-    return leaves | {"seed": config["seed"]}
 
 
-def identity(config: Mapping[str, Any]) -> str:
-    """What tells a point from all others: a hash of its checked config and gradlab's version.
-
-    What does not change its numbers (`BOOKKEEPING`, how often it is kept) is left out.
-    """
-    decisive = {key: value for key, value in config.items() if key not in BOOKKEEPING}
-    kept_apart = ("checkpoint_seconds",)
-    decisive["train"] = {k: v for k, v in config["train"].items() if k not in kept_apart}
-    text = json.dumps([version("gradlab"), decisive], sort_keys=True, default=str)
+def identity(config: Config) -> str:
+    """Return what tells a point from all others: a hash of gradlab's version and its config."""
+    text = json.dumps(
+        [version("gradlab"), without_bookkeeping(asdict(config))], sort_keys=True, default=str
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _checked_section(schema: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    checked = {}
+def training_digest(config: Config) -> bytes:
+    """Return the SHA-256 of the settings that determine a run's numbers, whatever the version."""
+    text = json.dumps([_compiled(config), config.seed], sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()
+
+
+def traced(config: Config) -> dict[str, float]:
+    """Return the values that a compiled program takes as arguments: the seed, and real settings.
+
+    Everything else (sizes, lengths, which function) determines what is compiled.
+    """
+    reals = {
+        f"{section}.{key}": value
+        for section, role in ROLES.items()
+        if role.compiled and role.traced
+        for key, value in getattr(config, section).items()
+        if isinstance(value, float)
+    }
+    return reals | {"seed": config.seed}
+
+
+def recipe(config: Config) -> str:
+    """Return what is compiled, as text: equal for points that share a compiled program."""
+    arguments = traced(config)
+    compiled = {
+        section: {k: v for k, v in values.items() if f"{section}.{k}" not in arguments}
+        for section, values in _compiled(config).items()
+    }
+    return json.dumps([compiled, sorted(arguments)], sort_keys=True)
+
+
+def _compiled(config: Config) -> dict[str, Any]:
+    decisive = without_bookkeeping(asdict(config))
+    return {section: value for section, value in decisive.items() if ROLES[section].compiled}
+
+
+def _is_bookkeeping(key: str) -> bool:
+    return key in ROLES and ROLES[key].bookkeeping
+
+
+def _checked_section(schema: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    checked: dict[str, Any] = {}
     for entry in fields(schema):
         key, value = f"{prefix}{entry.name}", values[entry.name]
         if isinstance(entry.type, type) and is_dataclass(entry.type):
             checked[entry.name] = _checked_section(entry.type, value, f"{key}.")
         else:
-            checked[entry.name] = _checked_value(_argument_check(schema, entry.name), value, key)
-    return checked
-
-
-@cache  # building it takes longer than the check
-def _argument_check(function: Any, name: str) -> Check | None:
-    return _check_of(_hints(function).get(name, Any))
-
-
-@cache
-def _hints(function: Any) -> dict[str, Any]:
-    described = vars(function).get("__init__", function) if isinstance(function, type) else function
-    try:
-        return get_type_hints(described, include_extras=True)
-    except (NameError, TypeError):  # annotations that only a type checker can see
-        return {}
+            checked[entry.name] = validate(argument_validator(schema, entry.name), value, key)
+    return schema(**checked)
 
 
 def _plain(node: Any) -> Any:
-    """A section as plain data, interpolations resolved."""
+    """Return a section as plain data, its interpolations resolved."""
     if not OmegaConf.is_config(node):
         return node
     return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-
-
-def _checked_value(check: Check | None, value: Any, key: str) -> Any:
-    if check is None:
-        return value
-    try:
-        return check.validate_python(value)
-    except pydantic.ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        message = message.replace("Input should be", "must be")
-        raise ConfigError(f"{key} {message}; got {value!r}.") from error
-
-
-def _last_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

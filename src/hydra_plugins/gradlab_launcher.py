@@ -1,12 +1,13 @@
 """Hydra launchers that take all points of a multirun and run them together.
 
-Here (`fused`), in jobs of SLURM (`fused_slurm`), or in tasks of Ray (`fused_ray`). Hydra imports
-every module here at each start, so what is heavy is imported at the launch.
+The points run here (`fused`), in jobs of SLURM (`fused_slurm`), or in tasks of Ray (`fused_ray`).
+Hydra imports every module of this folder at each start, so heavy imports wait for the launch.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pydantic import Field
 
 if TYPE_CHECKING:
+    from gradlab.config import Config
+    from gradlab.point import Status
     from gradlab.sweep import Runner
     from gradlab.sweep.ledger import Entry
 
@@ -31,7 +34,7 @@ class FusedLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what Hydra hands over; the task function runs a single point and is not called."""
+        """Keep Hydra's context and config; the task function runs one point and is not called."""
         self._context = hydra_context
         self._config = config
 
@@ -42,10 +45,10 @@ class FusedLauncher(Launcher):
 
         Raises:
             ConfigError: a point's config is wrong, the folder is another sweep's or in use, or the
-                sweep to take up is not of these points; then none has run.
+                sweep to resume is not of these points; then no point has run.
             SystemExit: a point failed; all others have run.
         """
-        from gradlab.config import ConfigError
+        from gradlab.components import ConfigError
 
         folder = Path(str(self._config.hydra.sweep.dir))
         try:
@@ -58,85 +61,108 @@ class FusedLauncher(Launcher):
         self, folder: Path, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         from gradlab import sweep
-        from gradlab.config import ConfigError, check_component
-        from gradlab.records import SWEEP
-        from gradlab.sweep import ledger
-        from gradlab.sweep.composer import Composer
+        from gradlab.components import check_component
+        from gradlab.sweep import groups, ledger
 
         setup_globals()
         launcher: Any = OmegaConf.to_container(self._config.hydra.launcher)
         check_component(launcher, "hydra.launcher")
-        resume = self._config.sweep.resume
-        known = ledger.read(folder) if resume or initial_job_idx else []
-        if resume and all(map(ledger.only_bookkeeping, job_overrides)):
-            job_overrides = [x for given in job_overrides for x in ledger.repeated(given, known)]
-        first = max([initial_job_idx, *(entry.number + 1 for entry in known)])
-        compose = Composer(self._context.config_loader, self._config)
-        composed = [compose(words, first + i) for i, words in enumerate(job_overrides)]
-        asked = [self._entry(config) for config in composed]
-        settings = sweep.joint_settings([entry.config for entry in asked])
-        entries = ledger.enter(known, asked)
-        if resume:
-            ledger.check_same(known, entries)
-        elif not known and (folder / SWEEP).exists():
-            raise ConfigError(f"{str(folder)!r} holds a sweep: go on with it by sweep.resume.")
+        resume = bool(self._config.sweep.resume)
+        recorded = ledger.read(folder) if resume or initial_job_idx else []
+        composed = self._compose(job_overrides, initial_job_idx, recorded)
+        configs = [self._check(config) for config in composed]
+        settings = sweep.joint_settings(configs)
+        asked = [self._entry(*pair) for pair in zip(composed, configs, strict=True)]
+        entries = self._match(folder, recorded, asked)
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
-        if settings["plan_only"]:
-            from gradlab.sweep.groups import group_by_program
+        programs = groups.group_by_program(points.values())
+        if settings.plan_only:
             from gradlab.sweep.plan import show_plan
 
-            pending = ledger.pending(points.values(), settings["retry"])
-            groups = group_by_program(point for point, _ in pending)
-            show_plan(groups, len(points) - len(pending))
+            pending = [point for point, _ in ledger.pending(points.values(), settings.retried)]
+            show_plan(groups.restrict(programs, pending), len(points) - len(pending))
             _leave_nothing(folder)
             return []
         with ledger.locked(folder):
-            todo = ledger.clear(ledger.pending(points.values(), settings["retry"]))
-            ledger.write(folder, known, entries)
-            begun = {point.folder for point in todo}
+            pending = ledger.clear(ledger.pending(points.values(), settings.retried))
+            ledger.write(folder, recorded, entries)
+            starting = {point.folder for point in pending}
             jobs = [
-                self._job(config, entry, points[entry.identity].folder in begun)
+                self._job(config, entry, points[entry.identity].folder in starting)
                 for config, entry in zip(composed, entries, strict=True)
             ]
-            statuses = sweep.run_sweep(list(points.values()), todo, settings, self._runner())
-        failed = sum(status["state"] == "failed" for status in statuses)
-        left = sum(status["state"] not in ledger.ENDED for status in statuses)
-        if left:
-            sys.exit(
-                f"gradlab: interrupted, {left} of {len(points)} points are not done: go on from "
-                f"their checkpoints with sweep.resume={folder}"
-            )
-        if failed:
-            sys.exit(f"gradlab: {failed} of {len(points)} points failed; see above.")
+            to_run = groups.restrict(programs, pending)
+            statuses = sweep.run_sweep(list(points.values()), to_run, settings, self._runner())
+        _exit_unless_done(statuses, folder)
         by_identity = dict(zip(points, statuses, strict=True))
         for job, entry in zip(jobs, entries, strict=True):
             job.return_value, job.status = by_identity[entry.identity], JobStatus.COMPLETED
         return jobs
 
+    def _compose(
+        self,
+        job_overrides: Sequence[Sequence[str]],
+        initial_job_idx: int,
+        recorded: Sequence["Entry"],
+    ) -> list[DictConfig]:
+        """Compose the points of the command or, where it only resumes, the recorded ones."""
+        from gradlab.sweep import ledger
+        from gradlab.sweep.composer import Composer
+
+        if self._config.sweep.resume and all(map(ledger.only_bookkeeping, job_overrides)):
+            job_overrides = [
+                words
+                for given in job_overrides
+                for words in ledger.repeat_overrides(given, recorded)
+            ]
+        first = max([initial_job_idx, *(entry.number + 1 for entry in recorded)])
+        compose = Composer(self._context.config_loader, self._config)
+        return [compose(words, first + i) for i, words in enumerate(job_overrides)]
+
+    def _check(self, composed: DictConfig) -> "Config":
+        from gradlab.components import ConfigError
+        from gradlab.config import check
+
+        HydraConfig.instance().set_config(composed)  # interpolations may look into it
+        config = check(composed)
+        if config.measure is not None:
+            raise ConfigError("measure is computed directly: leave --multirun and sweeps out.")
+        return config
+
+    def _match(
+        self, folder: Path, recorded: Sequence["Entry"], asked: Sequence["Entry"]
+    ) -> list["Entry"]:
+        """Return the recorded entries of the points that were asked for, else their own."""
+        from gradlab.components import ConfigError
+        from gradlab.records import SWEEP
+        from gradlab.sweep import ledger
+
+        entries = ledger.match(recorded, asked)
+        if self._config.sweep.resume:
+            ledger.check_same(recorded, entries)
+        elif not recorded and (folder / SWEEP).exists():
+            raise ConfigError(f"{str(folder)!r} holds a sweep: go on with it by sweep.resume.")
+        return entries
+
     def _runner(self) -> "Runner":
-        """What runs the groups of the sweep."""
+        """Return the function that runs the sweep's groups."""
         from gradlab.sweep.lanes import run_here
 
         return run_here
 
-    def _entry(self, config: DictConfig) -> "Entry":
-        """What the sweep's record keeps of a point; its parts are checked against each other."""
-        from gradlab.config import ConfigError, check, identity
+    def _entry(self, composed: DictConfig, config: "Config") -> "Entry":
+        """Return a point as the sweep's record keeps it."""
+        from gradlab.config import identity
         from gradlab.sweep.ledger import Entry
-        from gradlab.training.program import program_for
 
-        HydraConfig.instance().set_config(config)  # hydra.sweep.subdir may look into it
-        checked = check(config)
-        if checked["measure"] is not None:
-            raise ConfigError("measure is computed directly: leave --multirun and sweeps out.")
-        program_for(checked)
-        words = [word for word in config.hydra.overrides.task if not word.startswith("sweep.")]
-        number, subdir = config.hydra.job.num, str(config.hydra.sweep.subdir)
-        return Entry(number, subdir, words, identity(checked), checked)
+        HydraConfig.instance().set_config(composed)  # hydra.sweep.subdir may look into it
+        words = [word for word in composed.hydra.overrides.task if not word.startswith("sweep.")]
+        number, subdir = composed.hydra.job.num, str(composed.hydra.sweep.subdir)
+        return Entry(number, subdir, words, identity(config), asdict(config))
 
-    def _job(self, config: DictConfig, entry: "Entry", begins: bool) -> JobReturn:
-        """What Hydra wants to know of a point; its .hydra/ is written if the point is to run."""
-        if not begins:
+    def _job(self, config: DictConfig, entry: "Entry", starting: bool) -> JobReturn:
+        """Return a point's job as Hydra reports it; write its .hydra/ if the point is to run."""
+        if not starting:
             return JobReturn(overrides=entry.overrides)
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.id = str(entry.number)
@@ -152,9 +178,9 @@ class FusedLauncher(Launcher):
 
 
 class ProductSweeper(BasicSweeper):
-    """Hydra's own sweeper, which can leave combinations out.
+    """Hydra's own sweeper, with combinations left out on request.
 
-    It leaves out its trial of every point too where a launcher checks them anyway.
+    Hydra's trial composition of every point is left out too where the launcher checks them anyway.
     """
 
     def __init__(
@@ -172,12 +198,12 @@ class ProductSweeper(BasicSweeper):
     def split_arguments(  # type: ignore[override]  # Hydra's is static
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
-        """The points, in batches.
+        """Return the points, in batches.
 
         Raises:
             ConfigError: all are left out.
         """
-        from gradlab.config import ConfigError
+        from gradlab.components import ConfigError
 
         batches = super().split_arguments(overrides, max_batch_size)
         kept = [[point for point in batch if not self._skipped(point)] for batch in batches]
@@ -210,7 +236,7 @@ class FusedSlurmLauncher(FusedLauncher):
         jobs_at_once: Annotated[int, Field(ge=1)],
         options: dict[str, Any],
     ) -> None:
-        """Keep what a job asks for; see conf/hydra/launcher/fused_slurm.yaml."""
+        """Take the resources of a job; see conf/hydra/launcher/fused_slurm.yaml."""
         self._points, self._cpus = points, cpus
         self._resources = {
             "timeout_min": minutes,
@@ -240,7 +266,7 @@ class FusedRayLauncher(FusedLauncher):
         cpus: Annotated[int, Field(ge=1)],
         options: dict[str, Any],
     ) -> None:
-        """Keep what a task asks for; see conf/hydra/launcher/fused_ray.yaml."""
+        """Take the resources of a task; see conf/hydra/launcher/fused_ray.yaml."""
         self._points, self._cpus, self._gpus = points, cpus, gpus
         self._cluster = {"address": address, **options}
 
@@ -256,8 +282,22 @@ class FusedRayLauncher(FusedLauncher):
         )
 
 
+def _exit_unless_done(statuses: Sequence["Status"], folder: Path) -> None:
+    from gradlab.sweep.ledger import ENDED
+
+    interrupted = sum(status["state"] not in ENDED for status in statuses)
+    if interrupted:
+        sys.exit(
+            f"gradlab: interrupted, {interrupted} of {len(statuses)} points are not done: go on "
+            f"from their checkpoints with sweep.resume={folder}"
+        )
+    failed = sum(status["state"] == "failed" for status in statuses)
+    if failed:
+        sys.exit(f"gradlab: {failed} of {len(statuses)} points failed; see above.")
+
+
 def _leave_nothing(folder: Path) -> None:
-    """Remove what Hydra made of a sweep's folder before it came to the launcher."""
+    """Remove the folder that Hydra made for a sweep before it called the launcher."""
     with suppress(OSError):  # a folder that holds something else stays
         if [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
             (folder / "multirun.yaml").unlink()

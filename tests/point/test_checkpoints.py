@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -16,6 +17,7 @@ from conftest import Compose
 from gradlab import load_gradients, records
 from gradlab.point import Point, checkpoints, run_point, run_points
 from gradlab.records import load_metrics
+from gradlab.training.program import Program, State
 
 SMALL = (
     "model.hidden_size=5",
@@ -49,13 +51,17 @@ def point(composed: Compose, tmp_path: Path) -> Callable[..., Point]:
     return make
 
 
+def load(point: Point) -> State | None:
+    return checkpoints.load(point.folder, point.config, Program(point.config).abstract_state)
+
+
 def assert_same(one: Point, other: Point) -> None:
     """Bitwise: metrics, maps and the trained network."""
     metrics = load_metrics(one.folder)
     assert metrics["train/step"].is_unique
     assert metrics.equals(load_metrics(other.folder))
     assert load_gradients(one.folder).equals(load_gradients(other.folder))
-    trained = [checkpoints.load(p.folder, p.config) for p in (one, other)]
+    trained = [load(p) for p in (one, other)]
     for a, b in zip(*map(jax.tree.leaves, trained), strict=True):
         assert a.dtype == b.dtype
         if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
@@ -70,6 +76,7 @@ from gradlab import config
 from gradlab.__main__ import CONF
 from gradlab.sweep.interrupts import stopping
 from gradlab.point import Point, run_points
+from gradlab.training.program import Program
 
 folder, *overrides = sys.argv[1:]
 config.register()
@@ -84,14 +91,16 @@ def trained(steps):
         stop.wait(120)  # for the signal
 
 with stopping() as stop:
-    (status,) = run_points([Point(checked, Path(folder), "broken off")], trained, stop)
+    (status,) = run_points(
+        Program(checked), [Point(checked, Path(folder), "broken off")], trained, stop
+    )
 print(status["state"])
 """
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_numbers(point: Callable[..., Point]) -> None:
-    hyperparameters = (signal.SIGKILL, signal.SIGTERM)
-    broken = [point(number.name) for number in hyperparameters]
+    signals = (signal.SIGKILL, signal.SIGTERM)
+    broken = [point(number.name) for number in signals]
     command = [sys.executable, "-c", RUN]
     running = [
         subprocess.Popen(
@@ -157,7 +166,7 @@ def truncate(p: Point) -> Point:
 
 
 def flip(p: Point) -> Point:
-    state = checkpoints.load(p.folder, p.config)
+    state = load(p)
     assert state is not None
     leaves = checkpoints._leaves
 
@@ -175,7 +184,7 @@ def flip(p: Point) -> Point:
     ("spoil", "said"),
     [
         (truncate, "cannot be read"),
-        (lambda p: Point({**p.config, "seed": 5}, p.folder, p.name), "is of another config"),
+        (lambda p: Point(replace(p.config, seed=5), p.folder, p.name), "is of another config"),
         (flip, "was kept by another version"),
     ],
 )
@@ -198,7 +207,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(
 def test_the_last_good_state_of_a_point_that_diverged_is_kept(point: Callable[..., Point]) -> None:
     diverged = point("0", SHORT, "optim=sgd", "optim.learning_rate=3e38")
     assert run_point(diverged)["state"] == "diverged"
-    state = checkpoints.load(diverged.folder, diverged.config)
+    state = load(diverged)
     assert state is not None
     assert state.diverged
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.parameters))

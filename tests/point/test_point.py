@@ -9,6 +9,7 @@ from conftest import Compose
 from gradlab import load_gradients, load_runs, records
 from gradlab.point import Point, run_point, run_points
 from gradlab.records import load_metrics
+from gradlab.training.program import Program
 
 SMALL = (
     "model.hidden_size=5",
@@ -31,7 +32,7 @@ def points(folder: Path, composed: Compose, *each: str) -> list[Point]:
 def test_points_in_lock_step_are_the_points_alone(composed: Compose, tmp_path: Path) -> None:
     each = ("seed=1", "init.gain=2", "clip.threshold=0.05", "optim.learning_rate=3e38")
     together = points(tmp_path / "together", composed, *each)
-    statuses = run_points(together)
+    statuses = run_points(Program(together[0].config), together)
     assert [status["state"] for status in statuses] == ["done"] * 3 + ["diverged"]
     for point, status in zip(points(tmp_path / "alone", composed, *each), statuses, strict=True):
         single = run_point(point)
@@ -58,7 +59,8 @@ def test_one_whose_records_fail_leaves_those_in_lock_step(
         save(folder, gradients)  # type: ignore[arg-type]
 
     monkeypatch.setattr(records, "save_gradients", full)
-    statuses = run_points(points(tmp_path, composed, "seed=1", "seed=2", "seed=3"))
+    together = points(tmp_path, composed, "seed=1", "seed=2", "seed=3")
+    statuses = run_points(Program(together[0].config), together)
     assert [status["state"] for status in statuses] == ["done", "failed", "done"]
     runs = load_runs(tmp_path)
     assert list(runs["status"]) == ["done", "failed", "done"]

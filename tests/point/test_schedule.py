@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradlab import load_gradients, load_runs
-from gradlab.config import ConfigError
+from gradlab.components import ConfigError
 from gradlab.figures import overview
 from gradlab.point import Point, run_point
 from gradlab.point.stopwatch import Stopwatch, timing

@@ -15,12 +15,13 @@ from conftest import Compose
 
 from gradlab import __main__ as command
 from gradlab import load_gradients, load_runs, records
+from gradlab.config import Sweep
 from gradlab.point import Point, run_point
-from gradlab.sweep import lanes as run
-from gradlab.sweep import ledger
+from gradlab.sweep import lanes, ledger
 from gradlab.sweep.groups import group_by_program
 from gradlab.sweep.memory import bytes_per_point
 from gradlab.sweep.progress import ProgressDisplay
+from gradlab.training.program import Program, hyperparameters_of
 
 TINY = (
     "task.length=4",
@@ -31,7 +32,7 @@ TINY = (
     "train.checkpoint_seconds=inf",
     "wandb=disabled",
 )
-THREADS = {"lanes": "threads", "chunk": None}
+THREADS = Sweep(lanes="threads")
 
 Trouble = Callable[..., None]
 
@@ -43,14 +44,14 @@ def points_of(composed: Compose, folder: Path, changes: Sequence[Sequence[str]])
     ]
 
 
-def run_all(points: Sequence[Point], settings: dict[str, Any]) -> list[dict[str, Any]]:
+def run_all(points: Sequence[Point], settings: Sweep) -> list[dict[str, Any]]:
     groups = group_by_program(points)
     with ProgressDisplay(groups) as display:
-        statuses = run.run_here(groups, display, settings)
+        statuses = lanes.run_here(groups, display, settings)
     return [statuses[point.folder] for point in points]
 
 
-def hyperparameters(folder: Path) -> pd.DataFrame:
+def measured(folder: Path) -> pd.DataFrame:
     """What a point measured, less the time it took."""
     metrics = records.load_metrics(folder)
     return metrics[[name for name in metrics if not name.startswith("time/")]]
@@ -66,14 +67,12 @@ def test_lanes_give_the_numbers_of_a_point_alone(composed: Compose, tmp_path: Pa
     for point in alone:
         run_point(point)
     run_all(threads, THREADS)
-    run_all(vmapped, {"lanes": "vmap", "chunk": 2})
+    run_all(vmapped, Sweep(lanes="vmap", chunk=2))
     for one, other, together in zip(alone, threads, vmapped, strict=True):
         pd.testing.assert_frame_equal(
-            hyperparameters(one.folder), hyperparameters(other.folder), check_exact=True
+            measured(one.folder), measured(other.folder), check_exact=True
         )
-        pd.testing.assert_frame_equal(
-            hyperparameters(one.folder), hyperparameters(together.folder), rtol=1e-5
-        )
+        pd.testing.assert_frame_equal(measured(one.folder), measured(together.folder), rtol=1e-5)
         maps = [load_gradients(x.folder)["jacobian_log_norm"] for x in (one, other, together)]
         np.testing.assert_array_equal(maps[0], maps[1])
         np.testing.assert_allclose(maps[0], maps[2], rtol=1e-5, atol=1e-5)
@@ -84,15 +83,15 @@ def test_a_chunk_that_does_not_fit_is_halved(
 ) -> None:
     tried = []
 
-    def fits_two(points: Sequence[Point], *further: Any) -> list[dict[str, Any]]:
+    def fits_two(program: Program, points: Sequence[Point], *further: Any) -> list[dict[str, Any]]:
         tried.append(len(points))
         if len(points) > 2:
             return [{"state": "failed", "reason": "RESOURCE_EXHAUSTED: 1 TB"} for _ in points]
         return [{"state": "done"} for _ in points]
 
-    monkeypatch.setattr(run, "run_points", fits_two)
+    monkeypatch.setattr(lanes, "run_points", fits_two)
     points = points_of(composed, tmp_path, [[f"seed={seed}"] for seed in range(9)])
-    statuses = run_all(points, {"lanes": "vmap", "chunk": 9})
+    statuses = run_all(points, Sweep(lanes="vmap", chunk=9))
     assert [status["state"] for status in statuses] == ["done"] * 9
     assert tried == [9, 4, 2, 2, 2, 2, 1]
 
@@ -115,26 +114,24 @@ def test_trouble_stays_with_the_point_that_has_it(
     assert [status["state"] for status in statuses] == states
     assert list(load_runs(tmp_path)["status"]) == states
     assert "no" in statuses[2]["reason"]
-    assert run._out_of_memory(statuses[3])
+    assert lanes._out_of_memory(statuses[3])
     alone = Point(points[4].config, tmp_path / "alone", "alone")
     run_point(alone)
     pd.testing.assert_frame_equal(
-        hyperparameters(points[4].folder), hyperparameters(alone.folder), check_exact=True
+        measured(points[4].folder), measured(alone.folder), check_exact=True
     )
 
 
 def test_memory_of_a_point_is_near_what_xla_counts(composed: Compose) -> None:
     import jax
 
-    from gradlab.training.program import hyperparameters_of, program_for
-
     config = composed("task.length=64", "model.hidden_size=64", "train.batch_size=256")
-    program, values = program_for(config), hyperparameters_of(config)
+    program, values = Program(config), hyperparameters_of(config)
     state = jax.eval_shape(program.initialise, values)
     compiled = jax.jit(lambda n, s: program.advance(n, s, 1)).lower(values, state).compile()
     counted = compiled.memory_analysis()
     needed = counted.temp_size_in_bytes + counted.output_size_in_bytes
-    assert 0.7 < bytes_per_point(config) / needed < 1.5
+    assert 0.7 < bytes_per_point(program) / needed < 1.5
 
 
 def gradlab(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> None:
@@ -206,7 +203,7 @@ def test_resume_repairs_what_is_damaged_and_touches_nothing_else(
 ) -> None:
     sweep = finished / "sweep"
     before, runs = stamps(sweep), load_runs(sweep)
-    whole = {name: hyperparameters(sweep / name) for name in "0123"}
+    whole = {name: measured(sweep / name) for name in "0123"}
     status = (sweep / "0/status.json").read_text()
     (sweep / "0/status.json").write_text(status[: len(status) // 2])
     edited = (sweep / "1/status.json").read_text().replace('"train/step": 4', '"train/step": 5')
@@ -222,7 +219,7 @@ def test_resume_repairs_what_is_damaged_and_touches_nothing_else(
     assert {path for path in before if before[path] != after[path]} >= {"2/gradients.nc"}
     assert all(before[path] == after[path] for path in before if path.startswith("3/"))
     for name, metrics in whole.items():
-        pd.testing.assert_frame_equal(metrics, hyperparameters(sweep / name), check_exact=True)
+        pd.testing.assert_frame_equal(metrics, measured(sweep / name), check_exact=True)
     columns = ["seed", "init.gain", "status", "verdict", "jacobian/decay_rate"]
     pd.testing.assert_frame_equal(runs[columns], load_runs(sweep)[columns])
 

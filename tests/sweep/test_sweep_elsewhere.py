@@ -92,7 +92,7 @@ CASES = [
 ]
 
 
-def hyperparameters(frame: pd.DataFrame) -> pd.DataFrame:
+def measured(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[[x for x in frame if not x.startswith("time/") and x not in ("path", "sweep")]]
 
 
@@ -108,19 +108,19 @@ def test_every_launcher_leaves_the_same_records(
     expected, found = load_runs(fused(sweep)), load_runs(tmp_path / "sweep")
     asked = ["sweep.lanes"] if launcher == "fused" else []
     pd.testing.assert_frame_equal(
-        hyperparameters(expected.drop(columns=asked)),
-        hyperparameters(found.drop(columns=asked)),
+        measured(expected.drop(columns=asked)),
+        measured(found.drop(columns=asked)),
         **equal,
     )
     for one, other in zip(expected["path"], found["path"], strict=True):
         pd.testing.assert_frame_equal(
-            hyperparameters(load_metrics(one)), hyperparameters(load_metrics(other)), **equal
+            measured(load_metrics(one)), measured(load_metrics(other)), **equal
         )
-        measured = [load_gradients(path) for path in (one, other)]
+        maps = [load_gradients(path) for path in (one, other)]
         if launcher == "fused":
-            xr.testing.assert_allclose(*measured, rtol=1e-5, atol=1e-5)
+            xr.testing.assert_allclose(*maps, rtol=1e-5, atol=1e-5)
         else:
-            assert measured[0].equals(measured[1])
+            assert maps[0].equals(maps[1])
         files = [{x.name for x in Path(path).iterdir()} for path in (one, other)]
         assert files[0] == files[1]
 
@@ -148,9 +148,7 @@ def test_a_job_that_slurm_preempts_goes_on_where_it_was(tmp_path: Path) -> None:
     for folder in ("whole/sweep/0", "sweep/0"):
         assert load_status(tmp_path / folder)["state"] == "done"
     expected, found = (load_metrics(tmp_path / x) for x in ("whole/sweep/0", "sweep/0"))
-    pd.testing.assert_frame_equal(
-        hyperparameters(expected), hyperparameters(found), check_exact=True
-    )
+    pd.testing.assert_frame_equal(measured(expected), measured(found), check_exact=True)
 
 
 @pytest.mark.slow

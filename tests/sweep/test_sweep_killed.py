@@ -47,7 +47,7 @@ def killed(folder: Path, after: float, *arguments: str) -> bool:
     return False
 
 
-def hyperparameters(folder: Path) -> list[pd.DataFrame]:
+def measured(folder: Path) -> list[pd.DataFrame]:
     frames = [load_runs(folder)]
     frames += [load_metrics(path) for path in frames[0]["path"]]
     kept = lambda name: not name.startswith("time/") and name not in NOT_NUMBERS  # noqa: E731
@@ -70,9 +70,7 @@ def test_killed_and_resumed(kills: int, tmp_path: Path) -> None:
             length /= 2
     done = gradlab(*command(), folder=broken)
     assert done.returncode == 0, done.stderr
-    for expected, found in zip(
-        hyperparameters(whole / "sweep"), hyperparameters(broken / "sweep"), strict=True
-    ):
+    for expected, found in zip(measured(whole / "sweep"), measured(broken / "sweep"), strict=True):
         pd.testing.assert_frame_equal(expected, found, check_exact=True)
     for one, other in zip(
         (whole / "sweep").glob("[0-9]"), (broken / "sweep").glob("[0-9]"), strict=True

@@ -1,4 +1,4 @@
-"""Training against a loop written out by hand, and what one compiled program may share."""
+"""Training against a hand-written loop; which points share a compiled program; divergence."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from conftest import Compose
 from flax import nnx
 
 from gradlab import load_gradients
+from gradlab.config import Config, recipe
 from gradlab.point import Point, run_point
 from gradlab.records import load_metrics
-from gradlab.training.program import Program, hyperparameters_of, program_for, program_key
+from gradlab.training.program import Program, hyperparameters_of
 from gradlab.training.telemetry import training_row
 
 SMALL = (
@@ -26,9 +27,13 @@ SMALL = (
 )
 
 
-def by_hand(config: dict[str, Any], steps: int) -> tuple[Any, list[tuple[float, float, float]]]:
-    """Plain SGD with clipping by the textbook's formulas, from the program's own start."""
-    program = program_for(config)
+def by_hand(config: Config, steps: int) -> tuple[Any, list[tuple[float, float, float]]]:
+    """Train by plain SGD with clipping, from the program's initial weights.
+
+    Returns:
+        The weights, and for each update its loss and its gradient norm before and after clipping.
+    """
+    program = Program(config)
     state = program.initialise(hyperparameters_of(config))
     network = nnx.merge(program.definition, state.parameters, program.constants)
     cell, readout = network.cell, network.readout
@@ -47,37 +52,37 @@ def by_hand(config: dict[str, Any], steps: int) -> tuple[Any, list[tuple[float, 
         logits = h @ w["hy"] + w["by"]
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(labels.size), labels])
 
-    seen = []
+    expected = []
     key = state.key
     for _ in range(steps):
         key, batch_key = jax.random.split(key)
-        batch = program.task.sample(batch_key, config["train"]["batch_size"])
+        batch = program.task.sample(batch_key, config.train.batch_size)
         value, gradient = jax.value_and_grad(loss)(weights, batch.inputs, batch.targets[:, -1])
         norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in gradient.values()))
-        scale = min(1.0, config["clip"]["threshold"] / norm)
-        rate = config["optim"]["learning_rate"]
+        scale = min(1.0, config.clip["threshold"] / norm)
+        rate = config.optim["learning_rate"]
         weights = {k: w - rate * scale * gradient[k] for k, w in weights.items()}
-        seen.append((float(value), norm, scale * norm))
-    return weights, seen
+        expected.append((float(value), norm, scale * norm))
+    return weights, expected
 
 
 @pytest.mark.parametrize("threshold", ["inf", "0.5"])
 def test_training_is_clipped_gradient_descent(composed: Compose, threshold: str) -> None:
     config = composed(*SMALL, "optim=sgd", f"clip.threshold={threshold}")
     weights, expected = by_hand(config, steps=5)
-    program, hyperparameters = program_for(config), hyperparameters_of(config)
-    state, seen = program.advance(hyperparameters, program.initialise(hyperparameters), 5)
-    found = np.stack([seen.loss, seen.grad_norm, seen.grad_norm_clipped], axis=1)
-    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    program, hyperparameters = Program(config), hyperparameters_of(config)
+    state, telemetry = program.advance(hyperparameters, program.initialise(hyperparameters), 5)
+    columns = [telemetry.loss, telemetry.grad_norm, telemetry.grad_norm_clipped]
+    np.testing.assert_allclose(np.stack(columns, axis=1), expected, rtol=2e-5)
     trained = nnx.merge(program.definition, state.parameters, program.constants).cell.dense_h
     np.testing.assert_allclose(trained.kernel[...], weights["hh"], atol=1e-6)
-    assert np.max(seen.grad_norm) > 0.5  # so that 0.5 did clip
+    assert np.max(telemetry.grad_norm) > 0.5  # so the threshold 0.5 did clip
 
 
-def test_points_that_differ_in_traced_numbers_compile_once(composed: Compose) -> None:
+def test_points_that_differ_in_traced_values_alone_compile_once(composed: Compose) -> None:
     def trained(*overrides: str) -> float:
         config = composed(*SMALL, "optim=sgd", "model.hidden_size=7", *overrides)
-        program, hyperparameters = program_for(config), hyperparameters_of(config)
+        program, hyperparameters = Program(config), hyperparameters_of(config)
         return float(
             program.advance(hyperparameters, program.initialise(hyperparameters), 3)[1].loss[-1]
         )
@@ -98,17 +103,17 @@ def test_points_that_differ_in_traced_numbers_compile_once(composed: Compose) ->
 @pytest.mark.parametrize(
     "override", ["model.hidden_size=6", "task.length=8", "init=orthogonal", "optim.momentum=0.5"]
 )
-def test_what_is_compiled_differs(composed: Compose, override: str) -> None:
+def test_only_traced_values_share_a_program(composed: Compose, override: str) -> None:
     base, other = composed(*SMALL, "optim=sgd"), composed(*SMALL, "optim=sgd", override)
     traced = override.startswith("optim.")
-    assert (program_key(base) == program_key(other)) == traced
+    assert (recipe(base) == recipe(other)) == traced
 
 
 def test_whole_numbers_for_reals_are_the_same_program(composed: Compose) -> None:
-    assert program_key(composed("init.gain=2")) == program_key(composed("init.gain=2.5"))
+    assert recipe(composed("init.gain=2")) == recipe(composed("init.gain=2.5"))
 
 
-def test_a_run_that_diverges_keeps_what_it_has_and_says_when(
+def test_a_diverging_run_keeps_its_records_and_says_when_it_diverged(
     composed: Compose, tmp_path: Path
 ) -> None:
     config = composed(*SMALL, "optim=sgd", "optim.learning_rate=3e38", "train.log_every=2")
@@ -124,32 +129,32 @@ def test_a_run_that_diverges_keeps_what_it_has_and_says_when(
     assert load_gradients(tmp_path / "sweep" / "0")["step"].values.tolist() == [0]
 
 
-@pytest.mark.parametrize("rate", ["30", "3e38"])  # by its loss; by weights past the largest float
-def test_the_update_that_diverges_is_named_and_not_made(composed: Compose, rate: str) -> None:
+@pytest.mark.parametrize("rate", ["30", "3e38"])  # in the loss; in the weights, by overflow
+def test_a_diverging_update_is_reported_and_not_made(composed: Compose, rate: str) -> None:
     linear = ("+model.cell.activation=identity", f"optim.learning_rate={rate}")
     config = composed(*SMALL, "optim=sgd", *linear)
-    program, hyperparameters = program_for(config), hyperparameters_of(config)
-    state, seen = program.advance(hyperparameters, program.initialise(hyperparameters), 60)
-    last = int(seen.update[-1])
+    program, hyperparameters = Program(config), hyperparameters_of(config)
+    state, telemetry = program.advance(hyperparameters, program.initialise(hyperparameters), 60)
+    last = int(telemetry.update[-1])
     assert state.diverged
     assert int(state.step) == last - 1 < 50
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.parameters))
 
-    assert (np.asarray(seen.update) == np.minimum(np.arange(60) + 1, last)).all()
-    assert (np.asarray(seen.nonfinite[: last - 1]) == 0).all()
-    assert (np.asarray(seen.nonfinite[last - 1 :]) > 0).all()
+    assert (np.asarray(telemetry.update) == np.minimum(np.arange(60) + 1, last)).all()
+    assert (np.asarray(telemetry.nonfinite[: last - 1]) == 0).all()
+    assert (np.asarray(telemetry.nonfinite[last - 1 :]) > 0).all()
     batch = program.task.sample(jax.random.split(state.key)[1], 6)
-    np.testing.assert_allclose(seen.loss[-1], program.loss(state.parameters, batch), rtol=1e-5)
+    np.testing.assert_allclose(telemetry.loss[-1], program.loss(state.parameters, batch), rtol=1e-5)
 
-    row = training_row(int(state.step), seen)
+    row = training_row(int(state.step), telemetry)
     assert row["diverged/update"] == row["train/step"] + 1 == last
-    np.testing.assert_equal(row["diverged/loss"], float(seen.loss[-1]))
-    np.testing.assert_equal(row["diverged/grad_norm"], float(seen.grad_norm[-1]))
+    np.testing.assert_equal(row["diverged/loss"], float(telemetry.loss[-1]))
+    np.testing.assert_equal(row["diverged/grad_norm"], float(telemetry.grad_norm[-1]))
     if last > 1:
-        assert row["train/loss"] == pytest.approx(float(np.mean(seen.loss[: last - 1])))
+        assert row["train/loss"] == pytest.approx(float(np.mean(telemetry.loss[: last - 1])))
 
 
-def test_a_run_is_the_same_from_the_same_seed(composed: Compose, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_run(composed: Compose, tmp_path: Path) -> None:
     config = composed(*SMALL, "train.steps=4", "train.log_every=2")
     metrics = []
     for name in ("0", "1"):
@@ -159,12 +164,12 @@ def test_a_run_is_the_same_from_the_same_seed(composed: Compose, tmp_path: Path)
     assert list(metrics[0].dropna(subset="train/loss")["train/step"]) == [2, 4]
 
 
-def test_measured_map_is_of_the_trained_network(composed: Compose, tmp_path: Path) -> None:
-    """Against products of finite differences of the trained cell, step by step."""
+def test_the_measured_map_belongs_to_the_trained_network(composed: Compose, tmp_path: Path) -> None:
+    """Compare with the product of the trained cell's analytic step Jacobians."""
     config = composed(*SMALL, "train.steps=3", "probe.samples=1")
     run_point(Point(config, tmp_path, "point"))
     measured = load_gradients(tmp_path)["jacobian_log_norm"].isel(sample=0).sel(step=3)
-    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    program, hyperparameters = Program(config), hyperparameters_of(config)
     state, _ = program.advance(hyperparameters, program.initialise(hyperparameters), 3)
     cell = nnx.merge(program.definition, state.parameters, program.constants).cell
     w_xh, b, w_hh = (
@@ -180,16 +185,16 @@ def test_measured_map_is_of_the_trained_network(composed: Compose, tmp_path: Pat
         )
 
 
-def test_untrained_network_is_at_chance_where_it_says_nothing(composed: Compose) -> None:
+def test_a_network_with_zero_weights_is_at_chance(composed: Compose) -> None:
     config = composed(*SMALL)
-    program = program_for(config)
+    program = Program(config)
     state = program.initialise(hyperparameters_of(config))
-    silent = state._replace(parameters=jax.tree.map(jnp.zeros_like, state.parameters))
-    assert float(program.evaluate(silent)["eval/loss"]) == pytest.approx(np.log(10), rel=1e-6)
+    zeroed = state._replace(parameters=jax.tree.map(jnp.zeros_like, state.parameters))
+    assert float(program.evaluate(zeroed)["eval/loss"]) == pytest.approx(np.log(10), rel=1e-6)
 
 
-def test_loss_of_a_network_is_the_mean_over_weighted_steps(composed: Compose) -> None:
-    program = program_for(composed(*SMALL))
+def test_the_loss_is_the_mean_over_weighted_steps(composed: Compose) -> None:
+    program = Program(composed(*SMALL))
     state = program.initialise(hyperparameters_of(composed(*SMALL)))
     batch = program.task.test
     logits = nnx.merge(program.definition, state.parameters, program.constants)(batch.inputs)

@@ -1,4 +1,4 @@
-"""Points of a sweep from config to records: build, then train and measure, keep and log."""
+"""Points of a sweep from config to records: build, train and measure, record, log."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from omegaconf import DictConfig
 from gradlab.config import check
 from gradlab.point.recorder import Point, Recorder, Status
 from gradlab.point.training_loop import TrainingLoop
-from gradlab.training.program import State
+from gradlab.training.program import Program, State
 
 __all__ = ["Point", "Status", "point_of_job", "run_point", "run_points"]
 
 
 def point_of_job(composed: DictConfig) -> Point:
-    """The point that the present Hydra job stands for.
+    """Return the point of the present Hydra job.
 
     Raises:
         ConfigError: its config is wrong.
@@ -28,17 +28,18 @@ def point_of_job(composed: DictConfig) -> Point:
 
 
 def run_point(point: Point, stop: Event | None = None) -> Status:
-    """Train and measure one point and leave its records in its folder; see `run_points`."""
-    (status,) = run_points([point], stop=stop)
+    """Train and measure one point and write its records to its folder; see `run_points`."""
+    (status,) = run_points(Program(point.config), [point], stop=stop)
     return status
 
 
 def run_points(
+    program: Program,
     points: Sequence[Point],
     trained: Callable[[int], None] = lambda steps: None,
     stop: Event | None = None,
 ) -> list[Status]:
-    """Train and measure points of one program in lock-step; each leaves its records in its folder.
+    """Train and measure points of one program together; write each one's records to its folder.
 
     One point runs as the plain program, several as one vmapped program, which pays on an
     accelerator. A point that diverges or fails is recorded as such, and the others go on. A point
@@ -46,30 +47,31 @@ def run_points(
     numbers as if it had never been interrupted.
 
     Args:
-        points: points that differ in traced hyperparameters alone (`training.program_key`).
-        trained: is told of the steps that all have taken since it was last.
-        stop: once it is set, points keep a checkpoint at the next logged step and end there; where
-            it is set already, nothing is begun.
+        program: the program of the points, whose configs differ in traced values alone.
+        points: the points.
+        trained: callback, given the number of updates since its last call.
+        stop: once it is set, points write a checkpoint at the next logged step and end there;
+            where it is set already, no point starts.
 
     Returns:
-        What each one's status.json keeps: "state" is done, diverged, failed or interrupted. An
-        exception ends in "failed" with its reason, and never in the sweep.
+        Each point's status, as in status.json: "state" is done, diverged, failed or interrupted.
+        An exception ends in "failed" with its reason, and never in the sweep.
     """
     stop = stop or Event()
     if stop.is_set():
         return [{"state": "interrupted", "reason": "not begun"} for _ in points]
-    recorders = [Recorder(point) for point in points]
-    begun: dict[int | None, list[tuple[Recorder, State | None]]] = {}  # by the step they stand at
+    recorders = [Recorder(point, program.length) for point in points]
+    by_step: dict[int | None, list[tuple[Recorder, State | None]]] = {}  # of their checkpoints
     for recorder in recorders:
         with recorder.guarded():
-            state = recorder.open()
+            state = recorder.open(program.abstract_state)
             step = None if state is None else int(state.step)
-            begun.setdefault(step, []).append((recorder, state))
-    for members in begun.values():
+            by_step.setdefault(step, []).append((recorder, state))
+    for members in by_step.values():
         states = [state for _, state in members if state is not None]
         try:
-            TrainingLoop([recorder for recorder, _ in members], states).run(trained, stop)
-        except Exception as error:  # of what they share
+            TrainingLoop(program, [recorder for recorder, _ in members], states).run(trained, stop)
+        except Exception as error:  # in work that the points share
             for recorder, _ in members:
                 if recorder.running:
                     recorder.fail(error)

@@ -1,13 +1,12 @@
-"""Checkpoints: a point's training state after some update, kept with Orbax, whole or not at all.
+"""Checkpoints: a point's training state after an update, written by Orbax, whole or not at all.
 
-A point's folder holds the newest, as checkpoints/STEP. One that is damaged, of another config or
-of another version's state is never taken for one that fits.
+A point's folder holds the newest, as checkpoints/STEP. A checkpoint that is damaged, of another
+config or of another version is refused.
 """
 
 import hashlib
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gradlab import records
-from gradlab.training.program import COMPILED_SECTIONS, State, hyperparameters_of, program_for
+from gradlab.config import Config, training_digest
+from gradlab.training.program import State
 
 Leaves = dict[str, np.ndarray]
 Digest = UInt8[np.ndarray, "32"]
@@ -27,8 +27,8 @@ class CheckpointError(ValueError):
     """A checkpoint that a point cannot go on from: one sentence that says why."""
 
 
-def save(folder: Path, config: Mapping[str, Any], state: State) -> None:
-    """Keep a point's state, then let go of the one before.
+def save(folder: Path, config: Config, state: State) -> None:
+    """Write a point's state, then delete the one before.
 
     Raises:
         OSError: it could not be written; the one before is still there.
@@ -38,16 +38,21 @@ def save(folder: Path, config: Mapping[str, Any], state: State) -> None:
     path = folder.absolute() / records.CHECKPOINTS / str(int(state.step))
     path.parent.mkdir(parents=True, exist_ok=True)
     leaves = _leaves(state)
-    kept = {"state": leaves, "config": _config_digest(config), "content": _digest(leaves)}
+    content = {"state": leaves, "config": _config_digest(config), "content": _digest(leaves)}
     with orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer:
-        checkpointer.save(path, args=orbax.args.StandardSave(kept), force=True)
+        checkpointer.save(path, args=orbax.args.StandardSave(content), force=True)
     for other in path.parent.iterdir():
         if other != path:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def load(folder: Path, config: Mapping[str, Any]) -> State | None:
-    """Read a point's newest state, or None if none was kept.
+def load(folder: Path, config: Config, abstract_state: Callable[[], State]) -> State | None:
+    """Read a point's newest state; None if it has no checkpoint.
+
+    Args:
+        folder: the point's.
+        config: the checkpoint must be of the same.
+        abstract_state: gives the shapes and types of the state; called if there is a checkpoint.
 
     Raises:
         CheckpointError: it is damaged, or of another config or version.
@@ -59,40 +64,39 @@ def load(folder: Path, config: Mapping[str, Any]) -> State | None:
 
     try:
         with orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer:
-            kept = checkpointer.restore(path, args=orbax.args.StandardRestore())
-        leaves, of_config, content = kept["state"], kept["config"], kept["content"]
+            stored = checkpointer.restore(path, args=orbax.args.StandardRestore())
+        leaves, config_digest, content = stored["state"], stored["config"], stored["content"]
         damaged = not np.array_equal(_digest(leaves), content)
     except Exception as error:  # Orbax and TensorStore raise whatever they meet
         raise CheckpointError(f"the checkpoint {path} cannot be read ({_brief(error)})") from error
     if damaged:
         raise CheckpointError(f"the checkpoint {path} is damaged")
-    if not np.array_equal(of_config, _config_digest(config)):
+    if not np.array_equal(config_digest, _config_digest(config)):
         raise CheckpointError(f"the checkpoint {path} is of another config")
-    return _state(leaves, config, path)
+    return _state(leaves, abstract_state(), path)
 
 
 def newest(folder: Path) -> Path | None:
-    """Where a point's newest checkpoint lies, if it has one."""
-    kept = (folder.absolute() / records.CHECKPOINTS).glob("*")
-    return max((x for x in kept if x.name.isdigit()), key=lambda x: int(x.name), default=None)
+    """Return the path of a point's newest checkpoint, if it has one."""
+    paths = (folder.absolute() / records.CHECKPOINTS).glob("*")
+    return max((x for x in paths if x.name.isdigit()), key=lambda x: int(x.name), default=None)
 
 
 def discard(folder: Path) -> None:
-    """Remove a point's checkpoints."""
+    """Delete a point's checkpoints."""
     shutil.rmtree(folder / records.CHECKPOINTS, ignore_errors=True)
 
 
 def _leaves(state: State) -> Leaves:
-    """Arrays by their place in the state; a typed key as the integers it is made of."""
+    """Return the arrays by their place in the state; a typed key as its integers."""
     named = jax.tree_util.tree_leaves_with_path(jax.tree.map(_plain, state))
     leaves = {jax.tree_util.keystr(place): np.asarray(leaf) for place, leaf in named}
     return {place: leaf for place, leaf in leaves.items() if leaf.size}  # Orbax takes no empty ones
 
 
-def _state(leaves: Leaves, config: Mapping[str, Any], path: Path) -> State:
-    form = jax.eval_shape(program_for(config).initialise, hyperparameters_of(config))
+def _state(leaves: Leaves, form: State, path: Path) -> State:
     places, structure = jax.tree_util.tree_flatten_with_path(form)
-    found = []
+    arrays = []
     for place, expected in places:
         plain = jax.eval_shape(_plain, expected)
         none = np.zeros(plain.shape if 0 in plain.shape else 0, plain.dtype)
@@ -100,10 +104,10 @@ def _state(leaves: Leaves, config: Mapping[str, Any], path: Path) -> State:
         if (leaf.shape, leaf.dtype) != (plain.shape, plain.dtype):
             break
         array = jnp.asarray(leaf)
-        found.append(jax.random.wrap_key_data(array) if _is_key(expected) else array)
-    if leaves or len(found) < len(places):
+        arrays.append(jax.random.wrap_key_data(array) if _is_key(expected) else array)
+    if leaves or len(arrays) < len(places):
         raise CheckpointError(f"the checkpoint {path} was kept by another version of gradlab")
-    state: State = jax.tree_util.tree_unflatten(structure, found)
+    state: State = jax.tree_util.tree_unflatten(structure, arrays)
     return state
 
 
@@ -121,11 +125,8 @@ def _digest(leaves: Leaves) -> Digest:
     return _sha256(repr(form).encode() + content)
 
 
-def _config_digest(config: Mapping[str, Any]) -> Digest:
-    """SHA-256 of the settings that determine a run's numbers."""
-    recipe = {section: dict(config[section]) for section in COMPILED_SECTIONS}
-    recipe["train"].pop("checkpoint_seconds")
-    return _sha256(json.dumps([recipe, config["seed"]], sort_keys=True).encode())
+def _config_digest(config: Config) -> Digest:
+    return np.frombuffer(training_digest(config), np.uint8)
 
 
 def _sha256(content: bytes) -> Digest:

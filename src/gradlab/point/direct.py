@@ -1,6 +1,7 @@
-"""A study that is computed directly: one Hydra job that calls a function and keeps its table."""
+"""A study that is computed directly: one Hydra job that calls a function and writes its table."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -8,27 +9,28 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gradlab import records
-from gradlab.config import ConfigError, build, check
-from gradlab.point.recorder import now, running
+from gradlab.components import ConfigError, build
+from gradlab.config import check
+from gradlab.point.recorder import now, running_status
 
 
 def run_measurement(composed: DictConfig) -> Path:
-    """Call the function that `measure` names, and leave its table in the job's folder.
+    """Call the function that `measure` names and write its table to the job's folder.
 
     Raises:
         ConfigError: its arguments are wrong, or it returned something else than a table.
     """
     config = check(composed)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    status = running(config)
-    records.save_config(folder, config)
+    status = running_status(config)
+    records.save_config(folder, asdict(config))
     records.save_status(folder, status)
     clock = time.perf_counter()
     try:
-        table = build(config["measure"])
+        table = build(config.measure)
         if not isinstance(table, pd.DataFrame):
             raise ConfigError(
-                f"measure._target_ must return a pandas DataFrame; {config['measure']['_target_']} "
+                f"measure._target_ must return a pandas DataFrame; {config.measure['_target_']} "
                 f"returned a {type(table).__name__}."
             )
         records.save_table(folder, table)

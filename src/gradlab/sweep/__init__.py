@@ -1,42 +1,43 @@
 """Many points as one sweep: planned into groups, run together, shown while they run, reported."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from omegaconf import DictConfig
 
-from gradlab.config import ConfigError
+from gradlab.components import ConfigError
+from gradlab.config import Config, Sweep
 from gradlab.point import Point, Status, point_of_job, run_point
 from gradlab.sweep import ledger
-from gradlab.sweep.groups import group_by_program
+from gradlab.sweep.groups import Group
 from gradlab.sweep.lanes import run_here
 from gradlab.sweep.program_cache import keep_programs
 from gradlab.sweep.progress import ProgressDisplay
 
-Settings = Mapping[str, Any]
-Runner = Callable[[Sequence[Sequence[Point]], ProgressDisplay, Settings], dict[Path, Status]]
+Runner: TypeAlias = Callable[[Sequence[Group], ProgressDisplay, Sweep], dict[Path, Status]]
 
 
 def run_sweep(
-    points: Sequence[Point], todo: Sequence[Point], settings: Settings, run: Runner = run_here
+    points: Sequence[Point], groups: Sequence[Group], settings: Sweep, run: Runner = run_here
 ) -> list[Status]:
-    """Run points of one sweep, show how far they are, and end with the table and the figure.
+    """Run points of one sweep, show the progress, and end with the table and the figure.
 
     Args:
-        points: of the whole sweep.
-        todo: those of them that have not ended.
+        points: all points of the sweep.
+        groups: those that have not ended, by program.
         settings: the config's sweep section.
-        run: where they run; here, unless told otherwise.
+        run: runs the groups: here, unless told otherwise.
 
     Returns:
         The points' statuses, in their order.
     """
-    if settings["keep_programs"]:
+    if settings.keep_programs:
         keep_programs()
-    if len(todo) < len(points):
-        print(f"{len(points) - len(todo)} of {len(points)} points have ended already.")
-    groups = group_by_program(todo)
+    ended = len(points) - sum(len(group.points) for group in groups)
+    if ended:
+        print(f"{ended} of {len(points)} points have ended already.")
     with ProgressDisplay(groups) as display:
         statuses = run(groups, display, settings) if groups else {}
     from gradlab.sweep.report import report  # its figures take a second to import
@@ -52,27 +53,29 @@ def run_alone(composed: DictConfig) -> None:
         ConfigError: its config is wrong, or it asks for a plan, which takes all points.
     """
     point = point_of_job(composed)
-    settings = point.config["sweep"]
-    if settings["plan_only"]:
+    settings = point.config.sweep
+    if settings.plan_only:
         raise ConfigError("--dry needs a launcher that sees all points: hydra/launcher=fused.")
-    if settings["keep_programs"]:
+    if settings.keep_programs:
         keep_programs()
-    for todo in ledger.clear(ledger.pending([point], settings["retry"].split(","))):
-        status = run_point(todo)
+    for pending in ledger.clear(ledger.pending([point], settings.retried)):
+        status = run_point(pending)
         outcome = status.get("reason") or status["summary"]["verdict"]
         print(f"point {point.folder.name} {status['state']}: {outcome}")
 
 
-def joint_settings(configs: Sequence[Mapping[str, Any]]) -> Settings:
-    """The sweep section that all points share; `sweep.retry=failed,diverged` gives each a half.
+def joint_settings(configs: Sequence[Config]) -> Sweep:
+    """Return the sweep section that all points share.
+
+    `sweep.retry=failed,diverged` is a sweep over two values for Hydra; both count.
 
     Raises:
         ConfigError: points differ in another key of it.
     """
-    sections = [config["sweep"] for config in configs]
-    for key in sections[0]:
-        values = list(dict.fromkeys(section[key] for section in sections))
+    sections = [config.sweep for config in configs]
+    for key in vars(sections[0]):
+        values = list(dict.fromkeys(getattr(section, key) for section in sections))
         if len(values) > 1 and key != "retry":
             raise ConfigError(f"sweep.{key} must be the same for all points; got {values}.")
-    retry = {state for section in sections for state in section["retry"].split(",")}
-    return {**sections[0], "retry": sorted(retry)}
+    retried = set[str]().union(*(section.retried for section in sections))
+    return replace(sections[0], retry=",".join(sorted(retried)))

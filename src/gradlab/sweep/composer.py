@@ -18,20 +18,20 @@ Parts = tuple[str, ...]
 
 
 class Composer:
-    """Composes points to what Hydra's `load_sweep_config` gives, and to its errors."""
+    """Composes points: the configs, and the errors, of Hydra's `load_sweep_config`."""
 
     def __init__(self, loader: ConfigLoader, sweep: DictConfig) -> None:
-        """Compose points of a sweep whose own config is given."""
+        """Take Hydra's loader and the sweep's own config."""
         self._sweep = sweep
         self._loader = loader
         self._parser = OverridesParser.create(config_loader=loader)
-        self._of_parts = cache(self._compose)
+        self._compose_parts = cache(self._compose)
         self._is_group = cache(lambda key: bool(loader.get_group_options(key)))
         folder = OmegaConf.to_container(sweep.hydra.sweep, resolve=False)
         self._by_words = "override_dirname" in str(folder)  # folders named after all overrides
 
     def __call__(self, overrides: Sequence[str], number: int) -> DictConfig:
-        """The config of Hydra's job of that number.
+        """Return the config of Hydra's job of that number.
 
         Raises:
             ConfigCompositionException: an override does not fit.
@@ -40,7 +40,7 @@ class Composer:
         values = [] if self._by_words else [x for x in parsed if self._is_value(x)]
         parts = tuple(word for word, x in zip(overrides, parsed, strict=True) if x not in values)
         try:
-            config = copy.deepcopy(self._of_parts(parts))
+            config = copy.deepcopy(self._compose_parts(parts))
             for override in values:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         except OmegaConfBaseException:

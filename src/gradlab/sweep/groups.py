@@ -1,14 +1,44 @@
-"""Which points compile to the same program."""
+"""Points grouped by the program that they compile to."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
+from gradlab.config import recipe
 from gradlab.point import Point
-from gradlab.training.program import program_key
+from gradlab.training.program import Program
 
 
-def group_by_program(sweep: Iterable[Point]) -> list[list[Point]]:
-    """Split points into groups that differ in traced numbers alone, the largest group first."""
-    groups: dict[str, list[Point]] = {}
-    for point in sweep:
-        groups.setdefault(program_key(point.config), []).append(point)
-    return sorted(groups.values(), key=len, reverse=True)
+class Group(NamedTuple):
+    """A program, and points that run it: their configs differ in traced values alone."""
+
+    program: Program
+    points: Sequence[Point]
+
+
+def group_by_program(points: Iterable[Point]) -> list[Group]:
+    """Build the program of each set of points that share one; the largest group comes first.
+
+    Raises:
+        ConfigError: the parts of a point's config do not fit together.
+    """
+    groups: dict[str, tuple[Program, list[Point]]] = {}
+    for point in points:
+        key = recipe(point.config)
+        if key not in groups:
+            groups[key] = Program(point.config), []
+        groups[key][1].append(point)
+    return _by_size(Group(program, members) for program, members in groups.values())
+
+
+def restrict(groups: Iterable[Group], points: Collection[Point]) -> list[Group]:
+    """Return the groups with none but some of their points; groups without any are left out."""
+    folders = {point.folder for point in points}
+    restricted = (
+        Group(group.program, [point for point in group.points if point.folder in folders])
+        for group in groups
+    )
+    return _by_size(group for group in restricted if group.points)
+
+
+def _by_size(groups: Iterable[Group]) -> list[Group]:
+    return sorted(groups, key=lambda group: len(group.points), reverse=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish: points keep a checkpoint and end, instead of breaking off."""
+"""Ctrl-C and SIGTERM as a request: points write a checkpoint and end, instead of breaking off."""
 
 import signal
 import sys

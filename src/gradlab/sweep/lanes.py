@@ -1,58 +1,61 @@
 """Running groups of points on this machine.
 
-A lane runs one chunk of points at a time. On a CPU there is a lane a core and a chunk is one point:
-batching small recurrent layers wins nothing there, and XLA's own threads cannot share so little
-work. On accelerators there is a lane a device, and a chunk is as many points of a group, vmapped,
-as its memory holds.
+A lane is a thread that runs one chunk of points at a time. On a CPU there is a lane a core and a
+chunk is one point: batching small recurrent layers wins nothing there, and XLA's own threads cannot
+share so little work. On accelerators there is a lane a device, and a chunk is as many points of a
+group, vmapped, as its memory holds.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
-from typing import Any
 
 import jax
 
+from gradlab.config import Sweep
 from gradlab.point import Point, Status, run_points
+from gradlab.sweep.groups import Group
 from gradlab.sweep.interrupts import stopping
 from gradlab.sweep.memory import points_at_once
 from gradlab.sweep.program_cache import release_programs
 from gradlab.sweep.progress import ProgressDisplay
+from gradlab.training.program import Program
 
 OUT_OF_MEMORY = ("resource_exhausted", "out of memory", "memoryerror")  # as XLA and Python say
 
 
 @dataclass
-class Group:
-    """Points of one program that wait for a lane."""
+class GroupQueue:
+    """A group's points that wait for a lane."""
 
+    program: Program
     waiting: list[Point]
-    size: int  # points to a chunk
+    chunk_size: int  # points
     compiled: bool = False
-    begun: bool = False
-    running: int = 0
+    started: bool = False
+    running: int = 0  # chunks
 
     @property
     def ready(self) -> bool:
-        """Whether a chunk can begin without compiling what a neighbour compiles already."""
+        """Return whether a chunk can start without compiling what a lane compiles already."""
         return bool(self.waiting) and (self.compiled or not self.running)
 
     def take(self) -> list[Point]:
-        """The next chunk."""
-        chunk, self.waiting = self.waiting[: self.size], self.waiting[self.size :]
-        self.begun, self.running = True, self.running + 1
+        """Take the next chunk."""
+        chunk, self.waiting = self.waiting[: self.chunk_size], self.waiting[self.chunk_size :]
+        self.started, self.running = True, self.running + 1
         return chunk
 
 
 @dataclass
-class Ended:
-    """A chunk that a lane is through with; free, the lane takes the next."""
+class ChunkResult:
+    """A chunk whose lane is free again."""
 
-    group: Group
+    queue: GroupQueue
     chunk: list[Point]
     device: jax.Device
     statuses: list[Status] = field(default_factory=list)
@@ -60,17 +63,17 @@ class Ended:
 
 
 def run_here(
-    groups: Sequence[Sequence[Point]], display: ProgressDisplay, settings: Mapping[str, Any]
+    groups: Sequence[Group], display: ProgressDisplay, settings: Sweep
 ) -> dict[Path, Status]:
-    """Run all points and return their statuses by folder; Ctrl-C or SIGTERM ends them orderly."""
+    """Run all points; return their statuses by folder. Ctrl-C or SIGTERM checkpoints and stops."""
     with stopping() as stop:
         return run_groups(groups, display, settings, stop)
 
 
 def run_groups(
-    groups: Sequence[Sequence[Point]],
+    groups: Sequence[Group],
     display: ProgressDisplay,
-    settings: Mapping[str, Any],
+    settings: Sweep,
     stop: Event,
     cpus: int | None = None,
 ) -> dict[Path, Status]:
@@ -81,91 +84,94 @@ def run_groups(
     other groups run. A chunk that does not fit the memory after all is halved.
 
     Args:
-        groups: points of one program each.
-        display: is told of every step and every point that has ended.
-        settings: the config's sweep section: `lanes`, `chunk`.
-        stop: once it is set, points that run are interrupted and no other begins.
-        cpus: that this process may use at most; None: all that it is given.
+        groups: programs and their points.
+        display: shown every step and every point that ends.
+        settings: the config's sweep section (`lanes`, `chunk`).
+        stop: once it is set, running points checkpoint and end, and no other starts.
+        cpus: the most that this process may use; None: all that it has.
     """
-    vmapped = settings["lanes"] == "vmap" or (
-        settings["lanes"] == "auto" and jax.default_backend() != "cpu"
+    vmapped = settings.lanes == "vmap" or (
+        settings.lanes == "auto" and jax.default_backend() != "cpu"
     )
     devices = jax.local_devices()
-    count = len(devices) if vmapped else min(cores(), cpus or cores())
-    free, busy = [devices[i % len(devices)] for i in range(count)], 0
-    queue = [Group(list(group), _size(group, vmapped, settings, devices)) for group in groups]
+    lanes = len(devices) if vmapped else min(cores(), cpus or cores())
+    free, busy = [devices[i % len(devices)] for i in range(lanes)], 0
+    queues = [
+        GroupQueue(
+            group.program,
+            list(group.points),
+            _chunk_size(group, settings, devices) if vmapped else 1,
+        )
+        for group in groups
+    ]
     statuses: dict[Path, Status] = {}
-    events: SimpleQueue[Ended | None] = SimpleQueue()
+    events: SimpleQueue[ChunkResult | None] = SimpleQueue()
 
-    def run(group: Group, chunk: list[Point], device: jax.Device) -> None:
+    def run(queue: GroupQueue, chunk: list[Point], device: jax.Device) -> None:
         def trained(steps: int) -> None:
             display.trained(chunk, steps)
-            if not group.compiled:
-                group.compiled = True
-                events.put(None)
+            if not queue.compiled:
+                queue.compiled = True
+                events.put(None)  # other chunks of the group may start
 
-        ended = Ended(group, chunk, device)
+        result = ChunkResult(queue, chunk, device)
         try:
             with jax.default_device(device):
-                ended.statuses = run_points(chunk, trained, stop)
+                result.statuses = run_points(queue.program, chunk, trained, stop)
         except BaseException as error:
-            ended.error = error
-        events.put(ended)
+            result.error = error
+        events.put(result)
 
-    with ThreadPoolExecutor(max_workers=count) as pool:
+    with ThreadPoolExecutor(max_workers=lanes) as pool:
         try:
             while True:
-                while free and not stop.is_set() and (group := _next(queue)):
-                    pool.submit(run, group, group.take(), free.pop())
+                while free and not stop.is_set() and (queue := _next(queues)):
+                    pool.submit(run, queue, queue.take(), free.pop())
                     busy += 1
                 if not busy:
                     return statuses
-                if ended := events.get():
+                if result := events.get():
                     busy -= 1
-                    free.append(ended.device)
-                    for point, status in _settle(ended):
+                    free.append(result.device)
+                    for point, status in _settle(result):
                         statuses[point.folder] = status
                         display.ended(point, status)
-                    if not ended.group.waiting and not ended.group.running:
+                    if not result.queue.waiting and not result.queue.running:
                         release_programs()
-        except BaseException:  # then the running points are interrupted, and waited for
+        except BaseException:  # the running points checkpoint, and the pool waits for them
             stop.set()
             raise
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _size(
-    group: Sequence[Point], vmapped: bool, settings: Mapping[str, Any], devices: list[jax.Device]
-) -> int:
-    if not vmapped:
-        return 1
-    return settings["chunk"] or points_at_once(group[0].config, len(group), devices)
+def _chunk_size(group: Group, settings: Sweep, devices: list[jax.Device]) -> int:
+    return settings.chunk or points_at_once(group.program, len(group.points), devices)
 
 
-def _next(queue: Sequence[Group]) -> Group | None:
-    """A group that is under way before one that is not: fewer programs are alive at a time."""
-    ready = [group for group in queue if group.ready]
-    return next((group for group in ready if group.begun), ready[0] if ready else None)
+def _next(queues: Sequence[GroupQueue]) -> GroupQueue | None:
+    """Return a queue that has started before one that has not: fewer programs live at a time."""
+    ready = [queue for queue in queues if queue.ready]
+    return next((queue for queue in ready if queue.started), ready[0] if ready else None)
 
 
-def _settle(ended: Ended) -> list[tuple[Point, Status]]:
-    """The points of a chunk that have ended; those it had no memory for wait again, in halves."""
-    if ended.error:
-        raise ended.error
-    group, chunk = ended.group, ended.chunk
-    group.running -= 1
-    group.compiled = True
-    pairs = list(zip(chunk, ended.statuses, strict=True))
+def _settle(result: ChunkResult) -> list[tuple[Point, Status]]:
+    """Return the points of a chunk that have ended; queue those that ran out of memory again."""
+    if result.error:
+        raise result.error
+    queue, chunk = result.queue, result.chunk
+    queue.running -= 1
+    queue.compiled = True
+    pairs = list(zip(chunk, result.statuses, strict=True))
     if len(chunk) == 1:
         return pairs
-    again = [point for point, status in pairs if _out_of_memory(status)]
-    if again:
-        group.size = min(group.size, len(chunk) // 2)
-        group.waiting = [*again, *group.waiting]
+    retried = [point for point, status in pairs if _out_of_memory(status)]
+    if retried:
+        queue.chunk_size = min(queue.chunk_size, len(chunk) // 2)
+        queue.waiting = [*retried, *queue.waiting]
     return [(point, status) for point, status in pairs if not _out_of_memory(status)]
 
 

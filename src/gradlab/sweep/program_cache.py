@@ -1,17 +1,17 @@
-"""Compiled programs that are kept on disk, so that the next sweep need not compile them again."""
+"""Compiled programs: kept on disk for the next sweep, released when they fill a process."""
 
 import os
 from pathlib import Path
 
 import jax
 
-SECONDS = 0.3  # what compiles faster is not worth its file
+MIN_COMPILE_SECONDS = 0.3  # a program that compiles faster is not worth its file
 
 
 def keep_programs() -> None:
-    """Let JAX keep them in the user's cache folder, unless it has been told of another.
+    """Let JAX keep compiled programs in the user's cache folder, unless another is configured.
 
-    Where that folder cannot be written nothing is kept, and nothing is said.
+    Where that folder cannot be written, nothing is kept and nothing is said.
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
@@ -22,15 +22,15 @@ def keep_programs() -> None:
         return
     if os.access(cache, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", SECONDS)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
 
 
 def release_programs() -> None:
-    """Let go of compiled programs once they take half the memory mappings that a process may have.
+    """Release compiled programs once they take half the memory mappings that a process may have.
 
     Each compiled CPU program takes several hundred, Linux allows 65,530, and past that XLA's next
-    compilation is a segmentation fault. Call it when a group of points has ended: what still runs
-    is compiled again at its next call.
+    compilation is a segmentation fault. Call it when a group of points has ended: a program that
+    still runs is compiled again at its next call.
     """
     maps, limit = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
     if (

@@ -1,4 +1,4 @@
-"""How far a sweep is: one live line in a terminal, a plain line now and then in a file."""
+"""The progress of a sweep: one live line in a terminal, a plain line now and then in a file."""
 
 import threading
 import time
@@ -13,27 +13,27 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from gradlab.point import Point, Status
+from gradlab.sweep.groups import Group
 
-EVERY = 10.0  # seconds between plain lines
-FORETOLD = 0.01  # of the steps; before that, what passes is mostly compiling
+PRINT_SECONDS = 10.0  # between plain lines
+FORECAST_FROM = 0.01  # of the steps; before that, time passes mostly in compiling
 
 
 class ProgressDisplay:
-    """Points and groups that have ended, those in trouble, training steps a second, time left.
+    """Points and groups that have ended, failures, training steps a second, time left.
 
-    A context; what it is told may come from any thread.
+    A context manager; its methods may be called from any thread.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Point]]) -> None:
-        """Begin to count."""
-        self._left = {
-            point.folder: number for number, group in enumerate(groups) for point in group
-        }
+    def __init__(self, groups: Sequence[Group]) -> None:
+        """Start the clock; all points are still to run."""
+        numbered = [(number, p) for number, group in enumerate(groups) for p in group.points]
+        self._left = {point.folder: number for number, point in numbered}
         self._points, self._groups = len(self._left), len(groups)
-        self._length = {p.folder: max(1, p.config["train"]["steps"]) for g in groups for p in g}
+        self._length = {p.folder: max(1, p.config.train.steps) for _, p in numbered}
         self._reached: Counter[Path] = Counter()  # steps, of each point
         self._trained, self._states = 0, Counter[str]()
-        self._begin, self._printed = time.monotonic(), time.monotonic()
+        self._started, self._printed = time.monotonic(), time.monotonic()
         self._lock = threading.Lock()
         self._console = Console()
         self._bar = Progress(
@@ -46,7 +46,7 @@ class ProgressDisplay:
         self._task = self._bar.add_task(str(self), total=sum(self._length.values()))
 
     def __enter__(self) -> Self:
-        """Show it."""
+        """Start the live line."""
         self._bar.start()
         return self
 
@@ -62,7 +62,7 @@ class ProgressDisplay:
         self._bar.stop()
 
     def trained(self, points: Sequence[Point], steps: int) -> None:
-        """Count steps that each of some points has taken."""
+        """Count steps that each of these points has taken."""
         with self._lock:
             self._reached.update({point.folder: steps for point in points})
             self._trained += steps * len(points)
@@ -79,22 +79,24 @@ class ProgressDisplay:
             self._update()
 
     def __str__(self) -> str:
-        """How far it is, in words."""
+        """Return the progress in words."""
         ended = self._points - len(self._left)
         groups = self._groups - len(set(self._left.values()))
         parts = [f"{ended}/{self._points} points", f"{groups}/{self._groups} groups"]
         parts += [f"{n} {state}" for state, n in sorted(self._states.items()) if state != "done"]
-        elapsed = time.monotonic() - self._begin
+        elapsed = time.monotonic() - self._started
         if self._trained:
             parts.append(f"{self._trained / elapsed:,.0f} steps/s")
         share = self._reached.total() / sum(self._length.values())
-        if self._left and share > FORETOLD:
+        if self._left and share > FORECAST_FROM:
             parts.append(f"{_clock(elapsed * (1 - share) / share)} left")
         return ", ".join([*parts, f"{_clock(elapsed)} passed"])
 
     def _update(self, last: bool = False) -> None:
         self._bar.update(self._task, description=str(self), completed=self._reached.total())
-        if not self._console.is_terminal and (last or time.monotonic() - self._printed > EVERY):
+        if not self._console.is_terminal and (
+            last or time.monotonic() - self._printed > PRINT_SECONDS
+        ):
             self._printed = time.monotonic()
             self._console.print(str(self), highlight=False, soft_wrap=True)
 

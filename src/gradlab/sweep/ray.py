@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradlab.config import ConfigError
-from gradlab.point import Point, Status
+from gradlab.components import ConfigError
+from gradlab.config import Sweep
+from gradlab.point import Status
+from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
 from gradlab.sweep.remote import Work, follow, pieces
 
@@ -21,13 +23,13 @@ class RayTask:
     reference: Any
 
     def done(self) -> bool:
-        """Whether it has returned or failed."""
+        """Return whether it has returned or failed."""
         import ray
 
         return bool(ray.wait([self.reference], timeout=0)[0])
 
     def error(self) -> str:
-        """The error it ended in."""
+        """Return the error it ended in."""
         import ray
 
         try:
@@ -37,16 +39,16 @@ class RayTask:
         return "its Ray task left it out"
 
     def cancel(self) -> None:
-        """Interrupt it."""
+        """Interrupt the task."""
         import ray
 
         ray.cancel(self.reference)
 
 
 def run_in_tasks(
-    groups: Sequence[Sequence[Point]],
+    groups: Sequence[Group],
     display: ProgressDisplay,
-    settings: Mapping[str, Any],
+    settings: Sweep,
     *,
     points: int | None,
     cpus: int,
@@ -56,13 +58,12 @@ def run_in_tasks(
     """Run all points in tasks and return their statuses by folder.
 
     Args:
-        groups: points of one program each.
-        display: is told of every point that has ended.
+        groups: programs and their points.
+        display: shown every point that ends.
         settings: the config's sweep section.
-        points: that one task runs; None: all of a group.
-        cpus: that a task asks for.
-        gpus: that a task asks for.
-        cluster: what ray.init takes.
+        points: the most that one task runs; None: all of a group.
+        cpus, gpus: requested for a task.
+        cluster: further arguments of ray.init.
 
     Raises:
         ConfigError: there is no Ray.

@@ -5,20 +5,21 @@ in the points' folders, as if the points had run here.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
+from gradlab.config import Sweep
 from gradlab.point import Point, Status
 from gradlab.sweep import ledger
-from gradlab.sweep.groups import group_by_program
+from gradlab.sweep.groups import Group, group_by_program
 from gradlab.sweep.lanes import run_groups
 from gradlab.sweep.program_cache import keep_programs
 from gradlab.sweep.progress import ProgressDisplay
 
-LOOK = 1.0  # seconds between looks at the records
+POLL_SECONDS = 1.0  # between looks at the records
 
 
 @dataclass(frozen=True)
@@ -26,62 +27,60 @@ class Work:
     """Points of one program that one job or task runs."""
 
     points: list[Point]
-    settings: Mapping[str, Any]
+    settings: Sweep
     cpus: int
 
     def __call__(self) -> None:
         """Run the points that have not ended; a second call goes on where the first was cut off."""
-        if self.settings["keep_programs"]:
+        if self.settings.keep_programs:
             keep_programs()
         groups = group_by_program(ledger.clear(ledger.pending(self.points, retry=())))
         with ProgressDisplay(groups) as display:
             run_groups(groups, display, self.settings, Event(), self.cpus)
 
     def checkpoint(self) -> Any:
-        """What SLURM is to queue when it takes the machine away (submitit asks for it)."""
+        """Return what SLURM queues again when it takes the machine away (submitit asks for it)."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class Handle(Protocol):
-    """A piece of work that was handed over."""
+    """Work that was handed over to an engine."""
 
     def done(self) -> bool:
-        """Whether it will do nothing more."""
+        """Return whether the engine has finished with it."""
 
     def error(self) -> str:
-        """Why it did not do all that it should."""
+        """Return why it left points without an end."""
 
     def cancel(self) -> None:
-        """Call it off."""
+        """Take it back or end it."""
 
 
-def pieces(
-    groups: Sequence[Sequence[Point]], points: int | None, settings: Mapping[str, Any], cpus: int
-) -> list[Work]:
-    """Each group as pieces of at most so many points; None: as one."""
+def pieces(groups: Sequence[Group], points: int | None, settings: Sweep, cpus: int) -> list[Work]:
+    """Cut each group into pieces of at most `points` points; None: one piece a group."""
     return [
-        Work(list(group[begin : begin + (points or len(group))]), settings, cpus)
+        Work(list(group.points[start : start + (points or len(group.points))]), settings, cpus)
         for group in groups
-        for begin in range(0, len(group), points or len(group))
+        for start in range(0, len(group.points), points or len(group.points))
     ]
 
 
 def follow(
     works: Sequence[Work], handles: Sequence[Handle], display: ProgressDisplay
 ) -> dict[Path, Status]:
-    """Wait for work to end and collect its points' statuses, each as soon as it is on disk.
+    """Wait for work to end; collect its points' statuses, each as soon as it is on disk.
 
     A point that its work has left without an end is interrupted, with the reason.
     """
     statuses: dict[Path, Status] = {}
-    waiting = list(zip(works, handles, strict=True))
+    running = list(zip(works, handles, strict=True))
     try:
-        while waiting:
-            time.sleep(LOOK)
-            left = []
-            for work, handle in waiting:
+        while running:
+            time.sleep(POLL_SECONDS)
+            still_running = []
+            for work, handle in running:
                 done = handle.done()  # before the look at the records, which it may still write
                 for point in work.points:
                     if point.folder in statuses:
@@ -94,10 +93,10 @@ def follow(
                     statuses[point.folder] = status
                     display.ended(point, status)
                 if not done:
-                    left.append((work, handle))
-            waiting = left
+                    still_running.append((work, handle))
+            running = still_running
     except BaseException:
-        for _, handle in waiting:
+        for _, handle in running:
             handle.cancel()
         raise
     return statuses

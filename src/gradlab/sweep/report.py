@@ -1,4 +1,4 @@
-"""What a sweep ends with: a table of its points, its figure, and where everything is."""
+"""The end of a sweep: a table of its points, its figure, and where everything is."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,12 +36,12 @@ def report(sweep: Sequence[Point]) -> None:
     if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
         style.save(overview_figure(runs).figure, folder / FIGURE)
         console.print(f"figure   {_short(folder / FIGURE)}", highlight=False)
-    if sweep[0].config["wandb"]["mode"] != "disabled":
+    if sweep[0].config.wandb.mode != "disabled":
         console.print(f"W&B      wandb leet {_short(folder / 'wandb')}", highlight=False)
 
 
 def table(runs: pd.DataFrame) -> Table:
-    """A row a point: what varies, verdict, how far gradients reach, how well it learned."""
+    """Return a row a point: what varies, verdict, how far gradients reach, how well it learned."""
     axes = selection.varying_keys(runs)
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     drawn.add_column("point", justify="right")
@@ -57,7 +57,7 @@ def table(runs: pd.DataFrame) -> Table:
 
 
 def seconds(runs: pd.DataFrame) -> str:
-    """What the points spent their time on, and the probes' share beside training, in one line."""
+    """Return the points' seconds by what they were spent on, in one line."""
     spent = {
         name: runs.get(f"time/{name}_seconds", pd.Series(dtype=float)).sum()
         for name in ("train", "evaluate", "probe", "compile")

@@ -7,32 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradlab.config import ConfigError
-from gradlab.point import Point, Status
+from gradlab.components import ConfigError
+from gradlab.config import Sweep
+from gradlab.point import Status
+from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
 from gradlab.sweep.remote import follow, pieces
 
-LOGS = "slurm"  # in the sweep's folder: what submitit keeps
-EVERY = 5.0  # seconds between questions to SLURM
+LOGS = "slurm"  # submitit's folder in the sweep's
+POLL_SECONDS = 5.0  # between questions to SLURM
 
 
 class SlurmQueue:
-    """Which jobs SLURM still has; asked of it once in a while for all jobs together."""
+    """The jobs of an array that SLURM still has, asked for all together every few seconds."""
 
     def __init__(self, jobs: Sequence[Any]) -> None:
-        """Watch submitit's jobs, which are of one array."""
+        """Follow submitit's jobs, all of one array."""
         self._array = jobs[0].job_id.split("_")[0]
-        self._asked, self._found = -EVERY, set[str]()
+        self._asked, self._queued = -POLL_SECONDS, set[str]()
 
     def has(self, job: Any) -> bool:
-        """Whether a job waits, runs or ends just now."""
-        if time.monotonic() - self._asked > EVERY:
+        """Return whether a job waits, runs or is ending."""
+        if time.monotonic() - self._asked > POLL_SECONDS:
             command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={self._array}"]
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
             # A job that is gone is an error to squeue; a controller that is silent is no news.
             if answer.returncode == 0 or "Invalid job id" in answer.stderr:
-                self._asked, self._found = time.monotonic(), set(answer.stdout.split())
-        return job.job_id in self._found
+                self._asked, self._queued = time.monotonic(), set(answer.stdout.split())
+        return job.job_id in self._queued
 
 
 @dataclass
@@ -43,22 +45,22 @@ class SlurmJob:
     queue: SlurmQueue
 
     def done(self) -> bool:
-        """Whether SLURM is through with it."""
+        """Return whether SLURM has finished with it."""
         return self.job.paths.result_pickle.exists() or not self.queue.has(self.job)
 
     def error(self) -> str:
-        """Where it wrote what went wrong."""
+        """Return the file that its error is in."""
         return f"its SLURM job {self.job.job_id} ended without it, see {self.job.paths.stderr}"
 
     def cancel(self) -> None:
-        """Take it from the queue, or end it."""
+        """Take the job from the queue, or end it."""
         self.job.cancel()
 
 
 def run_in_jobs(
-    groups: Sequence[Sequence[Point]],
+    groups: Sequence[Group],
     display: ProgressDisplay,
-    settings: Mapping[str, Any],
+    settings: Sweep,
     *,
     points: int | None,
     cpus: int,
@@ -66,7 +68,15 @@ def run_in_jobs(
 ) -> dict[Path, Status]:
     """Run all points in jobs and return their statuses by folder.
 
-    A job that runs out of its time or of which SLURM takes the machine is queued again.
+    A job that runs out of time, or whose machine SLURM takes away, is queued again.
+
+    Args:
+        groups: programs and their points.
+        display: shown every point that ends.
+        settings: the config's sweep section.
+        points: the most that one job runs; None: all of a group.
+        cpus: cores that a job's lanes use.
+        resources: parameters of submitit's executor; None values are left out.
 
     Raises:
         ConfigError: there is no submitit, or no SLURM here.
@@ -77,7 +87,7 @@ def run_in_jobs(
         raise ConfigError(
             "hydra/launcher=fused_slurm needs submitit: pip install 'gradlab[slurm]'."
         ) from error
-    logs = groups[0][0].folder.parent / LOGS
+    logs = groups[0].points[0].folder.parent / LOGS
     try:
         executor = submitit.AutoExecutor(logs / "%j", cluster="slurm", slurm_max_num_timeout=100)
     except RuntimeError as error:

@@ -4,9 +4,8 @@ Seed, gain, learning rate and threshold come in as arguments (`config.traced`), 
 differ in nothing else call the same compiled program.
 """
 
-import json
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +16,8 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from gradlab import config as configuration
-from gradlab.config import ConfigError
+from gradlab.components import ConfigError, build
+from gradlab.config import PROBE_SETTINGS, Config, recipe, traced
 from gradlab.jacobian.flat_cell import Span, flatten_cell
 from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, ProbeInput, measure
@@ -29,19 +28,6 @@ from gradlab.training.losses import losses, metrics, weighted_mean
 from gradlab.training.telemetry import Telemetry, observe
 
 Hyperparameters = Mapping[str, Float[Array, ""] | Int[Array, ""]]
-
-COMPILED_SECTIONS = (
-    "model",
-    "init",
-    "bias",
-    "task",
-    "optim",
-    "clip",
-    "tbptt",
-    "regulariser",
-    "train",
-    "probe",
-)
 
 
 class State(NamedTuple):
@@ -56,32 +42,53 @@ class State(NamedTuple):
 
 
 class Program:
-    """One compiled training run. Its methods are pure; it holds what is the same for a group."""
+    """One compiled training run: pure methods, and what all points of a group share.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    Programs whose configs differ in traced values alone are equal, so JAX compiles them once.
+    """
+
+    def __init__(self, config: Config) -> None:
         """Build the task and the network's shape; nothing is compiled before the first call.
 
+        Args:
+            config: of any point of the group. Its traced values are never read: methods take them
+                as `hyperparameters`.
+
         Raises:
-            ConfigError: the parts do not fit together (a cell that is none, a carry part, a stride
-                or a window that the model or the task does not have).
+            ConfigError: the parts do not fit together: the cell is no recurrent cell, or the model
+                or the task lacks a carry part, stride or window that the config names.
         """
         self.config = config
-        self.task: Task = configuration.build(config["task"])
-        if config["model"]["decoder"] and not self.task.has_answer_flag:
+        self._recipe = recipe(config)
+        self.task: Task = build(config.task)
+        if config.model.decoder and not self.task.has_answer_flag:
             raise ConfigError(
                 "model.decoder=true needs a task whose last input says when to answer, such as "
-                f"task=reversal; got {config['task']['_target_']}."
+                f"task=reversal; got {config.task['_target_']}."
             )
         abstract = nnx.eval_shape(
             partial(self._network, hyperparameters_of(config)), jax.random.key(0)
         )
         self.definition, _, self.constants = _split(abstract)
-        self.output = _check_probe(config["probe"], abstract, self.task)
+        self.output = _check_probe(config.probe, abstract, self.task)
         self.length = self.task.test.inputs.shape[1]
-        self.window, self.stride = truncated.check(config["tbptt"], self.task.test.weights)
-        self.by_segment = config["tbptt"]["update"] == "segment"
-        if regulariser := configuration.build(config["regulariser"]):
+        self.window, self.stride = truncated.check(config.tbptt, self.task.test.weights)
+        self.by_segment = config.tbptt.update == "segment"
+        if regulariser := build(config.regulariser):
             regulariser.check(abstract.cell, self.window < self.length)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both compile to the same program."""
+        return isinstance(other, Program) and self._recipe == other._recipe
+
+    def __hash__(self) -> int:
+        """Return the hash of what is compiled."""
+        return hash(self._recipe)
+
+    def abstract_state(self) -> State:
+        """Return the shapes and types of a point's state; nothing is computed."""
+        state: State = jax.eval_shape(self.initialise, hyperparameters_of(self.config))
+        return state
 
     @partial(jax.jit, static_argnums=0)
     def initialise(self, hyperparameters: Hyperparameters) -> State:
@@ -90,7 +97,7 @@ class Program:
         network = self._network(hyperparameters, weights_key)
         parameters = _split(network)[1]
         optimiser = self._component("optim", hyperparameters).init(parameters)
-        shape = (self.config["train"]["batch_size"], self.length, self.task.features)
+        shape = (self.config.train.batch_size, self.length, self.task.features)
         carry = network.initial_carry(jnp.zeros(shape)) if self.by_segment else None
         return State(parameters, optimiser, data_key, jnp.array(0), jnp.array(False), carry)
 
@@ -98,56 +105,47 @@ class Program:
     def advance(
         self, hyperparameters: Hyperparameters, state: State, steps: int
     ) -> tuple[State, Telemetry]:
-        """Train for some updates.
+        """Train for a number of updates.
 
-        The state stays the last whose loss, gradient and weights were all finite: an update that
-        would break that is not made, nor is any after it.
+        An update whose loss, gradient or new weights are not finite is not made, nor is any after
+        it: the state stays the last finite one, marked as diverged.
+
+        Returns:
+            The new state, and the telemetry of each update (steps,).
         """
         optimiser = self._component("optim", hyperparameters)
         clip = self._component("clip", hyperparameters)
 
         def update(state: State, _: None) -> tuple[State, Telemetry]:
             key, objective = self._objective(hyperparameters, state)
-            found, gradient = gradients(objective, state.parameters, clip)
+            aux, gradient = gradients(objective, state.parameters, clip)
             change, moments = optimiser.update(gradient.clipped, state.optimiser, state.parameters)
             parameters = optax.apply_updates(state.parameters, change)
-            seen = observe(state.step + 1, found, gradient, parameters)
-            diverged = seen.nonfinite > 0
-            new = State(parameters, moments, key, state.step + 1, diverged, found.carry)
-            kept = state._replace(diverged=diverged)
-            return jax.tree.map(partial(jnp.where, diverged), kept, new), seen
+            telemetry = observe(state.step + 1, aux, gradient, parameters)
+            diverged = telemetry.nonfinite > 0
+            after = State(parameters, moments, key, state.step + 1, diverged, aux.carry)
+            before = state._replace(diverged=diverged)
+            return jax.tree.map(partial(jnp.where, diverged), before, after), telemetry
 
         return jax.lax.scan(update, state, None, length=steps)
 
-    def _objective(
-        self, hyperparameters: Hyperparameters, state: State
-    ) -> tuple[Key[Array, ""], Objective]:
-        """What the next update learns from, and the key that the update after it draws from."""
-        key, batch_key = jax.random.split(state.key)
-        batch = self.task.sample(batch_key, self.config["train"]["batch_size"])
-        if self.by_segment:
-            count = -(-self.length // self.stride)
-            segment = state.step % count
-            key = jnp.where(segment == count - 1, key, state.key)
-            of_network = segment_objective(batch, segment, state.carry, self.window, self.stride)
-        else:
-            regulariser = self._component("regulariser", hyperparameters)
-            of_network = sequence_objective(batch, regulariser, self.window, self.stride)
-        return key, lambda parameters, rule: of_network(self.merge(parameters), rule)
+    def merge(self, parameters: nnx.State) -> Network:
+        """Return the network with these parameters."""
+        return nnx.merge(self.definition, parameters, self.constants)
 
     def loss(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
-        """Mean loss over the weighted steps: cross entropy (nats) or squared error."""
+        """Return the mean loss over the weighted steps: cross entropy (nats) or squared error."""
         return weighted_mean(losses(self.merge(parameters)(batch.inputs), batch.targets), batch)
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
-        """Loss, and how much is wrong, on the held-out sequences."""
+        """Return the loss and error metrics on the held-out sequences."""
         outputs = self.merge(state.parameters)(self.task.test.inputs)
         return metrics(outputs, self.task)
 
     def measure(self, hyperparameters: Hyperparameters, state: State) -> Measurement:
-        """Every probe that conf/probe switches on, on the first held-out sequences."""
-        probe, batch = self.config["probe"], self.task.test
+        """Run every configured probe on the first held-out sequences."""
+        probe, batch = self.config.probe, self.task.test
         batch = jax.tree.map(lambda x: x[: probe["samples"]], batch)
         return measure(
             probe,
@@ -162,6 +160,22 @@ class Program:
             ),
         )
 
+    def _objective(
+        self, hyperparameters: Hyperparameters, state: State
+    ) -> tuple[Key[Array, ""], Objective]:
+        """Return this update's objective and the next PRNG key."""
+        key, batch_key = jax.random.split(state.key)
+        batch = self.task.sample(batch_key, self.config.train.batch_size)
+        if self.by_segment:
+            count = -(-self.length // self.stride)
+            segment = state.step % count
+            key = jnp.where(segment == count - 1, key, state.key)
+            of_network = segment_objective(batch, segment, state.carry, self.window, self.stride)
+        else:
+            regulariser = self._component("regulariser", hyperparameters)
+            of_network = sequence_objective(batch, regulariser, self.window, self.stride)
+        return key, lambda parameters, rule: of_network(self.merge(parameters), rule)
+
     @partial(jax.jit, static_argnums=0)
     def _grad_norm(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
         return optax.tree.norm(jax.grad(self.loss)(parameters, batch))
@@ -169,22 +183,17 @@ class Program:
     def _loss_of_carry(
         self, parameters: nnx.State, carry: PyTree, target: tuple[Array, Array]
     ) -> Float[Array, ""]:
-        """One step's part of the mean loss, of a cell whose output is its state h."""
+        """Return one step's part of the mean loss; the cell's output is its state h."""
         network = self.merge(parameters)
         output = ravel_pytree(carry)[0][slice(*self.output)]
         return target[1] * losses(network.readout(output), target[0])
 
     def _network(self, hyperparameters: Hyperparameters, key: Key[Array, ""]) -> Network:
         initialiser, bias_rule = (
-            partial(configuration.build, self._values(section, hyperparameters))
-            for section in ("init", "bias")
+            partial(build, self._values(section, hyperparameters)) for section in ("init", "bias")
         )
         sizes = (self.task.features, self.task.outputs)
-        return build_network(self.config["model"], initialiser, bias_rule, *sizes, key)
-
-    def merge(self, parameters: nnx.State) -> Network:
-        """The network with these parameters."""
-        return nnx.merge(self.definition, parameters, self.constants)
+        return build_network(self.config.model, initialiser, bias_rule, *sizes, key)
 
     def _global_norm_threshold(self, hyperparameters: Hyperparameters) -> float:
         clip = self._values("clip", hyperparameters)
@@ -192,47 +201,20 @@ class Program:
         return float(clip["threshold"]) if by_global_norm else float("inf")
 
     def _component(self, section: str, hyperparameters: Hyperparameters) -> Any:
-        return configuration.build(self._values(section, hyperparameters))
+        return build(self._values(section, hyperparameters))
 
     def _values(self, section: str, hyperparameters: Hyperparameters) -> dict[str, Any]:
         prefix = f"{section}."
-        given = {
+        values = {
             k.removeprefix(prefix): v for k, v in hyperparameters.items() if k.startswith(prefix)
         }
-        return self.config[section] | given
+        return getattr(self.config, section) | values
 
 
-def hyperparameters_of(config: Mapping[str, Any]) -> Hyperparameters:
+def hyperparameters_of(config: Config) -> Hyperparameters:
     """Return a checked config's traced values as arrays: reals in float32, the seed in uint32."""
     kinds = {float: jnp.float32, int: jnp.uint32}
-    return {k: jnp.asarray(v, kinds[type(v)]) for k, v in configuration.traced(config).items()}
-
-
-def program_for(config: Mapping[str, Any]) -> Program:
-    """Return the program of a checked config; points that differ in traced values share one."""
-    return _program(program_key(config))
-
-
-def program_key(config: Mapping[str, Any]) -> str:
-    """Return what is compiled, as text: the config less its traced values and bookkeeping."""
-    hyperparameters = configuration.traced(config)
-    recipe = {
-        section: {
-            k: v for k, v in config[section].items() if f"{section}.{k}" not in hyperparameters
-        }
-        for section in COMPILED_SECTIONS
-    }
-    return json.dumps([recipe, sorted(hyperparameters)], sort_keys=True)
-
-
-@lru_cache(maxsize=64)
-def _program(key: str) -> Program:
-    recipe, hyperparameters = json.loads(key)
-    for name in hyperparameters:
-        section, _, entry = name.rpartition(".")
-        if section:
-            recipe[section][entry] = 1.0  # stands in for any value: programs never read it
-    return Program(recipe | {"seed": 0})
+    return {k: jnp.asarray(v, kinds[type(v)]) for k, v in traced(config).items()}
 
 
 def _split(network: Network) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
@@ -241,11 +223,11 @@ def _split(network: Network) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
 
 
 def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> Span:
-    """Refuse probes that do not fit; where in the flat carry the network's readout looks."""
+    """Validate the probes; return the slice of the flat carry that the readout reads."""
     flat = flatten_cell(network.cell, task.features)
     for name, component in probe.items():
         for end in ("of", "wrt"):
-            if name not in configuration.PROBE_SETTINGS and end in component:
+            if name not in PROBE_SETTINGS and end in component:
                 try:
                     flat.span(component[end], f"probe.{name}.{end}")
                 except ValueError as error:
