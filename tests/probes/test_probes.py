@@ -1,5 +1,6 @@
 """Probes as a run is configured with: what they say of a network that is measured by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gradlab.cells import gates
 from gradlab.point import Point, run_point
 from gradlab.point.stopwatch import Stopwatch, timing
 from gradlab.probes import Measurement
-from gradlab.training.program import hyperparameters_of, program_for
+from gradlab.training.program import Program, hyperparameters_of
 
 SMALL = ("model.hidden_size=5", "task.length=8", "probe.samples=3", "wandb=disabled")
 ALL = "[spectral,typical,lyapunov,singular_values,adjoint,contribution,statistics,theory]"
@@ -24,7 +25,7 @@ ALL = "[spectral,typical,lyapunov,singular_values,adjoint,contribution,statistic
 
 def measured(composed: Compose, *overrides: str) -> tuple[Any, Any, Measurement]:
     config = composed(*SMALL, *overrides)
-    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    program, hyperparameters = Program(config), hyperparameters_of(config)
     state = program.initialise(hyperparameters)
     network = nnx.merge(program.definition, state.parameters, program.constants)
     return network, program.task.test, program.measure(hyperparameters, state)
@@ -111,10 +112,10 @@ def test_a_probe_that_is_off_measures_nothing(composed: Compose, tmp_path: Path)
 def test_a_second_look_compiles_nothing(composed: Compose) -> None:
     """What compiles at every look costs its time, and memory that is never given back."""
     config = composed(*SMALL, "model=lstm", f"probe={ALL}")
-    program = program_for(config)
+    program = Program(config)
     seconds = []
     for seed in (0, 1):
-        hyperparameters = hyperparameters_of(config | {"seed": seed})
+        hyperparameters = hyperparameters_of(replace(config, seed=seed))
         state = program.initialise(hyperparameters)
         watch: Stopwatch = {}
         with timing("probe", [watch]):

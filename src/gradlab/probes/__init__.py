@@ -1,7 +1,20 @@
-"""Probes: what is measured on a network before, during and after training, by conf/probe/.
+"""Probes: measurements of a network before, during and after training.
 
-A probe is a function (given, *, name, …) -> Measurement. To add one: a function in a file here,
-and a YAML in conf/probe/ that gives it a name: `probe=[spectral,mine]`.
+To write one, add a function to any importable file,
+
+    def my_probe(probed: ProbeInput, *, name: str, lag: int = 10) -> Measurement:
+        value = ...  # from probed.cell, probed.inputs, probed.loss, ...
+        return Measurement({f"{name}/value": value}, {})
+
+and a file conf/probe/mine.yaml that names it:
+
+    mine:
+      _target_: my_package.my_probe
+      lag: 10
+
+Then `probe=[spectral,mine]` runs it, and `probe.mine.lag=20` sets its argument. A probe is called
+with a `ProbeInput` and the name of its section ("mine"), with which the names of its metrics and
+arrays begin. Arrays are made by `labelled`, with "sample" as the first dimension.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,16 +25,24 @@ import xarray as xr
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.config import PROBE_SETTINGS, build
+from gradlab.components import build
+from gradlab.config import PROBE_SETTINGS
 from gradlab.jacobian.adjoints import Loss
 
 
 class ProbeInput(NamedTuple):
-    """What a probe looks at: a recurrent cell, sequences that drive it, and the loss of each step.
+    """A recurrent cell, the sequences that drive it, and the loss of each step.
 
-    `loss(carry, target)` is one step's part of the mean loss; the parts of a batch add up to it.
-    `grad_norm()` is the norm of its gradient with respect to all weights, the readout's too, and
-    `threshold` that of a clip by global norm (inf: none).
+    Attributes:
+        cell: the network's cell.
+        inputs: the held-out sequences that are probed.
+        loss: loss(carry, target), one step's part of the mean loss; over all steps of the batch
+            these parts add up to the mean loss.
+        targets: second argument of the loss: arrays (batch, T, ...).
+        stride: maps are kept at every stride-th step.
+        grad_norm: returns the norm of the gradient of the mean loss with respect to all weights,
+            those of the readout included.
+        threshold: of clipping by global norm; inf for none.
     """
 
     cell: nnx.RNNCellBase
@@ -33,40 +54,48 @@ class ProbeInput(NamedTuple):
     threshold: float
 
     def times(self) -> np.ndarray:
-        """The steps of time that maps are kept at, from 0."""
+        """Return the time steps at which maps are kept, from 0."""
         return np.arange(0, self.inputs.shape[1] + 1, self.stride)
 
 
 class Measurement(NamedTuple):
-    """Metrics by their W&B names, and arrays with named dims, of which the first is "sample"."""
+    """Results of probes: metrics by their W&B names, and labelled arrays, "sample" first."""
 
     metrics: dict[str, float]
     arrays: dict[str, xr.DataArray]
 
 
-def measure(probe: Mapping[str, Any], given: ProbeInput) -> Measurement:
-    """Run every probe that a checked config's section switches on."""
+def measure(probe: Mapping[str, Any], probed: ProbeInput) -> Measurement:
+    """Run all probes of a checked config.
+
+    Args:
+        probe: the config's section `probe`: a component for each probe, and settings.
+        probed: first argument of each probe.
+
+    Returns:
+        The metrics and arrays of all of them.
+    """
     metrics: dict[str, float] = {}
     arrays: dict[str, xr.DataArray] = {}
     for name, component in probe.items():
         if name not in PROBE_SETTINGS:
-            found: Measurement = build(component, given, name=name)
-            metrics |= found.metrics
-            arrays |= found.arrays
+            measurement: Measurement = build(component, probed, name=name)
+            metrics |= measurement.metrics
+            arrays |= measurement.arrays
     return Measurement(metrics, arrays)
 
 
 def dataset(measurements: Mapping[int, Measurement]) -> xr.Dataset:
-    """The arrays measured at several training steps, with "step" as the first dim."""
-    each = [xr.Dataset(found.arrays) for found in measurements.values()]
-    joined = xr.concat(each, dim="step", combine_attrs="override", join="outer")
+    """Return the arrays measured at several training steps, with "step" as the first dim."""
+    datasets = [xr.Dataset(measurement.arrays) for measurement in measurements.values()]
+    joined = xr.concat(datasets, dim="step", combine_attrs="override", join="outer")
     joined = joined.assign_coords(step=list(measurements))
     joined["step"].attrs = {"long_name": "training step", "units": "updates"}
     return joined
 
 
 def measurements(joined: xr.Dataset) -> dict[int, Measurement]:
-    """What `dataset` joined, by training step, without the metrics."""
+    """Return the measurements that `dataset` joined, by training step, without their metrics."""
     return {
         int(step): Measurement({}, dict(joined.sel(step=step, drop=True).data_vars))  # type: ignore[arg-type]
         for step in joined["step"]
@@ -76,10 +105,17 @@ def measurements(joined: xr.Dataset) -> dict[int, Measurement]:
 def labelled(
     values: Any, dims: tuple[str, ...], coordinates: Mapping[str, Any], **attributes: str
 ) -> xr.DataArray:
-    """A measured array (float32, or flags) with its coordinates and units."""
+    """Return a measured array with its coordinates.
+
+    Args:
+        values: stored as float32, booleans as int8.
+        dims: names of the dimensions.
+        coordinates: values along a dimension, by its name; times are in steps.
+        attributes: "long_name" and "units", which figures show, and any others.
+    """
     values = np.asarray(values)
-    kind = np.int8 if values.dtype == bool else np.float32  # NetCDF has no booleans
-    array = xr.DataArray(values.astype(kind), dims=dims, coords=coordinates, attrs=attributes)
+    dtype = np.int8 if values.dtype == bool else np.float32  # NetCDF has no booleans
+    array = xr.DataArray(values.astype(dtype), dims=dims, coords=coordinates, attrs=attributes)
     for time in {"t", "k", "lag", "window"} & set(coordinates):
         array[time].attrs = {"long_name": time if time != "t" else "time", "units": "steps"}
     return array

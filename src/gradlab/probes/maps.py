@@ -1,4 +1,4 @@
-"""The map of ‖∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾‖ for every pair (t, k): worst case or typical case."""
+"""Probes of the map ‖∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾‖ over all pairs (t, k)."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ DIMS = ("sample", "t", "k")
 
 
 def jacobian_map(
-    given: ProbeInput,
+    probed: ProbeInput,
     *,
     name: str,
     norm: Norm = "spectral",
@@ -23,18 +23,27 @@ def jacobian_map(
     wrt: str | None = "h",
     certify: bool = False,
 ) -> Measurement:
-    """Log norms of every pair (nats); with `certify`, what recomputing a sample of them found."""
-    found: Any = jacobian_log_norms(
-        given.cell,
-        given.inputs,
+    """Measure log ‖∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾‖ (nats) of every pair (t, k).
+
+    Args:
+        probed: the cell and sequences.
+        name: prefix of the metrics and arrays.
+        norm: "spectral" (the worst case), "frobenius" or "rms" (the typical case).
+        of, wrt: parts of the carry; None for the whole.
+        certify: also record the error of a sample of the entries, and which entries are lost to
+            rounding.
+    """
+    result: Any = jacobian_log_norms(
+        probed.cell,
+        probed.inputs,
         norm=norm,
         of=of,
         wrt=wrt,
-        stride=given.stride,
+        stride=probed.stride,
         certify=certify,
     )
-    log_norms, certificate = found if certify else (found, None)
-    times = {"t": given.times(), "k": given.times()}
+    log_norms, certificate = result if certify else (result, None)
+    times = {"t": probed.times(), "k": probed.times()}
     quantity = f"{norm} norm of ∂{of or 's'}⁽ᵗ⁾/∂{wrt or 's'}⁽ᵏ⁾"
     whole = "whole carry"
     arrays = {
@@ -49,7 +58,7 @@ def jacobian_map(
             wrt=wrt or whole,
         )
     }
-    metrics = map_metrics(np.asarray(log_norms), name, given.stride)
+    metrics = map_metrics(np.asarray(log_norms), name, probed.stride)
     if certificate is not None:
         text = f"entries of the {quantity} that rounding left without three digits"
         arrays[f"{name}_unresolved"] = labelled(
@@ -61,7 +70,13 @@ def jacobian_map(
 
 
 def map_metrics(log_norms: Map, name: str = "jacobian", stride: int = 1) -> dict[str, float]:
-    """Decay rate (nats per step), horizon (steps) and the mean log norm at lags 1, 2, 4, …"""
+    """Return the decay rate (nats per step), horizon (steps) and mean log norm at lags 1, 2, 4, …
+
+    Args:
+        log_norms: [sample, t, k] in nats, t and k in strides.
+        name: prefix of the metrics.
+        stride: in steps.
+    """
     profile = decay.lag_profile(log_norms)
     metrics = {
         f"{name}/decay_rate": decay.decay_rate(profile) / stride,

@@ -1,4 +1,4 @@
-"""Spectra: the Lyapunov exponents, and the singular values of the Jacobian at chosen lags."""
+"""Probes of spectra: Lyapunov exponents, and singular values of the Jacobian at chosen lags."""
 
 from typing import Annotated
 
@@ -12,10 +12,16 @@ Lag = Annotated[int, Field(ge=0)]
 
 
 def lyapunov(
-    given: ProbeInput, *, name: str, count: Annotated[int, Field(ge=1)] | None = None
+    probed: ProbeInput, *, name: str, count: Annotated[int, Field(ge=1)] | None = None
 ) -> Measurement:
-    """Exponents in nats per step, descending, and their standard errors."""
-    spectrum = lyapunov_spectrum(given.cell, given.inputs, count=count)
+    """Measure the Lyapunov exponents (nats per step), descending, and their standard errors.
+
+    Args:
+        probed: the cell and sequences.
+        name: prefix of the metrics and arrays.
+        count: number of exponents; None for all.
+    """
+    spectrum = lyapunov_spectrum(probed.cell, probed.inputs, count=count)
     index = {"exponent": np.arange(1, spectrum.exponents.shape[1] + 1)}
     dims = ("sample", "exponent")
     exponents, errors = (
@@ -33,31 +39,41 @@ def lyapunov(
 
 
 def singular_values(
-    given: ProbeInput,
+    probed: ProbeInput,
     *,
     name: str,
     lags: list[Lag],
     of: str | None = "h",
     wrt: str | None = "h",
 ) -> Measurement:
-    """All log singular values of ∂of⁽ᵀ⁾/∂wrt⁽ᵏ⁾ for lags T − k; lags beyond T are left out."""
-    length = given.inputs.shape[1]
-    kept = [lag for lag in lags if lag <= length]
-    if not kept:
+    """Measure all log singular values (nats) of ∂of⁽ᵀ⁾/∂wrt⁽ᵏ⁾ at chosen lags T − k.
+
+    Args:
+        probed: the cell and sequences.
+        name: prefix of the metrics and arrays.
+        lags: in steps; those longer than the sequence are left out.
+        of, wrt: parts of the carry; None for the whole.
+
+    Raises:
+        ValueError: all lags are longer than the sequence.
+    """
+    length = probed.inputs.shape[1]
+    measured = [lag for lag in lags if lag <= length]
+    if not measured:
         raise ValueError(f"probe.{name}.lags must have one that is at most {length}; got {lags}.")
-    pairs = [(length, length - lag) for lag in kept]
+    pairs = [(length, length - lag) for lag in measured]
     logs = np.stack(
-        [log_singular_values(given.cell, x, pairs, of=of, wrt=wrt) for x in given.inputs]
+        [log_singular_values(probed.cell, x, pairs, of=of, wrt=wrt) for x in probed.inputs]
     )
     array = labelled(
         logs,
         ("sample", "chosen_lag", "index"),
-        {"chosen_lag": kept, "index": np.arange(1, logs.shape[-1] + 1)},
+        {"chosen_lag": measured, "index": np.arange(1, logs.shape[-1] + 1)},
         long_name=f"log singular value of ∂{of or 's'}⁽ᵀ⁾/∂{wrt or 's'}⁽ᵏ⁾",
         units="nats",
     )
     spread = logs[..., 0] - logs[..., -1]
     metrics = {
-        f"{name}/spread/lag_{lag}": float(np.mean(spread[:, i])) for i, lag in enumerate(kept)
+        f"{name}/spread/lag_{lag}": float(np.mean(spread[:, i])) for i, lag in enumerate(measured)
     }
     return Measurement(metrics, {f"{name}_log": array})

@@ -1,4 +1,4 @@
-"""What the cell does while it is measured: gates, state norms, and the rates that theory gives."""
+"""Probes of the states: gates, state norms, and the rates that theory predicts."""
 
 from functools import partial
 from typing import Any
@@ -15,24 +15,24 @@ from gradlab.cells import gates
 from gradlab.jacobian.flat_cell import carry_spans
 from gradlab.probes import Measurement, ProbeInput, labelled
 
-CLOSED, OPEN = 0.1, 0.9  # a gate beyond is saturated (Karpathy, Johnson & Fei-Fei 2015)
-FLAT = 0.95  # |h| beyond is saturated: tanh' is below a tenth there
+CLOSED, OPEN = 0.1, 0.9  # gates below and above are saturated (Karpathy, Johnson & Fei-Fei 2015)
+FLAT = 0.95  # a state with a larger |h| is saturated: tanh' is below a tenth there
 
 
-def statistics(given: ProbeInput, *, name: str) -> Measurement:
-    """Mean and saturation of each gate over units, and norm and saturation of each state, by time.
+def statistics(probed: ProbeInput, *, name: str) -> Measurement:
+    """Measure the mean and saturation of each gate, and the norm and saturation of each state.
 
-    A cell without gates has states alone.
+    Means and shares are over units. A cell without gates has those of its states only.
     """
-    carries, activations = _run(given)
-    times = {"t": given.times()[1:]}
+    carries, activations = _run(probed)
+    times = {"t": probed.times()[1:]}
     chosen = times["t"] - 1
     metrics: dict[str, float] = {}
     arrays = {}
     for gate, values in activations.items():
-        shares = {"mean": values, "closed": values < CLOSED, "open": values > OPEN}
-        for kind, share in shares.items():
-            by_time = np.mean(share, axis=-1)
+        quantities = {"mean": values, "closed": values < CLOSED, "open": values > OPEN}
+        for kind, by_unit in quantities.items():
+            by_time = np.mean(by_unit, axis=-1)
             metrics[f"{name}/{gate}_gate/{kind}"] = float(by_time.mean())
             text = f"{'mean' if kind == 'mean' else 'share ' + kind} of the {gate} gate"
             arrays[f"{name}_{gate}_gate_{kind}"] = labelled(
@@ -50,24 +50,24 @@ def statistics(given: ProbeInput, *, name: str) -> Measurement:
     return Measurement(metrics, arrays)
 
 
-def theory_rates(given: ProbeInput, *, name: str) -> Measurement:
-    """Rates (nats per step) that theory gives the recurrence, to lay the measured ones against.
+def theory_rates(probed: ProbeInput, *, name: str) -> Measurement:
+    """Compute the rates (nats per step) that theory predicts, to compare with measured ones.
 
-    One tanh layer: the bound ln σ_max(W_hh), ln of the spectral radius, and the mean-field rate at
-    the weights' own variance and the input's. Other activations: the first two. A cell with a gate
-    that keeps its state: the mean log of that gate, E ln f.
+    For one tanh layer: the bound ln σ_max(W_hh), the log of the spectral radius, and the mean-field
+    rate at the variance of its weights and inputs. For other activations: the first two. For a cell
+    with a forget or update gate f: the mean of ln f over units and time.
     """
-    cell = given.cell
+    cell = probed.cell
     if isinstance(cell, nnx.SimpleCell) and hasattr(cell, "dense_h"):
-        rates = _of_layer(cell, np.asarray(given.inputs))
+        rates = _layer_rates(cell, np.asarray(probed.inputs))
     else:
         rates = {}
-        for gate, values in _run(given)[1].items():
+        for gate, values in _run(probed)[1].items():
             if gate.rpartition(".")[2] in ("forget", "update"):
                 rates[f"mean log {gate}"] = float(np.mean(np.log(values)))
     if not rates:
         return Measurement({}, {})
-    values = np.tile(list(rates.values()), (len(given.inputs), 1))
+    values = np.tile(list(rates.values()), (len(probed.inputs), 1))
     array = labelled(
         values, ("sample", "theory"), {"theory": list(rates)}, long_name="rate", units="nats/step"
     )
@@ -75,7 +75,7 @@ def theory_rates(given: ProbeInput, *, name: str) -> Measurement:
     return Measurement(metrics, {f"{name}_rate": array})
 
 
-def _of_layer(
+def _layer_rates(
     cell: nnx.SimpleCell, inputs: Float[np.ndarray, "batch T features"]
 ) -> dict[str, float]:
     w_hh = np.asarray(cell.dense_h.kernel[...], np.float64).T
@@ -92,12 +92,12 @@ def _of_layer(
 
 
 def _run(
-    given: ProbeInput,
+    probed: ProbeInput,
 ) -> tuple[dict[str, Float[np.ndarray, "batch T n"]], dict[str, Float[np.ndarray, "batch T n"]]]:
-    """The parts of the carry after each step, and the gates at each step, by name."""
-    cell: Any = given.cell
-    states, activations = _trajectories(*nnx.split(cell), given.inputs)
-    spans = carry_spans(cell.initialize_carry(given.inputs.shape[-1:], nnx.Rngs(0)))
+    """Return the parts of the carry after each step, and the gates at each step, by name."""
+    cell: Any = probed.cell
+    states, activations = _trajectories(*nnx.split(cell), probed.inputs)
+    spans = carry_spans(cell.initialize_carry(probed.inputs.shape[-1:], nnx.Rngs(0)))
     leaves = [p for p in spans if not any(q.startswith(f"{p}.") for q in spans)]
     parts = {part: np.asarray(states[..., slice(*spans[part])]) for part in leaves}
     return parts, {gate: np.asarray(values) for gate, values in activations.items()}
@@ -109,16 +109,16 @@ def _trajectories(
 ) -> tuple[Float[Array, "batch T n"], dict[str, Float[Array, "batch T n"]]]:
     cell: Any = nnx.merge(definition, weights)
 
-    def gates_of(carry: PyTree, x: Array) -> dict[str, Array]:
+    def cell_gates(carry: PyTree, x: Array) -> dict[str, Array]:
         try:
             return gates(cell, carry, x)
-        except TypeError:
+        except TypeError:  # the cell has none
             return {}
 
     def advance(carry: PyTree, x: Array) -> tuple[PyTree, tuple[Array, dict[str, Array]]]:
-        seen = gates_of(carry, x)
+        activations = cell_gates(carry, x)
         carry, _ = cell(carry, x)
-        return carry, (ravel_pytree(carry)[0], seen)
+        return carry, (ravel_pytree(carry)[0], activations)
 
     start = cell.initialize_carry(inputs.shape[-1:], nnx.Rngs(0))
     return jax.vmap(lambda sample: jax.lax.scan(advance, start, sample)[1])(inputs)
