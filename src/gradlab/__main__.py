@@ -39,7 +39,7 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(explain.usage(CONF))
         return
-    import hydra  # here: --help is not to wait for it
+    import hydra  # imported late: --help need not wait for it
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 

@@ -1,4 +1,4 @@
-"""What a person at the command line reads: the overview of --help, and errors as one sentence."""
+"""The texts of the command line: the overview of --help, and errors as one sentence."""
 
 import re
 from difflib import get_close_matches
@@ -22,7 +22,7 @@ gradlab: how far does a gradient reach in a recurrent network, and what changes 
 
 
 def usage(conf: Path) -> str:
-    """The help text: what to type, the experiments and the groups, each with its first line."""
+    """Return the help text: what to type, then experiments and groups, each with its first line."""
     groups = sorted({path.parent for path in conf.glob("*/**/*.yaml")} - {conf / "experiment"})
     defaults = (conf / "config.yaml").read_text()
     sections = [("experiments (+experiment=…)", conf / "experiment")]
@@ -38,8 +38,8 @@ def usage(conf: Path) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """One sentence for whoever typed it: what was wrong, what is allowed, what was given."""
-    from hydra.errors import MissingConfigException  # here: --help is not to wait for Hydra
+    """Return an error as one sentence: what was wrong, what is allowed, what was given."""
+    from hydra.errors import MissingConfigException  # imported late: --help need not wait for Hydra
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
     cause = error.__cause__
@@ -69,6 +69,6 @@ def _one_line(text: str) -> str:
 
 
 def first_line(path: Path) -> str:
-    """What a config file says of itself: its first comment."""
+    """Return the first comment of a config file, which says what it is for."""
     comments = [line for line in path.read_text().splitlines() if re.match(r"# (?!@)", line)]
     return comments[0].removeprefix("# ") if comments else ""

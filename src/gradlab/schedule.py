@@ -1,4 +1,4 @@
-"""At which training steps a run is logged and its probes measure."""
+"""The training steps at which a run is logged and its probes measure."""
 
 from typing import Annotated, Any
 
@@ -8,10 +8,10 @@ RATIO = 4  # between one training step of the "log" schedule and the next
 
 
 def _check(schedule: Any) -> Any:
-    many = schedule if isinstance(schedule, list) else [schedule]
-    whole = all(isinstance(step, int) and not isinstance(step, bool) for step in many)
+    steps = schedule if isinstance(schedule, list) else [schedule]
+    whole = all(isinstance(step, int) and not isinstance(step, bool) for step in steps)
     least = 0 if isinstance(schedule, list) else 1
-    if schedule in ("log", "ends") or (whole and min(many, default=0) >= least):
+    if schedule in ("log", "ends") or (whole and min(steps, default=0) >= least):
         return schedule
     raise ValueError(
         "must be log, ends, a whole number N (every N updates) or a list of training steps"
@@ -22,22 +22,22 @@ Schedule = Annotated[Any, BeforeValidator(_check)]
 
 
 def logged_steps(steps: int, every: int) -> set[int]:
-    """The training steps that get a row of metrics: the first (0), every so many, the last."""
+    """Return the training steps that get a row of metrics: 0, every `every`-th, and the last."""
     return {*range(0, steps, every), steps}
 
 
 def probed_steps(steps: int, schedule: str | int | list[int]) -> set[int]:
-    """The training steps that the probes measure at, always the first (0) and the last.
+    """Return the training steps at which the probes measure: always 0 and the last.
 
     Args:
         steps: the number of updates.
-        schedule: "log" for 1, 4, 16, 64, …; "ends" for no others; N for every N updates; or the
-            steps themselves, of which those beyond the last are left out.
+        schedule: further ones: "log" for 1, 4, 16, 64, …; "ends" for none; N for every N updates;
+            or a list of steps, of which those beyond the last are left out.
     """
     if isinstance(schedule, int):
-        others = set(range(0, steps, schedule))
+        further = set(range(0, steps, schedule))
     elif schedule == "log":
-        others = {RATIO**n for n in range(steps.bit_length())}
+        further = {RATIO**n for n in range(steps.bit_length())}
     else:
-        others = {step for step in schedule if isinstance(step, int)}  # of "ends", none
-    return {0, steps} | {step for step in others if step < steps}
+        further = {step for step in schedule if isinstance(step, int)}  # "ends" has none
+    return {0, steps} | {step for step in further if step < steps}

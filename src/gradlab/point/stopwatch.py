@@ -1,4 +1,4 @@
-"""Seconds by what they were spent on, compiling apart, also where threads compile side by side."""
+"""Seconds by what they were spent on, compiling apart, even where threads compile side by side."""
 
 import contextlib
 import threading
@@ -16,24 +16,24 @@ Stopwatch = dict[str, float]  # seconds by name
 def timing(what: str, timers: Sequence[Stopwatch]) -> Iterator[None]:
     """Add the block's seconds to the timers, an equal share to each.
 
-    What this thread compiled meanwhile goes under "compile", the rest under `what`.
+    Seconds that this thread spent compiling go under "compile", the others under `what`.
     """
-    begin = time.perf_counter()
+    start = time.perf_counter()
     compiled: list[tuple[float, float]] = []
     outer, _here.compiled = getattr(_here, "compiled", None), compiled
     try:
         yield
     finally:
         _here.compiled = outer
-        compiling = sum(end - start for start, end in compiled)
-        working = time.perf_counter() - begin - compiling
+        compiling = sum(end - begin for begin, end in compiled)
+        working = time.perf_counter() - start - compiling
         for timer in timers:
             for name, seconds in (("compile", compiling), (what, working)):
                 timer[name] = timer.get(name, 0.0) + seconds / len(timers)
 
 
 def times(timer: Stopwatch) -> dict[str, float]:
-    """The seconds as metrics: "time/train_seconds", "time/probe_seconds", …"""
+    """Return the seconds as metrics: "time/train_seconds", "time/probe_seconds", …"""
     return {f"time/{name}_seconds": round(seconds, 3) for name, seconds in timer.items()}
 
 

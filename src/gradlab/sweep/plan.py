@@ -18,21 +18,21 @@ LISTED = 8  # values of a key
 def plan_table(groups: Sequence[Group]) -> Table:
     """Return a row a group: how many points, what its program is, what varies, memory a point."""
     configs = [_config_table(group) for group in groups]
-    axes = selection.varying_keys(selection.comparable(pd.concat(configs)))
+    keys = selection.varying_keys(selection.comparable(pd.concat(configs)))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("group", "points", "memory\na point"):
         table.add_column(heading, justify="right")
     for heading in ("program", "varies"):
         table.add_column(heading)
     for number, (group, config) in enumerate(zip(groups, configs, strict=True)):
-        own = [axis for axis in axes if axis in config]  # one component has keys another lacks
-        levels = {axis: selection.levels_of(config, axis) for axis in own}
+        own = [key for key in keys if key in config]  # one component has keys another lacks
+        levels = {key: selection.levels_of(config, key) for key in own}
         shared = [
-            labels.level_label(axis, values[0])
-            for axis, values in levels.items()
+            labels.level_label(key, values[0])
+            for key, values in levels.items()
             if len(values) == 1
         ]
-        varying = [_values(axis, levels[axis]) for axis in own if len(levels[axis]) > 1]
+        varying = [_values(key, levels[key]) for key in own if len(levels[key]) > 1]
         memory = f"{bytes_per_point(group.program) / 2**20:.3g} MiB"
         table.add_row(
             str(number),
@@ -61,7 +61,7 @@ def _config_table(group: Group) -> pd.DataFrame:
     return selection.comparable(pd.DataFrame(rows))
 
 
-def _values(axis: str, values: Sequence[object]) -> str:
-    listed = [labels.value_label(axis, value) for value in values[:LISTED]]
+def _values(key: str, values: Sequence[object]) -> str:
+    listed = [labels.value_label(key, value) for value in values[:LISTED]]
     more = [f"… ({len(values)})"] if len(values) > LISTED else []
-    return f"{labels.key_label(axis)} {', '.join([*listed, *more])}"
+    return f"{labels.key_label(key)} {', '.join([*listed, *more])}"

@@ -30,7 +30,7 @@ def report(sweep: Sequence[Point]) -> None:
     console = Console()
     if not console.is_terminal:  # a file has no width to keep to
         console.width = 160
-    console.print(table(selection.comparable(runs)))
+    console.print(points_table(selection.comparable(runs)))
     console.print(f"seconds  {seconds(runs)}", highlight=False)
     console.print(f"records  {_short(folder)}", highlight=False)
     if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
@@ -40,20 +40,20 @@ def report(sweep: Sequence[Point]) -> None:
         console.print(f"W&B      wandb leet {_short(folder / 'wandb')}", highlight=False)
 
 
-def table(runs: pd.DataFrame) -> Table:
+def points_table(runs: pd.DataFrame) -> Table:
     """Return a row a point: what varies, verdict, how far gradients reach, how well it learned."""
-    axes = selection.varying_keys(runs)
-    drawn = Table(box=None, header_style="bold", pad_edge=False)
-    drawn.add_column("point", justify="right")
-    for axis in axes:
-        drawn.add_column(labels.key_label(axis))
-    drawn.add_column("verdict")
+    keys = selection.varying_keys(runs)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("point", justify="right")
+    for key in keys:
+        table.add_column(labels.key_label(key))
+    table.add_column("verdict")
     for heading in ("decay rate\nnats/step", "horizon\nsteps", "loss ÷\nbaseline", "accuracy"):
-        drawn.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for _, run in runs.iterrows():
-        levels = (labels.value_label(axis, run[axis]) for axis in axes)
-        drawn.add_row(Path(run["path"]).name, *levels, *_results(run))
-    return drawn
+        levels = (labels.value_label(key, run[key]) for key in keys)
+        table.add_row(Path(run["path"]).name, *levels, *_results(run))
+    return table
 
 
 def seconds(runs: pd.DataFrame) -> str:

@@ -1,0 +1,94 @@
+"""Which room may know which: the folder listing is the way of the data, and stays it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gradlab
+
+PACKAGE = Path(gradlab.__file__).parent
+README = Path(__file__).parents[1] / "README.md"
+ROOMS = sorted(
+    path.stem
+    for path in PACKAGE.iterdir()
+    if path.name not in ("__init__.py", "__pycache__", "conf", "py.typed")
+)
+
+CONFIG = {"config", "components", "schedule"}
+PARTS = {"tasks", "initialisers", "clipping", "optimisers", "regularisers"}
+MAY_KNOW: dict[str, set[str]] = {  # beside itself
+    "jacobian": set(),
+    "cells": set(),
+    "decay": set(),
+    "theory": set(),
+    "records": set(),
+    "schedule": set(),
+    "components": set(),
+    "explain": set(),
+    "config": {"components", "schedule"},
+    **dict.fromkeys(PARTS, CONFIG),
+    "models": {"cells", *CONFIG},
+    "probes": {"cells", "jacobian", "decay", "theory", *CONFIG},
+    "training": {"cells", "jacobian", "models", "probes", *PARTS, *CONFIG},
+    "tracking": {"decay", "records", "figures"},
+    "figures": {"decay", "records", "tracking"},
+    "point": {"training", "probes", "tracking", "records", "decay", *CONFIG},
+    "sweep": {"point", "training", "records", "figures", *CONFIG},
+    "claims": {"records", "figures", "explain", *CONFIG},
+}
+ONLY = {  # who may import these packages
+    "wandb": {"tracking"},
+    "orbax": {"point"},
+    "submitit": {"sweep"},
+    "ray": {"sweep"},
+    "hydra": {"__main__", "explain", "config", "components", "models", "point", "sweep", "claims"},
+    "matplotlib": {"figures", "studies", "tasks"},
+}
+
+
+def imports(room: str) -> Iterator[str]:
+    """Every module that the files of a room import, by its dotted name."""
+    path = PACKAGE / room
+    for file in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module == "gradlab":
+                yield from (_home(alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield str(node.module)
+
+
+def _home(name: str) -> str:
+    """The module of a name of the package: a room, or a public function's."""
+    if name in ROOMS:
+        return f"gradlab.{name}"
+    return str(getattr(gradlab, name).__module__)
+
+
+@pytest.mark.parametrize("room", MAY_KNOW)
+def test_a_room_knows_only_what_comes_before_it_on_the_way(room: str) -> None:
+    known = {x.split(".")[1] for x in imports(room) if x.startswith("gradlab.")}
+    assert known <= MAY_KNOW[room] | {room}
+
+
+def test_the_engine_needs_jax_and_flax_only() -> None:
+    packages = {name.split(".")[0] for name in imports("jacobian")}
+    standard = {"collections", "functools", "typing"}
+    assert packages == {"jax", "flax", "numpy", "jaxtyping", "gradlab", *standard}
+
+
+@pytest.mark.parametrize("package", ONLY)
+def test_a_package_has_its_room(package: str) -> None:
+    users = {room for room in ROOMS if package in {x.split(".")[0] for x in imports(room)}}
+    assert users <= ONLY[package]
+
+
+def test_the_readme_lists_every_room() -> None:
+    section = README.read_text().split("## ARCHITECTURE")[1]
+    table = "".join(line for line in section.splitlines() if line.startswith("| `"))
+    for room in ROOMS:
+        name = f"{room}/" if (PACKAGE / room).is_dir() else f"{room}.py"
+        assert f"`{name}`" in table, name
