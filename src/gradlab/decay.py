@@ -1,4 +1,8 @@
-"""How a Jacobian map falls with lag: its profile, decay rate, horizon and verdict."""
+"""Summaries of a map of log norms: its profile by lag, decay rate, horizon and verdict.
+
+Lags are in the map's own steps; for a map of stride s, a rate is to be divided and a horizon to be
+multiplied by s.
+"""
 
 from collections.abc import Mapping
 
@@ -9,7 +13,7 @@ LogNormMap = Float[np.ndarray, "*samples T+1 T+1"]
 Profile = Float[np.ndarray, "T+1"]
 
 TENFOLD = np.log(10)
-OTHER_RATES = {
+OTHER_RATES = {  # metrics to compare the decay rate with, and their labels
     "lyapunov/max": "λ₁",
     "theory/mean_field": "mean field",
     "theory/mean_log_forget": "E ln f",
@@ -17,17 +21,25 @@ OTHER_RATES = {
 
 
 def lag_profile(log_norms: LogNormMap) -> Profile:
-    """Mean log norm over all samples and all pairs of the same lag, in nats; [lag]."""
+    """Return the mean log norm (nats) at each lag t − k, over all samples and pairs.
+
+    Args:
+        log_norms: [..., t, k], −inf where k > t.
+
+    Returns:
+        (T + 1,), from lag 0 to T; −inf at a lag where any product is exactly zero.
+    """
     length = log_norms.shape[-1]
     maps = np.asarray(log_norms, dtype=np.float64)
     return np.array([np.diagonal(maps, -lag, -2, -1).mean() for lag in range(length)])
 
 
 def decay_rate(profile: Profile) -> float:
-    """Least-squares slope of the profile against lag, in nats per step; negative: vanishing.
+    """Return the least-squares slope of the profile against lag, in nats per step.
 
-    Lag 0 (the identity) is left out, and lags at which the product is exactly zero; −inf where
-    nothing remains but zeros, and the value at lag 1 where that is the only lag there is.
+    A negative rate means vanishing, a positive one exploding gradients. Lag 0 (the identity) is
+    left out, and so are lags at which a product is exactly zero. If one lag remains the rate is its
+    log norm over the lag; if none does, −inf.
     """
     lags = np.flatnonzero(np.isfinite(profile))
     lags = lags[lags > 0]
@@ -39,10 +51,10 @@ def decay_rate(profile: Profile) -> float:
 
 
 def horizon(profile: Profile) -> float:
-    """The lag at which the mean norm has fallen to 1/e of its lag-0 value; inf if it never does.
+    """Return the lag at which the mean norm has fallen to 1/e of its value at lag 0; inf if never.
 
-    The mean is the geometric one (of the log norms), interpolated linearly between lags. Blocks
-    that start at zero (∂h/∂c) are taken against their first non-zero lag.
+    The mean is geometric, that of the log norms, and interpolated linearly between lags. Blocks
+    whose norm is zero at lag 0 (∂h/∂c) are compared with their first lag that is not.
     """
     first = int(np.argmax(profile > -np.inf))
     below = profile - (profile[first] - 1)
@@ -54,9 +66,9 @@ def horizon(profile: Profile) -> float:
 
 
 def verdict(rate: float, length: int) -> str:
-    """Name what happens over a whole sequence of `length` steps at a rate in nats per step.
+    """Return the verdict on a decay rate (nats per step) over a sequence of `length` steps.
 
-    "vanishing" or "exploding" where the mean norm falls or grows more than tenfold, else "stable".
+    "vanishing" or "exploding" if the mean norm falls or grows more than tenfold, else "stable".
     """
     if rate * length < -TENFOLD:
         return "vanishing"
@@ -64,9 +76,12 @@ def verdict(rate: float, length: int) -> str:
 
 
 def reasons(metrics: Mapping[str, float], length: int) -> str:
-    """The verdict with its reasons in one line, from metrics by their W&B names.
+    """Return the verdict with its reasons in one line.
 
-    Each other rate that was measured stands beside the decay rate, with the residual.
+    Args:
+        metrics: by their W&B names. The line shows the residual of the decay rate from every other
+            rate among them.
+        length: of the sequence, in steps.
     """
     rate = metrics["jacobian/decay_rate"]
     parts = [
