@@ -34,7 +34,7 @@ import xarray as xr
 from omegaconf import OmegaConf
 
 CONFIG = Path(".hydra") / "config.yaml"
-OVERRIDES = Path(".hydra") / "overrides.yaml"
+HYDRA = Path(".hydra") / "hydra.yaml"
 STATUS = "status.json"
 METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
@@ -102,10 +102,14 @@ def load_metrics(run_folder: str | Path) -> pd.DataFrame:
 
 
 def load_choices(run_folder: str | Path) -> dict[str, str]:
-    """What was added to one point's config by name: {"network": "irnn"} of +network=irnn."""
-    words: Any = OmegaConf.load(Path(run_folder) / OVERRIDES)
-    added = (str(word).removeprefix("+").split("=", 1) for word in words if str(word)[0] == "+")
-    return {key: value for key, value in added if "." not in key}
+    """Return the option chosen for each config group, such as {"network": "irnn", "optim": "adam"}.
+
+    Hydra records the choices of defaults, experiment files and the command alike; the groups of its
+    own config (hydra/...) are left out.
+    """
+    record: Any = OmegaConf.load(Path(run_folder) / HYDRA)
+    choices: Any = OmegaConf.to_container(record.hydra.runtime.choices)
+    return {group: option for group, option in choices.items() if "/" not in group}
 
 
 def save_config(folder: Path, config: Mapping[str, Any]) -> None:

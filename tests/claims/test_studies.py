@@ -20,6 +20,7 @@ from gradlab.claims.reproduce import compute, conclude
 from gradlab.claims.statistics import Estimate, crossing, fisher, mann_whitney, rate, sample_median
 from gradlab.claims.study import Claim, load_study, study_names
 from gradlab.claims.verdicts import judge
+from gradlab.studies import copying
 
 ROOT = Path(__file__).parents[2]
 TABLE = pd.DataFrame(
@@ -288,21 +289,42 @@ def test_the_script_lists_the_studies() -> None:
     assert "there is no study 'nosuch'" in done.stderr
 
 
-def test_rows_of_a_sweep_stand_beside_what_sets_its_trainings_apart(
-    tmp_path: Path,
-) -> None:
+def write_training(folder: Path, metrics: pd.DataFrame, **choices: str) -> None:
+    """Write what a sweep leaves of one point, of which Hydra chose these options."""
+    records.save_config(folder, {"seed": 0, "model": {"name": choices["model"]}})
+    records.save_status(folder, {"state": "done", "summary": {}})
+    records.save_metrics(folder, metrics)
+    record = {"hydra": {"runtime": {"choices": choices | {"hydra/launcher": "fused"}}}}
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(record))
+
+
+def test_rows_of_a_sweep_stand_beside_the_columns_of_their_training(tmp_path: Path) -> None:
     metrics = pd.DataFrame({"train/step": [0, 1], "train/loss": [2.0, 1.0]})
     for number, network in enumerate(("irnn", "lstm_chrono")):
-        point = {"seed": 0, "model": {"name": network.partition("_")[0]}}
-        folder = tmp_path / str(number)
-        records.save_config(folder, point)
-        records.save_status(folder, {"state": "done", "summary": {}})
-        records.save_metrics(folder, metrics)
-        words = ["+experiment=adding", f"+network={network}", "+probe.x=1", "seed=0"]
-        (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words))
+        model = network.partition("_")[0]
+        choices = {"network": network, "model": model, "experiment": "adding"}
+        write_training(tmp_path / str(number), metrics, **choices)
+    assert records.load_choices(tmp_path / "0") == {
+        "network": "irnn",
+        "model": "irnn",
+        "experiment": "adding",
+    }
     trainings = results.collect(tmp_path, {})
     assert list(trainings["network"]) == ["irnn", "lstm_chrono"]
+    assert not {"model", "experiment"} & set(trainings)  # model.name says the one
     rows = results.collect(tmp_path, {}, {"_target_": "gradlab.figures.training_table"})
     assert list(rows["network"]) == ["irnn"] * 2 + ["lstm_chrono"] * 2
     assert list(rows["value"]) == [2, 1, 2, 1]
-    assert not {"point", "seed"} & set(rows)
+    assert list(rows["seed"]) == [0] * 4
+    assert "point" not in rows
+
+
+def test_losses_and_log_norms_of_the_copying_problem_are_rows(tmp_path: Path) -> None:
+    lags = {"jacobian/log_norm/lag_1": [0.5, np.nan], "jacobian/log_norm/lag_16": [-2.0, np.nan]}
+    metrics = pd.DataFrame({"train/step": [0, 100], "eval/loss": [3.0, np.inf], **lags})
+    write_training(tmp_path / "0", metrics, network="irnn", model="rnn")
+    table = copying.curves(records.load_runs(tmp_path)).sort_values("value")
+    assert list(table["value"]) == [-2, 0.5, 3]
+    assert list(table["quantity"]) == ["jacobian/log_norm"] * 2 + ["eval/loss"]
+    np.testing.assert_array_equal(table["lag"], [16, 1, np.nan])
+    assert set(table["step"]) == {0}

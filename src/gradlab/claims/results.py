@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradlab import config
+from gradlab import components
 from gradlab.claims.expressions import ClaimError, NoRows, evaluate
 from gradlab.claims.study import Scale, Study
 from gradlab.records import TABLE, load_choices, load_metrics, load_runs, load_status
@@ -21,6 +21,7 @@ from gradlab.records import TABLE, load_choices, load_metrics, load_runs, load_s
 RESULTS = "results"
 PLACES = ("path", "reason", "name", "wandb.")  # say where and when a run was, not what
 OUTCOMES = ("status", "verdict")
+EXPERIMENT = "experiment"  # the config group of the studies themselves
 
 
 def collect(
@@ -28,18 +29,18 @@ def collect(
 ) -> pd.DataFrame:
     """The table of a run: what its measuring function returned, or a row for each training.
 
-    A training's row is that of `load_runs` with dots for slashes (`eval.loss`), what was chosen by
-    name (`network`), and a number for each of `points`: an expression over the columns of its
-    metrics, a row a logged or measured step (NaN is what that step was not asked for). Where no row
-    satisfies its condition, it is inf: a loss that never fell so low, a step that a run which
-    diverged never came to.
+    A training's row has the columns of `load_runs` with dots for slashes (`eval.loss`), the presets
+    chosen for it (`network`, `method`), and a number for each of `points`: an expression
+    over the columns of its metrics, one row per logged or measured step (NaN: not measured at that
+    step). If no row satisfies the expression's condition, the number is inf: the loss never fell so
+    low, or the run diverged before that step.
 
     Args:
-        runs_folder: what the run wrote.
+        runs_folder: the folder of the run or sweep.
         points: names and expressions.
         rows: `_target_` and arguments of a function from the runs to a table with a column `point`,
-            their index, as those of `gradlab.figures` are. Its rows are then the results, each
-            beside what sets its training apart.
+            the index of the runs, like those of `gradlab.figures`. Its rows are then the results,
+            each beside the columns of its training.
     """
     direct = runs_folder / TABLE
     if direct.is_file():
@@ -48,18 +49,25 @@ def collect(
     histories = [_dotted(load_metrics(path)) for path in runs["path"]]
     for name, text in points.items():
         runs[name] = [_number(text, history) for history in histories]
-    chosen = pd.DataFrame([load_choices(path) for path in runs["path"]], index=runs.index)
-    chosen = chosen.drop(columns="experiment", errors="ignore")
-    kept = [
+    scalars = [
         column
         for column in map(str, runs)
         if not column.startswith(PLACES) and runs[column].map(np.isscalar).all()
     ]
-    trainings = _dotted(runs[kept].join(chosen))
+    trainings = _dotted(runs[scalars].join(_presets(runs)))
     if not rows:
         return trainings
-    apart = [name for name in trainings if len(trainings[name].drop_duplicates()) > 1]
-    return config.build(rows, runs).join(trainings[apart], on="point").drop(columns="point")
+    return components.build(rows, runs).join(trainings, on="point").drop(columns="point")
+
+
+def _presets(runs: pd.DataFrame) -> pd.DataFrame:
+    """The choices from config groups that have no section of their own, such as conf/network.
+
+    Other groups (init, clip, …) are told apart by the columns of their section.
+    """
+    choices = pd.DataFrame([load_choices(path) for path in runs["path"]], index=runs.index)
+    sections = {column.partition(".")[0] for column in map(str, runs)}
+    return choices.drop(columns=[*sections & set(choices), EXPERIMENT], errors="ignore")
 
 
 def _number(text: str, history: pd.DataFrame) -> float:

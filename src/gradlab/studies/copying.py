@@ -1,11 +1,11 @@
 """The copying memory problem: losses over training, and how far the whole state's gradient reaches.
 
-Arjovsky, Shah & Bengio 2016. What is computed is a sweep of trainings; here it is
-drawn, from columns that the study's `points` name: `at_U`, the loss at update U, and `start_L`, the
-mean log norm at lag L before training.
+The task and its baseline are those of Arjovsky, Shah & Bengio 2016. A sweep of trainings computes
+it; this file makes the study's table of those runs, and draws it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,66 +13,63 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab.figures import style
+from gradlab.records import load_metrics
 from gradlab.studies import drawing
 from gradlab.studies.networks import NETWORKS, legend
 
 DECADE = np.log(10)  # nats
-NAMES = {  # in conf/network, by what tells them apart in a table of runs
-    ("rnn", "identity", "orthogonal"): "linear_orthogonal",
-    ("rnn", "tanh", "orthogonal"): "tanh_orthogonal",
-    ("rnn", "tanh", "glorot"): "tanh_glorot",
-    ("lstm", "", "forget_bias"): "lstm_forget_1",
-    ("lstm", "", "chrono"): "lstm_chrono",
-}
+LOSS, LOG_NORM = "eval/loss", "jacobian/log_norm"
+BY_LAG = f"{LOG_NORM}/lag_"  # how the metrics of single lags begin
 
 
-def networks(table: pd.DataFrame) -> pd.Series:
-    """The name in conf/network of each row's network.
+def curves(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the held-out losses over training and the mean log norms over the lag.
 
     Args:
-        table: a row a training, with `model.name`, `init._target_`, `bias._target_` and, of an RNN,
-            `model.cell.activation` (missing: tanh).
+        runs: as `gradlab.load_runs` returns them, with the probe `jacobian`.
 
-    Raises:
-        KeyError: a network that this study does not compare.
+    Returns:
+        `point` (the index of the runs), `step` (updates), `quantity` ("eval/loss",
+        "jacobian/log_norm"), `lag` (steps; NaN of a loss) and `value`, one row per finite value.
     """
-
-    def named(row: pd.Series) -> str:
-        rnn = row["model.name"] == "rnn"
-        given = row.get("model.cell.activation")
-        activation = given if isinstance(given, str) else "tanh"
-        start = row["init._target_"] if rnn else row["bias._target_"]
-        key = (row["model.name"], activation if rnn else "", start.rpartition(".")[2])
-        return NAMES[key]
-
-    return table.apply(named, axis=1)
+    tables = []
+    for point, path in runs["path"].items():
+        metrics = load_metrics(path).rename(columns={"train/step": "step"})
+        shown = [x for x in map(str, metrics) if x == LOSS or x.startswith(BY_LAG)]
+        rows = metrics.melt("step", shown, "name", "value")
+        lag = pd.to_numeric(rows["name"].str.removeprefix(BY_LAG), errors="coerce")
+        quantity = np.where(lag.isna(), LOSS, LOG_NORM)
+        place: dict[str, Any] = {"point": point, "quantity": quantity, "lag": lag}
+        tables.append(rows.assign(**place)[np.isfinite(rows["value"])])
+    table = pd.concat(tables, ignore_index=True)
+    return table[["point", "step", "quantity", "lag", "value"]]
 
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Loss over the baseline during training, gradient over lag before it and after it.
+    """Draw the loss over the baseline during training, and the gradient over lag around it.
 
-    A row of panels a length; before training the lags are those that `points` asks for.
+    A row of panels a length.
     """
-    rows = table.assign(network=networks(table))
-    lengths = sorted(rows["task.length"].unique())
+    lengths = sorted(table["task.length"].unique())
     figure, axes = drawing.panels(len(lengths), 3, "The copying memory problem", height=3.1)
     for i, length in enumerate(lengths):
-        _draw(axes[3 * i : 3 * i + 3], rows[rows["task.length"] == length], f"T = {length}")
-    legend(axes[0], rows["network"].unique())
+        _draw(axes[3 * i : 3 * i + 3], table[table["task.length"] == length], f"T = {length}")
+    legend(axes[0], table["network"].unique())
     seeds = table["seed"].nunique()
     note = f"Lines: medians of {seeds} seeds; bands: from the least to the most. "
     return drawing.close(figure, note + "s: the whole state, of an LSTM c and h.")
 
 
 def _draw(axes: Sequence[Axes], rows: pd.DataFrame, length: str) -> None:
-    for name, some in rows.groupby("network"):
+    for name, of_network in rows.groupby("network"):
         label, colour, _ = NETWORKS[str(name)]
-        updates, losses = drawing.numbered(some, "at_")
-        relative = losses / some["eval.baseline"].to_numpy()[:, None]
-        drawing.band(axes[0], updates, relative, colour, label)
-        for panel, prefix in zip(axes[1:], ("start_", "jacobian.log_norm.lag_"), strict=True):
-            lags, log_norms = drawing.numbered(some, prefix)
+        losses = of_network[of_network["quantity"] == LOSS]
+        relative = losses.assign(value=losses["value"] / losses["eval.baseline"])
+        drawing.band(axes[0], *drawing.by_seed(relative, "step"), colour, label)
+        norms = of_network[of_network["quantity"] == LOG_NORM]
+        for panel, step in zip(axes[1:], (0, norms["step"].max()), strict=True):
+            lags, log_norms = drawing.by_seed(norms[norms["step"] == step], "lag")
             drawing.band(panel, lags, log_norms / DECADE, colour, label, marker="o", ms=3)
     axes[0].axhline(1, **drawing.THEORY)
     axes[0].set_yscale("log")

@@ -64,14 +64,12 @@ def finite(values: np.ndarray) -> np.ndarray:
     return np.where(values > 0, values, np.nan)
 
 
-def numbered(
-    rows: pd.DataFrame, prefix: str
+def by_seed(
+    rows: pd.DataFrame, x: str
 ) -> tuple[Float[np.ndarray, "places"], Float[np.ndarray, "seeds places"]]:
-    """Where the columns of a prefix stand, and what a row has there; what is inf never came."""
-    found = [column for column in map(str, rows) if column.startswith(prefix)]
-    places: Sequence[float] = [float(column.removeprefix(prefix)) for column in found]
-    values = rows[found].to_numpy(float)
-    return np.array(places), np.where(np.isfinite(values), values, np.nan)
+    """Return the places along the column `x`, and each seed's `value` there (NaN: none)."""
+    values = rows.pivot_table("value", index="seed", columns=x)
+    return values.columns.to_numpy(), values.to_numpy()
 
 
 def band(

@@ -1,7 +1,7 @@
 """With and without the forget gate: accuracy over training, and the size of the cell state.
 
-Gers, Schmidhuber & Cummins 2000. What is computed is a sweep of trainings; here it is drawn, from
-columns `at_U`, the accuracy at update U, that the study's `points` name.
+Gers, Schmidhuber & Cummins 2000. A sweep of trainings computes it; this file draws the study's
+table, the rows of `gradlab.figures.training_table` beside the columns of their training.
 """
 
 import numpy as np
@@ -11,21 +11,23 @@ from matplotlib.figure import Figure
 from gradlab.figures import style
 from gradlab.studies import drawing
 
+ACCURACY = "eval/accuracy"
 GATES = {False: "forget gate learned", True: "no forget gate"}
 
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Accuracy on the outer symbols over training, and norm of the cell state after it."""
+    """Draw accuracy on the outer symbols over training, and the cell state's norm after it."""
     figure, axes = drawing.panels(1, 2, "With and without the forget gate", height=3.1)
-    left_out = table["model.cell.forget_gate"] == 1
-    spread = np.random.default_rng(0)
+    without_gate = table["model.cell.forget_gate"] == 1
+    jitter = np.random.default_rng(0)
     for (without, name), colour in zip(GATES.items(), drawing.HUES, strict=False):
-        some = table[left_out == without]
-        updates, accuracies = drawing.numbered(some, "at_")
+        rows = table[without_gate == without]
+        updates, accuracies = drawing.by_seed(rows[rows["quantity"] == ACCURACY], "step")
         drawing.band(axes[0], updates, 100 * accuracies, colour, name)
-        place = float(without) + spread.uniform(-0.15, 0.15, len(some))
-        axes[1].plot(place, some["statistics.c.norm"], "o", color=colour, alpha=0.8, ms=5)
+        norms = rows.drop_duplicates("seed")["statistics.c.norm"]
+        x = float(without) + jitter.uniform(-0.15, 0.15, len(norms))
+        axes[1].plot(x, norms, "o", color=colour, alpha=0.8, ms=5)
     axes[0].axhline(50, **drawing.THEORY)
     label = "second outer symbol right (%)"
     drawing.dress(axes[0], "accuracy", "update", label, legend=False, ylim=(-2, 102))

@@ -1,4 +1,4 @@
-"""Pascanu, Mikolov & Bengio 2013, figure 7: who learns temporal order, by method and length."""
+"""Temporal order by method, network and length: Pascanu, Mikolov & Bengio 2013, figure 7."""
 
 import numpy as np
 import pandas as pd
@@ -16,23 +16,34 @@ from gradlab.studies.success_rates import (
     success_axis,
 )
 
-METHODS = ("SGD", "SGD-C: clipped", "SGD-CR: clipped, with Ω")
-COURSE = 30  # length whose course of training is drawn
-APART = 0.022  # of the axis, between the marks of one length and another method
+METHODS = {  # of conf/method, and their names in the source
+    "sgd": "SGD",
+    "sgd_c": "SGD-C: clipped",
+    "sgd_cr": "SGD-CR: clipped, with Ω",
+}
+NETWORKS = {  # of conf/network
+    "sigmoid_small": "sigmoid",
+    "tanh_basic": "basic tanh",
+    "tanh_smart": "smart tanh",
+}
+DRAWN_LENGTH = 30  # whose share of solved runs is drawn over the updates
+OFFSET = 0.022  # of the axis, between the marks of one length and another method
 
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Success over length and over updates, and the loss at 10,000 updates; a row a network."""
-    rows = table.assign(method=_methods(table), network=_networks(table))
-    networks = list(rows["network"].unique())
+    """Draw success over length and over updates, and the loss at 10,000 updates.
+
+    A row of panels a network.
+    """
+    networks = list(table["network"].unique())
     title = "Temporal order by method and length"
     figure, axes = drawing.panels(len(networks), 3, title, height=3.0)
-    for row, network in enumerate(networks):
-        some = rows[rows["network"] == network]
-        _draw_row(axes[3 * row : 3 * row + 3], some, network)
+    for i, network in enumerate(networks):
+        rows = table[table["network"] == network]
+        _draw_row(axes[3 * i : 3 * i + 3], rows, NETWORKS[network])
     drawing.legend_above(axes[0])
-    n = int(rows.groupby(["network", "method", "task.length"]).size().min())
+    n = int(table.groupby(["network", "method", "task.length"]).size().min())
     return style.finish(
         figure,
         [
@@ -44,51 +55,36 @@ def figure(table: pd.DataFrame) -> Figure:
     )
 
 
-def _methods(table: pd.DataFrame) -> np.ndarray:
-    """Which of METHODS a training is."""
-    regularised = table["regulariser.weight"] > 0
-    return np.where(np.isinf(table["clip.threshold"]), 0, np.where(regularised, 2, 1))
-
-
-def _networks(table: pd.DataFrame) -> list[str]:
-    """The name of a training's network in the source, of which the table has the numbers alone."""
-    found = []
-    for target, std in zip(table["init._target_"], table["init.std"], strict=True):
-        smart = target.endswith(".sparse")
-        found.append("smart tanh" if smart else "basic tanh" if std > 0.05 else "sigmoid")
-    return found
-
-
 def _draw_row(axes: list[Axes], rows: pd.DataFrame, network: str) -> None:
     lengths = sorted(rows["task.length"].unique())
-    room = lengths[-1] - lengths[0]
-    rows = rows.assign(
-        solved=np.isfinite(rows["solved_at"]),
-        kept=rows["success.solved"] > 0,
-        at=rows["task.length"] + APART * room * (rows["method"] - 1),
-    )
-    for nth, name in enumerate(METHODS):
-        some = rows[rows["method"] == nth]
-        draw_rates(axes[0], some, "at", "solved", name, nth)
-        kept = some.groupby("at")["kept"].mean()
+    span = lengths[-1] - lengths[0]
+    for nth, (method, name) in enumerate(METHODS.items()):
+        runs = rows[rows["method"] == method]
+        runs = runs.assign(
+            solved=np.isfinite(runs["solved_at"]),
+            solved_at_end=runs["success.solved"] > 0,
+            at=runs["task.length"] + OFFSET * span * (nth - 1),
+        )
+        draw_rates(axes[0], runs, "at", "solved", name, nth)
+        at_end = runs.groupby("at")["solved_at_end"].mean()
         marker, colour = MARKERS[nth], drawing.HUES[nth]
-        axes[0].plot(kept.index, kept.to_numpy(), marker, color=colour, mfc="none", ms=9.5)
-        _draw_course(axes[1], some[some["task.length"] == COURSE], nth)
-        draw_values(axes[2], some, "at", "nll_10k", nth)
+        axes[0].plot(at_end.index, at_end.to_numpy(), marker, color=colour, mfc="none", ms=9.5)
+        _draw_solved_so_far(axes[1], runs[runs["task.length"] == DRAWN_LENGTH], nth)
+        draw_values(axes[2], runs, "at", "nll_10k", nth)
     for panel in axes[:2]:
         success_axis(panel)
     for panel in (axes[0], axes[2]):
         panel.set_xticks(lengths, [f"{x:g}" for x in lengths])
     losses_to_know(axes[2])
     drawing.dress(axes[0], network, "length T (steps)", "share of runs solved", legend=False)
-    updates = f"{network}, T = {COURSE}"
+    updates = f"{network}, T = {DRAWN_LENGTH}"
     drawing.dress(axes[1], updates, "updates (thousands)", "share solved so far", legend=False)
     loss = f"{network}, after 10,000 updates"
     drawing.dress(axes[2], loss, "length T (steps)", "held-out loss (nats)", legend=False)
 
 
-def _draw_course(axes: Axes, rows: pd.DataFrame, nth: int) -> None:
-    """The share of runs that have passed a check, over the updates."""
+def _draw_solved_so_far(axes: Axes, rows: pd.DataFrame, nth: int) -> None:
+    """Draw the share of runs that have passed a check, over the updates."""
     end = float(rows["train.steps"].max())
     passed = np.sort(rows["solved_at"][np.isfinite(rows["solved_at"])])
     x = np.concatenate([[0.0], passed, [end]]) / 1000
