@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jaxtyping import PyTree
 
 from gradlab.cells import LSTM, ConcatenatedElman, Elman, recurrence
-from gradlab.cells.affine import affine
+from gradlab.cells.affine import affine_form
 from gradlab.cells.recurrence import step_by_step, unroll
 from gradlab.models import Stack
 
@@ -104,13 +104,13 @@ def assert_same(found: PyTree, expected: PyTree, tolerance: float) -> None:
 @pytest.mark.parametrize("name", CELLS)
 def test_values_and_gradients_are_those_of_the_plain_scan(name: str) -> None:
     cell = make(CELLS[name])
-    assert affine(cell) is not None
+    assert affine_form(cell) is not None
     args = problem(cell, jnp.float32)
     assert_same(everything(unroll, cell)(*args), everything(step_by_step, cell)(*args), 1e-5)
     with jax.enable_x64(True):
         cell, rule = in_float64(make(CELLS[name])), partial(jax.tree.map, jnp.tanh)
         args = problem(cell, jnp.float64)
-        assert recurrence._of_one_kind(affine(cell), *args)
+        assert recurrence._is_batch_of_one_dtype(affine_form(cell), *args)
         expected = everything(step_by_step, cell, rule)(*args)
         assert_same(everything(unroll, cell, rule)(*args), expected, 1e-12)
 
@@ -179,16 +179,16 @@ def test_second_derivatives_and_stopped_carries(kind: Any) -> None:
 @pytest.mark.parametrize("kind", [LeakyCell, OpenLSTM, nnx.LSTMCell])
 def test_a_cell_of_another_kind_runs_by_its_own_step(kind: Any) -> None:
     cell = make(kind)
-    assert affine(cell) is None
+    assert affine_form(cell) is None
     args = problem(cell, jnp.float32)
     assert_same(everything(unroll, cell)(*args), everything(step_by_step, cell)(*args), 0.0)
 
 
 def test_what_is_known_is_the_step_not_the_name() -> None:
-    assert affine(make(Renamed)) is not None
+    assert affine_form(make(Renamed)) is not None
     changed: Any = make(Elman)
     changed.dense_h = nnx.LoRALinear(HIDDEN, HIDDEN, lora_rank=1, rngs=nnx.Rngs(0))
-    assert affine(changed) is None
+    assert affine_form(changed) is None
 
 
 def test_mixed_precision_runs_as_flax_promotes_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,13 @@
-"""Recurrent cells with the options that the field compares, and what a cell's gates are.
+"""Recurrent cells: their options, their gates, and running them over sequences.
 
-Flax's cells are the definition of the maths: those here are built on them, and take what they take.
+The cells here are Flax's cells with the options that the field compares (`elman`, `lstm`), and an
+encoder and a decoder joined into one cell (`encoder_decoder`). `recurrence.unroll` runs a cell over
+a batch of sequences, fast where `affine` knows the cell's affine form.
+
+To add a cell, write a subclass of flax.nnx.RNNCellBase, here or in your own package, whose
+`__init__` takes in_features, hidden_features, kernel_init, recurrent_kernel_init and rngs, and a
+YAML in conf/model/ whose `cell._target_` is its dotted path. Other arguments become the config keys
+`model.cell.…`. Optional: register its gates with `@gradlab.cells.gates.register`.
 """
 
 from functools import singledispatch
@@ -21,10 +28,15 @@ __all__ = ["LSTM", "ConcatenatedElman", "Elman", "EncoderDecoder", "gates", "set
 
 @singledispatch
 def gates(cell: Any, carry: PyTree, inputs: Float[Array, "*batch features"]) -> Gates:
-    """Activations of a cell's gates at one step, by name. Register a cell of yours to add it.
+    """Return the activations of a cell's gates at one step, by name, each from 0 to 1.
+
+    Args:
+        cell: a recurrent cell; add a class of yours with `@gradlab.cells.gates.register`.
+        carry: the state s⁽ᵗ⁻¹⁾ that enters the step.
+        inputs: x⁽ᵗ⁾.
 
     Raises:
-        TypeError: gradlab knows no gates of this cell.
+        TypeError: no gates are registered for this class.
     """
     del carry, inputs
     raise TypeError(
@@ -42,41 +54,46 @@ def _(cell: LSTM, carry: PyTree, inputs: Array) -> Gates:
 @gates.register
 def _(cell: nnx.OptimizedLSTMCell, carry: PyTree, inputs: Array) -> Gates:
     i, f, _, o = jnp.split(cell.dense_i(inputs) + cell.dense_h(carry[1]), 4, axis=-1)
-    named = {"input": i, "forget": f, "output": o}
-    return {name: cell.gate_fn(value) for name, value in named.items()}
+    preactivations = {"input": i, "forget": f, "output": o}
+    return {name: cell.gate_fn(value) for name, value in preactivations.items()}
 
 
 @gates.register
 def _(cell: nnx.LSTMCell, carry: PyTree, inputs: Array) -> Gates:
     h = carry[1]
-    named = {
+    preactivations = {
         "input": cell.ii(inputs) + cell.hi(h),
         "forget": cell.if_(inputs) + cell.hf(h),
         "output": cell.io(inputs) + cell.ho(h),
     }
-    return {name: cell.gate_fn(value) for name, value in named.items()}
+    return {name: cell.gate_fn(value) for name, value in preactivations.items()}
 
 
 @gates.register
 def _(cell: nnx.GRUCell, carry: PyTree, inputs: Array) -> Gates:
-    driven, recurrent = cell.dense_i(inputs), cell.dense_h(carry)
-    r, z, _ = jnp.split(driven + recurrent, 3, axis=-1)
+    from_x, from_h = cell.dense_i(inputs), cell.dense_h(carry)
+    r, z, _ = jnp.split(from_x + from_h, 3, axis=-1)
     return {"reset": cell.gate_fn(r), "update": cell.gate_fn(z)}
 
 
 @gates.register
 def _(cell: EncoderDecoder, carry: PyTree, inputs: Array) -> Gates:
-    """Gates of the cell that acts."""
+    """Return the gates of the cell that acts."""
     encoder, decoder = (
-        gates(each, carry, inputs[..., :-1]) for each in (cell.encoder, cell.decoder)
+        gates(half, carry, inputs[..., :-1]) for half in (cell.encoder, cell.decoder)
     )
     return {name: jnp.where(decoding(inputs), decoder[name], encoder[name]) for name in encoder}
 
 
 def set_gate_biases(cell: nnx.RNNCellBase, biases: dict[str, Float[Array, "n"]]) -> None:
-    """Put biases at the gates that forget and that let in; a cell without such gates stays.
+    """Set the biases of a cell's gates in place; a cell without such gates is left unchanged.
 
-    A GRU's update gate z keeps h by z h, so it takes the bias that an LSTM's forget gate does.
+    A GRU's update gate z keeps the part z ⊙ h of the state, so it takes the forget gate's bias.
+
+    Args:
+        cell: an LSTM or a GRU of Flax or of gradlab, or any other cell.
+        biases: by gate, "forget" and "input"; gates that the cell has not, or has pinned, are
+            skipped.
     """
     if isinstance(cell, nnx.OptimizedLSTMCell):
         order: tuple[str, ...] = cell.learned if isinstance(cell, LSTM) else LSTM.ORDER

@@ -1,7 +1,9 @@
-"""Cells as an affine map of (x, 1, h) followed by a rule at each unit: what a fast unroll needs.
+"""Cells in affine form, which `recurrence.unroll` runs fast.
 
-Flax's cells stay the definition of the maths. To add one: a function here, or in a file of yours,
-that gives its weights and rule, registered by the `__call__` that it stands for.
+The affine form of a cell is an affine map of (x⁽ᵗ⁾, h⁽ᵗ⁻¹⁾), followed by a rule that acts on each
+unit. Flax's cells remain the definition of the maths; a cell without a known affine form is run
+through its own steps. To add a form, write a function that maps a cell to its `AffineForm`, here or
+in a file of yours, and register it with `@affine_form_of(CellClass)`.
 """
 
 from collections.abc import Callable
@@ -18,93 +20,111 @@ from gradlab.cells.lstm import LSTM
 Blocks = tuple[Float[Array, "batch n"], ...]
 
 
-class Affine(NamedTuple):
-    """A cell: s⁽ᵗ⁾ = rule(blocks, s⁽ᵗ⁻¹⁾), with blocks of n from x W_x + b and from h W_h.
+class AffineForm(NamedTuple):
+    """The weights and the rule of a cell s⁽ᵗ⁾ = rule(blocks, s⁽ᵗ⁻¹⁾).
 
-    Of its blocks, the first `apart` come from x alone and the last `apart` from h alone, so x gives
-    the first k and h the last k of k + apart; where both give one, they are added.
+    The blocks are arrays of n columns, made of x W_x + b and h W_h, which have k blocks each. If
+    `separate` is 0, the rule gets the k sums of both. Otherwise it gets k + separate blocks: x's
+    are the first k and h's the last k of them, added where they overlap. The first `separate`
+    blocks then come from x alone and the last `separate` from h alone.
+
+    Attributes:
+        input_kernel: W_x.
+        bias: b.
+        recurrent_kernel: W_h.
+        rule: maps blocks and carry to the new carry.
+        separate: the number of blocks that come from x alone, and of those from h alone.
     """
 
-    driven: Float[Array, "features k*n"]
+    input_kernel: Float[Array, "features k*n"]
     bias: Float[Array, "k*n"]
-    recurrent: Float[Array, "n k*n"]
+    recurrent_kernel: Float[Array, "n k*n"]
     rule: Callable[[Blocks, PyTree], PyTree]
-    apart: int = 0
+    separate: int = 0
 
 
-Description = Callable[[Any], Affine | None]
-DESCRIPTIONS: dict[Callable[..., Any], Description] = {}
+FormFunction = Callable[[Any], AffineForm | None]
+FORMS: dict[Callable[..., Any], FormFunction] = {}
 
 
-def affine(cell: nnx.RNNCellBase) -> Affine | None:
-    """A cell's weights and rule; None if it is none of those known, or changed in some way.
+def affine_form(cell: nnx.RNNCellBase) -> AffineForm | None:
+    """Return a cell's affine form; None if it has none that is known.
 
-    A subclass is known only where it steps by the very `__call__` that was described.
+    Forms are registered by the `__call__` of a cell class: a subclass has its parent's form only if
+    it inherits that method. A cell with a layer other than Flax's plain x W + b has none.
     """
-    describe = DESCRIPTIONS.get(type(cell).__call__)
-    if describe is None or any(not _is_plain(x) for x in vars(cell).values()):
+    form_function = FORMS.get(type(cell).__call__)
+    if form_function is None or any(not _is_plain(part) for part in vars(cell).values()):
         return None
-    return describe(cell)
+    return form_function(cell)
 
 
-def describes(cell: type[nnx.RNNCellBase]) -> Callable[[Description], Description]:
-    """Register what describes the cells that step by this class's `__call__`."""
+def affine_form_of(cell_class: type[nnx.RNNCellBase]) -> Callable[[FormFunction], FormFunction]:
+    """Register the decorated function as the affine form of this class's `__call__`."""
 
-    def register(description: Description) -> Description:
-        DESCRIPTIONS[cell.__call__] = description
-        return description
+    def register(form_function: FormFunction) -> FormFunction:
+        FORMS[cell_class.__call__] = form_function
+        return form_function
 
     return register
 
 
-@describes(nnx.SimpleCell)
-def _simple(cell: nnx.SimpleCell) -> Affine:
-    return Affine(
+@affine_form_of(nnx.SimpleCell)
+def _simple(cell: nnx.SimpleCell) -> AffineForm:
+    return AffineForm(
         cell.dense_i.kernel[...], _bias(cell.dense_i), cell.dense_h.kernel[...], _elman_rule(cell)
     )
 
 
-@describes(ConcatenatedElman)
-def _concatenated(cell: ConcatenatedElman) -> Affine:
-    driven, recurrent = jnp.split(cell.kernel[...], [cell.in_features])
+@affine_form_of(ConcatenatedElman)
+def _concatenated(cell: ConcatenatedElman) -> AffineForm:
+    input_kernel, recurrent_kernel = jnp.split(cell.kernel[...], [cell.in_features])
     bias: Any = cell.bias
-    return Affine(driven, bias[...], recurrent, _elman_rule(cell, residual=False))
+    rule = _elman_rule(cell, residual=False)
+    return AffineForm(input_kernel, bias[...], recurrent_kernel, rule)
 
 
-@describes(LSTM)
-def _lstm(cell: LSTM) -> Affine | None:
+@affine_form_of(LSTM)
+def _lstm(cell: LSTM) -> AffineForm | None:
     if type(cell).activations is not LSTM.activations:
         return None
-    return _gated(cell, cell.learned, dict(cell.pins))
+    return _lstm_form(cell, cell.learned, dict(cell.pins))
 
 
-@describes(nnx.OptimizedLSTMCell)
-def _optimised_lstm(cell: nnx.OptimizedLSTMCell) -> Affine:
-    return _gated(cell, LSTM.ORDER, {})
+@affine_form_of(nnx.OptimizedLSTMCell)
+def _optimised_lstm(cell: nnx.OptimizedLSTMCell) -> AffineForm:
+    return _lstm_form(cell, LSTM.ORDER, {})
 
 
-@describes(nnx.GRUCell)
-def _gru(cell: nnx.GRUCell) -> Affine:
+@affine_form_of(nnx.GRUCell)
+def _gru(cell: nnx.GRUCell) -> AffineForm:
     gate, activation = cell.gate_fn, cell.activation_fn
 
     def rule(blocks: Blocks, h: Array) -> Array:
-        candidate, reset, update, recurrent = blocks
+        from_x, reset, update, from_h = blocks  # from_x and from_h: parts of the candidate
         z = gate(update)
-        return (1.0 - z) * activation(candidate + gate(reset) * recurrent) + z * h
+        return (1.0 - z) * activation(from_x + gate(reset) * from_h) + z * h
 
-    # Flax's order is reset, update, candidate; the candidate's part of x comes first here.
+    # The reset gate multiplies only the candidate's part from h, so its two parts stay separate.
+    # Flax's order is reset, update, candidate; x's part of the candidate comes first here.
     n = cell.hidden_features
-    driven, bias = (jnp.roll(w, n, -1) for w in (cell.dense_i.kernel[...], _bias(cell.dense_i)))
-    return Affine(driven, bias, cell.dense_h.kernel[...], rule, apart=1)
+    input_kernel, bias = (
+        jnp.roll(w, n, -1) for w in (cell.dense_i.kernel[...], _bias(cell.dense_i))
+    )
+    return AffineForm(input_kernel, bias, cell.dense_h.kernel[...], rule, separate=1)
 
 
-def _elman_rule(cell: nnx.SimpleCell, residual: bool | None = None) -> Callable:
+def _elman_rule(
+    cell: nnx.SimpleCell, residual: bool | None = None
+) -> Callable[[Blocks, Array], Array]:
     activation = cell.activation_fn
     residual = cell.residual if residual is None else residual
     return lambda blocks, h: activation(blocks[0] + h if residual else blocks[0])
 
 
-def _gated(cell: nnx.OptimizedLSTMCell, learned: tuple[str, ...], pins: dict[str, float]) -> Affine:
+def _lstm_form(
+    cell: nnx.OptimizedLSTMCell, learned: tuple[str, ...], pins: dict[str, float]
+) -> AffineForm:
     gate, activation = cell.gate_fn, cell.activation_fn
 
     def rule(blocks: Blocks, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -115,7 +135,7 @@ def _gated(cell: nnx.OptimizedLSTMCell, learned: tuple[str, ...], pins: dict[str
         c = a["forget"] * carry[0] + a["input"] * a["candidate"]
         return c, a["output"] * activation(c)
 
-    return Affine(cell.dense_i.kernel[...], _bias(cell.dense_h), cell.dense_h.kernel[...], rule)
+    return AffineForm(cell.dense_i.kernel[...], _bias(cell.dense_h), cell.dense_h.kernel[...], rule)
 
 
 def _bias(linear: nnx.Linear) -> Array:
@@ -124,7 +144,7 @@ def _bias(linear: nnx.Linear) -> Array:
 
 
 def _is_plain(part: Any) -> bool:
-    """Whether a part of a cell is no layer, or the layer x W + b that Flax's cells make."""
+    """Return whether a cell's attribute is Flax's plain layer x W + b, or no layer at all."""
     if not isinstance(part, nnx.Module):
         return True
     return (

@@ -1,4 +1,4 @@
-"""The simple recurrent network h⁽ᵗ⁾ = φ(W_xh x⁽ᵗ⁾ + W_hh h⁽ᵗ⁻¹⁾ + b), with φ by name."""
+"""The Elman network h⁽ᵗ⁾ = φ(W_xh x⁽ᵗ⁾ + W_hh h⁽ᵗ⁻¹⁾ + b), with φ chosen by name."""
 
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ lecun, orthogonal = nnx.initializers.lecun_normal(), nnx.initializers.orthogonal
 
 
 class Elman(nnx.SimpleCell):
-    """One layer of Elman 1990; Flax's SimpleCell with its activation by name."""
+    """One layer h⁽ᵗ⁾ = φ(W_xh x⁽ᵗ⁾ + W_hh h⁽ᵗ⁻¹⁾ + b) of Elman 1990: Flax's SimpleCell."""
 
     def __init__(
         self,
@@ -30,10 +30,18 @@ class Elman(nnx.SimpleCell):
         recurrent_kernel_init: nnx.Initializer = orthogonal,
         rngs: nnx.Rngs,
     ) -> None:
-        """Draw W_xh and W_hh; b starts at zero.
+        """Draw W_xh and W_hh, and set b to 0.
+
+        Args:
+            in_features: size of x.
+            hidden_features: n, the size of h.
+            activation: φ, one of "tanh", "relu", "sigmoid" (logistic) and "identity".
+            kernel_init: initialiser of W_xh.
+            recurrent_kernel_init: initialiser of W_hh.
+            rngs: random streams that the weights are drawn from.
 
         Raises:
-            ValueError: an activation of another name.
+            ValueError: the activation has another name.
         """
         if activation not in ACTIVATIONS:
             raise ValueError(
@@ -51,10 +59,10 @@ class Elman(nnx.SimpleCell):
 
 
 class ConcatenatedElman(Elman):
-    """The same network with one matrix on [x⁽ᵗ⁾; h⁽ᵗ⁻¹⁾], as many texts write it."""
+    """The Elman network with one matrix on [x⁽ᵗ⁾; h⁽ᵗ⁻¹⁾], as many texts write it."""
 
     def __init__(self, in_features: int, hidden_features: int, **options: Any) -> None:
-        """Draw what Elman draws, and put W_xh over W_hh in one kernel (rows: x, then h)."""
+        """Draw the weights of `Elman`, and stack W_xh and W_hh in one kernel (rows: x, then h)."""
         super().__init__(in_features, hidden_features, **options)
         kernels = [self.dense_i.kernel[...], self.dense_h.kernel[...]]
         self.kernel = nnx.Param(jnp.concatenate(kernels))
@@ -64,7 +72,7 @@ class ConcatenatedElman(Elman):
     def __call__(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
     ) -> tuple[Array, Array]:
-        """One step."""
-        both = jnp.concatenate([inputs, carry], axis=-1)
-        h = self.activation_fn(both @ self.kernel[...] + self.bias[...])  # type: ignore[index]
+        """Return h⁽ᵗ⁾ twice: as the new carry and as the output."""
+        x_and_h = jnp.concatenate([inputs, carry], axis=-1)
+        h = self.activation_fn(x_and_h @ self.kernel[...] + self.bias[...])  # type: ignore[index]
         return h, h

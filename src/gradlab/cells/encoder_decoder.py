@@ -1,4 +1,4 @@
-"""Two cells that share one state: an encoder that reads a sequence, a decoder that answers."""
+"""An encoder that reads a sequence and a decoder that answers it, as one recurrent cell."""
 
 from functools import partial
 from typing import Any
@@ -10,14 +10,15 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 
 class EncoderDecoder(nnx.RNNCellBase):
-    """The encoder-decoder of Cho et al. 2014 and Sutskever et al. 2014 seen as one cell.
+    """The encoder-decoder of Cho et al. 2014 and Sutskever et al. 2014 as one cell.
 
-    The last input feature is 0 where the encoder acts and 1 where the decoder does; neither is
-    shown it. Both act on the one carry, so ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ reaches across from decoder to encoder.
+    The last input feature selects the cell that acts at a step: 0 the encoder, 1 the decoder. The
+    cells themselves do not receive it. They share one carry, so ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ reaches from the
+    decoder back to the encoder.
     """
 
     def __init__(self, encoder: nnx.RNNCellBase, decoder: nnx.RNNCellBase) -> None:
-        """Join two cells whose carries and outputs have one form."""
+        """Join two cells whose carries and outputs have the same shapes."""
         self.encoder = encoder
         self.decoder = decoder
 
@@ -27,22 +28,22 @@ class EncoderDecoder(nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Any = None,
     ) -> PyTree:
-        """The encoder's own initial carry."""
+        """Return the encoder's initial carry."""
         return self.encoder.initialize_carry((*input_shape[:-1], input_shape[-1] - 1), rngs)
 
     def __call__(
         self, carry: PyTree, inputs: Float[Array, "*batch features"]
     ) -> tuple[PyTree, Array]:
-        """One step of the cell that the flag picks."""
+        """Return the new carry and the output of the cell that the flag selects."""
         encoded, decoded = (cell(carry, inputs[..., :-1]) for cell in (self.encoder, self.decoder))
         return jax.tree.map(partial(jnp.where, decoding(inputs)), decoded, encoded)
 
     @property
     def num_feature_axes(self) -> int:
-        """Axes of one input that are features, as of Flax's own cells."""
+        """The number of feature axes of one input, as Flax's cells define it."""
         return 1
 
 
 def decoding(inputs: Float[Array, "*batch features"]) -> Bool[Array, "*batch 1"]:
-    """Whether the decoder acts."""
+    """Return whether the decoder acts, by the last input feature."""
     return inputs[..., -1:] > 0.5

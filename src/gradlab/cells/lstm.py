@@ -1,4 +1,4 @@
-"""The LSTM, with gates that may be pinned at a value or left out."""
+"""The LSTM, with gates that can be pinned at a constant or left out."""
 
 from typing import Annotated
 
@@ -13,10 +13,14 @@ lecun, orthogonal = nnx.initializers.lecun_normal(), nnx.initializers.orthogonal
 
 
 class LSTM(nnx.OptimizedLSTMCell):
-    """Hochreiter & Schmidhuber 1997, with the forget gate of Gers, Schmidhuber & Cummins 2000.
+    """The LSTM of Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000.
 
-    Flax's OptimizedLSTMCell, but each gate may be pinned at a constant from 0 to 1; pinned at 1 it
-    is left out, as the forget gate was in 1997. A pinned gate has no weights.
+        c⁽ᵗ⁾ = f ⊙ c⁽ᵗ⁻¹⁾ + i ⊙ g,   h⁽ᵗ⁾ = o ⊙ tanh c⁽ᵗ⁾
+
+    with gates i, f, o = σ(W x⁽ᵗ⁾ + U h⁽ᵗ⁻¹⁾ + b) and candidate g = tanh(W x⁽ᵗ⁾ + U h⁽ᵗ⁻¹⁾ + b),
+    each with weights of its own. This is Flax's OptimizedLSTMCell, except that each gate can be
+    pinned at a constant from 0 to 1. A gate pinned at 1 is left out, as the forget gate was in
+    1997. A pinned gate has no weights.
     """
 
     ORDER = ("input", "forget", "candidate", "output")
@@ -33,20 +37,20 @@ class LSTM(nnx.OptimizedLSTMCell):
         recurrent_kernel_init: nnx.Initializer = orthogonal,
         rngs: nnx.Rngs,
     ) -> None:
-        """Draw the weights that Flax's cell draws and drop those of pinned gates.
+        """Draw the weights of Flax's cell, then drop those of pinned gates.
 
         Args:
-            in_features: size of an input.
-            hidden_features: n, of c and of h.
-            input_gate: the value that it is pinned at; None: learned.
-            forget_gate: likewise.
-            output_gate: likewise.
-            kernel_init: of the four matrices on x, side by side.
-            recurrent_kernel_init: of the four matrices on h, side by side.
-            rngs: what they are drawn from.
+            in_features: size of x.
+            hidden_features: n, the size of c and of h.
+            input_gate: constant value of i, from 0 to 1; None: learned.
+            forget_gate: constant value of f, from 0 to 1; None: learned.
+            output_gate: constant value of o, from 0 to 1; None: learned.
+            kernel_init: initialiser of the four matrices on x, side by side.
+            recurrent_kernel_init: initialiser of the four matrices on h, side by side.
+            rngs: random streams that the weights are drawn from.
 
         Raises:
-            ValueError: a pin that is not from 0 to 1.
+            ValueError: a pinned value is outside 0 to 1.
         """
         super().__init__(
             in_features,
@@ -67,32 +71,33 @@ class LSTM(nnx.OptimizedLSTMCell):
     def activations(
         self, carry: Carry, inputs: Float[Array, "*batch features"]
     ) -> dict[str, Array]:
-        """The three gates and the candidate g at one step, by name."""
+        """Return the three gates and the candidate g at one step, by name."""
         _, h = carry
-        parts = jnp.split(self.dense_i(inputs) + self.dense_h(h), len(self.learned), axis=-1)
-        squashed = {
-            gate: (self.activation_fn if gate == "candidate" else self.gate_fn)(part)
-            for gate, part in zip(self.learned, parts, strict=True)
+        blocks = jnp.split(self.dense_i(inputs) + self.dense_h(h), len(self.learned), axis=-1)
+        learned = {
+            gate: (self.activation_fn if gate == "candidate" else self.gate_fn)(block)
+            for gate, block in zip(self.learned, blocks, strict=True)
         }
-        return squashed | {gate: jnp.full_like(h, pin) for gate, pin in self.pins}
+        return learned | {gate: jnp.full_like(h, pin) for gate, pin in self.pins}
 
     def __call__(
         self, carry: Carry, inputs: Float[Array, "*batch features"]
     ) -> tuple[Carry, Array]:
-        """One step: c⁽ᵗ⁾ = f c⁽ᵗ⁻¹⁾ + i g, h⁽ᵗ⁾ = o tanh c⁽ᵗ⁾."""
+        """Return the new carry (c⁽ᵗ⁾, h⁽ᵗ⁾) and the output h⁽ᵗ⁾."""
         a = self.activations(carry, inputs)
         c = a["forget"] * carry[0] + a["input"] * a["candidate"]
         h = a["output"] * self.activation_fn(c)
         return (c, h), h
 
     def _drop_pinned(self) -> None:
+        """Keep only the columns of learned gates in both kernels and in the bias."""
         n = self.hidden_features
-        kept = [
+        learned = [
             i * n + j for i, gate in enumerate(self.ORDER) if gate in self.learned for j in range(n)
         ]
-        columns = jnp.array(kept)
+        columns = jnp.array(learned)
         for linear in (self.dense_i, self.dense_h):
             linear.kernel = nnx.Param(linear.kernel[...][:, columns])
-            linear.out_features = len(kept)
+            linear.out_features = len(learned)
         bias: nnx.Param = self.dense_h.bias  # type: ignore[assignment]
         self.dense_h.bias = nnx.Param(bias[...][columns])

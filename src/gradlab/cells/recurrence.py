@@ -1,8 +1,12 @@
-"""Running a recurrent cell over a sequence, with the gradient's way back in view.
+"""Running a recurrent cell over sequences, with a fast backward pass.
 
-The recurrence proper is one product a step, h W. What does not wait for h stands outside the loop:
-the inputs' part before it, and after it the gradient of all weights, one product over every step.
-JAX's transpose of a scan would form and add that gradient anew at each step.
+The only work that a step of the recurrence has to wait for is one product, h W_h. For cells in
+affine form (`gradlab.cells.affine`) everything else stands outside the loop over time: x W_x before
+it and, on the way back, the gradient of all weights after it, as one product over all steps. JAX's
+own transpose of a scan would form and add that gradient at every step. Any other cell is run by
+`step_by_step`, a plain scan over the cell's own steps.
+
+Both take a rule that changes the adjoint at every step of the backward pass.
 """
 
 from collections.abc import Callable
@@ -14,7 +18,7 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.cells.affine import Affine, Blocks, affine
+from gradlab.cells.affine import AffineForm, Blocks, affine_form
 
 AdjointRule = Callable[[PyTree], PyTree]
 Weights = tuple[Array, Array, Array]
@@ -27,25 +31,25 @@ def unroll(
     inputs: Float[Array, "time batch features"],
     on_adjoint: AdjointRule | None = None,
 ) -> tuple[PyTree, Float[Array, "time batch n"]]:
-    """Run a cell over a batch of sequences from a carry.
+    """Run a cell over a batch of sequences.
 
-    Cells that `gradlab.cells.affine` knows are differentiated in reverse mode only, to any order.
+    Cells in affine form can be differentiated in reverse mode only, to any order.
 
     Args:
         cell: any Flax recurrent cell.
         carry: s⁽⁰⁾ of the batch.
         inputs: x⁽¹⁾ to x⁽ᵀ⁾, time first.
-        on_adjoint: what becomes of the adjoint ∂L/∂s⁽ᵗ⁾ at every step on its way back, a function
-            on something of the carry's form (clipping inside the backward pass, Graves 2013). One
-            with traced numbers is a jax.tree_util.Partial(function, numbers).
+        on_adjoint: replaces the adjoint ∂L/∂s⁽ᵗ⁾ at every step of the backward pass by a function
+            of it, such as a clipped one (Graves 2013); it has the carry's structure. A rule that
+            depends on traced numbers must be a jax.tree_util.Partial(function, numbers).
 
     Returns:
         The carry s⁽ᵀ⁾, and the cell's output at every step.
     """
-    known = affine(cell)
-    if known is None or not _of_one_kind(known, carry, inputs):
+    form = affine_form(cell)
+    if form is None or not _is_batch_of_one_dtype(form, carry, inputs):
         return step_by_step(cell, carry, inputs, on_adjoint)
-    return _affine_unroll(known, carry, inputs, _as_pytree(on_adjoint))
+    return _affine_unroll(form, carry, inputs, _as_partial(on_adjoint))
 
 
 def step_by_step(
@@ -54,41 +58,44 @@ def step_by_step(
     inputs: Float[Array, "time batch features"],
     on_adjoint: AdjointRule | None = None,
 ) -> tuple[PyTree, Float[Array, "time batch n"]]:
-    """The same for any cell: a scan over its own steps."""
-    rule = _as_pytree(on_adjoint)
+    """Run any cell as `unroll` does, by a scan over its own steps."""
+    rule = _as_partial(on_adjoint)
 
     def step(carry: PyTree, x: Array) -> tuple[PyTree, Array]:
-        return cell(carry if rule is None else _watched(rule, carry), x)
+        return cell(carry if rule is None else _with_adjoint_rule(rule, carry), x)
 
     return jax.lax.scan(step, carry, inputs)
 
 
-def _as_pytree(rule: AdjointRule | None) -> Partial | None:
-    """A rule whose numbers are arguments of a custom_vjp, which may not close over traced ones."""
+def _as_partial(rule: AdjointRule | None) -> Partial | None:
+    """Return a rule as a pytree: a custom_vjp may not close over traced numbers."""
     return rule if isinstance(rule, Partial | None) else Partial(rule)
 
 
 @jax.custom_vjp
-def _watched(rule: Partial, carry: PyTree) -> PyTree:
-    """The carry unchanged; its adjoint as the rule makes it."""
+def _with_adjoint_rule(rule: Partial, carry: PyTree) -> PyTree:
+    """Return the carry unchanged; in the backward pass, apply the rule to its adjoint."""
     del rule
     return carry
 
 
-_watched.defvjp(lambda rule, carry: (carry, rule), lambda rule, adjoint: (None, rule(adjoint)))
+_with_adjoint_rule.defvjp(
+    lambda rule, carry: (carry, rule), lambda rule, adjoint: (None, rule(adjoint))
+)
 
 
-def _of_one_kind(known: Affine, carry: PyTree, inputs: Array) -> bool:
-    """Whether this is one batch of sequences, and no number would be promoted on the way."""
-    arrays = [known.driven, known.bias, known.recurrent, inputs, *jax.tree.leaves(carry)]
-    return inputs.ndim == 3 and len({x.dtype for x in arrays}) == 1
+def _is_batch_of_one_dtype(form: AffineForm, carry: PyTree, inputs: Array) -> bool:
+    """Return whether the inputs are one batch of sequences and no array would be promoted."""
+    weights = [form.input_kernel, form.bias, form.recurrent_kernel]
+    arrays = [*weights, inputs, *jax.tree.leaves(carry)]
+    return inputs.ndim == 3 and len({array.dtype for array in arrays}) == 1
 
 
 def _affine_unroll(
-    cell: Affine, carry: PyTree, inputs: Array, on_adjoint: Partial | None
+    form: AffineForm, carry: PyTree, inputs: Array, on_adjoint: Partial | None
 ) -> tuple[PyTree, Array]:
-    n, columns = cell.recurrent.shape
-    k, apart, rule = columns // n, cell.apart, cell.rule
+    n, columns = form.recurrent_kernel.shape
+    k, separate, rule = columns // n, form.separate, form.rule
 
     def split(x: Array) -> Blocks:
         return tuple(jnp.split(x, x.shape[-1] // n, axis=-1))
@@ -96,49 +103,56 @@ def _affine_unroll(
     def forward(
         on_adjoint: Partial | None, weights: Weights, carry: PyTree, inputs: Array
     ) -> tuple[tuple[PyTree, Array], PyTree]:
-        driven, bias, recurrent = weights
+        input_kernel, bias, recurrent_kernel = weights
 
-        def step(carry: PyTree, drive: Blocks) -> tuple[PyTree, tuple[PyTree, Blocks]]:
-            from_h = split(_hidden(carry) @ recurrent)
-            both = tuple(x + h for x, h in zip(drive[apart:], from_h, strict=False))
-            blocks = drive[:apart] + both + from_h[k - apart :]
+        def step(carry: PyTree, from_x: Blocks) -> tuple[PyTree, tuple[PyTree, Blocks]]:
+            from_h = split(_hidden(carry) @ recurrent_kernel)
+            sums = tuple(x + h for x, h in zip(from_x[separate:], from_h, strict=False))
+            blocks = from_x[:separate] + sums + from_h[k - separate :]
             return rule(blocks, carry), (carry, blocks)
 
         # Each block is an array of its own: XLA's loops over slices of slices are slow on a CPU.
-        drive = tuple(inputs @ w + b for w, b in zip(split(driven), split(bias), strict=True))
-        last, (carries, blocks) = jax.lax.scan(step, carry, drive)
+        from_x = tuple(
+            inputs @ w + b for w, b in zip(split(input_kernel), split(bias), strict=True)
+        )
+        last, (carries, blocks) = jax.lax.scan(step, carry, from_x)
         outputs = jnp.concatenate([_hidden(carries)[1:], _hidden(last)[None]])
         return (last, outputs), (on_adjoint, weights, inputs, carries, blocks)
 
     def backward(
-        kept: PyTree, adjoints: tuple[PyTree, Array]
+        residuals: PyTree, adjoints: tuple[PyTree, Array]
     ) -> tuple[None, Weights, PyTree, Array]:
-        on_adjoint, (driven, _, recurrent), inputs, carries, blocks = kept
+        on_adjoint, (input_kernel, _, recurrent_kernel), inputs, carries, blocks = residuals
 
-        def step(adjoint: PyTree, at: PyTree) -> tuple[PyTree, Array]:
-            of_output, blocks, carry = at
-            _, pull = jax.vjp(rule, blocks, carry)
-            of_blocks, of_carry = pull(_add_to_hidden(adjoint, of_output))
-            delta = jnp.concatenate(of_blocks, axis=-1)
-            adjoint = _add_to_hidden(of_carry, delta[:, apart * n :] @ recurrent.T)
+        def step(adjoint: PyTree, values: PyTree) -> tuple[PyTree, Array]:
+            output_adjoint, blocks, carry = values
+            _, rule_vjp = jax.vjp(rule, blocks, carry)
+            block_adjoints, carry_adjoint = rule_vjp(_add_to_hidden(adjoint, output_adjoint))
+            delta = jnp.concatenate(block_adjoints, axis=-1)
+            from_blocks = delta[:, separate * n :] @ recurrent_kernel.T
+            adjoint = _add_to_hidden(carry_adjoint, from_blocks)
             return (adjoint if on_adjoint is None else on_adjoint(adjoint)), delta
 
-        last, outputs = adjoints
-        first, delta = jax.lax.scan(step, last, (outputs, blocks, carries), reverse=True)
+        last_adjoint, output_adjoints = adjoints
+        first_adjoint, deltas = jax.lax.scan(
+            step, last_adjoint, (output_adjoints, blocks, carries), reverse=True
+        )
         ones = jnp.ones((*inputs.shape[:-1], 1), inputs.dtype)
         sources = jnp.concatenate([inputs, ones, _hidden(carries)], axis=-1)
-        gradient = jnp.einsum("tbi,tbj->ij", sources, delta)
-        of_x, of_one, of_h = jnp.split(gradient, [inputs.shape[-1], inputs.shape[-1] + 1])
-        weights = (of_x[:, :columns], of_one[0, :columns], of_h[:, apart * n :])
-        return None, weights, first, delta[..., :columns] @ driven.T
+        gradient = jnp.einsum("tbi,tbj->ij", sources, deltas)
+        x_rows, one_row, h_rows = jnp.split(gradient, [inputs.shape[-1], inputs.shape[-1] + 1])
+        # The first k blocks come from x, the last k from h (see AffineForm).
+        weights = (x_rows[:, :columns], one_row[0, :columns], h_rows[:, separate * n :])
+        return None, weights, first_adjoint, deltas[..., :columns] @ input_kernel.T
 
     run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
     run.defvjp(forward, backward)
-    return run(on_adjoint, (cell.driven, cell.bias, cell.recurrent), carry, inputs)
+    weights = (form.input_kernel, form.bias, form.recurrent_kernel)
+    return run(on_adjoint, weights, carry, inputs)
 
 
 def _hidden(carry: PyTree) -> Array:
-    """The h of a carry, which is h or (c, h)."""
+    """Return the h of a carry that is h or (c, h)."""
     return jax.tree.leaves(carry)[-1]
 
 
