@@ -1,8 +1,11 @@
-"""Sequence tasks: what a network is shown and what it has to answer.
+"""Sequence tasks: the inputs that a network reads and the targets that it is trained on.
 
-Every kind of task has the same form, outputs wanted at some steps with weights: many-to-one weighs
-the last step only, many-to-many every step. To add one: a file here with a function that returns a
-Task, and a YAML in conf/task/.
+All tasks have one form: inputs, targets and a weight for every step. A many-to-one task weights
+the last step alone, a many-to-many task every step at which an answer is due.
+
+To add a task, write a function that returns a `Task` (in a file here or in your own package) and a
+YAML in conf/task/ whose `_target_` is that function's dotted path. The function's arguments become
+the config keys `task.…`, and their annotations the limits that a config is checked against.
 """
 
 from collections.abc import Callable
@@ -12,9 +15,14 @@ from jaxtyping import Array, Float, Int, Key
 
 
 class Batch(NamedTuple):
-    """Sequences, the answers wanted, and how much each step counts (0: not at all).
+    """Sequences with the target of every step and the step's weight in the loss.
 
-    Sequences of several lengths are padded at their end, where inputs and weights are 0.
+    Sequences shorter than the batch's time axis are padded at their end: inputs and weights are 0.
+
+    Attributes:
+        inputs: x⁽¹⁾ to x⁽ᵀ⁾.
+        targets: integers are classes, real numbers are values.
+        weights: how much a step counts; 0 leaves it out.
     """
 
     inputs: Float[Array, "batch time features"]
@@ -23,15 +31,22 @@ class Batch(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A source of sequences.
+    """A generator of training sequences with fixed test sequences and rules for judging answers.
 
-    Integer targets are classes (cross entropy, accuracy); real targets are values (squared error).
-    A sequence is wrong if a step of it that counts is: another class, or a value further than
-    `tolerance` from its target (None: values are not judged right or wrong).
+    Classes are trained with cross entropy (nats) and judged by accuracy; values are trained with
+    squared error. A step is wrong if its class is, or if its value is further than `tolerance` from
+    the target. A sequence is wrong if any step of positive weight is.
 
-    `baseline` is the loss to beat, of the best answer that ignores the sequence; each task says
-    what that is.
-    `has_answer_flag`: the last input feature is 0 while the sequence is shown, 1 while it is answered.
+    Attributes:
+        features: size of the input at one step.
+        outputs: size of the answer at one step: the number of classes, or of values.
+        sample: draws training sequences, (key, batch size) -> Batch.
+        test: held-out sequences, the same for every seed.
+        baseline: the loss to beat, that of a trivial answer. Each task says which one; for most it
+            is the best answer that ignores the inputs.
+        tolerance: largest error of a right value; None: values are not judged right or wrong.
+        has_answer_flag: the last input feature is 0 while the sequence is shown and 1 while it is
+            answered.
     """
 
     features: int

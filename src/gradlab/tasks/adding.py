@@ -1,7 +1,8 @@
-"""The adding problem (many-to-one), in the four definitions that the literature calls by one name.
+"""The adding problem (many-to-one), in the four definitions that share this name.
 
-They differ in range, in where the marked values lie, in the target, and so in the loss to beat: a
-loss of 0.03 solves nothing in one and is far below the baseline in another.
+They differ in the range of the values, in where the marks lie and in the target, and so in the
+loss to beat: a loss of 0.03 solves nothing under one definition and is far below the baseline of
+another.
 """
 
 import math
@@ -13,32 +14,42 @@ from jaxtyping import Array, Int, Key
 
 from gradlab.config import Count
 from gradlab.tasks import Batch, Task
-from gradlab.tasks.sequences import at_end, held_out, lengths, shortest
+from gradlab.tasks.sequences import (
+    checked_min_length,
+    draw_lengths,
+    draw_test_batch,
+    last_step_batch,
+)
 
 Variant = Literal["hochreiter", "pascanu", "arjovsky", "vorontsov"]
 
 
 class Rule(NamedTuple):
-    """Values from U[low, 1]; target offset + scale · (X₁ + X₂); further off than this is wrong."""
+    """One definition: values from U[low, 1], target offset + scale · (X₁ + X₂).
+
+    An answer is wrong if it is off by more than `tolerance`; `min_length` is the fewest steps in
+    which the marks have room.
+    """
 
     low: float
     offset: float
     scale: float
     tolerance: float
-    least: int  # steps that the marks have room in
+    min_length: int
 
-    def variance(self) -> float:
-        """Of one term of the target."""
+    def term_variance(self) -> float:
+        """Return the variance of scale · X₁, which is that of scale · X₂."""
         return self.scale**2 * (1 - self.low) ** 2 / 12
 
 
 RULES: dict[Variant, Rule] = {
-    "hochreiter": Rule(-1.0, 0.5, 0.25, 0.04, least=24),
-    "pascanu": Rule(0.0, 0.0, 0.5, math.sqrt(0.04), least=10),  # it is the square that is compared
-    "arjovsky": Rule(0.0, 0.0, 1.0, 0.08, least=2),
-    "vorontsov": Rule(0.0, 0.0, 0.5, 0.04, least=2),
+    "hochreiter": Rule(-1.0, 0.5, 0.25, 0.04, min_length=24),
+    # Pascanu's code compares the squared error with 0.04.
+    "pascanu": Rule(0.0, 0.0, 0.5, math.sqrt(0.04), min_length=10),
+    "arjovsky": Rule(0.0, 0.0, 1.0, 0.08, min_length=2),
+    "vorontsov": Rule(0.0, 0.0, 0.5, 0.04, min_length=2),
 }
-FIRST = 10  # Hochreiter's X₁ is among so many
+FIRST_MARK_STEPS = 10  # Hochreiter & Schmidhuber's X₁ is one of the first ten values
 
 
 def adding(
@@ -47,82 +58,86 @@ def adding(
     variant: Variant = "arjovsky",
     test_size: Count = 1000,
 ) -> Task:
-    """Add up the two marked values of a sequence of (value, mark).
+    """Add up the two marked values of a sequence of pairs (value, mark).
+
+    The target is offset + scale · (X₁ + X₂), due at the last step. The baseline is the target's
+    variance, which is the loss of the best constant answer.
 
     - "hochreiter" (Hochreiter & Schmidhuber 1997, 5.4): values from U[−1, 1]; X₁ among the first
-      ten, X₂ among the first T/2 − 1, T the least length; marks 1, but −1 at the first and the
-      last step; target ½ + (X₁ + X₂)/4. The first value is 0 where it is drawn as X₁ or X₂. Wrong:
-      off by more than 0.04. Baseline: just below 1/24, for that 0.
-    - "pascanu" (Pascanu et al. 2013, their code): U[0, 1]; X₁ in the first tenth, X₂ in the next
-      four; target the mean. Wrong: a *squared* error above 0.04, which the constant ½ passes on
-      64 % of sequences. Baseline 1/24.
-    - "arjovsky" (Arjovsky et al. 2016, Tallec & Ollivier 2018): U[0, 1]; one in each half; target
-      the sum. Baseline 1/6; 1/12 knows one of the two.
-    - "vorontsov" (Vorontsov et al. 2017, their code): the same with half the sum. Baseline 1/24.
+      ten, X₂ among the first T/2 − 1, where T is the least length; marks are 1 there and −1 at the
+      first and the last step; target ½ + (X₁ + X₂)/4. If the first value of all is marked, it is
+      set to 0. Wrong: an absolute error above 0.04. Baseline: just below 1/24, because of that 0.
+    - "pascanu" (Pascanu et al. 2013, their code): values from U[0, 1]; X₁ in the first tenth, X₂ in
+      the next four tenths; target (X₁ + X₂)/2. Wrong: a *squared* error above 0.04, so the constant
+      ½ is right on 64 % of sequences. Baseline 1/24.
+    - "arjovsky" (Arjovsky et al. 2016, Tallec & Ollivier 2018): values from U[0, 1], one mark in
+      each half; target X₁ + X₂. Baseline 1/6; the loss is 1/12 if one of the two is known.
+    - "vorontsov" (Vorontsov et al. 2017, their code): as before with target (X₁ + X₂)/2. Baseline
+      1/24.
 
-    The last two papers call no sequence wrong; here it is one that is off by more than 4 % of the
+    The last two papers call no answer wrong; here it is wrong if it is off by more than 4 % of the
     target's range, as in 1997.
 
     Args:
-        length: steps at most.
-        min_length: steps at least, uniform between; by default `length` for the last two, and for
-            the first two `length`/1.1, their own range.
-        variant: which of the four.
-        test_size: sequences held out.
+        length: steps of the longest sequence.
+        min_length: steps of the shortest one; lengths are uniform between the two. None: `length`
+            for the last two variants and, as in their sources, `length`/1.1 for the first two.
+        variant: which of the four definitions.
+        test_size: number of held-out sequences.
 
     Raises:
-        ConfigError: lengths without room for the marks.
+        ConfigError: the marks have no room in a sequence, or `min_length` is above `length`.
     """
     rule = RULES[variant]
     if min_length is None and variant in ("hochreiter", "pascanu"):
-        min_length = max(rule.least, -(-10 * length // 11))
-    least = shortest(length, min_length, rule.least)
+        min_length = max(rule.min_length, -(-10 * length // 11))
+    shortest = checked_min_length(length, min_length, rule.min_length)
 
     def sample(key: Key[Array, ""], batch_size: int) -> Batch:
         length_key, mark_key, value_key = jax.random.split(key, 3)
-        ends = lengths(length_key, batch_size, least, length)
-        places = _places(mark_key, ends, least, variant)
+        lengths = draw_lengths(length_key, batch_size, shortest, length)
+        positions = _mark_positions(mark_key, lengths, shortest, variant)
         values = jax.random.uniform(value_key, (batch_size, length), minval=rule.low)
-        marks = jnp.any(jnp.arange(length) == places[..., None], axis=1).astype(values.dtype)
+        marks = jnp.any(jnp.arange(length) == positions[..., None], axis=1).astype(values.dtype)
         if variant == "hochreiter":
             values = values.at[:, 0].multiply(1 - marks[:, 0])
-            marks = marks.at[:, 0].set(-1).at[jnp.arange(batch_size), ends - 1].set(-1)
-        marked = jnp.take_along_axis(values, places, axis=1)
+            marks = marks.at[:, 0].set(-1).at[jnp.arange(batch_size), lengths - 1].set(-1)
+        marked = jnp.take_along_axis(values, positions, axis=1)
         target = rule.offset + rule.scale * jnp.sum(marked, axis=1, keepdims=True)
-        return at_end(jnp.stack([values, marks], axis=-1), target, ends)
+        return last_step_batch(jnp.stack([values, marks], axis=-1), target, lengths)
 
     return Task(
         features=2,
         outputs=1,
         sample=sample,
-        test=held_out(sample, test_size),
-        baseline=rule.variance() * _expected_terms(variant, least),
+        test=draw_test_batch(sample, test_size),
+        baseline=rule.term_variance() * _expected_terms(variant, shortest),
         tolerance=rule.tolerance,
     )
 
 
-def _places(
-    key: Key[Array, ""], ends: Int[Array, "batch"], least: int, variant: Variant
+def _mark_positions(
+    key: Key[Array, ""], lengths: Int[Array, "batch"], shortest: int, variant: Variant
 ) -> Int[Array, "batch 2"]:
-    """Where the two marked values are, counted from 0."""
+    """Draw the steps of the two marked values, counted from 0."""
     first_key, second_key = jax.random.split(key)
-    shape = ends.shape
+    shape = lengths.shape
     if variant == "hochreiter":
-        first = jax.random.randint(first_key, shape, 0, FIRST)
-        second = jax.random.randint(second_key, shape, 0, least // 2 - 2)
-        second += second >= first  # never the same one twice
+        first = jax.random.randint(first_key, shape, 0, FIRST_MARK_STEPS)
+        second = jax.random.randint(second_key, shape, 0, shortest // 2 - 2)
+        second += second >= first  # the two marks never coincide
     elif variant == "pascanu":
-        first = jax.random.randint(first_key, shape, 0, ends // 10)
-        second = ends // 10 + jax.random.randint(second_key, shape, 0, 2 * ends // 5)
+        first = jax.random.randint(first_key, shape, 0, lengths // 10)
+        second = lengths // 10 + jax.random.randint(second_key, shape, 0, 2 * lengths // 5)
     else:
-        first = jax.random.randint(first_key, shape, 0, ends // 2)
-        second = jax.random.randint(second_key, shape, ends // 2, ends)
+        first = jax.random.randint(first_key, shape, 0, lengths // 2)
+        second = jax.random.randint(second_key, shape, lengths // 2, lengths)
     return jnp.stack([first, second], axis=1)
 
 
-def _expected_terms(variant: Variant, least: int) -> float:
-    """How many of the two values are drawn and not set to 0, on average."""
+def _expected_terms(variant: Variant, shortest: int) -> float:
+    """Return how many of the two marked values are not set to 0, on average."""
     if variant != "hochreiter":
         return 2.0
-    at_start = 1 / FIRST
-    return 2 - at_start - (1 - at_start) / (least // 2 - 2)
+    first_at_start = 1 / FIRST_MARK_STEPS
+    return 2 - first_at_start - (1 - first_at_start) / (shortest // 2 - 2)

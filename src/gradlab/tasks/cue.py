@@ -1,4 +1,4 @@
-"""A cue, then nothing but the answer (one-to-many): which frequency to oscillate at."""
+"""Cued oscillation (one-to-many): the first input says at which frequency to oscillate."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,7 +12,7 @@ from pydantic import Field
 from gradlab.config import Count
 from gradlab.tasks import Batch, Task
 
-Frequency = Annotated[float, Field(gt=0, lt=0.5)]  # cycles a step
+Frequency = Annotated[float, Field(gt=0, lt=0.5)]  # cycles per step
 FREQUENCIES = (0.02, 0.04, 0.06, 0.08)
 
 
@@ -20,32 +20,35 @@ def cue(
     length: Count = 50,
     frequencies: Annotated[Sequence[Frequency], Field(min_length=1)] = FREQUENCIES,
 ) -> Task:
-    """Answer sin(2πft), t = 1 … length, with f told by one of K inputs at the first step alone.
+    """Answer sin(2πft) for t = 1 … length, given f at the first step alone.
 
-    Baseline: the best constant, ½ where each f makes whole cycles of the sequence. A network that
-    keeps time but not the cue answers the mean wave, which leaves (1 − 1/K)/2 of such frequencies.
-    A rotation by 2πf for each solves it, with ‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖ = 1 throughout.
+    The first input is a one-hot code of one of K frequencies; the others are 0. The baseline is the
+    waves' variance, the loss of the best constant: ½ if each f makes whole cycles in the sequence.
+    A network that keeps time but forgets the cue answers the mean wave, with loss (1 − 1/K)/2 at
+    such frequencies. A linear network with one rotation by 2πf for each f solves the task, with
+    ‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖ = 1 for all t ≥ k.
 
     Args:
-        length: steps.
-        frequencies: in cycles a step, below ½. Held out is one sequence of each: there are no more.
+        length: steps of a sequence.
+        frequencies: in cycles per step, above 0 and below ½. There is one sequence for each of
+            them, and the test set is all of these.
     """
     times = np.arange(1, length + 1)
     waves = np.sin(2 * np.pi * np.outer(frequencies, times))
     targets = jnp.asarray(waves, jnp.float32)[..., None]
-    kinds = len(frequencies)
+    count = len(frequencies)
 
-    def shown(kind: Int[Array, "batch"]) -> Batch:
-        inputs = jnp.zeros((kind.size, length, kinds)).at[:, 0].set(jax.nn.one_hot(kind, kinds))
-        return Batch(inputs, targets[kind], jnp.ones((kind.size, length)))
+    def batch_of(index: Int[Array, "batch"]) -> Batch:
+        inputs = jnp.zeros((index.size, length, count)).at[:, 0].set(jax.nn.one_hot(index, count))
+        return Batch(inputs, targets[index], jnp.ones((index.size, length)))
 
     def sample(key: Key[Array, ""], batch_size: int) -> Batch:
-        return shown(jax.random.randint(key, (batch_size,), 0, kinds))
+        return batch_of(jax.random.randint(key, (batch_size,), 0, count))
 
     return Task(
-        features=kinds,
+        features=count,
         outputs=1,
         sample=sample,
-        test=shown(jnp.arange(kinds)),
+        test=batch_of(jnp.arange(count)),
         baseline=float(np.var(waves)),
     )

@@ -1,4 +1,4 @@
-"""Handwritten digits read as sequences: many-to-one, on real data that needs no download."""
+"""Handwritten digits read as sequences (many-to-one): real data that needs no download."""
 
 import math
 from typing import Annotated
@@ -11,10 +11,10 @@ from pydantic import AfterValidator
 from sklearn.datasets import load_digits
 
 from gradlab.tasks import Batch, Task
-from gradlab.tasks.sequences import at_end
+from gradlab.tasks.sequences import last_step_batch
 
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)
-TEST_SHARE = 5  # every fifth image is held out
+TEST_EVERY = 5  # every fifth image is held out
 PERMUTATION = np.random.default_rng(0).permutation(64)
 
 
@@ -32,18 +32,19 @@ def digits(
 ) -> Task:
     """Classify the 8 × 8 digits of UCI (Alpaydin & Kaynak 1998), shipped with scikit-learn.
 
-    The 64 pixels, scaled to [0, 1], are read in writing order in `length` steps of 64/length
-    pixels; the class is wanted at the last step. Chance: accuracy 0.1, cross entropy ln 10.
+    The 64 pixels, scaled to [0, 1], are read row by row in `length` steps of 64/length pixels; the
+    class is due at the last step. Baseline: ln 10, the cross entropy of a guess; its accuracy is
+    0.1.
 
     Args:
-        length: steps.
-        permuted: read them in one fixed random order instead, the same for every image, which
-            leaves no structure at short lags (Le, Jaitly & Hinton 2015).
+        length: steps of a sequence, a power of two up to 64 (8 reads rows, 64 reads pixels).
+        permuted: read the pixels in one fixed random order, the same for every image, which leaves
+            no structure at short lags (Le, Jaitly & Hinton 2015).
     """
     images, labels = load_digits(return_X_y=True)
     pixels = (images / 16).astype(np.float32)[:, PERMUTATION if permuted else slice(None)]
     inputs = pixels.reshape(-1, length, 64 // length)
-    held_out = np.arange(len(labels)) % TEST_SHARE == 0
+    held_out = np.arange(len(labels)) % TEST_EVERY == 0
     train_inputs, train_labels = jnp.asarray(inputs[~held_out]), jnp.asarray(labels[~held_out])
 
     def sample(key: Key[Array, ""], batch_size: int) -> Batch:
@@ -60,4 +61,4 @@ def digits(
 
 
 def _batch(inputs: Float[Array, "batch time features"], labels: Int[Array, "batch"]) -> Batch:
-    return at_end(inputs, labels, jnp.full(labels.shape, inputs.shape[1]))
+    return last_step_batch(inputs, labels, jnp.full(labels.shape, inputs.shape[1]))

@@ -1,40 +1,35 @@
-"""Delayed echo (many-to-many, synchronised): say at every step what came d steps ago."""
+"""Delayed echo (many-to-many, synchronised): answer at every step the bit of d steps ago."""
 
 import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Key
 
 from gradlab.config import Count
 from gradlab.tasks import Batch, Task
-from gradlab.tasks.sequences import check_room, held_out
+from gradlab.tasks.sequences import bit_batch, check_longer, draw_test_batch
 
 
 def echo(length: Count = 50, delay: Count = 10, test_size: Count = 1000) -> Task:
-    """Answer y⁽ᵗ⁾ = s⁽ᵗ⁻ᵈ⁾ of random bits s, at every step that has one d before it.
+    """Answer y⁽ᵗ⁾ = s⁽ᵗ⁻ᵈ⁾ of random bits s, at every step t > d.
 
-    Linear memory is enough, unlike for `xor`. Chance: accuracy ½, cross entropy ln 2.
+    A linear memory is enough, unlike for `xor`. Baseline: ln 2, the cross entropy of a guess; its
+    accuracy is ½.
 
     Args:
-        length: steps.
+        length: steps of a sequence, more than d.
         delay: d, in steps.
-        test_size: sequences held out.
+        test_size: number of held-out sequences.
 
     Raises:
-        ConfigError: no step has one d before it.
+        ConfigError: the sequence is not longer than d.
     """
-    check_room(length, delay, "task.delay")
+    check_longer(length, delay, "task.delay")
 
     def sample(key: Key[Array, ""], batch_size: int) -> Batch:
         bits = jax.random.bernoulli(key, shape=(batch_size, length)).astype(int)
-        return of_bits(bits, jnp.roll(bits, delay, axis=1), delay)
+        return bit_batch(bits, jnp.roll(bits, delay, axis=1), delay)
 
-    test = held_out(sample, test_size)
+    test = draw_test_batch(sample, test_size)
     return Task(features=1, outputs=2, sample=sample, test=test, baseline=math.log(2))
-
-
-def of_bits(bits: Int[Array, "batch time"], classes: Int[Array, "batch time"], first: int) -> Batch:
-    """Bits as inputs, and a class wanted at every step but the `first` ones."""
-    weights: Float[Array, "batch time"] = jnp.ones(bits.shape).at[:, :first].set(0)
-    return Batch(bits[..., None].astype(weights.dtype), classes, weights)

@@ -1,4 +1,4 @@
-"""One step ahead of a real time series (many-to-many, synchronised): an electroencephalogram."""
+"""Forecasting an electroencephalogram (many-to-many, synchronised): real data, one step ahead."""
 
 from typing import Annotated
 
@@ -11,33 +11,34 @@ from pydantic import Field
 
 from gradlab.tasks import Batch, Task
 
-CHANNELS, TRAINED_ON = 4, 640  # of 800 samples
-LONGEST = 128  # leaves 32 windows held out
+CHANNELS = 4
+TRAINING_SAMPLES = 640  # of 800
+MAX_LENGTH = 128  # leaves 32 test windows
 
 
-def forecast(length: Annotated[int, Field(ge=1, le=LONGEST)] = 50) -> Task:
+def forecast(length: Annotated[int, Field(ge=1, le=MAX_LENGTH)] = 50) -> Task:
     """Forecast the next sample of all channels of an EEG at every step.
 
     The recording is matplotlib's eeg.dat (the one of its gallery, 800 samples of 4 channels in
-    10 s), the only real series with serial structure that gradlab's dependencies ship: neighbours
-    correlate by 0.86 to 0.91. Scikit-learn's tables have no order in time, and the loaders of
-    SciPy and seaborn download.
+    10 s). It is the only real time series that gradlab's dependencies ship: consecutive samples
+    correlate by 0.86 to 0.91, scikit-learn's tables have no order in time, and the loaders of SciPy
+    and seaborn download their data.
 
-    The first 640 samples are for training, in windows from anywhere in them; every window of the
-    rest is held out. Values have mean 0 and variance 1 in each channel over the first part.
-    Baseline: the naive forecast, that the next sample is the present one (Hyndman & Koehler 2006),
-    on the windows held out.
+    Training windows are drawn from the first 640 samples; the test set is every window of the rest.
+    Each channel is scaled to mean 0 and variance 1 over the first 640 samples. Baseline: the mean
+    squared error of repeating the present sample on the test windows, the naive forecast of
+    Hyndman & Koehler 2006.
 
     Args:
-        length: steps of a window.
+        length: steps of a window, at most 128.
     """
     series = _eeg()
-    trained_on = jnp.asarray(series[:TRAINED_ON])
-    rest = jnp.asarray(series[TRAINED_ON:])
+    training = jnp.asarray(series[:TRAINING_SAMPLES])
+    rest = jnp.asarray(series[TRAINING_SAMPLES:])
 
     def sample(key: Key[Array, ""], batch_size: int) -> Batch:
-        starts = jax.random.randint(key, (batch_size,), 0, TRAINED_ON - length)
-        return _windows(trained_on, starts, length)
+        starts = jax.random.randint(key, (batch_size,), 0, TRAINING_SAMPLES - length)
+        return _windows(training, starts, length)
 
     test = _windows(rest, jnp.arange(len(rest) - length), length)
     naive = jnp.mean((test.inputs - test.targets) ** 2)
@@ -49,12 +50,13 @@ def forecast(length: Annotated[int, Field(ge=1, le=LONGEST)] = 50) -> Task:
 def _windows(
     series: Float[Array, "samples channels"], starts: Int[Array, "batch"], length: int
 ) -> Batch:
-    window = series[starts[:, None] + jnp.arange(length + 1)]
-    return Batch(window[:, :-1], window[:, 1:], jnp.ones((starts.size, length)))
+    windows = series[starts[:, None] + jnp.arange(length + 1)]
+    return Batch(windows[:, :-1], windows[:, 1:], jnp.ones((starts.size, length)))
 
 
 def _eeg() -> Float[np.ndarray, "samples channels"]:
+    """Read the recording and standardise it by its training samples."""
     values = np.fromfile(get_sample_data("eeg.dat", asfileobj=False), dtype="<f8")
     series = values.reshape(-1, CHANNELS)
-    first = series[:TRAINED_ON]
-    return ((series - first.mean(axis=0)) / first.std(axis=0)).astype(np.float32)
+    training = series[:TRAINING_SAMPLES]
+    return ((series - training.mean(axis=0)) / training.std(axis=0)).astype(np.float32)

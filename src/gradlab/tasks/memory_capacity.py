@@ -1,4 +1,4 @@
-"""Linear memory capacity (many-to-many, synchronised): the input of many steps at once."""
+"""Linear memory capacity (many-to-many, synchronised): recall the inputs of many past steps."""
 
 import jax
 import jax.numpy as jnp
@@ -6,28 +6,30 @@ from jaxtyping import Array, Key
 
 from gradlab.config import Count
 from gradlab.tasks import Batch, Task
-from gradlab.tasks.sequences import check_room, held_out
+from gradlab.tasks.sequences import check_longer, draw_test_batch
 
-VARIANCE = 1 / 12  # of U[−½, ½]
+INPUT_VARIANCE = 1 / 12  # of U[−½, ½]
 
 
 def memory_capacity(length: Count = 100, delays: Count = 20, test_size: Count = 1000) -> Task:
-    """Answer u⁽ᵗ⁻ᵈ⁾ of white input u from U[−½, ½] for d = 0 … delays − 1 (Jaeger 2002).
+    """Answer u⁽ᵗ⁻ᵈ⁾ for d = 0 … delays − 1, of white input u from U[−½, ½] (Jaeger 2002).
 
-    The capacity MC_d = 1 − MSE_d / var u is the share of the variance found again; their sum,
-    `delays` · (1 − loss / baseline), is at most n, and n for a linear network of n units with
-    generic weights. d starts at 0 since the readout sees the state alone: Jaeger's, from 1, sees
-    the input too. Baseline: 1/12, of the mean.
+    The capacity at delay d is MC_d = 1 − MSE_d / var u, the share of the variance that is recalled.
+    The sum over d is `delays` · (1 − loss / baseline). It is at most n, and equals n for a linear
+    network of n units with generic weights. Delays start at 0 here because the readout sees the
+    state alone; Jaeger's start at 1 because his readout also sees the input.
+
+    Baseline: var u = 1/12, the squared error of answering the mean.
 
     Args:
-        length: steps.
-        delays: outputs, one a delay. Steps before the longest delay do not count.
-        test_size: sequences held out.
+        length: steps of a sequence, at least `delays`.
+        delays: number of outputs, one for each delay. The first `delays` − 1 steps have weight 0.
+        test_size: number of held-out sequences.
 
     Raises:
-        ConfigError: no step has all the delays before it.
+        ConfigError: the sequence is shorter than `delays`.
     """
-    check_room(length, delays - 1, "the longest delay")
+    check_longer(length, delays - 1, "the longest delay")
 
     def sample(key: Key[Array, ""], batch_size: int) -> Batch:
         u = jax.random.uniform(key, (batch_size, length), minval=-0.5, maxval=0.5)
@@ -35,5 +37,5 @@ def memory_capacity(length: Count = 100, delays: Count = 20, test_size: Count = 
         weights = jnp.ones(u.shape).at[:, : delays - 1].set(0)
         return Batch(u[..., None], targets, weights)
 
-    test = held_out(sample, test_size)
-    return Task(features=1, outputs=delays, sample=sample, test=test, baseline=VARIANCE)
+    test = draw_test_batch(sample, test_size)
+    return Task(features=1, outputs=delays, sample=sample, test=test, baseline=INPUT_VARIANCE)
