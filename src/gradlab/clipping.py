@@ -1,8 +1,11 @@
-"""Rules that bound a gradient's size, each a function of a threshold.
+"""Gradient clipping: rules that bound a gradient's size by a threshold.
 
-A rule is an optax transformation of the whole gradient or, as `adjoint`, a function of what flows
-back at every step of time. A threshold of inf is no clipping, so clipped and unclipped points share
-one compiled program. To add a rule: a function here and a YAML in conf/clip/.
+To add a rule, write a function here or in your own package, and a YAML in conf/clip/ whose
+`_target_` is its dotted path. It takes `threshold` and returns an optax transformation of the whole
+gradient or, as `adjoint` does, a function of the adjoint that is applied at every step of time.
+
+A threshold of inf means no clipping, so that points with and without it share a compiled program.
+All thresholds are above 0, in the units of the gradient where nothing else is said.
 """
 
 from functools import partial
@@ -17,17 +20,33 @@ from gradlab.config import Positive, Threshold
 
 
 def global_norm(threshold: Threshold) -> optax.GradientTransformation:
-    """Scale the whole gradient to norm `threshold` if it is longer (Pascanu et al. 2013, 3.2)."""
+    """Scale the whole gradient g to norm `threshold` if it is longer: g · min(1, threshold/‖g‖).
+
+    Pascanu, Mikolov & Bengio 2013, 3.2.
+
+    Args:
+        threshold: largest norm of the gradient of all weights together.
+    """
     return optax.clip_by_global_norm(threshold)
 
 
 def value(threshold: Threshold) -> optax.GradientTransformation:
-    """Cut every entry off at ±threshold (Mikolov 2012; Arjovsky et al. 2016)."""
+    """Cut every entry of the gradient off at ±threshold: max(−threshold, min(threshold, g)).
+
+    Mikolov 2012; Arjovsky et al. 2016.
+
+    Args:
+        threshold: largest absolute value of an entry.
+    """
     return optax.clip(threshold)
 
 
 def per_matrix(threshold: Threshold) -> optax.GradientTransformation:
-    """Scale the gradient of each weight array to norm `threshold` if it is longer, on its own."""
+    """Scale the gradient G of each weight array on its own: G · min(1, threshold/‖G‖).
+
+    Args:
+        threshold: largest norm of one array's gradient.
+    """
     rule = optax.clip_by_global_norm(threshold)
 
     def clip(gradient: PyTree, _: PyTree) -> PyTree:
@@ -39,17 +58,25 @@ def per_matrix(threshold: Threshold) -> optax.GradientTransformation:
 def agc(threshold: Threshold, eps: Positive = 1e-3) -> optax.GradientTransformation:
     """Scale the gradient G of a unit's incoming weights W to ‖G‖ ≤ threshold · max(‖W‖, eps).
 
-    Adaptive gradient clipping (Brock et al. 2021, eq. 3). A unit is a column of a Flax kernel, so
-    a gate's unit has one for its inputs and one for the state; a bias counts as one unit.
+    Adaptive gradient clipping (Brock et al. 2021, eq. 3). A unit is a column of a Flax kernel: a
+    unit of a gate has one column for the inputs and one for the state. A bias counts as one unit.
+
+    Args:
+        threshold: largest ratio of the gradient's norm to that of the weights, without a unit.
+        eps: the norm that smaller weights count with, above 0.
     """
     return optax.adaptive_grad_clip(threshold, eps)
 
 
 def adjoint(threshold: Threshold) -> Partial:
-    """Cut every entry of the adjoint off at ±threshold at every step, inside the backward pass.
+    """Cut every entry of the adjoint ∂L/∂s⁽ᵗ⁾ off at ±threshold at every step of backpropagation.
 
-    Graves 2013, 2.1, at the carry s⁽ᵗ⁾: what later steps send back to it, of the loss as it is
-    trained on (a mean over the batch). Graves cut at the gates' inputs, one product earlier.
+    After Graves 2013, 2.1, who cuts off at the gates' inputs, one product earlier. Here the part of
+    the adjoint is cut off that reaches s⁽ᵗ⁾ from later steps, before the loss at step t adds its
+    own. L is the training loss, a mean over the batch.
+
+    Args:
+        threshold: largest absolute value of an entry.
     """
     return Partial(_cut_off, threshold)
 

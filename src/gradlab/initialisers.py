@@ -1,15 +1,19 @@
-"""Initialisers: of recurrent weights, (key, n, …) -> (n, n), and of gate biases, by gate.
+"""Initialisers of recurrent weight matrices and of gate biases.
 
-`W_hh` acts from the left, h⁽ᵗ⁾ = φ(W_hh h⁽ᵗ⁻¹⁾ + …); Flax keeps its transpose, and that is what is
-returned (it matters for `sparse` alone). To add one: a function here, and a YAML in conf/init/ or,
-for biases, conf/bias/.
+To add one, write a function here or in your own package, and a YAML in conf/init/ (a matrix) or
+conf/bias/ (biases) whose `_target_` is its dotted path. An initialiser maps (key, n, …) to an
+(n, n) matrix, a bias rule to a dictionary of n biases by gate. Further arguments become the config
+keys `init.…` and `bias.…`; floats among them can differ between the points of one compiled program.
+
+All functions take key, the random key, and n, the number of units. W_hh acts from the left,
+h⁽ᵗ⁾ = φ(W_hh h⁽ᵗ⁻¹⁾ + …), but Flax stores its transpose, and that is the matrix returned here. The
+difference matters for `sparse` alone.
 """
 
 from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import orthogonal as haar
 from jaxtyping import Array, Float, Key
 from pydantic import Field
 
@@ -21,78 +25,147 @@ SQUARINGS = 12
 
 
 def gaussian(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
-    """Independent entries N(0, gain²/n); spectral radius → gain as n → ∞ (Ginibre 1965).
+    """Draw independent entries from N(0, gain²/n).
 
-    The order-chaos transition of an autonomous tanh network is at gain 1 (Sompolinsky, Crisanti &
-    Sommers 1988).
+    The spectral radius tends to gain as n → ∞ (Ginibre 1965). The order-chaos transition of an
+    autonomous tanh network is at gain 1 (Sompolinsky, Crisanti & Sommers 1988).
+
+    Args:
+        key: random key.
+        n: number of units.
+        gain: limit of the spectral radius, at least 0.
     """
     return gain / jnp.sqrt(n) * jax.random.normal(key, (n, n))
 
 
 def orthogonal(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
-    """gain · Q with Q Haar-distributed: every singular value is gain (Saxe et al. 2014)."""
-    return gain * haar()(key, (n, n))
+    """Draw gain · Q with Q orthogonal and Haar-distributed (Saxe, McClelland & Ganguli 2014).
+
+    Args:
+        key: random key.
+        n: number of units.
+        gain: every singular value, at least 0.
+    """
+    return gain * jax.nn.initializers.orthogonal()(key, (n, n))
 
 
 def identity(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
-    """gain · I: with ReLU units the IRNN of Le, Jaitly & Hinton 2015. Draws nothing."""
+    """Return gain · I, which with ReLU units is the IRNN of Le, Jaitly & Hinton 2015.
+
+    Args:
+        key: not used.
+        n: number of units.
+        gain: every eigenvalue, at least 0.
+    """
     del key
     return gain * jnp.eye(n)
 
 
 def glorot(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
-    """gain · U(−√(3/n), √(3/n)): variance 2/(n + n) = 1/n (Glorot & Bengio 2010, eq. 16)."""
+    """Draw independent entries from gain · U(−√(3/n), √(3/n)).
+
+    The variance is gain² · 2/(n + n) = gain²/n (Glorot & Bengio 2010, eq. 16).
+
+    Args:
+        key: random key.
+        n: number of units.
+        gain: scale, at least 0.
+    """
     limit = gain * jnp.sqrt(3 / n)
     return limit * jax.random.uniform(key, (n, n), minval=-1, maxval=1)
 
 
 def lecun(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
-    """gain · N(0, 1/n) cut off at two standard deviations (LeCun et al. 1998, 4.6)."""
+    """Draw gain times Gaussian entries of variance 1/n, truncated at two standard deviations.
+
+    LeCun et al. 1998, 4.6. The variance 1/n is that after truncation.
+
+    Args:
+        key: random key.
+        n: number of units.
+        gain: scale, at least 0.
+    """
     return gain * jax.nn.initializers.lecun_normal()(key, (n, n))
 
 
 def normal(key: Key[Array, ""], n: int, std: NonNegative = 0.001) -> Matrix:
-    """N(0, std²), not scaled by n (Le, Jaitly & Hinton 2015, for non-recurrent weights)."""
+    """Draw independent entries from N(0, std²), whatever n is.
+
+    Le, Jaitly & Hinton 2015 draw their non-recurrent weights so.
+
+    Args:
+        key: random key.
+        n: number of units.
+        std: standard deviation, at least 0.
+    """
     return std * jax.random.normal(key, (n, n))
 
 
 def sparse(
     key: Key[Array, ""], n: int, spectral_radius: NonNegative = 0.95, incoming: Count = 15
 ) -> Matrix:
-    """`incoming` Gaussian weights into each unit, at random, scaled to a spectral radius.
+    """Draw a sparse Gaussian matrix S and return spectral_radius · S / ρ(S).
 
-    "Smart tanh" of Pascanu et al. 2013, after Sutskever et al. 2013. With fewer than `incoming`
-    units, all are connected.
+    The "smart tanh" initialisation of Pascanu et al. 2013, after Sutskever et al. 2013: each unit
+    has N(0, 1) weights from `incoming` random units and no others.
+
+    Args:
+        key: random key.
+        n: number of units.
+        spectral_radius: of the result, at least 0.
+        incoming: number of non-zero weights into each unit; all n if n is smaller.
     """
-    choice, values = jax.random.split(key)
-    rank = jnp.argsort(jnp.argsort(jax.random.uniform(choice, (n, n)), axis=0), axis=0)
-    weights = jnp.where(rank < incoming, jax.random.normal(values, (n, n)), 0)
+    choice_key, value_key = jax.random.split(key)
+    rank = jnp.argsort(jnp.argsort(jax.random.uniform(choice_key, (n, n)), axis=0), axis=0)
+    weights = jnp.where(rank < incoming, jax.random.normal(value_key, (n, n)), 0)
     return spectral_radius * weights * jnp.exp(-_log_spectral_radius(weights))
 
 
 def zero_bias(key: Key[Array, ""], n: int) -> Biases:
-    """Every gate half open."""
+    """Return no biases, so that they stay 0 and every gate is half open, σ(0) = ½.
+
+    Args:
+        key: not used.
+        n: not used.
+    """
     del key, n
     return {}
 
 
 def forget_bias(key: Key[Array, ""], n: int, value: float = 1.0) -> Biases:
-    """One bias at every forget gate (Gers et al. 2000; 1 as of Jozefowicz et al. 2015)."""
+    """Return one bias b_f for every forget gate, which opens it to σ(b_f).
+
+    Gers, Schmidhuber & Cummins 2000; b_f = 1 as in Jozefowicz, Zaremba & Sutskever 2015.
+
+    Args:
+        key: not used.
+        n: number of units.
+        value: b_f, any real number.
+    """
     del key
     return {"forget": jnp.full(n, value)}
 
 
 def chrono(key: Key[Array, ""], n: int, longest: Annotated[float, Field(gt=2)] = 100.0) -> Biases:
-    """b_f = ln U(1, longest − 1), b_i = −b_f: memories of 1 to `longest` steps.
+    """Draw forget biases b_f = ln U(1, longest − 1), with input biases b_i = −b_f.
 
-    Tallec & Ollivier 2018, eq. 16.
+    Tallec & Ollivier 2018, eq. 16. Without other input a unit's gate is then σ(b_f) = 1 − 1/τ, with
+    time constants τ from 2 to `longest` steps.
+
+    Args:
+        key: random key.
+        n: number of units.
+        longest: the longest memory in steps, above 2 (T_max of the paper).
     """
     bias = jnp.log(jax.random.uniform(key, (n,), minval=1.0, maxval=longest - 1))
     return {"forget": bias, "input": -bias}
 
 
 def _log_spectral_radius(matrix: Matrix) -> Float[Array, ""]:
-    """ln ρ by Gelfand's formula, ‖M^m‖^(1/m) with m = 2¹²: eigenvalues are not traced on GPUs."""
+    """Return ln ρ by Gelfand's formula, ρ ≈ ‖M^m‖^(1/m) with m = 2¹².
+
+    Eigenvalues of a general matrix cannot be part of a program compiled for a GPU.
+    """
 
     def square(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         power, log_norm = state
@@ -100,6 +173,6 @@ def _log_spectral_radius(matrix: Matrix) -> Float[Array, ""]:
         size = jnp.linalg.norm(power)
         return power / size, 2 * log_norm + jnp.log(size)
 
-    start = jnp.linalg.norm(matrix)
-    _, log_norm = jax.lax.fori_loop(0, SQUARINGS, square, (matrix / start, jnp.log(start)))
+    norm = jnp.linalg.norm(matrix)
+    _, log_norm = jax.lax.fori_loop(0, SQUARINGS, square, (matrix / norm, jnp.log(norm)))
     return log_norm / 2**SQUARINGS

@@ -1,4 +1,7 @@
-"""Networks: one recurrent cell or a stack of them, and a linear readout at every step."""
+"""Networks: one recurrent cell or a stack of cells, and a linear readout at every step.
+
+A model is configured by conf/model/; `gradlab.cells` says how to add a cell.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,10 +13,11 @@ from flax import nnx
 from hydra.utils import get_object
 from jaxtyping import Array, Float, Key, PyTree
 
-from gradlab import config
+from gradlab import components
 from gradlab.cells import EncoderDecoder, Gates, gates, set_gate_biases
 from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
-from gradlab.config import ConfigError
+from gradlab.components import ConfigError
+from gradlab.config import Model
 
 Initialiser = Callable[[Key[Array, ""], int], Float[Array, "n n"]]
 BiasRule = Callable[[Key[Array, ""], int], dict[str, Float[Array, "n"]]]
@@ -21,16 +25,19 @@ LECUN = nnx.initializers.lecun_normal()  # Flax's own choice
 
 
 class Hidden(NamedTuple):
-    """The carry of a layer whose state is one array, so that it has a name in a stack."""
+    """The carry of a layer whose state is one array, which gives it the name h in a stack."""
 
     h: Float[Array, "*batch n"]
 
 
 class Stack(nnx.RNNCellBase):
-    """Recurrent cells on top of each other, seen as one cell; its carry is named by layer."""
+    """Recurrent cells on top of each other as one cell.
+
+    Its carry is a dictionary of the layers' carries, {"layer0": …, "layer1": …}.
+    """
 
     def __init__(self, layers: list[nnx.RNNCellBase]) -> None:
-        """Stack the cells, the first nearest to the input."""
+        """Stack the cells; the first one reads the input."""
         self.layers = nnx.List(layers)
 
     def initialize_carry(
@@ -39,37 +46,37 @@ class Stack(nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Any = None,
     ) -> dict[str, PyTree]:
-        """The layers' own initial carries."""
+        """Return the layers' initial carries."""
         carries = [cell.initialize_carry(input_shape, rngs) for cell in self.layers]
-        return {f"layer{i}": _named(carry) for i, carry in enumerate(carries)}
+        return {f"layer{i}": _wrap(carry) for i, carry in enumerate(carries)}
 
     def __call__(
         self, carry: dict[str, PyTree], inputs: Float[Array, "*batch features"]
     ) -> tuple[dict[str, PyTree], Array]:
-        """One step: each layer reads the output of the one below at the same time step."""
+        """Run one step, in which each layer reads the output of the one below at that step."""
         new_carry = {}
         for i, cell in enumerate(self.layers):
-            state, inputs = cell(_bare(carry[f"layer{i}"]), inputs)
-            new_carry[f"layer{i}"] = _named(state)
+            state, inputs = cell(_unwrap(carry[f"layer{i}"]), inputs)
+            new_carry[f"layer{i}"] = _wrap(state)
         return new_carry, inputs
 
     @property
     def num_feature_axes(self) -> int:
-        """Axes of one input that are features, as of Flax's own cells."""
+        """The number of feature axes of one input, as Flax's cells define it."""
         return 1
 
 
 @gates.register
 def _(cell: Stack, carry: dict[str, PyTree], inputs: Array) -> Gates:
-    """Gates of every layer that has some, as "layer0.forget"."""
-    found: Gates = {}
+    """Return the gates of every layer that has some, named as "layer0.forget"."""
+    stack_gates: Gates = {}
     for i, layer in enumerate(cell.layers):
-        state = _bare(carry[f"layer{i}"])
+        state = _unwrap(carry[f"layer{i}"])
         if gates.dispatch(type(layer)) is not gates.dispatch(object):
-            named = gates(layer, state, inputs)
-            found |= {f"layer{i}.{gate}": values for gate, values in named.items()}
+            layer_gates = gates(layer, state, inputs)
+            stack_gates |= {f"layer{i}.{gate}": values for gate, values in layer_gates.items()}
         _, inputs = layer(state, inputs)
-    return found
+    return stack_gates
 
 
 @unroll.register
@@ -79,22 +86,24 @@ def _(
     inputs: Float[Array, "time batch features"],
     on_adjoint: AdjointRule | None = None,
 ) -> tuple[PyTree, Array]:
-    """Layer after layer; step by step where a rule sees the adjoints of all layers together."""
+    """Run layer after layer, or step by step if a rule needs the adjoints of all layers at once."""
     if on_adjoint is not None or type(cell).__call__ is not Stack.__call__:
         return step_by_step(cell, carry, inputs, on_adjoint)
     last = {}
     for i, layer in enumerate(cell.layers):
-        state, inputs = unroll(layer, _bare(carry[f"layer{i}"]), inputs)
-        last[f"layer{i}"] = _named(state)
+        state, inputs = unroll(layer, _unwrap(carry[f"layer{i}"]), inputs)
+        last[f"layer{i}"] = _wrap(state)
     return last, inputs
 
 
-def _bare(carry: PyTree) -> PyTree:
-    return carry.h if isinstance(carry, Hidden) else carry
-
-
-def _named(carry: PyTree) -> PyTree:
+def _wrap(carry: PyTree) -> PyTree:
+    """Return a layer's carry as a stack keeps it."""
     return Hidden(carry) if isinstance(carry, jax.Array) else carry
+
+
+def _unwrap(carry: PyTree) -> PyTree:
+    """Return a layer's carry as its cell takes it."""
+    return carry.h if isinstance(carry, Hidden) else carry
 
 
 class Network(nnx.Module):
@@ -103,79 +112,90 @@ class Network(nnx.Module):
     def __init__(
         self,
         cell: nnx.RNNCellBase,
-        width: int,
+        hidden_size: int,
         outputs: int,
         rngs: nnx.Rngs,
         kernel_init: nnx.Initializer = LECUN,
     ) -> None:
-        """Read `outputs` numbers off a cell with an output of `width` numbers."""
+        """Add a readout of `outputs` numbers to a cell whose output has `hidden_size` numbers."""
         self.cell = cell
-        self.readout = nnx.Linear(width, outputs, kernel_init=kernel_init, rngs=rngs)
+        self.readout = nnx.Linear(hidden_size, outputs, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, inputs: Float[Array, "batch time features"]) -> Float[Array, "batch time o"]:
-        """Run the sequences from the initial state."""
+        """Return the readout at every step of the sequences, run from the initial state."""
         _, outputs = unroll(self.cell, self.initial_carry(inputs), inputs.swapaxes(0, 1))
         return self.readout(outputs).swapaxes(0, 1)
 
     def initial_carry(self, inputs: Float[Array, "batch time features"]) -> PyTree:
-        """The state s⁽⁰⁾ of a batch of sequences."""
+        """Return the state s⁽⁰⁾ of a batch of sequences."""
         return self.cell.initialize_carry((inputs.shape[0], inputs.shape[2]), nnx.Rngs(0))
 
 
 def build_network(
-    model: Mapping[str, Any],
+    model: Model,
     initialiser: Initialiser,
     bias_rule: BiasRule,
     features: int,
     outputs: int,
     key: Key[Array, ""],
 ) -> Network:
-    """Build the configured stack, its recurrent weights and gate biases drawn by the rules given.
+    """Build the configured network and draw its weights.
 
-    With `model.decoder` there are two of them, in an `EncoderDecoder`. `model.other_std` is the
-    standard deviation of the weights that are not recurrent: into each layer, and of the readout.
+    Args:
+        model: the section `model` of the config. With `model.decoder` there are two stacks, in an
+            `EncoderDecoder`. `model.other_std` is the standard deviation of the weights that are
+            not recurrent (into each layer, and of the readout); None: Flax's own initialiser.
+        initialiser: draws the recurrent matrix of each gate.
+        bias_rule: draws the biases of each layer's gates.
+        features: size of an input, the answer flag included.
+        outputs: size of the readout.
+        key: random key of all weights.
 
     Raises:
         ConfigError: the cell does not take the arguments that Flax's recurrent cells take.
     """
     rngs = nnx.Rngs(key)
-    stack = partial(_build_stack, model, initialiser, bias_rule, rngs=rngs)
-    if model["decoder"]:  # the flag that picks one of them is not their input
-        cell: nnx.RNNCellBase = EncoderDecoder(stack(features - 1), stack(features - 1))
+    build_stack = partial(_build_stack, model, initialiser, bias_rule, rngs=rngs)
+    if model.decoder:  # the answer flag is no input of the two stacks
+        encoder, decoder = build_stack(features - 1), build_stack(features - 1)
+        cell: nnx.RNNCellBase = EncoderDecoder(encoder, decoder)
     else:
-        cell = stack(features)
-    return Network(cell, model["hidden_size"], outputs, rngs, **_other_weights(model))
+        cell = build_stack(features)
+    return Network(cell, model.hidden_size, outputs, rngs, **_other_initialiser(model))
 
 
 def _build_stack(
-    model: Mapping[str, Any],
+    model: Model,
     initialiser: Initialiser,
     bias_rule: BiasRule,
     features: int,
     rngs: nnx.Rngs,
 ) -> nnx.RNNCellBase:
-    width = model["hidden_size"]
-    cells = []
-    for layer in range(model["num_layers"]):
+    """Build the layers, as a `Stack` if there are several."""
+    n = model.hidden_size
+    layers = []
+    for i in range(model.num_layers):
         arguments = {
-            "in_features": features if layer == 0 else width,
-            "hidden_features": width,
+            "in_features": features if i == 0 else n,
+            "hidden_features": n,
             "recurrent_kernel_init": by_gate(initialiser),
             "rngs": rngs,
-            **_other_weights(model),
+            **_other_initialiser(model),
         }
-        cells.append(config.build(model["cell"], **_accepted(model["cell"], arguments)))
-        set_gate_biases(cells[-1], bias_rule(rngs.biases(), width))
-    return cells[0] if len(cells) == 1 else Stack(cells)
+        _check_cell(model.cell, arguments)
+        layers.append(components.build(model.cell, **arguments))
+        set_gate_biases(layers[-1], bias_rule(rngs.biases(), n))
+    return layers[0] if len(layers) == 1 else Stack(layers)
 
 
-def _other_weights(model: Mapping[str, Any]) -> dict[str, nnx.Initializer]:
-    std = model["other_std"]
+def _other_initialiser(model: Model) -> dict[str, nnx.Initializer]:
+    """Return the argument that initialises weights that are not recurrent, if it is configured."""
+    std = model.other_std
     return {} if std is None else {"kernel_init": nnx.initializers.normal(std)}
 
 
 def by_gate(initialiser: Initialiser) -> Callable[..., Float[Array, "n gates*n"]]:
-    """Draw the (n, n) matrix of each gate on its own where a cell keeps them side by side."""
+    """Return a Flax initialiser of the gates' (n, n) matrices side by side, each drawn alone."""
 
     def initialise(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
         n, columns = shape
@@ -185,18 +205,22 @@ def by_gate(initialiser: Initialiser) -> Callable[..., Float[Array, "n gates*n"]
     return initialise
 
 
-def _accepted(cell: Mapping[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+def _check_cell(cell: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Check that a configured cell is a Flax recurrent cell and takes these arguments.
+
+    Raises:
+        ConfigError: it is not, or does not.
+    """
     target = get_object(cell["_target_"])
     if not (isinstance(target, type) and issubclass(target, nnx.RNNCellBase)):
         raise ConfigError(
             "model.cell._target_ must be a subclass of flax.nnx.RNNCellBase; got "
             f"{cell['_target_']!r}."
         )
-    parameters = config.parameters_of(target)
-    missing = [name for name in arguments if not config.takes(parameters, name)]
+    parameters = components.parameters_of(target)
+    missing = [name for name in arguments if not components.takes(parameters, name)]
     if missing:
         raise ConfigError(
             f"model.cell._target_ must be a cell class that takes {', '.join(arguments)}, as those "
             f"of flax.nnx do; {cell['_target_']} takes no {', '.join(missing)}."
         )
-    return arguments

@@ -1,7 +1,8 @@
-"""Terms added to the loss to keep its gradient from vanishing or exploding.
+"""Regularisers: terms added to the loss to keep its gradient from vanishing or exploding.
 
-To add one: a class here with the weight and the two methods that `Omega` has, and a YAML in
-conf/regulariser/.
+To add one, write a dataclass here or in your own package that has a `weight` and the two methods of
+`Omega`, `check` and `__call__`, and a YAML in conf/regulariser/ whose `_target_` is its dotted
+path.
 """
 
 from collections.abc import Callable
@@ -13,34 +14,44 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from gradlab.config import ConfigError, NonNegative
+from gradlab.components import ConfigError
+from gradlab.config import NonNegative
 
-BOUND = 1e-20  # squared norm of an adjoint, below which the published code leaves a step out
+MIN_SQUARED_NORM = 1e-20  # the published code leaves out steps with a smaller adjoint
 
 
 def none() -> None:
-    """The loss alone."""
+    """Return None: train on the loss alone."""
 
 
 @dataclass(frozen=True)
 class Omega:
-    """Pascanu, Mikolov & Bengio 2013, 3.3: adjoints should keep their norm from step to step.
+    """Ω of Pascanu, Mikolov & Bengio 2013, 3.3: the adjoint should keep its norm at every step.
 
-    With v⁽ᵏ⁾ = ∂L/∂h⁽ᵏ⁾ and r⁽ᵏ⁾ = ‖v⁽ᵏ⁾ ∂h⁽ᵏ⁾/∂h⁽ᵏ⁻¹⁾‖ / ‖v⁽ᵏ⁾‖, for k = 1..T, it is published as
+    With the adjoint v⁽ᵏ⁾ = ∂L/∂h⁽ᵏ⁾ and the ratio r⁽ᵏ⁾ = ‖v⁽ᵏ⁾ ∂h⁽ᵏ⁾/∂h⁽ᵏ⁻¹⁾‖ / ‖v⁽ᵏ⁾‖, k = 1 … T,
+    three forms are published:
 
         eq9    mean over the batch of Σ_k (r⁽ᵏ⁾ − 1)²
-        eq10   mean over the batch of Σ_k (r⁽ᵏ⁾² − 1)²  (written there for the state before φ)
+        eq10   mean over the batch of Σ_k (r⁽ᵏ⁾² − 1)²  (in the paper for the state before φ)
         code   mean over samples and steps with ‖v⁽ᵏ⁾‖² ≥ 1e-20 of (r⁽ᵏ⁾² − 1)²
 
-    The paper's weight is 4, its code's 2. Only the immediate derivative counts, by the W_hh in
-    ∂h⁽ᵏ⁾/∂h⁽ᵏ⁻¹⁾: v and h are constants. Steps that no loss reaches (v⁽ᵏ⁾ = 0) are left out.
+    Steps that no loss reaches (v⁽ᵏ⁾ = 0) are left out. The gradient of Ω is the immediate
+    derivative with respect to the W_hh in ∂h⁽ᵏ⁾/∂h⁽ᵏ⁻¹⁾; v and h count as constants.
+
+    Args:
+        weight: of Ω in the training objective, at least 0; 4 in the paper, 2 in its code.
+        form: which of the three, "eq9", "eq10" or "code".
     """
 
     weight: NonNegative = 2.0
     form: Literal["eq9", "eq10", "code"] = "code"
 
     def check(self, cell: nnx.RNNCellBase, truncated: bool) -> None:
-        """Refuse cells that have no W_hh of the paper's kind, and adjoints that are cut short.
+        """Check that Ω is defined for a cell and its gradient.
+
+        Args:
+            cell: the network's cell.
+            truncated: backpropagation through time is truncated.
 
         Raises:
             ConfigError: the cell is not one Elman layer, or the gradient is truncated.
@@ -63,52 +74,52 @@ class Omega:
         hidden: Float[Array, "time batch n"],
         loss: Callable[[Float[Array, "time batch n"]], Float[Array, ""]],
     ) -> Float[Array, ""]:
-        """Ω, not yet weighted, of a batch; its gradient is the immediate derivative.
+        """Return Ω of a batch, without its weight.
 
         Args:
             cell: an Elman layer.
             carry: h⁽⁰⁾.
-            inputs: x⁽¹⁾ to x⁽ᵀ⁾.
-            hidden: h⁽¹⁾ to h⁽ᵀ⁾.
+            inputs: x⁽¹⁾ to x⁽ᵀ⁾, time first.
+            hidden: h⁽¹⁾ to h⁽ᵀ⁾, time first.
             loss: L as a function of `hidden`.
         """
         w_hh = cell.dense_h.kernel[...].T
         hidden = jax.lax.stop_gradient(hidden)
-        before = jnp.concatenate([carry[None], hidden[:-1]])
-        slopes = _slopes(cell, inputs, before)
+        previous = jnp.concatenate([carry[None], hidden[:-1]])
+        slopes = _slopes(cell, inputs, previous)
         adjoints = _adjoints(jax.grad(loss)(hidden), slopes, w_hh)
         slopes, adjoints = jax.lax.stop_gradient((slopes, adjoints))
 
         scale = jnp.max(jnp.abs(adjoints), axis=-1, keepdims=True)
         reached = scale[..., 0] > 0
-        unit = adjoints / jnp.where(
-            scale > 0, scale, 1
-        )  # their squares neither under- nor overflow
-        size = jnp.where(reached, jnp.sum(unit**2, axis=-1), 1)
-        squared = jnp.where(reached, jnp.sum(((unit * slopes) @ w_hh) ** 2, axis=-1) / size, 1)
+        # Scaled to a largest entry of 1, their squares neither under- nor overflow.
+        scaled = adjoints / jnp.where(scale > 0, scale, 1)
+        norm2 = jnp.where(reached, jnp.sum(scaled**2, axis=-1), 1)
+        back = (scaled * slopes) @ w_hh
+        ratio2 = jnp.where(reached, jnp.sum(back**2, axis=-1) / norm2, 1)
         if self.form == "eq9":
-            positive = squared > 0
-            ratio = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
+            positive = ratio2 > 0  # the derivative of the square root at 0 is infinite
+            ratio = jnp.where(positive, jnp.sqrt(jnp.where(positive, ratio2, 1)), 0)
             return jnp.mean(jnp.sum((ratio - 1) ** 2, axis=0))
-        terms = (squared - 1) ** 2
+        terms = (ratio2 - 1) ** 2
         if self.form == "eq10":
             return jnp.mean(jnp.sum(terms, axis=0))
-        counted = reached & (size * scale[..., 0] ** 2 >= BOUND)
+        counted = reached & (norm2 * scale[..., 0] ** 2 >= MIN_SQUARED_NORM)
         return jnp.sum(terms * counted) / jnp.maximum(jnp.sum(counted), 1)
 
 
-def _slopes(cell: nnx.SimpleCell, inputs: Array, before: Array) -> Float[Array, "time batch n"]:
-    """φ′ of every unit at every step."""
-    driven = cell.dense_i(inputs) + cell.dense_h(before)
-    return jax.jvp(cell.activation_fn, (driven,), (jnp.ones_like(driven),))[1]
+def _slopes(cell: nnx.SimpleCell, inputs: Array, previous: Array) -> Float[Array, "time batch n"]:
+    """Return φ′ of every unit at every step, given the states before the steps."""
+    preactivations = cell.dense_i(inputs) + cell.dense_h(previous)
+    return jax.jvp(cell.activation_fn, (preactivations,), (jnp.ones_like(preactivations),))[1]
 
 
 def _adjoints(direct: Array, slopes: Array, w_hh: Array) -> Float[Array, "time batch n"]:
-    """∂L/∂h⁽ᵏ⁾ = ∂⁺L/∂h⁽ᵏ⁾ + ∂L/∂h⁽ᵏ⁺¹⁾ diag(φ′) W_hh, back from the last step."""
+    """Return v⁽ᵏ⁾ = ∂⁺L/∂h⁽ᵏ⁾ + v⁽ᵏ⁺¹⁾ diag(φ′⁽ᵏ⁺¹⁾) W_hh for all k, from the direct ∂⁺L/∂h⁽ᵏ⁾."""
 
-    def back(later: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        own, slope = step
-        adjoint = own + later
+    def step_back(from_later: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        step_direct, slope = step
+        adjoint = step_direct + from_later
         return (adjoint * slope) @ w_hh, adjoint
 
-    return jax.lax.scan(back, jnp.zeros_like(direct[0]), (direct, slopes), reverse=True)[1]
+    return jax.lax.scan(step_back, jnp.zeros_like(direct[0]), (direct, slopes), reverse=True)[1]
