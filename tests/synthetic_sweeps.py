@@ -1,4 +1,4 @@
-"""Sweeps on disk whose maps are known, for the figures to read."""
+"""Sweeps on disk with known values, for the tests of the figures."""
 
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -21,9 +21,16 @@ def geometric(
     start: float = 0.0,
     stride: int = 1,
 ) -> xr.Dataset:
-    """Maps whose log norm is start + rate · lag, exactly zero beyond a lag, at steps 0, 100, ….
+    """Return maps with log norm start + rate · lag, at training steps 0, 100, ….
 
-    The samples differ by amounts that cancel in their mean.
+    Samples differ by amounts that cancel in their mean.
+
+    Args:
+        length: of the sequence, time steps.
+        rates: nats per step, one per training step.
+        reach: the lag beyond which the norm is exactly zero.
+        start: log norm at lag 0, nats.
+        stride: time steps from one t or k to the next.
     """
     t = np.arange(0, length + 1, stride)
     lag = t[:, None] - t[None, :]
@@ -37,20 +44,20 @@ def geometric(
     )
 
 
-def everything(length: int = 8) -> xr.Dataset:
-    """What all probes measure, in closed form: rates −½ before training, −1/10 after."""
+def all_probes(length: int = 8) -> xr.Dataset:
+    """Return what all probes measure, in closed form: rates −½ before training, −1/10 after."""
     maps = geometric(length)
     step, rates = maps["step"], np.array([-0.5, -0.1])
     k, lag, window = maps["k"], np.arange(length), np.arange(1, length + 1)
     index, ones = np.arange(1, 5), np.ones((1, SAMPLES, 1))
-    spread = np.linspace(-1, 1, SAMPLES)[None, :, None]  # cancels in the mean
-    falling = rates[:, None, None] * (length - k.to_numpy()) + spread
+    spread = np.linspace(-1, 1, SAMPLES)[None, :, None]  # between samples; its mean is zero
+    adjoints = rates[:, None, None] * (length - k.to_numpy()) + spread
     spectrum = rates[:, None, None] * index * ones
     share = np.exp(rates[:, None] * lag)
-    states = 1 + 0 * falling + spread
-    states[..., 0] = np.nan  # measured after a step
-    found = {
-        "adjoint_log_norm": (("step", "sample", "k"), falling),
+    states = 1 + 0 * adjoints + spread
+    states[..., 0] = np.nan  # the first value is that after the first step
+    variables = {
+        "adjoint_log_norm": (("step", "sample", "k"), adjoints),
         "contribution_share": (("step", "lag"), share / share.sum(axis=1, keepdims=True)),
         "contribution_relative_error": (("step", "window"), np.tile(1 - window / length, (2, 1))),
         "lyapunov_exponent": (("step", "sample", "exponent"), spectrum),
@@ -63,13 +70,13 @@ def everything(length: int = 8) -> xr.Dataset:
         "statistics_h_norm": (("step", "sample", "t"), states),
     }
     coordinates = {"lag": lag, "window": window, "exponent": index, "index": index}
-    return maps.assign(found).assign_coords(
+    return maps.assign(variables).assign_coords(
         **coordinates, chosen_lag=[1, 4], theory=["mean field"], step=step
     )
 
 
-def logged(losses: Sequence[float], clip_fraction: float = 0.0) -> pd.DataFrame:
-    """Metrics of a run with these losses at steps 0, 10, …; the first row is before training."""
+def metrics_with(losses: Sequence[float], clip_fraction: float = 0.0) -> pd.DataFrame:
+    """Return the metrics of a run with these losses at steps 0, 10, …; step 0 is untrained."""
     rows = pd.DataFrame({"train/step": 10 * np.arange(len(losses)), "eval/loss": losses})
     trained = rows["train/step"] > 0
     return rows.assign(**{"train/loss": rows["eval/loss"].where(trained)}).assign(
@@ -92,6 +99,7 @@ def write_point(
     metrics: pd.DataFrame | None = None,
     **task: object,
 ) -> None:
+    """Write the folder of a point; gradients or metrics are left out if they are None."""
     cells = {"rnn": "flax.nnx.SimpleCell", "lstm": "flax.nnx.OptimizedLSTMCell"}
     config = {
         "model": {"name": model, "cell": {"_target_": cells.get(model, f"their.{model}")}},
@@ -103,9 +111,9 @@ def write_point(
         "wandb": {"tags": ["a", str(folder)]},
         "seed": seed,
     }
-    ended = {"jacobian/decay_rate": -0.1 * seed, "verdict": state, **(summary or {})}
+    metrics_at_end = {"jacobian/decay_rate": -0.1 * seed, "verdict": state, **(summary or {})}
     records.save_config(folder, config)
-    records.save_status(folder, {"state": state, "reason": "so", "summary": ended})
+    records.save_status(folder, {"state": state, "reason": "so", "summary": metrics_at_end})
     if metrics is not None:
         records.save_metrics(folder, metrics)
     if gradients is not None:

@@ -1,4 +1,4 @@
-"""The scripts of analysis/: a figure, the data it shows beside it, one sentence on bad input."""
+"""The scripts of analysis/ write a figure and its data, and report bad input in one sentence."""
 
 import runpy
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from synthetic_sweeps import everything, logged, write_point
+from synthetic_sweeps import all_probes, metrics_with, write_point
 
 from gradlab import load_runs, records
 from gradlab.figures import command, style
@@ -16,8 +16,8 @@ from gradlab.tracking.runs import track
 
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 NO_RUNS = {"error_surface.py", "reproduce.py"}
-OF_RUNS = sorted(path.name for path in ANALYSIS.glob("*.py") if path.name not in NO_RUNS)
-DRAWN = [script for script in OF_RUNS if script != "explore.py"]
+RUN_SCRIPTS = sorted(path.name for path in ANALYSIS.glob("*.py") if path.name not in NO_RUNS)
+FIGURE_SCRIPTS = [script for script in RUN_SCRIPTS if script != "explore.py"]
 
 
 def call(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,66 +27,66 @@ def call(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two points that all probes measured, as on disk and as W&B's offline logs."""
+    """Write two points that all probes measured, to disk and as offline runs of W&B."""
     folder = tmp_path_factory.mktemp("runs") / "reach" / "today"
     for seed in range(2):
-        rows = logged([3.0, 2.0, 1.0 + seed]).assign(
+        rows = metrics_with([3.0, 2.0, 1.0 + seed]).assign(
             **{"eval/accuracy": [0.1, 0.5, 0.95], "jacobian/decay_rate": [-0.5, np.nan, -0.1]}
         )
-        point, ended = folder / str(seed), rows.iloc[-1].to_dict() | {"verdict": "stable"}
-        write_point(point, everything(), seed=seed, summary=ended, metrics=rows)
+        point, summary = folder / str(seed), rows.iloc[-1].to_dict() | {"verdict": "stable"}
+        write_point(point, all_probes(), seed=seed, summary=summary, metrics=rows)
         config = OmegaConf.to_container(OmegaConf.load(point / records.CONFIG))
         config["wandb"] = {"mode": "offline", "project": "reach", "entity": None, "tags": []}
-        status = {"state": "done", "reason": "so", "summary": ended}
+        status = {"state": "done", "reason": "so", "summary": summary}
         with track(point, config, group="reach/today", name=str(seed)) as tracker:
             for row in rows.to_dict("records"):
                 tracker.log(row)
-            tracker.finish(status, everything())
+            tracker.finish(status, all_probes())
     return folder
 
 
-@pytest.mark.parametrize("script", DRAWN)
+@pytest.mark.parametrize("script", FIGURE_SCRIPTS)
 def test_a_figure_from_disk_and_from_wandb_shows_the_same_data(
     script: str, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = ["--point", 0] if script == "views.py" else []
+    options = ["--point", 0] if script == "views.py" else []
     sources = {"disk": ("--runs", sweep), "wandb": ("--wandb", sweep / "wandb")}
-    shown = {}
+    tables = {}
     for name, source in sources.items():
         out = tmp_path / f"{name}.svg"
-        call(script, *source, "--out", out, "--style", "paper", *own, monkeypatch=monkeypatch)
+        call(script, *source, "--out", out, "--style", "paper", *options, monkeypatch=monkeypatch)
         assert "<svg" in out.read_text()
         command_line, _, data = out.with_suffix(".csv").read_text().partition("\n")
         assert f"analysis/{script} --{name.replace('disk', 'runs')} " in command_line
-        shown[name] = data
-    assert shown["disk"].count("\n") > 1
-    assert shown["disk"] == shown["wandb"]
+        tables[name] = data
+    assert tables["disk"].count("\n") > 1
+    assert tables["disk"] == tables["wandb"]
 
 
-@pytest.mark.parametrize("script", OF_RUNS)
+@pytest.mark.parametrize("script", RUN_SCRIPTS)
 def test_bad_input_ends_in_one_sentence(
     script: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_:
         call(script, "--runs", tmp_path / "nowhere", monkeypatch=monkeypatch)
-    assert "nowhere" in str(ended.value)
-    with pytest.raises(SystemExit) as ended:
+    assert "nowhere" in str(exit_.value)
+    with pytest.raises(SystemExit) as exit_:
         call(script, monkeypatch=monkeypatch)
-    assert ended.value.code == 2
-    (said,) = capsys.readouterr().err.splitlines()
-    assert "one of the arguments --runs --wandb is required" in said
+    assert exit_.value.code == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "one of the arguments --runs --wandb is required" in sentence
 
 
 def test_every_script_has_a_line_of_help(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for script in [*OF_RUNS, "error_surface.py"]:
-        with pytest.raises(SystemExit) as ended:
+    for script in [*RUN_SCRIPTS, "error_surface.py"]:
+        with pytest.raises(SystemExit) as exit_:
             call(script, "--help", monkeypatch=monkeypatch)
-        assert ended.value.code == 0
+        assert exit_.value.code == 0
         assert "--out" in capsys.readouterr().out
 
 
@@ -108,9 +108,9 @@ def test_the_format_is_that_of_the_file_or_asked_for(
         out("--out", "b.gif")
 
 
-def test_sidecars_name_points_by_what_sets_them_apart(tmp_path: Path) -> None:
+def test_data_beside_a_figure_name_points_by_the_config_that_varies(tmp_path: Path) -> None:
     for i, gain in enumerate((2.0, 1.0)):
-        write_point(tmp_path / str(i), everything(), gain=gain)
+        write_point(tmp_path / str(i), all_probes(), gain=gain)
     runs = load_runs(tmp_path)
     table = command.name_points(decay_table(runs), runs)
     assert list(table.columns[:2]) == ["init.gain", "when"]

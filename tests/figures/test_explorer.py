@@ -1,4 +1,4 @@
-"""The interactive page: its data are those of the maps, and a browser shows them."""
+"""The interactive page holds the data of the maps, and a browser shows them."""
 
 import base64
 import json
@@ -66,8 +66,8 @@ def test_text_of_a_run_cannot_end_the_script(tmp_path: Path) -> None:
         write_point(tmp_path / str(i), geometric(4), model=model)
     page = explorer_page(explorer_data(load_runs(tmp_path)))
     start = page.index(">", page.index('id="data"')) + 1
-    held = json.loads(page[start : page.index("</script>", start)])
-    assert held["runs"][0]["name"] == "</script><b>"
+    data = json.loads(page[start : page.index("</script>", start)])
+    assert data["runs"][0]["name"] == "</script><b>"
 
 
 @pytest.fixture
@@ -99,20 +99,20 @@ def test_a_browser_shows_runs_steps_and_values(browser: Any, tmp_path: Path) -> 
     def all_of(selector: str) -> list[Any]:
         return browser.find_elements("css selector", selector)
 
-    def said() -> str:
+    def value_line() -> str:
         return all_of("#value")[0].text
 
     (canvas,) = all_of("#maps canvas")
     ActionChains(browser).move_to_element_with_offset(canvas, -90, 90).perform()
-    assert said() == "RNN, step 100: t = 8, k = 0, lag 8: -8.000 nats, norm 3.35e-4"
+    assert value_line() == "RNN, step 100: t = 8, k = 0, lag 8: -8.000 nats, norm 3.35e-4"
 
     slider, _ = all_of("#step")[0], all_of("#runs input")
     slider.send_keys(Keys.ARROW_LEFT)
     assert all_of("#at")[0].text == "0"
     canvas.send_keys(Keys.ARROW_UP)
-    assert said() == "RNN, step 0: t = 7, k = 0, lag 7: -3.500 nats, norm 0.0302"
+    assert value_line() == "RNN, step 0: t = 7, k = 0, lag 7: -3.500 nats, norm 0.0302"
     canvas.send_keys(Keys.ARROW_RIGHT)
-    assert "k = 1, lag 6: -3.000 nats" in said()
+    assert "k = 1, lag 6: -3.000 nats" in value_line()
 
     all_of("#runs input")[1].send_keys(Keys.SPACE)
     assert len(all_of("#maps canvas")) == 2

@@ -1,4 +1,4 @@
-"""Figures are data first: the tables hold the right numbers."""
+"""The tables of decay curves and maps hold the right numbers, and a figure the right points."""
 
 from math import inf
 from pathlib import Path
@@ -10,7 +10,7 @@ from synthetic_sweeps import geometric, write_point
 
 from gradlab import load_runs
 from gradlab.figures import decay_figure, decay_table, heatmap_table, selection
-from gradlab.figures.labels import level_label, quantity_label
+from gradlab.figures.labels import level_label, log_norm_label
 from gradlab.figures.map_images import colour_limit, map_colours
 
 
@@ -83,10 +83,10 @@ def test_a_diverged_point_has_no_map_after_training(tmp_path: Path) -> None:
     assert set(decay_table(runs)["when"]) == {"before"}
 
 
-# What a figure shows
+# Which points a figure shows
 
 
-def test_axes_are_the_config_keys_that_vary_without_those_that_follow_from_others() -> None:
+def test_varying_keys_leave_out_keys_that_others_determine() -> None:
     runs = pd.DataFrame(
         {
             "seed": [0, 1, 0, 1],
@@ -111,23 +111,23 @@ def test_axes_are_the_config_keys_that_vary_without_those_that_follow_from_other
     ]
 
 
-def test_arrange_pins_the_last_axes_to_the_longest_sequence_and_no_clipping(
+def test_arrange_pins_the_last_keys_to_the_longest_sequence_and_no_clipping(
     tmp_path: Path,
 ) -> None:
-    grid = [(m, n, c) for m in ("rnn", "lstm") for n in (8, 16) for c in (inf, 1.0)]
-    for i, (model, length, threshold) in enumerate(grid):
+    configs = [(m, n, c) for m in ("rnn", "lstm") for n in (8, 16) for c in (inf, 1.0)]
+    for i, (model, length, threshold) in enumerate(configs):
         write_point(tmp_path / str(i), None, model=model, length=length, threshold=threshold)
     runs = load_runs(tmp_path)
-    shown = selection.arrange(runs, None, selection.varying_keys(runs), columns=1, rows=2)
-    assert shown.down == ["model.name"]
-    assert set(shown.runs["task.length"]) == {16}
-    assert set(shown.runs["clip.threshold"]) == {inf}
+    grid = selection.arrange(runs, None, selection.varying_keys(runs), columns=1, rows=2)
+    assert grid.down == ["model.name"]
+    assert set(grid.runs["task.length"]) == {16}
+    assert set(grid.runs["clip.threshold"]) == {inf}
 
 
 def test_arrange_spreads_numbers_over_their_range() -> None:
     runs = pd.DataFrame({"init.gain": np.linspace(0, 2, 21)})
-    shown = selection.arrange(runs, "init.gain", [], columns=3, rows=1)
-    assert shown.runs["init.gain"].tolist() == [0, 1, 2]
+    grid = selection.arrange(runs, "init.gain", [], columns=3, rows=1)
+    assert grid.runs["init.gain"].tolist() == [0, 1, 2]
 
 
 def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
     assert np.asarray(curves[0].get_ydata()) == pytest.approx(-0.2 * np.arange(9))
 
 
-def test_exact_zeros_show_the_hatching_and_what_is_not_measured_is_blank() -> None:
+def test_exact_zeros_show_the_hatching_and_missing_values_are_white() -> None:
     colours = map_colours(np.array([[0.0, np.nan], [-inf, 1.0]]), limit=1.0)
     blank, hatching = colours[0, 1], colours[1, 0]
     assert blank.tolist() == [1, 1, 1, 1]
@@ -164,8 +164,5 @@ def test_labels() -> None:
     assert level_label("model.name", "MyCell") == "MyCell"
     assert level_label("init._target_", "gradlab.initialisers.orthogonal") == "orthogonal"
     assert level_label("tbptt.window", np.nan) == "window none"
-    assert quantity_label("spectral", "c", None).count("c^{(t)}") == 1
-    assert "s^{(k)}" in quantity_label("spectral", "c", None)
-
-
-# Every sweep can be drawn
+    assert log_norm_label("spectral", "c", None).count("c^{(t)}") == 1
+    assert "s^{(k)}" in log_norm_label("spectral", "c", None)

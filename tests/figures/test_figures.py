@@ -1,4 +1,4 @@
-"""Any sweep can be drawn, nothing is cut off, and what is left out is said."""
+"""Every sweep can be drawn, nothing is cut off, and a note says which points are left out."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,16 +28,14 @@ from gradlab.figures.style import Drawn
 FIGURES = [heatmap_figure, decay_figure, overview_figure]
 
 
-def written(figure: Figure) -> str:
-    """Every text in a figure."""
-    return "\n".join(text.get_text() for text in figure.findobj(match=_is_text))
+def text_of(figure: Figure) -> str:
+    """Return every text in a figure."""
+    return "\n".join(
+        text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    )
 
 
-def _is_text(artist: object) -> bool:
-    return hasattr(artist, "get_text")
-
-
-# Tables
+# Sweeps
 
 
 def _single(folder: Path) -> None:
@@ -105,7 +103,7 @@ def test_every_figure_of_every_sweep_has_units_and_nothing_cut_off(
 ) -> None:
     sweep(tmp_path)
     figure = draw(load_runs(tmp_path)).figure
-    text = written(figure)
+    text = text_of(figure)
     assert "nats" in text
     assert "steps)" in text
     assert save(figure, tmp_path / "figure.png").stat().st_size < 1_000_000
@@ -121,7 +119,7 @@ def test_points_without_maps_are_named(
     draw: Callable[[pd.DataFrame], Drawn], tmp_path: Path
 ) -> None:
     _failed_and_diverged(tmp_path)
-    assert "Not measured: gain 2 (failed)." in written(draw(load_runs(tmp_path)).figure)
+    assert "Not measured: gain 2 (failed)." in text_of(draw(load_runs(tmp_path)).figure)
 
 
 @pytest.mark.parametrize("draw", FIGURES)
@@ -129,7 +127,7 @@ def test_a_figure_says_what_it_leaves_out(
     draw: Callable[[pd.DataFrame], Drawn], tmp_path: Path
 ) -> None:
     _many(tmp_path)
-    note = written(draw(load_runs(tmp_path)).figure).split("Shown: ")[1]
+    note = text_of(draw(load_runs(tmp_path)).figure).split("Shown: ")[1]
     assert "of 28 points" in note
     assert "of 7 values of gain" in note
 
@@ -149,10 +147,10 @@ def test_threads_draw_one_at_a_time_because_the_theme_is_global() -> None:
     def draw(_: int) -> int:
         with style.theme():
             drawing.append(None)
-            together = len(drawing)
+            threads_drawing = len(drawing)
             sleep(0.01)
             drawing.pop()
-            return together
+            return threads_drawing
 
     before = dict(matplotlib.rcParams)
     with ThreadPoolExecutor(4) as threads:
@@ -171,15 +169,15 @@ def test_threads_draw_the_same_figure(tmp_path: Path) -> None:
         assert len(set(threads.map(draw, "abcd"))) == 1
 
 
-def test_entries_that_rounding_took_are_hatched_and_named(tmp_path: Path) -> None:
+def test_entries_lost_to_rounding_are_hatched_and_named(tmp_path: Path) -> None:
     gradients = geometric()
     flags = (gradients["jacobian_log_norm"] * 0).fillna(0).astype("int8")
     flags[..., 6:, :2] = 1
     write_point(tmp_path / "plain" / "0", gradients)
     write_point(tmp_path / "lost" / "0", gradients.assign(jacobian_unresolved=flags))
-    plain = written(heatmap_figure(load_runs(tmp_path / "plain")).figure)
+    plain = text_of(heatmap_figure(load_runs(tmp_path / "plain")).figure)
     hatched = heatmap_figure(load_runs(tmp_path / "lost")).figure
-    assert "lost to rounding" in written(hatched)
+    assert "lost to rounding" in text_of(hatched)
     assert "lost to rounding" not in plain
     hatches = [patch for axes in hatched.axes for patch in axes.patches if patch.get_hatch()]
     assert len(hatches) == 2 * 3 * 2  # two moments, t from 6 to 8, two k
@@ -212,7 +210,7 @@ def test_three_views_of_a_run_and_their_residuals(tmp_path: Path) -> None:
     assert list(table["view"]) == ["decay rate", "λ₁", "mean field"]
     np.testing.assert_allclose(table["residual"], [0, -0.1, -0.05], atol=1e-6)
     write_point(tmp_path / "0", views)
-    text = written(views_figure(load_runs(tmp_path)).figure)
+    text = text_of(views_figure(load_runs(tmp_path)).figure)
     assert "λ₁ -0.4000 (residual -0.1000), mean field -0.4500 (residual -0.0500)" in text
     with pytest.raises(ValueError, match=r"did not measure lyapunov, theory: .*probe=\["):
         views_table(gradients)

@@ -1,4 +1,4 @@
-"""What runs measured and how they ended: the tables of the figures."""
+"""The tables of the probes' measurements and of the outcomes of training hold the right numbers."""
 
 from math import inf
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_sweeps import everything, geometric, logged, write_point
+from synthetic_sweeps import all_probes, geometric, metrics_with, write_point
 
 from gradlab import load_runs
 from gradlab.figures import (
@@ -27,13 +27,13 @@ from gradlab.figures import (
 )
 from gradlab.figures.outcome import succeeded
 
-# What probes measured
+# Measurements of the probes
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("measured")
-    write_point(folder / "0", everything(8))
+    write_point(folder / "0", all_probes(8))
     return load_runs(folder)
 
 
@@ -68,14 +68,14 @@ def test_shares_add_up_and_the_whole_window_is_left_out(measured: pd.DataFrame) 
     assert at(errors, "after", window=2)["value"] == pytest.approx(1 - 2 / 8)
 
 
-def test_states_begin_after_the_first_step(measured: pd.DataFrame) -> None:
+def test_states_are_tabulated_from_the_first_step(measured: pd.DataFrame) -> None:
     table = gates_table(measured)
     assert set(table["quantity"]) == {"h norm"}
     assert table["t"].min() == 1
     assert table["value"].to_numpy() == pytest.approx(1)
 
 
-def test_what_was_not_measured_is_named_with_its_probe(tmp_path: Path) -> None:
+def test_a_missing_variable_is_named_with_its_probe(tmp_path: Path) -> None:
     write_point(tmp_path / "0", geometric())
     with pytest.raises(ValueError, match=r"did not measure adjoint.*probe=\[spectral,adjoint\]"):
         adjoint_table(load_runs(tmp_path))
@@ -87,14 +87,14 @@ def test_a_diverged_run_with_several_measurements_has_no_after(tmp_path: Path) -
     assert list(selection.moments(run)) == ["before"]
 
 
-def test_a_moment_that_no_run_reached_is_refused(tmp_path: Path) -> None:
+def test_drawing_a_moment_that_no_run_reached_is_an_error(tmp_path: Path) -> None:
     write_point(tmp_path / "0", geometric(rates=(0.9,)), state="diverged")
     for draw in (decay_figure, heatmap_figure):
         with pytest.raises(ValueError, match="no run was measured after training"):
             draw(load_runs(tmp_path), ["after"])
 
 
-# How runs ended
+# Outcomes of training
 
 
 def test_success_is_a_low_error_rate_else_a_high_accuracy_and_never_divergence() -> None:
@@ -112,31 +112,31 @@ def test_success_is_a_low_error_rate_else_a_high_accuracy_and_never_divergence()
 
 
 def clipped_sweep(folder: Path) -> pd.DataFrame:
-    """Two thresholds and two learning rates; without a clip the greater one diverges."""
+    """Write two thresholds by two learning rates; without clipping the higher rate diverges."""
     for i, (threshold, rate) in enumerate(((1.0, 0.1), (1.0, 1.0), (inf, 0.1), (inf, 1.0))):
         diverged = (threshold, rate) == (inf, 1.0)
         losses = [3.0, 40.0] if diverged else [3.0, 2.0, rate]
-        ended = {} if diverged else {"eval/loss": rate, "eval/accuracy": 0.95}
+        summary = {} if diverged else {"eval/loss": rate, "eval/accuracy": 0.95}
         write_point(
             folder / str(i),
             None,
             state="diverged" if diverged else "done",
             threshold=threshold,
             rate=rate,
-            summary=ended,
-            metrics=logged(losses, 0.25 if threshold == 1 else 0.0),
+            summary=summary,
+            metrics=metrics_with(losses, 0.25 if threshold == 1 else 0.0),
         )
     return load_runs(folder)
 
 
 def test_clipping_table_counts_divergence_as_failure_without_a_loss(tmp_path: Path) -> None:
     table = clipping_table(clipped_sweep(tmp_path))
-    ended = table[table["step"].isna()].pivot_table(
+    outcomes = table[table["step"].isna()].pivot_table(
         index=["threshold", "learning_rate"], columns="quantity", values="value", dropna=False
     )
-    assert ended.loc[(inf, 1.0), "success"] == 0
-    assert np.isnan(ended.loc[(inf, 1.0), "final loss"])
-    assert ended.loc[(1.0, 1.0)].to_dict() == {"success": 1, "final loss": 1.0}
+    assert outcomes.loc[(inf, 1.0), "success"] == 0
+    assert np.isnan(outcomes.loc[(inf, 1.0), "final loss"])
+    assert outcomes.loc[(1.0, 1.0)].to_dict() == {"success": 1, "final loss": 1.0}
     fractions = table[table["quantity"] == "clip fraction"]
     assert set(fractions[fractions["threshold"] == 1]["value"]) == {0.25}
     assert fractions["step"].min() == 10

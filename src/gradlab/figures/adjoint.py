@@ -1,4 +1,4 @@
-"""The gradient of the loss with respect to the state at every step k, ‖∂L/∂h⁽ᵏ⁾‖."""
+"""Figure of the adjoint: the norm ‖∂L/∂h⁽ᵏ⁾‖ of the loss gradient at every step k."""
 
 from collections.abc import Sequence
 
@@ -12,21 +12,28 @@ VARIABLE = "adjoint_log_norm"
 
 
 def adjoint_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The adjoint's profile over time: one row a point, moment and step k.
+    """Tabulate the norm of the adjoint over time: one row per point, moment and step k.
+
+    Args:
+        runs: as of `gradlab.load_runs`; every run must have gradients.
 
     Returns:
         `point`, `when`, `step`, `k` (time steps) and `log_norm` (nats, mean over samples; of the
-        summed loss, or of the last step's where each step's was measured).
+        summed loss, or of the last step's loss if the loss of every step was measured).
 
     Raises:
         ValueError: a run has no adjoints.
     """
-    return lines.measured(runs, _profile, VARIABLE)
+    return lines.measured_table(runs, _profile, VARIABLE)
 
 
 @style.theme()
 def adjoint_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
-    """The adjoint's profile over time, before and after training.
+    """Draw the norm of the adjoint over time.
+
+    Args:
+        runs: as of `gradlab.load_runs`, of any sweep.
+        when: "before" and/or "after" training.
 
     Raises:
         ValueError: no run has gradients, or one has no adjoints.
@@ -35,11 +42,11 @@ def adjoint_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     state = symbol(parts.pop() if len(parts) == 1 else None)
     norm = rf"$\Vert\partial L/\partial {state}^{{(k)}}\Vert$"
     profile = lines.Quantity("k", "k (steps)", "log_norm", norm, scale="nats")
-    return lines.draw(runs, adjoint_table, lambda _: [profile], when)
+    return lines.draw_measured(runs, adjoint_table, lambda _: [profile], when)
 
 
-def _profile(found: xr.Dataset) -> pd.DataFrame:
-    log_norms = found[VARIABLE]
+def _profile(measurements: xr.Dataset) -> pd.DataFrame:
+    log_norms = measurements[VARIABLE]
     if "t" in log_norms.dims:
         log_norms = log_norms.isel(t=-1)
     means = log_norms.mean("sample")

@@ -1,4 +1,4 @@
-"""What clipping changes: success and loss by threshold and learning rate, how often it acts."""
+"""Figure of gradient clipping: success, final loss and clip fraction by threshold and rate."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from gradlab.records import load_metrics
 THRESHOLD, RATE = "clip.threshold", "optim.learning_rate"
 LINES = 5
 SUCCESS, LOSS, FRACTION = "success", "final loss", "clip fraction"
-BY_THRESHOLD = ("place", "clip threshold", "value")
+BY_THRESHOLD = ("rank", "clip threshold", "value")
 QUANTITIES = (
     lines.Quantity(*BY_THRESHOLD, "success rate", SUCCESS, band=False),
     lines.Quantity(*BY_THRESHOLD, "final loss", LOSS, "log"),
@@ -21,95 +21,100 @@ QUANTITIES = (
 
 
 def clipping_table(
-    runs: pd.DataFrame, error: float = outcome.ERROR, accuracy: float = outcome.ACCURACY
+    runs: pd.DataFrame, error: float = outcome.MAX_ERROR, accuracy: float = outcome.MIN_ACCURACY
 ) -> pd.DataFrame:
-    """How runs ended, and how often their clip acted: one row a point and quantity, or step.
+    """Tabulate how runs ended and how often their updates were clipped.
 
     Args:
-        runs: every run must have metrics.
-        error, accuracy: what counts as success, as of `outcome.succeeded`.
+        runs: as of `gradlab.load_runs`; every run must have metrics.
+        error, accuracy: the criteria of success, as of `outcome.succeeded`.
 
     Returns:
-        `point`, `quantity` ("success": 1 or 0; "final loss": held out, NaN of a run that diverged;
-        "clip fraction": of the updates since the row before), `threshold` (inf: none),
-        `learning_rate`, `step` (updates; NaN but for the fraction) and `value`.
+        One row per point and quantity, or logged step: `point`, `quantity` ("success": 1 or 0;
+        "final loss": held out, NaN if the run diverged; "clip fraction": share of the updates since
+        the last logged step), `threshold` (inf: no clipping), `learning_rate`, `step` (updates;
+        NaN except for the clip fraction) and `value`.
 
     Raises:
-        ValueError: no run logs what success is told by.
+        ValueError: no run logged the metric that success is judged by.
     """
-    place = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": runs[RATE]})
-    ended = {
+    settings = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": runs[RATE]})
+    outcomes = {
         SUCCESS: outcome.succeeded(runs, error, accuracy),
         LOSS: runs.reindex(columns=["eval/loss"])["eval/loss"].where(runs["status"] == "done"),
     }
-    parts = [
-        place.assign(point=runs.index, quantity=name, step=np.nan, value=values)
-        for name, values in ended.items()
+    tables = [
+        settings.assign(point=runs.index, quantity=name, step=np.nan, value=values)
+        for name, values in outcomes.items()
     ]
     for point, path in zip(runs.index.tolist(), runs["path"], strict=True):
-        logged = load_metrics(path).reindex(columns=["train/step", "train/clip_fraction"])
-        seen = {"step": logged["train/step"], "value": logged["train/clip_fraction"]}
-        over = pd.DataFrame(seen).dropna()
-        over["point"], over["quantity"] = point, FRACTION
-        parts.append(over.join(place, on="point"))
-    table = pd.concat(parts, ignore_index=True)
+        metrics = load_metrics(path).reindex(columns=["train/step", "train/clip_fraction"])
+        columns = {"step": metrics["train/step"], "value": metrics["train/clip_fraction"]}
+        fractions = pd.DataFrame(columns).dropna()
+        fractions["point"], fractions["quantity"] = point, FRACTION
+        tables.append(fractions.join(settings, on="point"))
+    table = pd.concat(tables, ignore_index=True)
     return table[["point", "quantity", "threshold", "learning_rate", "step", "value"]]
 
 
 @style.theme()
 def clipping_figure(
-    runs: pd.DataFrame, error: float = outcome.ERROR, accuracy: float = outcome.ACCURACY
+    runs: pd.DataFrame, error: float = outcome.MAX_ERROR, accuracy: float = outcome.MIN_ACCURACY
 ) -> style.Drawn:
-    """Success and loss against the threshold, a line a learning rate; below, the clip fraction.
+    """Draw success and loss against the threshold, and the clip fraction over training.
 
-    The fraction is that of the learning rate with most successes, then least loss.
+    Success and loss have one line per learning rate. The clip fraction is drawn for one learning
+    rate: the one with the highest success rate and, among equals, the lowest loss.
+
+    Args:
+        runs: as of `gradlab.load_runs`, of a sweep over clip.threshold and optim.learning_rate.
+        error, accuracy: the criteria of success, as of `outcome.succeeded`.
 
     Raises:
-        ValueError: no run has metrics, or logs what success is told by.
+        ValueError: no run has metrics, or none logged the metric that success is judged by.
     """
     usable = selection.with_metrics(runs)
-    down = [
-        axis for axis in selection.varying_keys(usable) if axis not in (THRESHOLD, RATE, "seed")
-    ]
-    shaded = selection.with_lines(usable, RATE)
-    grid = selection.arrange(shaded, RATE, down, columns=LINES, rows=lines.PANELS)
+    keys = selection.varying_keys(usable)
+    down = [key for key in keys if key not in (THRESHOLD, RATE, "seed")]
+    coloured = selection.with_lines(usable, RATE)
+    grid = selection.arrange(coloured, RATE, down, columns=LINES, rows=lines.PANELS)
     table = clipping_table(grid.runs, error, accuracy)
     levels = sorted(table["threshold"].unique())
     figure, body, panels = lines.small_multiples(grid, QUANTITIES)
-    placed = table.assign(place=table["threshold"].map(levels.index))
-    lines.draw_panels(panels[:2], grid, placed, QUANTITIES[:2])
+    ranked = table.assign(rank=table["threshold"].map(levels.index))
+    lines.draw_panels(panels[:2], grid, ranked, QUANTITIES[:2])
     for axes in panels[:2].ravel():
         axes.set_xticks(range(len(levels)), [_threshold_label(level) for level in levels])
-    best = _best(table)
-    for axes, (_, inside) in zip(panels[2], grid.rows(), strict=True):
-        _draw_fractions(axes, table[table["point"].isin(inside.index)], levels, best)
+    rate = _best_rate(table)
+    for axes, (_, row) in zip(panels[2], grid.rows(), strict=True):
+        _draw_fractions(axes, table[table["point"].isin(row.index)], levels, rate)
     for axes in panels[[0, 2]].ravel():
         axes.set_ylim(-0.05, 1.05)
-    style.legend(body, [*lines.line_key(grid.runs), *_key(levels)])
+    style.legend(body, [*lines.line_entries(grid.runs), *_threshold_entries(levels)])
     notes = [
         outcome.criterion(runs, error, accuracy),
-        f"Clip fraction: at {level_label(RATE, best)}.",
+        f"Clip fraction: at {level_label(RATE, rate)}.",
         *selection.notes(runs, usable, grid.runs),
     ]
     return style.Drawn(style.finish(figure, notes), table)
 
 
 def threshold_of(runs: pd.DataFrame) -> pd.Series:
-    """The clip threshold of each run; inf where it does not clip."""
-    given = runs.get(THRESHOLD, pd.Series(np.inf, runs.index))
-    return given.astype(float).fillna(np.inf)
+    """Return the clip threshold of each run; inf if it does not clip."""
+    thresholds = runs.get(THRESHOLD, pd.Series(np.inf, runs.index))
+    return thresholds.astype(float).fillna(np.inf)
 
 
-def _best(table: pd.DataFrame) -> float:
-    ended = table.pivot_table(index="learning_rate", columns="quantity", values="value")
-    ended = ended.reindex(columns=[SUCCESS, LOSS])
-    return float(ended.sort_values([SUCCESS, LOSS], ascending=[False, True]).index[0])
+def _best_rate(table: pd.DataFrame) -> float:
+    means = table.pivot_table(index="learning_rate", columns="quantity", values="value")
+    means = means.reindex(columns=[SUCCESS, LOSS])
+    return float(means.sort_values([SUCCESS, LOSS], ascending=[False, True]).index[0])
 
 
 def _draw_fractions(axes: Axes, table: pd.DataFrame, levels: list[float], rate: float) -> None:
-    table = table[(table["quantity"] == FRACTION) & (table["learning_rate"] == rate)]
+    fractions = table[(table["quantity"] == FRACTION) & (table["learning_rate"] == rate)]
     for level, colour in zip(levels, _greys(levels), strict=True):
-        band = lines.band_of(table[table["threshold"] == level], "step", "value")
+        band = lines.band_over_seeds(fractions[fractions["threshold"] == level], "step", "value")
         lines.draw_band(axes, band, colour, "-")
 
 
@@ -117,7 +122,7 @@ def _greys(levels: list[float]) -> list[str]:
     return style.shades("#777777", len(levels))
 
 
-def _key(levels: list[float]) -> list[style.Entry]:
+def _threshold_entries(levels: list[float]) -> list[style.Entry]:
     return [
         Line2D([], [], color=colour, label=level_label(THRESHOLD, level))
         for level, colour in zip(levels, _greys(levels), strict=True)

@@ -98,13 +98,13 @@ def add_success(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--success-error",
         type=float,
-        default=outcome.ERROR,
+        default=outcome.MAX_ERROR,
         help="success is an eval/error_rate below (%(default)s), where it is logged",
     )
     parser.add_argument(
         "--success-accuracy",
         type=float,
-        default=outcome.ACCURACY,
+        default=outcome.MIN_ACCURACY,
         help="else an eval/accuracy above (%(default)s)",
     )
 
@@ -209,8 +209,8 @@ def name_points(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     if "point" not in table:
         return table
     runs = selection.comparable(runs)
-    axes = selection.varying_keys(runs)
-    values = table.drop(columns=["point", *table.columns.intersection(axes)])
-    config = runs.loc[table["point"], axes].reset_index(drop=True)
+    keys = selection.varying_keys(runs)
+    values = table.drop(columns=["point", *table.columns.intersection(keys)])
+    config = runs.loc[table["point"], keys].reset_index(drop=True)
     named = pd.concat([config, values.reset_index(drop=True)], axis=1)
-    return named.sort_values(axes, kind="stable") if axes else named
+    return named.sort_values(keys, kind="stable") if keys else named

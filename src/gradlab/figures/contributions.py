@@ -1,4 +1,4 @@
-"""Which lags own the gradient, and what a window of truncated backpropagation loses."""
+"""Figure of the gradient by lag: each lag's share of it, and the error of truncating it."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,9 @@ from gradlab.figures import lines, style
 
 SHARE, ERROR = "share of the gradient", "truncation error"
 QUANTITIES = (
-    lines.Quantity("lag", "lag t − k (steps)", "value", "share of\nthe gradient", SHARE, level=0.0),
+    lines.Quantity(
+        "lag", "lag t − k (steps)", "value", "share of\nthe gradient", SHARE, baseline=0.0
+    ),
     lines.Quantity(
         "window", "window (steps)", "value", "error of\ntruncation", ERROR, "log", doubling=True
     ),
@@ -17,34 +19,43 @@ QUANTITIES = (
 
 
 def contributions_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Contributions by lag and truncation error by window: one row a point, moment and abscissa.
+    """Tabulate shares of the gradient by lag and truncation errors by window.
+
+    Args:
+        runs: as of `gradlab.load_runs`; every run must have gradients.
 
     Returns:
-        `point`, `when`, `step`, `quantity` ("share of the gradient": of its projection on itself,
-        so shares add up to 1; "truncation error": ‖g_K − g‖/‖g‖ of a window of K steps), `lag` or
-        `window` (time steps) and `value`.
+        One row per point, moment, and lag or window: `point`, `when`, `step`, `quantity` ("share of
+        the gradient": of its projection on itself, so that shares add up to 1; "truncation error":
+        ‖g_K − g‖/‖g‖ of a truncation window of K steps), `lag` or `window` (time steps) and
+        `value`.
 
     Raises:
         ValueError: a run has no contributions.
     """
-    return lines.measured(runs, _both, "contribution_share")
+    return lines.measured_table(runs, _shares_and_errors, "contribution_share")
 
 
 @style.theme()
 def contributions_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
-    """Shares by lag above, truncation error against the window below.
+    """Draw shares of the gradient against lag, and below them truncation error against window.
+
+    Args:
+        runs: as of `gradlab.load_runs`, of any sweep.
+        when: "before" and/or "after" training.
 
     Raises:
         ValueError: no run has gradients, or one has no contributions.
     """
-    return lines.draw(runs, contributions_table, lambda _: QUANTITIES, when)
+    return lines.draw_measured(runs, contributions_table, lambda _: QUANTITIES, when)
 
 
-def _both(found: xr.Dataset) -> pd.DataFrame:
-    share, error = found["contribution_share"], found["contribution_relative_error"]
+def _shares_and_errors(measurements: xr.Dataset) -> pd.DataFrame:
+    share = measurements["contribution_share"]
+    error = measurements["contribution_relative_error"]
     by_lag = pd.DataFrame({"quantity": SHARE, "lag": share["lag"], "value": share.astype(float)})
     by_window = pd.DataFrame(
         {"quantity": ERROR, "window": error["window"], "value": error.astype(float)}
     )
-    by_window = by_window[by_window["value"] > 0]  # the whole window loses nothing
+    by_window = by_window[by_window["value"] > 0]  # the window of the whole sequence has no error
     return pd.concat([by_lag, by_window])[["quantity", "lag", "window", "value"]]

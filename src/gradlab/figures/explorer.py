@@ -1,6 +1,6 @@
-"""A sweep as one interactive page: the maps of every run over training, and their decay.
+"""Interactive page of a sweep: the maps of every run over training, and their decay.
 
-The page is explorer.html with the data inside: it needs no server, no network and no library.
+The page is explorer.html with the data inside. It needs no server, no network and no library.
 """
 
 import base64
@@ -16,53 +16,58 @@ from jaxtyping import Float
 from gradlab import decay
 from gradlab.figures import selection, style
 from gradlab.figures.labels import point_label
-from gradlab.figures.map_images import MOST_NATS, evenly
+from gradlab.figures.map_images import MAX_LIMIT, evenly
 from gradlab.records import load_gradients
 
-CELLS, STEPS = 64, 12  # along an axis of a map, training steps of a run at most
-LEVELS = 65534  # of a value in a map; 0 is exactly zero
-PLACE = "/*DATA*/"
+CELLS, STEPS = 64, 12  # cells along an axis of a map, training steps of a run, at most
+CODES = 65534  # of finite values in a map
+PLACEHOLDER = "/*DATA*/"  # of the data in explorer.html
 
 
 def explorer_data(runs: pd.DataFrame, cells: int = CELLS, steps: int = STEPS) -> dict[str, Any]:
-    """What the page shows, ready for JSON.
+    """Return the data that the page shows, ready for JSON.
 
     Args:
         runs: as of `gradlab.load_runs`, of any sweep.
-        cells: along an axis of a map; longer sequences are thinned.
-        steps: training steps kept of each run, spread evenly with both ends.
+        cells: along an axis of a map, at most; of a longer sequence, evenly spread steps are kept.
+        steps: training steps of each run, at most; evenly spread ones are kept.
 
     Returns:
-        `colours` (256 RGB triples from low to high, base64), `limit` (nats, where they end) and
-        `runs`: `name`, `status`, `quantity`, `t` (the time steps kept) and `maps`, of which each
-        has its training `step`, `horizon` (time steps; null if it is never reached), `curve` (the
-        mean log norm by lag, nats; null: exactly zero) and `values`: as of `pack`.
+        `colours` (256 RGB triples from low to high, base64), `limit` (nats, where the colours end)
+        and a list `runs`. A run has `name`, `status`, `quantity` (the label of its values), `t`
+        (the time steps kept) and a list `maps`. A map has `step` (of training), `horizon` (time
+        steps; null if it is never reached), `curve` (the mean log norm by lag, nats; null: exactly
+        zero) and `values` (log norms for k ≤ t, as of `pack`).
 
     Raises:
         ValueError: no run has gradients.
     """
     usable = selection.with_gradients(runs)
-    axes = selection.varying_keys(usable)
+    keys = selection.varying_keys(usable)
     ramp = np.asarray(style.norm_colours()(np.linspace(0, 1, 256)))[:, :3]
     return {
         "colours": _base64((ramp * 255).round().astype(np.uint8)),
-        "limit": MOST_NATS,
-        "runs": [_run(run, point_label(run, axes), cells, steps) for _, run in usable.iterrows()],
+        "limit": MAX_LIMIT,
+        "runs": [_run(run, point_label(run, keys), cells, steps) for _, run in usable.iterrows()],
     }
 
 
 def explorer_page(data: dict[str, Any]) -> str:
-    """The page as HTML, with the data of `explorer_data` inside."""
+    """Return the page as HTML.
+
+    Args:
+        data: as of `explorer_data`.
+    """
     template = files("gradlab.figures").joinpath("explorer.html").read_text()
-    inside = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return template.replace(PLACE, inside.replace("</", "<\\/"))
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return template.replace(PLACEHOLDER, text.replace("</", "<\\/"))  # or "</script>" would end it
 
 
 def pack(values: Float[np.ndarray, "pairs"]) -> dict[str, Any]:
-    """Return numbers in 16 bits: code 0 is −inf, codes 1, 2, … go from `low` in steps of `step`."""
+    """Return numbers as 16-bit codes: 0 is −inf, and 1, 2, … are `low`, `low + step`, …."""
     finite = np.isfinite(values)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-    step = (high - low) / LEVELS or 1.0
+    step = (high - low) / CODES or 1.0
     codes = np.zeros(values.shape, "<u2")
     codes[finite] = 1 + np.round((values[finite] - low) / step)
     return {"low": float(low), "step": float(step), "codes": _base64(codes)}
@@ -71,13 +76,13 @@ def pack(values: Float[np.ndarray, "pairs"]) -> dict[str, Any]:
 def _run(run: pd.Series, name: str, cells: int, steps: int) -> dict[str, Any]:
     maps = load_gradients(run["path"])["jacobian_log_norm"]
     times = evenly(maps.sizes["t"], cells)
-    kept = maps.isel(step=evenly(maps.sizes["step"], steps))
+    maps = maps.isel(step=evenly(maps.sizes["step"], steps))
     return {
         "name": name,
         "status": run["status"],
         "quantity": maps.attrs.get("long_name", "log norm"),
         "t": maps["t"].to_numpy()[times].tolist(),
-        "maps": [_map(kept.isel(step=i), times) for i in range(kept.sizes["step"])],
+        "maps": [_map(maps.isel(step=i), times) for i in range(maps.sizes["step"])],
     }
 
 

@@ -1,4 +1,4 @@
-"""What a cell's gates and states do over time: open, closed, and how large the state grows."""
+"""Figure of a cell's gates and states over time: how open the gates are, how large the states."""
 
 from collections.abc import Sequence
 
@@ -11,29 +11,36 @@ PREFIX = "statistics_"
 
 
 def gates_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Gates and states over time: one row a point, moment, quantity and step.
+    """Tabulate gates and states over time: one row per point, moment, quantity and time step.
+
+    Args:
+        runs: as of `gradlab.load_runs`; every run must have gradients.
 
     Returns:
-        `point`, `when`, `step`, `quantity` ("forget gate mean", "forget gate closed", … as shares
+        `point`, `when`, `step`, `quantity` ("forget gate mean"; "forget gate closed", … as shares
         of the units; "c norm"), `t` (time steps) and `value` (mean over samples).
 
     Raises:
         ValueError: a run has no statistics.
     """
-    return lines.measured(runs, _statistics, "statistics_h_norm")
+    return lines.measured_table(runs, _statistics, "statistics_h_norm")
 
 
 @style.theme()
 def gates_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
-    """A row of panels for the mean of each gate and for the norm of each state.
+    """Draw the mean of each gate and the norm of each state over time, in one row of panels each.
+
+    Args:
+        runs: as of `gradlab.load_runs`, of any sweep.
+        when: "before" and/or "after" training.
 
     Raises:
         ValueError: no run has gradients, or one has no statistics.
     """
-    return lines.draw(runs, gates_table, _rows, when)
+    return lines.draw_measured(runs, gates_table, _quantities, when)
 
 
-def _rows(table: pd.DataFrame) -> list[lines.Quantity]:
+def _quantities(table: pd.DataFrame) -> list[lines.Quantity]:
     names = [str(name) for name in table["quantity"].unique()]
     gates = [name for name in names if name.endswith(" mean")]
     states = [name for name in names if name.endswith(" norm")]
@@ -43,12 +50,12 @@ def _rows(table: pd.DataFrame) -> list[lines.Quantity]:
 
 
 def _label(name: str) -> str:
-    subject, _, kind = name.rpartition(" ")
-    return f"{subject},\nmean" if kind == "mean" else f"norm of {subject}"
+    subject, _, statistic = name.rpartition(" ")
+    return f"{subject},\nmean" if statistic == "mean" else f"norm of {subject}"
 
 
-def _statistics(found: xr.Dataset) -> pd.DataFrame:
-    parts = [
+def _statistics(measurements: xr.Dataset) -> pd.DataFrame:
+    tables = [
         pd.DataFrame(
             {
                 "quantity": str(name).removeprefix(PREFIX).replace("_", " "),
@@ -56,7 +63,8 @@ def _statistics(found: xr.Dataset) -> pd.DataFrame:
                 "value": values.mean("sample").astype(float).to_numpy(),
             }
         )
-        for name, values in found.data_vars.items()
+        for name, values in measurements.data_vars.items()
         if str(name).startswith(PREFIX)
     ]
-    return pd.concat(parts).dropna()  # what is measured after a step has no value at t = 0
+    # Statistics start at t = 1; the maps, which share the axis t, start at 0.
+    return pd.concat(tables).dropna()

@@ -1,4 +1,4 @@
-"""What config keys, their values and the measured quantity are called in a figure."""
+"""Labels of config keys, of their values, and of the measured log norm in a figure."""
 
 import math
 from collections.abc import Sequence
@@ -26,11 +26,14 @@ def key_label(key: str) -> str:
 
 
 def value_label(key: str, value: Any) -> str:
-    """Name a value of a config key: no clipping and missing values are "none", no pin "learned"."""
+    """Name a value of a config key: `lstm` is "LSTM", a missing value "none".
+
+    An infinite clip threshold is "none" too; a gate that is not pinned at a value is "learned".
+    """
     if isinstance(value, str):
         name = value.rpartition(".")[-1] if key.endswith("_target_") else value
         return MODELS.get(name, name) if key == "model.name" else name
-    if pd.isna(value) and key.endswith("_gate"):  # an LSTM's that is not pinned at a value
+    if pd.isna(value) and key.endswith("_gate"):
         return "learned"
     if pd.isna(value) or (key == "clip.threshold" and math.isinf(value)):
         return "none"
@@ -38,36 +41,41 @@ def value_label(key: str, value: Any) -> str:
 
 
 def level_label(key: str, value: Any) -> str:
-    """Name a level of an axis: "gain 0.5", but plain "LSTM", which needs no "model" before it."""
+    """Name a key and its value: "gain 0.5", but "LSTM" alone, which needs no "model" before it."""
     named = key.endswith((".name", "._target_"))
     return value_label(key, value) if named else f"{key_label(key)} {value_label(key, value)}"
 
 
-def point_label(point: pd.Series, axes: Sequence[str]) -> str:
-    """Tell a point from the others of its sweep: "LSTM, gain 0.5, length 64"."""
-    return ", ".join(level_label(axis, point[axis]) for axis in axes) or "the only point"
+def point_label(run: pd.Series, keys: Sequence[str]) -> str:
+    """Name a point by its values of the keys that vary: "LSTM, gain 0.5, length 64"."""
+    return ", ".join(level_label(key, run[key]) for key in keys) or "the only point"
 
 
-def quantity_label(norm: str | None, of: str | None, wrt: str | None) -> str:
-    """The measured log norm with its units; None for `of` or `wrt` is the whole carry s."""
+def log_norm_label(norm: str | None, of: str | None, wrt: str | None) -> str:
+    """Return the formula of the measured log norm, with its unit.
+
+    Args:
+        norm: a key of NORMS.
+        of, wrt: the parts of the carry in ∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾; None: the whole carry s.
+    """
     fraction = rf"\partial {symbol(of)}^{{(t)}}/\partial {symbol(wrt)}^{{(k)}}"
     return rf"$\log\,\Vert {fraction}\Vert{NORMS.get(str(norm), '')}$ (nats)"
 
 
-def quantity_of(runs: pd.DataFrame) -> str:
-    """The label of what some points measured, in general terms if they measured several things."""
-    measured = runs.reindex(
-        columns=[f"probe.jacobian.{x}" for x in ("norm", "of", "wrt")]
+def shared_log_norm_label(runs: pd.DataFrame) -> str:
+    """Return the `log_norm_label` that the runs share; "log norm (nats)" if they differ in it."""
+    settings = runs.reindex(
+        columns=[f"probe.jacobian.{name}" for name in ("norm", "of", "wrt")]
     ).drop_duplicates()
-    return quantity_label(*measured.iloc[0]) if len(measured) == 1 else "log norm (nats)"
+    return log_norm_label(*settings.iloc[0]) if len(settings) == 1 else "log norm (nats)"
 
 
-def number_label(count: float) -> str:
-    """A number of steps, to a tenth where that says something."""
-    return f"{count:.1f}" if count < 10 else f"{count:.0f}"
+def steps_label(steps: float) -> str:
+    """Write a number of steps, with one decimal place below 10."""
+    return f"{steps:.1f}" if steps < 10 else f"{steps:.0f}"
 
 
 def symbol(leaf: str | None) -> str:
-    """A part of the carry in a formula; None is the whole carry s."""
+    """Return the symbol of a part of the carry in a formula; of the whole carry, s, if None."""
     leaf = "s" if pd.isna(leaf) else leaf
     return leaf if len(leaf) == 1 else rf"\mathrm{{{leaf}}}"

@@ -1,6 +1,6 @@
-"""Small multiples of lines: a column of panels a model (or what else varies), a row a quantity.
+"""Figures of lines: one column of panels per model or what else varies, one row per quantity.
 
-Lines are means over seeds, with a band from the least to the greatest; dashed before training,
+Lines are means over seeds with a band from the least to the greatest; dashed before training,
 solid after.
 """
 
@@ -17,18 +17,26 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gradlab.figures import selection, style
 
-PANELS, LINES = 4, 6  # side by side, in a panel at most
+PANELS, LINES = 4, 6  # panels side by side, lines in a panel, at most
 DASHES: dict[str, Any] = {"before": (0, (4, 2)), "after": "-"}
 BAND = 0.2  # opacity
-FEW, TICKS = 6, 5  # values that are marked; along x at most
+MARKED = 6  # points of a line, at most, for them to be marked
+TICKS = 5  # along x, at most
 NORM_NOTE = "A factor of 10 is 2.303 nats."
-WHEN = ("before", "after")
+WHEN = ("before", "after")  # training: the moments of measurement
 
 
 class Quantity(NamedTuple):
     """A row of panels: the column `y` of a table against its column `x`.
 
-    If the table has a column "quantity", the rows of this `name` in it.
+    Attributes:
+        x, xlabel: the column along x and the label of that axis.
+        y, ylabel: the column along y and the label of that axis.
+        name: if the table has a column "quantity", the rows with this value are drawn.
+        scale: of y; "nats" labels log norms with the norms.
+        doubling: whether x is on a log axis to base 2.
+        baseline: where a horizontal line is drawn; None: nowhere.
+        band: whether to draw the band over seeds.
     """
 
     x: str
@@ -36,58 +44,59 @@ class Quantity(NamedTuple):
     y: str
     ylabel: str
     name: str = ""
-    scale: Literal["linear", "log", "nats"] = "linear"  # of y; log norms are shown as norms
-    doubling: bool = False  # whether x goes by powers of two
-    level: float | None = None  # of a line drawn across
-    band: bool = True  # over seeds
+    scale: Literal["linear", "log", "nats"] = "linear"
+    doubling: bool = False
+    baseline: float | None = None
+    band: bool = True
 
-    def shown(self, y: Any) -> Any:
-        """What is drawn at y: log axes are linear ones of logarithms, see `style.norm_axis`."""
+    def plotted(self, y: Any) -> Any:
+        """Return y as it is plotted: a "log" axis is a linear one of logs (`style.norm_axis`)."""
         with np.errstate(divide="ignore"):
             return np.log(y) if self.scale == "log" else y
 
 
-def measured(
-    runs: pd.DataFrame, of: Callable[[xr.Dataset], pd.DataFrame], *needed: str
+def measured_table(
+    runs: pd.DataFrame, tabulate: Callable[[xr.Dataset], pd.DataFrame], *needed: str
 ) -> pd.DataFrame:
-    """One table of what every run measured before and after training.
+    """Return one table of what every run measured before and after training.
 
     Args:
         runs: every run must have gradients.
-        of: from what was measured at one step to a tidy table.
+        tabulate: returns the tidy table of the measurements at one training step.
         needed: variables that every run must have.
 
     Returns:
-        The tables below each other, with `point` (the index of the runs), `when` ("before",
-        "after") and `step` (training step).
+        All tables, one below the other, with the columns `point` (the index of the runs), `when`
+        ("before", "after") and `step` (training step) in front.
 
     Raises:
         ValueError: one of the needed variables was not measured.
     """
-    parts = []
+    tables = []
     for point, run in runs.iterrows():
-        for when, found in selection.moments(run, *needed).items():
-            place: dict[str, Any] = {"point": point, "when": when, "step": int(found["step"])}
-            parts.append(of(found).assign(**place))
-    table = pd.concat(parts, ignore_index=True)
-    return table[[*place, *table.columns.drop(list(place))]]
+        for when, measurements in selection.moments(run, *needed).items():
+            step = int(measurements["step"])
+            origin: dict[str, Any] = {"point": point, "when": when, "step": step}
+            tables.append(tabulate(measurements).assign(**origin))
+    table = pd.concat(tables, ignore_index=True)
+    return table[[*origin, *table.columns.drop(list(origin))]]
 
 
 def at_moments(table: pd.DataFrame, when: Sequence[str]) -> pd.DataFrame:
-    """The rows of a table that were measured at some moments.
+    """Return the rows of a table that were measured "before" and/or "after" training.
 
     Raises:
         ValueError: there are none.
     """
-    kept = table[table["when"].isin(when)]
-    if kept.empty:
+    rows = table[table["when"].isin(when)]
+    if rows.empty:
         raise ValueError(f"no run was measured {' or '.join(when)} training.")
-    return kept
+    return rows
 
 
-def draw(
+def draw_measured(
     runs: pd.DataFrame,
-    make: Callable[[pd.DataFrame], pd.DataFrame],
+    tabulate: Callable[[pd.DataFrame], pd.DataFrame],
     quantities: Callable[[pd.DataFrame], Sequence[Quantity]],
     when: Sequence[str] = WHEN,
     remarks: Callable[[pd.DataFrame], Sequence[str]] = lambda _: (),
@@ -96,70 +105,78 @@ def draw(
 
     Args:
         runs: as of `gradlab.load_runs`, of any sweep.
-        make: the table of some runs, as of `measured`.
-        quantities: from the table to the rows of the figure.
-        when: the moments to draw.
-        remarks: from the table to sentences that stand below the figure.
+        tabulate: returns the table of the chosen runs, as of `measured_table`.
+        quantities: returns the rows of the figure, given the table.
+        when: "before" and/or "after" training.
+        remarks: returns the sentences to write below the figure, given the table.
 
     Raises:
-        ValueError: no point has gradients, or not those that the table needs.
+        ValueError: no point has gradients, or one lacks a variable that the table needs.
     """
     usable = selection.with_gradients(runs)
     grid = selection.arrange_lines(usable, panels=PANELS, lines=LINES)
-    table = at_moments(make(grid.runs), when)
+    table = at_moments(tabulate(grid.runs), when)
     rows = quantities(table)
     figure, body, panels = small_multiples(grid, rows)
     draw_panels(panels, grid, table, rows)
-    style.legend(body, [*line_key(grid.runs), *when_key(table)])
-    below = [NORM_NOTE] if any(quantity.scale == "nats" for quantity in rows) else []
-    below += [*remarks(table), *selection.notes(runs, usable, grid.runs)]
-    return style.Drawn(style.finish(figure, below), table)
+    style.legend(body, [*line_entries(grid.runs), *moment_entries(table)])
+    notes = [NORM_NOTE] if any(quantity.scale == "nats" for quantity in rows) else []
+    notes += [*remarks(table), *selection.notes(runs, usable, grid.runs)]
+    return style.Drawn(style.finish(figure, notes), table)
 
 
 def draw_panels(
     panels: np.ndarray, grid: selection.Grid, table: pd.DataFrame, quantities: Sequence[Quantity]
 ) -> None:
-    """Draw the lines of a table in the panels of `small_multiples`; an empty one says so."""
+    """Draw the lines of a table in the panels of `small_multiples`; write "none" in an empty one.
+
+    Args:
+        panels: axes, [quantity, row of the grid].
+        grid: the points.
+        table: with the column `point` and those that the quantities name.
+        quantities: one per row of panels.
+    """
     for row, quantity in zip(panels, quantities, strict=True):
         for axes, (_, runs) in zip(row, grid.rows(), strict=True):
-            drawn = of_quantity(table, quantity)
-            if drawn["point"].isin(runs.index).any():
-                draw_lines(axes, runs, drawn, quantity)
+            rows = rows_of(table, quantity)
+            if rows["point"].isin(runs.index).any():
+                draw_lines(axes, runs, rows, quantity)
             else:
-                place = {"ha": "center", "va": "center", "transform": axes.transAxes}
-                axes.text(0.5, 0.5, "none", color=style.GREY, **place)
+                centred = {"ha": "center", "va": "center", "transform": axes.transAxes}
+                axes.text(0.5, 0.5, "none", color=style.GREY, **centred)
 
 
-def of_quantity(table: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
-    """The rows of a table that a row of panels shows."""
+def rows_of(table: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+    """Return the rows of a table that belong to a quantity."""
     return table[table["quantity"] == quantity.name] if "quantity" in table else table
 
 
 def small_multiples(
     grid: selection.Grid, quantities: Sequence[Quantity]
 ) -> tuple[Figure, SubFigure, np.ndarray]:
-    """Labelled axes, [quantity, panel of the grid]."""
+    """Return a figure, its body, and in it labelled axes, [quantity, row of the grid]."""
     labels = [label for label, _ in grid.rows()]
     look = style.present()
     width = look.column if len(labels) <= 2 else look.width
     height = min(0.2 * look.width, 0.75 * width / len(labels)) + 0.4 * look.text
     figure, body = style.frame(width, 1.1 * look.text + height * len(quantities))
-    # Panels of one length compare; of several, the longest would flatten the others.
+    # Panels share scales if all sequences are equally long; else the longest would flatten the
+    # curves of the others.
     one_length = len(set(grid.runs.get("task.length", ()))) <= 1
-    along: Literal["all", "col", "row", "none"]
+    share_x: Literal["all", "col", "row", "none"]
     if len({quantity.xlabel for quantity in quantities}) == 1:
-        along = "all" if one_length else "col"
+        share_x = "all" if one_length else "col"
     else:
-        along = "row" if one_length else "none"
+        share_x = "row" if one_length else "none"
     panels = body.subplots(
         len(quantities),
         len(labels),
-        sharex=along,
+        sharex=share_x,
         sharey="row" if one_length else "none",
         squeeze=False,
     )
     for row, quantity in zip(panels, quantities, strict=True):
-        dress(row, quantity)
+        label_axes(row, quantity)
     for row, quantity, below in zip(panels, quantities, quantities[1:], strict=False):
         if quantity.xlabel == below.xlabel:
             for axes in row:
@@ -169,15 +186,15 @@ def small_multiples(
     return figure, body, panels
 
 
-def dress(row: Sequence[Axes], quantity: Quantity) -> None:
-    """Label the axes of a row of panels, and set their scales."""
+def label_axes(row: Sequence[Axes], quantity: Quantity) -> None:
+    """Label the axes of a row of panels, and set their scales and ticks."""
     for axes in row:
         axes.set(xlabel=quantity.xlabel)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(TICKS, integer=True))
-        if quantity.level is not None:
-            axes.axhline(quantity.level, color=style.GREY, linewidth=0.8)
+        if quantity.baseline is not None:
+            axes.axhline(quantity.baseline, color=style.GREY, linewidth=0.8)
         if quantity.doubling:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -187,44 +204,62 @@ def dress(row: Sequence[Axes], quantity: Quantity) -> None:
 
 
 def draw_lines(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Quantity) -> None:
-    """Draw the lines of some points of a table, as of `selection.with_lines`."""
-    moments = [m for m in WHEN if m in set(table.get("when", ()))] or [""]
+    """Draw the lines of some points in one panel.
+
+    Args:
+        axes: the panel.
+        runs: the points, as of `selection.with_lines`.
+        table: the rows of `quantity`, of these and possibly other points.
+        quantity: names the columns.
+    """
+    moments = [when for when in WHEN if when in set(table.get("when", ()))] or [""]
     for colour, line in runs.groupby("colour", sort=False):
-        mine = table[table["point"].isin(line.index)]
-        for moment in moments:
-            rows = mine[mine["when"] == moment] if moment else mine
-            band = band_of(rows, quantity.x, quantity.y).set_index(quantity.x)
-            drawn = quantity.shown(band).reset_index()
-            draw_band(axes, drawn, str(colour), DASHES.get(moment, "-"), quantity.band)
+        line_rows = table[table["point"].isin(line.index)]
+        for when in moments:
+            rows = line_rows[line_rows["when"] == when] if when else line_rows
+            band = band_over_seeds(rows, quantity.x, quantity.y).set_index(quantity.x)
+            plotted = quantity.plotted(band).reset_index()
+            draw_band(axes, plotted, str(colour), DASHES.get(when, "-"), quantity.band)
 
 
-def band_of(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Mean, least and greatest of the seeds at each x: columns x, `mean`, `low`, `high`."""
-    each = table.groupby(["point", x])[y].mean()  # of what a point has several of
-    over = each.groupby(x)
-    band = pd.DataFrame({"mean": over.mean(), "low": over.min(), "high": over.max()})
+def band_over_seeds(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Return the mean, least and greatest y over points at each x: x, `mean`, `low`, `high`."""
+    points = table.groupby(["point", x])[y].mean()  # a point may have several values at one x
+    seeds = points.groupby(x)
+    band = pd.DataFrame({"mean": seeds.mean(), "low": seeds.min(), "high": seeds.max()})
     return band.reset_index()
 
 
 def draw_band(
-    axes: Axes, band: pd.DataFrame, colour: str, dashes: Any = "-", around: bool = True
+    axes: Axes, band: pd.DataFrame, colour: str, dashes: Any = "-", fill: bool = True
 ) -> None:
-    """Draw a line, with markers if it is short, and the band around it where seeds differ."""
+    """Draw the line of a mean, with markers if it has few points, and its band over seeds.
+
+    Args:
+        axes: the panel.
+        band: as of `band_over_seeds`.
+        colour: of both.
+        dashes: Matplotlib's line style.
+        fill: whether to draw the band.
+    """
     x, y = band.columns[0], band["mean"].where(np.isfinite(band["mean"]))
-    marker = "." if len(band) <= FEW else ""
+    marker = "." if len(band) <= MARKED else ""
     axes.plot(band[x], y, color=colour, linestyle=dashes, linewidth=1.3, marker=marker)
-    if around and (band["high"] > band["low"]).any():
+    if fill and (band["high"] > band["low"]).any():
         axes.fill_between(band[x], band["low"], band["high"], color=colour, alpha=BAND, linewidth=0)
 
 
-def line_key(runs: pd.DataFrame) -> list[style.Entry]:
-    """Return the legend entries of the lines of some points (`selection.with_lines`)."""
+def line_entries(runs: pd.DataFrame) -> list[style.Entry]:
+    """Return the legend entries of the lines of some points, as of `selection.with_lines`."""
     lines = runs[["line", "colour"]].drop_duplicates().groupby("line", sort=False)["colour"]
-    return [tuple(Line2D([], [], color=c, label=str(n)) for c in colours) for n, colours in lines]
+    return [
+        tuple(Line2D([], [], color=colour, label=str(name)) for colour in colours)
+        for name, colours in lines
+    ]
 
 
-def when_key(table: pd.DataFrame) -> list[style.Entry]:
-    """Legend entries of the dashes of a table's moments."""
+def moment_entries(table: pd.DataFrame) -> list[style.Entry]:
+    """Return the legend entries of dashed and solid lines, for the moments in a table."""
     return [
         Line2D([], [], color=style.GREY, linestyle=DASHES[when], label=f"{when} training")
         for when in WHEN

@@ -1,4 +1,4 @@
-"""The Lyapunov spectrum of every run: all growth rates, descending."""
+"""Figure of the Lyapunov spectrum of every run."""
 
 from collections.abc import Sequence
 
@@ -8,36 +8,43 @@ import xarray as xr
 from gradlab.figures import lines, style
 
 SPECTRUM = lines.Quantity(
-    "index", "index i", "exponent", "Lyapunov exponent\nλᵢ (nats/step)", level=0.0
+    "index", "index i", "exponent", "Lyapunov exponent\nλᵢ (nats/step)", baseline=0.0
 )
 
 
 def lyapunov_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Lyapunov exponents: one row a point, moment and exponent.
+    """Tabulate Lyapunov exponents: one row per point, moment and exponent.
+
+    Args:
+        runs: as of `gradlab.load_runs`; every run must have gradients.
 
     Returns:
-        `point`, `when`, `step`, `index` (from 1), `exponent` and `standard_error` (nats per step,
-        means over samples).
+        `point`, `when`, `step`, `index` (from 1, descending), `exponent` and `standard_error`
+        (nats per step, means over samples).
 
     Raises:
         ValueError: a run has no Lyapunov exponents.
     """
-    return lines.measured(runs, _spectrum, "lyapunov_exponent")
+    return lines.measured_table(runs, _spectrum, "lyapunov_exponent")
 
 
 @style.theme()
 def lyapunov_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
-    """The spectra, before and after training.
+    """Draw Lyapunov exponents against their index.
+
+    Args:
+        runs: as of `gradlab.load_runs`, of any sweep.
+        when: "before" and/or "after" training.
 
     Raises:
         ValueError: no run has gradients, or one has no Lyapunov exponents.
     """
-    return lines.draw(runs, lyapunov_table, lambda _: [SPECTRUM], when)
+    return lines.draw_measured(runs, lyapunov_table, lambda _: [SPECTRUM], when)
 
 
-def _spectrum(found: xr.Dataset) -> pd.DataFrame:
+def _spectrum(measurements: xr.Dataset) -> pd.DataFrame:
     exponents, errors = (
-        found[f"lyapunov_{name}"].mean("sample").astype(float)
+        measurements[f"lyapunov_{name}"].mean("sample").astype(float)
         for name in ("exponent", "standard_error")
     )
     columns = {"index": exponents["exponent"], "exponent": exponents, "standard_error": errors}

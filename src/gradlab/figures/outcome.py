@@ -1,11 +1,11 @@
-"""How runs ended: which of them succeeded, and their last loss."""
+"""How training ended: which runs succeeded, their final loss, decay rate and horizon."""
 
 import numpy as np
 import pandas as pd
 
-ERROR, ACCURACY = 0.01, 0.9
+MAX_ERROR, MIN_ACCURACY = 0.01, 0.9  # of a success
 ERROR_RATE = "eval/error_rate"
-OUTCOMES = {
+OUTCOMES = {  # name: its column of the runs, its label in a figure
     "decay_rate": ("jacobian/decay_rate", "decay rate (nats/step)"),
     "horizon": ("jacobian/horizon", "horizon (steps)"),
     "loss": ("eval/loss", "final loss"),
@@ -13,13 +13,15 @@ OUTCOMES = {
 }
 
 
-def succeeded(runs: pd.DataFrame, error: float = ERROR, accuracy: float = ACCURACY) -> pd.Series:
-    """Which runs succeeded: 1, else 0; a run that diverged or failed did not.
+def succeeded(
+    runs: pd.DataFrame, error: float = MAX_ERROR, accuracy: float = MIN_ACCURACY
+) -> pd.Series:
+    """Return 1 for each run that succeeded and 0 for the others, diverged and failed ones included.
 
     Args:
         runs: as of `gradlab.load_runs`.
-        error: where a run logs an error rate, it must be below this,
-        accuracy: else its accuracy must be above this.
+        error: a run that logs an error rate succeeds if that is below this value.
+        accuracy: any other run succeeds if its accuracy is above this value.
 
     Raises:
         ValueError: no run logs either of them.
@@ -30,32 +32,37 @@ def succeeded(runs: pd.DataFrame, error: float = ERROR, accuracy: float = ACCURA
             "no run logs eval/error_rate or eval/accuracy, so none can be called a success: "
             "draw the loss or the decay rate instead."
         )
-    errors = runs.get(ERROR_RATE, pd.Series(np.nan, runs.index)).astype(float)
-    hits = runs.get("eval/accuracy", pd.Series(np.nan, runs.index)).astype(float)
-    solved = (errors < error).where(errors.notna(), hits > accuracy)
+    error_rates = runs.get(ERROR_RATE, pd.Series(np.nan, runs.index)).astype(float)
+    accuracies = runs.get("eval/accuracy", pd.Series(np.nan, runs.index)).astype(float)
+    solved = (error_rates < error).where(error_rates.notna(), accuracies > accuracy)
     return (solved & (runs["status"] == "done")).astype(float)
 
 
 def outcome_of(runs: pd.DataFrame, name: str, error: float, accuracy: float) -> pd.Series:
-    """One of OUTCOMES for each run; NaN where it has none.
+    """Return the outcome `name`, a key of OUTCOMES, of each run; NaN where a run has none.
+
+    Args:
+        runs: as of `gradlab.load_runs`.
+        name: the outcome.
+        error, accuracy: the criteria of success, as of `succeeded`.
 
     Raises:
-        ValueError: no run has it.
+        ValueError: no run has this outcome.
     """
     if name == "success":
         return succeeded(runs, error, accuracy)
     column, _ = OUTCOMES[name]
     if column not in runs or runs[column].isna().all():
-        raise ValueError(f"no run has {column}: draw one of {_present(runs)}.")
+        raise ValueError(f"no run has {column}: draw one of {_available(runs)}.")
     return runs[column].astype(float)
 
 
-def _present(runs: pd.DataFrame) -> str:
-    return ", ".join(name for name, (column, _) in OUTCOMES.items() if column in runs) or "no other"
-
-
 def criterion(runs: pd.DataFrame, error: float, accuracy: float) -> str:
-    """A sentence that says what is called a success."""
+    """Return the sentence that says which runs are called a success."""
     if ERROR_RATE in runs:
         return f"Success: error rate below {error:.3g}."
     return f"Success: accuracy above {accuracy:.3g}."
+
+
+def _available(runs: pd.DataFrame) -> str:
+    return ", ".join(name for name, (column, _) in OUTCOMES.items() if column in runs) or "no other"

@@ -1,4 +1,4 @@
-"""Phase diagrams: how a sweep's runs ended, over two of its axes."""
+"""Figure of a phase diagram: an outcome of training over two config keys of a sweep."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,8 @@ from matplotlib.colors import Colormap, Normalize
 from gradlab.figures import outcome, selection, style
 from gradlab.figures.labels import key_label, value_label
 
-PANELS, CELLS = 4, 12  # side by side; along an axis at most with a number in each
+PANELS = 4  # side by side, at most
+CELLS = 12  # along x or y, at most, for each to have its number written in it
 
 
 def phase_table(
@@ -18,29 +19,30 @@ def phase_table(
     x: str = "init.gain",
     y: str = "task.length",
     *,
-    error: float = outcome.ERROR,
-    accuracy: float = outcome.ACCURACY,
+    error: float = outcome.MAX_ERROR,
+    accuracy: float = outcome.MIN_ACCURACY,
 ) -> pd.DataFrame:
-    """How each run ended: one row a point.
+    """Tabulate an outcome of training over two config keys: one row per point.
 
     Args:
         runs: as of `gradlab.load_runs`, of any sweep.
-        value: one of `outcome.OUTCOMES`.
+        value: the outcome, a key of `outcome.OUTCOMES`.
         x, y: config keys.
-        error, accuracy: what counts as success, as of `outcome.succeeded`.
+        error, accuracy: the criteria of success, as of `outcome.succeeded`.
 
     Returns:
-        `point`, the columns x and y, and a column of the value's name (NaN: none).
+        `point`, the columns named by x and y, and a column named by the outcome (NaN: the run has
+        none).
 
     Raises:
-        ValueError: x or y is no config key of the runs, or no run has the value.
+        ValueError: x or y is not a config key of the runs, or no run has the outcome.
     """
     for key in (x, y):
         if key not in runs:
             varying = ", ".join(selection.varying_keys(selection.comparable(runs))) or "nothing"
             raise ValueError(f"the runs have no config key {key!r}; what varies: {varying}.")
-    ended = outcome.outcome_of(runs, value, error, accuracy)
-    table = pd.DataFrame({x: runs[x], y: runs[y], value: ended})
+    outcomes = outcome.outcome_of(runs, value, error, accuracy)
+    table = pd.DataFrame({x: runs[x], y: runs[y], value: outcomes})
     return table.rename_axis("point").reset_index()
 
 
@@ -51,29 +53,34 @@ def phase_figure(
     x: str = "init.gain",
     y: str = "task.length",
     *,
-    error: float = outcome.ERROR,
-    accuracy: float = outcome.ACCURACY,
+    error: float = outcome.MAX_ERROR,
+    accuracy: float = outcome.MIN_ACCURACY,
 ) -> style.Drawn:
-    """A map of the outcome over two axes, a panel a model (or what else varies); means over seeds.
+    """Draw an outcome over two config keys, one panel per model (or what else varies).
+
+    A cell is the mean over seeds.
+
+    Args:
+        runs, value, x, y, error, accuracy: as of `phase_table`.
 
     Raises:
         ValueError: as of `phase_table`.
     """
-    everything = phase_table(runs, value, x, y, error=error, accuracy=accuracy)
+    table = phase_table(runs, value, x, y, error=error, accuracy=accuracy)
     runs = selection.comparable(runs)
-    down = [axis for axis in selection.varying_keys(runs) if axis not in (x, y, "seed")]
+    down = [key for key in selection.varying_keys(runs) if key not in (x, y, "seed")]
     grid = selection.arrange(runs, None, down, columns=1, rows=PANELS)
-    table = everything[everything["point"].isin(grid.runs.index)]
+    table = table[table["point"].isin(grid.runs.index)]
     colours, norm = _colours(value, table[value])
     look, rows = style.present(), grid.rows()
     width = look.column if len(rows) <= 2 else look.width
     figure, body = style.frame(width, 0.8 * look.text + 0.75 * (width - 1) / len(rows) + 0.5)
     panels = body.subplots(1, len(rows), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (label, inside) in zip(panels, rows, strict=True):
-        _draw(axes, table[table["point"].isin(inside.index)], (x, y, value), colours, norm)
+    for axes, (label, row) in zip(panels, rows, strict=True):
+        _draw(axes, table[table["point"].isin(row.index)], (x, y, value), colours, norm)
         axes.set_title(style.wrapped(label, width / len(rows)))
-        axes.set_xlabel(_name(x))
-    panels[0].set_ylabel(_name(y))
+        axes.set_xlabel(_axis_label(x))
+    panels[0].set_ylabel(_axis_label(y))
     bar = ScalarMappable(norm, colours)
     body.colorbar(bar, ax=panels.tolist(), label=outcome.OUTCOMES[value][1])
     notes = selection.notes(runs, runs, grid.runs)
@@ -115,5 +122,5 @@ def _colours(value: str, numbers: pd.Series) -> tuple[Colormap, Normalize]:
     return style.amounts(), Normalize(low, max(high, low + 1e-6))
 
 
-def _name(key: str) -> str:
+def _axis_label(key: str) -> str:
     return f"{key_label(key)} (steps)" if key == "task.length" else key_label(key)

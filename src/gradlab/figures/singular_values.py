@@ -1,4 +1,4 @@
-"""All singular values of ∂h⁽ᵀ⁾/∂h⁽ᵏ⁾ at chosen lags: how far the directions part."""
+"""Figure of all singular values of ∂h⁽ᵀ⁾/∂h⁽ᵏ⁾ at chosen lags."""
 
 from collections.abc import Sequence
 
@@ -12,26 +12,33 @@ VARIABLE = "singular_values_log"
 
 
 def singular_values_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Singular values: one row a point, moment, lag and index.
+    """Tabulate singular values: one row per point, moment, lag and index.
+
+    Args:
+        runs: as of `gradlab.load_runs`; every run must have gradients.
 
     Returns:
-        `point`, `when`, `step`, `quantity` ("lag 4"), `lag` (time steps), `index` (from 1) and
-        `log_value` (nats, mean over samples).
+        `point`, `when`, `step`, `quantity` ("lag 4"), `lag` (time steps), `index` (from 1,
+        descending) and `log_value` (nats, mean over samples).
 
     Raises:
         ValueError: a run has no singular values.
     """
-    return lines.measured(runs, _spectrum, VARIABLE)
+    return lines.measured_table(runs, _spectrum, VARIABLE)
 
 
 @style.theme()
 def singular_values_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
-    """The singular values in descending order, a row of panels for each lag.
+    """Draw singular values against their index, one row of panels per lag.
+
+    Args:
+        runs: as of `gradlab.load_runs`, of any sweep.
+        when: "before" and/or "after" training.
 
     Raises:
         ValueError: no run has gradients, or one has no singular values.
     """
-    return lines.draw(runs, singular_values_table, _rows, when, _remarks)
+    return lines.draw_measured(runs, singular_values_table, _quantities, when, _remarks)
 
 
 def _remarks(table: pd.DataFrame) -> list[str]:
@@ -40,15 +47,15 @@ def _remarks(table: pd.DataFrame) -> list[str]:
     return ["Not resolved, and not drawn: values of a part of the state below 1e-8 of the largest."]
 
 
-def _rows(table: pd.DataFrame) -> list[lines.Quantity]:
+def _quantities(table: pd.DataFrame) -> list[lines.Quantity]:
     return [
         lines.Quantity("index", "index i", "log_value", f"σᵢ at lag {lag}", f"lag {lag}", "nats")
         for lag in sorted(table["lag"].unique())
     ]
 
 
-def _spectrum(found: xr.Dataset) -> pd.DataFrame:
-    values = found[VARIABLE].mean("sample").astype(float).rename("log_value")
-    table = values.to_series().reset_index().rename(columns={"chosen_lag": "lag"})
+def _spectrum(measurements: xr.Dataset) -> pd.DataFrame:
+    log_values = measurements[VARIABLE].mean("sample").astype(float).rename("log_value")
+    table = log_values.to_series().reset_index().rename(columns={"chosen_lag": "lag"})
     table.insert(0, "quantity", "lag " + table["lag"].astype(str))
     return table.dropna()

@@ -1,13 +1,13 @@
-"""How every figure looks and is saved: theme, colours that colour-blind readers tell apart, notes.
+"""Look and layout of every figure: theme, colours that colour-blind readers tell apart, notes.
 
-Figures are built from `matplotlib.figure.Figure` alone, so no display and no pyplot state is
-involved.
+Figures are built from `matplotlib.figure.Figure` alone, without a display or state of pyplot.
 """
 
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import cycle
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
@@ -24,26 +24,32 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator
 
 GREY = "0.4"
-LEGEND_LINE, LEGEND_LETTER = 0.55, 0.075  # inches: an entry without its text, a letter of it
-LETTERS = 16  # of a footnote in an inch
+LEGEND_MARK, LEGEND_LETTER = 0.55, 0.075  # inches: width of an entry's mark, of a letter
+NOTE_LETTERS = 16  # of a note in an inch
 TITLE_LETTERS = 9  # of a title in an inch
 PANEL_LETTERS = 12  # of a panel's title in an inch
-MOST_TICKS = 5
+MAX_TICKS = 5
 DECADE = np.log(10)  # nats
 ZERO: dict[str, Any] = {"facecolor": "0.88", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
 LOST: dict[str, Any] = {"facecolor": "0.75", "edgecolor": "0.2", "hatch": "xxxx", "linewidth": 0}
 
-# Okabe & Ito (2008) without its blue and vermilion, which the map's two hues would be taken for.
+# Okabe & Ito (2008) without its blue and vermilion, which resemble the two hues of the maps.
 MODEL_COLOURS = {"rnn": "#009e73", "lstm": "#e69f00", "gru": "#cc79a7"}
 OTHER_COLOURS = ("#56b4e9", "#7f7f7f", "#b8a800", "#8c564b")
 
 
 class Style(NamedTuple):
-    """Where a figure is going to be seen: its greatest width in inches, the size of its text."""
+    """Sizes for one use of a figure.
+
+    Attributes:
+        width: of a figure, inches, at most.
+        column: width of a figure of one or two panels side by side, inches.
+        text: size of the text, relative to that of a page.
+    """
 
     width: float
-    column: float  # the width of a figure of one or two panels side by side
-    text: float  # in sizes of the text on a page
+    column: float
+    text: float
 
 
 STYLES = {
@@ -72,7 +78,7 @@ Entry = Artist | tuple[Artist, ...]  # of a legend: one mark, or several side by
 
 
 class Drawn(NamedTuple):
-    """A figure, and the tidy table of what it shows; `point` is the index of the sweep's runs."""
+    """A figure and the tidy table that it shows; a column `point` is the index of the runs."""
 
     figure: Figure
     table: pd.DataFrame
@@ -84,9 +90,9 @@ _STYLE: ContextVar[str] = ContextVar("style", default=DEFAULT)
 
 @contextmanager
 def theme(style: str | None = None) -> Iterator[None]:
-    """Draw in one of STYLES (the one around if none is named), one thread at a time.
+    """Draw in one of STYLES, by default the surrounding theme's, as a context or decorator.
 
-    Matplotlib's settings are global.
+    Only one thread draws at a time, because Matplotlib's settings are global.
     """
     token = _STYLE.set(style or _STYLE.get())
     text: dict[Any, Any] = {**sns.plotting_context("paper", font_scale=present().text)}
@@ -99,7 +105,7 @@ def theme(style: str | None = None) -> Iterator[None]:
 
 
 def present() -> Style:
-    """The style that is drawn in."""
+    """Return the current style."""
     return STYLES[_STYLE.get()]
 
 
@@ -108,7 +114,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure in the format of the path's suffix (png, pdf, svg, …); return the path.
 
     Raises:
-        ValueError: the suffix is no format that Matplotlib writes.
+        ValueError: Matplotlib does not write the format of the suffix.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,14 +123,13 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def model_colours(runs: pd.DataFrame) -> dict[str, str]:
-    """One colour a model, the same in every figure; other cells than Flax's take the next free."""
+    """Return the colour of each model: fixed for Flax's cells, the next free one for any other."""
     others = sorted(set(runs["model.name"]) - set(MODEL_COLOURS))
-    free = (OTHER_COLOURS[i % len(OTHER_COLOURS)] for i in range(len(others)))
-    return MODEL_COLOURS | dict(zip(others, free, strict=True))
+    return MODEL_COLOURS | dict(zip(others, cycle(OTHER_COLOURS), strict=False))
 
 
 def shades(colour: str, count: int) -> list[str]:
-    """Shades of one colour, light to dark, none too light to be read on white."""
+    """Return `count` shades of a colour, light to dark, all dark enough on white."""
     if count == 1:
         return [colour]
     light, dark = sns.light_palette(colour, 10)[6], sns.dark_palette(colour, 10)[4]
@@ -132,17 +137,17 @@ def shades(colour: str, count: int) -> list[str]:
 
 
 def norm_colours() -> Colormap:
-    """Log norms: blue below 0 nats (norm < 1), red above, a light grey at 0."""
+    """Return the colours of log norms: blue below 0 nats (norm < 1), red above, light grey at 0."""
     return sns.color_palette("vlag", as_cmap=True)
 
 
 def amounts() -> Colormap:
-    """Amounts, from dark (little) to light (much), even in grey."""
+    """Return the colours of amounts: dark (little) to light (much), in greyscale too."""
     return sns.color_palette("cividis", as_cmap=True)
 
 
 def frame(width: float, height: float, title: str = "") -> tuple[Figure, SubFigure]:
-    """A figure with a title and room for a footnote, and the body to draw in; sizes in inches."""
+    """Return a figure with a title, and in it the body to draw in; width and height in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     letters = int(TITLE_LETTERS * width / present().text)
     figure.suptitle(textwrap.fill(title, letters, break_long_words=True))
@@ -150,37 +155,48 @@ def frame(width: float, height: float, title: str = "") -> tuple[Figure, SubFigu
 
 
 def wrapped(text: str, width: float) -> str:
-    """A title broken into lines that fit in so many inches, if it can be between its parts."""
-    letters, tied = max(8, int(PANEL_LETTERS * width / present().text)), "\N{NO-BREAK SPACE}"
-    parts = [x if len(x) > letters else x.replace(" ", tied) for x in text.split(", ")]
-    return textwrap.fill(", ".join(parts), letters).replace(tied, " ")
+    """Break a panel's title into lines of `width` inches, between its comma-separated parts.
+
+    A part that is longer than a line is broken between its words.
+    """
+    letters, no_break = max(8, int(PANEL_LETTERS * width / present().text)), "\N{NO-BREAK SPACE}"
+    parts = [
+        part if len(part) > letters else part.replace(" ", no_break) for part in text.split(", ")
+    ]
+    return textwrap.fill(", ".join(parts), letters).replace(no_break, " ")
 
 
 def legend(body: SubFigure, entries: Sequence[Entry]) -> None:
-    """Write the legend above the panels, in one row if it fits."""
-    names = [str((e[0] if isinstance(e, tuple) else e).get_label()) for e in entries]
-    letters, columns = [len(name) for name in names], len(entries)
-    room = body.bbox.width / body.get_dpi() / present().text
-    while columns > 1 and _legend_width(letters, columns) > room:
+    """Write the legend above the panels, in as few rows as fit its width.
+
+    Args:
+        body: of the figure.
+        entries: an entry of several marks shows them side by side under the label of the first.
+    """
+    firsts = [entry[0] if isinstance(entry, tuple) else entry for entry in entries]
+    labels = [str(mark.get_label()) for mark in firsts]
+    letters, columns = [len(label) for label in labels], len(entries)
+    width = body.bbox.width / body.get_dpi() / present().text
+    while columns > 1 and _legend_width(letters, columns) > width:
         columns -= 1
-    marks: Any = list(entries)  # its annotations know no tuples
-    several = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    body.legend(marks, names, handler_map=several, loc="outside upper center", ncols=columns)
+    marks: Any = list(entries)  # Matplotlib's annotations allow no tuples
+    handlers = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    body.legend(marks, labels, handler_map=handlers, loc="outside upper center", ncols=columns)
 
 
 def _legend_width(letters: Sequence[int], columns: int) -> float:
     widest = [int(max(column)) for column in np.array_split(letters, columns)]
-    return LEGEND_LINE * columns + LEGEND_LETTER * sum(widest)
+    return LEGEND_MARK * columns + LEGEND_LETTER * sum(widest)
 
 
 def norm_axis(axis: Axis) -> None:
-    """Label an axis of log norms, in nats, with the norms: powers of ten, or what is between."""
+    """Label an axis of log norms (nats) with norms: powers of ten, or values between them."""
     axis.set_major_locator(_NormLocator())
     axis.set_major_formatter(FuncFormatter(lambda nats, _: _norm_label(nats)))
 
 
 class _NormLocator(Locator):
-    """Ticks at round norms of an axis in nats."""
+    """Ticks at round norms on an axis in nats."""
 
     def __call__(self) -> Any:
         return self.tick_values(*self.axis.get_view_interval())  # type: ignore[union-attr]
@@ -188,12 +204,12 @@ class _NormLocator(Locator):
     def tick_values(self, vmin: float, vmax: float) -> Any:
         first = np.floor(vmin / DECADE)
         if vmax - vmin > 2 * DECADE:
-            every = np.ceil((vmax - vmin) / DECADE / MOST_TICKS)
+            every = np.ceil((vmax - vmin) / DECADE / MAX_TICKS)
             return DECADE * every * np.arange(np.floor(first / every), vmax / DECADE / every + 1)
         low, high = np.exp(vmin - first * DECADE), np.exp(vmax - first * DECADE)
-        evenly = MaxNLocator(MOST_TICKS, steps=[1, 2, 5, 10])
-        round_ones = np.asarray(evenly.tick_values(low, high) if high < 5 * low else _ONE_TWO_FIVE)
-        return np.log(round_ones[round_ones > 0]) + first * DECADE
+        evenly = MaxNLocator(MAX_TICKS, steps=[1, 2, 5, 10])
+        norms = np.asarray(evenly.tick_values(low, high) if high < 5 * low else _ONE_TWO_FIVE)
+        return np.log(norms[norms > 0]) + first * DECADE
 
 
 def _norm_label(nats: float) -> str:
@@ -206,11 +222,16 @@ def _norm_label(nats: float) -> str:
 
 
 def finish(figure: Figure, notes: Sequence[str]) -> Figure:
-    """Write below the body what a reader must know of what is, and is not, in the figure."""
-    letters = int(LETTERS * figure.get_figwidth() / present().text)
+    """Write notes below the body, lay the figure out, and return it.
+
+    Args:
+        figure: as of `frame`, with everything drawn.
+        notes: sentences, such as what the figure leaves out.
+    """
+    letters = int(NOTE_LETTERS * figure.get_figwidth() / present().text)
     text = textwrap.fill(" ".join(notes), width=letters)
     if text:
         figure.supxlabel(text, x=0.01, ha="left", fontsize="small", color=GREY)
-    # The layout of square panels beside a colour bar settles at the second drawing only.
+    # The layout of square panels beside a colour bar needs two drawings; this is the first.
     figure.draw_without_rendering()
     return figure

@@ -1,4 +1,4 @@
-"""Loss, accuracy and the gradient's norm over training, with the runs that diverged marked."""
+"""Figure of training curves: loss, accuracy and gradient norm, with diverged runs marked."""
 
 from typing import Any
 
@@ -22,30 +22,35 @@ QUANTITIES = (
 
 
 def training_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """What was logged over training: one row a point, quantity and training step.
+    """Tabulate the metrics logged over training: one row per point, metric and training step.
 
     Args:
-        runs: every run must have metrics.
+        runs: as of `gradlab.load_runs`; every run must have metrics.
 
     Returns:
-        `point`, `step` (updates), `quantity` (a metric's name), `value`, and `diverged` (whether
-        the run did, after its last row).
+        `point`, `step` (updates), `quantity` (the metric's name), `value` (finite ones only), and
+        `diverged` (whether the run diverged after its last row).
     """
     names = [quantity.name for quantity in QUANTITIES]
-    parts = []
+    tables = []
     for point, run in runs.iterrows():
-        logged = load_metrics(run["path"]).rename(columns={"train/step": "step"})
-        kept = logged[["step", *(name for name in names if name in logged)]].astype(float)
-        long = kept.melt("step", var_name="quantity", value_name="value")
-        long = long[np.isfinite(long["value"])]
-        parts.append(long.assign(point=point, diverged=run["status"] == "diverged"))
-    table = pd.concat(parts, ignore_index=True).astype({"step": int})
+        metrics = load_metrics(run["path"]).rename(columns={"train/step": "step"})
+        metrics = metrics[["step", *(name for name in names if name in metrics)]].astype(float)
+        rows = metrics.melt("step", var_name="quantity", value_name="value")
+        rows = rows[np.isfinite(rows["value"])]
+        tables.append(rows.assign(point=point, diverged=run["status"] == "diverged"))
+    table = pd.concat(tables, ignore_index=True).astype({"step": int})
     return table[["point", "step", "quantity", "value", "diverged"]]
 
 
 @style.theme()
 def training_figure(runs: pd.DataFrame) -> style.Drawn:
-    """Training curves: a row of panels a quantity; ✕ is the last finite value before divergence.
+    """Draw training curves, one row of panels per metric.
+
+    A ✕ marks the last finite value of a run that diverged.
+
+    Args:
+        runs: as of `gradlab.load_runs`, of any sweep.
 
     Raises:
         ValueError: no run has metrics.
@@ -57,9 +62,9 @@ def training_figure(runs: pd.DataFrame) -> style.Drawn:
     figure, body, panels = lines.small_multiples(grid, shown)
     lines.draw_panels(panels, grid, table, shown)
     for row, quantity in zip(panels, shown, strict=True):
-        for axes, (_, inside) in zip(row, grid.rows(), strict=True):
-            mark_diverged(axes, inside, table, quantity)
-    style.legend(body, [*lines.line_key(grid.runs), *_key(table)])
+        for axes, (_, grid_row) in zip(row, grid.rows(), strict=True):
+            mark_diverged(axes, grid_row, table, quantity)
+    style.legend(body, [*lines.line_entries(grid.runs), *_diverged_entries(table)])
     notes = selection.notes(runs, usable, grid.runs)
     return style.Drawn(style.finish(figure, notes), table)
 
@@ -67,13 +72,20 @@ def training_figure(runs: pd.DataFrame) -> style.Drawn:
 def mark_diverged(
     axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: lines.Quantity
 ) -> None:
-    """Mark where the runs of a panel ended that diverged."""
-    ended = lines.of_quantity(table[table["diverged"]], quantity).groupby("point").last()
-    ended = ended.join(runs["colour"], how="inner")
-    for step, value, colour in zip(ended["step"], ended["value"], ended["colour"], strict=True):
-        axes.plot(step, quantity.shown(value), color=colour, **DIVERGED)
+    """Mark the last value of each diverged run in one panel.
+
+    Args:
+        axes: the panel.
+        runs: the points of the panel, as of `selection.with_lines`.
+        table: as of `training_table`.
+        quantity: the metric that the panel shows.
+    """
+    last = lines.rows_of(table[table["diverged"]], quantity).groupby("point").last()
+    last = last.join(runs["colour"], how="inner")
+    for step, value, colour in zip(last["step"], last["value"], last["colour"], strict=True):
+        axes.plot(step, quantity.plotted(value), color=colour, **DIVERGED)
 
 
-def _key(table: pd.DataFrame) -> list[style.Entry]:
+def _diverged_entries(table: pd.DataFrame) -> list[style.Entry]:
     mark = Line2D([], [], color=style.GREY, **DIVERGED, label="diverged after")
     return [mark] if table["diverged"].any() else []

@@ -1,4 +1,4 @@
-"""Three views of one run in one picture: measured decay over lag, Lyapunov spectrum, theory."""
+"""Figure of three views of one run: measured decay over lag, Lyapunov spectrum, theory."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from gradlab import decay
 from gradlab.figures import style
-from gradlab.figures.labels import quantity_label
+from gradlab.figures.labels import log_norm_label
 from gradlab.records import load_gradients
 
 MEASURED, EXPONENT = "#009e73", "#cc79a7"
@@ -17,19 +17,20 @@ THEORY = {"bound": ":", "log spectral radius": "-.", "mean field": "--"}
 
 
 def views_table(gradients: xr.Dataset) -> pd.DataFrame:
-    """The rates that are laid against each other, after the last training step measured.
+    """Tabulate measured decay rate, leading Lyapunov exponent and theory's rates side by side.
 
     Args:
-        gradients: as of `gradlab.load_gradients`, of a run with probe=[spectral,lyapunov,theory].
+        gradients: as of `gradlab.load_gradients`, of a run with probe=[spectral,lyapunov,theory];
+            its last training step is used.
 
     Returns:
         One row a view: `view` ("decay rate", "λ₁", or a theory's name), `rate` (nats per step, mean
         over samples) and `residual` (decay rate − rate).
 
     Raises:
-        ValueError: one of the three was not measured.
+        ValueError: the run did not measure one of the three.
     """
-    last = _last(gradients)
+    last = _last_step(gradients)
     leading = float(last["lyapunov_exponent"].isel(exponent=0).mean())
     rows = [("decay rate", _decay_rate(last)), ("λ₁", leading)]
     rates = last["theory_rate"].mean("sample")
@@ -40,13 +41,15 @@ def views_table(gradients: xr.Dataset) -> pd.DataFrame:
 
 @style.theme()
 def views_figure(runs: pd.DataFrame) -> style.Drawn:
-    """Draw decay and spectrum side by side, theory through both; the residuals stand below.
+    """Draw decay over lag and Lyapunov spectrum side by side, with theory in both.
+
+    The residuals are written below.
 
     Args:
-        runs: one run, as of `gradlab.load_runs`, with probe=[spectral,lyapunov,theory].
+        runs: as of `gradlab.load_runs`; one run, with probe=[spectral,lyapunov,theory].
 
     Raises:
-        ValueError: several runs, or one of the three was not measured.
+        ValueError: there are several runs, or the run did not measure one of the three.
     """
     if len(runs) != 1:
         raise ValueError(
@@ -55,14 +58,14 @@ def views_figure(runs: pd.DataFrame) -> style.Drawn:
         )
     (run,) = runs.to_dict("records")
     gradients = load_gradients(run["path"])
-    table, last = views_table(gradients), _last(gradients)
+    table, last = views_table(gradients), _last_step(gradients)
     look = style.present()
-    height = 1.7 + 2.2 * look.text  # the panels have room for the names of their axes
+    height = 1.7 + 2.2 * look.text  # leaves room for the axis labels
     figure, body = style.frame(look.width, height, run["reason"].partition(";")[0])
-    over_lag, spectrum = body.subplots(1, 2)
-    _draw_decay(over_lag, last, table)
-    _draw_spectrum(spectrum, last, table)
-    handles, _ = over_lag.get_legend_handles_labels()
+    decay_axes, spectrum_axes = body.subplots(1, 2)
+    _draw_decay(decay_axes, last, table)
+    _draw_spectrum(spectrum_axes, last, table)
+    handles, _ = decay_axes.get_legend_handles_labels()
     style.legend(body, handles)
     rates = _rates(table)
     rate = rates.pop("decay rate")
@@ -80,19 +83,19 @@ def _draw_decay(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
     lags = log_norms["t"].to_numpy()
     profiles = [decay.lag_profile(sample) for sample in log_norms.to_numpy()[:, None]]
     for number, profile in enumerate(profiles):
-        label = "measured, a line a sample" if number == 0 else "_"
+        label = "measured, a line a sample" if number == 0 else "_"  # "_": not in the legend
         axes.plot(lags, profile, color=MEASURED, linewidth=1.2, alpha=0.8, label=label)
     start = float(np.mean([profile[0] for profile in profiles]))
     rates = {view: rate for view, rate in _rates(table).items() if np.isfinite(rate)}
     shown = np.concatenate([*profiles, start + rates.get("λ₁", 0.0) * lags])
     low, high = np.min(shown[np.isfinite(shown)]), np.max(shown[np.isfinite(shown)])
-    margin = 1 + 0.2 * (high - low)  # the bound may leave at the top
+    margin = 1 + 0.2 * (high - low)  # the line of the bound may leave the panel
     rates.pop("decay rate", None)
     for view, rate in rates.items():
-        axes.plot(lags, start + rate * lags, **_line(view), label=view)
+        axes.plot(lags, start + rate * lags, **_line_style(view), label=view)
     axes.set_ylim(low - margin, high + margin)
     attributes = log_norms.attrs
-    label = quantity_label(*(attributes.get(name) for name in ("norm", "of", "wrt")))
+    label = log_norm_label(*(attributes.get(name) for name in ("norm", "of", "wrt")))
     axes.set(xlabel="lag t − k (steps)", ylabel=label, title="decay over lag")
 
 
@@ -106,7 +109,7 @@ def _draw_spectrum(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
     axes.axhline(rates.pop("decay rate"), color=MEASURED, linewidth=1.2)
     for view, rate in rates.items():
         if view != "λ₁":
-            axes.axhline(rate, **_line(view))
+            axes.axhline(rate, **_line_style(view))
     axes.set(xlabel="index", ylabel="Lyapunov exponent\n(nats/step)", title="spectrum")
 
 
@@ -114,16 +117,19 @@ def _rates(table: pd.DataFrame) -> dict[str, float]:
     return dict(zip(table["view"], table["rate"].astype(float), strict=True))
 
 
-def _line(view: str) -> dict[str, Any]:
+def _line_style(view: str) -> dict[str, Any]:
     if view == "λ₁":
         return {"color": EXPONENT, "linewidth": 1.2}
     return {"color": style.GREY, "linewidth": 1.0, "linestyle": THEORY.get(view, "--")}
 
 
-def _last(gradients: xr.Dataset) -> xr.Dataset:
-    needed = {"jacobian_log_norm": "spectral", "lyapunov_exponent": "lyapunov"}
-    needed["theory_rate"] = "theory"
-    missing = [probe for name, probe in needed.items() if name not in gradients]
+def _last_step(gradients: xr.Dataset) -> xr.Dataset:
+    probes = {
+        "jacobian_log_norm": "spectral",
+        "lyapunov_exponent": "lyapunov",
+        "theory_rate": "theory",
+    }
+    missing = [probe for variable, probe in probes.items() if variable not in gradients]
     if missing:
         raise ValueError(
             f"this run did not measure {', '.join(missing)}: run it with "
