@@ -1,11 +1,12 @@
-"""How far a map can be trusted: a sample of its entries along other routes, and what it lost.
+"""Certificates: a map's entries computed by independent methods, and those lost to rounding.
 
-Route one: step Jacobians by reverse mode, in float64 throughout, multiplied out pair by pair, with
-LAPACK's norms. Route two: central differences of the recurrence itself. The engine goes another
-way in everything: forward mode in the cell's own precision, hierarchical products, Gram matrices.
+The first method multiplies reverse-mode step Jacobians in float64, pair by pair, and takes
+LAPACK's norms. The second takes central differences of the recurrence. The engine shares nothing
+with them: it uses forward mode in the cell's own precision, hierarchical products and Gram
+matrices.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,28 +14,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
-from gradlab.jacobian.flat_cell import FlatCell, Span, flatten_cell, in_precision, join_cell
+from gradlab.jacobian.flat_cell import FlatCell, Span, SplitCell, flatten_cell, in_precision
 from gradlab.jacobian.pairs import Norm
 from gradlab.jacobian.products import Scaled, multiply, rescale
 from gradlab.jacobian.steps import trajectory
 
-PAIRS = 48
-SHORT = 4  # lags that central differences are taken over: a chaotic network forgets longer ones
-NOISE = 1e-6  # derivatives below this cannot be told from the rounding of a difference
+PAIRS = 48  # entries in a sample
+SHORT = 4  # lag of the central differences: over longer ones a chaotic network amplifies rounding
+NOISE = 1e-6  # smaller derivatives are below the rounding error of a difference
 DIFFERENCE = 1e-5  # step of central differences, relative to the state's size
-LOST = 1e-3  # relative error of a step Jacobian beyond which no product through it is trusted
+LOST = 1e-3  # relative error of a step Jacobian above which products through it are unresolved
 
 
 class Certificate(NamedTuple):
-    """What recomputing a sample of entries found.
+    """Errors of a sample of a map's entries, and the entries that are lost to rounding.
 
-    `pairs` are the (t, k) of the sample and `relative_error` that of their norms against float64
-    products; `difference_error` is the largest of ‖P v − central difference‖ / ‖P v‖ over short
-    lags and a random v. `unresolved[..., t, k]` marks entries that rounding left without three
-    digits: cancelled in the product, or lost in the cell's own derivative (a saturated unit).
-    Marked entries are not part of `largest_error`.
+    Attributes:
+        pairs: the (t, k) of the sample, in strides.
+        relative_error: error of their norms against float64 products.
+        largest_error: the largest of these, without unresolved entries.
+        difference_error: the largest ‖P v − central difference‖ / ‖P v‖ over short lags, for a
+            random v.
+        unresolved: [..., t, k] is true where rounding left less than three digits, by cancellation
+            in the product or in the cell's own derivative (a saturated unit).
     """
 
     pairs: Int[Array, "*batch pairs 2"]
@@ -45,7 +49,7 @@ class Certificate(NamedTuple):
 
 
 def sample_pairs(length: int, stride: int) -> Int[np.ndarray, "pairs 2"]:
-    """Pairs (t, k), in strides, whose lags are spread evenly over the orders of magnitude."""
+    """Return pairs (t, k), in strides, whose lags are evenly spaced on a logarithmic scale."""
     rng = np.random.default_rng(0)
     count = length // stride
     lags = np.unique(np.geomspace(1, count, PAIRS).round().astype(int))
@@ -55,11 +59,9 @@ def sample_pairs(length: int, stride: int) -> Int[np.ndarray, "pairs 2"]:
 
 
 def certificate(
-    definition: nnx.GraphDef | Callable[..., Any],
-    parameters: PyTree,
-    initial_carry: PyTree | None,
+    split: SplitCell,
     inputs: Float[Array, "T features"],
-    found: Float[Array, "T+1 T+1"],
+    log_norms: Float[Array, "T+1 T+1"],
     resolved: Bool[Array, "T+1 T+1"],
     *,
     norm: Norm,
@@ -67,35 +69,39 @@ def certificate(
     wrt: Span,
     stride: int,
 ) -> Certificate:
-    """Check one sample's map; see `Certificate`."""
+    """Return the certificate of the map of one sample.
+
+    Args:
+        split: the cell that was measured.
+        inputs: (time, features).
+        log_norms: the map, [t, k] in strides.
+        resolved: the entries whose product kept three digits.
+        norm, of, wrt, stride: those of the map.
+    """
     length, features = inputs.shape
-    flat = flatten_cell(join_cell(definition, parameters), features, initial_carry)
+    flat = split.flatten(features)
     states = trajectory(flat, inputs)
-    exact = _in_float64(definition, parameters, initial_carry, features)
+    exact = _in_float64(split, features)
     states64, inputs64 = states.astype(jnp.float64), inputs.astype(jnp.float64)
     pairs = sample_pairs(length, stride)
     expected = _direct_log_norms(exact, states64, inputs64, pairs * stride, norm, of, wrt)
-    entries = found[pairs[:, 0], pairs[:, 1]].astype(jnp.float64)
-    kept = resolved & ~_across_lost_steps(flat, exact, states, inputs, stride)
-    same = entries == expected  # two exact zeros
+    entries = log_norms[pairs[:, 0], pairs[:, 1]].astype(jnp.float64)
+    reliable = resolved & ~_across_lost_steps(flat, exact, states, inputs, stride)
+    same = entries == expected  # both −inf, whose difference is nan
     error = jnp.where(same, 0, jnp.abs(jnp.expm1(entries - expected)))
-    largest = jnp.max(jnp.where(kept[pairs[:, 0], pairs[:, 1]], error, 0))
+    largest = jnp.max(jnp.where(reliable[pairs[:, 0], pairs[:, 1]], error, 0))
     differences = _difference_error(exact, states64, inputs64)
     error, largest, differences = (x.astype(jnp.float32) for x in (error, largest, differences))
-    return Certificate(jnp.asarray(pairs, jnp.int32), error, largest, differences, ~kept)
+    return Certificate(jnp.asarray(pairs, jnp.int32), error, largest, differences, ~reliable)
 
 
-def _in_float64(
-    definition: nnx.GraphDef | Callable[..., Any],
-    parameters: PyTree,
-    initial_carry: PyTree | None,
-    features: int,
-) -> FlatCell:
-    cell: Any = join_cell(definition, in_precision(parameters, jnp.float64))
+def _in_float64(split: SplitCell, features: int) -> FlatCell:
+    cell: Any = replace(split, parameters=in_precision(split.parameters, jnp.float64)).join()
     if isinstance(cell, nnx.Module):
         for _, module in nnx.iter_modules(cell):
-            if getattr(module, "dtype", None) is not None:  # Flax's cells compute in this one
+            if getattr(module, "dtype", None) is not None:  # in which Flax's cells compute
                 module.dtype = jnp.float64  # type: ignore[attr-defined]
+    initial_carry = split.initial_carry
     if initial_carry is None:
         initial_carry = cell.initialize_carry((features,), nnx.Rngs(0))
     carry = in_precision(initial_carry, jnp.float64)
@@ -111,7 +117,7 @@ def _direct_log_norms(
     of: Span,
     wrt: Span,
 ) -> Float[Array, "pairs"]:
-    def one(pair: Int[Array, "2"]) -> Float[Array, ""]:
+    def one_pair(pair: Int[Array, "2"]) -> Float[Array, ""]:
         def extend(step: Array, product: Scaled) -> Scaled:
             jacobian = jax.jacrev(cell.step)(states[step], inputs[step])
             return rescale(multiply(jacobian, product.unit), product.log_scale)
@@ -123,25 +129,29 @@ def _direct_log_norms(
             return jnp.log(jnp.linalg.norm(block.unit, 2)) + block.log_scale
         return block.log_scale - (0.5 * np.log(wrt[1] - wrt[0]) if norm == "rms" else 0)
 
-    return jax.lax.map(one, jnp.asarray(pairs))
+    return jax.lax.map(one_pair, jnp.asarray(pairs))
 
 
 def _across_lost_steps(
     own: FlatCell, exact: FlatCell, states: Array, inputs: Array, stride: int
 ) -> Bool[Array, "T+1 T+1"]:
-    """Pairs whose product goes through a step whose Jacobian the cell's own precision lost."""
+    """Return the pairs whose product goes through a step Jacobian that lost its digits.
 
-    def compared(at: tuple[Array, Array]) -> tuple[Float[Array, ""], Bool[Array, "n"]]:
-        exactly = jax.jacrev(exact.step)(*(x.astype(jnp.float64) for x in at))
-        difference = jnp.linalg.norm(jax.jacfwd(own.step)(*at) - exactly)
-        error = difference / jnp.maximum(jnp.linalg.norm(exactly), jnp.finfo(jnp.float64).tiny)
-        return error, jnp.all(exactly == 0, axis=1)
+    `own` is the cell in its own precision, `exact` the same in float64.
+    """
+
+    def compare(step: tuple[Array, Array]) -> tuple[Float[Array, ""], Bool[Array, "n"]]:
+        """Return the relative error of a step Jacobian, and which of its rows are exactly zero."""
+        jacobian = jax.jacrev(exact.step)(*(x.astype(jnp.float64) for x in step))
+        difference = jnp.linalg.norm(jax.jacfwd(own.step)(*step) - jacobian)
+        error = difference / jnp.maximum(jnp.linalg.norm(jacobian), jnp.finfo(jnp.float64).tiny)
+        return error, jnp.all(jacobian == 0, axis=1)
 
     reached = jnp.concatenate([states[1:], own.step(states[-1], inputs[-1])[None]])
-    error, flat = jax.lax.map(compared, (states, inputs))
-    _, flat_at_rest = compared((jnp.zeros_like(states[0]), jnp.zeros_like(inputs[0])))
-    # tanh(20) is 1 in float64 too: a unit that is on, moved by nothing now and by something
-    # elsewhere, is saturated. (A ReLU that is off is at 0, and its zero is exact.)
+    error, flat = jax.lax.map(compare, (states, inputs))
+    _, flat_at_rest = compare((jnp.zeros_like(states[0]), jnp.zeros_like(inputs[0])))
+    # tanh(20) is 1 in float64 too. A unit is saturated if it is not at 0 and its derivatives
+    # vanish here but not everywhere. (A ReLU that is off is at 0, and its zero is exact.)
     saturated = flat & (reached != 0) & ~(flat_at_rest & jnp.all(flat, axis=0))
     lost = (error > LOST) | jnp.any(saturated, axis=1)
     before = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(lost)])[::stride]
@@ -161,7 +171,7 @@ def _difference_error(
             begin, begin + lag, lambda i, state: cell.step(state, inputs[i]), state
         )
 
-    def one(begin: Array) -> Float[Array, ""]:
+    def relative_error(begin: Array) -> Float[Array, ""]:
         state = states[begin]
         step = DIFFERENCE * jnp.maximum(1, jnp.linalg.norm(state))
         difference = (run(begin, state + step * v) - run(begin, state - step * v)) / (2 * step)
@@ -169,4 +179,4 @@ def _difference_error(
         size = jnp.linalg.norm(product)
         return jnp.linalg.norm(product - difference) / jnp.maximum(size, NOISE)
 
-    return jnp.max(jax.lax.map(one, jnp.asarray(begins)))
+    return jnp.max(jax.lax.map(relative_error, jnp.asarray(begins)))

@@ -1,4 +1,4 @@
-"""Backpropagation through time as the explicit sum that lectures write down.
+"""Backpropagation through time (BPTT) as the explicit sum that textbooks write down.
 
     ∂L/∂W = Σ_t Σ_k ∂L⁽ᵗ⁾/∂s⁽ᵗ⁾ · ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ · ∂⁺s⁽ᵏ⁾/∂W
 
@@ -6,6 +6,7 @@ with ∂⁺ the immediate derivative (Werbos 1990; Pascanu et al. 2013, eq. 3–
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,30 +21,27 @@ from gradlab.jacobian.adjoints import (
     as_partial,
     by_pair,
     direct_gradients,
-    pushed,
+    shift_lags,
     through_step,
 )
 from gradlab.jacobian.finite import refuse_not_finite
-from gradlab.jacobian.flat_cell import (
-    check_inputs,
-    flatten_cell,
-    join_cell,
-    split_cell,
-    split_weights,
-)
+from gradlab.jacobian.flat_cell import SplitCell, check_inputs, split_cell, split_weights
 from gradlab.jacobian.products import Scaled, rescale
 
-ROWS = 32  # adjoints whose weight gradients are held at once
+ROWS = 32  # adjoints whose weight gradients are in memory at once
 
 Weights = dict[str, Array]
 
 
 class Backpropagation(NamedTuple):
-    """The terms of backpropagation through time, per weight array.
+    """The terms of backpropagation through time, for each weight array by its dotted path.
 
-    `log_norms[name][..., t, k]` is the log norm of one term in nats, −inf where k > t or k = 0 (no
-    weight acts on the initial state). `by_lag[name][j]` is the sum, over time and batch, of all
-    terms of lag j, in units of exp(log_scale): summed over j they are the gradient.
+    Attributes:
+        log_norms: [..., t, k] is the log norm of the term (t, k) in nats; −inf where k > t or
+            k = 0, since no weight acts on the initial state.
+        by_lag: [j] is the sum of all terms of lag t − k = j, over time and batch, in units of
+            exp(log_scale). The gradient is their sum over j.
+        log_scale: the common scale of by_lag.
     """
 
     log_norms: dict[str, Float[Array, "*batch T+1 T+1"]]
@@ -65,7 +63,30 @@ def contribution_log_norms(
     initial_carry: PyTree | None = None,
     parameters: PyTree | None = None,
 ) -> dict[str, Float[Array, "*batch T+1 T+1"]]:
-    """Log norms of the terms (t, k) of backpropagation through time; see `backpropagate`."""
+    """Return the log norm of each term (t, k) of backpropagation through time, in nats.
+
+    The term is ∂L⁽ᵗ⁾/∂s⁽ᵗ⁾ · ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ · ∂⁺s⁽ᵏ⁾/∂W, with ∂⁺ the immediate derivative; its norm is
+    taken over the whole weight array W. These are the `log_norms` of `backpropagate`.
+
+    Args:
+        cell, inputs, loss, targets, initial_carry, parameters: as in `backpropagate`.
+
+    Returns:
+        [..., t, k] for each weight array by its dotted path ("dense_h.kernel"), float32; −inf where
+        k > t or k = 0.
+
+    Raises:
+        ValueError, FloatingPointError: as `backpropagate`.
+
+    References:
+        Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks.
+
+    Example:
+        >>> cell = nnx.SimpleCell(3, 16, rngs=nnx.Rngs(0))
+        >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
+        >>> terms = contribution_log_norms(cell, jnp.ones((50, 3)), loss, jnp.zeros((50, 16)))
+        >>> terms["dense_h.kernel"][50, 40]
+    """
     return backpropagate(
         cell, inputs, loss, targets, initial_carry=initial_carry, parameters=parameters
     ).log_norms
@@ -80,7 +101,12 @@ def backpropagate(
     initial_carry: PyTree | None = None,
     parameters: PyTree | None = None,
 ) -> Backpropagation:
-    """Every term of backpropagation through time, of the loss summed over time and batch.
+    """Return every term of backpropagation through time, and their sums by lag.
+
+        ∂L/∂W = Σ_t Σ_k ∂L⁽ᵗ⁾/∂s⁽ᵗ⁾ · ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ · ∂⁺s⁽ᵏ⁾/∂W
+
+    L is the loss summed over time and batch, ∂⁺ the immediate derivative, with s⁽ᵏ⁻¹⁾ held fixed.
+    A sample takes O(T² |W|) time and O(T |W|) memory, |W| the number of weights.
 
     Args:
         cell: any flax.nnx.RNNCellBase, or, with `parameters`, any function
@@ -88,100 +114,113 @@ def backpropagate(
         inputs: (time, features) or (batch, time, features).
         loss: L⁽ᵗ⁾ as a function loss(carry, target) of the carry s⁽ᵗ⁾ in the cell's own form; one
             with weights that change (a readout's) is a jax.tree_util.Partial(function, weights).
-        targets: what each step's loss is given: arrays that begin with (time,) or (batch, time).
+        targets: second argument of each step's loss: arrays (time, ...) or (batch, time, ...).
         initial_carry: s⁽⁰⁾ of one sample, shared by the batch; by default the cell's own.
         parameters: the weights of a plain step function.
 
     Returns:
-        Weight arrays go by their dotted path ("dense_h.kernel"). Time is O(T² |W|) a sample, memory
-        O(T |W|).
+        A `Backpropagation`, whose weight arrays are named by dotted path ("dense_h.kernel").
 
     Raises:
         ValueError: an argument is not one of those above; the sentence says what is allowed.
-        FloatingPointError: a number on the way is not finite; the sentence names its step.
+        FloatingPointError: a state, a Jacobian or the loss is not finite; the sentence says which.
+
+    References:
+        Werbos 1990, Backpropagation through time: what it does and how to do it.
+        Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks.
+
+    Example:
+        >>> cell = nnx.SimpleCell(3, 16, rngs=nnx.Rngs(0))
+        >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
+        >>> terms = backpropagate(cell, jnp.ones((50, 3)), loss, jnp.zeros((50, 16)))
+        >>> gradient = terms.by_lag["dense_h.kernel"].sum(axis=0) * jnp.exp(terms.log_scale)
     """
     check_inputs(inputs)
-    definition, arrays = split_cell(cell, parameters)
-    if not jax.tree.leaves(arrays):
+    split = split_cell(cell, initial_carry, parameters)
+    if not jax.tree.leaves(split.parameters):
         raise ValueError(
             "parameters is needed with a plain function: pass the weights that "
             "step(parameters, carry, x) takes as its first argument."
         )
     with jax.enable_x64(True):
         data = (jnp.asarray(inputs), targets)
-        found = _terms(arrays, initial_carry, data, as_partial(loss), definition=definition)
-    refuse_not_finite(found.log_norms, join_cell(definition, arrays), inputs, initial_carry)
-    return found
+        terms = _terms(split, data, as_partial(loss))
+    refuse_not_finite(terms.log_norms, split.join(), inputs, initial_carry)
+    return terms
 
 
-@partial(jax.jit, static_argnames=("definition",))
+@jax.jit
 def _terms(
-    parameters: PyTree,
-    initial_carry: PyTree | None,
-    data: tuple[Float[Array, "*batch T features"], PyTree],
-    loss: Partial,
-    *,
-    definition: nnx.GraphDef | Callable[..., Any],
+    split: SplitCell, data: tuple[Float[Array, "*batch T features"], PyTree], loss: Partial
 ) -> Backpropagation:
     length, features = data[0].shape[-2:]
-    weights, rebuild = split_weights(parameters)
-    flat = flatten_cell(join_cell(definition, parameters), features, initial_carry)
+    weights, rebuild = split_weights(split.parameters)
+    flat = split.flatten(features)
 
     def step(weights: Weights, state: Array, x: Array) -> Array:
-        cell = join_cell(definition, rebuild(weights))
-        return flatten_cell(cell, features, initial_carry).step(state, x)
+        return replace(split, parameters=rebuild(weights)).flatten(features).step(state, x)
 
     def one_sample(sums: _Sums, sample: tuple[Array, PyTree]) -> tuple[_Sums, Weights]:
         inputs, targets = sample
         states, direct = direct_gradients(flat, inputs, targets, loss)
 
         def back(
-            later: tuple[Scaled, _Sums], at: tuple[Array, Array, Scaled]
+            later: tuple[Scaled, _Sums], step_data: tuple[Array, Array, Scaled]
         ) -> tuple[tuple[Scaled, _Sums], Weights]:
-            state, x, own = at
-            rows = pushed(later[0], own)
-            sums, seen = _add_terms(lambda w: step(w, state, x), weights, rows, later[1])
-            return (through_step(flat, rows, state, x), sums), seen
+            state, x, gradient = step_data
+            rows = shift_lags(later[0], gradient)
+            sums, log_norms = _add_terms(lambda w: step(w, state, x), weights, rows, later[1])
+            return (through_step(flat, rows, state, x), sums), log_norms
 
-        nothing = rescale(jnp.zeros((_padded(length), 1, flat.initial.size)))
-        begin = (nothing, sums)
-        (_, sums), seen = jax.lax.scan(back, begin, (states[:-1], inputs, direct), reverse=True)
-        return sums, {name: _with_step_zero(x, length) for name, x in seen.items()}
+        zeros = rescale(jnp.zeros((_padded(length), 1, flat.initial.size)))
+        start = (zeros, sums)
+        (_, sums), by_lag = jax.lax.scan(back, start, (states[:-1], inputs, direct), reverse=True)
+        return sums, {name: _with_step_zero(x, length) for name, x in by_lag.items()}
 
     empty = {name: jnp.zeros((_padded(length), *w.shape)) for name, w in weights.items()}
     scan = one_sample if data[0].ndim == 2 else partial(jax.lax.scan, one_sample)
     sums, log_norms = scan(_Sums(empty, jnp.array(-jnp.inf)), data)
     by_lag = {name: x[:length].astype(weights[name].dtype) for name, x in sums.by_lag.items()}
-    kind = jnp.result_type(*by_lag.values())
-    return Backpropagation(log_norms, by_lag, sums.log_scale.astype(kind))
+    dtype = jnp.result_type(*by_lag.values())
+    return Backpropagation(log_norms, by_lag, sums.log_scale.astype(dtype))
 
 
 def _add_terms(
     step: Callable[[Weights], Array], weights: Weights, rows: Scaled, sums: _Sums
 ) -> tuple[_Sums, Weights]:
-    """The terms of one k and every lag: added to the sums by lag, and their log norms."""
+    """Add the terms of one k and every lag to the sums by lag.
+
+    Args:
+        step: s⁽ᵏ⁾ from the weights, with s⁽ᵏ⁻¹⁾ and the input fixed.
+        weights: where its derivative is taken.
+        rows: the adjoints ∂L⁽ᵗ⁾/∂s⁽ᵏ⁾ by lag t − k.
+        sums: the sums so far.
+
+    Returns:
+        The new sums, and the log norms of these terms by lag.
+    """
     value, pullback = jax.vjp(step, weights)
     highest = jnp.maximum(sums.log_scale, jnp.max(rows.log_scale))
-    unit = jnp.where(jnp.isfinite(highest), highest, 0)  # no loss yet: everything is zero
-    by_lag = {name: x * jnp.exp(sums.log_scale - unit) for name, x in sums.by_lag.items()}
+    scale = jnp.where(jnp.isfinite(highest), highest, 0)  # −inf: no loss yet, all is zero
+    by_lag = {name: x * jnp.exp(sums.log_scale - scale) for name, x in sums.by_lag.items()}
     norms = {name: jnp.full(rows.log_scale.size, -jnp.inf) for name in weights}
     size = min(ROWS, rows.log_scale.size)
 
     def add(index: Array, state: tuple[Weights, Weights]) -> tuple[Weights, Weights]:
         begin = index * size
-        some = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, begin, size), rows)
-        (terms,) = jax.vmap(pullback)(some.unit[:, 0].astype(value.dtype))
+        chunk = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, begin, size), rows)
+        (terms,) = jax.vmap(pullback)(chunk.unit[:, 0].astype(value.dtype))
         by_lag, norms = dict(state[0]), dict(state[1])
         for name, term in terms.items():
             term = term.astype(jnp.float64)
-            scaled = term * jnp.exp(some.log_scale - unit).reshape(-1, *[1] * (term.ndim - 1))
+            scaled = term * jnp.exp(chunk.log_scale - scale).reshape(-1, *[1] * (term.ndim - 1))
             old = jax.lax.dynamic_slice_in_dim(by_lag[name], begin, size)
             by_lag[name] = jax.lax.dynamic_update_slice_in_dim(by_lag[name], old + scaled, begin, 0)
-            logs = rescale(term.reshape(size, 1, -1), some.log_scale).log_scale
+            logs = rescale(term.reshape(size, 1, -1), chunk.log_scale).log_scale
             norms[name] = jax.lax.dynamic_update_slice_in_dim(norms[name], logs, begin, 0)
         return by_lag, norms
 
-    # Lags beyond the sequence's end hold nothing: their chunks are not visited.
+    # Rows of lags beyond the sequence's end are zero: their chunks are skipped.
     filled = jnp.max(jnp.where(jnp.isfinite(rows.log_scale), jnp.arange(rows.log_scale.size), -1))
     by_lag, norms = jax.lax.fori_loop(0, filled // size + 1, add, (by_lag, norms))
     return _Sums(by_lag, highest), norms

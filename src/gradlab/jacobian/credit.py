@@ -1,4 +1,7 @@
-"""Who owns the gradient: what lags contribute, what truncation loses, and what a clip cuts."""
+"""The gradient by lag: each lag's share of it, the error of truncation, and what clipping removes.
+
+Input are the sums by lag c_j of `Backpropagation.by_lag`: the gradient is g = Σ_j c_j.
+"""
 
 from typing import NamedTuple
 
@@ -9,18 +12,25 @@ from jaxtyping import Array, Float, PyTree
 
 
 class Truncation(NamedTuple):
-    """What a window of K steps makes of the gradient; index K − 1, for K = 1..T."""
+    """Error of the gradient g_K of truncation window K against the full gradient g.
 
-    relative_error: Float[np.ndarray, "T"]  # ‖g_K − g‖ / ‖g‖
-    cosine: Float[np.ndarray, "T"]  # of g_K with g; nan where one of them is zero
+    Attributes:
+        relative_error: [K − 1] is ‖g_K − g‖ / ‖g‖; nan where g is zero.
+        cosine: [K − 1] is that of the angle between g_K and g; nan where one of them is zero.
+    """
+
+    relative_error: Float[np.ndarray, "T"]
+    cosine: Float[np.ndarray, "T"]
 
 
 class Credit(NamedTuple):
-    """Lag by lag, in units that add up.
+    """Parts of the gradient by lag j, which add up.
 
-    `share` is ⟨c_j, g⟩/‖g‖², c_j the sum of all terms of lag j: it sums to 1, and is negative where
-    a lag works against the whole. `cut` is what lag j owns of the global norm that the
-    clip removed: its sum, and what other weights own, add up to norm − threshold.
+    Attributes:
+        share: [j] is ⟨c_j, g⟩ / ‖g‖². It sums to 1, and is negative where lag j opposes the
+            gradient.
+        cut: [j] is lag j's part of the norm that clipping removed. Together with the part of
+            weights that have no lag it sums to norm − threshold; 0 where nothing was clipped.
     """
 
     share: Float[np.ndarray, "T"]
@@ -28,50 +38,91 @@ class Credit(NamedTuple):
 
 
 def truncation(by_lag: PyTree) -> Truncation:
-    """Error of the gradient truncated to a window, for every window in one pass.
+    """Return the error of truncated backpropagation through time, for every window at once.
 
-    With window K each L⁽ᵗ⁾ reaches back over lags 0..K − 1 (K steps), as if the state that enters
-    the window were a constant.
+    With window K, each L⁽ᵗ⁾ is differentiated through K steps, lags 0 to K − 1, and the state that
+    enters the window is held constant: g_K = Σ_{j<K} c_j, with c_j the sum of all terms of lag j.
 
     Args:
-        by_lag: arrays (T, …) of `Backpropagation.by_lag`, one weight array's or all.
+        by_lag: `Backpropagation.by_lag`, or one of its arrays: (T, ...) by lag.
+
+    Returns:
+        A `Truncation`: relative error and cosine for K = 1..T, at index K − 1.
+
+    References:
+        Tallec & Ollivier 2017, Unbiased online recurrent optimization: the bias of truncation.
+
+    Example:
+        >>> terms = backpropagate(cell, inputs, loss, targets)
+        >>> window = 1 + int(np.argmax(truncation(terms.by_lag).relative_error < 0.01))
     """
     terms = _rows(by_lag)
-    whole = terms.sum(axis=0)
-    size = np.linalg.norm(whole)
-    left = np.zeros_like(whole)
+    gradient = terms.sum(axis=0)
+    norm = np.linalg.norm(gradient)
+    omitted = np.zeros_like(gradient)
     error, cosine = np.zeros(len(terms)), np.full(len(terms), np.nan)
-    for lag in range(len(terms) - 1, -1, -1):  # from the far end: the smallest are added first
-        kept = whole - left
-        error[lag] = np.linalg.norm(left)
-        lengths = size * np.linalg.norm(kept)
-        cosine[lag] = kept @ whole / lengths if lengths > 0 else np.nan
-        left = left + terms[lag]
+    for lag in range(len(terms) - 1, -1, -1):  # the longest lags, usually the smallest, first
+        truncated = gradient - omitted
+        error[lag] = np.linalg.norm(omitted)
+        norms = norm * np.linalg.norm(truncated)
+        cosine[lag] = truncated @ gradient / norms if norms > 0 else np.nan
+        omitted = omitted + terms[lag]
     return Truncation(
-        np.divide(error, size, out=np.full_like(error, np.nan), where=size > 0), cosine
+        np.divide(error, norm, out=np.full_like(error, np.nan), where=norm > 0), cosine
     )
 
 
 def credit(by_lag: PyTree, threshold: float = np.inf, other_norm: float = 0.0) -> Credit:
-    """Which lags a gradient is made of and, when a clip acts, which own the norm that it cut.
+    """Return each lag's share of the gradient, and of the norm that clipping removes from it.
+
+    With g = Σ_j c_j and c_j the sum of all terms of lag j, the share is ⟨c_j, g⟩ / ‖g‖². Clipping
+    multiplies the gradient by min(1, threshold / norm), norm the global one √(‖g‖² + other_norm²),
+    and lag j loses (1 − min(1, threshold / norm)) ⟨c_j, g⟩ / norm.
 
     Args:
-        by_lag: arrays (T, …) of `Backpropagation.by_lag`, in the gradient's own units.
-        threshold: of a clip by global norm (Pascanu et al. 2013, 3.2).
+        by_lag: `Backpropagation.by_lag` times exp(log_scale): (T, ...) by lag, in the units of the
+            gradient.
+        threshold: of clipping by global norm; inf for none.
         other_norm: norm of the gradient of weights that are not in `by_lag` (a readout's), which
             counts towards the global norm but has no lag.
+
+    Returns:
+        A `Credit`: share and cut, each (T,) by lag.
+
+    References:
+        Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks,
+        section 3.2: clipping by global norm.
+
+    Example:
+        >>> terms = backpropagate(cell, inputs, loss, targets)
+        >>> by_lag = {w: c * np.exp(terms.log_scale) for w, c in terms.by_lag.items()}
+        >>> shares, cuts = credit(by_lag, threshold=1.0)
     """
     terms = _rows(by_lag)
-    whole = terms.sum(axis=0)
-    along = terms @ whole
-    square = max(float(whole @ whole), np.finfo(float).tiny)
+    gradient = terms.sum(axis=0)
+    along = terms @ gradient
+    square = max(float(gradient @ gradient), np.finfo(float).tiny)
     norm = np.hypot(np.sqrt(square), other_norm)
     coefficient = min(1.0, threshold / norm)
     return Credit(along / square, (1 - coefficient) * along / norm)
 
 
 def long_range_share(log_norms: Float[Array, "*batch T+1 T+1"], lag: int) -> Float[Array, "*batch"]:
-    """Σ of the norms of terms with t − k > lag over the Σ of all, from their log norms."""
+    """Return the share of the terms with t − k > lag in the sum of the norms of all terms.
+
+        Σ_{t−k>lag} ‖term(t, k)‖ / Σ_{t,k} ‖term(t, k)‖
+
+    Args:
+        log_norms: [..., t, k] in nats, of one weight array, from `contribution_log_norms`.
+        lag: in steps.
+
+    Returns:
+        A number from 0 to 1 for each sample.
+
+    Example:
+        >>> terms = contribution_log_norms(cell, inputs, loss, targets)
+        >>> long_range_share(terms["dense_h.kernel"], lag=20)
+    """
     steps = jnp.arange(log_norms.shape[-1])
     far = steps[:, None] - steps[None, :] > lag
     total = jax.nn.logsumexp(log_norms, axis=(-2, -1))

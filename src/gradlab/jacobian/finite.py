@@ -1,4 +1,4 @@
-"""What to say when a measurement meets a number that is not finite: what, and at which step."""
+"""Check that a measurement is finite; if not, find the first step at which something is not."""
 
 import jax
 import jax.numpy as jnp
@@ -12,28 +12,28 @@ from gradlab.jacobian.steps import trajectory
 
 
 def refuse_not_finite(
-    found: PyTree,
+    measured: PyTree,
     cell: nnx.RNNCellBase | StepFunction,
     inputs: Float[Array, "*batch T features"],
     initial_carry: PyTree | None,
 ) -> None:
-    """Let a measurement pass that holds no NaN and no +inf; log norms of −inf are exact zeros.
+    """Check that log norms hold no NaN and no +inf; −inf is the log of an exact zero.
 
-    Inside somebody else's jit nothing can be checked, and everything passes.
+    Under an outer `jax.jit` the values are not known, and nothing is checked.
 
     Raises:
-        FloatingPointError: where the first number that is not finite appeared.
+        FloatingPointError: they do; the sentence says what was not finite first, and at which step.
     """
     try:
-        if all(bool(jnp.all(leaf < jnp.inf)) for leaf in jax.tree.leaves(found)):
+        if all(bool(jnp.all(leaf < jnp.inf)) for leaf in jax.tree.leaves(measured)):
             return
     except ConcretizationTypeError:
         return
     samples = np.asarray(inputs).reshape(-1, *np.shape(inputs)[-2:])
-    for number, sample in enumerate(samples):
+    for index, sample in enumerate(samples):
         reason = _first_not_finite(cell, sample, initial_carry)
         if reason:
-            where = f" (sample {number})" if np.ndim(inputs) == 3 else ""
+            where = f" (sample {index})" if np.ndim(inputs) == 3 else ""
             raise FloatingPointError(f"{reason}{where}; every log norm past it is undefined.")
     raise FloatingPointError("the loss or its gradient is not finite, though every state is.")
 
@@ -41,24 +41,21 @@ def refuse_not_finite(
 def _first_not_finite(
     cell: nnx.RNNCellBase | StepFunction, inputs: np.ndarray, initial_carry: PyTree | None
 ) -> str:
-    weights, _ = split_weights(split_cell(cell)[1])
+    weights, _ = split_weights(split_cell(cell, initial_carry).parameters)
     for name, values in weights.items():
         if not np.isfinite(values).all():
             return f"the weights {name} hold a number that is not finite, so step 1 already has one"
     flat = flatten_cell(cell, inputs.shape[-1], initial_carry)
-    states = trajectory(flat, jnp.asarray(inputs))
-    jacobians = jax.lax.map(lambda at: jax.jacfwd(flat.step)(*at), (states, jnp.asarray(inputs)))
-    kinds = {
-        "the input": inputs,
-        "the state": states,
-        "the step Jacobian": jacobians,
-    }
-    found = [
-        (int(np.argmin(fine)), kind)
-        for kind, values in kinds.items()
-        if not (fine := np.isfinite(values).reshape(len(inputs), -1).all(axis=1)).all()
+    xs = jnp.asarray(inputs)
+    states = trajectory(flat, xs)
+    jacobians = jax.lax.map(lambda step: jax.jacfwd(flat.step)(*step), (states, xs))
+    quantities = {"the input": inputs, "the state": states, "the step Jacobian": jacobians}
+    failures = [
+        (int(np.argmin(finite)), name)
+        for name, values in quantities.items()
+        if not (finite := np.isfinite(values).reshape(len(inputs), -1).all(axis=1)).all()
     ]
-    if not found:
+    if not failures:
         return ""
-    step, kind = min(found, key=lambda entry: entry[0])
-    return f"{kind} is not finite at step {step + 1}"
+    step, name = min(failures, key=lambda failure: failure[0])
+    return f"{name} is not finite at step {step + 1}"

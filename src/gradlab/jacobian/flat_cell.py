@@ -1,6 +1,11 @@
-"""Any recurrent cell as a pure step on a flat state vector, with names for the state's parts."""
+"""Any recurrent cell as a pure step on a flat state vector, with names for the state's parts.
+
+`flatten_cell` does that. `split_cell` prepares a cell for `jax.jit`, whose arguments are arrays;
+inside the compiled function `SplitCell.flatten` gives the flat cell.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,11 +18,18 @@ from jax.tree_util import keystr
 from jaxtyping import Float, PyTree
 
 StepFunction = Callable[[PyTree, Array], tuple[PyTree, Any]]
-Span = tuple[int, int]  # first and one past the last of a part's components
+Span = tuple[int, int]  # [first, last) components of a part of the flat state
 
 
 class FlatCell(NamedTuple):
-    """A cell whose state is one vector of n numbers; `unravel` gives back the cell's own carry."""
+    """A cell whose state is one vector of n numbers.
+
+    Attributes:
+        step: s⁽ᵗ⁾ from (s⁽ᵗ⁻¹⁾, x⁽ᵗ⁾).
+        initial: s⁽⁰⁾.
+        spans: the components of each part of the state, by name.
+        unravel: the cell's own carry from a flat state.
+    """
 
     step: Callable[[Float[Array, "n"], Float[Array, "features"]], Float[Array, "n"]]
     initial: Float[Array, "n"]
@@ -25,38 +37,42 @@ class FlatCell(NamedTuple):
     unravel: Callable[[Float[Array, "n"]], PyTree]
 
     def span(self, name: str | None, argument: str) -> Span:
-        """Components of the named part of the state; None is the whole.
+        """Return the components of a part of the state.
 
-        A stack's "h" is its top layer's: a name that no part has in full stands for the last part
-        whose dotted path ends with it.
+        A name that is no part's full path stands for the last part whose dotted path ends with it:
+        "h" is that of a stack's top layer.
+
+        Args:
+            name: the part; None for the whole state.
+            argument: name of the user's argument, for the error's sentence.
 
         Raises:
             ValueError: no part has that name.
         """
         if name is None:
             return (0, self.initial.size)
-        ends = [part for part in self.spans if f".{part}".endswith(f".{name}")]
-        if not ends:
+        matches = [part for part in self.spans if f".{part}".endswith(f".{name}")]
+        if not matches:
             known = ", ".join(repr(part) for part in self.spans)
             raise ValueError(
                 f"{argument} must be None (the whole carry) or one of {known}; got {name!r}."
             )
         # "layer10" comes after "layer9", but before it in the alphabet.
-        return self.spans[name if name in self.spans else max(ends, key=lambda p: (len(p), p))]
+        return self.spans[name if name in self.spans else max(matches, key=lambda p: (len(p), p))]
 
 
 def flatten_cell(
     cell: nnx.RNNCellBase | StepFunction, features: int, initial_carry: PyTree | None = None
 ) -> FlatCell:
-    """See a Flax cell, or any function step(carry, x) -> (carry, y), as a step on a vector.
+    """Return a Flax cell, or a function step(carry, x) -> (carry, y), as a step on a vector.
 
     Args:
         cell: the cell or function; it must take one sample, without a batch axis.
-        features: number of inputs a step.
+        features: number of inputs at each step.
         initial_carry: the state s⁽⁰⁾ of one sample; by default the cell's own.
 
     Raises:
-        ValueError: a plain function came without an initial carry.
+        ValueError: the cell is a plain function and initial_carry is None.
     """
     if initial_carry is None:
         if not hasattr(cell, "initialize_carry"):
@@ -75,36 +91,66 @@ def flatten_cell(
     return FlatCell(step, initial, carry_spans(initial_carry), unravel)
 
 
-def split_cell(
-    cell: nnx.RNNCellBase | Callable, parameters: PyTree | None = None
-) -> tuple[nnx.GraphDef | Callable, PyTree]:
-    """A hashable definition and the arrays it works on, so that new weights do not recompile.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SplitCell:
+    """A cell as an argument of a compiled function: new arrays do not compile it again."""
 
-    With `parameters`, the cell is a function step(parameters, carry, x).
+    definition: nnx.GraphDef | Callable[..., Any] = field(metadata={"static": True})
+    parameters: PyTree
+    initial_carry: PyTree | None
+
+    def join(self) -> StepFunction:
+        """Return the cell that `split_cell` was given, with these parameters."""
+        if isinstance(self.definition, nnx.GraphDef):
+            return nnx.merge(self.definition, self.parameters)
+        if jax.tree.leaves(self.parameters):
+            return partial(self.definition, self.parameters)
+        return self.definition
+
+    def flatten(self, features: int) -> FlatCell:
+        """Return the cell as a step on a vector; see `flatten_cell`."""
+        return flatten_cell(self.join(), features, self.initial_carry)
+
+
+def split_cell(
+    cell: nnx.RNNCellBase | Callable[..., Any],
+    initial_carry: PyTree | None,
+    parameters: PyTree | None = None,
+) -> SplitCell:
+    """Split a cell into a static definition and the arrays that it works on.
+
+    Args:
+        cell: a Flax cell, or step(carry, x), or with `parameters` step(parameters, carry, x).
+        initial_carry: the state s⁽⁰⁾ of one sample; None for the cell's own.
+        parameters: the weights of a plain function.
     """
     if isinstance(cell, nnx.Module):
-        return nnx.split(cell)
-    return cell, () if parameters is None else parameters
-
-
-def join_cell(definition: nnx.GraphDef | Callable, parameters: PyTree) -> StepFunction:
-    """The cell that `split_cell` took apart."""
-    if isinstance(definition, nnx.GraphDef):
-        return nnx.merge(definition, parameters)
-    return partial(definition, parameters) if jax.tree.leaves(parameters) else definition
+        return SplitCell(*nnx.split(cell), initial_carry)
+    return SplitCell(cell, () if parameters is None else parameters, initial_carry)
 
 
 def split_weights(
     parameters: PyTree,
 ) -> tuple[dict[str, Array], Callable[[dict[str, Array]], PyTree]]:
-    """The real arrays among a cell's parameters by dotted path, and how to put others in place."""
+    """Return the floating-point arrays of a cell, and a function that puts others in their place.
+
+    Args:
+        parameters: the cell's arrays, as `split_cell` or a gradient gives them.
+
+    Returns:
+        The weights by dotted path ("dense_h.kernel"; a lone array is "weights"), and
+        rebuild(weights), which returns parameters with these weights.
+    """
     leaves, structure = jax.tree_util.tree_flatten_with_path(parameters)
     names = [
         keystr(path, simple=True, separator=".").removesuffix(".value") or "weights"
         for path, _ in leaves
     ]
     arrays = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
-    weights = {k: v for k, v in arrays.items() if jnp.issubdtype(v.dtype, jnp.floating)}
+    weights = {
+        name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)
+    }
 
     def rebuild(others: dict[str, Array]) -> PyTree:
         return jax.tree.unflatten(structure, [(arrays | others)[name] for name in names])
@@ -113,21 +159,21 @@ def split_weights(
 
 
 def in_precision(tree: PyTree, dtype: Any) -> PyTree:
-    """The tree with its real arrays in another precision; integers and keys stay."""
+    """Return the tree with its floating-point arrays as `dtype`; integers and keys stay."""
 
     def cast(leaf: Any) -> Any:
-        kind = jnp.result_type(leaf)
-        return jnp.asarray(leaf, dtype) if jnp.issubdtype(kind, jnp.floating) else leaf
+        real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return jnp.asarray(leaf, dtype) if real else leaf
 
     return jax.tree.map(cast, tree)
 
 
 def carry_spans(carry: PyTree) -> dict[str, Span]:
-    """Name the parts of a carry by where they lie in its flat vector.
+    """Return the name of each part of a carry, and where it lies in the flat vector.
 
-    A lone array is "h" and a pair is (c, h), as in Flax's LSTM; dictionaries go by their keys,
-    named tuples by their fields, longer tuples by position, nested parts by a dotted path
-    ("layer0.h"), and every inner node ("layer0") by its own.
+    A lone array is "h" and a pair is (c, h), as in Flax's LSTM. Parts of a dictionary are named by
+    their keys, of a named tuple by its fields, of a longer tuple by position. Nested parts have
+    dotted paths ("layer0.h"), and so have the nodes above them ("layer0").
     """
     spans: dict[str, Span] = {}
 
@@ -158,10 +204,10 @@ def _children(node: PyTree) -> list[tuple[str, PyTree]]:
 
 
 def check_inputs(inputs: Array) -> None:
-    """Refuse inputs that are not (time, features) or (batch, time, features).
+    """Check that inputs are (time, features) or (batch, time, features).
 
     Raises:
-        ValueError: another rank, or no time step.
+        ValueError: they have another rank, or no time step.
     """
     if jnp.ndim(inputs) not in (2, 3):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Frobenius norms of all pairs across a midpoint, as one matrix product.
+"""Frobenius norms of all pairs (t, k) on two sides of a midpoint, as one matrix product.
 
 ‖A_t B_k‖² = tr(A_tᵀA_t · B_kB_kᵀ) = ⟨G_t, H_k⟩ with G_t = A_tᵀA_t and H_k = B_kB_kᵀ: every pair is
 an inner product of n² numbers, all pairs together one (ℓ × n²) by (n² × ℓ) matrix product.
@@ -12,20 +12,20 @@ from gradlab.jacobian.products import ResolvedLogNorms, Scaled, multiply, resolv
 
 
 def product_log_norms(product: Scaled) -> ResolvedLogNorms:
-    """Log Frobenius norms of matrices that are at hand (rows and columns already chosen)."""
+    """Return the log Frobenius norms of matrices, whose rows and columns are already chosen."""
     norms = jnp.linalg.norm(product.unit, axis=(-2, -1))
     return ResolvedLogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
 
 
 def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
-    """Log ‖A_t B_k‖_F for all pairs of each block.
+    """Return log ‖A_t B_k‖_F for all pairs of each block.
 
     Args:
-        prefix: (blocks, ℓ, rows, n), the rows of A_t that are asked for.
-        suffix_t: (blocks, ℓ, columns, n), the columns of B_k that are asked for, transposed.
+        prefix: (blocks, ℓ, rows, n), the chosen rows of A_t.
+        suffix_t: (blocks, ℓ, columns, n), the chosen columns of B_k, transposed.
 
     Returns:
-        (blocks, t, k).
+        (blocks, ℓ, ℓ), [block, t, k].
     """
 
     def one_block(pair: tuple[Array, Array]) -> Array:
@@ -33,12 +33,12 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
         return multiply(gram_t, gram_k.mT)
 
     squares = jax.lax.map(one_block, (prefix.unit, suffix_t.unit))
-    # Rounding can leave a tiny negative number where the product is exactly zero.
+    # Where the product is exactly zero, rounding can leave a tiny negative number.
     logs = 0.5 * jnp.log(jnp.maximum(squares, 0))
     logs = logs + prefix.log_scale[:, :, None] + suffix_t.log_scale[:, None, :]
     return ResolvedLogNorms(logs, resolved(squares))
 
 
 def gram(matrices: Float[Array, "count rows n"]) -> Float[Array, "count n n"]:
-    """XᵀX of each matrix; one at a time, which on a CPU is faster than a batched product."""
+    """Return XᵀX of each matrix, one at a time: on a CPU faster than a batched product."""
     return jax.lax.map(lambda x: multiply(x.mT, x), matrices)

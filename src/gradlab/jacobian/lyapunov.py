@@ -1,4 +1,4 @@
-"""Lyapunov exponents: the mean growth rates of a volume carried along the trajectory."""
+"""Lyapunov exponents: mean growth rates of small perturbations along the trajectory."""
 
 from functools import partial
 from typing import NamedTuple
@@ -9,23 +9,17 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from gradlab.jacobian.finite import refuse_not_finite
-from gradlab.jacobian.flat_cell import (
-    StepFunction,
-    check_inputs,
-    flatten_cell,
-    join_cell,
-    split_cell,
-)
+from gradlab.jacobian.flat_cell import SplitCell, StepFunction, check_inputs, split_cell
 from gradlab.jacobian.products import multiply
 
-BLOCKS = 10  # stretches of time whose exponents are compared
+BLOCKS = 10  # intervals of time whose exponents give the standard error
 
 
 class LyapunovSpectrum(NamedTuple):
-    """Exponents in nats per step, descending, and how far they have converged.
+    """Lyapunov exponents in nats per step, descending, and their standard errors.
 
-    The standard error is that of the mean over ten stretches of equal length. It takes in the
-    transient, and is nan where T < 2.
+    The standard error is that of the mean over ten intervals of equal length, the transient
+    included; nan where T < 2.
     """
 
     exponents: Float[Array, "*batch count"]
@@ -39,7 +33,27 @@ def lyapunov_exponents(
     initial_carry: PyTree | None = None,
     count: int | None = None,
 ) -> Float[Array, "*batch count"]:
-    """The exponents of `lyapunov_spectrum`, float32, descending, in nats per step."""
+    """Return the Lyapunov exponents λᵢ, descending, in nats per step.
+
+    λᵢ = (1/T) Σ_t log |R⁽ᵗ⁾ᵢᵢ| of repeated QR factorisations of the step Jacobians: the `exponents`
+    of `lyapunov_spectrum`.
+
+    Args:
+        cell, inputs, initial_carry, count: as in `lyapunov_spectrum`.
+
+    Returns:
+        float32 (..., count); −inf for directions that are mapped to zero.
+
+    Raises:
+        ValueError, FloatingPointError: as `lyapunov_spectrum`.
+
+    References:
+        Engelken, Wolf & Abbott 2023, Lyapunov spectra of chaotic recurrent neural networks.
+
+    Example:
+        >>> cell = nnx.GRUCell(3, 16, rngs=nnx.Rngs(0))
+        >>> largest = lyapunov_exponents(cell, jnp.ones((1000, 3)), count=1)[0]
+    """
     return lyapunov_spectrum(cell, inputs, initial_carry=initial_carry, count=count).exponents
 
 
@@ -50,47 +64,53 @@ def lyapunov_spectrum(
     initial_carry: PyTree | None = None,
     count: int | None = None,
 ) -> LyapunovSpectrum:
-    """(1/T) Σ log diag R of repeated QR of the step Jacobians (Benettin et al. 1980).
+    """Return the Lyapunov exponents with their standard errors, in nats per step.
 
-    The largest says how fast the norm of ∂s⁽ᵗ⁾/∂s⁽⁰⁾ grows or falls in the long run; the sum of all
-    is the mean of log |det J⁽ᵗ⁾|. No Jacobian is kept, so T may be as long as patience allows.
+        J⁽ᵗ⁾ Q⁽ᵗ⁻¹⁾ = Q⁽ᵗ⁾ R⁽ᵗ⁾,    λᵢ = (1/T) Σ_t log |R⁽ᵗ⁾ᵢᵢ|
+
+    The largest is the growth rate of ‖∂s⁽ᵗ⁾/∂s⁽⁰⁾‖ in the long run; the sum of all is the mean of
+    log |det J⁽ᵗ⁾|. Memory does not grow with T.
 
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
         inputs: (time, features) or (batch, time, features).
         initial_carry: s⁽⁰⁾ of one sample, shared by the batch; by default the cell's own.
-        count: how many, from the largest down; by default all, the size n of the whole carry.
+        count: number of exponents, from the largest down; by default all n of the whole carry.
 
     Returns:
-        float32; −inf for directions that are lost altogether.
+        float32 (..., count) each; −inf for directions that are mapped to zero.
 
     Raises:
         ValueError: an argument is not one of those above; the sentence says what is allowed.
-        FloatingPointError: a number on the way is not finite; the sentence names its step.
+        FloatingPointError: a state or Jacobian is not finite; the sentence names its step.
+
+    References:
+        Benettin et al. 1980: the exponents by repeated orthogonalisation.
+        Engelken, Wolf & Abbott 2023, Lyapunov spectra of chaotic recurrent neural networks.
+
+    Example:
+        >>> cell = nnx.GRUCell(3, 16, rngs=nnx.Rngs(0))
+        >>> exponents, standard_error = lyapunov_spectrum(cell, jnp.ones((1000, 3)))
     """
     check_inputs(inputs)
-    n = flatten_cell(cell, jnp.shape(inputs)[-1], initial_carry).initial.size
+    split = split_cell(cell, initial_carry)
+    n = split.flatten(jnp.shape(inputs)[-1]).initial.size
     count = n if count is None else count
     if not 1 <= count <= n:
         raise ValueError(f"count must be from 1 to the size of the carry, {n}; got {count}.")
-    definition, parameters = split_cell(cell)
     with jax.enable_x64(True):
-        found = _spectrum(parameters, initial_carry, jnp.asarray(inputs), definition, count)
-    refuse_not_finite(found.exponents, cell, inputs, initial_carry)
-    return found
+        spectrum = _spectrum(split, jnp.asarray(inputs), count)
+    refuse_not_finite(spectrum.exponents, cell, inputs, initial_carry)
+    return spectrum
 
 
-@partial(jax.jit, static_argnames=("definition", "count"))
+@partial(jax.jit, static_argnames=("count",))
 def _spectrum(
-    parameters: PyTree,
-    initial_carry: PyTree | None,
-    inputs: Float[Array, "*batch T features"],
-    definition: nnx.GraphDef | StepFunction,
-    count: int,
+    split: SplitCell, inputs: Float[Array, "*batch T features"], count: int
 ) -> LyapunovSpectrum:
-    flat = flatten_cell(join_cell(definition, parameters), inputs.shape[-1], initial_carry)
+    flat = split.flatten(inputs.shape[-1])
     n = flat.initial.size
-    # A random frame: the unit vectors may lie in subspaces that the Jacobians keep apart.
+    # The frame is random: unit vectors could stay in subspaces that the Jacobians do not mix.
     frame, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (n, count), jnp.float64))
 
     length = inputs.shape[-2]

@@ -1,4 +1,9 @@
-"""The map of log ‖∂s⁽ᵗ⁾/∂s⁽ᵏ⁾‖ for every pair (t, k)."""
+"""The map of log ‖∂s⁽ᵗ⁾/∂s⁽ᵏ⁾‖ for every pair (t, k), by repeated halving of the time axis.
+
+Inside a leaf of 8 to 15 steps every product is formed. Then, level by level, two neighbouring
+blocks become one: their own maps stay, and the pairs across their midpoint are measured from the
+suffixes of the left and the prefixes of the right one (frobenius.py, spectral.py).
+"""
 
 from functools import partial
 from typing import Literal
@@ -34,17 +39,16 @@ def log_norm_map(
     of: Span,
     wrt: Span,
 ) -> ResolvedLogNorms:
-    """Log norms of all products of a sequence of scaled step Jacobians.
+    """Return the log norms of all products of a sequence of step Jacobians, in nats.
 
     Args:
-        jacobians: T step Jacobians (T, n, n); T ≥ 1.
-        norm: "spectral" (largest singular value), "frobenius", or "rms" (Frobenius over √columns:
-            the typical growth of a random vector).
-        of: rows of the product that count.
-        wrt: columns of the product that count.
+        jacobians: (T, n, n), T ≥ 1.
+        norm: "spectral" (largest singular value), "frobenius", or "rms" (Frobenius over √columns).
+        of: rows of the product that are measured.
+        wrt: columns of the product that are measured.
 
     Returns:
-        [t, k] = log norm in nats, float32; −inf where k > t or the product is exactly zero.
+        (T + 1, T + 1), [t, k]; values are float32, −inf where k > t or the product is exactly zero.
     """
     length, n, _ = jacobians.unit.shape
     measure = spectral if norm == "spectral" else frobenius
@@ -53,8 +57,8 @@ def log_norm_map(
     def one_leaf(steps: Scaled) -> tuple[ResolvedLogNorms, Block]:
         products = leaf_products(steps)
         pairs = join(products)
-        asked_for = Scaled(pairs.unit[:, slice(*of), slice(*wrt)], pairs.log_scale)
-        norms = measure.product_log_norms(asked_for)
+        chosen = Scaled(pairs.unit[:, slice(*of), slice(*wrt)], pairs.log_scale)
+        norms = measure.product_log_norms(chosen)
         return ResolvedLogNorms(*(_leaf_map(x, leaf) for x in norms)), leaf_block(products)
 
     padded = pad_steps(jacobians, leaf * 2**levels)
@@ -78,30 +82,30 @@ def _rows(scaled: Scaled, span: Span) -> Scaled:
 
 
 def _leaf_map(by_lag: Shaped[Array, "pairs"], leaf: int) -> Shaped[Array, "leaf leaf"]:
-    """Place entries sorted by lag, then by starting step, at [t − 1, k] of a leaf's map."""
+    """Arrange entries, which are in order of lag and then of k, as [t − 1, k] of a leaf's map."""
     lag = np.repeat(np.arange(leaf), np.arange(leaf, 0, -1))
     start = np.concatenate([np.arange(leaf - j) for j in range(leaf)])
-    empty = jnp.full((leaf, leaf), _nothing(by_lag), by_lag.dtype)
+    empty = jnp.full((leaf, leaf), _fill_value(by_lag), by_lag.dtype)
     return empty.at[start + lag, start].set(by_lag)
 
 
 def _join(
     within: Shaped[Array, "2*blocks l l"], cross: Shaped[Array, "blocks l l"]
 ) -> Shaped[Array, "blocks 2*l 2*l"]:
-    after = jnp.full_like(cross, _nothing(cross))
-    upper = jnp.concatenate([within[0::2], after], axis=2)
+    future = jnp.full_like(cross, _fill_value(cross))
+    upper = jnp.concatenate([within[0::2], future], axis=2)
     return jnp.concatenate([upper, jnp.concatenate([cross, within[1::2]], axis=2)], axis=1)
 
 
-def _nothing(entries: Array) -> float | bool:
-    """What stands where k > t: log 0, which is resolved."""
+def _fill_value(entries: Array) -> float | bool:
+    """Return the entry where k > t: log 0 = −inf, which is resolved (True)."""
     return True if entries.dtype == bool else -np.inf
 
 
 def _with_diagonal(
     below: Float[Array, "T T"], n: int, norm: Norm, of: Span, wrt: Span
 ) -> Float[Array, "T+1 T+1"]:
-    """Add row t = 0, column k = T and the diagonal, where the product is the identity's block."""
+    """Add row t = 0, column k = T and the diagonal t = k, where the product is the identity."""
     length = below.shape[0]
     log_norms = jnp.full((length + 1, length + 1), -jnp.inf, below.dtype)
     log_norms = log_norms.at[1:, :-1].set(below)

@@ -1,12 +1,12 @@
-"""Products of step Jacobians over a time axis that is halved again and again.
+"""Products of step Jacobians over a time axis that is halved repeatedly.
 
-Every pair (t, k) with k < m < t splits at some midpoint m into P = A_t B_k: a prefix of the right
-half times a suffix of the left half. The prefixes and suffixes of a block come from those of its
-two halves by one matrix product each, so all that is needed to know every pair costs
-O(T log T) products instead of T²/2.
+For every pair (t, k) with k < m < t, the product is P = A_t B_k: a prefix of the half to the right
+of the midpoint m times a suffix of the half to its left. Each prefix and suffix of a block comes
+from those of its two halves by one matrix product, so O(T log T) products determine all pairs,
+instead of T²/2.
 
-All matrices are kept at Frobenius norm 1 with the log of their scale beside them: a product over
-thousands of steps neither overflows nor underflows.
+All matrices are kept at Frobenius norm 1 with the log of their scale beside them, so that products
+over thousands of steps neither overflow nor underflow.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-LEAF = 8  # Shorter blocks are multiplied out: below this a product a pair costs less than a level.
+LEAF = 8  # In shorter blocks, forming the product of every pair is cheaper than another level.
 
 
 class Scaled(NamedTuple):
@@ -26,18 +26,21 @@ class Scaled(NamedTuple):
 
 
 class ResolvedLogNorms(NamedTuple):
-    """Log norms, and whether rounding left three digits of each (an exact zero has them all)."""
+    """Log norms, and whether each kept three digits through rounding (an exact zero does)."""
 
     value: Float[Array, "*pairs"]
     resolved: Bool[Array, "*pairs"]
 
 
 class Block(NamedTuple):
-    """All partial products of N blocks of ℓ consecutive steps.
+    """Prefix and suffix products of N blocks of ℓ consecutive steps, each (N, ℓ, n, n).
 
-    `prefix[i]` is the product of the first i + 1 step Jacobians of its block; `suffix_t[i]` is the
-    *transpose* of the product from step i to the block's end. Prefixes and transposed suffixes
-    both stack along rows, so one large matrix product extends all of a block's at once.
+    Prefixes and transposed suffixes both stack along rows, so one large matrix product extends all
+    those of a block at once.
+
+    Attributes:
+        prefix: [:, i] is the product of the first i + 1 step Jacobians of the block.
+        suffix_t: [:, i] is the *transpose* of the product from step i to the end of the block.
     """
 
     prefix: Scaled
@@ -47,8 +50,8 @@ class Block(NamedTuple):
 def rescale(
     matrix: Float[Array, "*batch n m"], log_scale: Float[Array, "*batch"] | float = 0.0
 ) -> Scaled:
-    """Move the Frobenius norm of each matrix into its log scale; zero matrices get −inf."""
-    # Dividing by the largest entry first keeps the squares in the norm from under- or overflowing.
+    """Move the Frobenius norm of each matrix into its log scale; that of a zero matrix is −inf."""
+    # Division by the largest entry keeps the squares in the norm from under- or overflowing.
     largest = jnp.max(jnp.abs(matrix), axis=(-2, -1), keepdims=True)
     safe = jnp.where(largest > 0, largest, 1)
     matrix = matrix / safe
@@ -58,16 +61,17 @@ def rescale(
 
 
 def split_length(length: int) -> tuple[int, int]:
-    """Choose (leaf, levels) so that leaf · 2**levels ≥ length with little padding.
+    """Return (leaf, levels) with leaf · 2**levels ≥ length and little padding.
 
-    Leaves hold 8 to 15 steps, so at most one step in eight is padding.
+    A leaf has 8 to 15 steps (fewer only if the sequence has), so at most one step in eight is
+    padding.
     """
     levels = max(0, (length // LEAF).bit_length() - 1)
     return -(-length // 2**levels), levels
 
 
 def pad_steps(jacobians: Scaled, padded_length: int) -> Scaled:
-    """Append identity steps, which leave every product that ends before them as it is."""
+    """Append identity steps, which do not change the products of the steps before them."""
     length, n, _ = jacobians.unit.shape
     identity = jnp.broadcast_to(
         jnp.eye(n, dtype=jacobians.unit.dtype), (padded_length - length, n, n)
@@ -76,9 +80,10 @@ def pad_steps(jacobians: Scaled, padded_length: int) -> Scaled:
 
 
 def leaf_products(jacobians: Scaled) -> list[Scaled]:
-    """Every product inside one leaf, by lag: element j holds the products of j + 1 steps,
+    """Return every product inside one leaf of ℓ steps, by lag.
 
-    (ℓ − j, n, n), from the first starting step to the last.
+    Element j holds the products of j + 1 consecutive steps, (ℓ − j, n, n), in order of their first
+    step.
     """
     products = [jacobians]
     for lag in range(1, jacobians.log_scale.size):
@@ -89,21 +94,21 @@ def leaf_products(jacobians: Scaled) -> list[Scaled]:
 
 
 def leaf_block(products: list[Scaled]) -> Block:
-    """Read the prefixes and suffixes of a leaf off its products."""
+    """Return the prefixes and suffixes of a leaf, which are among its products."""
     prefix = [Scaled(p.unit[0], p.log_scale[0]) for p in products]
     suffix_t = [Scaled(p.unit[-1].mT, p.log_scale[-1]) for p in reversed(products)]
     return Block(stack(prefix), stack(suffix_t))
 
 
 def halves(block: Block) -> tuple[Block, Block]:
-    """Split N blocks into the N/2 left and the N/2 right halves of the next level's blocks."""
+    """Return N blocks as the N/2 left and the N/2 right halves of the next level's blocks."""
     left = jax.tree.map(lambda x: x[0::2], block)
     right = jax.tree.map(lambda x: x[1::2], block)
     return left, right
 
 
 def merge(left: Block, right: Block) -> Block:
-    """Join neighbouring blocks: right prefixes run on through the left, left suffixes the right."""
+    """Merge neighbouring blocks: extend right prefixes over the left half, and left suffixes."""
     whole_left = Scaled(left.prefix.unit[:, -1], left.prefix.log_scale[:, -1])
     whole_right_t = Scaled(right.suffix_t.unit[:, 0], right.suffix_t.log_scale[:, 0])
     return Block(
@@ -113,24 +118,24 @@ def merge(left: Block, right: Block) -> Block:
 
 
 def resolved(size: Float[Array, "*pairs"]) -> Bool[Array, "*pairs"]:
-    """Whether a sum of products of numbers up to 1 is large enough for three digits, or zero."""
+    """Return whether a sum of numbers of size up to 1 kept three digits, or is exactly zero."""
     return (size > 1000 * jnp.finfo(size.dtype).eps) | (size == 0)
 
 
 def multiply(
     left: Float[Array, "*batch n m"], right: Float[Array, "*batch m p"]
 ) -> Float[Array, "*batch n p"]:
-    """Batched product at full precision: an accelerator's reduced modes would cost the digits."""
+    """Return the batched product at full precision, which accelerators reduce by default."""
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
 def stack(items: list[Scaled]) -> Scaled:
-    """Stack along a new first axis."""
+    """Stack scaled matrices along a new first axis."""
     return Scaled(*(jnp.stack(x) for x in zip(*items, strict=True)))
 
 
 def join(items: list[Scaled]) -> Scaled:
-    """Concatenate along the first axis."""
+    """Concatenate scaled matrices along their first axis."""
     return Scaled(*(jnp.concatenate(x) for x in zip(*items, strict=True)))
 
 

@@ -1,10 +1,11 @@
-"""All singular values of chosen products ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾, down to those that floats cannot hold.
+"""All singular values of chosen products ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾, however small.
 
-The product of many steps has singular values that lie hundreds of orders of magnitude apart, and
-multiplied out it keeps those within 1e-16 of the largest. Two sweeps of QR factorisations keep the
-others (Geist, Parlitz & Lauterborn 1990; Stewart 1997): one backward, whose last frame nears the
-right singular vectors, then one forward from there, P = Q · diag(eᵈ) N · Zᵀ with N unit upper
-triangular and of moderate size. QR iterations on this small graded factor finish.
+The singular values of a product of many steps span hundreds of orders of magnitude; the product
+itself, in float64, keeps those within 1e-16 of the largest. Two passes of QR factorisations keep
+the others (Geist, Parlitz & Lauterborn 1990; Stewart 1997). A backward pass ends in a frame Z that
+approximates the right singular vectors. A forward pass from there gives P = Q · diag(eᵈ) N · Zᵀ,
+with grades d and N unit upper triangular of moderate size. QR iterations on the graded factor
+diag(eᵈ) N then converge to its singular values.
 """
 
 from collections.abc import Sequence
@@ -17,12 +18,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
 from gradlab.jacobian.finite import refuse_not_finite
-from gradlab.jacobian.flat_cell import StepFunction, flatten_cell
+from gradlab.jacobian.flat_cell import Span, StepFunction, flatten_cell
 from gradlab.jacobian.products import multiply
 from gradlab.jacobian.steps import step_jacobians
 
-ITERATIONS = 60  # of QR on the graded factor: neighbours 5 % apart are settled to 1e-3 nats
-TRUSTED = 1e-8  # singular values within this of the largest are those of LAPACK
+ITERATIONS = 60  # QR on the graded factor: values 5 % apart converge to 1e-3 nats
+TRUSTED = 1e-8  # relative to the largest: above it, the singular values are LAPACK's
 
 
 def log_singular_values(
@@ -34,10 +35,10 @@ def log_singular_values(
     of: str | None = None,
     wrt: str | None = None,
 ) -> Float[Array, "pairs m"]:
-    """Log singular values of ∂ of⁽ᵗ⁾ / ∂ wrt⁽ᵏ⁾ for chosen pairs (t, k), descending, in nats.
+    """Return log σᵢ of ∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾ for chosen pairs (t, k), descending, in nats.
 
-    Those within 1e-8 of the largest are exact to rounding; of smaller ones, those of a whole carry
-    are settled to 1e-3 nats where neighbours lie 5 % apart, and those of a block are −inf.
+    Values within 1e-8 of the largest are exact to rounding. Smaller ones of a whole carry are
+    within 1e-3 nats where neighbouring values lie 5 % apart; smaller ones of a block are −inf.
 
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
@@ -46,9 +47,20 @@ def log_singular_values(
         initial_carry: s⁽⁰⁾; by default the cell's own.
         of, wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h").
 
+    Returns:
+        float32 (pairs, m), with m the smaller of the sizes of `of` and `wrt`.
+
     Raises:
         ValueError: an argument is not one of those above; the sentence says what is allowed.
-        FloatingPointError: a number on the way is not finite; the sentence names its step.
+        FloatingPointError: a state or Jacobian is not finite; the sentence names its step.
+
+    References:
+        Geist, Parlitz & Lauterborn 1990 and Stewart 1997: products of matrices by repeated QR.
+
+    Example:
+        >>> cell = nnx.SimpleCell(3, 16, rngs=nnx.Rngs(0))
+        >>> log_values = log_singular_values(cell, jnp.ones((50, 3)), [(50, 40), (50, 0)])
+        >>> spread = log_values[:, 0] - log_values[:, -1]
     """
     length, features = jnp.shape(inputs)
     wrong = [pair for pair in pairs if not 0 <= pair[1] <= pair[0] <= length]
@@ -59,35 +71,36 @@ def log_singular_values(
     with jax.enable_x64(True):
         jacobians = step_jacobians(cell, inputs, initial_carry=initial_carry).astype(jnp.float64)
         refuse_not_finite(jnp.abs(jacobians), cell, inputs, initial_carry)
-        return _of_pairs(jacobians, np.asarray(pairs), of=rows, wrt=columns)
+        return _pair_log_singular_values(jacobians, np.asarray(pairs), of=rows, wrt=columns)
 
 
 @partial(jax.jit, static_argnames=("of", "wrt"))
-def _of_pairs(
-    jacobians: Float[Array, "T n n"], pairs: Int[np.ndarray, "pairs 2"], *, of: tuple, wrt: tuple
+def _pair_log_singular_values(
+    jacobians: Float[Array, "T n n"], pairs: Int[np.ndarray, "pairs 2"], *, of: Span, wrt: Span
 ) -> Float[Array, "pairs m"]:
     n = jacobians.shape[-1]
     whole = of == wrt == (0, n)
 
-    def one(pair: Int[Array, "2"]) -> Float[Array, "m"]:
+    def one_pair(pair: Int[Array, "2"]) -> Float[Array, "m"]:
         end, begin = pair
         z = _right_frame(jacobians, begin, end)
         q, grade, unit = _forward(jacobians, z, begin, end)
         highest = jnp.max(grade)
         highest = jnp.where(jnp.isfinite(highest), highest, 0)
-        small = jnp.exp(grade - highest)[:, None] * unit
-        block = multiply(multiply(q, small), z.T)[slice(*of), slice(*wrt)]
+        core = jnp.exp(grade - highest)[:, None] * unit
+        block = multiply(multiply(q, core), z.T)[slice(*of), slice(*wrt)]
         values = jnp.linalg.svd(block, compute_uv=False)
         trusted = values > TRUSTED * values[0]
-        deep = _settled(grade, unit) if whole else jnp.full(values.size, -jnp.inf)
-        return jnp.where(trusted, jnp.log(values) + highest, deep)
+        smaller = _graded_log_values(grade, unit) if whole else jnp.full(values.size, -jnp.inf)
+        return jnp.where(trusted, jnp.log(values) + highest, smaller)
 
-    return jax.lax.map(one, jnp.asarray(pairs)).astype(jnp.float32)
+    return jax.lax.map(one_pair, jnp.asarray(pairs)).astype(jnp.float32)
 
 
 def _right_frame(jacobians: Array, begin: Array, end: Array) -> Float[Array, "n n"]:
+    """Return an orthogonal frame that approximates the right singular vectors of the product."""
     n = jacobians.shape[-1]
-    # A random frame: the unit vectors may lie in subspaces that the Jacobians keep apart.
+    # The frame is random: unit vectors could stay in subspaces that the Jacobians do not mix.
     frame = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (n, n), jacobians.dtype))[0]
 
     def back(i: Array, frame: Array) -> Array:
@@ -99,13 +112,13 @@ def _right_frame(jacobians: Array, begin: Array, end: Array) -> Float[Array, "n 
 def _forward(
     jacobians: Array, frame: Array, begin: Array, end: Array
 ) -> tuple[Float[Array, "n n"], Float[Array, "n"], Float[Array, "n n"]]:
-    """(Q, d, N) of J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾ frame = Q diag(eᵈ) N."""
+    """Return (Q, d, N) with J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾ frame = Q diag(eᵈ) N."""
     n = frame.shape[0]
 
     def advance(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         q, grade, unit = state
         q, triangle = jnp.linalg.qr(multiply(jacobians[i], q))
-        signs = jnp.where(jnp.diagonal(triangle) < 0, -1, 1)  # the grades are logs: they have none
+        signs = jnp.where(jnp.diagonal(triangle) < 0, -1, 1)  # grades are logs: they hold no sign
         return q * signs, *_graded(triangle, grade, unit)
 
     return jax.lax.fori_loop(begin, end, advance, (frame, jnp.zeros(n), jnp.eye(n)))
@@ -114,7 +127,7 @@ def _forward(
 def _graded(
     triangle: Float[Array, "n n"], grade: Float[Array, "n"], unit: Float[Array, "n n"]
 ) -> tuple[Float[Array, "n"], Float[Array, "n n"]]:
-    """R diag(eᵈ) N = diag(eᵉ) M: the diagonal of R joins the grades, the rest is kept relative."""
+    """Return (e, M) with R diag(eᵈ) N = diag(eᵉ) M: the diagonal of R moves into the grades."""
     diagonal = jnp.diagonal(triangle)
     rows = triangle / jnp.where(diagonal == 0, 1, diagonal)[:, None]
     ratio = jnp.exp(jnp.minimum(grade[None, :] - grade[:, None], 600))
@@ -122,10 +135,11 @@ def _graded(
     return grade + jnp.log(jnp.abs(diagonal)), multiply(jnp.triu(rows * ratio), unit)
 
 
-def _settled(grade: Float[Array, "n"], unit: Float[Array, "n n"]) -> Float[Array, "n"]:
-    """Log singular values of diag(eᵈ) N by QR iterations on its transpose, which keep it graded:
+def _graded_log_values(grade: Float[Array, "n"], unit: Float[Array, "n n"]) -> Float[Array, "n"]:
+    """Return the log singular values of diag(eᵈ) N by QR iterations on its transpose.
 
-    Nᵀ = QR makes (diag(eᵈ) N)ᵀ = Q (R diag(eᵈ)), and R diag(eᵈ) is upper triangular again.
+    Nᵀ = QR gives (diag(eᵈ) N)ᵀ = Q (R diag(eᵈ)); R diag(eᵈ) is graded and upper triangular again,
+    and has the same singular values.
     """
 
     def iterate(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:

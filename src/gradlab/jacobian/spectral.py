@@ -1,9 +1,9 @@
-"""Spectral norms of all pairs by Lanczos iterations that never form a product.
+"""Spectral norms of all pairs (t, k) by Lanczos iterations, without forming their products.
 
-σ²_max(A_t B_k) is the top eigenvalue of the symmetric B_kᵀ G_t B_k with G_t = A_tᵀA_t. One Lanczos
-step for a tile of pairs is three stacked matrix products, since all pairs of a row share G_t and
-all pairs of a column share B_k. A tile stops once the residual of every pair bounds its error: far
-from the diagonal, where products are close to rank one, that is after two or three steps.
+σ²_max(A_t B_k) is the largest eigenvalue of the symmetric B_kᵀ G_t B_k with G_t = A_tᵀA_t. A
+Lanczos step for a tile of pairs is three stacked matrix products, since all pairs of one t share
+G_t and all pairs of one k share B_k. A tile stops when the residual of every pair is small enough:
+after two or three steps far from the diagonal, where products are close to rank one.
 
 The estimate is a Ritz value, so in exact arithmetic it never exceeds the true norm.
 """
@@ -19,14 +19,14 @@ from jaxtyping import Array, Float
 from gradlab.jacobian.frobenius import gram
 from gradlab.jacobian.products import ResolvedLogNorms, Scaled, multiply, resolved
 
-TOLERANCE = 1e-5  # Largest residual over σ²: some eigenvalue lies that near, the top far nearer.
-LOOK_EVERY = 4  # Steps between two looks at the residual, which cost as much as a step or two.
+TOLERANCE = 1e-5  # Largest residual over σ²; the error of the largest eigenvalue is far smaller.
+CHECK_EVERY = 4  # Steps between checks of the residual, each as expensive as a step or two.
 BISECTIONS = 24
-SIDE = 64  # A tile's rows and columns: its vectors and matrices then fit a CPU's caches.
+SIDE = 64  # Rows and columns of a tile, whose vectors and matrices then fit a CPU's caches.
 
 
 def product_log_norms(product: Scaled) -> ResolvedLogNorms:
-    """Log spectral norms of matrices that are at hand (rows and columns already chosen)."""
+    """Return the log spectral norms of matrices, whose rows and columns are already chosen."""
     grams = gram(product.unit)
     start = _start(grams.shape[:1], grams.shape[-1], grams)
     squares = top_eigenvalue(lambda v: multiply(v[:, None], grams)[:, 0], start)
@@ -35,14 +35,14 @@ def product_log_norms(product: Scaled) -> ResolvedLogNorms:
 
 
 def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
-    """Log σ_max(A_t B_k) for all pairs of each block.
+    """Return log σ_max(A_t B_k) for all pairs of each block.
 
     Args:
-        prefix: (blocks, ℓ, rows, n), the rows of A_t that are asked for.
-        suffix_t: (blocks, ℓ, columns, n), the columns of B_k that are asked for, transposed.
+        prefix: (blocks, ℓ, rows, n), the chosen rows of A_t.
+        suffix_t: (blocks, ℓ, columns, n), the chosen columns of B_k, transposed.
 
     Returns:
-        (blocks, t, k).
+        (blocks, ℓ, ℓ), [block, t, k].
     """
     blocks, length, _, n = prefix.unit.shape
     columns = suffix_t.unit.shape[2]
@@ -51,19 +51,19 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
     tiles = length // side
 
     def tile_squares(index: Array) -> Float[Array, "group k t"]:
-        which, row, column = jnp.unravel_index(index, (blocks // group, tiles, tiles))
-        start = (which * group, row * side, 0, 0)
+        first, row, column = jnp.unravel_index(index, (blocks // group, tiles, tiles))
+        start = (first * group, row * side, 0, 0)
         g = jax.lax.dynamic_slice(grams, start, (group, side, n, n)).reshape(-1, n, n)
-        start = (which * group, column * side, 0, 0)
+        start = (first * group, column * side, 0, 0)
         b_t = jax.lax.dynamic_slice(suffix_t.unit, start, (group, side, columns, n))
         b_t = b_t.reshape(-1, columns, n)
 
         def apply(v: Float[Array, "group k t p"]) -> Float[Array, "group k t p"]:
-            by_column = _each(v.reshape(-1, side, columns), b_t)  # all t of a k share B_k
-            by_row = _each(_transposed(by_column), g)  # all k of a t share G_t
-            return _each(_transposed(by_row), b_t.mT).reshape(v.shape)
+            by_k = _products(v.reshape(-1, side, columns), b_t)  # all t of one k share B_k
+            by_t = _products(transposed(by_k), g)  # all k of one t share G_t
+            return _products(transposed(by_t), b_t.mT).reshape(v.shape)
 
-        def _transposed(w: Float[Array, "group*side side n"]) -> Float[Array, "group*side side n"]:
+        def transposed(w: Float[Array, "group*side side n"]) -> Float[Array, "group*side side n"]:
             return w.reshape(group, side, side, n).swapaxes(1, 2).reshape(-1, side, n)
 
         return top_eigenvalue(apply, _start((group, side, side), columns, g))
@@ -76,10 +76,10 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
     return ResolvedLogNorms(logs, resolved(squares))
 
 
-def _each(
+def _products(
     rows: Float[Array, "count side n"], matrices: Float[Array, "count n m"]
 ) -> Float[Array, "count side m"]:
-    """Batched product, one at a time: on a CPU that is up to twice as fast."""
+    """Return the batched product, one matrix at a time: on a CPU up to twice as fast."""
     return jax.lax.map(lambda pair: multiply(*pair), (rows, matrices))
 
 
@@ -91,21 +91,21 @@ class _Lanczos(NamedTuple):
     alphas: Float[Array, "steps *pairs"]
     betas: Float[Array, "steps *pairs"]
     top: Float[Array, "*pairs"]
-    settled: Array
+    converged: Array
 
 
 def top_eigenvalue(
     apply: Callable[[Float[Array, "*pairs n"]], Float[Array, "*pairs n"]],
     start: Float[Array, "*pairs n"],
 ) -> Float[Array, "*pairs"]:
-    """Largest eigenvalue of many symmetric positive semi-definite operators at once.
+    """Return the largest eigenvalues of many symmetric positive semi-definite operators at once.
 
     Args:
-        apply: multiplies each vector by its operator, of norm at most 1.
-        start: one unit vector for each operator.
+        apply: multiplies each vector by its operator, whose norm is at most 1.
+        start: a unit vector for each operator.
     """
     *pairs, n = start.shape
-    steps = -(-n // LOOK_EVERY) * LOOK_EVERY
+    steps = -(-n // CHECK_EVERY) * CHECK_EVERY
     eps, tiny = jnp.finfo(start.dtype).eps, jnp.finfo(start.dtype).tiny
     tolerance = max(TOLERANCE, 1000 * float(eps))
 
@@ -114,7 +114,7 @@ def top_eigenvalue(
         alpha = jnp.sum(image * state.vector, axis=-1)
         image = image - alpha[..., None] * state.vector
         beta = jnp.linalg.norm(image, axis=-1)
-        # A vanishing remainder means that the Krylov space is exhausted: it goes on with zeros.
+        # A vanishing remainder means that the Krylov space is exhausted: continue with zeros.
         beta = jnp.where(beta > eps * state.alphas[0], beta, 0)
         vector = jnp.where(beta[..., None] > 0, image / jnp.maximum(beta, tiny)[..., None], 0)
         return state._replace(
@@ -126,19 +126,20 @@ def top_eigenvalue(
             betas=state.betas.at[state.step].set(beta),
         )
 
-    def advance_and_look(state: _Lanczos) -> _Lanczos:
-        state = jax.lax.fori_loop(0, LOOK_EVERY, advance, state)
+    def advance_and_check(state: _Lanczos) -> _Lanczos:
+        state = jax.lax.fori_loop(0, CHECK_EVERY, advance, state)
         top, residual = _top_of_tridiagonal(state.alphas, state.betas, state.step, state.top)
-        settled = jnp.all(residual <= jnp.maximum(tolerance * top, 8 * eps))
-        return state._replace(top=top, settled=settled)
+        converged = jnp.all(residual <= jnp.maximum(tolerance * top, 8 * eps))
+        return state._replace(top=top, converged=converged)
 
     zeros = jnp.zeros(pairs, start.dtype)
     table = jnp.zeros((steps, *pairs), start.dtype)
     initial = _Lanczos(
         jnp.array(0), start, jnp.zeros_like(start), zeros, table, table, zeros, jnp.array(False)
     )
-    final = jax.lax.while_loop(lambda s: (s.step < steps) & ~s.settled, advance_and_look, initial)
-    return final.top
+    return jax.lax.while_loop(
+        lambda state: (state.step < steps) & ~state.converged, advance_and_check, initial
+    ).top
 
 
 def _top_of_tridiagonal(
@@ -147,11 +148,14 @@ def _top_of_tridiagonal(
     size: Array,
     below: Float[Array, "*pairs"],
 ) -> tuple[Float[Array, "*pairs"], Float[Array, "*pairs"]]:
-    """Largest eigenvalue θ of the leading `size` rows of a tridiagonal matrix, and its residual.
+    """Return the largest eigenvalue θ of the leading `size` rows of a tridiagonal matrix T.
 
-    By bisection between `below`, the top of fewer rows, and Gershgorin's bound: x is above θ where
-    all pivots of x − T are positive (Sturm). The residual is |β_size| · |last component of θ's unit
-    eigenvector|: some eigenvalue of the whole operator lies within it of θ (Parlett 1998, 13.2).
+    Bisection starts from `below`, the eigenvalue of fewer rows, and Gershgorin's bound; x is above
+    θ if all pivots of x − T are positive (Sturm).
+
+    Returns:
+        θ and its residual, |β_size| · |last component of θ's unit eigenvector|. Some eigenvalue of
+        the whole operator is that close to θ (Parlett 1998, 13.2).
     """
     zero = jnp.zeros_like(below)
     eps = jnp.finfo(alphas.dtype).eps
@@ -177,14 +181,14 @@ def _top_of_tridiagonal(
             current = middle - alphas[i] - coupling(i) ** 2 / previous
             return jnp.where(current > 0, jnp.maximum(current, guard), guard), above & (current > 0)
 
-        one = jnp.ones_like(middle)
-        _, above = jax.lax.fori_loop(0, size, pivot, (one, one > 0))
+        ones = jnp.ones_like(middle)
+        _, above = jax.lax.fori_loop(0, size, pivot, (ones, ones > 0))
         return jnp.where(above, low, middle), jnp.where(above, middle, high)
 
     low, high = jax.lax.fori_loop(0, BISECTIONS, bisect, (below, high))
 
     def component(back: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        """From the last component, 1, upwards: the direction in which the recursion is stable."""
+        """Go from the last component, 1, to the first: the stable direction of the recursion."""
         pivot, square, length = state
         i = size - 2 - back
         square = square * (pivot / betas[i]) ** 2
@@ -192,16 +196,15 @@ def _top_of_tridiagonal(
         return pivot, square, length + square
 
     last = jnp.maximum(high - alphas[size - 1], guard)
-    one = jnp.ones_like(high)
-    _, _, length = jax.lax.fori_loop(0, size - 1, component, (last, one, one))
+    ones = jnp.ones_like(high)
+    _, _, length = jax.lax.fori_loop(0, size - 1, component, (last, ones, ones))
     return low, betas[size - 1] / jnp.sqrt(length)
 
 
 def _start(batch: tuple[int, ...], n: int, like: Array) -> Float[Array, "*batch n"]:
-    """One random direction for all: hardly ever does one miss a top eigenvector.
+    """Return a random unit vector, the same for all: it hardly ever misses a top eigenvector.
 
-    It is drawn here, not in the program: at every level a generator of its own would take a third
-    of the time to compile.
+    It is drawn with NumPy: a JAX generator at every level would take a third of the compile time.
     """
     direction = np.random.default_rng(0).standard_normal(n)
     direction /= np.linalg.norm(direction)
@@ -209,7 +212,7 @@ def _start(batch: tuple[int, ...], n: int, like: Array) -> Float[Array, "*batch 
 
 
 def _tiling(blocks: int, length: int) -> tuple[int, int]:
-    """Side of a tile, which divides ℓ, and how many blocks share one when ℓ² is small."""
+    """Return the side of a tile, a divisor of ℓ, and how many blocks share a tile."""
     side = length
     while side > SIDE and side % 2 == 0:
         side //= 2

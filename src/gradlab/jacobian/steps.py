@@ -1,7 +1,5 @@
 """Step Jacobians J⁽ᵗ⁾ = ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ along the trajectory that the inputs drive."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,24 +8,23 @@ from jaxtyping import Float, PyTree
 
 from gradlab.jacobian.flat_cell import (
     FlatCell,
+    SplitCell,
     StepFunction,
     check_inputs,
-    flatten_cell,
-    join_cell,
     split_cell,
 )
 from gradlab.jacobian.products import Scaled, multiply, rescale
 
 
-def trajectory(cell: FlatCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n"]:
-    """The states s⁽⁰⁾..s⁽ᵀ⁻¹⁾ that the step Jacobians are taken at."""
+def trajectory(flat: FlatCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n"]:
+    """Return the states s⁽⁰⁾..s⁽ᵀ⁻¹⁾, at which the step Jacobians are taken."""
 
     def advance(
         state: Float[Array, "n"], x: Float[Array, "features"]
     ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
-        return cell.step(state, x), state
+        return flat.step(state, x), state
 
-    return jax.lax.scan(advance, cell.initial, inputs)[1]
+    return jax.lax.scan(advance, flat.initial, inputs)[1]
 
 
 def step_jacobians(
@@ -36,37 +33,43 @@ def step_jacobians(
     *,
     initial_carry: PyTree | None = None,
 ) -> Float[Array, "T n n"]:
-    """The step Jacobians ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ of one sample, in the cell's own precision."""
+    """Return the step Jacobians J⁽ᵗ⁾ = ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ of one sample, in the cell's own precision.
+
+    Args:
+        cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
+        inputs: (time, features).
+        initial_carry: s⁽⁰⁾; by default the cell's own.
+
+    Returns:
+        (time, n, n), of the whole carry; [t − 1] is J⁽ᵗ⁾.
+
+    Raises:
+        ValueError: an argument is not one of those above; the sentence says what is allowed.
+    """
     check_inputs(inputs)
-    definition, parameters = split_cell(cell)
-    return _step_jacobians(parameters, initial_carry, inputs, definition)
+    return _step_jacobians(split_cell(cell, initial_carry), inputs)
 
 
-@partial(jax.jit, static_argnums=3)
-def _step_jacobians(
-    parameters: PyTree,
-    initial_carry: PyTree | None,
-    inputs: Float[Array, "T features"],
-    definition: nnx.GraphDef | StepFunction,
-) -> Float[Array, "T n n"]:
-    flat = flatten_cell(join_cell(definition, parameters), jnp.shape(inputs)[-1], initial_carry)
+@jax.jit
+def _step_jacobians(split: SplitCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n n"]:
+    flat = split.flatten(jnp.shape(inputs)[-1])
     return jax.vmap(jax.jacfwd(flat.step))(trajectory(flat, inputs), inputs)
 
 
 def step_products(
-    cell: FlatCell, inputs: Float[Array, "T features"], stride: int, dtype: jnp.dtype
+    flat: FlatCell, inputs: Float[Array, "T features"], stride: int, dtype: jnp.dtype
 ) -> Scaled:
-    """Scaled products of every `stride` consecutive step Jacobians; with stride 1, those alone.
+    """Return the product of the step Jacobians of every `stride` consecutive steps.
 
-    The Jacobians are total derivatives with the input held. They are computed in the cell's own
-    precision at the states that the network really visits, then multiplied in `dtype`.
+    The Jacobians are computed in the cell's own precision, at the states that the inputs lead to,
+    and multiplied in `dtype`. With stride 1 they are returned as they are.
 
     Returns:
         ⌊T / stride⌋ matrices (n, n); steps after the last full stride are left out.
     """
     count = inputs.shape[0] // stride
-    states = trajectory(cell, inputs)
-    jacobian = jax.vmap(jax.jacfwd(cell.step))
+    states = trajectory(flat, inputs)
+    jacobian = jax.vmap(jax.jacfwd(flat.step))
 
     def grouped(x: Array) -> Array:
         return x[: count * stride].reshape(count, stride, *x.shape[1:])
