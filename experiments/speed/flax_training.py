@@ -1,4 +1,4 @@
-"""The training step of the speed study as Flax's users write it: `nnx.RNN`, a step a dispatch."""
+"""The benchmark's training step as users of Flax write it: `nnx.RNN`, one call per step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,17 +22,17 @@ class Model(nnx.Module):
     """A layer and a readout at every step."""
 
     def __init__(self, cell: nnx.RNNCellBase, width: int, outputs: int, rngs: nnx.Rngs) -> None:
-        """Read off the layer's output."""
+        """Make the layer of a cell, and its readout."""
         self.layer = nnx.RNN(cell)
         self.readout = nnx.Linear(width, outputs, rngs=rngs)
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Run sequences (batch, time, features)."""
+        """Return the outputs for sequences (batch, time, features)."""
         return self.readout(self.layer(inputs))
 
 
 class FlaxTraining:
-    """`nnx.jit`, `nnx.value_and_grad` and an `nnx.Optimizer`."""
+    """Training by `nnx.jit`, `nnx.value_and_grad` and an `nnx.Optimizer`."""
 
     def __init__(
         self,
@@ -43,13 +43,13 @@ class FlaxTraining:
         threshold: float,
         learning_rate: float,
     ) -> None:
-        """Take over the weights; draw batches, or train on the one given."""
+        """Copy the network's weights; `draw` returns training batches, None stands for `batch`."""
         source: Any = network.cell
         rngs, n = nnx.Rngs(0), source.hidden_features
-        taken = CELLS[cell](batch.inputs.shape[-1], n, rngs=rngs)
-        self.model = Model(taken, n, batch.targets.shape[-1], rngs)
+        own_cell = CELLS[cell](batch.inputs.shape[-1], n, rngs=rngs)
+        self.model = Model(own_cell, n, batch.targets.shape[-1], rngs)
         for name in ("dense_i", "dense_h"):
-            nnx.update(getattr(taken, name), nnx.state(getattr(source, name)))
+            nnx.update(getattr(own_cell, name), nnx.state(getattr(source, name)))
         nnx.update(self.model.readout, nnx.state(network.readout))
         rule = optax.chain(optax.clip_by_global_norm(threshold), optax.adam(learning_rate))
         self.optimiser = nnx.Optimizer(self.model, rule, wrt=nnx.Param)
@@ -57,8 +57,8 @@ class FlaxTraining:
         size = batch.inputs.shape[0]
         self.draw = None if draw is None else jax.jit(lambda key: draw(key, size))
 
-    def losses_and_gradients(self) -> tuple[float, dict[str, np.ndarray]]:
-        """Of the first batch."""
+    def loss_and_gradients(self) -> tuple[float, dict[str, np.ndarray]]:
+        """Return the loss and gradients of the first batch."""
         loss, gradient = nnx.value_and_grad(_loss)(self.model, self.batch)
         cell, readout = gradient["layer"]["cell"], gradient["readout"]
         return float(loss), {
@@ -68,7 +68,7 @@ class FlaxTraining:
         }
 
     def train(self, steps: int) -> jax.Array:
-        """So many steps; the last loss."""
+        """Train for some steps; return the last loss."""
         key = jax.random.key(1)
         for _ in range(steps):
             batch = self.batch

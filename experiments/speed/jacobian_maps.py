@@ -1,10 +1,10 @@
-"""What every pair's norm costs, against the bare products that it never forms.
+"""Cost of the norms of all pairs (t, k), compared with the products that gradlab does not form.
 
     python experiments/speed/jacobian_maps.py
 
-One tanh layer, T steps, n units. The floor multiplies out every ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾, k < t, and takes no
-norm: for each t one stacked matrix product of all shorter ones. Runs are interleaved, medians and
-ratios are of one process. Ratios are against the floor in the same precision.
+One tanh layer, T steps, n units. The floor forms every product ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾, k < t, without its
+norm: for each t one stacked matrix product with those of t − 1. All runs take turns in one process;
+seconds are medians. Ratios are to the floor in the same precision.
 """
 
 import argparse
@@ -17,17 +17,17 @@ import jax
 import numpy as np
 from timing import (  # type: ignore[import-not-found, unused-ignore]
     Layer,
-    disturbance,
+    describe,
     every_product,
-    interleaved,
-    keep,
     largest_error,
+    load_note,
     machine,
     markdown,
     reference_log_norms,
     sample_pairs,
-    sentence,
+    save,
     tanh_layer,
+    time_interleaved,
 )
 
 from gradlab.jacobian import jacobian_log_norms, step_jacobians
@@ -39,7 +39,7 @@ HEADER = ("what", "precision", "seconds", "of the floor", "target", "largest rel
 
 
 class Row(NamedTuple):
-    """One line of the table: seconds are medians, error is relative, of the norm."""
+    """A row of the table: seconds are medians, the error is the norm's relative one."""
 
     measure: str
     precision: str
@@ -48,8 +48,8 @@ class Row(NamedTuple):
     largest_error: float
 
 
-def measured(layer: Layer, repeats: int) -> tuple[list[Row], float]:
-    """Time floor and maps in both precisions, turn about, and check a sample of pairs.
+def measure(layer: Layer, repeats: int) -> tuple[list[Row], float]:
+    """Time the floor and the maps in both precisions, and check a sample of pairs.
 
     Returns:
         The rows, and the share of the machine that other processes took.
@@ -63,42 +63,42 @@ def measured(layer: Layer, repeats: int) -> tuple[list[Row], float]:
                 runs[norm, precision] = partial(
                     jacobian_log_norms, *layer, norm=norm, precision=precision
                 )
-        results, repeated, others = interleaved(runs, repeats)
+        results, repeated, others = time_interleaved(runs, repeats)
     seconds = {name: median(values) for name, values in repeated.items()}
     pairs = sample_pairs(len(jacobians))
     references = {x: reference_log_norms(np.asarray(jacobians), pairs, x) for x in TARGETS}
 
     def row(norm: str, precision: str) -> Row:
         ratio = seconds[norm, precision] / seconds["floor", precision]
-        found = np.asarray(results[norm, precision])
-        error = 0.0 if norm == "floor" else largest_error(found, references[norm])
+        log_norms = np.asarray(results[norm, precision])
+        error = 0.0 if norm == "floor" else largest_error(log_norms, references[norm])
         return Row(norm, precision, seconds[norm, precision], ratio, error)
 
     return [row(*name) for name in runs], others
 
 
 def cells(row: Row) -> list[str]:
-    """One line of the table, with its target."""
+    """Return a row of the table as text, with its target."""
     target = f"≤ {TARGETS[row.measure]}" if row.measure in TARGETS else ""
     error = f"{row.largest_error:.1e}" if row.measure in TARGETS else ""
     return [row.measure, row.precision, f"{row.seconds:.2f}", f"{row.ratio:.2f}", target, error]
 
 
 def main() -> None:
-    """Measure, print, and keep the results."""
+    """Measure, print and save the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--length", type=int, default=1024, help="steps T")
     parser.add_argument("--size", type=int, default=128, help="units n")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     length, n = arguments.length, arguments.size
-    rows, others = measured(tanh_layer(length, n, GAIN), arguments.repeats)
+    rows, others = measure(tanh_layer(length, n, GAIN), arguments.repeats)
     facts = machine()
     title = f"T = {length}, n = {n}, median of {arguments.repeats}"
-    parts = [title, markdown(HEADER, map(cells, rows)), sentence(facts), disturbance(others)]
-    kept: dict[str, Any] = {"length": length, "size": n, "machine": facts, "others": others}
-    kept["rows"] = [row._asdict() for row in rows]
-    keep(f"jacobian_maps_T{length}_n{n}", "\n\n".join(parts), kept)
+    parts = [title, markdown(HEADER, map(cells, rows)), describe(facts), load_note(others)]
+    data: dict[str, Any] = {"length": length, "size": n, "machine": facts, "others": others}
+    data["rows"] = [row._asdict() for row in rows]
+    save(f"jacobian_maps_T{length}_n{n}", "\n\n".join(parts), data)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The norms of all pairs from JAX's jacrev or jacfwd, every pair in one call."""
+"""The norms of all pairs by JAX's jacrev or jacfwd, in one call."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ MODES: dict[str, Callable] = {"jacrev": jax.jacrev, "jacfwd": jax.jacfwd}
 
 
 def largest_program(layer: Layer, mode: str, memory: float) -> tuple[jax.stages.Compiled, int]:
-    """The program for as many of the T steps as fit in `memory` bytes (T halved until it does)."""
+    """Return the program for T steps, with T halved until it fits in `memory` bytes, and T."""
     length = len(layer.inputs)
     while True:
         program = compiled(layer, length, mode)
@@ -22,20 +22,20 @@ def largest_program(layer: Layer, mode: str, memory: float) -> tuple[jax.stages.
 
 
 def bytes_of(program: jax.stages.Compiled) -> int:
-    """What it needs beside its inputs and outputs, where the compiler says so."""
+    """Return the bytes of a program's work arrays; 0 where the compiler does not say."""
     analysis = program.memory_analysis()
     return analysis.temp_size_in_bytes if analysis else 0
 
 
 def compiled(layer: Layer, length: int, mode: str) -> jax.stages.Compiled:
-    """Inputs to log ‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖, t = 1..length, k = 0..length − 1.
+    """Return the compiled function from inputs to log ‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖, [t − 1, k].
 
-    All states are differentiated with respect to a zero added to each h⁽ᵏ⁾; the (T·n)² derivatives
-    include the zeros above the diagonal, which neither mode knows of.
+    All states are differentiated with respect to a zero added to each h⁽ᵏ⁾. The (T·n)² derivatives
+    include those with k ≥ t, which are zero but computed by both modes.
     """
     n = layer.cell.hidden_features
 
-    def visited(nudges: Float[Array, "T n"], inputs: Float[Array, "T features"]) -> Array:
+    def states(nudges: Float[Array, "T n"], inputs: Float[Array, "T features"]) -> Array:
         def advance(h: Float[Array, "n"], step: tuple[Array, Array]) -> tuple[Array, Array]:
             nudge, x = step
             h, _ = layer.cell(h + nudge, x)
@@ -45,14 +45,14 @@ def compiled(layer: Layer, length: int, mode: str) -> jax.stages.Compiled:
 
     def log_norms(inputs: Float[Array, "T features"]) -> Float[Array, "T T"]:
         nudges = jnp.zeros((length, n), inputs.dtype)
-        return jnp.log(jnp.linalg.norm(MODES[mode](visited)(nudges, inputs), axis=(1, 3)))
+        return jnp.log(jnp.linalg.norm(MODES[mode](states)(nudges, inputs), axis=(1, 3)))
 
     return jax.jit(log_norms).lower(layer.inputs[:length]).compile()
 
 
 def all_at_once(layer: Layer, program: jax.stages.Compiled, length: int) -> np.ndarray:
-    """Run the program; pairs beyond its length stay nan."""
+    """Run the program; return the map, nan for pairs beyond its length."""
     total = len(layer.inputs)
-    found = np.full((total + 1, total + 1), np.nan)
-    found[1 : length + 1, :length] = program(layer.inputs[:length])
-    return found
+    log_norms = np.full((total + 1, total + 1), np.nan)
+    log_norms[1 : length + 1, :length] = program(layer.inputs[:length])
+    return log_norms

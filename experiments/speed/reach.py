@@ -1,4 +1,4 @@
-"""How far the measurements go: each large size in a process of its own, for its peak memory."""
+"""Time and peak memory of the largest measurements, each in a process of its own."""
 
 import argparse
 import json
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 from timing import (  # type: ignore[import-not-found, unused-ignore]
-    disturbance,
-    keep,
+    describe,
+    load_note,
     machine,
     markdown,
-    neighbours,
-    sentence,
+    monitor_load,
+    save,
     tanh_layer,
 )
 
@@ -26,7 +26,7 @@ from gradlab import jacobian_log_norms, lyapunov_exponents
 from gradlab.jacobian.pairs import Norm
 
 GAIN = 1.9
-BUDGET = 2**35  # bytes: more than any case takes
+BUDGET = 2**35  # bytes: enough for every case
 HEADER = (
     *("what", "precision", "T", "n", "stride"),
     *("first run (s)", "second run (s)", "peak memory (GiB)"),
@@ -34,7 +34,7 @@ HEADER = (
 
 
 class Case(NamedTuple):
-    """One size; `precision` of the products (Lyapunov exponents are always in float64)."""
+    """A measurement and its size; `precision` is that of the products, for exponents float64."""
 
     what: str
     length: int
@@ -54,7 +54,7 @@ CASES = (
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Run it twice in this process: seconds with and without compiling, and the peak memory."""
+    """Run a case twice; return its seconds with and without compiling, and the peak memory."""
     layer = tanh_layer(case.length, case.size, GAIN)
     if case.what in get_args(Norm):
         options: dict[str, Any] = {"stride": case.stride, "precision": case.precision}
@@ -72,7 +72,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def peak() -> float:
-    """GiB: of the process, and on an accelerator of its memory."""
+    """Return the peak memory in GiB, of the accelerator if there is one, else of this process."""
     statistics = jax.devices()[0].memory_stats() or {}
     unit = 1 if sys.platform == "darwin" else 1024
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -80,8 +80,8 @@ def peak() -> float:
 
 
 def reach() -> None:
-    """Measure every case in a process of its own, print, and keep the results."""
-    rows, share = [], neighbours()
+    """Measure every case in a process of its own; print and save the results."""
+    rows, load = [], monitor_load()
     for case in CASES:
         command = [sys.executable, __file__, json.dumps(case)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -89,15 +89,15 @@ def reach() -> None:
             raise SystemExit(f"{case} failed:\n{done.stderr}")
         rows.append(case._asdict() | json.loads(done.stdout))
         print(f"{case}: {rows[-1]['second']:.3g} s, {rows[-1]['peak']:.2f} GiB", flush=True)
-    facts, others = machine(), share()
+    facts, others = machine(), load()
     lines = []
     for row in rows:
         size = [f"{row['length']:,}", str(row["size"]), str(row["stride"])]
         cost = [f"{row['first']:.3g}", f"{row['second']:.3g}", f"{row['peak']:.2f}"]
         lines.append([row["what"], row["precision"], *size, *cost])
     note = "The first run compiles. Peak memory includes Python and the compiler."
-    text = "\n\n".join([markdown(HEADER, lines), note, sentence(facts), disturbance(others)])
-    keep("reach", text, {"machine": facts, "others": others, "rows": rows})
+    text = "\n\n".join([markdown(HEADER, lines), note, describe(facts), load_note(others)])
+    save("reach", text, {"machine": facts, "others": others, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How the cost of all norms grows with the length of the sequence and the size of the layer.
+"""Cost of the norms of all pairs against the length of the sequence and the size of the layer.
 
     python experiments/speed/scaling.py            T = 64..2048 at n = 64, n = 16..256 at T = 256
-    python experiments/speed/scaling.py --reach    how far it goes: time and peak memory
+    python experiments/speed/scaling.py --reach    time and peak memory of the largest sizes
 
 All runs of one size take turns in one process; seconds are medians. A peer stops where its next
 run would take longer than half a minute. Slopes are least squares through the larger sizes, where
-the fixed cost of a call no longer counts.
+the fixed cost of a call is negligible.
 """
 
 import argparse
@@ -24,24 +24,25 @@ from timing import (  # type: ignore[import-not-found, unused-ignore]
     QUIET,
     RESULTS,
     Layer,
-    disturbance,
+    describe,
     every_product,
-    interleaved,
-    keep,
+    load_note,
     machine,
     markdown,
-    sentence,
+    save,
     tanh_layer,
+    time_interleaved,
 )
 
 from gradlab.figures import style
 from gradlab.jacobian import jacobian_log_norms, step_jacobians
 
-GAIN = 1.9  # Norms hardly fade or grow, so that the products of 2048 steps stay in range.
+GAIN = 1.9  # Norms hardly decay or grow, so that the products of 2048 steps stay in range.
 LENGTHS, SIZE = (64, 128, 256, 512, 1024, 2048), 64
 SIZES, LENGTH = (16, 32, 64, 128, 256), 256
-LONGEST, GROWTH = 30.0, 4.0  # seconds of a peer's run; how much more the next size takes
-TRIAL = 32  # steps
+LONGEST = 30.0  # seconds of a peer's run
+GROWTH = 4.0  # assumed ratio of the seconds of the next size to those of this one
+TRIAL = 32  # steps of the trials that choose the number of threads
 GRADLAB = ("gradlab, Frobenius", "gradlab, spectral")
 BATCHED, FLOOR = "PyTorch, batched reverse mode", "JAX, products alone"
 TARGET = 2.1  # largest slope against T
@@ -49,9 +50,9 @@ TARGET = 2.1  # largest slope against T
 Runs = dict[str, Callable[[], Any]]
 
 
-def runs_of(layer: Layer, peers: Iterable[str]) -> Runs:
-    """What is timed at one size, in float32."""
-    budget = 2**35  # bytes; the defaults would refuse none of these, but for a large n
+def methods(layer: Layer, peers: Iterable[str]) -> Runs:
+    """Return the methods to time at one size, in float32."""
+    budget = 2**35  # bytes; the default is too small for the largest n
     maps = partial(jacobian_log_norms, *layer, precision="float32", memory_budget=budget)
     runs: Runs = {
         "gradlab, Frobenius": partial(maps, norm="frobenius"),
@@ -68,11 +69,11 @@ def runs_of(layer: Layer, peers: Iterable[str]) -> Runs:
 
 
 def sweep(axis: str, points: Iterable[tuple[int, int]], repeats: int) -> list[dict[str, Any]]:
-    """One row a size and method; the sizes go up, so that a peer can drop out."""
+    """Return a row for each size and method; a slow peer is left out of larger sizes."""
     peers, rows = {BATCHED, FLOOR}, []
     for length, size in points:
         layer = tanh_layer(length, size, GAIN)
-        _, seconds, others = interleaved(runs_of(layer, peers), repeats)
+        _, seconds, others = time_interleaved(methods(layer, peers), repeats)
         for name, values in seconds.items():
             row = {"axis": axis, "what": name, "T": length, "n": size, "seconds": median(values)}
             rows.append(row | {"repeats": values, "others": others})
@@ -82,7 +83,7 @@ def sweep(axis: str, points: Iterable[tuple[int, int]], repeats: int) -> list[di
 
 
 def cells(axis: str, what: str, rows: list[dict[str, Any]]) -> list[str]:
-    """Seconds of one method at all sizes, and the slope."""
+    """Return a row of the table as text: the seconds of a method at all sizes, and the slope."""
     seconds = {row[axis]: row["seconds"] for row in rows}
     sizes = LENGTHS if axis == "T" else SIZES
     values = [f"{seconds[x]:.3g}" if x in seconds else "" for x in sizes]
@@ -90,7 +91,7 @@ def cells(axis: str, what: str, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def tables(rows: list[dict[str, Any]]) -> list[str]:
-    """Seconds against T and against n, and the target."""
+    """Return the tables of seconds against T and against n, and the verdict on the target."""
     parts = []
     for axis, sizes, fixed in (("T", LENGTHS, f"n = {SIZE}"), ("n", SIZES, f"T = {LENGTH}")):
         lines = []
@@ -109,7 +110,7 @@ def tables(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-    """Measure, print, draw, and keep the results."""
+    """Measure, print, draw and save the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--reach", action="store_true", help="the largest sizes, with peak memory")
@@ -123,9 +124,9 @@ def main() -> None:
     rows += sweep("n", [(LENGTH, size) for size in SIZES], options.repeats)
     facts, others = machine("torch"), float(np.max([row["others"] for row in rows]))
     title = f"Float32, median of {options.repeats}"
-    parts = [title, *tables(rows), sentence(facts), disturbance(others)]
+    parts = [title, *tables(rows), describe(facts), load_note(others)]
     data = {"repeats": options.repeats, "machine": facts, "others": others, "rows": rows}
-    keep("scaling", "\n\n".join(parts), data)
+    save("scaling", "\n\n".join(parts), data)
     note = f"{jax.default_backend().upper()}, {facts['cores']} cores, float32"
     if others > QUIET:
         note += f"; disturbed: other processes took {others:.0%} of the machine"

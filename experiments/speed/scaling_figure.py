@@ -18,22 +18,22 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 AXES = {"T": "sequence length T (steps)", "n": "hidden size n (units)"}
 UPPER = 0.5  # share of the sizes, from the largest down, that a slope is fitted to
-ROOM = 60  # factor above the highest point that is left to the legend
+ROOM = 60  # factor above the highest point that is left for the legend
 
 
 def slope(seconds: dict[int, float]) -> float:
-    """Power of growth: least squares of log seconds on log size, over the larger sizes."""
+    """Return the power of growth, by least squares of log seconds on log size."""
     sizes = sorted(seconds)[-fitted(len(seconds)) :]
     return float(np.polyfit(np.log(sizes), np.log([seconds[x] for x in sizes]), 1)[0])
 
 
 def fitted(count: int) -> int:
-    """How many sizes a slope is fitted to."""
+    """Return the number of sizes that a slope is fitted to."""
     return max(2, int(np.ceil(UPPER * count)))
 
 
 def draw(rows: list[dict[str, Any]], fixed: dict[str, str], note: str) -> Figure:
-    """Two panels, T and n; the slopes are in the legends."""
+    """Draw the cost against T and against n, with the slopes in the legends."""
     with style.theme():
         title = "Cost of the norms of all pairs (t, k)"
         figure, body = style.frame(style.present().width, 4.4, title)
@@ -42,14 +42,15 @@ def draw(rows: list[dict[str, Any]], fixed: dict[str, str], note: str) -> Figure
             axes.set_title(f"against {axis}, at {fixed[axis]}")
             axes.set_xlabel(AXES[axis])
         seconds = [row["seconds"] for row in rows]
-        body.axes[0].set_ylim(min(seconds) / 2, ROOM * max(seconds))  # of both: they share it
+        # Both panels share this axis.
+        body.axes[0].set_ylim(min(seconds) / 2, ROOM * max(seconds))
         body.axes[0].set_ylabel("seconds for all pairs (median)")
         fits = "Powers: least squares through the upper half of each line's sizes."
         return style.finish(figure, [f"{note}.", fits])
 
 
 def panel(axes: Axes, axis: str, rows: list[dict[str, Any]]) -> None:
-    """One line a method."""
+    """Draw a line for each method."""
     for what, look in LOOKS.items():
         seconds = {row[axis]: row["seconds"] for row in rows if row["what"] == what}
         label = f"{what}: ∝ {axis}$^{{{slope(seconds):.1f}}}$"

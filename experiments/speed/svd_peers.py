@@ -1,4 +1,4 @@
-"""Spectral norms of products that are at hand: singular values, by whom it is done fastest."""
+"""Spectral norms of given products by the singular value decompositions of several libraries."""
 
 import time
 from collections.abc import Callable
@@ -23,12 +23,12 @@ TRIAL, BATCH = 256, 4096  # products
 
 
 def torch_svdvals(products: Tensor) -> np.ndarray:
-    """torch.linalg.svdvals of the whole batch."""
+    """Return the norms by torch.linalg.svdvals of the whole batch."""
     return torch.linalg.svdvals(products)[:, 0].cpu().numpy()
 
 
 def numpy_svd(products: Tensor) -> np.ndarray:
-    """numpy.linalg.svd of the whole batch."""
+    """Return the norms by numpy.linalg.svd of the whole batch."""
     return np.linalg.svd(products.cpu().numpy(), compute_uv=False)[:, 0]
 
 
@@ -38,23 +38,23 @@ def _jax_svd(products: jax.Array) -> jax.Array:
 
 
 def jax_svd(products: Tensor) -> np.ndarray:
-    """jax.numpy.linalg.svd of the whole batch."""
+    """Return the norms by jax.numpy.linalg.svd of the whole batch."""
     return np.asarray(_jax_svd(jnp.asarray(products.cpu().numpy())))
 
 
 def torch_gram(products: Tensor) -> np.ndarray:
-    """Root of the top eigenvalue of PᵀP: half of an SVD's work, and as exact for the largest."""
+    """Return the root of PᵀP's largest eigenvalue: half the work of an SVD, and as accurate."""
     return torch.linalg.eigvalsh(products.mT @ products)[:, -1].sqrt().cpu().numpy()
 
 
 def by_core(norms: Norms, products: Tensor) -> np.ndarray:
-    """The batch in one part a core: LAPACK takes its matrices one after the other."""
+    """Return the norms with a part of the batch on each core; LAPACK itself uses one core."""
     with threads(1), ThreadPoolExecutor(CORES) as pool:
         return np.concatenate(list(pool.map(norms, products.chunk(CORES))))
 
 
 def torch_one_thread(products: Tensor) -> np.ndarray:
-    """torch.linalg.svdvals of the whole batch, on one thread."""
+    """Return the norms by torch.linalg.svdvals of the whole batch, on one thread."""
     return on_threads(1, partial(torch_svdvals, products))
 
 
@@ -67,7 +67,7 @@ LIBRARIES: dict[str, Norms] = {
 
 
 def fastest(products: Tensor) -> tuple[str, float]:
-    """The name of the fastest on a few products, and its seconds a product."""
+    """Return the library that is fastest on a few products, and its seconds per product."""
     trial = products[:: max(1, len(products) // TRIAL)]
     seconds = {}
     for name, norms in LIBRARIES.items():
@@ -80,22 +80,22 @@ def fastest(products: Tensor) -> tuple[str, float]:
 
 
 def products_of(jacobians: np.ndarray, times: range) -> tuple[list[Pair], Tensor]:
-    """The pairs of the times t asked for, and their products in one array."""
+    """Return the pairs (t, k) of all t in `times`, and their products in one array."""
     steps = torch.tensor(jacobians, device=device())
     pairs = [(t, k) for t in times for k in range(t)]
     products = torch.empty((len(pairs), *steps[0].shape), device=device())
-    of_t, filled = steps[:0], 0
+    products_of_t, filled = steps[:0], 0
     for t, step in enumerate(steps, start=1):
-        of_t = torch.cat([step @ of_t, step[None]])
+        products_of_t = torch.cat([step @ products_of_t, step[None]])
         if t in times:
-            products[filled : filled + t] = of_t
+            products[filled : filled + t] = products_of_t
             filled += t
     return pairs, products
 
 
 def spectral_map(pairs: list[Pair], products: Tensor, norms: Norms, length: int) -> np.ndarray:
-    """Log spectral norms of the pairs that are at hand; the others stay nan."""
+    """Return the map of log spectral norms of these pairs; nan elsewhere."""
     log_norms = np.full((length + 1, length + 1), np.nan)
-    found = np.concatenate([norms(part) for part in products.split(BATCH)])
-    log_norms[tuple(np.transpose(pairs))] = np.log(found)
+    values = np.concatenate([norms(part) for part in products.split(BATCH)])
+    log_norms[tuple(np.transpose(pairs))] = np.log(values)
     return log_norms

@@ -1,11 +1,11 @@
-"""A sweep in one process against a job, or a process, a point.
+"""A fused sweep against sweeps that run each point as a job or process of its own.
 
     python experiments/speed/sweep.py                          8 to 12 minutes on 2 cores
     python experiments/speed/sweep.py --points 8 --sample 2 --steps 10    a trial
 
-Every way runs gradlab's own points, with W&B offline, and leaves the same records. Short points are
-all run, but for a process a point. Of long ones fused runs all and the others run the first; the
-rest is extrapolated: from two numbers of points, so that what is paid once is not multiplied.
+All launchers run gradlab's own points, with W&B offline, and write the same records. The fused one
+runs all points; so do the others if points are short, except with a process for each. Otherwise the
+total is extrapolated from two numbers of points, so that costs that occur once are counted once.
 """
 
 import argparse
@@ -17,12 +17,12 @@ import time
 from typing import Any
 
 from timing import (  # type: ignore[import-not-found, unused-ignore]
-    disturbance,
-    keep,
+    describe,
+    load_note,
     machine,
     markdown,
-    neighbours,
-    sentence,
+    monitor_load,
+    save,
 )
 
 from gradlab import load_runs
@@ -44,7 +44,7 @@ TARGETS = {"basic": 2, "joblib": 2, "process": 5}
 
 
 def seconds(way: str, points: int, steps: int) -> float:
-    """Run so many points of the sweep one way, in a folder of its own, without programs kept."""
+    """Return the seconds of a sweep over seeds, in a new folder and without cached programs."""
     words = [f"train.steps={steps}", f"train.log_every={max(1, steps // 10)}", "wandb=offline"]
     words += ["probe.schedule=ends", "sweep.keep_programs=false", *WAYS[way]]
     sweeps = [f"seed={seed}" for seed in range(points)]
@@ -65,36 +65,37 @@ def seconds(way: str, points: int, steps: int) -> float:
             )
             if done.returncode:
                 raise RuntimeError(f"{way}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
-        passed = time.perf_counter() - begin
+        elapsed = time.perf_counter() - begin
         states = load_runs(folder)["status"]
     if list(states) != ["done"] * points:
         raise RuntimeError(f"{way}: {states.value_counts().to_dict()}")
-    return passed
+    return elapsed
 
 
-def of_all(way: str, points: int, sample: int, steps: int) -> tuple[float, int]:
-    """Seconds of all points, and how many of them were run for it."""
+def total_seconds(way: str, points: int, sample: int, steps: int) -> tuple[float, int]:
+    """Return the seconds of all points, and the number of points that were run to find them."""
     whole = way == "fused" or (way != "process" and steps <= LENGTHS["short"])
     if whole or sample >= points:
         return seconds(way, points, steps), points
-    few = min(2 if way == "joblib" else 1, sample - 1)  # one alone gets no second process
-    first, all_of_sample = seconds(way, few, steps), seconds(way, sample, steps)
-    return first + (all_of_sample - first) / (sample - few) * (points - few), sample
+    few = min(2 if way == "joblib" else 1, sample - 1)  # joblib starts no processes for one point
+    of_few, of_sample = seconds(way, few, steps), seconds(way, sample, steps)
+    return of_few + (of_sample - of_few) / (sample - few) * (points - few), sample
 
 
 def measure(points: int, sample: int, lengths: dict[str, int]) -> list[dict[str, Any]]:
-    """One row a way and length."""
+    """Return a row for each launcher and length of training."""
     rows = []
     for length, steps in lengths.items():
         for way in WAYS:
-            took, run = of_all(way, points, sample, steps)
-            rows.append({"length": length, "steps": steps, "way": way, "seconds": took, "run": run})
-            print(f"{length}, {way}: {points / took * 60:.3g} points a minute", flush=True)
+            total, run = total_seconds(way, points, sample, steps)
+            row = {"length": length, "steps": steps, "way": way, "seconds": total, "run": run}
+            rows.append(row)
+            print(f"{length}, {way}: {points / total * 60:.3g} points a minute", flush=True)
     return rows
 
 
 def table(rows: list[dict[str, Any]], points: int) -> str:
-    """Points a minute, and how much faster fused is, beside the target."""
+    """Return the table of points per minute, and of how much faster the fused sweep is."""
     fused = {row["length"]: row["seconds"] for row in rows if row["way"] == "fused"}
     lines = []
     for row in rows:
@@ -108,22 +109,22 @@ def table(rows: list[dict[str, Any]], points: int) -> str:
 
 
 def main() -> None:
-    """Measure, print and keep the results."""
+    """Measure, print and save the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--points", type=int, default=64)
     parser.add_argument("--sample", type=int, default=6, help="points of the slow ways, 2 or more")
     parser.add_argument("--steps", type=int, help="of one length only, instead of two")
     options = parser.parse_args()
     lengths = LENGTHS if options.steps is None else {"given": options.steps}
-    share = neighbours()
+    load = monitor_load()
     rows = measure(options.points, options.sample, lengths)
-    facts, others = machine("hydra-core", "hydra-joblib-launcher", "wandb"), share()
+    facts, others = machine("hydra-core", "hydra-joblib-launcher", "wandb"), load()
     title = (
         "Points of an RNN of 32 units on 8 steps, W&B offline; the clock starts with the process"
     )
-    parts = [title, table(rows, options.points), sentence(facts)]
+    parts = [title, table(rows, options.points), describe(facts)]
     data = {"points": options.points, "machine": facts, "others": others, "rows": rows}
-    keep("sweep", "\n\n".join([*parts, disturbance(others)]), data)
+    save("sweep", "\n\n".join([*parts, load_note(others)]), data)
 
 
 if __name__ == "__main__":

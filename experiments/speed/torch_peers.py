@@ -1,4 +1,4 @@
-"""The norms of all pairs as one would get them from PyTorch's automatic differentiation."""
+"""The norms of all pairs by PyTorch's automatic differentiation."""
 
 import os
 import time
@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 CORES = len(os.sched_getaffinity(0))
-WORTHWHILE = 0.8  # of the time on one thread
+WORTHWHILE = 0.8  # of the time on one thread, below which more threads are used
 Result = TypeVar("Result")
 Affine = Callable[[Tensor, Tensor], Tensor]  # (h, W) to W h, of one state or a batch of them
 Differentiate = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 
 
 class TorchLayer(NamedTuple):
-    """The same weights and inputs: h⁽ᵗ⁾ = tanh(W h⁽ᵗ⁻¹⁾ + drive⁽ᵗ⁾)."""
+    """A tanh layer in PyTorch: h⁽ᵗ⁾ = tanh(W h⁽ᵗ⁻¹⁾ + drive⁽ᵗ⁾)."""
 
     weight: Tensor
     drive: Tensor
@@ -33,13 +33,13 @@ class TorchLayer(NamedTuple):
 
 
 def device() -> torch.device:
-    """A GPU where there is one."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """PyTorch on so many threads."""
+    """Set the number of PyTorch's threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -49,15 +49,16 @@ def threads(count: int) -> Iterator[None]:
 
 
 def on_threads(count: int, run: Callable[[], Result]) -> Result:
-    """Run on so many threads."""
+    """Run a function with this number of PyTorch's threads."""
     with threads(count):
         return run()
 
 
 def best_threads(trial: Callable[[], object]) -> int:
-    """One thread a core where that is clearly faster, else one: for small matrices more only wait.
+    """Return the number of threads to use: one per core if that is clearly faster, else one.
 
-    One thread also loses far less to other processes than threads that wait for each other.
+    With small matrices, several threads mostly wait for each other, and lose more time to other
+    processes than a single one.
     """
     seconds = {count: on_threads(count, partial(_quickest, trial)) for count in (1, CORES)}
     return CORES if seconds[CORES] < WORTHWHILE * seconds[1] else 1
@@ -73,42 +74,46 @@ def _quickest(trial: Callable[[], object]) -> float:
 
 
 def torch_layer(layer: Layer) -> TorchLayer:
-    """Copy a Flax layer; its part of the inputs is worked out beforehand."""
+    """Copy a Flax layer; the inputs are multiplied by their weights here, outside the timing."""
     weight = np.asarray(layer.cell.dense_h.kernel[...]).T
     drive = np.asarray(layer.cell.dense_i(layer.inputs))
     return TorchLayer(*(torch.tensor(x.copy(), device=device()) for x in (weight, drive)))
 
 
 def matrix_vector(state: Tensor, weight: Tensor) -> Tensor:
-    """W h, written as on paper."""
+    """Return W h, written as on paper."""
     return weight @ state
 
 
 def states(layer: TorchLayer, start: Tensor, affine: Affine, steps: slice) -> list[Tensor]:
-    """The states from `start` on, itself included."""
-    visited = [start]
+    """Return the states from `start` on, which is the first."""
+    trajectory = [start]
     for drive in layer.drive[steps]:
-        visited.append(torch.tanh(affine(visited[-1], layer.weight) + drive))
-    return visited
+        trajectory.append(torch.tanh(affine(trajectory[-1], layer.weight) + drive))
+    return trajectory
 
 
 def reverse_mode(layer: TorchLayer, affine: Affine = linear, copies: bool = False) -> np.ndarray:
-    """One backward pass for each t, of all n components at once, to every h⁽ᵏ⁾.
+    """Return the log norms of all pairs by one backward pass for each t, to every h⁽ᵏ⁾.
 
     Args:
-        layer: what is differentiated.
-        affine: how the layer multiplies by its weights; only W, not its gradient, takes part.
+        layer: the layer that is differentiated.
+        affine: multiplies a state by the weights.
         copies: run n copies of the network, one for each component of h⁽ᵗ⁾, instead of asking
             autograd for a batch of gradients (`is_grads_batched`).
     """
     length, n = layer.drive.shape
     components = torch.eye(n, device=layer.drive.device)
     start = torch.zeros_like(components) if copies else layer.initial
-    visited = states(layer, start.requires_grad_(), affine, slice(None))
+    trajectory = states(layer, start.requires_grad_(), affine, slice(None))
     norms = torch.zeros((length + 1, length + 1), device=components.device)
     for t in range(1, length + 1):
         jacobians = torch.autograd.grad(
-            visited[t], visited[:t], components, retain_graph=True, is_grads_batched=not copies
+            trajectory[t],
+            trajectory[:t],
+            components,
+            retain_graph=True,
+            is_grads_batched=not copies,
         )
         norms[t, :t] = torch.stack(torch._foreach_norm(jacobians))
     return norms.log().cpu().numpy()
@@ -117,13 +122,13 @@ def reverse_mode(layer: TorchLayer, affine: Affine = linear, copies: bool = Fals
 def pair_by_pair(
     layer: TorchLayer, differentiate: Differentiate, pairs: Sequence[Pair]
 ) -> np.ndarray:
-    """One call for each pair, of the function that takes h⁽ᵏ⁾ to h⁽ᵗ⁾; the others stay nan."""
+    """Return the log norms of some pairs, one call for each function h⁽ᵏ⁾ ↦ h⁽ᵗ⁾; nan elsewhere."""
     length = len(layer.drive)
     with torch.no_grad():
-        visited = states(layer, layer.initial, linear, slice(None))
+        trajectory = states(layer, layer.initial, linear, slice(None))
     log_norms = np.full((length + 1, length + 1), np.nan)
     for t, k in pairs:
-        jacobian = differentiate(_onward(layer, slice(k, t)), visited[k])
+        jacobian = differentiate(_onward(layer, slice(k, t)), trajectory[k])
         log_norms[t, k] = torch.linalg.matrix_norm(jacobian).log().item()
     return log_norms
 
@@ -133,10 +138,10 @@ def _onward(layer: TorchLayer, steps: slice) -> Callable[[Tensor], Tensor]:
 
 
 def vectorised_jacobian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """torch.autograd.functional.jacobian in the faster of its two ways."""
+    """Return the Jacobian by torch.autograd.functional.jacobian, in its faster mode."""
     return torch.autograd.functional.jacobian(function, at, vectorize=True)
 
 
 def functional_jacrev(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """torch.func.jacrev."""
+    """Return the Jacobian by torch.func.jacrev."""
     return torch.func.jacrev(function)(at)

@@ -1,10 +1,10 @@
-"""What W&B costs a point: opening, a row, maps and closing, and the share of a whole point.
+"""The cost of W&B: of opening and closing a run, of a row and of maps, and its share of a point.
 
     python experiments/speed/tracking.py            points of the quickstart, 64 steps long
     python experiments/speed/tracking.py --smoke    small points, once; prints only
 
-Points take turns with W&B off and on disk, so that slow spells hit both alike; seconds are medians.
-The first point of a process pays for W&B's import and its service, which the others share.
+Points with W&B disabled and offline take turns, so that slow phases of the machine affect both
+alike; seconds are medians. Each mode runs one point before, which compiles and imports W&B.
 """
 
 import argparse
@@ -22,12 +22,12 @@ import numpy as np
 import xarray as xr
 from hydra import compose, initialize_config_dir
 from timing import (  # type: ignore[import-not-found, unused-ignore]
-    disturbance,
-    keep,
+    describe,
+    load_note,
     machine,
     markdown,
-    neighbours,
-    sentence,
+    monitor_load,
+    save,
 )
 
 from gradlab import config as configuration
@@ -39,16 +39,16 @@ from gradlab.tracking.media import MAP
 from gradlab.tracking.runs import track
 
 MODES = ("disabled", "offline")
-ROWS, METRICS = 200, 20  # of the measurement by parts
-LENGTHS = (64, 512)  # of its maps
-TARGET = 0.05  # of a point
+ROWS, METRICS = 200, 20  # logged in `parts`: rows, and metrics in each
+LENGTHS = (64, 512)  # T of the maps logged in `parts`
+TARGET = 0.05  # largest share of a point's seconds
 SMALL = ("train.steps=20", "train.log_every=10", "model.hidden_size=8", "task.length=8")
 
 Seconds = dict[str, list[float]]
 
 
-def composed(*overrides: str) -> Config:
-    """The checked config of a point of the quickstart."""
+def compose_config(*overrides: str) -> Config:
+    """Return the checked config of a point of the quickstart."""
     configuration.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return configuration.check(
@@ -57,10 +57,10 @@ def composed(*overrides: str) -> Config:
 
 
 def whole_points(folder: Path, repeats: int, overrides: tuple[str, ...]) -> Seconds:
-    """Seconds of whole points with W&B off and on, after one each that compiles and imports."""
+    """Return the seconds of points with W&B disabled and offline, the first of each left out."""
     seconds: Seconds = defaultdict(list)
     for repeat, mode in itertools.product(range(-1, repeats), MODES):
-        point = Point(composed(f"wandb={mode}", *overrides), folder / f"{mode}{repeat}", mode)
+        point = Point(compose_config(f"wandb={mode}", *overrides), folder / f"{mode}{repeat}", mode)
         begin = time.perf_counter()
         status = run_point(point)
         if status["state"] != "done":
@@ -71,7 +71,7 @@ def whole_points(folder: Path, repeats: int, overrides: tuple[str, ...]) -> Seco
 
 
 def maps(length: int) -> xr.Dataset:
-    """Maps before and after training, of four samples."""
+    """Return maps of four samples, before and after training."""
     t = np.arange(length + 1)
     lag = np.subtract.outer(t, t)
     values = np.where(lag < 0, -np.inf, -0.1 * lag)
@@ -82,8 +82,8 @@ def maps(length: int) -> xr.Dataset:
 
 
 def parts(folder: Path, repeats: int, length: int) -> Seconds:
-    """Seconds of each thing that a point asks of W&B on disk."""
-    config, seconds = composed("wandb=offline"), defaultdict(list)
+    """Return the seconds of each call of W&B that a point makes, offline."""
+    config, seconds = compose_config("wandb=offline"), defaultdict(list)
 
     @contextlib.contextmanager
     def timed(what: str, times: int = 1) -> Iterator[None]:
@@ -109,14 +109,14 @@ def parts(folder: Path, repeats: int, length: int) -> Seconds:
 
 
 def main() -> None:
-    """Measure, print, and keep the results."""
+    """Measure, print and save the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--smoke", action="store_true", help="small points, once; keeps nothing")
     options = parser.parse_args()
     repeats, lengths = (1, LENGTHS[:1]) if options.smoke else (options.repeats, LENGTHS)
     overrides = SMALL if options.smoke else ("task.length=64",)
-    share = neighbours()
+    load = monitor_load()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         points = whole_points(Path(name) / "points", repeats, overrides)
         by_length = {
@@ -130,18 +130,18 @@ def main() -> None:
         markdown(
             ["milliseconds on disk", *by_length[lengths[0]]],
             [
-                [f"T = {length}", *(f"{1000 * median(values):.2f}" for values in found.values())]
-                for length, found in by_length.items()
+                [f"T = {length}", *(f"{1000 * median(values):.2f}" for values in seconds.values())]
+                for length, seconds in by_length.items()
             ],
         ),
     ]
     if options.smoke:
         print("\n\n".join(text))
         return
-    facts, others = machine("wandb"), share()
+    facts, others = machine("wandb"), load()
     title = f"Points of the quickstart, 64 steps; median of {repeats}"
     data = {"points": points, "parts": by_length, "machine": facts, "others": others}
-    keep("tracking", "\n\n".join([title, *text, sentence(facts), disturbance(others)]), data)
+    save("tracking", "\n\n".join([title, *text, describe(facts), load_note(others)]), data)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python experiments/speed/training.py            (--sweep N: N points at once; --smoke: tiny)
 
-One layer, FEATURES inputs and a readout at every step; loss, backward pass, clip by global norm,
-Adam. All begin at the same weights and batch, and must agree on loss and gradients before any is
-timed. gradlab trains by `Program.advance`, many steps a dispatch, as a point of a sweep does;
-PyTorch and Flax by a loop of steps, as their users write it. Seconds are medians, and all take
-turns in one process.
+One layer with FEATURES inputs and a readout at every step; loss, backward pass, clipping by global
+norm, Adam. All three start from the same weights and batch, and must agree on loss and gradients
+before they are timed. gradlab trains by `Program.advance`, many steps in one call, as a point of a
+sweep does; PyTorch and Flax by a loop of steps, as their users write it. All take turns in one
+process; seconds are medians.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from flax_training import FlaxTraining  # type: ignore[import-not-found, unused-
 from hydra import compose, initialize_config_dir
 from timing import (  # type: ignore[import-not-found, unused-ignore]
     FEATURES,
-    disturbance,
-    interleaved,
-    keep,
+    describe,
+    load_note,
     machine,
     markdown,
-    sentence,
+    save,
+    time_interleaved,
 )
 from torch_peers import best_threads, on_threads  # type: ignore[import-not-found, unused-ignore]
 from torch_training import TorchTraining  # type: ignore[import-not-found, unused-ignore]
@@ -41,12 +41,12 @@ from gradlab.training.program import Program, State, hyperparameters_of
 
 CELLS = ("rnn", "lstm", "gru")
 OURS, TORCH, FLAX = "gradlab", "PyTorch", "Flax"
-AGREE = 1e-4  # of the largest component
+AGREE = 1e-4  # largest difference, relative to the largest component
 TARGET_MEDIAN = 1.5  # times as fast as each of the others at the median size; faster at every size
 
 
 class Size(NamedTuple):
-    """n units, T steps, a batch."""
+    """n units, T steps and the batch size."""
 
     n: int
     length: int
@@ -57,12 +57,12 @@ SIZES = (Size(50, 100, 20), Size(128, 100, 64), Size(32, 64, 32), Size(128, 256,
 
 
 def running_mean(length: int, batch: int, fixed: bool) -> Task:
-    """Noise, of whose first feature the mean so far is wanted at every step.
+    """Return the task to give, at every step, the mean of the first feature of noise so far.
 
     Args:
         length: T.
-        batch: of the one batch that is always the same, if `fixed`.
-        fixed: draw nothing while training, so that a step is timed alone.
+        batch: batch size of the test set, and of the training batch if `fixed`.
+        fixed: train on the test set, so that a step is timed without drawing a batch.
     """
 
     def sample(key: jax.Array, batch_size: int) -> Batch:
@@ -70,17 +70,17 @@ def running_mean(length: int, batch: int, fixed: bool) -> Task:
         steps = jnp.arange(1, length + 1)[:, None]
         return Batch(inputs, jnp.cumsum(inputs[..., :1], 1) / steps, jnp.ones((batch_size, length)))
 
-    batch_of_zero = sample(jax.random.key(0), batch)
-    draw = (lambda *_: batch_of_zero) if fixed else sample
-    variance = float(jnp.mean(1 / jnp.arange(1, length + 1)))  # of the mean so far
-    return Task(FEATURES, 1, draw, batch_of_zero, baseline=variance)
+    test = sample(jax.random.key(0), batch)
+    draw = (lambda *_: test) if fixed else sample
+    variance = float(jnp.mean(1 / jnp.arange(1, length + 1)))  # of the targets
+    return Task(FEATURES, 1, draw, test, baseline=variance)
 
 
 class OurTraining:
-    """gradlab's compiled run of one setting."""
+    """Training by gradlab's compiled program."""
 
     def __init__(self, cell: str, size: Size, fixed: bool) -> None:
-        """Compose the config as the command line does, with the task of this study."""
+        """Compose the config as the command line does, with this benchmark's task."""
         overrides = [f"model={cell}", f"model.hidden_size={size.n}", "clip=global_norm"]
         overrides += [f"train.batch_size={size.batch}", "task.length=8"]
         configuration.register()
@@ -92,8 +92,8 @@ class OurTraining:
         self.hyperparameters = hyperparameters_of(self.config)
         self.state: State = self.program.initialise(self.hyperparameters)
 
-    def losses_and_gradients(self) -> tuple[float, dict[str, np.ndarray]]:
-        """Of the first batch, the gradients by the names that all three share."""
+    def loss_and_gradients(self) -> tuple[float, dict[str, np.ndarray]]:
+        """Return the loss and gradients of the first batch, by names that all three share."""
         state, batch = self.state.parameters, self.program.task.test
         loss, gradient = jax.value_and_grad(self.program.loss)(state, batch)
         cell, readout = gradient["cell"], gradient["readout"]
@@ -104,11 +104,11 @@ class OurTraining:
         }
 
     def train(self, steps: int) -> Any:
-        """So many steps from the start."""
+        """Train for some steps from the initial state; return the last loss."""
         return self.program.advance(self.hyperparameters, self.state, steps)[1].loss[-1]
 
     def sweep(self, points: int, steps: int) -> Callable[[], Any]:
-        """So many points, of different seeds, as one program."""
+        """Return a function that trains points of different seeds as one program."""
         hyperparameters = {
             k: jnp.broadcast_to(v, (points,)) for k, v in self.hyperparameters.items()
         }
@@ -125,28 +125,30 @@ class OurTraining:
 
 
 def agreement(trainings: dict[str, Any]) -> float:
-    """Largest difference of a loss or gradient from gradlab's, relative to its largest component.
+    """Return the largest difference of a loss or gradient from gradlab's.
+
+    It is relative to the gradient's largest component.
 
     Raises:
-        ValueError: they do not compute the same.
+        ValueError: a difference is above AGREE.
     """
-    loss, gradients = trainings[OURS].losses_and_gradients()
+    loss, gradients = trainings[OURS].loss_and_gradients()
     worst = 0.0
     for name in trainings.keys() - {OURS}:
-        other_loss, others = trainings[name].losses_and_gradients()
+        other_loss, others = trainings[name].loss_and_gradients()
         differences = {"loss": abs(other_loss / loss - 1)}
         for part, gradient in gradients.items():
             difference = np.max(np.abs(others[part] - gradient))
             differences[part] = float(difference / np.max(np.abs(gradient)))
-        found = max(differences.values())
-        if found > AGREE:
+        largest = max(differences.values())
+        if largest > AGREE:
             raise ValueError(f"{name} does not compute what gradlab does: {differences}.")
-        worst = max(worst, found)
+        worst = max(worst, largest)
     return worst
 
 
-def prepared(cell: str, size: Size, fixed: bool) -> dict[str, Any]:
-    """The three, at the same weights."""
+def prepare(cell: str, size: Size, fixed: bool) -> dict[str, Any]:
+    """Return the three trainings, with the same initial weights."""
     ours = OurTraining(cell, size, fixed)
     network = ours.program.merge(ours.state.parameters)
     hyperparameters = (ours.config.clip["threshold"], ours.config.optim["learning_rate"])
@@ -160,37 +162,37 @@ def prepared(cell: str, size: Size, fixed: bool) -> dict[str, Any]:
     }
 
 
-def measured(cell: str, size: Size, fixed: bool, steps: int, repeats: int) -> dict[str, Any]:
-    """One line: seconds a step of each."""
-    trainings = prepared(cell, size, fixed)
+def measure(cell: str, size: Size, fixed: bool, steps: int, repeats: int) -> dict[str, Any]:
+    """Return a row: the seconds of a step in each library."""
+    trainings = prepare(cell, size, fixed)
     error = agreement(trainings)
     threads = best_threads(partial(trainings[TORCH].train, max(1, steps // 5)))
     runs = {name: partial(training.train, steps) for name, training in trainings.items()}
     runs[TORCH] = partial(on_threads, threads, runs[TORCH])
-    _, seconds, others = interleaved(runs, repeats)
-    each = {name: [x / steps for x in values] for name, values in seconds.items()}
+    _, seconds, others = time_interleaved(runs, repeats)
+    per_step = {name: [x / steps for x in values] for name, values in seconds.items()}
     return {
         "cell": cell,
         "size": size._asdict(),
         "what": "step" if fixed else "run",
-        "seconds": {name: median(values) for name, values in each.items()},
-        "repeats": each,
+        "seconds": {name: median(values) for name, values in per_step.items()},
+        "repeats": per_step,
         "threads": threads,
         "disagreement": error,
         "others": others,
     }
 
 
-def swept(cell: str, size: Size, points: int, steps: int, repeats: int) -> dict[str, Any]:
-    """One line: seconds a step of a point, of N points at once and of one PyTorch run."""
-    trainings = prepared(cell, size, fixed=False)
+def measure_sweep(cell: str, size: Size, points: int, steps: int, repeats: int) -> dict[str, Any]:
+    """Return a row: the seconds of a step of a point, in a sweep and in one PyTorch run."""
+    trainings = prepare(cell, size, fixed=False)
     threads = best_threads(partial(trainings[TORCH].train, max(1, steps // 5)))
     runs = {
         OURS: trainings[OURS].sweep(points, steps),
         TORCH: partial(on_threads, threads, partial(trainings[TORCH].train, steps)),
     }
-    _, seconds, others = interleaved(runs, repeats)
-    each = {
+    _, seconds, others = time_interleaved(runs, repeats)
+    per_step = {
         name: [x / steps / (points if name == OURS else 1) for x in values]
         for name, values in seconds.items()
     }
@@ -198,36 +200,36 @@ def swept(cell: str, size: Size, points: int, steps: int, repeats: int) -> dict[
         "cell": cell,
         "size": size._asdict(),
         "what": f"run of {points} points",
-        "seconds": {name: median(values) for name, values in each.items()},
-        "repeats": each,
+        "seconds": {name: median(values) for name, values in per_step.items()},
+        "repeats": per_step,
         "threads": threads,
         "others": others,
     }
 
 
 def ratios(row: dict[str, Any]) -> dict[str, float]:
-    """How many times as long the others take."""
+    """Return the seconds of the others relative to gradlab's."""
     return {k: x / row["seconds"][OURS] for k, x in row["seconds"].items() if k != OURS}
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """One line of the table."""
-    seconds, found = row["seconds"], ratios(row)
+    """Return a row of the table as text."""
+    seconds, slower = row["seconds"], ratios(row)
     times = [f"{1e3 * seconds[x]:.3g}" if x in seconds else "" for x in (OURS, TORCH, FLAX)]
-    faster = [f"{found[x]:.2f}" if x in found else "" for x in (TORCH, FLAX)]
+    faster = [f"{slower[x]:.2f}" if x in slower else "" for x in (TORCH, FLAX)]
     sizes = [str(x) for x in row["size"].values()]
     return [row["what"], row["cell"], *sizes, *times, *faster, str(row["threads"])]
 
 
 def verdicts(rows: list[dict[str, Any]]) -> str:
-    """Each target with what was found."""
+    """Return a line for each target, with the measured value."""
     lines = []
     for what in ("step", "run"):
         for peer in (TORCH, FLAX):
-            found = [ratios(row)[peer] for row in rows if row["what"] == what]
+            values = [ratios(row)[peer] for row in rows if row["what"] == what]
             for goal, value, target in (
-                ("faster at every size", min(found), 1.0),
-                ("the median", median(found), TARGET_MEDIAN),
+                ("faster at every size", min(values), 1.0),
+                ("the median", median(values), TARGET_MEDIAN),
             ):
                 verdict = "met" if value > target else "missed"
                 lines.append(
@@ -241,7 +243,7 @@ HEADER += "|Flax / gradlab|PyTorch's threads"
 
 
 def main() -> None:
-    """Measure, print, and keep the results."""
+    """Measure, print and save the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=50, help="steps of training a repeat")
     parser.add_argument("--repeats", type=int, default=7)
@@ -254,20 +256,20 @@ def main() -> None:
         options.steps, options.repeats, cases = 2, 1, [("lstm", Size(4, 5, 2))]
     timed = (options.steps, options.repeats)
     if options.sweep:
-        rows = [swept(cell, size, options.sweep, *timed) for cell, size in cases]
+        rows = [measure_sweep(cell, size, options.sweep, *timed) for cell, size in cases]
     else:
-        rows = [measured(*case, fixed, *timed) for fixed in (True, False) for case in cases]
+        rows = [measure(*case, fixed, *timed) for fixed in (True, False) for case in cases]
     facts = machine("torch", "optax")
     title = f"{options.steps} steps a repeat, median of {options.repeats}"
     parts = [title, markdown(HEADER.split("|"), map(cells, rows))]
     parts += [] if options.sweep else [verdicts(rows)]
-    parts += [sentence(facts), disturbance(max(row["others"] for row in rows))]
+    parts += [describe(facts), load_note(max(row["others"] for row in rows))]
     text = "\n\n".join(parts)
     if options.smoke:
         print(text)
         return
     stem = "training" + (f"_sweep{options.sweep}" if options.sweep else "")
-    keep(stem, text, vars(options) | {"machine": facts, "rows": rows})
+    save(stem, text, vars(options) | {"machine": facts, "rows": rows})
 
 
 if __name__ == "__main__":
