@@ -5,7 +5,7 @@ To add a rule, write a function here or in your own package, and a YAML in conf/
 gradient or, as `adjoint` does, a function of the adjoint that is applied at every step of time.
 
 A threshold of inf means no clipping, so that points with and without it share a compiled program.
-All thresholds are above 0, in the units of the gradient where nothing else is said.
+Thresholds are above 0 and have the units of the gradient, except that of `agc`.
 """
 
 from functools import partial
@@ -62,8 +62,8 @@ def agc(threshold: Threshold, eps: Positive = 1e-3) -> optax.GradientTransformat
     unit of a gate has one column for the inputs and one for the state. A bias counts as one unit.
 
     Args:
-        threshold: largest ratio of the gradient's norm to that of the weights, without a unit.
-        eps: the norm that smaller weights count with, above 0.
+        threshold: largest ‖G‖ / ‖W‖, dimensionless.
+        eps: lower limit of ‖W‖ in the bound, above 0, so that weights of 0 can grow.
     """
     return optax.adaptive_grad_clip(threshold, eps)
 
@@ -71,9 +71,9 @@ def agc(threshold: Threshold, eps: Positive = 1e-3) -> optax.GradientTransformat
 def adjoint(threshold: Threshold) -> Partial:
     """Cut every entry of the adjoint ∂L/∂s⁽ᵗ⁾ off at ±threshold at every step of backpropagation.
 
-    After Graves 2013, 2.1, who cuts off at the gates' inputs, one product earlier. Here the part of
-    the adjoint is cut off that reaches s⁽ᵗ⁾ from later steps, before the loss at step t adds its
-    own. L is the training loss, a mean over the batch.
+    After Graves 2013, 2.1, who clips at the gates' inputs, one product earlier. Here the part of
+    the adjoint that reaches s⁽ᵗ⁾ from later steps is clipped, before the loss at step t adds its
+    own part. L is the training loss, a mean over the batch.
 
     Args:
         threshold: largest absolute value of an entry.
