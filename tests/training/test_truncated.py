@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time against the sum of its terms and loops by hand."""
+"""Truncated BPTT against sums of the terms of BPTT, hand-written loops and published results."""
 
 from functools import partial
 from typing import Any
@@ -13,12 +13,17 @@ from jax.tree_util import Partial
 
 from gradlab import backpropagate
 from gradlab.cells.recurrence import unroll
-from gradlab.config import ConfigError
+from gradlab.components import ConfigError
 from gradlab.jacobian.flat_cell import split_weights
 from gradlab.tasks import Batch, Task
 from gradlab.training.losses import losses, weighted_mean
-from gradlab.training.program import Program, hyperparameters_of, program_for
-from gradlab.training.truncated import in_segments, in_window, run_window, unroll_truncated
+from gradlab.training.program import Program, hyperparameters_of
+from gradlab.training.truncated import (
+    run_window,
+    split_segments,
+    unroll_truncated,
+    window_segments,
+)
 
 TIME, BATCH, FEATURES, HIDDEN = 10, 2, 3, 6
 RNG = np.random.default_rng(0)
@@ -52,20 +57,20 @@ def test_the_gradient_is_the_sum_of_the_terms_within_the_window(
 
     gradient, outputs = truncated(cell)
     np.testing.assert_allclose(outputs, unroll(cell, carry, inputs)[1], atol=1e-6)
-    found, _ = split_weights(gradient)
-    expected: dict[str, Any] = dict.fromkeys(found, 0)
+    by_weight, _ = split_weights(gradient)
+    expected: dict[str, Any] = dict.fromkeys(by_weight, 0)
     for t in range(1, TIME + 1):
         at_t = np.broadcast_to(np.arange(1, TIME + 1) == t, (BATCH, TIME)).astype(np.float32)
         terms = backpropagate(cell, INPUTS, loss, (TARGETS, at_t))
-        end = -(-t // stride) * stride  # of the segment that t is in
+        end = -(-t // stride) * stride  # of the segment that contains t
         for name, by_lag in terms.by_lag.items():
-            kept = by_lag[: t - (end - window)]  # k = t − lag > end − window
-            expected[name] += kept.sum(axis=0) * np.exp(terms.log_scale)
+            within = by_lag[: t - (end - window)]  # k = t − lag > end − window
+            expected[name] += within.sum(axis=0) * np.exp(terms.log_scale)
     for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, atol=1e-5 * np.abs(array).max())
+        np.testing.assert_allclose(by_weight[name], array, atol=1e-5 * np.abs(array).max())
 
 
-def test_a_window_over_everything_is_backpropagation_with_clipped_adjoints(
+def test_a_window_over_the_whole_sequence_equals_backpropagation(
     cell: nnx.RNNCellBase,
 ) -> None:
     carry = cell.initialize_carry((BATCH, FEATURES), nnx.Rngs(0))
@@ -75,16 +80,16 @@ def test_a_window_over_everything_is_backpropagation_with_clipped_adjoints(
     def total(cell: Any, run: Any) -> jax.Array:
         return jnp.sum((run(cell, carry, inputs, rule) - targets) ** 2)
 
-    def whole(*arguments: Any) -> jax.Array:
+    def full(*arguments: Any) -> jax.Array:
         return unroll(*arguments)[1]
 
-    cut = partial(unroll_truncated, window=TIME, stride=TIME)
-    grads = [nnx.jit(nnx.grad(total), static_argnums=1)(cell, run) for run in (whole, cut)]
+    truncated = partial(unroll_truncated, window=TIME, stride=TIME)
+    grads = [nnx.jit(nnx.grad(total), static_argnums=1)(cell, run) for run in (full, truncated)]
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), *grads)
 
 
 def running_sum(length: int) -> Task:
-    """The sum of the inputs so far, wanted at every step."""
+    """A task whose target at each step is the sum of the inputs so far."""
 
     def sample(key: jax.Array, size: int) -> Batch:
         inputs = jax.random.normal(key, (size, length, 1))
@@ -116,9 +121,9 @@ def test_windows_that_do_not_fit_are_refused(
 
 def test_one_update_a_sequence_takes_the_truncated_sum(composed: Compose) -> None:
     config = composed(*EVERY_STEP, "tbptt.window=3", "tbptt.stride=1")
-    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    program, hyperparameters = Program(config), hyperparameters_of(config)
     state = program.initialise(hyperparameters)
-    new, seen = program.advance(hyperparameters, state, 1)
+    new, telemetry = program.advance(hyperparameters, state, 1)
     batch = program.task.sample(jax.random.split(state.key)[1], 6)
     cell = nnx.merge(program.definition, state.parameters, program.constants).cell
     targets = (batch.targets, batch.weights / batch.weights.sum())
@@ -128,7 +133,8 @@ def test_one_update_a_sequence_takes_the_truncated_sum(composed: Compose) -> Non
     trained = nnx.merge(program.definition, new.parameters, program.constants).cell
     change = trained.dense_h.kernel[...] - cell.dense_h.kernel[...]
     np.testing.assert_allclose(change, -0.1 * kernel, rtol=1e-4, atol=1e-7)
-    assert seen.loss[0] == pytest.approx(float(program.loss(state.parameters, batch)), rel=1e-6)
+    expected_loss = float(program.loss(state.parameters, batch))
+    assert telemetry.loss[0] == pytest.approx(expected_loss, rel=1e-6)
 
 
 @pytest.mark.parametrize(("window", "stride"), [(3, 3), (4, 2)])
@@ -141,13 +147,13 @@ def test_one_update_a_segment_carries_the_state_over(
         *EVERY_STEP,
         *(f"tbptt.window={window}", f"tbptt.stride={stride}", "tbptt.update=segment"),
     )
-    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    program, hyperparameters = Program(config), hyperparameters_of(config)
     state = program.initialise(hyperparameters)
-    end, seen = program.advance(hyperparameters, state, updates)
+    end, telemetry = program.advance(hyperparameters, state, updates)
 
     @jax.jit
-    def learn(parameters: Any, h: jax.Array, inputs: jax.Array, part: Batch) -> Any:
-        """From the state that enters a window, its inputs, and its last segment."""
+    def learn(parameters: Any, h: jax.Array, inputs: jax.Array, segment: Batch) -> Any:
+        """Update on a segment, given the state that enters its window and the window's inputs."""
 
         def objective(parameters: Any) -> Any:
             network = nnx.merge(program.definition, parameters, program.constants)
@@ -156,8 +162,8 @@ def test_one_update_a_segment_carries_the_state_over(
                 state, _ = network.cell(state, inputs[:, t])
                 hidden.append(state)
                 after = state if len(hidden) == stride else after
-            outputs = network.readout(jnp.stack(hidden[-part.weights.shape[1] :], axis=1))
-            return weighted_mean(losses(outputs, part.targets), part), after
+            outputs = network.readout(jnp.stack(hidden[-segment.weights.shape[1] :], axis=1))
+            return weighted_mean(losses(outputs, segment.targets), segment), after
 
         (value, after), gradient = jax.value_and_grad(objective, has_aux=True)(parameters)
         return jax.tree.map(lambda w, g: w - 0.1 * g, parameters, gradient), after, value
@@ -169,11 +175,11 @@ def test_one_update_a_segment_carries_the_state_over(
         for end_of_segment in range(stride, 8 + stride, stride):
             begin = end_of_segment - window
             inputs = batch.inputs[:, max(0, begin) : end_of_segment]
-            part = Batch(*(x[:, end_of_segment - stride : end_of_segment] for x in batch))
-            parameters, after, value = learn(parameters, h, inputs, part)
+            segment = Batch(*(x[:, end_of_segment - stride : end_of_segment] for x in batch))
+            parameters, after, value = learn(parameters, h, inputs, segment)
             h = after if begin >= 0 else h
             expected.append(float(value))
-    np.testing.assert_allclose(seen.loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(telemetry.loss, expected, rtol=1e-5)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
         end.parameters,
@@ -186,7 +192,7 @@ SIGNS = np.where(np.arange(23) < 10, 1.0, -1.0)
 
 
 class Influence(nnx.RNNCellBase):
-    """s⁽ᵗ⁾ = A s⁽ᵗ⁻¹⁾ + θ v (Tallec & Ollivier 2017): θ acts one way soon, the other in the end."""
+    """s⁽ᵗ⁾ = A s⁽ᵗ⁻¹⁾ + θ v (Tallec & Ollivier 2017): θ has opposite effects early and late."""
 
     def __init__(self) -> None:
         self.theta = nnx.Param(jnp.array(0.5))
@@ -198,15 +204,15 @@ class Influence(nnx.RNNCellBase):
 
 def influence(length: int) -> np.ndarray:
     """D_K = e₁ᵀ Σ_{j<K} Aʲ v: ∂s₁/∂θ truncated to K steps, for K = 1..length."""
-    power, found = SIGNS, []
+    product, terms = SIGNS, []  # Aʲ v; its first entry
     for _ in range(length):
-        found.append(power[0])
-        power = MATRIX @ power
-    return np.cumsum(found)
+        terms.append(product[0])
+        product = MATRIX @ product
+    return np.cumsum(terms)
 
 
 def test_influence_balancing_flips_sign_at_41_and_110() -> None:
-    """Truncated gradients have the wrong sign up to K = 40, summed over the window up to 109."""
+    """A truncated gradient has the wrong sign up to K = 40; a sum over the window up to 109."""
     exact = influence(150)
     with jax.enable_x64(True):
         definition, parameters = nnx.split(Influence())
@@ -215,7 +221,7 @@ def test_influence_balancing_flips_sign_at_41_and_110() -> None:
 
         @partial(jax.jit, static_argnums=0)
         def slope(window: int) -> jax.Array:
-            """Of the last output: tangent of one window, of a sequence of 150 steps."""
+            """Return the truncated gradient of the last output of a sequence of 150 steps."""
 
             def last(p: Any) -> jax.Array:
                 cell = nnx.merge(definition, p)
@@ -229,16 +235,16 @@ def test_influence_balancing_flips_sign_at_41_and_110() -> None:
 
         @jax.jit
         def summed() -> jax.Array:
-            """Of Σ s₁ over a window of one segment, for every length of it."""
-            each = jax.jacrev(
+            """Return the gradient of Σ s₁ over one window, for each window length."""
+            gradients = jax.jacrev(
                 lambda p: run_window(
                     nnx.merge(definition, p),
                     start,
-                    in_segments(inputs, 150),
-                    in_window(jnp.array(0), 1),
+                    split_segments(inputs, 150),
+                    window_segments(jnp.array(0), 1),
                 )[1][:, 0, 0]
             )(parameters)["theta"][...]
-            return jnp.cumsum(each)
+            return jnp.cumsum(gradients)
 
         sums = np.asarray(summed())
     np.testing.assert_allclose(sums, np.cumsum(exact), atol=1e-5)
@@ -247,17 +253,17 @@ def test_influence_balancing_flips_sign_at_41_and_110() -> None:
 
 @pytest.mark.parametrize(("window", "converges"), [(50, False), (150, True)])
 def test_influence_balancing_learns_only_with_long_windows(window: int, converges: bool) -> None:
-    """SGD on the loss summed over each window, the state carried over: θ* = −1/6."""
+    """Train by SGD on the loss summed over each window, carrying the state over: θ* = −1/6."""
     with jax.enable_x64(True):
         definition, parameters = nnx.split(Influence())
-        parts = in_segments(jnp.zeros((window, 1, 1)), window)
+        segments = split_segments(jnp.zeros((window, 1, 1)), window)
 
         def update(state: Any, _: None) -> Any:
             parameters, carry = state
 
             def objective(parameters: Any) -> Any:
                 cell = nnx.merge(definition, parameters)
-                after, s = run_window(cell, carry, parts, jnp.array([0]))
+                after, s = run_window(cell, carry, segments, jnp.array([0]))
                 return jnp.sum(0.5 * (s - 1) ** 2), after
 
             gradient, after = jax.grad(objective, has_aux=True)(parameters)

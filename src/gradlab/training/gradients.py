@@ -1,4 +1,4 @@
-"""How an update gets its gradient: of a whole sequence, truncated or regularised, then clipped."""
+"""The objective of an update, on whole sequences or on one segment, and its clipped gradient."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,34 +16,47 @@ from gradlab.models import Network
 from gradlab.regularisers import Omega
 from gradlab.tasks import Batch
 from gradlab.training.losses import losses, weighted_mean
-from gradlab.training.truncated import in_segments, in_window, run_window, unroll_truncated
+from gradlab.training.truncated import (
+    run_window,
+    split_segments,
+    unroll_truncated,
+    window_segments,
+)
 
 Clip: TypeAlias = optax.GradientTransformation | AdjointRule
 
 
 class ObjectiveAux(NamedTuple):
-    """What an objective finds on its way."""
+    """Auxiliary outputs of an objective, next to the value that is differentiated."""
 
     loss: Float[Array, ""]
-    regulariser: Float[Array, ""] | None  # its value, not yet weighted
-    carry: PyTree  # the state that enters the next window; None between sequences
+    regulariser: Float[Array, ""] | None  # before its weight is applied
+    carry: PyTree  # the state that enters the next window; None for whole sequences
 
 
 class Gradients(NamedTuple):
-    """Of one update, before and after clipping."""
+    """The gradient of one update, before and after clipping."""
 
     raw: nnx.State
     clipped: nnx.State
 
 
-# Of a network or of its parameters, and of what happens to adjoints on their way back.
+# A function of a network (or its parameters) and of a rule that is applied to the adjoint at each
+# step of the backward pass; None applies no rule.
 Objective = Callable[[Any, AdjointRule | None], tuple[Float[Array, ""], ObjectiveAux]]
 
 
 def sequence_objective(
     batch: Batch, regulariser: Omega | None, window: int, stride: int
 ) -> Objective:
-    """The mean loss of whole sequences, its gradient truncated where the window is shorter."""
+    """Return the objective of an update on whole sequences: their mean loss and the regulariser.
+
+    Args:
+        batch: whole sequences.
+        regulariser: an additional term, or None.
+        window: h of `truncated`; if it is shorter than the sequences, the gradient is truncated.
+        stride: h′ of `truncated`.
+    """
     inputs = batch.inputs.swapaxes(0, 1)
 
     def objective(
@@ -57,11 +70,11 @@ def sequence_objective(
         else:
             _, hidden = unroll(network.cell, carry, inputs, on_adjoint)
         loss = partial(_loss, network, batch=batch)
-        value = loss(hidden)
+        mean_loss = loss(hidden)
         if regulariser is None:
-            return value, ObjectiveAux(value, None, None)
+            return mean_loss, ObjectiveAux(mean_loss, None, None)
         penalty = regulariser(network.cell, carry, inputs, hidden, loss)
-        return value + regulariser.weight * penalty, ObjectiveAux(value, penalty, None)
+        return mean_loss + regulariser.weight * penalty, ObjectiveAux(mean_loss, penalty, None)
 
     return objective
 
@@ -69,27 +82,29 @@ def sequence_objective(
 def segment_objective(
     batch: Batch, segment: Int[Array, ""], start: PyTree, window: int, stride: int
 ) -> Objective:
-    """The mean loss of one segment of the sequences, by the window that ends with it.
+    """Return the objective of an update on one segment: the segment's mean loss.
+
+    The network runs over the window that ends with the segment.
 
     Args:
         batch: whole sequences.
-        segment: which one, from 0.
-        start: the state that enters the window; the first segment begins at s⁽⁰⁾ instead.
+        segment: the segment's index, from 0.
+        start: the state that enters the window; the first segment starts from s⁽⁰⁾ instead.
         window: h of `truncated`.
-        stride: h′.
+        stride: h′ of `truncated`.
     """
-    parts = Batch(*(in_segments(x.swapaxes(0, 1), stride) for x in batch))
-    answers = Batch(*(x[segment].swapaxes(0, 1) for x in parts))
+    segments = Batch(*(split_segments(x.swapaxes(0, 1), stride) for x in batch))
+    last_segment = Batch(*(x[segment].swapaxes(0, 1) for x in segments))
 
     def objective(
         network: Network, on_adjoint: AdjointRule | None
     ) -> tuple[Float[Array, ""], ObjectiveAux]:
-        first = network.initial_carry(batch.inputs)
-        begin = jax.tree.map(partial(jnp.where, segment == 0), first, start)
-        numbers = in_window(segment, window // stride)
-        carry, hidden = run_window(network.cell, begin, parts.inputs, numbers, on_adjoint)
-        value = _loss(network, hidden, answers)
-        return value, ObjectiveAux(value, None, carry)
+        initial = network.initial_carry(batch.inputs)
+        entering = jax.tree.map(partial(jnp.where, segment == 0), initial, start)
+        indices = window_segments(segment, window // stride)
+        carry, hidden = run_window(network.cell, entering, segments.inputs, indices, on_adjoint)
+        mean_loss = _loss(network, hidden, last_segment)
+        return mean_loss, ObjectiveAux(mean_loss, None, carry)
 
     return objective
 
@@ -97,26 +112,34 @@ def segment_objective(
 def gradients(
     objective: Objective, parameters: nnx.State, clip: Clip
 ) -> tuple[ObjectiveAux, Gradients]:
-    """The gradient of an objective without and with a rule of `clipping`.
+    """Differentiate an objective, without and with clipping.
 
-    A rule inside the backward pass has both from one forward pass and two backward ones, side by
-    side.
+    A rule that clips adjoints acts inside the backward pass. Then one forward pass is shared by two
+    backward passes, one with the rule and one without, which run side by side.
+
+    Args:
+        objective: a function of the parameters.
+        parameters: where to differentiate.
+        clip: a rule of `gradlab.clipping`.
+
+    Returns:
+        The objective's auxiliary outputs, and both gradients.
     """
     if isinstance(clip, optax.GradientTransformation):
-        (_, found), raw = jax.value_and_grad(objective, has_aux=True)(parameters, None)
+        (_, aux), raw = jax.value_and_grad(objective, has_aux=True)(parameters, None)
         clipped, _ = clip.update(raw, clip.init(parameters), parameters)
-        return found, Gradients(raw, clipped)
+        return aux, Gradients(raw, clipped)
 
-    def once(clips: Bool[Array, ""]) -> tuple[nnx.State, ObjectiveAux]:
-        return jax.grad(objective, has_aux=True)(parameters, Partial(_applied, clips, clip))
+    def gradient(clips: Bool[Array, ""]) -> tuple[nnx.State, ObjectiveAux]:
+        return jax.grad(objective, has_aux=True)(parameters, Partial(_apply_if, clips, clip))
 
-    both, found = jax.vmap(once)(jnp.array([False, True]))
+    both, aux = jax.vmap(gradient)(jnp.array([False, True]))
     raw, clipped = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
-    return jax.tree.map(lambda x: x[0], found), Gradients(raw, clipped)
+    return jax.tree.map(lambda x: x[0], aux), Gradients(raw, clipped)
 
 
-def _applied(applies: Array, rule: AdjointRule, adjoint: PyTree) -> PyTree:
-    return jax.tree.map(partial(jnp.where, applies), rule(adjoint), adjoint)
+def _apply_if(condition: Array, rule: AdjointRule, adjoint: PyTree) -> PyTree:
+    return jax.tree.map(partial(jnp.where, condition), rule(adjoint), adjoint)
 
 
 def _loss(network: Network, hidden: Float[Array, "time batch n"], batch: Batch) -> Array:

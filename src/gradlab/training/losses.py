@@ -1,4 +1,4 @@
-"""What a network's answers cost, and how many are right: cross entropy or squared error."""
+"""Losses and evaluation metrics: cross entropy for classes, squared error for values."""
 
 import jax.numpy as jnp
 import optax
@@ -8,40 +8,47 @@ from gradlab.tasks import Batch, Task
 
 
 def is_classes(targets: Array) -> bool:
-    """Whether targets are classes (integers) rather than values."""
+    """Return whether targets are classes (integers) rather than values."""
     return jnp.issubdtype(targets.dtype, jnp.integer)
 
 
 def losses(outputs: Float[Array, "*batch o"], targets: Array) -> Float[Array, "*batch"]:
-    """Loss of each step: cross entropy (nats) of classes, mean squared error of values."""
+    """Return the loss of each time step: cross entropy (nats), or mean squared error for values."""
     if is_classes(targets):
         return optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
     return jnp.mean((outputs - targets) ** 2, axis=-1)
 
 
 def weighted_mean(values: Shaped[Array, "batch time"], batch: Batch) -> Float[Array, ""]:
-    """Mean over the steps that count, by their weights; 0 where none does."""
+    """Return the mean of the time steps' values, weighted by `batch.weights`; 0 if all are 0."""
     total = jnp.sum(batch.weights)
     return jnp.sum(values * batch.weights) / jnp.where(total > 0, total, 1)
 
 
 def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Float[Array, ""]]:
-    """How good answers to the held-out sequences are, by W&B names.
+    """Evaluate outputs for the held-out sequences.
 
-    Loss and the loss to beat; for classes, the share of steps that are right; and, where the task
-    says what is wrong, the share of sequences with a wrong step.
+    Args:
+        outputs: the network's outputs for `task.test.inputs`.
+        task: its `test` gives the targets; its `tolerance`, where it has one, tells how far a value
+            may be from its target and still be right.
+
+    Returns:
+        By W&B names: the loss; the task's baseline, a loss to beat; for classes, the share of time
+        steps that are right; and for classes or with a tolerance, the share of sequences that have
+        a wrong time step.
     """
     batch = task.test
-    found = {
+    row = {
         "eval/loss": weighted_mean(losses(outputs, batch.targets), batch),
         "eval/baseline": jnp.asarray(task.baseline),
     }
     if is_classes(batch.targets):
-        right = jnp.argmax(outputs, axis=-1) == batch.targets
-        found["eval/accuracy"] = weighted_mean(right, batch)
+        is_right = jnp.argmax(outputs, axis=-1) == batch.targets
+        row["eval/accuracy"] = weighted_mean(is_right, batch)
     elif task.tolerance is not None:
-        right = jnp.all(jnp.abs(outputs - batch.targets) <= task.tolerance, axis=-1)
+        is_right = jnp.all(jnp.abs(outputs - batch.targets) <= task.tolerance, axis=-1)
     else:
-        return found
-    found["eval/error_rate"] = jnp.mean(jnp.any(~right & (batch.weights > 0), axis=1))
-    return found
+        return row
+    row["eval/error_rate"] = jnp.mean(jnp.any(~is_right & (batch.weights > 0), axis=1))
+    return row

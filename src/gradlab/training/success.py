@@ -1,21 +1,26 @@
-"""Whether and when a task was solved, by two criteria that give different figures."""
+"""Two criteria for whether and when a run solved its task; they can disagree."""
 
 from collections.abc import Mapping, Sequence
 
-SOLVED = 0.01  # share of held-out sequences that may be wrong
+MAX_ERROR_RATE = 0.01  # share of wrong held-out sequences below which a task is solved
 
 
 def success(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """What a run's rows of metrics say; nothing of a task that calls no sequence wrong.
+    """Judge a run by the error rates in its rows of metrics.
 
-    `success/solved` is 1 if under 1 % of the held-out sequences are wrong when training ends, as
-    in the text of Pascanu, Mikolov & Bengio 2013. `success/first_hit` is the training step of the
-    first check that found none wrong, where their code stops (absent if there was none): a lucky
-    check is enough, so it flatters.
+    Args:
+        rows: the run's logged rows, in order.
+
+    Returns:
+        "success/solved": 1 if fewer than 1 % of the held-out sequences are wrong at the end of
+        training (the criterion in the text of Pascanu, Mikolov & Bengio 2013), else 0.
+        "success/first_hit": the training step of the first evaluation without a wrong sequence
+        (where their code stops), absent if there is none; one lucky evaluation is enough, so this
+        criterion is the more lenient. Empty if no row has an error rate.
     """
     checks = [row for row in rows if "eval/error_rate" in row]
     if not checks:
         return {}
-    found = {"success/solved": float(rows[-1].get("eval/error_rate", 1.0) < SOLVED)}
+    solved = float(rows[-1].get("eval/error_rate", 1.0) < MAX_ERROR_RATE)
     hits = [row["train/step"] for row in checks if row["eval/error_rate"] == 0]
-    return found | ({"success/first_hit": hits[0]} if hits else {})
+    return {"success/solved": solved} | ({"success/first_hit": hits[0]} if hits else {})

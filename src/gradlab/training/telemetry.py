@@ -1,4 +1,4 @@
-"""What every update saw, and the row of metrics that a stretch of updates makes."""
+"""Scalars recorded at every update, and the row of metrics that summarises several updates."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ CLIP_ROUNDING = 1e-5  # a gradient changed by less, relative to its norm, was no
 
 
 class Telemetry(NamedTuple):
-    """What updates saw; after one that diverged, all repeat it.
+    """Scalars of each update; after the first update that diverges, all entries repeat that one.
 
-    `nonfinite` counts the numbers of an update that were not finite: its loss, its gradient's norm
-    and entries, and the weights it would have made.
+    `nonfinite` counts an update's non-finite numbers among its loss, its gradient's norm and
+    entries, and the new parameters. An update diverges if there is any.
     """
 
-    update: Int[Array, "steps"]  # from 1
+    update: Int[Array, "steps"]  # counts from 1
     loss: Float[Array, "steps"]
     regulariser: Float[Array, "steps"] | None
     grad_norm: Float[Array, "steps"]
@@ -30,20 +30,26 @@ class Telemetry(NamedTuple):
 
 
 def observe(
-    update: Int[Array, ""], found: ObjectiveAux, gradients: Gradients, parameters: PyTree
+    update: Int[Array, ""], aux: ObjectiveAux, gradients: Gradients, parameters: PyTree
 ) -> Telemetry:
-    """What one update saw, on its way to new parameters.
+    """Return the telemetry of one update.
 
-    It was clipped if the rule changed its gradient by more than rounding, whatever the rule.
+    The update counts as clipped if clipping changed its gradient by more than rounding errors.
+
+    Args:
+        update: its number, from 1.
+        aux: its loss and regulariser.
+        gradients: its gradient before and after clipping.
+        parameters: the new parameters.
     """
     raw, clipped = gradients
     norm = optax.tree.norm(raw)
     change = optax.tree.norm(optax.tree.sub(clipped, raw))
-    numbers = jax.tree.leaves((found.loss, norm, raw, parameters))
+    numbers = jax.tree.leaves((aux.loss, norm, raw, parameters))
     return Telemetry(
         update,
-        found.loss,
-        found.regulariser,
+        aux.loss,
+        aux.regulariser,
         norm,
         optax.tree.norm(clipped),
         change > CLIP_ROUNDING * norm,
@@ -51,43 +57,42 @@ def observe(
     )
 
 
-def training_row(step: int, seen: Telemetry) -> dict[str, float]:
-    """Means over the updates since the last row; norms are of the whole gradient, not of a batch.
+def training_row(step: int, telemetry: Telemetry) -> dict[str, float]:
+    """Summarise the updates since the last row, by W&B names.
 
-    Of the clipped norm there is the largest too: what no update may exceed shows in no mean.
-
-    An update that diverged is left out of the means: its number, loss and gradient norm stand on
-    their own, as "diverged/update", "diverged/loss" and "diverged/grad_norm".
+    Most entries are means over the updates. The clipped gradient norm also has its maximum, since a
+    mean cannot show whether a threshold was ever exceeded. An update that diverged is left out of
+    both; "diverged/update", "diverged/loss" and "diverged/grad_norm" describe it.
 
     Args:
-        step: the number of updates that the state has behind it.
-        seen: what the updates since the last row saw.
+        step: the number of updates made so far.
+        telemetry: that of the updates since the last row.
     """
-    seen = jax.tree.map(np.asarray, seen)
-    good = jax.tree.map(lambda x: x[seen.nonfinite == 0], seen)
-    norm, clipped = good.grad_norm, good.grad_norm_clipped
+    telemetry = jax.tree.map(np.asarray, telemetry)
+    finite = jax.tree.map(lambda x: x[telemetry.nonfinite == 0], telemetry)
+    norm, clipped = finite.grad_norm, finite.grad_norm_clipped
     coefficient = np.divide(clipped, norm, out=np.ones_like(norm), where=norm > 0)
     row = {
         "train/step": step,
-        "train/loss": _mean(good.loss),
+        "train/loss": _mean(finite.loss),
         "train/grad_norm": _mean(norm),
         "train/grad_norm_clipped": _mean(clipped),
         "train/grad_norm_clipped_max": float(np.max(clipped, initial=0.0)),
         "train/clip_coefficient": _mean(coefficient),
-        "train/clip_fraction": _mean(good.clipped),
-        "train/nonfinite": float(seen.nonfinite[-1]),
+        "train/clip_fraction": _mean(finite.clipped),
+        "train/nonfinite": float(telemetry.nonfinite[-1]),
     }
-    if good.regulariser is not None:
-        row["train/regulariser"] = _mean(good.regulariser)
+    if finite.regulariser is not None:
+        row["train/regulariser"] = _mean(finite.regulariser)
     if row["train/nonfinite"]:
-        row["diverged/update"] = int(seen.update[-1])
-        row["diverged/loss"] = float(seen.loss[-1])
-        row["diverged/grad_norm"] = float(seen.grad_norm[-1])
+        row["diverged/update"] = int(telemetry.update[-1])
+        row["diverged/loss"] = float(telemetry.loss[-1])
+        row["diverged/grad_norm"] = float(telemetry.grad_norm[-1])
     return row
 
 
 def divergence(row: dict[str, float]) -> str | None:
-    """One sentence on a row whose last update diverged."""
+    """Describe in one clause how a row's last update diverged; None if it did not."""
     if "diverged/update" not in row:
         return None
     return (
