@@ -1,4 +1,4 @@
-"""The main path as a user runs it: one command, then records, W&B runs and figures to read."""
+"""The quickstart as a user runs it: one command writes records, W&B runs and a figure."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ SMALL = ("task.length=4", "train.steps=6", "train.log_every=3", "model.hidden_si
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The quickstart, made small, and what it printed."""
+    """The folder and the printed output of a small quickstart."""
     folder = tmp_path_factory.mktemp("sweep")
-    done = gradlab("+experiment=quickstart", *SMALL, "init.gain=0.5,2", folder=folder)
-    assert done.returncode == 0, done.stderr
+    process = gradlab("+experiment=quickstart", *SMALL, "init.gain=0.5,2", folder=folder)
+    assert process.returncode == 0, process.stderr
     (sweep,) = (folder / "runs" / "quickstart").iterdir()
-    return sweep, done.stdout
+    return sweep, process.stdout
 
 
 def test_every_combination_is_a_row(sweep: tuple[Path, str]) -> None:
@@ -51,7 +51,9 @@ def test_gradients_are_measured_before_and_after_training(sweep: tuple[Path, str
         np.testing.assert_allclose(np.diagonal(maps, axis1=-2, axis2=-1), 0, atol=1e-6)
 
 
-def test_it_ends_with_a_table_and_where_to_look(sweep: tuple[Path, str]) -> None:
+def test_it_ends_with_a_table_a_figure_and_the_next_command(
+    sweep: tuple[Path, str],
+) -> None:
     folder, printed = sweep
     rows = [line.split() for line in printed.splitlines()]
     for number, verdict in enumerate(load_runs(folder)["verdict"]):
@@ -63,7 +65,7 @@ def test_it_ends_with_a_table_and_where_to_look(sweep: tuple[Path, str]) -> None
     assert f"wandb leet runs/quickstart/{folder.name}/wandb" in printed
 
 
-def test_a_cell_of_the_user_runs_by_its_dotted_path(tmp_path: Path) -> None:
+def test_a_users_cell_is_chosen_by_its_dotted_path(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from flax import nnx\n"
         "class LeakyCell(nnx.SimpleCell):\n"
@@ -73,24 +75,24 @@ def test_a_cell_of_the_user_runs_by_its_dotted_path(tmp_path: Path) -> None:
         "        return carry, carry\n"
     )
     arguments = ("model.cell._target_=mine.LeakyCell", "model.name=leaky", "wandb=disabled")
-    done = gradlab(*arguments, *SMALL, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    process = gradlab(*arguments, *SMALL, folder=tmp_path)
+    assert process.returncode == 0, process.stderr
     (run,) = load_runs(tmp_path / "runs").to_dict("records")
     assert (run["model.name"], run["status"]) == ("leaky", "done")
 
 
-def test_one_failing_point_leaves_its_neighbours(tmp_path: Path) -> None:
+def test_a_failing_point_leaves_the_others_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "from gradlab.clipping import global_norm as works\n"
+        "from gradlab.clipping import global_norm as working\n"
         "def broken(threshold: float):\n"
         "    raise RuntimeError('no such rule')\n"
     )
-    targets = "clip._target_=mine.works,mine.broken"
-    done = gradlab(targets, "wandb=disabled", *SMALL, folder=tmp_path)
-    assert done.returncode == 1
-    assert "1 of 2 points failed" in done.stderr
-    assert "Traceback" not in done.stderr
-    fine, failed = load_runs(tmp_path / "runs").to_dict("records")
-    assert fine["status"] == "done"
+    targets = "clip._target_=mine.working,mine.broken"
+    process = gradlab(targets, "wandb=disabled", *SMALL, folder=tmp_path)
+    assert process.returncode == 1
+    assert "1 of 2 points failed" in process.stderr
+    assert "Traceback" not in process.stderr
+    done, failed = load_runs(tmp_path / "runs").to_dict("records")
+    assert done["status"] == "done"
     assert failed["status"] == "failed"
     assert "no such rule" in failed["reason"]

@@ -1,4 +1,4 @@
-"""What was written is what is read."""
+"""Records are read as they were written, and writing never leaves half a file."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ from gradlab.probes import Measurement, dataset, labelled
 from gradlab.probes.maps import map_metrics
 
 
-def test_runs_are_one_row_a_point_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_runs_have_one_row_per_point_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for number in (10, 2, 1):
         folder = tmp_path / str(number)
         records.save_config(
@@ -56,13 +56,13 @@ def test_gradients_keep_their_numbers_and_units(tmp_path: Path) -> None:
     np.testing.assert_allclose(variable.sel(step=50), maps[50], rtol=1e-6)
 
 
-def test_metrics_keep_what_json_would_lose(tmp_path: Path) -> None:
+def test_metrics_keep_infinities_and_missing_values(tmp_path: Path) -> None:
     rows = pd.DataFrame([{"train/step": 0, "jacobian/horizon": np.inf}, {"train/step": 1}])
     records.save_metrics(tmp_path, rows)
     pd.testing.assert_frame_equal(records.load_metrics(tmp_path), rows)
 
 
-def test_a_write_that_breaks_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     records.save_status(tmp_path, {"state": "running"})
     with pytest.raises(TypeError):
         records.save_status(tmp_path, {"state": object()})
@@ -78,7 +78,7 @@ def test_a_folder_without_points_is_named(tmp_path: Path, missing: str) -> None:
 
 def test_map_metrics_count_in_time_steps() -> None:
     lags = np.subtract.outer(np.arange(9), np.arange(9))
-    maps = np.where(lags >= 0, -0.5 * lags, -np.inf)[None]  # one stride of 2 steps costs half a nat
+    maps = np.where(lags >= 0, -0.5 * lags, -np.inf)[None]  # −0.5 nats per stride of 2 steps
     metrics = map_metrics(maps, stride=2)
     assert metrics["jacobian/decay_rate"] == pytest.approx(-0.25)
     assert metrics["jacobian/horizon"] == pytest.approx(4)
@@ -91,25 +91,25 @@ def test_a_status_is_strict_json_and_reads_back(tmp_path: Path) -> None:
     summary = {"jacobian/horizon": np.inf, "train/loss": np.nan, "a": -np.inf, "verdict": "stable"}
     records.save_status(tmp_path, {"state": "done", "summary": summary})
 
-    def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is not JSON")
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
 
     text = (tmp_path / "status.json").read_text()
     assert json.loads(text, parse_constant=refuse)["summary"]["jacobian/horizon"] == "inf"
     np.testing.assert_equal(records.load_status(tmp_path)["summary"], summary)
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_what_is_there(
+def test_a_full_disk_gives_one_sentence_and_leaves_the_old_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = pd.DataFrame([{"train/step": 0}])
     records.save_metrics(tmp_path, rows)
 
-    def full(*_: object, **__: object) -> None:
+    def fill_disk(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    monkeypatch.setattr(Path, "write_text", fill_disk)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", fill_disk)
     for save in (
         lambda: records.save_status(tmp_path, {"state": "done"}),
         lambda: records.save_metrics(tmp_path, rows * 2),
@@ -120,7 +120,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_is_there(
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.parquet"]
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_gives_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(records.RecordError, match=r"status\.json could not be written"):
         records.save_status(tmp_path / "file" / "0", {"state": "running"})

@@ -1,23 +1,23 @@
-"""The disk layout of a sweep: what a point's folder holds, written whole or not at all.
+"""The disk layout of a sweep, and the functions that read and write its files.
 
-A sweep's folder holds one folder a point:
+A sweep's folder has one folder per point, which holds
 
-    .hydra/           the point's resolved config, and what was asked for, as Hydra writes them
+    .hydra/           the point's resolved config and its overrides, in Hydra's format
     status.json       state (running, done, diverged, failed, interrupted), reason, timings,
-                      versions, device, and the summary metrics under their W&B names; numbers
-                      that JSON has no word for are the texts "inf", "-inf" and "nan"
-    metrics.parquet   one row a logged or measured training step
+                      versions, device, and the summary metrics under their W&B names; JSON has
+                      no non-finite numbers, so they are the strings "inf", "-inf" and "nan"
+    metrics.parquet   one row per training step that was logged or measured
     gradients.nc      the Jacobian maps, dims (step, sample, t, k)
     checkpoints/STEP  the newest training state (Orbax)
-    table.parquet     instead of these three, what a direct measurement returned
+    table.parquet     the table of a direct measurement, which has none of the three above
     wandb/            the point's W&B run (a link into the sweep's wandb/ folder)
 
-and beside them
+and, beside the points' folders,
 
-    sweep.json        every point that the sweep is made of, written before the first begins
-    .lock             held by the process that runs the sweep
+    sweep.json        the list of all points, written before the first one starts
+    .lock             locked by the process that runs the sweep
 
-Every file is written to a temporary name and renamed, so a file that is there is whole.
+Every file is written under a temporary name and then renamed, so no file is ever half written.
 """
 
 import hashlib
@@ -39,16 +39,14 @@ STATUS = "status.json"
 METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
 CHECKPOINTS = "checkpoints"
+TABLE = "table.parquet"
 SWEEP = "sweep.json"
 LOCK = ".lock"
-WORDS = ("inf", "-inf", "nan")
+NONFINITE = ("inf", "-inf", "nan")  # how status.json spells them
 
 
 class RecordError(OSError):
-    """A file that could not be written: one sentence that says which, why, and what to do."""
-
-
-TABLE = "table.parquet"
+    """A file could not be written; the message names it, the reason and a remedy."""
 
 
 def load_runs(folder: str | Path) -> pd.DataFrame:
@@ -58,12 +56,16 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
         folder: a sweep's folder, or any folder above several of them, or one point's.
 
     Returns:
-        One row a point, in the order of the folders' numbers: the config flattened with dots
+        One row per point, in the order of the folders' numbers: the config flattened with dots
         (`init.gain`), the summary metrics under their W&B names (`jacobian/decay_rate`),
         `verdict`, `status`, `reason` and `path`.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no point below it.
+        FileNotFoundError: the folder does not exist, or no point lies below it.
+
+    Example:
+        >>> runs = gradlab.load_runs("runs/quickstart")
+        >>> runs.groupby("init.gain")["jacobian/decay_rate"].mean()
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -80,12 +82,19 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
 def load_gradients(run_folder: str | Path) -> xr.Dataset:
     """Read the gradient maps of one point.
 
+    Args:
+        run_folder: the point's folder: `path` in a row of `load_runs`.
+
     Returns:
         A Dataset with dims (step, sample, t, k): `step` is the training step of the measurement,
         `t` and `k` count from 0. Each variable's attributes name its units, norm, of and wrt.
 
     Raises:
-        FileNotFoundError: the point has none (it failed, or its probes were off).
+        FileNotFoundError: the point has no maps (it failed, or its probes were off).
+
+    Example:
+        >>> gradients = gradlab.load_gradients(runs["path"][0])
+        >>> gradients["jacobian_log_norm"].mean("sample")
     """
     path = Path(run_folder) / GRADIENTS
     if not path.is_file():
@@ -97,7 +106,7 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
 
 
 def load_metrics(run_folder: str | Path) -> pd.DataFrame:
-    """Read one point's metrics, one row a logged step, columns by their W&B names."""
+    """Read one point's metrics: one row per logged step, one column per W&B name."""
     return pd.read_parquet(Path(run_folder) / METRICS)
 
 
@@ -113,13 +122,13 @@ def load_choices(run_folder: str | Path) -> dict[str, str]:
 
 
 def save_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write the resolved config where Hydra's own launchers leave it."""
+    """Write the resolved config to the file that Hydra's own launchers write."""
     _write(folder / CONFIG, lambda path: OmegaConf.save(OmegaConf.create(dict(config)), path))
 
 
 def save_status(folder: Path, status: Mapping[str, Any]) -> None:
-    """Write status.json, replacing the one before, under a seal that shows later edits."""
-    sealed = _worded(dict(status) | {"seal": _seal(status)})
+    """Write or replace status.json, with a hash ("seal") by which `verify` detects later edits."""
+    sealed = _nonfinite_as_text(dict(status) | {"seal": _seal(status)})
     text = json.dumps(sealed, indent=2, allow_nan=False)
     _write(folder / STATUS, lambda path: path.write_text(text))
 
@@ -128,49 +137,51 @@ def load_status(run_folder: str | Path) -> dict[str, Any]:
     """Read one point's status.json.
 
     Raises:
-        FileNotFoundError: there is none: the point has not begun.
-        ValueError: it is damaged.
+        FileNotFoundError: the point has not started, so the file does not exist.
+        ValueError: the file is damaged.
     """
     path = Path(run_folder) / STATUS
     try:
         status: dict[str, Any] = json.loads(path.read_text())
         summary = status.get("summary", {})
-        words = {name: float(value) for name, value in summary.items() if value in WORDS}
+        nonfinite = {name: float(value) for name, value in summary.items() if value in NONFINITE}
         status["state"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged") from error
-    return status | ({"summary": summary | words} if summary else {})
+    return status | ({"summary": summary | nonfinite} if summary else {})
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """A hash of each file that a point's results are read from."""
+    """Return the SHA-256 of a point's metrics and gradients files, by file name."""
     paths = (folder / METRICS, folder / GRADIENTS)
-    return {x.name: hashlib.sha256(x.read_bytes()).hexdigest() for x in paths if x.is_file()}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()
+    }
 
 
 def verify(folder: Path, status: Mapping[str, Any]) -> None:
-    """Check the records of a point that has ended.
+    """Check that the records of a point that has ended are as they were written.
 
     Raises:
-        ValueError: one is missing, or is not as it was written.
+        ValueError: a file is missing or was changed.
     """
     if status.get("seal") != _seal(status):
         raise ValueError(f"{folder / STATUS} was edited")
-    found = digests(folder)
+    current = digests(folder)
     for name, digest in status.get("files", {}).items():
-        if found.get(name) != digest:
-            raise ValueError(f"{folder / name} is {'damaged' if name in found else 'missing'}")
+        if current.get(name) != digest:
+            raise ValueError(f"{folder / name} is {'damaged' if name in current else 'missing'}")
 
 
 def forget(folder: Path) -> None:
-    """Remove what a point has left, so that it starts anew; its .hydra/ and W&B run stay."""
+    """Delete a point's results and checkpoints; its .hydra/ and its W&B run stay."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     for name in (METRICS, GRADIENTS, STATUS):
         (folder / name).unlink(missing_ok=True)
 
 
 def save_sweep(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
-    """Write sweep.json, replacing the one before."""
+    """Write or replace sweep.json."""
     text = json.dumps({"points": points}, indent=1)
     _write(folder / SWEEP, lambda path: path.write_text(text))
 
@@ -179,8 +190,8 @@ def load_sweep(folder: Path) -> list[dict[str, Any]]:
     """Read sweep.json.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged.
     """
     try:
         points: list[dict[str, Any]] = json.loads((folder / SWEEP).read_text())["points"]
@@ -209,7 +220,10 @@ def save_gradients(folder: Path, gradients: xr.Dataset) -> None:
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one level, keys joined with dots (`init.gain`)."""
+    """Return nested sections as one dict, in their order, with keys joined by dots (`init.gain`).
+
+    Empty sections are dropped. (`pandas.json_normalize` would move top-level values to the front.)
+    """
     if not isinstance(node, dict):
         return {prefix: node}
     flat: dict[str, Any] = {}
@@ -234,15 +248,15 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         ) from error
 
 
-def _worded(node: Any) -> Any:
-    """Numbers that JSON has no word for, as texts."""
+def _nonfinite_as_text(node: Any) -> Any:
+    """Return nested dicts with each non-finite number as a string, since JSON has none."""
     if isinstance(node, dict):
-        return {name: _worded(child) for name, child in node.items()}
+        return {name: _nonfinite_as_text(child) for name, child in node.items()}
     return str(node) if isinstance(node, float) and not math.isfinite(node) else node
 
 
 def _seal(status: Mapping[str, Any]) -> str:
-    content = _worded({name: value for name, value in status.items() if name != "seal"})
+    content = _nonfinite_as_text({name: value for name, value in status.items() if name != "seal"})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
