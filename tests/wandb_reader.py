@@ -1,4 +1,4 @@
-"""Offline runs as W&B's own reader, `wandb leet inspect`, sees them."""
+"""Read offline runs with W&B's own reader, `wandb leet inspect`."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ Item = dict[str, Any]
 
 
 def history(run: Path) -> list[dict[str, float]]:
-    """The logged rows of numbers, without W&B's own columns and its pictures and tables."""
+    """Return the logged rows of numbers, without W&B's own columns, pictures and tables."""
     rows = [record["item"] for record in records(run, "history")]
     return [
         {name: float(value) for name, value in row.items() if not name.startswith("_")}
@@ -20,14 +20,14 @@ def history(run: Path) -> list[dict[str, float]]:
 
 
 def summary(run: Path) -> Item:
-    """State, name, config and summary of a run."""
+    """Return a run's state, name, config and summary."""
     return json.loads(_inspect(run, "--summary"))
 
 
 def records(run: Path, kind: str) -> list[Item]:
-    """All records of a kind in the run's transaction log."""
-    found = [json.loads(line) for line in _inspect(run).splitlines()]
-    return [record[kind] for record in found if record["type"] == kind]
+    """Return all records of a kind in the run's transaction log."""
+    items = [json.loads(line) for line in _inspect(run).splitlines()]
+    return [item[kind] for item in items if item["type"] == kind]
 
 
 def _inspect(run: Path, *options: str) -> str:

@@ -1,4 +1,4 @@
-"""`python -m gradlab.dashboard ENTITY/PROJECT`: a saved view and a report of a W&B project."""
+"""The command `python -m gradlab.dashboard ENTITY/PROJECT`; see gradlab.tracking.dashboard."""
 
 from gradlab.tracking.dashboard import main
 

@@ -1,4 +1,4 @@
-"""The view and the report of a project, built without one, against what a run logs."""
+"""The panels of the view and the report, built offline, against what a run logs."""
 
 import re
 import sys
@@ -25,8 +25,8 @@ def panels() -> list[Any]:
 
 def test_panels_draw_what_a_run_logs(panels: list[Any], composed: Compose, tmp_path: Path) -> None:
     run_point(Point(composed(*SMALL), tmp_path / "0", "small"))
-    ended = reader.summary(tmp_path / "0" / "wandb")
-    logged, config = ended["summary"], ended["config"]
+    run_summary = reader.summary(tmp_path / "0" / "wandb")
+    logged, config = run_summary["summary"], run_summary["config"]
     drawn = 0
     for panel in panels:
         metrics = [getattr(panel, axis, None) for axis in "xy"]
@@ -49,7 +49,7 @@ def test_panels_draw_what_a_run_logs(panels: list[Any], composed: Compose, tmp_p
     assert drawn >= 15
 
 
-def test_what_is_built_is_what_the_server_is_sent() -> None:
+def test_the_view_and_the_report_have_all_sections_and_panels() -> None:
     view = dashboard.workspace("me", "reach")
     sent = ws.Workspace._from_model(view._to_model())
     assert [section.name for section in sent.sections] == list(dashboard.sections("me"))
@@ -68,8 +68,8 @@ def test_the_map_chart_takes_the_columns_of_its_table(panels: list[Any]) -> None
     (chart,) = (
         p for p in panels if isinstance(p, wr.CustomChart) and dashboard.MAP_CHART in p.chart_name
     )
-    asked = set(re.findall(r"\$\{field:(\w+)\}", str(dashboard.MAP_SPEC)))
-    assert asked == set(chart.chart_fields) == {"step", "t", "k", "log_norm"}
+    fields = set(re.findall(r"\$\{field:(\w+)\}", str(dashboard.MAP_SPEC)))
+    assert fields == set(chart.chart_fields) == {"step", "t", "k", "log_norm"}
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -95,15 +95,15 @@ def test_publishing_saves_the_chart_the_view_and_the_report(
     saved: list[Any] = []
 
     class Api:
-        def create_custom_chart(self, **given: Any) -> None:
-            saved.append(given["name"])
+        def create_custom_chart(self, *, name: str, **_: Any) -> None:
+            saved.append(name)
 
     def save(page: Any) -> Any:
         saved.append(type(page))
         page.__class__.url = f"https://server/{len(saved)}"
         return page
 
-    monkeypatch.setattr(dashboard, "signed_in", lambda: None)
+    monkeypatch.setattr(dashboard, "check_login", lambda: None)
     monkeypatch.setattr(wandb, "Api", Api)
     for kind in (ws.Workspace, wr.Report):
         monkeypatch.setattr(kind, "save", save)

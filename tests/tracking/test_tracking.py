@@ -1,4 +1,4 @@
-"""What W&B is told, read back from its offline runs with its own reader."""
+"""Offline runs as they are logged, read back with W&B's own reader."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +15,12 @@ from synthetic_sweeps import geometric
 from gradlab import load_runs, records
 from gradlab.__main__ import CONF
 from gradlab.point import Point, run_point
-from gradlab.tracking.media import CELLS, decay_curves, map_cells
+from gradlab.tracking.media import MAP_SIDE, decay_curves, map_cells
 from gradlab.tracking.runs import track
 
 STATUS = {
     "state": "done",
-    "reason": "for one",
+    "reason": "by design",
     "summary": {"train/step": 5, "verdict": "stable"},
     "versions": {"jax": "1"},
 }
@@ -29,7 +29,7 @@ MAPS = geometric(rates=RATES)
 
 
 def table(run: Path, name: str) -> dict[str, Any]:
-    """Columns and rows of a table that was logged."""
+    """Return the columns and rows of a logged table."""
     (path,) = (run / "files" / "media" / "table" / "jacobian").glob(f"{name}_*.table.json")
     return {key: json.loads(path.read_text())[key] for key in ("columns", "data")}
 
@@ -41,7 +41,7 @@ def config(mode: str = "offline") -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A point's folder with maps in it."""
+    """A point's folder that contains maps."""
     records.save_gradients(tmp_path / "0", MAPS)
     return tmp_path / "0"
 
@@ -58,22 +58,22 @@ def test_a_run_reads_back_as_it_was_logged(folder: Path) -> None:
 
     run = folder / "wandb"
     assert reader.history(run) == rows
-    (opened,) = reader.records(run, "run")
-    assert (opened["run_group"], opened["display_name"]) == ("study/today", "gain=2")
-    assert (opened["job_type"], opened["tags"]) == ("point", ["a"])
-    ended = reader.summary(run)
-    assert ended["state"] == "finished"
-    assert ended["config"]["init"] == {"gain": 2}
-    assert float(ended["config"]["clip"]["threshold"]) == np.inf
-    assert ended["config"]["path"] == "study/today/0"
-    told = [ended["summary"][name] for name in ("status", "reason", "verdict")]
-    assert told == ["done", "for one", "stable"]
-    assert ended["summary"]["jacobian/map"]["format"] == "png"
+    (header,) = reader.records(run, "run")
+    assert (header["run_group"], header["display_name"]) == ("study/today", "gain=2")
+    assert (header["job_type"], header["tags"]) == ("point", ["a"])
+    run_summary = reader.summary(run)
+    assert run_summary["state"] == "finished"
+    assert run_summary["config"]["init"] == {"gain": 2}
+    assert float(run_summary["config"]["clip"]["threshold"]) == np.inf
+    assert run_summary["config"]["path"] == "study/today/0"
+    outcome = [run_summary["summary"][name] for name in ("status", "reason", "verdict")]
+    assert outcome == ["done", "by design", "stable"]
+    assert run_summary["summary"]["jacobian/map"]["format"] == "png"
     against_step = [m for m in reader.records(run, "metric") if m.get("glob_name") == "*"]
     assert [metric["step_metric"] for metric in against_step] == ["train/step"]
 
 
-def test_maps_go_in_as_an_artifact_a_table_and_curves(folder: Path) -> None:
+def test_maps_are_logged_as_an_artifact_a_table_and_curves(folder: Path) -> None:
     with track(folder, config(), "g", "n") as tracker:
         tracker.log({"train/step": 100.0})
         tracker.finish(STATUS, MAPS)
@@ -102,7 +102,7 @@ def test_large_maps_are_thinned_and_zeros_are_left_out() -> None:
     maps = geometric(300, reach=100.0)["jacobian_log_norm"]
     cells = map_cells(maps.mean("sample"))
     assert cells["t"].max() == 300  # every tenth
-    assert len(cells["t"]) < 2 * CELLS * (CELLS + 1) / 2
+    assert len(cells["t"]) < 2 * MAP_SIDE * (MAP_SIDE + 1) / 2
     assert (cells["t"] - cells["k"]).max() <= 100
     lags, curves = decay_curves(maps)
     assert len(lags) == 100
@@ -116,9 +116,9 @@ def test_nothing_is_logged_twice(folder: Path) -> None:
             tracker.log({"train/step": step, "train/loss": 1.0, "eval/loss": 2.0})
         tracker.finish(STATUS, MAPS)
     run = folder / "wandb"
-    named = [set(record["item"]) for record in reader.records(run, "history")]
-    for name in set.union(*named) - {"_step", "_runtime", "_timestamp", "train/step"}:
-        assert sum(name in row for row in named) == (3 if name.endswith("loss") else 1)
+    rows = [set(record["item"]) for record in reader.records(run, "history")]
+    for name in set.union(*rows) - {"_step", "_runtime", "_timestamp", "train/step"}:
+        assert sum(name in row for row in rows) == (3 if name.endswith("loss") else 1)
     assert len([a for a in reader.records(run, "artifact") if a["type"] == "gradients"]) == 1
 
 
@@ -135,7 +135,7 @@ def test_a_point_that_runs_again_has_one_run_with_its_old_id(folder: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_run_has_few_names_of_metrics(composed: Compose, tmp_path: Path) -> None:
+def test_a_run_logs_few_metric_names(composed: Compose, tmp_path: Path) -> None:
     probes = ",".join(path.stem for path in (CONF / "probe").glob("*.yaml"))
     config = composed(
         f"probe=[{probes}]",
@@ -150,14 +150,14 @@ def test_a_run_has_few_names_of_metrics(composed: Compose, tmp_path: Path) -> No
     assert len(reader.summary(tmp_path / "0" / "wandb")["summary"]) < 200  # of W&B's 10,000
 
 
-def test_runs_side_by_side_do_not_mix(tmp_path: Path) -> None:
-    def one(number: int) -> None:
+def test_parallel_runs_do_not_mix(tmp_path: Path) -> None:
+    def log_run(number: int) -> None:
         with track(tmp_path / str(number), config(), "g", f"run {number}") as tracker:
             for step in range(20):
                 tracker.log({"train/step": step, "train/loss": number})
 
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(one, range(3)))
+        list(pool.map(log_run, range(3)))
     for number in range(3):
         rows = reader.history(tmp_path / str(number) / "wandb")
         assert rows == [{"train/step": step, "train/loss": number} for step in range(20)]
@@ -177,10 +177,10 @@ def test_an_exception_marks_the_run_as_failed(tmp_path: Path) -> None:
         track(tmp_path / "0", config(), "g", "n") as tracker,
     ):
         tracker.log({"train/step": 1 / 0})
-    ended = reader.summary(tmp_path / "0" / "wandb")
-    assert ended["exit_code"] == 1
-    assert ended["summary"]["status"] == "failed"
-    assert ended["summary"]["reason"] == "ZeroDivisionError: division by zero"
+    run_summary = reader.summary(tmp_path / "0" / "wandb")
+    assert run_summary["exit_code"] == 1
+    assert run_summary["summary"]["status"] == "failed"
+    assert run_summary["summary"]["reason"] == "ZeroDivisionError: division by zero"
 
 
 def test_disabled_writes_nothing(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Points restored from what W&B was told, against the records that they were logged from."""
+"""Points restored from W&B runs, against the records that the runs were logged from."""
 
 import shutil
 from pathlib import Path
@@ -19,8 +19,7 @@ ROWS = [
     {"train/step": 0, "eval/loss": 2.0, "jacobian/horizon": np.inf},
     {"train/step": 5, "eval/loss": 1.0, "jacobian/horizon": 2.5, "train/loss": 1.5},
 ]
-
-END = {"success/solved": 1.0, "time/probe_seconds": 0.25, "verdict": "stable"}  # known at the end
+END_ENTRIES = {"success/solved": 1.0, "time/probe_seconds": 0.25, "verdict": "stable"}
 
 
 def config(gain: float) -> dict[str, Any]:
@@ -29,8 +28,8 @@ def config(gain: float) -> dict[str, Any]:
 
 
 def write(point: Path, gain: float) -> None:
-    """A point's records and its offline run."""
-    status = {"state": "done", "reason": "so", "summary": ROWS[-1] | END}
+    """Write a point's records and log it to an offline run."""
+    status = {"state": "done", "reason": "so", "summary": ROWS[-1] | END_ENTRIES}
     records.save_config(point, config(gain))
     records.save_metrics(point, pd.DataFrame(ROWS))
     records.save_gradients(point, geometric())
@@ -49,15 +48,15 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_same_runs(restored: pd.DataFrame, kept: pd.DataFrame) -> None:
-    """The same rows, and metrics and maps behind them."""
-    columns = [name for name in kept if name != "path"]
-    pd.testing.assert_frame_equal(restored[columns], kept[columns])
-    assert set(restored) == set(kept)
-    for there, here in zip(restored["path"], kept["path"], strict=True):
-        metrics = records.load_metrics(here)
-        pd.testing.assert_frame_equal(records.load_metrics(there)[metrics.columns], metrics)
-        assert load_gradients(there).identical(load_gradients(here))
+def assert_same_runs(restored: pd.DataFrame, original: pd.DataFrame) -> None:
+    """Check that the rows are the same, and the metrics and maps of their points."""
+    columns = [name for name in original if name != "path"]
+    pd.testing.assert_frame_equal(restored[columns], original[columns])
+    assert set(restored) == set(original)
+    for copy, source in zip(restored["path"], original["path"], strict=True):
+        metrics = records.load_metrics(source)
+        pd.testing.assert_frame_equal(records.load_metrics(copy)[metrics.columns], metrics)
+        assert load_gradients(copy).identical(load_gradients(source))
 
 
 def test_offline_logs_give_what_is_on_disk(sweep: Path) -> None:
@@ -65,17 +64,17 @@ def test_offline_logs_give_what_is_on_disk(sweep: Path) -> None:
 
 
 def test_maps_are_found_where_the_sweep_was_moved(sweep: Path, tmp_path: Path) -> None:
-    kept = load_runs(sweep)
+    original = load_runs(sweep)
     moved = tmp_path / "moved"
     shutil.copytree(sweep, moved, symlinks=True)
-    for path in kept["path"]:
+    for path in original["path"]:
         (Path(path) / records.GRADIENTS).rename(Path(path) / "hidden")
     try:
         restored = load_wandb(moved / "wandb", tmp_path / "restored")
     finally:
-        for path in kept["path"]:
+        for path in original["path"]:
             (Path(path) / "hidden").rename(Path(path) / records.GRADIENTS)
-    assert_same_runs(restored, kept)
+    assert_same_runs(restored, original)
 
 
 def test_a_run_that_was_cut_off_gives_its_rows_so_far(sweep: Path, tmp_path: Path) -> None:
@@ -96,7 +95,7 @@ def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
 
 
 class Artifact:
-    """An artifact of a run, as `wandb.Api` hands it out."""
+    """Stands in for an artifact of `wandb.Api`."""
 
     def __init__(self, kind: str, file: Path) -> None:
         self.type = kind
@@ -107,7 +106,7 @@ class Artifact:
 
 
 def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server's answers have infinities as text, columns of W&B's own, pictures and tables."""
+    """The server's rows have infinities as strings, W&B's own columns, pictures and tables."""
 
     def online(point: Path) -> Any:
         media = {"_step": 2, "train/step": 5, "jacobian/map": {"_type": "image-file", "height": 9}}
@@ -117,7 +116,7 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
             config=config(float(point.name) + 0.5)
             | {"clip": {"threshold": "Infinity"}, "path": f"reach/today/{point.name}"},
             scan_history=lambda: [*rows, media],
-            summary_metrics={"status": "done", "reason": "so", **ROWS[-1], **END},
+            summary_metrics={"status": "done", "reason": "so", **ROWS[-1], **END_ENTRIES},
             logged_artifacts=lambda: [
                 Artifact("run_table", point / records.STATUS),
                 Artifact("gradients", point / records.GRADIENTS),
@@ -125,16 +124,16 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
         )
 
     def runs(_: Any, path: str, filters: dict[str, str] | None = None) -> list[Any]:
-        asked.append((path, filters))
-        stranger = SimpleNamespace(config={"lr": 1}, scan_history=list, summary_metrics={})
-        return [stranger, *(online(Path(path)) for path in load_runs(sweep)["path"])]
+        queries.append((path, filters))
+        foreign = SimpleNamespace(config={"lr": 1}, scan_history=list, summary_metrics={})
+        return [foreign, *(online(Path(path)) for path in load_runs(sweep)["path"])]
 
-    asked: list[Any] = []
-    monkeypatch.setattr(wandb_runs, "signed_in", lambda: None)
+    queries: list[Any] = []
+    monkeypatch.setattr(restore, "check_login", lambda: None)
     monkeypatch.setattr(wandb, "Api", type("Api", (), {"runs": runs}))
     assert_same_runs(load_wandb("me/project"), load_runs(sweep))
     assert_same_runs(load_wandb("me/project/reach/today"), load_runs(sweep))
-    assert asked == [("me/project", None), ("me/project", {"group": "reach/today"})]
+    assert queries == [("me/project", None), ("me/project", {"group": "reach/today"})]
 
 
 def test_paths_from_the_server_stay_below_the_folder(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Online runs and a server on this machine: taken while they are written, or kept for later."""
+"""Online runs against a local server: uploaded while they are written, or kept on disk."""
 
 import contextlib
 import time
@@ -17,7 +17,7 @@ from gradlab.tracking.runs import Tracker, track
 
 STATUS = {"state": "done", "summary": {"verdict": "stable"}}
 RETRIES = ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
-IMPATIENT = {"WANDB_HTTP_TIMEOUT": "1"} | {
+SHORT_TIMEOUTS = {"WANDB_HTTP_TIMEOUT": "1"} | {
     f"WANDB__{which}_RETRY_{what}": value
     for which in RETRIES
     for what, value in {"MAX": "1", "WAIT_MIN_SECONDS": "0.1", "WAIT_MAX_SECONDS": "0.1"}.items()
@@ -26,19 +26,20 @@ IMPATIENT = {"WANDB_HTTP_TIMEOUT": "1"} | {
 
 @pytest.fixture(autouse=True)
 def _login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A key that no server knows, and a queue of uploads for each test."""
-    for name, value in IMPATIENT.items():
+    """Give each test a W&B key, short timeouts and an uploader of its own."""
+    for name, value in SHORT_TIMEOUTS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr(uploads, "PAUSE", 0.0)
-    uploads.uploads.cache_clear()
+    uploads.shared_uploader.cache_clear()
     yield
-    uploads.uploads.cache_clear()
+    uploads.shared_uploader.cache_clear()
 
 
 @contextlib.contextmanager
-def logged(folder: Path, number: int) -> Iterator[Tracker]:
+def online_run(folder: Path, number: int) -> Iterator[Tracker]:
+    """Log a run of two rows; the block runs between them."""
     settings = {"mode": "online", "project": "reach", "entity": None, "tags": []}
     config: dict[str, Any] = {"wandb": settings, "seed": number}
     with track(folder / str(number), config, "g/h", f"run {number}") as tracker:
@@ -48,26 +49,27 @@ def logged(folder: Path, number: int) -> Iterator[Tracker]:
         tracker.finish(STATUS, None)
 
 
-def sent(folder: Path) -> int:
+def uploaded(folder: Path) -> int:
+    """Return the number of runs that were uploaded completely."""
     return len(list(folder.glob("wandb/offline-run-*/*.synced")))
 
 
-def test_runs_are_sent_while_they_are_written(
+def test_runs_are_uploaded_while_they_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving("takes") as server:
+    with serving("accepts") as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        with logged(tmp_path, 0):
+        with online_run(tmp_path, 0):
             deadline = time.monotonic() + 60
             while not server.history() and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert [row["train/loss"] for row in server.history()] == [2]
-        with logged(tmp_path, 1):
+        with online_run(tmp_path, 1):
             pass
-        uploads.uploads().close()
+        uploads.shared_uploader().close()
         losses = [row["train/loss"] for row in server.history()]
     assert losses == [2, 1, 2, 1]
-    assert sent(tmp_path) == 2
+    assert uploaded(tmp_path) == 2
     assert capsys.readouterr().err == ""
 
 
@@ -82,62 +84,63 @@ def test_a_bad_server_costs_one_warning_and_no_data(
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         if trouble == "refuses":
             server.server_close()
-        begin = time.monotonic()
+        start = time.monotonic()
         for number in range(2):
-            with logged(tmp_path, number):
+            with online_run(tmp_path, number):
                 pass
-        assert time.monotonic() - begin < 20  # of a second or two: this machine may be busy
-        uploads.uploads().close()
-        said = capsys.readouterr().err
-        assert said.startswith("gradlab: W&B runs are kept offline: ")
-        assert said.count("\n") == 1
-        assert f"Send them later with: wandb sync {tmp_path / 'wandb'}\n" in said
-        assert sent(tmp_path) == 0
+        assert time.monotonic() - start < 20  # usually 1 or 2; the machine may be busy
+        uploads.shared_uploader().close()
+        warning = capsys.readouterr().err
+        assert warning.startswith("gradlab: W&B runs are kept offline: ")
+        assert warning.count("\n") == 1
+        assert f"Send them later with: wandb sync {tmp_path / 'wandb'}\n" in warning
+        assert uploaded(tmp_path) == 0
         for number in range(2):
             run = tmp_path / str(number) / "wandb"
             assert [row["train/loss"] for row in reader.history(run)] == [2, 1]
             assert reader.summary(run)["summary"]["verdict"] == "stable"
         if trouble == "dies":
-            assert_sent_later(server, tmp_path)
+            check_later_upload(server, tmp_path)
 
 
-def assert_sent_later(server: Server, folder: Path) -> None:
-    server.behaviour = "takes"
+def check_later_upload(server: Server, folder: Path) -> None:
+    """Check that the runs can be uploaded once the server works again."""
+    server.behaviour = "accepts"
     runs = sorted(folder.glob("wandb/offline-run-*"))
     assert uploads._problem(uploads._sync(runs), runs) == ""
     assert len(server.history()) == 4
 
 
-def test_a_server_that_never_ends_is_left_after_a_while(
+def test_a_server_that_hangs_is_given_up_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "600")
     with serving("hangs") as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        with logged(tmp_path, 0):
+        with online_run(tmp_path, 0):
             pass
-        uploads.uploads().close(patience=1)
+        uploads.shared_uploader().close(patience=1)
     assert "they were not sent 1 s after the last point. Send them" in capsys.readouterr().err
 
 
-def test_a_sweep_ends_whole_without_its_server(
+def test_a_sweep_completes_without_its_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     small = ("task.length=4", "train.steps=2", "model.hidden_size=4", "seed=0,1")
-    done = gradlab("wandb=online", *small, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("gradlab: ") == done.stderr.count("kept offline") == 1
-    assert "connection refused" in done.stderr
+    process = gradlab("wandb=online", *small, folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.count("gradlab: ") == process.stderr.count("kept offline") == 1
+    assert "connection refused" in process.stderr
     assert list(load_runs(tmp_path / "runs")["status"]) == ["done"] * 2
     assert len(list(tmp_path.glob("runs/*/*/wandb/offline-run-*/*.wandb"))) == 2
 
 
-def test_without_a_key_it_says_so(
+def test_a_missing_key_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY")
-    with logged(tmp_path, 0):
+    with online_run(tmp_path, 0):
         pass
-    uploads.uploads().close()
+    uploads.shared_uploader().close()
     assert "wandb login" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A W&B server on this machine that takes runs, refuses them, hangs, or dies half-way."""
+"""A fake W&B server on this machine: it accepts runs, or hangs, answers with errors or dies."""
 
 import json
 import threading
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Behaviour = Literal["takes", "hangs", "errs", "dies"]
+Behaviour = Literal["accepts", "hangs", "errs", "dies"]  # dies: errs from the first row on
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps what was sent to it: the body of each request, by path."""
+    """Records the path and the body of each request that it accepts."""
 
     daemon_threads = True
 
@@ -22,14 +22,14 @@ class Server(ThreadingHTTPServer):
         self.received: list[tuple[str, Any]] = []
 
     def handle_error(self, *_: Any) -> None:
-        """A client that hangs up is no error of the server's."""
+        """Ignore clients that hang up."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def history(self) -> list[dict[str, Any]]:
-        """The rows of all runs."""
+        """Return the rows of all runs."""
         return [
             json.loads(line)
             for path, body in self.received
@@ -67,20 +67,20 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def reply(body: dict[str, Any], url: str) -> dict[str, Any]:
-    """What the client needs to go on."""
-    query, given = body.get("query", ""), body.get("variables") or {}
+    """Return the answer that W&B's client needs to go on."""
+    query, variables = body.get("query", ""), body.get("variables") or {}
     if "upsertBucket" in query:
-        project = {"id": "p", "name": given["project"], "entity": {"id": "e", "name": "me"}}
+        project = {"id": "p", "name": variables["project"], "entity": {"id": "e", "name": "me"}}
         bucket = {
             "id": "b",
-            "name": given["name"],
+            "name": variables["name"],
             "config": "{}",
             "project": project,
             "historyLineCount": 0,
         }
         return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
     if "createRunFiles" in query:
-        files = [{"name": name, "uploadUrl": f"{url}/files/{name}"} for name in given["files"]]
+        files = [{"name": name, "uploadUrl": f"{url}/files/{name}"} for name in variables["files"]]
         return {"data": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}}
     if "createArtifact" in query:
         artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": {"latestArtifact": None}}
@@ -90,7 +90,7 @@ def reply(body: dict[str, Any], url: str) -> dict[str, Any]:
 
 @contextmanager
 def serving(behaviour: Behaviour) -> Iterator[Server]:
-    """A server for the block."""
+    """Run a server for the block."""
     with Server(behaviour) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server

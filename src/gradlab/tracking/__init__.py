@@ -1,1 +1,1 @@
-"""Weights & Biases: a point's run, uploads beside a sweep, restoring points, a project's page."""
+"""Weights & Biases: log points as runs, upload runs, read points back, publish a dashboard."""

@@ -1,10 +1,13 @@
-"""A saved view and a report of a W&B project: what `python -m gradlab.dashboard` publishes."""
+"""The saved view and the report that `python -m gradlab.dashboard` publishes in a W&B project.
+
+Both have the same panels (`sections`), which draw what `tracking.runs` logs.
+"""
 
 import argparse
 import sys
 from typing import Any
 
-from gradlab.tracking.restore import signed_in
+from gradlab.tracking.restore import check_login
 
 NAME = "gradlab"
 MAP_CHART = "gradlab-jacobian-map"
@@ -32,16 +35,17 @@ runs that are on disk only:
 
 
 def sections(entity: str) -> dict[str, list[Any]]:
-    """The panels, by the heading they stand under.
+    """Return the panels under each heading.
 
     Args:
-        entity: who owns the chart of the interactive map.
+        entity: the W&B user or team that owns the interactive map's chart.
     """
     import wandb_workspaces.reports.v2 as wr
 
     gain, length = wr.Config("init.gain"), wr.Config("task.length")
     threshold, model = wr.Config("clip.threshold"), wr.Config("model.name")
-    rate, horizon = (wr.SummaryMetric(f"jacobian/{x}") for x in ("decay_rate", "horizon"))
+    rate = wr.SummaryMetric("jacobian/decay_rate")
+    horizon = wr.SummaryMetric("jacobian/horizon")
     accuracy = wr.SummaryMetric("eval/accuracy")
     axes = {
         "model": model,
@@ -53,7 +57,7 @@ def sections(entity: str) -> dict[str, list[Any]]:
         "accuracy": accuracy,
     }
     columns = [wr.ParallelCoordinatesPlotColumn(metric, name) for name, metric in axes.items()]
-    norms = "jacobian/log_norm/lag_.*"
+    log_norms = "jacobian/log_norm/lag_.*"  # a regular expression
     return {
         "How far the gradient reaches": [
             wr.ScatterPlot(title="Decay rate (nats per step) against gain", x=gain, y=rate),
@@ -67,7 +71,7 @@ def sections(entity: str) -> dict[str, list[Any]]:
                 ("step", "lineKey", "lineVal"),
                 {"title": "Mean log norm (nats)", "xname": "lag t − k (steps)"},
             ),
-            wr.LinePlot(title="Log norm by lag (nats)", x="train/step", metric_regex=norms),
+            wr.LinePlot(title="Log norm by lag (nats)", x="train/step", metric_regex=log_norms),
         ],
         "Maps": [
             wr.MediaBrowser(
@@ -93,7 +97,7 @@ def sections(entity: str) -> dict[str, list[Any]]:
 
 
 def workspace(entity: str, project: str) -> Any:
-    """The saved view of a project, not yet saved: a `wandb_workspaces.workspaces.Workspace`."""
+    """Build, but do not save, the view of a project: a `wandb_workspaces.workspaces.Workspace`."""
     import wandb_workspaces.workspaces as ws
 
     return ws.Workspace(
@@ -109,7 +113,7 @@ def workspace(entity: str, project: str) -> Any:
 
 
 def report(entity: str, project: str) -> Any:
-    """A report with the same panels, not yet saved: a `wandb_workspaces.reports.v2.Report`."""
+    """Build, but do not save, a report with the same panels: a `wandb_workspaces` `Report`."""
     import wandb_workspaces.reports.v2 as wr
 
     blocks: list[Any] = [
@@ -133,7 +137,7 @@ def report(entity: str, project: str) -> Any:
 
 
 def description(entity: str, project: str) -> str:
-    """What would be published, as text."""
+    """Return, as text, what `publish` would save."""
     lines = [f"a view {NAME!r} and a report in {entity}/{project}, each with"]
     for name, panels in sections(entity).items():
         lines += [f"  {name}", *(f"    {_line(panel)}" for panel in panels)]
@@ -141,12 +145,12 @@ def description(entity: str, project: str) -> str:
 
 
 def publish(entity: str, project: str) -> list[str]:
-    """Save the map's chart, the view and the report; where to look at the last two.
+    """Save the map's chart, the view and the report; return the URLs of the last two.
 
     Raises:
         ConnectionError: the server cannot be reached, or nobody is logged in.
     """
-    signed_in()
+    check_login()
     import wandb
 
     try:
@@ -158,7 +162,7 @@ def publish(entity: str, project: str) -> list[str]:
             access="private",
             spec=MAP_SPEC,
         )
-    except wandb.Error as error:  # it is there already, or the server knows no custom charts
+    except wandb.Error as error:  # the chart exists already, or the server has no custom charts
         print(f"gradlab: the chart of the interactive map was not made: {error}", file=sys.stderr)
     try:
         return [page.save().url for page in (workspace(entity, project), report(entity, project))]
@@ -167,7 +171,7 @@ def publish(entity: str, project: str) -> list[str]:
 
 
 def _table_chart(table: str, chart: str, columns: tuple[str, ...], strings: dict[str, str]) -> Any:
-    """A chart of a table that runs log, whose columns have the names of the chart's fields."""
+    """Return a chart of a logged table; the chart's fields are named as the table's columns."""
     import wandb_workspaces.reports.v2 as wr
 
     return wr.CustomChart(
@@ -179,7 +183,7 @@ def _table_chart(table: str, chart: str, columns: tuple[str, ...], strings: dict
 
 
 def _line(panel: Any) -> str:
-    """A panel's kind and title, or for a custom chart the table it draws."""
+    """Return a panel's kind and title; for a custom chart, its table and chart name."""
     kind = type(panel).__name__
     if kind == "CustomChart":
         return f"{kind}: {panel.query['summaryTable']['tableKey']} as {panel.chart_name}"
@@ -187,7 +191,7 @@ def _line(panel: Any) -> str:
 
 
 def main() -> None:
-    """Publish, or print what would be; what went wrong in one sentence."""
+    """Publish, or with --dry-run print what would be published; report errors in one sentence."""
     parser = argparse.ArgumentParser(
         prog="python -m gradlab.dashboard",
         description="Publish a saved view and a report of a project on the W&B server that you "

@@ -1,4 +1,4 @@
-"""Pictures, tables and curves that W&B shows of a point's maps."""
+"""A point's Jacobian maps as W&B shows them: a picture, a table for the chart, decay curves."""
 
 from typing import Any
 
@@ -9,13 +9,16 @@ import xarray as xr
 from gradlab import decay
 
 MAP = "jacobian_log_norm"
-CELLS = 32  # a side of the interactive map
-LAGS = 100  # points of a decay curve
+MAP_SIDE = 32  # cells per side of the interactive map, at most
+CURVE_POINTS = 100  # lags per decay curve, at most
 CAPTION = "t down, k across; before | after training; norms below 1 blue, above red, 0 grey"
 
 
 def map_media(maps: xr.DataArray) -> dict[str, Any]:
-    """What W&B shows of maps (step, sample, t, k): picture, table and curves."""
+    """Return the media to log for maps (step, sample, t, k), by their W&B names.
+
+    The picture and the table show the first and the last measurement; the curves show all.
+    """
     import wandb
 
     from gradlab.figures.map_images import map_pixels
@@ -37,26 +40,28 @@ def map_media(maps: xr.DataArray) -> dict[str, Any]:
 
 
 def decay_curves(maps: xr.DataArray) -> tuple[list[int], dict[int, list[float | None]]]:
-    """Mean log norm against lag for each training step; None where the product is exactly zero.
+    """Average the log norms of maps (step, sample, t, k) over all pairs (t, k) of equal lag.
 
     Returns:
-        The lags, in steps, and by training step the values at them, in nats.
+        The lags, in time steps, and for each training step the mean log norms at these lags, in
+        nats; None where the product is exactly zero.
     """
     stride = int(maps["t"][1] - maps["t"][0])
-    chosen = np.unique(np.linspace(0, maps.sizes["t"] - 1, LAGS).astype(int))
+    indices = np.unique(np.linspace(0, maps.sizes["t"] - 1, CURVE_POINTS).astype(int))
     curves = {}
     for step, log_norms in zip(maps["step"].to_numpy(), maps.to_numpy(), strict=True):
-        profile = decay.lag_profile(log_norms)[chosen]
+        profile = decay.lag_profile(log_norms)[indices]
         curves[int(step)] = [float(x) if np.isfinite(x) else None for x in profile]
-    return [int(lag) for lag in chosen * stride], curves
+    return [int(lag) for lag in indices * stride], curves
 
 
 def map_cells(maps: xr.DataArray) -> pd.DataFrame:
-    """Maps (step, t, k), in nats, thinned to a picture's size as a table: step, t, k, log_norm.
+    """Return maps (step, t, k) as a table with columns step, t, k and log_norm (nats).
 
-    Pairs whose product is exactly zero are left out.
+    Large maps are thinned to at most `MAP_SIDE` cells per side. Pairs whose product is exactly zero
+    are left out.
     """
-    every = -(-maps.sizes["t"] // CELLS)
-    thinned = maps.isel(t=slice(None, None, every), k=slice(None, None, every))
+    every = slice(None, None, -(-maps.sizes["t"] // MAP_SIDE))
+    thinned = maps.isel(t=every, k=every)
     cells = thinned.rename("log_norm").to_dataframe().reset_index()
     return cells[np.isfinite(cells["log_norm"])]

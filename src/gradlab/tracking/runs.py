@@ -1,7 +1,8 @@
-"""Weights & Biases: one run a point, on disk unless asked otherwise.
+"""Logging points to Weights & Biases: one run per point, written to disk.
 
-A sweep keeps its runs together in its own wandb/ folder, so that `wandb leet` opens them all; each
-point's folder has a link to its run. W&B is imported when a run is opened: that takes seconds.
+All runs of a sweep lie in the sweep's wandb/ folder, so that `wandb leet` opens them together, and
+each point's folder has a link to its run. `tracking.uploads` sends online runs to the server. W&B
+takes seconds to import, so it is imported only where it is used.
 """
 
 import contextlib
@@ -17,95 +18,97 @@ import xarray as xr
 
 from gradlab import records
 from gradlab.tracking.media import MAP, map_media
-from gradlab.tracking.uploads import uploads
+from gradlab.tracking.uploads import shared_uploader
 
 if TYPE_CHECKING:
     import wandb
 
 FOLDER = "wandb"
-PATH = "path"  # config key: NAME/DATE/NUMBER, the point's folder below runs/
-GRADIENTS = "gradients"  # type of the artifact with the maps
-AT_END = ("success/", "time/", "verdict")  # what begins so is known when a point has ended
+PATH_KEY = "path"  # config key in W&B: NAME/DATE/NUMBER, the point's folder below runs/
+ARTIFACT_TYPE = "gradients"  # of the artifact that holds gradients.nc
+END_PREFIXES = ("success/", "time/", "verdict")  # of summary entries known only at a point's end
 
 
 class Tracker:
-    """What a point tells W&B. Without a run (mode "disabled") it is told nothing."""
+    """Logs one point to its W&B run; logs nothing if there is no run (mode "disabled")."""
 
     def __init__(self, run: "wandb.Run | None", folder: Path, config: Mapping[str, Any]) -> None:
-        """Track a point's folder into an open run."""
+        """Log the point in a folder, with its resolved config, to an open run."""
         self._run = run
-        self._file = (folder / records.GRADIENTS).absolute()
+        self._gradients_file = (folder / records.GRADIENTS).absolute()
         self._config = config
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Log a row of metrics that has "train/step"; NaN (not measured) is left out."""
+        """Log a row of metrics, which contains "train/step"; leave out NaN (not measured)."""
         if self._run:
             self._run.log({name: value for name, value in row.items() if not np.isnan(value)})
 
     def finish(self, status: Mapping[str, Any], gradients: xr.Dataset | None) -> None:
-        """Log what the probes measured, and how the point ended.
+        """Log the probes' measurements and the point's outcome.
 
         Args:
-            status: what status.json keeps. Its summary's numbers, but for those that are known
-                only now (`AT_END`), were logged as the last row.
-            gradients: what gradients.nc holds; None: there is none.
+            status: the content of status.json. The run's summary has the last logged row already,
+                so only the status and the entries of `end_entries` are added to it.
+            gradients: the content of gradients.nc; None if the point has none.
         """
         if not self._run:
             return
         if gradients is not None:
             if MAP in gradients:
                 self._run.log(map_media(gradients[MAP]))
-            self._log_file(self._run, status)
+            self._log_gradients_file(self._run, status)
         outcome = {"status": status["state"], "reason": status.get("reason", "")}
-        summary = status.get("summary", {})
-        self._run.summary.update(outcome | at_end(summary))
+        self._run.summary.update(outcome | end_entries(status.get("summary", {})))
 
-    def _log_file(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
+    def _log_gradients_file(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
         """Log gradients.nc as an artifact."""
         import wandb
 
-        about = {"config": self._config, "versions": status.get("versions", {})}
+        metadata = {"config": self._config, "versions": status.get("versions", {})}
         artifact = wandb.Artifact(
-            f"{GRADIENTS}-{run.id}",
-            type=GRADIENTS,
-            metadata=json.loads(json.dumps(about), parse_constant=str),  # it takes no infinity
+            f"{ARTIFACT_TYPE}-{run.id}",
+            type=ARTIFACT_TYPE,
+            metadata=json.loads(json.dumps(metadata), parse_constant=str),  # W&B refuses infinities
         )
-        artifact.add_file(str(self._file), policy="immutable")  # no second copy on disk
+        artifact.add_file(str(self._gradients_file), policy="immutable")  # no second copy on disk
         run.log_artifact(artifact)
 
 
 @contextlib.contextmanager
 def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Iterator[Tracker]:
-    """Open a point's run, and close it as failed if the block raises.
+    """Open a point's run for the block, and mark it as failed if the block raises.
 
-    A point that is run again or continued replaces its earlier run, under the same id, so it must
-    log its earlier rows once more: W&B cannot resume a run offline.
+    W&B cannot resume a run offline. So a point that is run again or continued gets a new run under
+    its old id, in place of the old one, and must log its earlier rows again.
 
     Args:
-        folder: the point's folder; the run lies in wandb/ beside it.
-        config: the resolved config; its "wandb" section says where the run goes.
-        group: the sweep.
-        name: what the run is called in a list of runs.
+        folder: the point's folder; the run is written to wandb/ beside it.
+        config: the resolved config; its "wandb" section sets the mode, project, entity and tags.
+        group: the sweep, as NAME/DATE.
+        name: the run's display name.
+
+    Yields:
+        The tracker to log to.
     """
     settings = config["wandb"]
     if settings["mode"] == "disabled":
         yield Tracker(None, folder, config)
         return
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B reports on itself, offline too
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else W&B sends reports of its errors
     import wandb
 
     run = wandb.init(
         dir=folder.parent,
-        mode="offline",  # also where it goes online: see gradlab.tracking.uploads
-        id=_remove_earlier(folder),
+        mode="offline",  # online runs too: gradlab.tracking.uploads sends them
+        id=_remove_old_run(folder),
         project=settings["project"],
         entity=settings["entity"],
         tags=settings["tags"],
         job_type="point",
         group=group,
         name=name,
-        config=dict(config) | {PATH: f"{group}/{folder.name}"},
-        reinit="create_new",  # points run side by side in one process
+        config=dict(config) | {PATH_KEY: f"{group}/{folder.name}"},
+        reinit="create_new",  # several runs are open at once in one process
         settings=wandb.Settings(
             silent=True,
             console="off",
@@ -113,13 +116,13 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
             disable_code=True,
             x_disable_stats=True,
             x_disable_machine_info=True,
-            x_save_requirements=False,  # most of what opening a run costs; status.json has versions
+            x_save_requirements=False,  # slow, and status.json has the versions
         ),
     )
-    kept = Path(run.settings.sync_dir)
-    _link(folder / FOLDER, kept)
+    run_folder = Path(run.settings.sync_dir)
+    _link(folder / FOLDER, run_folder)
     if settings["mode"] == "online":
-        uploads().add(kept)
+        shared_uploader().add(run_folder)
     run.define_metric("train/step", hidden=True)
     run.define_metric("*", step_metric="train/step")
     tracker = Tracker(run, folder, config)
@@ -132,25 +135,25 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     run.finish()
 
 
-def at_end(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a point's summary stands in no row of metrics."""
-    return {name: value for name, value in summary.items() if name.startswith(AT_END)}
+def end_entries(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summary entries that no logged row of metrics contains."""
+    return {name: value for name, value in summary.items() if name.startswith(END_PREFIXES)}
 
 
-def _remove_earlier(folder: Path) -> str | None:
-    """Remove the run that an earlier attempt at a point left; its id, for the one that follows."""
+def _remove_old_run(folder: Path) -> str | None:
+    """Remove the run of an earlier attempt at a point; return its id, None if there is none."""
     link = folder / FOLDER
     if not link.is_symlink():
         return None
-    run = link.resolve()
+    run_folder = link.resolve()
     link.unlink()
-    if run.parent != (folder.parent / FOLDER).resolve():
+    if run_folder.parent != (folder.parent / FOLDER).resolve():
         return None
-    shutil.rmtree(run, ignore_errors=True)
-    return run.name.rpartition("-")[2]
+    shutil.rmtree(run_folder, ignore_errors=True)
+    return run_folder.name.rpartition("-")[2]
 
 
 def _link(link: Path, target: Path) -> None:
-    with contextlib.suppress(OSError):  # a system without links finds the run by its name
+    with contextlib.suppress(OSError):  # some systems have no links
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)

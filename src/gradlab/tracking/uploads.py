@@ -1,8 +1,8 @@
-"""Runs sent to W&B's server while they are written, by a process of its own.
+"""Uploading runs to W&B's server while they are written, in a process of its own.
 
-`wandb=online` logs as offline does, into the sweep's folder, and has W&B's own `wandb sync` follow
-what is written there. So a server that is slow, refuses or crashes W&B's client never reaches the
-sweep, and what it did not take stays on disk, whole.
+With `wandb=online` runs are logged to disk, as with `wandb=offline`, and `wandb sync` sends them
+from there. So a server that is slow, refuses runs or crashes W&B's client cannot disturb the sweep,
+and runs that were not uploaded are still complete on disk.
 """
 
 import atexit
@@ -14,9 +14,9 @@ import time
 from functools import cache
 from pathlib import Path
 
-PAUSE = 30.0  # seconds between the starts of two processes, each of which costs a CPU second
-PATIENCE = 60.0  # seconds that the end of a sweep waits for its last runs to be sent
-LIMITS = {  # W&B would try for hours; a few minutes do, since nothing is lost
+PAUSE = 30.0  # seconds between the starts of two uploads, each of which costs a CPU second
+PATIENCE = 60.0  # seconds that the end of a sweep waits for its last uploads
+LIMITS = {  # W&B retries for hours by default; giving up after minutes loses nothing
     "WANDB_HTTP_TIMEOUT": "15",  # seconds
     "WANDB__GRAPHQL_RETRY_MAX": "2",
     "WANDB__FILE_STREAM_TIMEOUT_SECONDS": "15",
@@ -25,14 +25,14 @@ LIMITS = {  # W&B would try for hours; a few minutes do, since nothing is lost
 }
 
 
-class Uploads:
-    """Sends runs in the order they are opened, those of half a minute together.
+class Uploader:
+    """Uploads queued runs from a background thread, one process for all that are waiting.
 
-    After the first that the server does not take it says so once, and sends no more.
+    After the first upload that fails it prints one warning and uploads no more.
     """
 
     def __init__(self) -> None:
-        """Wait for runs; stop when Python ends."""
+        """Start the thread, which waits for runs; it is closed when Python exits."""
         self._changed = threading.Condition()
         self._waiting: list[Path] = []
         self._sending: list[Path] = []
@@ -42,13 +42,13 @@ class Uploads:
         atexit.register(self.close)
 
     def add(self, run: Path) -> None:
-        """Send a run, from its folder, which may still be written to."""
+        """Queue a run's folder for upload; the run may still be open."""
         with self._changed:
             self._waiting.append(run)
             self._changed.notify_all()
 
     def close(self, patience: float = PATIENCE) -> None:
-        """Wait a while for what has not been sent, and leave the rest for later."""
+        """Wait for the remaining uploads, at most `patience` seconds, then stop."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -67,15 +67,15 @@ class Uploads:
                 self._changed.wait_for(lambda: self._waiting)
                 self._sending, self._waiting = self._waiting, []
                 self._process = _sync(self._sending)
-            begin = time.monotonic()
+            start = time.monotonic()
             problem = _problem(self._process, self._sending)
             with self._changed:
                 if problem:
                     self._give_up(problem)
                 self._sending = []
                 self._changed.notify_all()
-                left = begin + PAUSE - time.monotonic()
-                self._changed.wait_for(lambda: self._closing, max(left, 0))
+                remaining = start + PAUSE - time.monotonic()
+                self._changed.wait_for(lambda: self._closing, max(remaining, 0))
 
     def _give_up(self, problem: str) -> None:
         if not self._given_up:
@@ -91,18 +91,18 @@ class Uploads:
 
 
 @cache
-def uploads() -> Uploads:
-    """Those of this process."""
-    return Uploads()
+def shared_uploader() -> Uploader:
+    """Return the uploader that all runs of this process share."""
+    return Uploader()
 
 
 def _sync(runs: list[Path]) -> subprocess.Popen[str]:
-    """Start W&B's upload of some runs, which follows those that are still open."""
+    """Start a process that uploads runs and follows those that are still open to their end."""
     return subprocess.Popen(
         [sys.executable, __file__, *map(str, runs)],
         cwd=runs[0].parents[1],
         env=LIMITS | dict(os.environ),
-        stdin=subprocess.PIPE,  # closed when this process ends, however it does
+        stdin=subprocess.PIPE,  # closes when this process ends, even if it is killed
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -110,29 +110,29 @@ def _sync(runs: list[Path]) -> subprocess.Popen[str]:
 
 
 def _problem(process: subprocess.Popen[str], runs: list[Path]) -> str:
-    """Wait for an upload; what went wrong in one line, else nothing."""
+    """Wait for an upload to end; return its first error in one line, "" if it succeeded."""
     assert process.stdout
     lines = [line.removeprefix("wandb: ").strip() for line in process.stdout if line.strip()]
-    errors = [x.partition("ERROR ")[2].partition(". ")[0] for x in lines if "ERROR " in x]
+    errors = [line.partition("ERROR ")[2].partition(". ")[0] for line in lines if "ERROR " in line]
     marks = [mark for run in runs for mark in run.glob("*.wandb.synced")]
     if len(marks) == len(runs) and not errors:
         return ""
-    for mark in marks:  # W&B sets it on a run that it gave up, too, and would then skip it
+    for mark in marks:  # W&B marks runs that it gave up on, too, and would skip them later
         mark.unlink()
-    last = [line.rpartition("Error: ")[2].rstrip(".") for line in lines[-1:]]
-    return [*errors, *last, "W&B's client ended without a word"][0]
+    last_line = [line.rpartition("Error: ")[2].rstrip(".") for line in lines[-1:]]
+    return [*errors, *last_line, "W&B's client ended without a word"][0]
 
 
 def _main() -> None:
-    """Be the process that uploads; end when the one that started it does."""
+    """Upload the runs named on the command line; exit when the parent process ends."""
 
-    def follow() -> None:
-        sys.stdin.read()
+    def exit_with_parent() -> None:
+        sys.stdin.read()  # returns when the parent's end of the pipe closes
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     if hasattr(os, "nice"):
-        os.nice(10)  # the sweep comes first
+        os.nice(10)  # give the sweep precedence
     from wandb.cli.cli import cli
 
     cli(["beta", "sync", "--live", *sys.argv[1:]])
