@@ -34,6 +34,7 @@ import xarray as xr
 from omegaconf import OmegaConf
 
 CONFIG = Path(".hydra") / "config.yaml"
+OVERRIDES = Path(".hydra") / "overrides.yaml"
 HYDRA = Path(".hydra") / "hydra.yaml"
 STATUS = "status.json"
 METRICS = "metrics.parquet"
@@ -173,7 +174,7 @@ def verify(folder: Path, status: Mapping[str, Any]) -> None:
             raise ValueError(f"{folder / name} is {'damaged' if name in current else 'missing'}")
 
 
-def forget(folder: Path) -> None:
+def delete_records(folder: Path) -> None:
     """Delete a point's results and checkpoints; its .hydra/ and its W&B run stay."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     for name in (METRICS, GRADIENTS, STATUS):

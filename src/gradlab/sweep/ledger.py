@@ -134,7 +134,7 @@ def clear(to_run: Iterable[tuple[Point, str]]) -> list[Point]:
     for point, reason in to_run:
         if reason:
             print(f"point {point.folder.name} runs again from the start: {reason}.")
-            records.forget(point.folder)
+            records.delete_records(point.folder)
         elif status_of(point)["state"] in ENDED:  # meanwhile nobody shall take it for ended
             (point.folder / records.STATUS).unlink()
         points.append(point)
@@ -164,7 +164,7 @@ def _read_point(folder: Path) -> Entry:
     composed = OmegaConf.load(folder / records.CONFIG)
     assert isinstance(composed, DictConfig)
     config = check(composed)
-    words = OmegaConf.load(folder / records.CONFIG.with_name("overrides.yaml"))
+    words = OmegaConf.load(folder / records.OVERRIDES)
     number = int(folder.name) if folder.name.isdigit() else 0
     overrides = [str(word) for word in words]
     return Entry(number, folder.name, overrides, identity(config), asdict(config))
