@@ -90,33 +90,33 @@ class Model:
     name: str = MISSING
     hidden_size: Count = 32
     num_layers: Count = 1
-    decoder: bool = False  # a second stack, which answers where the task's last input is 1
+    decoder: bool = False  # a second stack answers where the task's last input is 1
     other_std: NonNegative | None = None  # of weights that are not recurrent; None: 1/√(fan-in)
     cell: Any = MISSING
 
 
 @dataclass
 class Train:
-    """How long, and how often it is looked at."""
+    """Length of training in updates, and how often it is logged and kept."""
 
     steps: Annotated[int, Field(ge=0)] = 300
     batch_size: Count = 32
-    log_every: Count = 20
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0  # inf: only when interrupted
+    log_every: Count = 20  # updates
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0  # apart; inf: only when interrupted
 
 
 @dataclass
 class Tbptt:
-    """Truncated backpropagation through time (`truncated`); without a window, none."""
+    """Truncated backpropagation through time; without a window, gradients reach all the way back."""
 
-    window: Count | None = None
-    stride: Count | None = None  # the window's length
+    window: Count | None = None  # steps that a gradient flows back
+    stride: Count | None = None  # steps between windows; None: the window's length
     update: Annotated[str, one_of("sequence", "segment")] = "sequence"
 
 
 @dataclass
 class Wandb:
-    """Where Weights & Biases keeps the run."""
+    """The run in Weights & Biases."""
 
     mode: Annotated[str, one_of(*get_args(WandbMode))] = "offline"
     project: str = "gradlab"
@@ -128,9 +128,9 @@ class Wandb:
 class Sweep:
     """How the points of a sweep are run; a point's numbers do not depend on it."""
 
-    resume: str | None = None  # the folder of a sweep: run what it has left undone
-    retry: Annotated[str, one_of(*get_args(Retry))] = "nothing"  # of the points that have ended
-    plan_only: bool = False  # show the plan (--dry)
+    resume: str | None = None  # the folder of a sweep, whose pending points are run
+    retry: Annotated[str, one_of(*get_args(Retry))] = "nothing"  # states whose points run again
+    plan_only: bool = False  # print the plan, run nothing (--dry)
     lanes: Annotated[str, one_of(*get_args(Lanes))] = "auto"  # auto: threads on a CPU, else vmap
     chunk: Annotated[int | None, Field(ge=1)] = None  # points vmapped together; None: what fits
     keep_programs: bool = True  # compiled programs are kept on disk for the next sweep
@@ -143,7 +143,7 @@ class Sweep:
 
 @dataclass
 class Config:
-    """One point of a sweep."""
+    """The configuration of one point of a sweep."""
 
     name: str = "gradlab"
     model: Model = field(default_factory=Model)
@@ -158,7 +158,7 @@ class Config:
     probe: Any = MISSING
     wandb: Wandb = field(default_factory=Wandb)
     sweep: Sweep = field(default_factory=Sweep)
-    measure: Any = None  # a function to call instead of training: a study that is computed directly
+    measure: Any = None  # a function that returns a table, called instead of training
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
