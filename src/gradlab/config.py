@@ -107,7 +107,7 @@ class Train:
 
 @dataclass
 class Tbptt:
-    """Truncated backpropagation through time; without a window, gradients reach all the way back."""
+    """Truncated backpropagation through time; without a window, gradients reach the start."""
 
     window: Count | None = None  # steps that a gradient flows back
     stride: Count | None = None  # steps between windows; None: the window's length

@@ -67,8 +67,8 @@ class FusedLauncher(Launcher):
         setup_globals()
         launcher: Any = OmegaConf.to_container(self._config.hydra.launcher)
         check_component(launcher, "hydra.launcher")
-        resume = bool(self._config.sweep.resume)
-        recorded = ledger.read(folder) if resume or initial_job_idx else []
+        resumes = self._config.sweep.resume or initial_job_idx  # a later batch adds to the first
+        recorded = ledger.read(folder) if resumes else []
         composed = self._compose(job_overrides, initial_job_idx, recorded)
         configs = [self._check(config) for config in composed]
         settings = sweep.joint_settings(configs)
