@@ -10,7 +10,7 @@ from gradlab.figures.labels import level_label
 from gradlab.records import load_metrics
 
 THRESHOLD, RATE = "clip.threshold", "optim.learning_rate"
-LINES = 5
+LINES = 5  # in a panel, at most
 SUCCESS, LOSS, FRACTION = "success", "final loss", "clip fraction"
 BY_THRESHOLD = ("rank", "clip threshold", "value")
 QUANTITIES = (

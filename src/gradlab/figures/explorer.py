@@ -60,7 +60,8 @@ def explorer_page(data: dict[str, Any]) -> str:
     """
     template = files("gradlab.figures").joinpath("explorer.html").read_text()
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return template.replace(PLACEHOLDER, text.replace("</", "<\\/"))  # or "</script>" would end it
+    text = text.replace("</", "<\\/")  # a run's name with "</script>" would end the data
+    return template.replace(PLACEHOLDER, text)
 
 
 def pack(values: Float[np.ndarray, "pairs"]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ def views_table(gradients: xr.Dataset) -> pd.DataFrame:
             its last training step is used.
 
     Returns:
-        One row a view: `view` ("decay rate", "λ₁", or a theory's name), `rate` (nats per step, mean
-        over samples) and `residual` (decay rate − rate).
+        One row per view: `view` ("decay rate", "λ₁", or a theory's name), `rate` (nats per step,
+        mean over samples) and `residual` (decay rate − rate).
 
     Raises:
         ValueError: the run did not measure one of the three.
