@@ -1,4 +1,4 @@
-"""Profile, rate, horizon and verdict against maps whose answers are known."""
+"""Profile, decay rate, horizon and verdict are right for maps whose answers are known."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,9 @@ def geometric_map(rate: float, length: int, start: float = 0.0) -> np.ndarray:
 
 
 @given(rate=st.floats(-3, 3), length=st.integers(1, 20), start=st.floats(-2, 2))
-def test_a_geometric_map_gives_its_rate(rate: float, length: int, start: float) -> None:
+def test_the_decay_rate_of_a_geometric_map_is_its_rate(
+    rate: float, length: int, start: float
+) -> None:
     profile = decay.lag_profile(geometric_map(rate, length, start)[None])
     np.testing.assert_allclose(profile, start + rate * np.arange(length + 1), atol=1e-12)
     if length > 1:
@@ -23,7 +25,7 @@ def test_a_geometric_map_gives_its_rate(rate: float, length: int, start: float) 
 
 
 @given(rate=st.floats(-3, -0.01), start=st.floats(-2, 2))
-def test_horizon_of_a_geometric_map_is_one_over_its_rate(rate: float, start: float) -> None:
+def test_the_horizon_of_a_geometric_map_is_one_over_its_rate(rate: float, start: float) -> None:
     profile = start + rate * np.arange(200)
     assert decay.horizon(profile) == pytest.approx(-1 / rate)
 
@@ -39,7 +41,7 @@ def test_a_gradient_that_never_falls_has_no_horizon() -> None:
     assert decay.horizon(np.array([0.0, -0.5, 0.2, -0.9])) == np.inf
 
 
-def test_exact_zeros_end_the_horizon_and_are_left_out_of_the_rate() -> None:
+def test_exact_zeros_end_the_horizon_and_are_left_out_of_the_decay_rate() -> None:
     profile = np.array([0.0, -0.25, -0.5, -np.inf])
     assert decay.horizon(profile) == 3
     assert decay.decay_rate(profile) == pytest.approx(-0.25)
@@ -54,5 +56,5 @@ def test_a_block_that_starts_at_zero_is_measured_from_its_first_lag() -> None:
     ("rate", "verdict"),
     [(-0.3, "vanishing"), (-0.1, "stable"), (0.1, "stable"), (0.3, "exploding")],
 )
-def test_verdict_names_a_tenfold_change_over_the_sequence(rate: float, verdict: str) -> None:
+def test_the_verdict_names_a_tenfold_change_over_the_sequence(rate: float, verdict: str) -> None:
     assert decay.verdict(rate, length=10) == verdict

@@ -1,4 +1,4 @@
-"""Adjoints and the terms of backpropagation through time against automatic differentiation."""
+"""Adjoints and the terms of backpropagation through time agree with automatic differentiation."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def loss(carry: Any, target: jax.Array) -> jax.Array:
 
 
 def losses(cell: Any, inputs: Any, targets: Any, nudges: Any = None) -> jax.Array:
-    """L⁽ᵗ⁾ of one sample, with something added to every state s⁽⁰⁾..s⁽ᵀ⁻¹⁾."""
+    """Return L⁽ᵗ⁾ of one sample, with nudges added to the states s⁽⁰⁾..s⁽ᵀ⁻¹⁾."""
     carry = cell.initialize_carry((FEATURES,), nnx.Rngs(0))
     nudges = (
         jax.tree.map(lambda x: jnp.zeros((LENGTH, *x.shape), x.dtype), carry)
@@ -53,22 +53,22 @@ def losses(cell: Any, inputs: Any, targets: Any, nudges: Any = None) -> jax.Arra
 
 
 @pytest.mark.parametrize("kind", CELLS)
-def test_the_terms_add_up_to_the_gradient(kind: str) -> None:
+def test_terms_of_bptt_add_up_to_the_gradient(kind: str) -> None:
     cell = CELLS[kind]()
-    found = backpropagate(cell, INPUTS, loss, TARGETS)
+    terms = backpropagate(cell, INPUTS, loss, TARGETS)
 
     def total(cell: Any) -> jax.Array:
         return sum(losses(cell, *sample).sum() for sample in zip(INPUTS, TARGETS, strict=True))
 
     expected, _ = split_weights(nnx.grad(total)(cell))
-    assert expected.keys() == found.by_lag.keys()
+    assert expected.keys() == terms.by_lag.keys()
     for name, gradient in expected.items():
-        summed = found.by_lag[name].sum(axis=0) * np.exp(found.log_scale)
+        summed = terms.by_lag[name].sum(axis=0) * np.exp(terms.log_scale)
         scale = np.abs(gradient).max()
         np.testing.assert_allclose(summed, gradient, atol=1e-5 * scale)
 
 
-def test_in_float64_they_add_up_to_twelve_digits() -> None:
+def test_terms_in_float64_add_up_to_twelve_digits() -> None:
     with jax.enable_x64(True):
         rng = np.random.default_rng(1)
         weights = {"hh": rng.normal(size=(HIDDEN, HIDDEN)) / 4, "xh": rng.normal(size=(HIDDEN, 3))}
@@ -86,17 +86,17 @@ def test_in_float64_they_add_up_to_twelve_digits() -> None:
 
         inputs, targets = INPUTS[0].astype(float), TARGETS[0].astype(float)
         weights = jax.tree.map(jnp.asarray, weights)
-        found = backpropagate(
+        terms = backpropagate(
             step, inputs, loss, targets, initial_carry=jnp.zeros(HIDDEN), parameters=weights
         )
         for name, gradient in jax.grad(total)(weights).items():
-            summed = found.by_lag[name].sum(axis=0) * jnp.exp(found.log_scale)
+            summed = terms.by_lag[name].sum(axis=0) * jnp.exp(terms.log_scale)
             np.testing.assert_allclose(summed, gradient, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm"])
 def test_a_term_is_the_gradient_of_one_loss_through_one_use_of_the_weight(kind: str) -> None:
-    """Each step gets a copy of the weights: ∂L⁽ᵗ⁾ with respect to the k-th copy is the term."""
+    """Each step has its own copy of the weights; the term is the gradient for the k-th copy."""
     cell = CELLS[kind]()
     definition, parameters = nnx.split(cell)
     copies = jax.tree.map(lambda w: jnp.broadcast_to(w, (LENGTH, *w.shape)), parameters)
@@ -110,12 +110,12 @@ def test_a_term_is_the_gradient_of_one_loss_through_one_use_of_the_weight(kind: 
         start = cell.initialize_carry((FEATURES,), nnx.Rngs(0))
         return jax.lax.scan(advance, start, (copies, INPUTS[0], TARGETS[0]))[1]
 
-    found = contribution_log_norms(cell, INPUTS[0], loss, TARGETS[0])
+    log_norms = contribution_log_norms(cell, INPUTS[0], loss, TARGETS[0])
     for t in (1, 12, 20):
         terms, _ = split_weights(jax.grad(lambda copies, t=t: last_losses(copies)[t - 1])(copies))
         for name, term in terms.items():
             norms = np.linalg.norm(np.asarray(term, np.float64).reshape(LENGTH, -1), axis=1)
-            np.testing.assert_allclose(np.exp(found[name][t, 1:]), norms, rtol=1e-4, atol=1e-30)
+            np.testing.assert_allclose(np.exp(log_norms[name][t, 1:]), norms, rtol=1e-4, atol=1e-30)
 
 
 @pytest.mark.parametrize(
@@ -127,23 +127,23 @@ def test_adjoints_are_gradients_with_respect_to_a_nudge_of_the_state(
     cell = CELLS[kind]()
     carry = cell.initialize_carry((FEATURES,), nnx.Rngs(0))
     zeros = jax.tree.map(lambda x: jnp.zeros((LENGTH, *x.shape)), carry)
-    every = jax.jacrev(lambda nudges: losses(cell, INPUTS[0], TARGETS[0], nudges))(zeros)
-    every = np.linalg.norm(np.asarray(jax.tree.leaves(every)[leaf], np.float64), axis=-1)  # t, k
-    found = np.exp(adjoint_log_norms(cell, INPUTS[0], loss, TARGETS[0], wrt=part, each=True))
+    jacobian = jax.jacrev(lambda nudges: losses(cell, INPUTS[0], TARGETS[0], nudges))(zeros)
+    expected = np.linalg.norm(np.asarray(jax.tree.leaves(jacobian)[leaf], np.float64), axis=-1)
+    norms = np.exp(adjoint_log_norms(cell, INPUTS[0], loss, TARGETS[0], wrt=part, each=True))
     np.testing.assert_allclose(
-        found[1:, :LENGTH] * (np.arange(LENGTH) < np.arange(1, LENGTH + 1)[:, None]),
-        every,
+        norms[1:, :LENGTH] * (np.arange(LENGTH) < np.arange(1, LENGTH + 1)[:, None]),
+        expected,
         rtol=1e-4,
     )
 
     summed = jax.grad(lambda nudges: losses(cell, INPUTS[0], TARGETS[0], nudges).sum())(zeros)
-    # A nudge of s⁽ᵏ⁾ does not move L⁽ᵏ⁾, which was read before it: only k = 0 has no such loss.
+    # L⁽ᵏ⁾ is computed before s⁽ᵏ⁾ is nudged, so the two agree only at k = 0, which has no loss.
     later = np.linalg.norm(np.asarray(jax.tree.leaves(summed)[leaf], np.float64), axis=-1)
-    found = np.exp(adjoint_log_norms(cell, INPUTS[0], loss, TARGETS[0], wrt=part))
-    assert found[0] == pytest.approx(later[0], rel=1e-4)
+    norms = np.exp(adjoint_log_norms(cell, INPUTS[0], loss, TARGETS[0], wrt=part))
+    assert norms[0] == pytest.approx(later[0], rel=1e-4)
 
 
-def test_a_loss_at_the_end_alone_has_one_adjoint() -> None:
+def test_a_loss_at_the_last_step_only_gives_the_adjoints_of_that_step() -> None:
     cell = CELLS["rnn"]()
 
     def at_the_end(carry: Any, target: Any) -> jax.Array:
@@ -162,30 +162,30 @@ def test_adjoints_of_thousands_of_steps_stay_finite() -> None:
         return jnp.sin(4 * h) + x, h  # slope ±4 where h is a multiple of π: here always 0
 
     inputs = np.zeros((2000, 2), np.float32)
-    found = adjoint_log_norms(
+    log_norms = adjoint_log_norms(
         double, inputs, lambda h, _: h.sum(), inputs, initial_carry=jnp.zeros(2)
     )
     expected = 0.5 * np.log(2) + np.log(4) * np.arange(2000, 0, -1) - np.log(0.75)
-    np.testing.assert_allclose(found[:1900], expected[:1900], rtol=1e-6)
-    assert found[0] > 2700
+    np.testing.assert_allclose(log_norms[:1900], expected[:1900], rtol=1e-6)
+    assert log_norms[0] > 2700
 
 
-def test_truncation_is_that_of_windows_that_stop_the_gradient() -> None:
+def test_truncation_error_is_that_of_a_gradient_stopped_at_the_window() -> None:
     cell = CELLS["gru"]()
-    found = backpropagate(cell, INPUTS[0], loss, TARGETS[0])
+    terms = backpropagate(cell, INPUTS[0], loss, TARGETS[0])
     whole, cut = (windowed_gradient(cell, window) for window in (LENGTH, 4))
-    result = truncation(found.by_lag)
-    assert result.relative_error[3] == pytest.approx(
+    truncated = truncation(terms.by_lag)
+    assert truncated.relative_error[3] == pytest.approx(
         np.linalg.norm(cut - whole) / np.linalg.norm(whole), rel=1e-4
     )
     cosine = cut @ whole / np.linalg.norm(cut) / np.linalg.norm(whole)
-    assert result.cosine[3] == pytest.approx(cosine, rel=1e-5)
-    assert result.relative_error[-1] == 0
-    assert result.cosine[-1] == pytest.approx(1)
+    assert truncated.cosine[3] == pytest.approx(cosine, rel=1e-5)
+    assert truncated.relative_error[-1] == 0
+    assert truncated.cosine[-1] == pytest.approx(1)
 
 
 def windowed_gradient(cell: Any, window: int) -> np.ndarray:
-    """∂/∂W of Σ_t L⁽ᵗ⁾, each L⁽ᵗ⁾ after `window` steps from a state that is held constant."""
+    """Return ∂/∂W of Σ_t L⁽ᵗ⁾, each L⁽ᵗ⁾ `window` steps after a state that is held constant."""
     states = [cell.initialize_carry((FEATURES,), nnx.Rngs(0))]
     for x in INPUTS[0]:
         states.append(cell(states[-1], x)[0])
@@ -209,19 +209,19 @@ def windowed_gradient(cell: Any, window: int) -> np.ndarray:
     return np.concatenate([np.asarray(w, np.float64).ravel() for w in weights.values()])
 
 
-def test_credit_adds_up_to_the_gradient_and_to_what_the_clip_cut() -> None:
-    found = backpropagate(CELLS["lstm"](), INPUTS, loss, TARGETS)
-    by_lag = jax.tree.map(lambda x: x * np.exp(found.log_scale), found.by_lag)
+def test_credit_adds_up_to_the_gradient_and_to_the_norm_removed_by_clipping() -> None:
+    terms = backpropagate(CELLS["lstm"](), INPUTS, loss, TARGETS)
+    by_lag = jax.tree.map(lambda x: x * np.exp(terms.log_scale), terms.by_lag)
     norm = np.sqrt(sum(float((x.sum(axis=0) ** 2).sum()) for x in by_lag.values()))
-    budget = credit(by_lag, threshold=norm / 4)
-    assert budget.share.sum() == pytest.approx(1)
-    assert budget.cut.sum() == pytest.approx(0.75 * norm, rel=1e-5)
+    credits = credit(by_lag, threshold=norm / 4)
+    assert credits.share.sum() == pytest.approx(1)
+    assert credits.cut.sum() == pytest.approx(0.75 * norm, rel=1e-5)
     assert not credit(by_lag, threshold=2 * norm).cut.any()
     with_readout = credit(by_lag, threshold=2 * norm, other_norm=np.sqrt(15) * norm)
     assert with_readout.cut.sum() == pytest.approx((4 - 2) * norm / 16, rel=1e-5)
 
 
-def test_long_range_share_of_a_sum_of_powers() -> None:
+def test_long_range_share_of_powers_matches_their_sums() -> None:
     lag = np.subtract.outer(np.arange(31), np.arange(31))
     logs = np.where((lag >= 0) & (np.arange(31) > 0), lag * np.log(0.5), -np.inf)
     norms = np.where(np.isfinite(logs), 0.5 ** np.maximum(lag, 0), 0)
@@ -230,6 +230,6 @@ def test_long_range_share_of_a_sum_of_powers() -> None:
     )
 
 
-def test_a_plain_function_needs_its_weights() -> None:
+def test_a_plain_function_without_weights_is_refused() -> None:
     with pytest.raises(ValueError, match="parameters is needed with a plain function"):
         backpropagate(lambda h, x: (h, h), INPUTS, loss, TARGETS, initial_carry=jnp.zeros(2))

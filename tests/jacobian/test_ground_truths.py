@@ -1,4 +1,4 @@
-"""Systems whose gradients are known, each at the tolerance that its kind of truth allows."""
+"""Systems whose gradients are known in closed form or in the limit of many units."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ LENGTH = 37
 
 
 def powers(matrix: Any, length: int = LENGTH, **options: Any) -> np.ndarray:
-    """Log norms of the powers of a matrix, by lag."""
+    """Return the log norms of the powers of a matrix, by lag."""
     steps = np.broadcast_to(np.asarray(matrix), (length, *np.shape(matrix)))
     return np.asarray(map_log_norms(steps, **options))[:, 0]
 
@@ -35,7 +35,7 @@ def linear(w_hh: np.ndarray, features: int = 1) -> Elman:
     return cell
 
 
-def test_e1_e2_scaled_orthogonal_matrices() -> None:
+def test_e1_e2_orthogonal_matrices_keep_norms_and_scaled_ones_change_them_by_the_scale() -> None:
     for n, norm in ((6, "spectral"), (200, "rms")):
         q = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))[0]
         np.testing.assert_allclose(powers(q, norm=norm), 0, atol=1e-5)
@@ -44,13 +44,13 @@ def test_e1_e2_scaled_orthogonal_matrices() -> None:
 
 
 def test_e3_a_jordan_block_grows_first() -> None:
-    block = np.zeros((6, 6))  # a shape that is compiled anyway
+    block = np.zeros((6, 6))  # a shape that other tests compile too
     block[:2, :2] = [[0.9, 1.0], [0.0, 0.9]]
-    found = powers(block)
+    log_norms = powers(block)
     expected = [theory.jordan_log_norm(0.9, 1.0, lag) for lag in range(1, LENGTH + 1)]
-    np.testing.assert_allclose(found[1:], expected, atol=1e-6, rtol=1e-6)
-    assert np.argmax(found) == 9
-    assert np.exp(found[9]) == pytest.approx(3.912567, rel=1e-6)
+    np.testing.assert_allclose(log_norms[1:], expected, atol=1e-6, rtol=1e-6)
+    assert np.argmax(log_norms) == 9
+    assert np.exp(log_norms[9]) == pytest.approx(3.912567, rel=1e-6)
 
 
 def test_e4_a_long_jordan_block_grows_a_millionfold() -> None:
@@ -100,7 +100,7 @@ def test_e7_stacked_linear_layers_multiply_paths() -> None:
         cell = linear(np.array([[0.9]]))
         cell.dense_i.kernel[...] = jnp.array([[0.7 if i else 1.0]])
         layers.append(cell)
-    found = jacobian_log_norms(
+    log_norms = jacobian_log_norms(
         Stack(layers),
         np.zeros((20, 1), np.float32),
         of="layer2.h",
@@ -110,13 +110,15 @@ def test_e7_stacked_linear_layers_multiply_paths() -> None:
     assert theory.stacked_linear(0.9, 0.7, 3, 20) == pytest.approx(np.log(13.7612615331), abs=1e-9)
     for lag in (0, 7, 19):
         expected = theory.stacked_linear(0.9, 0.7, 3, lag) + np.log(0.9)
-        assert float(found[lag + 1, 0]) == pytest.approx(expected, abs=1e-5)
+        assert float(log_norms[lag + 1, 0]) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
     ("weight", "at", "factor"), [(1.25, 0.7104, 0.6191), (2.0, 0.9575, 0.1664)]
 )
-def test_e8_a_unit_at_its_fixed_point(weight: float, at: float, factor: float) -> None:
+def test_e8_a_unit_at_its_fixed_point_has_the_slope_there(
+    weight: float, at: float, factor: float
+) -> None:
     found_at, found_factor = theory.scalar_fixed_point(weight)
     assert (found_at, found_factor) == pytest.approx((at, factor), abs=1e-4)
 
@@ -130,7 +132,7 @@ def test_e8_a_unit_at_its_fixed_point(weight: float, at: float, factor: float) -
 
 
 def resting_lstm(biases: np.ndarray) -> LSTM:
-    """No weights: gates see their biases alone."""
+    """Return an LSTM whose weights are 0, so that gates depend on their biases only."""
     zero = jax.nn.initializers.zeros
     cell = LSTM(1, len(biases), kernel_init=zero, recurrent_kernel_init=zero, rngs=nnx.Rngs(0))
     set_gate_biases(cell, {"forget": jnp.asarray(biases, jnp.float32)})
@@ -151,7 +153,7 @@ def test_e9_e10_a_resting_lstm_forgets_by_its_bias() -> None:
         assert theory.forget_time(np.log(constant - 1)) == pytest.approx(tau, abs=1e-3)
 
 
-def test_e11_chrono_has_a_heavy_tail() -> None:
+def test_e11_chrono_forget_gates_have_a_heavy_tail() -> None:
     known = {1: 0.97674, 10: 0.83375, 50: 0.52099, 100: 0.32841, 200: 0.14907, 400: 0.03757}
     for lag, mean in known.items():
         assert theory.chrono_mean(lag, 200.0) == pytest.approx(mean, abs=1e-5)
@@ -180,12 +182,12 @@ def test_e13_no_norm_exceeds_the_bound(activation: Any) -> None:
 
 
 def test_e14_linear_memory_capacities_add_up_to_the_number_of_units() -> None:
-    """By regression of past inputs on driven states (Jaeger 2002)."""
+    """Capacities are measured by regression of past inputs on driven states (Jaeger 2002)."""
     for row in identities.memory(np.random.default_rng(0)):
         assert row["measured"] == pytest.approx(row["expected"], rel=0.01)
 
 
-def test_e15_variance_of_a_gradient_through_white_noise() -> None:
+def test_e15_white_noise_gives_a_state_and_its_gradient_their_known_variances() -> None:
     """E h² = 1/(1 − λ²) and E (∂h/∂λ)² = (1 + λ²)/(1 − λ²)³ (Zucchet & Orvieto 2024)."""
     eigenvalue, chains, length = 0.9, 20_000, 120
 
@@ -205,8 +207,8 @@ def test_e15_variance_of_a_gradient_through_white_noise() -> None:
         return carry * is_last
 
     only_last = np.eye(length, dtype=np.float32)[-1]
-    for chain in range(3):  # the engine's explicit sum is that slope, chain by chain
-        found = backpropagate(
+    for chain in range(3):  # the engine's sum of terms is that slope
+        backpropagation = backpropagate(
             step,
             noise[:, chain, None],
             last,
@@ -214,12 +216,12 @@ def test_e15_variance_of_a_gradient_through_white_noise() -> None:
             initial_carry=jnp.zeros(()),
             parameters=jnp.asarray(weight),
         )
-        (terms,) = found.by_lag.values()
-        total = float(terms.sum() * np.exp(found.log_scale))
+        (terms,) = backpropagation.by_lag.values()
+        total = float(terms.sum() * np.exp(backpropagation.log_scale))
         assert total == pytest.approx(slope[chain], rel=1e-4)
 
 
-def test_e16_folds_of_the_one_unit_network() -> None:
+def test_e16_the_one_unit_network_has_three_fixed_points_between_its_folds() -> None:
     low, high = theory.fold_points(5.0)
     assert (low, high) == pytest.approx((-2.65561034, -2.34438966), abs=1e-6)
     for bias, count in ((low - 1e-3, 1), (low + 1e-3, 3), (high - 1e-3, 3), (high + 1e-3, 1)):
@@ -228,7 +230,7 @@ def test_e16_folds_of_the_one_unit_network() -> None:
         assert np.count_nonzero(crossings) == count
 
 
-def test_mean_field_is_that_of_a_wide_network() -> None:
+def test_the_mean_field_describes_a_wide_network() -> None:
     n, gain, noise = 1500, 1.5, 0.5
     rng = np.random.default_rng(0)
     w = gain / np.sqrt(n) * rng.normal(size=(n, n))
@@ -242,28 +244,28 @@ def test_mean_field_is_that_of_a_wide_network() -> None:
     assert theory.mean_field(1.5).rate > 0 > field.rate  # noise takes the chaos away
 
 
-def test_the_way_through_the_cell_state_counts() -> None:
-    """At forget bias 3 a hidden state is felt 100 steps on, though not through hidden states."""
+def test_the_path_through_the_cell_state_is_included() -> None:
+    """At forget bias 3, h⁽¹⁰⁰⁾ depends on h⁽⁰⁾ through cell states, not through hidden states."""
     n, lag = 32, 100
-    true, without = [], []  # log norms of ∂h⁽¹⁰⁰⁾/∂h⁽⁰⁾, and of the same at frozen c
+    total, frozen = [], []  # log norms of ∂h⁽¹⁰⁰⁾/∂h⁽⁰⁾, and of the same with c held constant
     for seed in range(5):
         cell = LSTM(8, n, rngs=nnx.Rngs(seed))
         set_gate_biases(cell, {"forget": jnp.full(n, 3.0)})
         inputs = np.random.default_rng(seed).normal(size=(lag, 8)).astype(np.float32)
-        true.append(float(log_singular_values(cell, inputs, [(lag, 0)], of="h", wrt="h")[0, 0]))
+        total.append(float(log_singular_values(cell, inputs, [(lag, 0)], of="h", wrt="h")[0, 0]))
         steps = np.asarray(step_jacobians(cell, inputs), np.float64)[:, n:, n:]
         log_scale, product = 0.0, np.eye(n)
         for step in steps:
             product = step @ product
             size = np.linalg.norm(product, 2)
             product, log_scale = product / size, log_scale + np.log(size)
-        without.append(log_scale)
-    assert -2.5 < np.mean(true) / np.log(10) < 0.5
-    assert np.mean(without) / np.log(10) < -40
+        frozen.append(log_scale)
+    assert -2.5 < np.mean(total) / np.log(10) < 0.5
+    assert np.mean(frozen) / np.log(10) < -40
 
 
-def test_a_state_is_felt_through_its_own_layer() -> None:
-    """What the stacked outputs alone would say of the top layer, where nothing lies above: zero."""
+def test_the_top_layer_of_a_stack_has_the_map_of_the_layer_alone() -> None:
+    """The reference is the top layer alone, driven by the outputs of the layer below."""
     cell = Stack([Elman(3, 6, rngs=nnx.Rngs(0)), Elman(6, 6, rngs=nnx.Rngs(1))])
     inputs = np.random.default_rng(0).normal(size=(LENGTH, 3)).astype(np.float32)
     logs = jacobian_log_norms(cell, inputs, of="layer1.h", wrt="layer1.h", norm="frobenius")

@@ -1,4 +1,4 @@
-"""Lyapunov exponents against closed forms and a loop of NumPy's own QR."""
+"""Lyapunov exponents agree with closed forms and with a loop of NumPy's QR."""
 
 from typing import Any
 
@@ -23,50 +23,50 @@ def linear(matrix: np.ndarray) -> Any:
     return lambda h, x: (constant @ h, h)
 
 
-def test_symmetric_recurrence_grows_by_the_logs_of_its_eigenvalues() -> None:
+def test_exponents_of_a_symmetric_recurrence_are_the_logs_of_its_eigenvalues() -> None:
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(N, N)))[0]
     eigenvalues = np.array([2.0, 1.5, 1.0, -0.7, 0.4, 0.1])
     step = linear(rotation * eigenvalues @ rotation.T)
-    found = lyapunov_exponents(step, make_inputs(2000), initial_carry=jnp.zeros(N))
-    np.testing.assert_allclose(found, np.log(np.abs(eigenvalues)), atol=5e-3)
+    exponents = lyapunov_exponents(step, make_inputs(2000), initial_carry=jnp.zeros(N))
+    np.testing.assert_allclose(exponents, np.log(np.abs(eigenvalues)), atol=5e-3)
 
 
-def test_lstm_agrees_with_numpy() -> None:
+def test_exponents_of_an_lstm_agree_with_numpy() -> None:
     cell, inputs = nnx.OptimizedLSTMCell(FEATURES, N, rngs=nnx.Rngs(0)), make_inputs(50)
     jacobians = np.asarray(step_jacobians(cell, inputs), np.float64)
     key = jax.random.key(0)
-    with jax.enable_x64(True):  # the same frame: 50 steps do not forget it
+    with jax.enable_x64(True):  # the engine's frame: 50 steps do not forget it
         frame = np.linalg.qr(np.asarray(jax.random.normal(key, (2 * N, 2 * N), jnp.float64)))[0]
     growth = np.zeros(2 * N)
     for jacobian in jacobians:
         frame, triangle = np.linalg.qr(jacobian @ frame)
         growth += np.log(np.abs(np.diagonal(triangle)))
-    found = lyapunov_exponents(cell, inputs)
-    np.testing.assert_allclose(found, np.sort(growth / 50)[::-1], rtol=1e-4)
+    exponents = lyapunov_exponents(cell, inputs)
+    np.testing.assert_allclose(exponents, np.sort(growth / 50)[::-1], rtol=1e-4)
     determinants = np.linalg.slogdet(jacobians).logabsdet
-    assert float(found.sum()) == pytest.approx(determinants.mean(), rel=1e-4)
+    assert float(exponents.sum()) == pytest.approx(determinants.mean(), rel=1e-4)
 
 
-def test_the_largest_is_the_slope_of_the_spectral_norm() -> None:
+def test_the_largest_exponent_is_the_slope_of_the_spectral_norm() -> None:
     kernel = jax.nn.initializers.normal(1.5 / np.sqrt(N))
     cell = nnx.SimpleCell(FEATURES, N, recurrent_kernel_init=kernel, rngs=nnx.Rngs(2))
     inputs = make_inputs(2000)
     (largest,) = lyapunov_exponents(cell, inputs, count=1)
     whole = float(jacobian_log_norms(cell, inputs, stride=500)[-1, 0]) / 2000
-    assert float(largest) == pytest.approx(whole, abs=2e-3)  # they differ by O(1/T)
+    assert float(largest) == pytest.approx(whole, abs=2e-3)  # which differs by O(1/T)
 
 
-def test_a_batch_is_its_samples_and_count_takes_the_first() -> None:
+def test_a_batch_has_the_exponents_of_its_samples_and_count_limits_them() -> None:
     cell, inputs = nnx.GRUCell(FEATURES, N, rngs=nnx.Rngs(0)), make_inputs(2, 50)
-    found = lyapunov_exponents(cell, inputs)
-    assert found.shape == (2, N)
-    for sample, exponents in zip(inputs, found, strict=True):
+    spectra = lyapunov_exponents(cell, inputs)
+    assert spectra.shape == (2, N)
+    for sample, exponents in zip(inputs, spectra, strict=True):
         np.testing.assert_allclose(exponents, lyapunov_exponents(cell, sample), atol=1e-5)
     assert lyapunov_exponents(cell, inputs, count=2).shape == (2, 2)
 
 
 @pytest.mark.parametrize("count", [0, N + 1])
-def test_count_is_limited_by_the_carry(count: int) -> None:
+def test_count_beyond_the_size_of_the_carry_is_refused(count: int) -> None:
     cell = nnx.GRUCell(FEATURES, N, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=f"count must be from 1 to the size of the carry, {N}"):
         lyapunov_exponents(cell, make_inputs(5), count=count)

@@ -1,4 +1,4 @@
-"""The measuring engine against float64 products, closed forms and finite differences."""
+"""Jacobian maps agree with float64 products, closed forms and finite differences."""
 
 import math
 from typing import Any
@@ -30,7 +30,7 @@ def make_inputs(*shape: int) -> np.ndarray:
 
 
 def repeated(matrix: np.ndarray, length: int) -> np.ndarray:
-    """Step Jacobians of a linear recurrence h⁽ᵗ⁾ = W h⁽ᵗ⁻¹⁾."""
+    """Return the step Jacobians of a linear recurrence h⁽ᵗ⁾ = W h⁽ᵗ⁻¹⁾."""
     return np.broadcast_to(matrix, (length, *matrix.shape))
 
 
@@ -40,10 +40,10 @@ def lags(length: int) -> np.ndarray:
 
 @nnx.jit
 def reverse_mode_jacobians(cell: nnx.RNNCellBase, inputs: jax.Array) -> list[Any]:
-    """Step Jacobians by reverse mode; the engine goes forward.
+    """Return the step Jacobians by reverse mode; the engine uses forward mode.
 
-    The states are those of a scan, as in the engine: at gain 5 a network is chaotic, and a loop
-    that rounds in another order is soon elsewhere.
+    The states come from a scan, as in the engine: a network of high gain is chaotic, and a loop
+    that rounds differently soon reaches other states.
     """
 
     def advance(carry: Any, x: jax.Array) -> tuple[Any, Any]:
@@ -64,7 +64,7 @@ def reference(cell: nnx.RNNCellBase, inputs: np.ndarray) -> np.ndarray:
 def float64_map(
     jacobians: np.ndarray, norm: str, of: slice = slice(None), wrt: slice = slice(None)
 ) -> np.ndarray:
-    """Every product multiplied out in float64, rescaled at each step."""
+    """Return the log norm of every product, multiplied in float64 and rescaled at each step."""
     length, n, _ = jacobians.shape
     log_norms = np.full((length + 1, length + 1), -np.inf)
     for k in range(length + 1):
@@ -82,21 +82,23 @@ def float64_map(
     return log_norms
 
 
-def assert_same_norms(found: Any, expected: np.ndarray, tolerance: float) -> None:
-    found = np.asarray(found, np.float64)
-    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+def assert_same_norms(log_norms: Any, expected: np.ndarray, tolerance: float) -> None:
+    log_norms = np.asarray(log_norms, np.float64)
+    np.testing.assert_array_equal(np.isfinite(log_norms), np.isfinite(expected))
     finite = np.isfinite(expected)
     # float32 output resolves a log norm of several hundred nats to 1e-5 of a nat.
-    assert np.abs(np.expm1(found[finite] - expected[finite])).max() < tolerance
+    assert np.abs(np.expm1(log_norms[finite] - expected[finite])).max() < tolerance
 
 
 @pytest.mark.parametrize("norm", ["frobenius", "spectral"])
 @pytest.mark.parametrize(
     ("kind", "length"), [*((kind, 37) for kind in CELLS), *((CELLS[1], x) for x in (1, 2, 100))]
 )
-def test_agrees_with_float64_products(kind: type[nnx.RNNCellBase], length: int, norm: Any) -> None:
+def test_a_map_agrees_with_float64_products(
+    kind: type[nnx.RNNCellBase], length: int, norm: Any
+) -> None:
     inputs = make_inputs(length)
-    for gain in (0.5, 1.0, 2.0):  # beyond, rounding alone parts the two trajectories
+    for gain in (0.5, 1.0, 2.0):  # at higher gains, rounding alone separates the trajectories
         cell = make_cell(kind, gain)
         expected = float64_map(reference(cell, inputs), norm)
         assert_same_norms(jacobian_log_norms(cell, inputs, norm=norm), expected, TOLERANCE[norm])
@@ -113,20 +115,20 @@ def test_blocks_are_rows_and_columns_of_the_total_product(of: Any, wrt: Any, nor
     cell, inputs = make_cell(nnx.OptimizedLSTMCell, 1.5), make_inputs(37)
     part = {"c": slice(0, HIDDEN), "h": slice(HIDDEN, None), None: slice(None)}
     expected = float64_map(reference(cell, inputs), norm, part[of], part[wrt])
-    found = jacobian_log_norms(cell, inputs, norm=norm, of=of, wrt=wrt)
-    assert_same_norms(found, expected, TOLERANCE[norm])
+    log_norms = jacobian_log_norms(cell, inputs, norm=norm, of=of, wrt=wrt)
+    assert_same_norms(log_norms, expected, TOLERANCE[norm])
 
 
-def test_a_batch_is_its_samples() -> None:
+def test_a_batch_has_the_maps_of_its_samples() -> None:
     cell, inputs = make_cell(nnx.GRUCell, 1.0), make_inputs(3, 37)
     maps = jacobian_log_norms(cell, inputs, norm="frobenius")
-    for sample, found in zip(inputs, maps, strict=True):
+    for sample, log_norms in zip(inputs, maps, strict=True):
         np.testing.assert_allclose(
-            found, jacobian_log_norms(cell, sample, norm="frobenius"), atol=1e-5
+            log_norms, jacobian_log_norms(cell, sample, norm="frobenius"), atol=1e-5
         )
 
 
-def test_rms_is_frobenius_over_root_n() -> None:
+def test_the_rms_norm_is_frobenius_over_root_n() -> None:
     cell, inputs = make_cell(nnx.SimpleCell, 1.0), make_inputs(37)
     rms, frobenius = (
         np.asarray(jacobian_log_norms(cell, inputs, norm=norm)) for norm in ("rms", "frobenius")
@@ -136,56 +138,56 @@ def test_rms_is_frobenius_over_root_n() -> None:
 
 
 @pytest.mark.parametrize("norm", ["frobenius", "spectral"])
-def test_stride_measures_every_so_many_steps(norm: Any) -> None:
+def test_stride_measures_every_stride_th_step(norm: Any) -> None:
     cell, inputs = make_cell(nnx.SimpleCell, 1.0), make_inputs(37)
     whole = np.asarray(jacobian_log_norms(cell, inputs, norm=norm))
     strided = jacobian_log_norms(cell, inputs, norm=norm, stride=4)
     np.testing.assert_allclose(strided, whole[:37:4, :37:4], atol=1e-4)
 
 
-LENGTH, N = 37, 6  # of what is measured from given step Jacobians: one compilation for all
+LENGTH, N = 37, 6  # shared by the maps of given step Jacobians, so that they compile once
 
 
 def test_orthogonal_recurrence_keeps_every_singular_value() -> None:
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(N, N)))[0]
     for norm, at_zero in (("spectral", 0.0), ("frobenius", 0.5 * np.log(N))):
-        found = map_log_norms(repeated(0.8 * rotation, LENGTH), norm=norm)
+        log_norms = map_log_norms(repeated(0.8 * rotation, LENGTH), norm=norm)
         lag = lags(LENGTH)
         expected = np.where(lag >= 0, at_zero + np.log(0.8) * lag, -np.inf)
-        assert_same_norms(found, expected, 1e-5)
+        assert_same_norms(log_norms, expected, 1e-5)
 
 
-def test_jordan_block_grows_by_its_binomials() -> None:
-    """Jᵐ has C(m, j − i) λ^(m − j + i) at (i, j), in exact integers times powers."""
+def test_powers_of_a_jordan_block_have_binomial_entries() -> None:
+    """Jᵐ has the entries C(m, j − i) λ^(m − j + i) at (i, j)."""
     eigenvalue = 0.9
     block = eigenvalue * np.eye(N) + np.eye(N, k=1)
-    found = np.asarray(map_log_norms(repeated(block, LENGTH)))
+    log_norms = np.asarray(map_log_norms(repeated(block, LENGTH)))
     for lag in (1, 5, 37):
         power = [
             [math.comb(lag, j - i) * eigenvalue ** (lag - j + i) if j >= i else 0 for j in range(N)]
             for i in range(N)
         ]
         np.testing.assert_allclose(
-            np.diagonal(found, -lag), np.log(np.linalg.norm(power, 2)), atol=1e-4
+            np.diagonal(log_norms, -lag), np.log(np.linalg.norm(power, 2)), atol=1e-4
         )
 
 
 @pytest.mark.parametrize("norm", ["frobenius", "spectral"])
 def test_nilpotent_recurrence_is_exactly_zero_from_its_index_on(norm: Any) -> None:
-    found = np.asarray(map_log_norms(repeated(np.eye(N, k=1), LENGTH), norm=norm))
+    log_norms = np.asarray(map_log_norms(repeated(np.eye(N, k=1), LENGTH), norm=norm))
     lag = lags(LENGTH)
-    np.testing.assert_array_equal(np.isfinite(found), (lag >= 0) & (lag < N))
+    np.testing.assert_array_equal(np.isfinite(log_norms), (lag >= 0) & (lag < N))
 
 
 @pytest.mark.parametrize(("norm", "length"), [("frobenius", 2000), ("spectral", 500)])
 def test_thousands_of_steps_neither_overflow_nor_underflow(norm: Any, length: int) -> None:
     for gain in (0.01, 90.0):
         matrix = gain / np.sqrt(N) * np.random.default_rng(0).normal(size=(N, N))
-        found = np.asarray(map_log_norms(repeated(matrix, length), norm=norm))
-        assert np.isfinite(found[lags(length) >= 0]).all()
+        log_norms = np.asarray(map_log_norms(repeated(matrix, length), norm=norm))
+        assert np.isfinite(log_norms[lags(length) >= 0]).all()
         expected = float64_column(matrix, length, norm)
-        np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6, atol=1e-4)
-        assert abs(found[-1, 0]) > 1500  # far outside what any float can hold as a norm
+        np.testing.assert_allclose(log_norms[:, 0], expected, rtol=1e-6, atol=1e-4)
+        assert abs(log_norms[-1, 0]) > 1500  # far outside what any float can hold as a norm
 
 
 def float64_column(matrix: np.ndarray, length: int, norm: str) -> np.ndarray:
@@ -197,8 +199,8 @@ def float64_column(matrix: np.ndarray, length: int, norm: str) -> np.ndarray:
     return np.array(logs)
 
 
-def test_finite_differences_of_the_trajectory() -> None:
-    """∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ by moving h⁽ᵏ⁾ itself, in float64 arithmetic of the test's own."""
+def test_norms_agree_with_finite_differences_of_the_trajectory() -> None:
+    """The test moves h⁽ᵏ⁾ itself, in its own float64 arithmetic."""
     cell, inputs = make_cell(nnx.SimpleCell, 1.5), make_inputs(20)
     w_xh, b, w_hh = (
         np.asarray(x[...], np.float64)
@@ -210,14 +212,14 @@ def test_finite_differences_of_the_trajectory() -> None:
             h = np.tanh(x @ w_xh + h @ w_hh + b)
         return h
 
-    found = jacobian_log_norms(cell, inputs, norm="frobenius")
+    log_norms = jacobian_log_norms(cell, inputs, norm="frobenius")
     for t, k in ((20, 0), (20, 13), (7, 6), (15, 2)):
         start, eps = run(np.zeros(HIDDEN), 0, k), 1e-6
         columns = [
             (run(start + eps * e, k, t) - run(start - eps * e, k, t)) / (2 * eps)
             for e in np.eye(HIDDEN)
         ]
-        assert float(found[t, k]) == pytest.approx(np.log(np.linalg.norm(columns)), abs=1e-4)
+        assert float(log_norms[t, k]) == pytest.approx(np.log(np.linalg.norm(columns)), abs=1e-4)
 
 
 SPECTRA = st.lists(st.floats(-3, 1), min_size=N, max_size=N)
@@ -225,7 +227,9 @@ SPECTRA = st.lists(st.floats(-3, 1), min_size=N, max_size=N)
 
 @settings(max_examples=15, deadline=None)
 @given(exponents=SPECTRA, seed=st.integers(0, 2**16))
-def test_norms_keep_their_inequalities(exponents: list[float], seed: int) -> None:
+def test_spectral_and_frobenius_norms_obey_their_inequalities(
+    exponents: list[float], seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     rotations = np.linalg.qr(rng.normal(size=(LENGTH, N, N)))[0]
     jacobians = rotations * 10.0 ** np.array(exponents)
@@ -245,18 +249,18 @@ def test_norms_keep_their_inequalities(exponents: list[float], seed: int) -> Non
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_spectra_that_lie_close_or_far_apart(precision: Any) -> None:
+def test_spectral_norms_are_right_for_close_and_for_spread_singular_values(precision: Any) -> None:
     rng = np.random.default_rng(0)
     rotations = np.linalg.qr(rng.normal(size=(2, 37, 32, 32)))[0]
     for spectrum in (np.linspace(0.9, 1, 32), 10.0 ** np.linspace(-3, 0, 32), np.ones(32)):
         jacobians = rotations[0] * spectrum @ rotations[1]
-        found = map_log_norms(jacobians, norm="spectral", precision=precision)
-        assert_same_norms(found, float64_map(jacobians, "spectral"), 1e-3)
+        log_norms = map_log_norms(jacobians, norm="spectral", precision=precision)
+        assert_same_norms(log_norms, float64_map(jacobians, "spectral"), 1e-3)
 
 
-def test_a_cell_of_the_user_and_a_stack() -> None:
+def test_a_users_own_cell_and_a_stack_are_measured_by_the_names_of_their_parts() -> None:
     class Oscillator(nnx.RNNCellBase):
-        """Position and velocity, with names of their own."""
+        """A cell whose carry has parts x and v, position and velocity."""
 
         def initialize_carry(
             self, input_shape: Any, rngs: Any = None, carry_init: Any = None
@@ -274,28 +278,28 @@ def test_a_cell_of_the_user_and_a_stack() -> None:
     cell, inputs = Oscillator(), make_inputs(20)
     jacobians = np.asarray(step_jacobians(cell, inputs), np.float64)
     expected = float64_map(jacobians, "frobenius", slice(2, 4), slice(0, 2))  # v before x
-    found = jacobian_log_norms(cell, inputs, norm="frobenius", of="x", wrt="v")
-    assert_same_norms(found, expected, 1e-4)
+    log_norms = jacobian_log_norms(cell, inputs, norm="frobenius", of="x", wrt="v")
+    assert_same_norms(log_norms, expected, 1e-4)
 
     stack = Stack([make_cell(nnx.SimpleCell, 1.0), nnx.GRUCell(HIDDEN, HIDDEN, rngs=nnx.Rngs(1))])
     jacobians = np.asarray(step_jacobians(stack, inputs), np.float64)
     expected = float64_map(jacobians, "frobenius", slice(HIDDEN, None), slice(0, HIDDEN))
-    found = jacobian_log_norms(stack, inputs, norm="frobenius", of="layer1.h", wrt="layer0.h")
-    assert_same_norms(found, expected, 1e-4)
+    log_norms = jacobian_log_norms(stack, inputs, norm="frobenius", of="layer1.h", wrt="layer0.h")
+    assert_same_norms(log_norms, expected, 1e-4)
     top = jacobian_log_norms(stack, inputs, norm="frobenius", of="h", wrt="layer0.h")
-    np.testing.assert_array_equal(top, found)
+    np.testing.assert_array_equal(top, log_norms)
 
 
-def test_a_plain_step_function() -> None:
+def test_a_plain_step_function_is_measured_like_a_cell() -> None:
     matrix = jnp.asarray(0.5 * np.eye(3), jnp.float32)
 
     def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jnp.tanh(matrix @ h + x), h
 
     inputs = np.zeros((5, 3), np.float32)
-    found = jacobian_log_norms(step, inputs, initial_carry=jnp.zeros(3))
+    log_norms = jacobian_log_norms(step, inputs, initial_carry=jnp.zeros(3))
     expected = np.where(lags(5) >= 0, np.log(0.5) * lags(5), -np.inf)  # tanh' is 1 at rest
-    assert_same_norms(found, expected, 1e-5)
+    assert_same_norms(log_norms, expected, 1e-5)
 
 
 def test_new_weights_do_not_compile_again() -> None:
@@ -309,7 +313,7 @@ def test_new_weights_do_not_compile_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ({"norm": "nuclear"}, "norm must be one of 'spectral', 'frobenius', 'rms'; got 'nuclear'"),
         ({"of": "c"}, "of must be None .the whole carry. or one of 'h'; got 'c'"),
@@ -322,7 +326,7 @@ def test_new_weights_do_not_compile_again() -> None:
         ({"cell": lambda h, x: (h, h)}, "initial_carry is needed with a plain step function"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: dict[str, Any], says: str) -> None:
-    given_ = {"cell": make_cell(nnx.SimpleCell, 1.0), "inputs": make_inputs(10)} | arguments
-    with pytest.raises(ValueError, match=says):
-        jacobian_log_norms(**given_)
+def test_wrong_arguments_are_refused_in_a_sentence(arguments: dict[str, Any], message: str) -> None:
+    call = {"cell": make_cell(nnx.SimpleCell, 1.0), "inputs": make_inputs(10)} | arguments
+    with pytest.raises(ValueError, match=message):
+        jacobian_log_norms(**call)

@@ -1,4 +1,4 @@
-"""The same weights in PyTorch's layers give the same Jacobians, by its autograd, as in Flax's."""
+"""Layers with the same weights have the same Jacobians in PyTorch, by its autograd, as in Flax."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from gradlab import jacobian_log_norms
 torch = pytest.importorskip("torch", reason="PyTorch, the peer, is not installed")
 
 HIDDEN, FEATURES = 6, 3
-SHORT, SPLIT = 12, 17  # steps: multiplied out by the engine, and halved
+SHORT, SPLIT = 12, 17  # steps: one leaf of the engine, and a sequence that it halves
 # Both libraries order the gates alike: i, f, g, o in the LSTM and r, z, n in the GRU.
 LAYERS = {
     nnx.SimpleCell: torch.nn.RNN,
@@ -33,7 +33,7 @@ def make_inputs(length: int) -> np.ndarray:
 
 
 def in_torch(cell: Any) -> Any:
-    """A layer of the same weights; Flax has one bias where PyTorch adds two."""
+    """Return a PyTorch layer with the same weights; Flax has one bias where PyTorch adds two."""
     layer = LAYERS[type(cell)](FEATURES, HIDDEN, dtype=torch.float64)
     for name, dense in (("ih", cell.dense_i), ("hh", cell.dense_h)):
         copy(dense.kernel[...].T, getattr(layer, f"weight_{name}_l0"))
@@ -47,7 +47,7 @@ def copy(values: Any, parameter: Any) -> None:
 
 
 def torch_jacobians(layer: Any, inputs: np.ndarray) -> np.ndarray:
-    """[t, k] = ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ of the flat state, (c, h) in an LSTM; zero where k > t."""
+    """Return [t, k] = ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ of the flat state, (c, h) in an LSTM; zero where k > t."""
     parts = 2 if isinstance(layer, torch.nn.LSTM) else 1
     xs = torch.tensor(inputs, dtype=torch.float64)
 
@@ -69,14 +69,14 @@ def torch_jacobians(layer: Any, inputs: np.ndarray) -> np.ndarray:
     return jacobians
 
 
-def assert_same_norms(found: Any, jacobians: np.ndarray, norm: str) -> None:
+def assert_same_norms(log_norms: Any, jacobians: np.ndarray, norm: str) -> None:
     t, k = np.tril_indices(len(jacobians))
     expected = np.linalg.norm(jacobians[t, k], 2 if norm == "spectral" else "fro", axis=(-2, -1))
-    np.testing.assert_allclose(np.exp(np.asarray(found, np.float64)[t, k]), expected, rtol=1e-4)
+    np.testing.assert_allclose(np.exp(np.asarray(log_norms, np.float64)[t, k]), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_every_norm_is_that_of_torch(kind: Any) -> None:
+def test_every_norm_agrees_with_torch(kind: Any) -> None:
     cell, inputs = make_cell(kind), make_inputs(SHORT)
     jacobians = torch_jacobians(in_torch(cell), inputs)
     for norm in ("frobenius", "spectral"):
@@ -84,7 +84,7 @@ def test_every_norm_is_that_of_torch(kind: Any) -> None:
 
 
 @pytest.mark.parametrize(("norm", "of", "wrt"), [("frobenius", "c", "h"), ("spectral", "h", "h")])
-def test_blocks_of_an_lstm_are_those_of_torch(norm: Any, of: str, wrt: str) -> None:
+def test_blocks_of_an_lstm_agree_with_torch(norm: Any, of: str, wrt: str) -> None:
     cell, inputs = make_cell(nnx.OptimizedLSTMCell), make_inputs(SPLIT)
     block = torch_jacobians(in_torch(cell), inputs)[:, :, PARTS[of], PARTS[wrt]]
     assert_same_norms(jacobian_log_norms(cell, inputs, norm=norm, of=of, wrt=wrt), block, norm)

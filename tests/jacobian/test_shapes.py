@@ -1,4 +1,4 @@
-"""Whatever the sizes, parts and kinds of numbers, a map is that of the products multiplied out."""
+"""A map agrees with explicit products for all sizes, parts, norms and dtypes."""
 
 from typing import Any
 
@@ -37,23 +37,23 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(case=cases())
-def test_a_map_of_any_shape(case: dict[str, Any]) -> None:
+def test_a_map_of_any_shape_agrees_with_explicit_products(case: dict[str, Any]) -> None:
     cell = KINDS[case["kind"]](2, case["n"], rngs=nnx.Rngs(0))
     samples = case["batch"] or 1
     shape = (samples, case["length"], 2)
     inputs = np.random.default_rng(0).normal(size=shape).astype(case["dtype"])
-    given_inputs = inputs[0] if case["batch"] is None else inputs
-    found = np.asarray(
+    measured_inputs = inputs[0] if case["batch"] is None else inputs
+    maps = np.asarray(
         jacobian_log_norms(
             cell,
-            given_inputs,
+            measured_inputs,
             **{name: case[name] for name in ("norm", "of", "wrt", "stride", "precision")},
         )
     )
     size = case["length"] // case["stride"] + 1
-    assert found.dtype == np.float32
-    assert found.shape == ((size, size) if case["batch"] is None else (samples, size, size))
-    for sample, log_norms in zip(inputs, found.reshape(samples, size, size), strict=True):
+    assert maps.dtype == np.float32
+    assert maps.shape == ((size, size) if case["batch"] is None else (samples, size, size))
+    for sample, log_norms in zip(inputs, maps.reshape(samples, size, size), strict=True):
         expected = multiplied_out(np.asarray(step_jacobians(cell, sample), np.float64), case)
         assert np.array_equal(np.isneginf(log_norms), np.isneginf(expected))
         finite = np.isfinite(expected)
@@ -81,8 +81,8 @@ def multiplied_out(jacobians: np.ndarray, case: dict[str, Any]) -> np.ndarray:
     return logs
 
 
-def test_one_step_of_one_unit() -> None:
-    """T = 1, n = 1, a batch of 1: every measure is a logarithm of one number."""
+def test_one_step_of_one_unit_gives_its_slope_in_every_measurement() -> None:
+    """With T = 1, n = 1 and a batch of 1, every measurement is the logarithm of one number."""
     cell = Elman(1, 1, rngs=nnx.Rngs(0))
     inputs = np.full((1, 1, 1), 0.3, np.float32)
     a = float(cell.dense_i(jnp.array([0.3]))[0])
@@ -94,7 +94,7 @@ def test_one_step_of_one_unit() -> None:
     assert np.allclose(adjoint, [[slope + np.log(3), np.log(3)]], atol=1e-5)
 
 
-def test_inside_somebody_elses_jit() -> None:
+def test_a_map_can_be_measured_under_an_outer_jit() -> None:
     cell = Elman(2, 3, rngs=nnx.Rngs(0))
     inputs = np.random.default_rng(0).normal(size=(2, 9, 2)).astype(np.float32)
     definition, weights = nnx.split(cell)

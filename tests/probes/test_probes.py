@@ -1,4 +1,4 @@
-"""Probes as a run is configured with: what they say of a network that is measured by hand."""
+"""Probes that a config switches on agree with measurements of the same network by hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ SMALL = ("model.hidden_size=5", "task.length=8", "probe.samples=3", "wandb=disab
 ALL = "[spectral,typical,lyapunov,singular_values,adjoint,contribution,statistics,theory]"
 
 
-def measured(composed: Compose, *overrides: str) -> tuple[Any, Any, Measurement]:
+def measure(composed: Compose, *overrides: str) -> tuple[Any, Any, Measurement]:
     config = composed(*SMALL, *overrides)
     program, hyperparameters = Program(config), hyperparameters_of(config)
     state = program.initialise(hyperparameters)
@@ -32,7 +32,7 @@ def measured(composed: Compose, *overrides: str) -> tuple[Any, Any, Measurement]
 
 
 @pytest.mark.parametrize("model", ["rnn", "lstm"])
-def test_every_probe_of_a_run_is_kept(composed: Compose, tmp_path: Path, model: str) -> None:
+def test_every_probe_of_a_run_is_recorded(composed: Compose, tmp_path: Path, model: str) -> None:
     config = composed(*SMALL, f"model={model}", f"probe={ALL}", "train.steps=2", "probe.stride=2")
     status = run_point(Point(config, tmp_path / "sweep" / "0", "all"))
     assert status["state"] == "done", status
@@ -42,7 +42,7 @@ def test_every_probe_of_a_run_is_kept(composed: Compose, tmp_path: Path, model: 
     assert gradients["jacobian_log_norm"].dims == ("step", "sample", "t", "k")
     assert gradients["adjoint_log_norm"].dims == ("step", "sample", "k")
     assert gradients["contribution_log_norm"].dims == ("step", "sample", "weight", "t", "k")
-    assert gradients["singular_values_log"].sizes["chosen_lag"] == 2  # 16 and 64 are too long
+    assert gradients["singular_values_log"].sizes["chosen_lag"] == 2  # lags 16, 64 are too long
     np.testing.assert_array_equal(gradients["t"], [0, 2, 4, 6, 8])
     assert all("units" in gradients[name].attrs for name in gradients.data_vars)
     np.testing.assert_allclose(gradients["contribution_share"].sum("lag"), 1, rtol=1e-4)
@@ -50,8 +50,10 @@ def test_every_probe_of_a_run_is_kept(composed: Compose, tmp_path: Path, model: 
     assert gated == (model == "lstm")
 
 
-def test_the_loss_that_is_probed_is_the_run_s(composed: Compose) -> None:
-    network, test, found = measured(composed, "probe=[adjoint,contribution]", "clip=global_norm")
+def test_probes_differentiate_the_loss_that_the_run_minimises(composed: Compose) -> None:
+    network, test, measurement = measure(
+        composed, "probe=[adjoint,contribution]", "clip=global_norm"
+    )
     x, labels = test.inputs[:3], test.targets[:3, -1]
 
     def loss(network: Any, start: jax.Array) -> jax.Array:
@@ -63,43 +65,51 @@ def test_the_loss_that_is_probed_is_the_run_s(composed: Compose) -> None:
 
     adjoints = jax.grad(lambda h: loss(network, h))(jnp.zeros((3, 5)))
     first = np.log(np.linalg.norm(adjoints, axis=1))
-    np.testing.assert_allclose(found.arrays["adjoint_log_norm"][:, 0], first, atol=1e-4)
+    np.testing.assert_allclose(measurement.arrays["adjoint_log_norm"][:, 0], first, atol=1e-4)
 
     gradient = nnx.grad(lambda network: loss(network, jnp.zeros((3, 5))))(network)
     norm = float(optax.tree.norm(gradient))
     cell = float(optax.tree.norm(gradient["cell"]))
     cut = max(0, 1 - 1 / norm) * cell**2 / norm  # threshold 1
-    assert float(found.arrays["contribution_cut"].sum()) == pytest.approx(cut, rel=1e-3, abs=1e-6)
+    assert float(measurement.arrays["contribution_cut"].sum()) == pytest.approx(
+        cut, rel=1e-3, abs=1e-6
+    )
 
 
-def test_statistics_and_theory(composed: Compose) -> None:
-    network, test, found = measured(composed, "model=lstm", "probe=[statistics,theory,lyapunov]")
+def test_statistics_and_theoretical_rates_agree_with_the_cell(composed: Compose) -> None:
+    network, test, measurement = measure(
+        composed, "model=lstm", "probe=[statistics,theory,lyapunov]"
+    )
     carry = network.cell.initialize_carry((3, test.inputs.shape[2]), nnx.Rngs(0))
     forget = []
     for step in range(8):
         forget.append(np.asarray(gates(network.cell, carry, test.inputs[:3, step])["forget"]))
         carry, _ = network.cell(carry, test.inputs[:3, step])
-    assert found.metrics["statistics/forget_gate/mean"] == pytest.approx(np.mean(forget), rel=1e-5)
-    assert found.metrics["theory/mean_log_forget"] == pytest.approx(
+    assert measurement.metrics["statistics/forget_gate/mean"] == pytest.approx(
+        np.mean(forget), rel=1e-5
+    )
+    assert measurement.metrics["theory/mean_log_forget"] == pytest.approx(
         np.mean(np.log(forget)), rel=1e-5
     )
-    last = found.arrays["statistics_c_norm"].isel(t=-1)
+    last = measurement.arrays["statistics_c_norm"].isel(t=-1)
     np.testing.assert_allclose(last, np.linalg.norm(carry[0], axis=-1), rtol=1e-5)
     exponents = lyapunov_exponents(network.cell, test.inputs[:3])
-    np.testing.assert_allclose(found.arrays["lyapunov_exponent"], exponents, atol=1e-5)
+    np.testing.assert_allclose(measurement.arrays["lyapunov_exponent"], exponents, atol=1e-5)
 
-    network, _, found = measured(composed, "probe=theory", "+model.cell.activation=sigmoid")
+    network, _, measurement = measure(composed, "probe=theory", "+model.cell.activation=sigmoid")
     w_hh = np.asarray(network.cell.dense_h.kernel[...]).T
-    assert found.metrics["theory/bound"] == pytest.approx(theory.jacobian_bound(w_hh, "sigmoid"))
-    assert "theory/mean_field" not in found.metrics
+    assert measurement.metrics["theory/bound"] == pytest.approx(
+        theory.jacobian_bound(w_hh, "sigmoid")
+    )
+    assert "theory/mean_field" not in measurement.metrics
 
 
-def test_certificates_are_kept_with_the_map(composed: Compose) -> None:
-    _, _, found = measured(composed, "probe.jacobian.certify=true", "init.gain=60")
-    assert found.arrays["jacobian_unresolved"].dtype == np.int8
-    assert found.metrics["jacobian/certified_error"] < 1e-2
-    assert found.metrics["jacobian/unresolved"] == pytest.approx(
-        float(found.arrays["jacobian_unresolved"].mean())
+def test_certificates_are_recorded_with_the_map(composed: Compose) -> None:
+    _, _, measurement = measure(composed, "probe.jacobian.certify=true", "init.gain=60")
+    assert measurement.arrays["jacobian_unresolved"].dtype == np.int8
+    assert measurement.metrics["jacobian/certified_error"] < 1e-2
+    assert measurement.metrics["jacobian/unresolved"] == pytest.approx(
+        float(measurement.arrays["jacobian_unresolved"].mean())
     )
 
 
@@ -109,8 +119,8 @@ def test_a_probe_that_is_off_measures_nothing(composed: Compose, tmp_path: Path)
     assert (status["state"], status["summary"]["verdict"]) == ("done", "unmeasured")
 
 
-def test_a_second_look_compiles_nothing(composed: Compose) -> None:
-    """What compiles at every look costs its time, and memory that is never given back."""
+def test_a_second_measurement_compiles_nothing(composed: Compose) -> None:
+    """A compilation at every measurement would cost time, and memory that is never freed."""
     config = composed(*SMALL, "model=lstm", f"probe={ALL}")
     program = Program(config)
     seconds = []

@@ -227,10 +227,12 @@ def _add_terms(
 
 
 def _padded(length: int) -> int:
+    """Return the number of lags, rounded up to whole chunks."""
     size = min(ROWS, length)
     return -(-length // size) * size
 
 
 def _with_step_zero(by_lag: Float[Array, "T lags"], length: int) -> Float[Array, "T+1 T+1"]:
+    """Rearrange log norms at [k − 1, lag] to [t, k], −inf where k = 0."""
     table = jnp.full((length + 1, length + 1), -jnp.inf).at[1:, :-1].set(by_lag[:, :length])
     return by_pair(table).astype(jnp.float32)
