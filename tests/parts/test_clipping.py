@@ -1,5 +1,6 @@
-"""Each rule against its definition and against PyTorch; what telemetry calls clipped."""
+"""Clipping rules against their definitions and PyTorch, and the telemetry of clipping."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradlab import clipping
+from gradlab.config import Config, recipe
 from gradlab.training.gradients import Gradients, ObjectiveAux
-from gradlab.training.program import Program, State, hyperparameters_of, program_for, program_key
+from gradlab.training.program import Program, State, hyperparameters_of
 from gradlab.training.telemetry import observe, training_row
 
 SMALL = ("model.hidden_size=5", "task.length=4", "train.batch_size=6", "optim=sgd")
@@ -28,26 +30,26 @@ WEIGHTS["b"][:] = 0
 Tree = dict[str, np.ndarray]
 
 
-def shorter(x: np.ndarray, limit: float, axis: int | None = None) -> np.ndarray:
+def shortened(x: np.ndarray, limit: float, axis: int | None = None) -> np.ndarray:
     norm = np.linalg.norm(x, axis=axis, keepdims=True) if axis is not None else np.linalg.norm(x)
     return x * np.minimum(1, limit / norm)
 
 
-def whole(x: Tree) -> float:
+def global_norm(x: Tree) -> float:
     return float(np.sqrt(sum((v**2).sum() for v in x.values())))
 
 
 DEFINITIONS: dict[str, Any] = {
-    "global_norm": lambda g, c: {k: v * min(1, c / whole(g)) for k, v in g.items()},
+    "global_norm": lambda g, c: {k: v * min(1, c / global_norm(g)) for k, v in g.items()},
     "value": lambda g, c: {k: np.maximum(-c, np.minimum(c, v)) for k, v in g.items()},
-    "per_matrix": lambda g, c: {k: shorter(v, c) for k, v in g.items()},
+    "per_matrix": lambda g, c: {k: shortened(v, c) for k, v in g.items()},
     "agc": lambda g, c: (
         {
-            k: shorter(v, c * np.maximum(np.linalg.norm(WEIGHTS[k], axis=0), 1e-3), axis=0)
+            k: shortened(v, c * np.maximum(np.linalg.norm(WEIGHTS[k], axis=0), 1e-3), axis=0)
             for k, v in g.items()
             if k != "b"
         }
-        | {"b": shorter(g["b"], c * 1e-3)}
+        | {"b": shortened(g["b"], c * 1e-3)}
     ),
 }
 
@@ -57,21 +59,23 @@ def every_rule(threshold: float) -> dict[str, Gradients]:
     gradient, weights = (
         jax.tree.map(lambda x: x.astype(np.float32), x) for x in (GRADIENT, WEIGHTS)
     )
-    found = {}
+    gradients = {}
     for name in DEFINITIONS:
         rule = getattr(clipping, name)(threshold)
         clipped, _ = rule.update(gradient, rule.init(weights), weights)
-        found[name] = Gradients(gradient, clipped)
-    return found
+        gradients[name] = Gradients(gradient, clipped)
+    return gradients
 
 
 @given(threshold=st.floats(1e-3, 100) | st.just(np.inf))
 @settings(max_examples=30, deadline=None)
 def test_every_rule_is_its_definition(threshold: float) -> None:
-    for name, found in every_rule(threshold).items():
+    for name, gradients in every_rule(threshold).items():
         expected = DEFINITIONS[name](GRADIENT, threshold)
         for array in SHAPES:
-            np.testing.assert_allclose(found.clipped[array], expected[array], rtol=1e-5, atol=1e-12)
+            np.testing.assert_allclose(
+                gradients.clipped[array], expected[array], rtol=1e-5, atol=1e-12
+            )
 
 
 def test_rules_that_pytorch_has_are_pytorchs() -> None:
@@ -88,14 +92,14 @@ def test_rules_that_pytorch_has_are_pytorchs() -> None:
         "value": by_torch(lambda ps: entry(ps, 0.7)),
         "per_matrix": by_torch(lambda ps: [norm([p], 0.7) for p in ps]),
     }
-    found = every_rule(0.7)
+    gradients = every_rule(0.7)
     for rule, arrays in expected.items():
         for name, array in arrays.items():
-            np.testing.assert_allclose(found[rule].clipped[name], array, rtol=1e-5)
+            np.testing.assert_allclose(gradients[rule].clipped[name], array, rtol=1e-5)
 
 
-def start(config: dict[str, Any]) -> tuple[Program, Any, State]:
-    program, hyperparameters = program_for(config), hyperparameters_of(config)
+def start(config: Config) -> tuple[Program, Any, State]:
+    program, hyperparameters = Program(config), hyperparameters_of(config)
     return program, hyperparameters, program.initialise(hyperparameters)
 
 
@@ -103,7 +107,7 @@ def test_adjoints_are_clipped_as_a_hook_on_every_state_does_in_pytorch(composed:
     threshold = 0.002
     config = composed(*ADJOINT, f"clip.threshold={threshold}")
     program, hyperparameters, state = start(config)
-    new, seen = program.advance(hyperparameters, state, 1)
+    new, telemetry = program.advance(hyperparameters, state, 1)
 
     batch = program.task.sample(jax.random.split(state.key)[1], 6)
     network = nnx.merge(program.definition, state.parameters, program.constants)
@@ -128,8 +132,8 @@ def test_adjoints_are_clipped_as_a_hook_on_every_state_does_in_pytorch(composed:
     np.testing.assert_allclose(
         trained[...], (hh - 0.1 * gradient[0]).detach().numpy(), rtol=1e-5, atol=1e-7
     )
-    assert seen.grad_norm[0] == pytest.approx(norms[0], rel=1e-5)
-    assert seen.grad_norm_clipped[0] == pytest.approx(norms[1], rel=1e-5)
+    assert telemetry.grad_norm[0] == pytest.approx(norms[0], rel=1e-5)
+    assert telemetry.grad_norm_clipped[0] == pytest.approx(norms[1], rel=1e-5)
     assert norms[1] < 0.99 * norms[0]
 
 
@@ -138,11 +142,13 @@ def test_clipped_means_that_the_rule_changed_the_gradient(composed: Compose) -> 
 
     def rows(threshold: float) -> dict[str, dict[str, float]]:
         limited = hyperparameters | {"clip.threshold": jnp.float32(threshold)}
-        seen = {"adjoint": program.advance(limited, state, 1)[1]}
+        telemetry = {"adjoint": program.advance(limited, state, 1)[1]}
         for name, clipped in every_rule(threshold).items():
-            one = observe(jnp.array(1), ObjectiveAux(jnp.array(0.0), None, None), clipped, WEIGHTS)
-            seen[name] = jax.tree.map(lambda x: x[None], one)
-        return {name: training_row(1, x) for name, x in seen.items()}
+            update = observe(
+                jnp.array(1), ObjectiveAux(jnp.array(0.0), None, None), clipped, WEIGHTS
+            )
+            telemetry[name] = jax.tree.map(lambda x: x[None], update)
+        return {name: training_row(1, x) for name, x in telemetry.items()}
 
     for row in rows(np.inf).values():
         assert row["train/clip_fraction"] == 0
@@ -163,22 +169,24 @@ def test_the_largest_clipped_norm_is_that_of_one_update(composed: Compose) -> No
     assert row["train/grad_norm_clipped_max"] > row["train/grad_norm_clipped"]
 
 
-@pytest.mark.parametrize("layers", [1, 2])  # one loop of our own, and a scan over a stack's steps
+@pytest.mark.parametrize(
+    "layers", [1, 2]
+)  # the affine form's loop, and a scan over a stack's steps
 def test_points_side_by_side_have_their_own_thresholds(composed: Compose, layers: int) -> None:
     program, hyperparameters, state = start(composed(*ADJOINT, f"model.num_layers={layers}"))
     thresholds = (0.002, np.inf)
-    each = [hyperparameters | {"clip.threshold": jnp.float32(c)} for c in thresholds]
-    alone = [program.advance(n, state, 1)[1] for n in each]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *each)
-    _, together = jax.vmap(lambda n: program.advance(n, state, 1))(stacked)
-    for index, one in enumerate(alone):
-        for x, y in zip(one, together, strict=True):
+    points = [hyperparameters | {"clip.threshold": jnp.float32(c)} for c in thresholds]
+    alone = [program.advance(point, state, 1)[1] for point in points]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *points)
+    _, together = jax.vmap(lambda point: program.advance(point, state, 1))(stacked)
+    for index, telemetry in enumerate(alone):
+        for x, y in zip(telemetry, together, strict=True):
             assert x is None or np.asarray(y[index]) == pytest.approx(np.asarray(x), rel=1e-5)
     assert alone[0].grad_norm_clipped < alone[1].grad_norm_clipped
 
 
 def test_no_clipping_is_a_threshold_not_another_program(composed: Compose) -> None:
-    assert program_key(composed(*SMALL, "clip=none")) == program_key(
+    assert recipe(composed(*SMALL, "clip=none")) == recipe(
         composed(*SMALL, "clip=global_norm", "clip.threshold=3")
     )
 
@@ -193,10 +201,14 @@ def test_no_clipping_is_a_threshold_not_another_program(composed: Compose) -> No
 def test_no_step_of_sgd_is_longer_than_rate_times_threshold(
     threshold: float, rate: float, gain: float, seed: int
 ) -> None:
-    config = INVARIANT | {"seed": seed}
-    config["clip"] = config["clip"] | {"threshold": threshold}
-    config["optim"] = config["optim"] | {"learning_rate": rate}
-    config["init"] = config["init"] | {"gain": gain}
+    (base,) = INVARIANT
+    config = replace(
+        base,
+        seed=seed,
+        clip=base.clip | {"threshold": threshold},
+        optim=base.optim | {"learning_rate": rate},
+        init=base.init | {"gain": gain},
+    )
     program, hyperparameters, state = start(config)
     for _ in range(10):
         new, _ = program.advance(hyperparameters, state, 1)
@@ -206,10 +218,10 @@ def test_no_step_of_sgd_is_longer_than_rate_times_threshold(
         state = new
 
 
-INVARIANT: dict[str, Any] = {}
+INVARIANT: list[Config] = []
 
 
 @pytest.fixture(autouse=True)
 def _invariant(composed: Compose) -> None:
     if not INVARIANT:
-        INVARIANT.update(composed(*SMALL, "clip=global_norm"))
+        INVARIANT.append(composed(*SMALL, "clip=global_norm"))

@@ -10,12 +10,12 @@ from flax import nnx
 
 from gradlab import initialisers
 from gradlab.models import Stack, by_gate
-from gradlab.training.program import hyperparameters_of, program_for
+from gradlab.training.program import Program, hyperparameters_of
 
 
 def network(composed: Compose, *overrides: str) -> nnx.Module:
     config = composed(*overrides)
-    program = program_for(config)
+    program = Program(config)
     state = program.initialise(hyperparameters_of(config))
     return nnx.merge(program.definition, state.parameters, program.constants)
 
@@ -38,7 +38,7 @@ def test_identity_is_the_gain_on_the_diagonal() -> None:
 @pytest.mark.parametrize(
     ("rule", "variance"), [(initialisers.glorot, 1 / 300), (initialisers.lecun, 1 / 300)]
 )
-def test_variances_that_keep_the_signal(rule: Any, variance: float) -> None:
+def test_glorot_and_lecun_have_variance_gain_squared_over_n(rule: Any, variance: float) -> None:
     matrix = np.asarray(rule(jax.random.key(0), 300, gain=2.0))
     assert matrix.var() == pytest.approx(4 * variance, rel=0.02)
     limit = {initialisers.glorot: np.sqrt(3), initialisers.lecun: 2 / 0.8796}[rule]
@@ -101,12 +101,12 @@ def test_each_gate_draws_its_own_square_matrix() -> None:
 
 @pytest.mark.parametrize("model", ["rnn", "lstm", "gru"])
 def test_gain_scales_the_recurrent_weights_and_nothing_else(composed: Compose, model: str) -> None:
-    one, two = (
+    plain, doubled = (
         nnx.to_flat_state(nnx.state(network(composed, f"model={model}", f"init.gain={gain}")))
         for gain in (1, 2)
     )
     scaled = 0
-    for (path, first), (_, second) in zip(one, two, strict=True):
+    for (path, first), (_, second) in zip(plain, doubled, strict=True):
         if not np.array_equal(first[...], second[...]):
             np.testing.assert_allclose(second[...], 2 * first[...], rtol=1e-6, err_msg=str(path))
             scaled += first[...].size

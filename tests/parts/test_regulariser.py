@@ -1,4 +1,4 @@
-"""Pascanu's Ω against explicit Jacobians in NumPy, and what it may be used with."""
+"""Pascanu's Ω against explicit Jacobians in NumPy, and the settings that it refuses."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from conftest import Compose
 from flax import nnx
 
 from gradlab.cells import Elman
-from gradlab.config import ConfigError
+from gradlab.components import ConfigError
+from gradlab.config import recipe
 from gradlab.regularisers import Omega
-from gradlab.training.program import Program, hyperparameters_of, program_for, program_key
+from gradlab.training.program import Program, hyperparameters_of
 
 TIME, BATCH, FEATURES, HIDDEN = 6, 3, 2, 4
 RNG = np.random.default_rng(0)
@@ -29,7 +30,7 @@ def network(activation: Any = "tanh") -> Elman:
     return cell
 
 
-def omega(cell: Elman, form: Any) -> jax.Array:
+def omega_of(cell: Elman, form: Any) -> jax.Array:
     carry, hidden = jnp.zeros((BATCH, HIDDEN)), []
     for x in INPUTS:
         hidden.append(cell(hidden[-1] if hidden else carry, x)[1])
@@ -40,7 +41,7 @@ def omega(cell: Elman, form: Any) -> jax.Array:
 
 
 def by_hand(cell: Elman, form: str, w_in_jacobian: np.ndarray) -> float:
-    """Ω with v and the slopes from the cell's weights, and another W_hh in ∂h⁽ᵏ⁾/∂h⁽ᵏ⁻¹⁾."""
+    """Return Ω with another W_hh in ∂h⁽ᵏ⁾/∂h⁽ᵏ⁻¹⁾; v and the slopes are those of the cell."""
     w_xh, w_hh, b = (
         np.asarray(x[...], np.float64)
         for x in (cell.dense_i.kernel, cell.dense_h.kernel, cell.dense_i.bias)
@@ -49,12 +50,11 @@ def by_hand(cell: Elman, form: str, w_in_jacobian: np.ndarray) -> float:
     phi = {"tanh": np.tanh, "sigmoid": lambda a: 1 / (1 + np.exp(-a))}[cell.activation]
     sums, terms = [], []
     for sample in range(BATCH):
-        h, slopes, jacobians = np.zeros(HIDDEN), [], []
+        h, slopes, jacobians, sample_terms = np.zeros(HIDDEN), [], [], []
         for x in INPUTS[:, sample]:
             h = phi(x @ w_xh + h @ w_hh + b)
             slopes.append(np.diag(slope_of(h)))
             jacobians.append(slopes[-1] @ w_hh.T)
-        own = []
         for k in range(TIME):
             v, product = np.zeros(HIDDEN), np.eye(HIDDEN)
             for t in range(k, TIME):
@@ -63,10 +63,10 @@ def by_hand(cell: Elman, form: str, w_in_jacobian: np.ndarray) -> float:
             if not v.any():
                 continue
             ratio = np.linalg.norm(v @ slopes[k] @ w_in_jacobian.T) / np.linalg.norm(v)
-            own.append((ratio - 1) ** 2 if form == "eq9" else (ratio**2 - 1) ** 2)
+            sample_terms.append((ratio - 1) ** 2 if form == "eq9" else (ratio**2 - 1) ** 2)
             if np.linalg.norm(v) >= 1e-10:
                 terms.append((ratio**2 - 1) ** 2)
-        sums.append(sum(own))
+        sums.append(sum(sample_terms))
     return float(np.mean(terms) if form == "code" else np.mean(sums))
 
 
@@ -78,19 +78,21 @@ def test_omega_and_its_immediate_derivative(form: str, activation: str) -> None:
         cell = network(activation)
         w_hh = np.asarray(cell.dense_h.kernel[...], np.float64)
         definition, parameters = nnx.split(cell)
-        of_parameters = jax.value_and_grad(lambda p: omega(nnx.merge(definition, p), form))
+        of_parameters = jax.value_and_grad(lambda p: omega_of(nnx.merge(definition, p), form))
         value, gradient = jax.jit(of_parameters)(parameters)
         assert value == pytest.approx(by_hand(cell, form, w_hh), rel=1e-9)
-        found = nnx.merge(definition, gradient)
+        gradient_cell = nnx.merge(definition, gradient)
         expected = np.zeros_like(w_hh)
         for index in np.ndindex(w_hh.shape):
             nudge = np.zeros_like(w_hh)
             nudge[index] = 1e-6
             up, down = (by_hand(cell, form, w_hh + sign * nudge) for sign in (1, -1))
             expected[index] = (up - down) / 2e-6
-        np.testing.assert_allclose(found.dense_h.kernel[...], expected, rtol=1e-5, atol=1e-7)
-        assert not np.any(found.dense_i.kernel[...])
-        assert not np.any(found.dense_i.bias[...])
+        np.testing.assert_allclose(
+            gradient_cell.dense_h.kernel[...], expected, rtol=1e-5, atol=1e-7
+        )
+        assert not np.any(gradient_cell.dense_i.kernel[...])
+        assert not np.any(gradient_cell.dense_i.bias[...])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_a_scaled_rotation_has_the_same_ratio_at_every_step(form: str, expected:
     """Gain 1/2 without a non-linearity: r = 1/2 at the four steps that the loss reaches."""
     cell = network("identity")
     cell.dense_h.kernel[...] = 0.5 * cell.dense_h.kernel[...]
-    assert omega(cell, form) == pytest.approx(expected, rel=1e-5)
+    assert omega_of(cell, form) == pytest.approx(expected, rel=1e-5)
 
 
 SMALL = ("model.hidden_size=5", "task.length=4", "train.batch_size=6", "optim=sgd")
@@ -110,21 +112,21 @@ SMALL = ("model.hidden_size=5", "task.length=4", "train.batch_size=6", "optim=sg
 def test_a_weight_of_zero_is_the_loss_alone_and_weights_share_a_program(composed: Compose) -> None:
     def trained(*overrides: str) -> tuple[Any, Any]:
         config = composed(*SMALL, *overrides)
-        program, hyperparameters = program_for(config), hyperparameters_of(config)
-        state, seen = program.advance(hyperparameters, program.initialise(hyperparameters), 3)
-        return state.parameters, seen
+        program, hyperparameters = Program(config), hyperparameters_of(config)
+        state, telemetry = program.advance(hyperparameters, program.initialise(hyperparameters), 3)
+        return state.parameters, telemetry
 
-    alone, seen = trained()
-    assert seen.regulariser is None
-    none, _ = trained("regulariser=omega", "regulariser.weight=0")
-    some, seen = trained("regulariser=omega", "regulariser.weight=10")
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), alone, none)
-    change = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), none, some)
+    alone, telemetry = trained()
+    assert telemetry.regulariser is None
+    weight_0, _ = trained("regulariser=omega", "regulariser.weight=0")
+    weight_10, telemetry = trained("regulariser=omega", "regulariser.weight=10")
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), alone, weight_0
+    )
+    change = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), weight_0, weight_10)
     assert jax.tree.leaves(change["cell"]["dense_h"]["kernel"])[0] > 1e-3
-    assert (seen.regulariser > 0).all()
-    keys = {
-        program_key(composed(*SMALL, "regulariser=omega", f"regulariser.weight={w}")) for w in "12"
-    }
+    assert (telemetry.regulariser > 0).all()
+    keys = {recipe(composed(*SMALL, "regulariser=omega", f"regulariser.weight={w}")) for w in "12"}
     assert len(keys) == 1
 
 
@@ -132,7 +134,7 @@ def test_a_weight_of_zero_is_the_loss_alone_and_weights_share_a_program(composed
     ("override", "part"),
     [("model=lstm", "model=rnn"), ("model.num_layers=2", "Stack"), ("tbptt.window=2", "whole")],
 )
-def test_what_omega_is_not_defined_for_is_refused(
+def test_omega_refuses_other_cells_stacks_and_truncation(
     composed: Compose, override: str, part: str
 ) -> None:
     with pytest.raises(ConfigError, match=part):

@@ -1,4 +1,4 @@
-"""Networks with weights written by hand, wired unit by unit."""
+"""Build networks whose weights are written by hand, unit by unit."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from gradlab.tasks import Batch, Task
 from gradlab.training.losses import metrics
 
 Matrix = np.ndarray
-# What a unit or an output adds up, with weights: inputs by number, units by name, None the bias.
+# The weights of a unit's or an output's sum: inputs by number, units by name, the bias as None.
 Wires = Mapping[int | str | None, float]
 
 
@@ -23,18 +23,18 @@ def wired(
     outputs: Sequence[Wires],
     activation: Activation = "relu",
 ) -> Network:
-    """An Elman network: each unit sees the input of its step, and the units of the step before."""
+    """Return an Elman network whose units read the present input and the previous units."""
     _, kernel, bias = _weights(0, units, outputs)
     return with_readout(layer(features, units, activation), kernel, bias)
 
 
 def layer(features: int, units: Mapping[str, Wires], activation: Activation = "relu") -> Elman:
-    """The recurrent part of such a network."""
+    """Return the recurrent layer of such a network."""
     return elman(*_weights(features, units, list(units.values())), activation)
 
 
 def elman(w_xh: Matrix, w_hh: Matrix, bias: Matrix, activation: Activation) -> Elman:
-    """A layer with given kernels (rows: from, columns: to); nothing is drawn."""
+    """Return an Elman layer with these kernels (rows: from, columns: to)."""
     sizes = w_xh.shape
     cell = nnx.eval_shape(lambda: Elman(*sizes, activation=activation, rngs=nnx.Rngs(0)))
     cell.dense_i.kernel, cell.dense_h.kernel, cell.dense_i.bias = map(
@@ -44,15 +44,15 @@ def elman(w_xh: Matrix, w_hh: Matrix, bias: Matrix, activation: Activation) -> E
 
 
 def with_readout(cell: nnx.RNNCellBase, kernel: Matrix, bias: Matrix) -> Network:
-    """A network of a cell and a given readout."""
+    """Return a network of a cell and this readout."""
     network = nnx.eval_shape(lambda: Network(cell, *kernel.shape, nnx.Rngs(0)))
     network.cell = cell
     network.readout.kernel, network.readout.bias = _parameter(kernel), _parameter(bias)
     return network
 
 
-def register(features: int, depth: int) -> dict[str, Wires]:
-    """Units that hold the last `depth` inputs: "i@0" this step's input i, "i@1" the one before."""
+def shift_register(features: int, depth: int) -> dict[str, Wires]:
+    """Return units that hold the last `depth` inputs: "i@lag" has input i of `lag` steps before."""
     return {
         f"{i}@{lag}": {f"{i}@{lag - 1}": 1} if lag else {i: 1}
         for i in range(features)
@@ -61,27 +61,27 @@ def register(features: int, depth: int) -> dict[str, Wires]:
 
 
 def with_fitted_readout(task: Task, cell: Elman, sequences: int) -> Network:
-    """A network whose readout is the least-squares one (of classes: of their one-hot codes)."""
-    batch = drawn(task, sequences)
+    """Return a network with the least-squares readout of the targets (one-hot codes of classes)."""
+    batch = draw_batch(task, sequences)
     counts = np.asarray(batch.weights) > 0
     states = with_readout(cell, np.eye(cell.hidden_features), np.zeros(cell.hidden_features))
     targets = np.asarray(batch.targets)[counts]
     if targets.ndim == 1:
         targets = np.eye(task.outputs)[targets]
-    seen = np.asarray(states(batch.inputs))[counts]
-    design = np.column_stack([seen, np.ones(len(seen))])
+    rows = np.asarray(states(batch.inputs))[counts]
+    design = np.column_stack([rows, np.ones(len(rows))])
     solution = np.linalg.lstsq(design, targets, rcond=None)[0]
     return with_readout(cell, solution[:-1], solution[-1])
 
 
-def drawn(task: Task, count: int, seed: int = 0) -> Batch:
-    """Sequences to train on, as a compiled program draws them."""
+def draw_batch(task: Task, count: int, seed: int = 0) -> Batch:
+    """Draw training sequences, compiled as in a training program."""
     return jax.jit(task.sample, static_argnums=1)(jax.random.key(seed), count)
 
 
-def found(network: Network, task: Task) -> dict[str, float]:
-    """The metrics of a network on a task's held-out sequences."""
-    return {k: float(v) for k, v in metrics(network(task.test.inputs), task).items()}
+def evaluate(network: Network, task: Task) -> dict[str, float]:
+    """Return the metrics of a network on a task's test sequences."""
+    return {name: float(x) for name, x in metrics(network(task.test.inputs), task).items()}
 
 
 def _weights(

@@ -6,17 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from gradlab.config import ConfigError
+from gradlab.components import ConfigError
 from gradlab.tasks.reber import SYMBOLS, continual_reber
 
-# From node 3 of Reber's graph: back to node 2 by X and on to 3 by P, or out.
+# From node 3 of Reber's graph: back to node 2 by X and on to node 3 by P, or to the end.
 AFTER_3 = "(?:XT*VP)*(?:S|XT*VV)"
 INNER = f"B(?:TS*X{AFTER_3}|PT*V(?:V|P{AFTER_3}))E"
 STRING = re.compile(f"B([TP]){INNER}\\1E")
 LENGTH = 300
 
 
-def texts(symbols: np.ndarray) -> list[str]:
+def as_text(symbols: np.ndarray) -> list[str]:
     return ["".join(SYMBOLS[i] for i in row) for row in symbols]
 
 
@@ -26,8 +26,8 @@ def test_streams_are_embedded_strings_one_after_another() -> None:
     np.testing.assert_array_equal(inputs.argmax(axis=2)[:, 1:], targets[:, :-1])
     assert (weights == 1).all()
     first_letters = []
-    for text in texts(targets):
-        text = "B" + text  # what the first input was
+    for text in as_text(targets):
+        text = "B" + text  # targets leave out the first input
         end = 0
         while match := STRING.match(text, end):
             end = match.end()
@@ -38,8 +38,8 @@ def test_streams_are_embedded_strings_one_after_another() -> None:
 
 def test_held_out_streams_count_the_second_outer_symbol() -> None:
     test = continual_reber(LENGTH, test_size=50).test
-    shown = texts(np.asarray(test.inputs).argmax(axis=2))
-    wanted = texts(np.asarray(test.targets))
+    shown = as_text(np.asarray(test.inputs).argmax(axis=2))
+    wanted = as_text(np.asarray(test.targets))
     for text, answers, weights in zip(shown, wanted, np.asarray(test.weights), strict=True):
         strings = list(STRING.finditer(text[:1] + answers))
         counted = [match.end() - 3 for match in strings]  # the step that shows the inner E
@@ -47,6 +47,6 @@ def test_held_out_streams_count_the_second_outer_symbol() -> None:
         assert [answers[step] for step in counted] == [match[1] for match in strings]
 
 
-def test_a_stream_has_room_for_a_string() -> None:
+def test_a_stream_without_room_for_a_string_is_refused() -> None:
     with pytest.raises(ConfigError, match="the shortest string"):
         continual_reber(9)

@@ -1,4 +1,4 @@
-"""Tasks: what is shown, what is asked, which steps count, and the loss to beat."""
+"""Tasks: their inputs, targets, weights and baselines."""
 
 from functools import cache
 
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from conftest import Compose
 from flax import nnx
-from hand_built import drawn, elman, with_readout
+from hand_built import draw_batch, elman, with_readout
 from matplotlib.cbook import get_sample_data
 from sklearn.datasets import load_digits
 
 from gradlab.__main__ import CONF
-from gradlab.config import ConfigError
+from gradlab.components import ConfigError
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.adding import RULES, Variant, adding
 from gradlab.tasks.copying import copying
@@ -26,7 +26,7 @@ from gradlab.tasks.reversal import reversal
 from gradlab.tasks.temporal_order import STARTS, temporal_order
 from gradlab.tasks.xor import xor
 from gradlab.training.losses import losses, metrics, weighted_mean
-from gradlab.training.program import hyperparameters_of, program_for
+from gradlab.training.program import Program, hyperparameters_of
 from gradlab.training.success import success
 
 NAMES = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
@@ -38,7 +38,7 @@ def test_every_task_is_configured_and_fits_every_part_of_a_run(
     composed: Compose, name: str
 ) -> None:
     config = composed(f"task={name}", "model.hidden_size=4")
-    program, hyperparameters = program_for(config), hyperparameters_of(config)
+    program, hyperparameters = Program(config), hyperparameters_of(config)
     task, length = program.task, program.task.test.inputs.shape[1]
     assert task.test.inputs.shape[2] == task.features
     state = jax.eval_shape(program.initialise, hyperparameters)
@@ -47,11 +47,11 @@ def test_every_task_is_configured_and_fits_every_part_of_a_run(
     measured = jax.eval_shape(program.evaluate, trained)
     assert {"eval/loss", "eval/baseline"} <= set(measured)
     sample = jax.jit(task.sample, static_argnums=1)
-    one, again, other = (sample(jax.random.key(seed), 3) for seed in (0, 0, 1))
-    assert jax.tree.all(jax.tree.map(np.array_equal, one, again))
-    assert not np.array_equal(one.inputs, other.inputs) or name == "cue"  # three of four cues
-    assert one.inputs.shape == (3, length, task.features)
-    assert jax.tree.map(jnp.shape, one) == jax.tree.map(lambda x: (3, *x.shape[1:]), task.test)
+    batch, again, other = (sample(jax.random.key(seed), 3) for seed in (0, 0, 1))
+    assert jax.tree.all(jax.tree.map(np.array_equal, batch, again))
+    assert not np.array_equal(batch.inputs, other.inputs) or name == "cue"  # three of four cues
+    assert batch.inputs.shape == (3, length, task.features)
+    assert jax.tree.map(jnp.shape, batch) == jax.tree.map(lambda x: (3, *x.shape[1:]), task.test)
 
 
 def test_held_out_sequences_are_no_seeds_training_sequences() -> None:
@@ -59,11 +59,11 @@ def test_held_out_sequences_are_no_seeds_training_sequences() -> None:
     again = adding(24, test_size=50)
     np.testing.assert_array_equal(task.test.inputs, again.test.inputs)
     held_out = {sequence.tobytes() for sequence in np.asarray(task.test.inputs)}
-    shown = drawn(task, MANY).inputs
+    shown = draw_batch(task, MANY).inputs
     assert not held_out & {sequence.tobytes() for sequence in np.asarray(shown)}
 
 
-# The loss to beat, against what many drawn answers say of it.
+# Baselines, against the targets of many drawn sequences.
 
 CLASSES: dict[str, Task] = {
     "echo": echo(12, 3, test_size=1),
@@ -75,11 +75,11 @@ CLASSES: dict[str, Task] = {
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_baseline_of_classes_is_their_entropy_at_each_step(name: str) -> None:
-    check_entropy(CLASSES[name], drawn(CLASSES[name], MANY))
+    check_entropy(CLASSES[name], draw_batch(CLASSES[name], MANY))
 
 
 def check_entropy(task: Task, batch: Batch) -> None:
-    """Who knows the step alone is left with the entropy of the answers wanted at it."""
+    """Check the baseline against the entropy of the targets at each step, averaged over steps."""
     one_hot = np.eye(task.outputs)[np.asarray(batch.targets)]
     counts = np.asarray(batch.weights)
     shares = np.einsum("bto,bt->to", one_hot, counts) / np.maximum(counts.sum(axis=0), 1)[:, None]
@@ -87,20 +87,21 @@ def check_entropy(task: Task, batch: Batch) -> None:
     assert np.average(entropy, weights=counts.sum(axis=0)) == pytest.approx(task.baseline, rel=3e-3)
 
 
-def test_baseline_of_copying_is_the_literatures() -> None:
+def test_baseline_of_copying_is_that_of_the_literature() -> None:
     """Arjovsky et al. 2016: 10 ln 8 / (T + 20)."""
     assert copying(100, test_size=1).baseline == pytest.approx(0.17329, abs=5e-6)
     assert copying(1000, test_size=1).baseline == pytest.approx(0.02039, abs=5e-6)
 
 
 @cache
-def of_adding(variant: Variant) -> tuple[Task, Batch]:
-    """An adding problem of 44 steps at most, with sequences."""
+def adding_sample(variant: Variant) -> tuple[Task, Batch]:
+    """Return an adding problem of at most 44 steps, and sequences of it."""
     task = adding(44, variant=variant, test_size=1)
-    return task, drawn(task, MANY)
+    return task, draw_batch(task, MANY)
 
 
 def check_variance(task: Task, batch: Batch) -> None:
+    """Check the baseline against the variance of the targets."""
     targets = np.asarray(batch.targets, np.float64)[np.asarray(batch.weights) > 0]
     squares = (targets - targets.mean()) ** 2
     assert squares.mean() == pytest.approx(task.baseline, abs=4 * squares.std() / np.sqrt(MANY))
@@ -108,8 +109,8 @@ def check_variance(task: Task, batch: Batch) -> None:
 
 @pytest.mark.parametrize("variant", RULES)
 def test_four_adding_problems_have_their_own_baselines(variant: Variant) -> None:
-    """The variance of the target; Hochreiter's is lowered by the value set to 0 at the start."""
-    task, batch = of_adding(variant)
+    """The variance of the target, which the value set to 0 lowers in Hochreiter & Schmidhuber's."""
+    task, batch = adding_sample(variant)
     check_variance(task, batch)
     literature = 1 / 6 if variant == "arjovsky" else 1 / 24
     if variant == "hochreiter":
@@ -120,18 +121,18 @@ def test_four_adding_problems_have_their_own_baselines(variant: Variant) -> None
 
 def test_baselines_of_waves_and_of_white_input_are_their_variance() -> None:
     for task in (memory_capacity(12, 5, test_size=1), cue(), cue(37, (0.03, 0.21))):
-        check_variance(task, drawn(task, MANY))
+        check_variance(task, draw_batch(task, MANY))
 
 
 def test_pascanus_criterion_is_met_by_a_constant_on_most_sequences() -> None:
     task = adding(30, variant="pascanu", test_size=MANY)
     half = jnp.full((MANY, 30, 1), 0.5)
     assert float(metrics(half, task)["eval/error_rate"]) == pytest.approx(0.36, abs=0.025)
-    later = task._replace(tolerance=0.04)
-    assert float(metrics(half, later)["eval/error_rate"]) > 0.8
+    absolute = task._replace(tolerance=0.04)
+    assert float(metrics(half, absolute)["eval/error_rate"]) > 0.8
 
 
-def test_baseline_of_a_cue_is_a_half_and_less_for_who_keeps_time() -> None:
+def test_baseline_of_a_cue_is_a_half_and_the_mean_wave_is_better() -> None:
     task = cue()
     waves = np.asarray(task.test.targets, np.float64)[..., 0]
     assert task.baseline == pytest.approx(0.5, abs=1e-9)
@@ -146,18 +147,18 @@ def test_baseline_of_the_forecast_is_the_naive_one() -> None:
     assert task.baseline == pytest.approx(np.mean(changes), rel=1e-5)
     np.testing.assert_allclose(task.test.inputs[-1, -1], rest[-2], rtol=1e-5)
     np.testing.assert_allclose(task.test.targets[-1, -1], rest[-1], rtol=1e-5)
-    shown = drawn(task, MANY)
+    shown = draw_batch(task, MANY)
     assert float(jnp.max(shown.targets)) <= ((eeg - eeg.mean(axis=0)) / eeg.std(axis=0)).max() * 1.1
 
 
-# Where things are.
+# Positions of symbols and marks.
 
 
 @pytest.mark.parametrize("symbols", [2, 3])
 def test_symbols_are_where_pascanus_code_puts_them(symbols: int) -> None:
     """Positions int(.1 L), … + less than int(.1 L), of each sequence's own length L."""
     task = temporal_order(64, 10, symbols, test_size=1)
-    batch = drawn(task, MANY)
+    batch = draw_batch(task, MANY)
     answers = jnp.sum(batch.targets * batch.weights, axis=1, keepdims=True).astype(int)
     check_entropy(task, Batch(batch.inputs, answers, jnp.ones(answers.shape)))
     shown, ends = np.asarray(batch.inputs), np.asarray(batch.weights).argmax(axis=1) + 1
@@ -170,15 +171,14 @@ def test_symbols_are_where_pascanus_code_puts_them(symbols: int) -> None:
         assert min(offsets) == 0
         assert all(offset < most for offset, most in zip(offsets, room, strict=True))
         assert max(offsets) == 5
-    places = np.stack(relevant)
-    kinds = shown[np.arange(MANY)[:, None], places, 1].astype(int)
-    wanted = np.asarray(batch.targets)[np.arange(MANY), ends - 1]
-    np.testing.assert_array_equal(wanted, kinds @ 2 ** np.arange(symbols))
+    is_b = shown[np.arange(MANY)[:, None], np.stack(relevant), 1].astype(int)
+    classes = np.asarray(batch.targets)[np.arange(MANY), ends - 1]
+    np.testing.assert_array_equal(classes, is_b @ 2 ** np.arange(symbols))
 
 
 @pytest.mark.parametrize("variant", RULES)
 def test_marks_are_where_each_adding_problem_puts_them(variant: Variant) -> None:
-    batch = of_adding(variant)[1]
+    batch = adding_sample(variant)[1]
     values, marks = np.moveaxis(np.asarray(batch.inputs), 2, 0)
     ends = np.asarray(batch.weights).argmax(axis=1) + 1
     least = 40 if variant in ("hochreiter", "pascanu") else 44
@@ -189,12 +189,12 @@ def test_marks_are_where_each_adding_problem_puts_them(variant: Variant) -> None
         assert (marks[:, 0] == -1).all()
         assert (marks[np.arange(MANY), ends - 1] == -1).all()
         marks = np.where(marks == 1, 1, 0)
-        seen = marks.sum(axis=1)
-        assert set(seen) == {1, 2}  # one if the other was drawn first of all
-        assert (values[seen == 1, 0] == 0).all()
-        places = {int(p) for row in marks[seen == 2] for p in np.flatnonzero(row)}
-        assert places == set(range(1, 40 // 2 - 1))
-        assert (marks[:, :10].sum(axis=1) >= seen - 1).all()
+        counts = marks.sum(axis=1)
+        assert set(counts) == {1, 2}  # 1 where the other mark fell on the first step
+        assert (values[counts == 1, 0] == 0).all()
+        positions = {int(p) for row in marks[counts == 2] for p in np.flatnonzero(row)}
+        assert positions == set(range(1, 40 // 2 - 1))
+        assert (marks[:, :10].sum(axis=1) >= counts - 1).all()
     else:
         first, second = np.stack([np.flatnonzero(row) for row in marks]).T
         if variant == "pascanu":
@@ -206,8 +206,8 @@ def test_marks_are_where_each_adding_problem_puts_them(variant: Variant) -> None
         assert first.min() == 0
         assert second.max() == (high.max() - 1)
     total = (values * marks).sum(axis=1)
-    wanted = {"hochreiter": 0.5 + total / 4, "arjovsky": total}.get(variant, total / 2)
-    np.testing.assert_allclose(answers, wanted, atol=1e-6)
+    expected = {"hochreiter": 0.5 + total / 4, "arjovsky": total}.get(variant, total / 2)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 
 def test_copying_and_reversal_by_example() -> None:
@@ -226,7 +226,7 @@ def test_copying_and_reversal_by_example() -> None:
         np.testing.assert_array_equal(targets[n : 2 * n], word[::-1])
 
 
-# What does not count.
+# Weights.
 
 
 @pytest.mark.parametrize(
@@ -237,8 +237,8 @@ def test_copying_and_reversal_by_example() -> None:
         reversal(15, 3, test_size=40),
     ],
 )
-def test_what_comes_after_a_sequence_touches_nothing(task: Task) -> None:
-    """Loss, its gradient and what is counted wrong, with the padding and its answers replaced."""
+def test_padding_changes_neither_loss_nor_gradient_nor_metrics(task: Task) -> None:
+    """The padding's inputs and the targets of weight 0 are replaced by others."""
     rng = np.random.default_rng(0)
     batch = task.test
     steps = np.arange(batch.inputs.shape[1])
@@ -246,11 +246,13 @@ def test_what_comes_after_a_sequence_touches_nothing(task: Task) -> None:
     after = steps > ends[:, None]
     assert after.any()
     np.testing.assert_array_equal(np.asarray(batch.inputs)[after], 0)
-    unasked = np.asarray(batch.weights) == 0
+    unweighted = np.asarray(batch.weights) == 0
     noise = rng.normal(size=batch.inputs.shape).astype(np.float32)
     other = Batch(
         jnp.where(after[..., None], noise, batch.inputs),
-        jnp.where(unasked if batch.targets.ndim == 2 else unasked[..., None], 1, batch.targets),
+        jnp.where(
+            unweighted if batch.targets.ndim == 2 else unweighted[..., None], 1, batch.targets
+        ),
         batch.weights,
     )
     sizes = [(task.features, 5), (5, 5), (5, task.outputs)]
@@ -262,34 +264,36 @@ def test_what_comes_after_a_sequence_touches_nothing(task: Task) -> None:
         outputs = nnx.merge(definition, weights)(batch.inputs)
         return weighted_mean(losses(outputs, batch.targets), batch)
 
-    one, two = (jax.jit(jax.value_and_grad(loss))(weights, x) for x in (batch, other))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), one, two)
-    judged = [metrics(network(x.inputs), task._replace(test=x)) for x in (batch, other)]
-    assert judged[0] == judged[1]
+    original, changed = (jax.jit(jax.value_and_grad(loss))(weights, x) for x in (batch, other))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), original, changed
+    )
+    rows = [metrics(network(x.inputs), task._replace(test=x)) for x in (batch, other)]
+    assert rows[0] == rows[1]
 
 
 def test_a_sequence_is_wrong_if_any_step_that_counts_is() -> None:
     targets = jnp.array([[0, 1, 1], [0, 1, 1], [0, 1, 1]])
     weights = jnp.array([[0.0, 1, 1]] * 3)
-    said = jnp.array([[1, 1, 1], [0, 1, 0], [0, 0, 0]])
+    answers = jnp.array([[1, 1, 1], [0, 1, 0], [0, 0, 0]])
     task = echo(3, 1, 1)._replace(test=Batch(targets[..., None] * 1.0, targets, weights))
-    found = metrics(jax.nn.one_hot(said, 2), task)
-    assert float(found["eval/error_rate"]) == pytest.approx(2 / 3)
-    assert float(found["eval/accuracy"]) == pytest.approx(3 / 6)
+    row = metrics(jax.nn.one_hot(answers, 2), task)
+    assert float(row["eval/error_rate"]) == pytest.approx(2 / 3)
+    assert float(row["eval/accuracy"]) == pytest.approx(3 / 6)
 
 
-def test_values_are_judged_where_the_task_says_how_far_is_wrong() -> None:
+def test_values_are_judged_where_the_task_has_a_tolerance() -> None:
     task = adding(24, test_size=1)
     targets = jnp.zeros((3, 24, 1))
-    off = task.test._replace(targets=targets, weights=jnp.ones((3, 24)))
+    test = task.test._replace(targets=targets, weights=jnp.ones((3, 24)))
     outputs = targets.at[0, 3].set(0.079).at[1, 3].set(-0.081).at[2, 3].set(jnp.nan)
-    found = metrics(outputs, task._replace(test=off))
-    assert float(found["eval/error_rate"]) == pytest.approx(2 / 3)
-    assert "eval/accuracy" not in found
+    row = metrics(outputs, task._replace(test=test))
+    assert float(row["eval/error_rate"]) == pytest.approx(2 / 3)
+    assert "eval/accuracy" not in row
     assert "eval/error_rate" not in metrics(jnp.zeros((4, 50, 1)), cue())
 
 
-def test_a_lucky_check_is_a_hit_and_no_solution() -> None:
+def test_a_single_low_error_rate_is_a_first_hit_and_no_solution() -> None:
     rates = [0.75, 0.02, 0.0, 0.009, 0.0, 0.03]
     rows = [{"train/step": 10.0 * i, "eval/error_rate": rate} for i, rate in enumerate(rates)]
     assert success(rows) == {"success/solved": 0, "success/first_hit": 20}
@@ -300,7 +304,7 @@ def test_a_lucky_check_is_a_hit_and_no_solution() -> None:
     assert success([diverged]) == {}
 
 
-# What is refused.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -317,11 +321,11 @@ def test_a_lucky_check_is_a_hit_and_no_solution() -> None:
         (("model.decoder=true",), "such as task=reversal; got gradlab.tasks.digits.digits"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_a_sentence(
+def test_wrong_settings_are_refused_in_a_sentence(
     composed: Compose, overrides: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        program_for(composed(*overrides))
+        Program(composed(*overrides))
 
 
 # Digits.
@@ -353,6 +357,6 @@ def test_only_the_last_step_counts() -> None:
 def test_held_out_images_are_never_trained_on() -> None:
     task = digits(1)
     held_out = {image.tobytes() for image in np.asarray(task.test.inputs)}
-    shown = {image.tobytes() for image in np.asarray(drawn(task, 20_000).inputs)}
+    shown = {image.tobytes() for image in np.asarray(draw_batch(task, 20_000).inputs)}
     assert len(shown) > 1400
     assert not shown & held_out
