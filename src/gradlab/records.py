@@ -41,6 +41,7 @@ METRICS = "metrics.parquet"
 GRADIENTS = "gradients.nc"
 CHECKPOINTS = "checkpoints"
 TABLE = "table.parquet"
+WANDB = "wandb"
 SWEEP = "sweep.json"
 LOCK = ".lock"
 NONFINITE = ("inf", "-inf", "nan")  # how status.json spells them

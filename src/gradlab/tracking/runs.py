@@ -23,7 +23,6 @@ from gradlab.tracking.uploads import shared_uploader
 if TYPE_CHECKING:
     import wandb
 
-FOLDER = "wandb"
 PATH_KEY = "path"  # config key in W&B: NAME/DATE/NUMBER, the point's folder below runs/
 ARTIFACT_TYPE = "gradients"  # of the artifact that holds gradients.nc
 END_PREFIXES = ("success/", "time/", "verdict")  # of summary entries known only at a point's end
@@ -120,7 +119,7 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
         ),
     )
     run_folder = Path(run.settings.sync_dir)
-    _link(folder / FOLDER, run_folder)
+    _link(folder / records.WANDB, run_folder)
     if settings["mode"] == "online":
         shared_uploader().add(run_folder)
     run.define_metric("train/step", hidden=True)
@@ -142,12 +141,12 @@ def end_entries(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _remove_old_run(folder: Path) -> str | None:
     """Remove the run of an earlier attempt at a point; return its id, None if there is none."""
-    link = folder / FOLDER
+    link = folder / records.WANDB
     if not link.is_symlink():
         return None
     run_folder = link.resolve()
     link.unlink()
-    if run_folder.parent != (folder.parent / FOLDER).resolve():
+    if run_folder.parent != (folder.parent / records.WANDB).resolve():
         return None
     shutil.rmtree(run_folder, ignore_errors=True)
     return run_folder.name.rpartition("-")[2]
