@@ -1,12 +1,12 @@
-"""Order and chaos: the Lyapunov exponents of random tanh networks, and the gradients they set.
+"""Order and chaos: Lyapunov exponents of random tanh networks, and the growth of their gradients.
 
-x⁽ᵗ⁺¹⁾ = J tanh(x⁽ᵗ⁾) + √v ξ⁽ᵗ⁾ with J ~ N(0, g²/N): the discrete-time form of Sompolinsky, Crisanti
-& Sommers 1988, driven by white noise of variance v at every unit or (v = 0) left alone.
+The network is x⁽ᵗ⁺¹⁾ = J tanh(x⁽ᵗ⁾) + √v ξ⁽ᵗ⁾ with J ~ N(0, g²/N): the discrete-time form of
+Sompolinsky, Crisanti & Sommers 1988, with white noise of variance v at every unit (v = 0: none).
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,58 +16,59 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from gradlab import decay, jacobian_log_norms, lyapunov_spectrum, theory
 from gradlab.cells import Elman
-from gradlab.config import Count
+from gradlab.config import Count, Positive
 from gradlab.figures import style
 from gradlab.studies import drawing
 
-UNDRIVEN = tuple((g, 0.0) for g in (0.7, 0.9, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0))
-DRIVEN = ((1.0, 0.1), (1.2, 0.1), (1.5, 0.25), (2.0, 1.0), (3.0, 1.0))
-CROSSING = tuple((g, 0.1) for g in (1.3, 1.36, 1.41, 1.46, 1.5, 2.0))  # v = 0.1 over its onset
-BY_LAG = ((0.9, 0.0), (1.0, 0.1), (2.0, 0.0), (3.0, 0.0))
-SPECTRUM_GAIN = 2.0
 BURN_IN = 200  # steps before anything is measured
+
+Case = tuple[Positive, Annotated[float, Field(ge=0)]]  # gain g, variance v of the noise
 
 
 def measure(
+    cases: Sequence[Case],
     sizes: Sequence[Count],
     steps: Count,
+    map_cases: Sequence[Case],
     map_size: Count,
     map_length: Count,
+    spectrum_gain: Positive,
     spectrum_sizes: Sequence[Count],
     spectrum_steps: Count,
     spectrum_share: float,
     seeds: Sequence[int],
     map_seeds: Sequence[int],
 ) -> pd.DataFrame:
-    """Exponents over the gain, log norms over the lag, and spectra.
+    """Measure exponents over the gain, log norms over the lag, and spectra.
 
     Args:
-        sizes: N, of the largest exponents.
-        steps: that they are averaged over.
-        map_size: N, of the maps of all pairs (t, k).
-        map_length: T of those.
-        spectrum_sizes: N, of the spectra.
-        spectrum_steps: that they are averaged over.
-        spectrum_share: of the spectrum from the largest exponent down.
-        seeds: of J, the noise and the start.
-        map_seeds: those of the maps and spectra.
+        cases: (gain, variance of the noise) of the largest exponents.
+        sizes: N of the largest exponents.
+        steps: number of steps that the largest exponents are averaged over.
+        map_cases: (gain, variance of the noise) of the maps of all pairs (t, k).
+        map_size: N of the maps.
+        map_length: T of the maps.
+        spectrum_gain: gain of the spectra, which have no noise.
+        spectrum_sizes: N of the spectra.
+        spectrum_steps: number of steps that the spectra are averaged over.
+        spectrum_share: share of each spectrum that is measured, from the largest exponent down.
+        seeds: of J, the noise and the start, for the largest exponents.
+        map_seeds: the same, for the maps and spectra.
 
     Returns:
         Rows by `part`: "exponent" (gain, noise, n, seed, rate, theory), "by lag" (gain, noise,
         seed, lag, log_norm, rate), "spectrum" (n, share: i/N, rate); rates in nats per step.
     """
-    cases = (*UNDRIVEN, *DRIVEN, *CROSSING)
+    by_lag = partial(_by_lag, map_size, map_length)
+    spectrum = partial(_spectrum, spectrum_gain, spectrum_steps, spectrum_share)
     parts = {
         "exponent": [_exponent(*case, n, steps, s) for n in sizes for case in cases for s in seeds],
-        "by lag": [_by_lag(*case, map_size, map_length, s) for case in BY_LAG for s in map_seeds],
-        "spectrum": [
-            _spectrum(n, spectrum_steps, spectrum_share, s)
-            for n in spectrum_sizes
-            for s in map_seeds
-        ],
+        "by lag": [by_lag(*case, s) for case in map_cases for s in map_seeds],
+        "spectrum": [spectrum(n, s) for n in spectrum_sizes for s in map_seeds],
     }
     return pd.concat(
         [rows.assign(part=part) for part, tables in parts.items() for rows in tables],
@@ -76,7 +77,7 @@ def measure(
 
 
 class DrivenNetwork(NamedTuple):
-    """J, a state x after the burn-in, and the noise of the steps that follow it."""
+    """The coupling J, the state x after the burn-in, and the noise of the steps after it."""
 
     coupling: Float[Array, "n n"]
     start: Float[Array, "n"]
@@ -84,7 +85,7 @@ class DrivenNetwork(NamedTuple):
 
     @property
     def cell(self) -> Elman:
-        """The same network in h = tanh(x): h⁽ᵗ⁾ = tanh(J h⁽ᵗ⁻¹⁾ + noise), as gradlab's cell."""
+        """The network as a cell with the state h = tanh(x): h⁽ᵗ⁾ = tanh(J h⁽ᵗ⁻¹⁾ + noise)."""
         n = self.start.size
         cell = Elman(n, n, rngs=nnx.Rngs(0))
         cell.dense_i.kernel[...] = jnp.eye(n)
@@ -110,7 +111,7 @@ def _network(key: Key[Array, ""], gain: float, noise: float, n: int, steps: int)
 
 @jax.jit
 def _largest(network: DrivenNetwork) -> Float[Array, ""]:
-    """λ₁ from one tangent vector v: of a large network no Jacobian J diag(tanh′) need be formed."""
+    """λ₁ from the growth of one tangent vector, without forming the Jacobians J diag(tanh′)."""
 
     def advance(state: tuple[Array, Array], xi: Array) -> tuple[tuple[Array, Array], Array]:
         x, tangent = state
@@ -131,27 +132,27 @@ def _exponent(gain: float, noise: float, n: int, steps: int, seed: int) -> pd.Da
     return pd.DataFrame([columns | {"rate": rate}])
 
 
-def _by_lag(gain: float, noise: float, n: int, length: int, seed: int) -> pd.DataFrame:
+def _by_lag(n: int, length: int, gain: float, noise: float, seed: int) -> pd.DataFrame:
     network = _network(jax.random.key(seed), gain, noise, n, BURN_IN + length)
     rate, start, inputs = float(_largest(network)), jnp.tanh(network.start), network.noise
-    # The same stretch of time as the exponent's.
+    # `_largest` skips BURN_IN steps too: map and exponent are of the same stretch of time.
     start, _ = jax.lax.scan(lambda h, x: network.cell(h, x), start, inputs[:BURN_IN])
-    found = jacobian_log_norms(network.cell, inputs[BURN_IN:], initial_carry=start)
-    columns = {"lag": range(length + 1), "log_norm": decay.lag_profile(np.asarray(found))}
+    log_norms = jacobian_log_norms(network.cell, inputs[BURN_IN:], initial_carry=start)
+    columns = {"lag": range(length + 1), "log_norm": decay.lag_profile(np.asarray(log_norms))}
     return pd.DataFrame(columns).assign(gain=gain, noise=noise, seed=seed, n=n, rate=rate)
 
 
-def _spectrum(n: int, steps: int, share: float, seed: int) -> pd.DataFrame:
-    network = _network(jax.random.key(seed), SPECTRUM_GAIN, 0.0, n, steps)
+def _spectrum(gain: float, steps: int, share: float, n: int, seed: int) -> pd.DataFrame:
+    network = _network(jax.random.key(seed), gain, 0.0, n, steps)
     start, count = jnp.tanh(network.start), max(1, round(share * n))
-    found = lyapunov_spectrum(network.cell, network.noise, initial_carry=start, count=count)
-    columns = {"share": np.arange(1, count + 1) / n, "rate": np.asarray(found.exponents)}
-    return pd.DataFrame(columns).assign(n=n, gain=SPECTRUM_GAIN, noise=0.0, seed=seed)
+    spectrum = lyapunov_spectrum(network.cell, network.noise, initial_carry=start, count=count)
+    columns = {"share": np.arange(1, count + 1) / n, "rate": np.asarray(spectrum.exponents)}
+    return pd.DataFrame(columns).assign(n=n, gain=gain, noise=0.0, seed=seed)
 
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """λ₁ over the gain, log norms over the lag, and the spectrum of several sizes."""
+    """Draw λ₁ over the gain, log norms over the lag, and the spectrum of several sizes."""
     figure, axes = drawing.panels(1, 3, "Order and chaos in random tanh networks", height=3.1)
     parts = dict(list(table.groupby("part")))
     _draw_exponents(axes[0], parts["exponent"])
@@ -172,10 +173,11 @@ def _draw_exponents(axes: Axes, rows: pd.DataFrame) -> None:
     markers = dict(zip(sorted(rows["n"].unique()), ("x", "+", "o", "s"), strict=False))
     for noise, colour in ((0.0, drawing.HUES[0]), (0.1, drawing.HUES[1])):
         for n, marker in markers.items():
-            some = rows[(rows["n"] == n) & (rows["noise"] == noise)]
+            measured = rows[(rows["n"] == n) & (rows["noise"] == noise)]
             label = f"N = {n:g}" if noise == 0 else "_"
-            face: dict[str, Any] = {} if marker in "x+" else {"markerfacecolor": "none"}
-            axes.plot(some["gain"], some["rate"], marker, color=colour, label=label, ms=5, **face)
+            face = {} if marker in "x+" else {"markerfacecolor": "none"}
+            look: dict[str, Any] = {"color": colour, "label": label, "ms": 5, **face}
+            axes.plot(measured["gain"], measured["rate"], marker, **look)
     axes.text(
         0.97,
         0.06,
@@ -210,5 +212,5 @@ def _draw_spectra(axes: Axes, rows: pd.DataFrame) -> None:
     ):
         axes.plot(line["share"], line["rate"], color=colour, label=f"N = {n:g}", linewidth=1.6)
     axes.axhline(0, color=style.GREY, linewidth=0.8)
-    title = f"spectrum at g = {SPECTRUM_GAIN:g}"
+    title = f"spectrum at g = {rows['gain'].iloc[0]:g}"
     drawing.dress(axes, title, "index / N", "Lyapunov exponent (nats/step)")
