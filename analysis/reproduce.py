@@ -17,7 +17,7 @@ SUMMARY = ROOT / "experiments" / "README.md"
 
 
 def main() -> None:
-    """Run what is asked for, and write what it came to into the studies' pages."""
+    """Reproduce one study or all of them, and write the verdicts into their pages."""
     arguments = _parser().parse_args()
     if bool(arguments.study) == arguments.all:
         sys.exit("name a study, or give --all; --help lists the studies.")

@@ -1,4 +1,4 @@
-"""The judge: a paper's claims read, computed from a study's table, and answered with a verdict.
+"""Judging papers' claims: each is computed from a study's table and gets a verdict.
 
     study.py        read and check experiments/NAME/claims.yaml
     reproduce.py    run a study, bundle its table, draw, judge, write
@@ -7,5 +7,5 @@
     verdicts.py     from a claim and a table to a verdict
     report.py       verdicts as text
 
-It knows no paper: what each one measured is in `gradlab.studies`.
+Nothing here knows a particular paper; those are in `gradlab.studies`.
 """

@@ -1,13 +1,13 @@
-"""The language that claims are written in: arithmetic on the columns of a table, and no more.
+"""The language of claims: arithmetic on the columns of a table.
 
     max(abs(rate - theory)[noise == 0 and gain >= 1.5])
     fisher((eval.error < 0.01)[clip.threshold == 1], (eval.error < 0.01)[clip.threshold == inf])
     increasing(each(bias, slope(log_norm, lag)))
 
 A name is a column (dots belong to it: init.gain) or a statistic computed before. x[condition]
-computes x from the rows where the condition holds, each(column, x) once for every value of a
-column in its order. The functions are those of `statistics.FUNCTIONS`. The text is read as Python's
-grammar and walked here; nothing of it is ever handed to Python itself.
+computes x from the rows where the condition holds; each(column, x) computes x once for each value
+of a column, in ascending order. The functions are those of `statistics.FUNCTIONS`. The text is
+parsed with Python's grammar and evaluated here; Python itself never executes any of it.
 """
 
 import ast
@@ -41,7 +41,7 @@ COMPARISONS: Mapping[type, Callable[[Any, Any], Any]] = {
 
 
 class ClaimError(ValueError):
-    """A claim that cannot be read or evaluated: one sentence for the person who wrote it."""
+    """A claim cannot be read or evaluated; the message is a sentence for its author."""
 
 
 class NoRows(Exception):
@@ -49,17 +49,22 @@ class NoRows(Exception):
 
 
 class Scope(NamedTuple):
-    """What names mean: columns of some rows, and statistics computed before."""
+    """The values of names: columns of some rows, and statistics computed before."""
 
     rows: pd.DataFrame
-    found: Mapping[str, Any]
+    statistics: Mapping[str, Any]
 
 
 def evaluate(text: str, rows: pd.DataFrame, values: Mapping[str, Any] | None = None) -> Any:
-    """The value of an expression: a number, an `Estimate`, an array over rows, or a truth value.
+    """Compute an expression: a number, an `Estimate`, an array over rows, or a truth value.
 
-    A comparison with an `Estimate` is None (undecided) where its value fails but a value of its
-    interval would pass; `and`, `or` and `not` carry that on (Kleene's three values).
+    A comparison with an `Estimate` is None (undecided) if its value fails but another value of its
+    interval would pass; `and`, `or` and `not` propagate that (Kleene's three-valued logic).
+
+    Args:
+        text: the expression.
+        rows: the table that its names are columns of.
+        values: statistics computed before, by name.
 
     Raises:
         ClaimError: the text is not of the language, or does not fit the table.
@@ -76,10 +81,10 @@ def evaluate(text: str, rows: pd.DataFrame, values: Mapping[str, Any] | None = N
 
 
 def parse(text: str) -> ast.expr:
-    """Read an expression.
+    """Parse an expression.
 
     Raises:
-        ClaimError: it is not one.
+        ClaimError: the text is not an expression.
     """
     try:
         return ast.parse(text.strip(), mode="eval").body
@@ -105,8 +110,8 @@ def _value(node: ast.expr, scope: Scope) -> Any:
         case ast.Compare(left=left, ops=ops, comparators=others):
             return _all([*_comparisons(left, ops, others, scope)])
         case ast.BoolOp(op=op, values=parts):
-            together = _all if isinstance(op, ast.And) else _any
-            return together([_value(part, scope) for part in parts])
+            combine = _all if isinstance(op, ast.And) else _any
+            return combine([_value(part, scope) for part in parts])
         case ast.Subscript(value=inner, slice=condition):
             return _value(inner, scope._replace(rows=_selected(condition, scope)))
         case ast.Call(func=ast.Name(id="each"), args=[ast.Name() | ast.Attribute() as by, inner]):
@@ -120,48 +125,51 @@ def _value(node: ast.expr, scope: Scope) -> Any:
 
 
 def _named(name: str, scope: Scope) -> Any:
-    if name in scope.found:
-        return scope.found[name]
+    if name in scope.statistics:
+        return scope.statistics[name]
     if name in scope.rows:
         return scope.rows[name].to_numpy()
     if name in CONSTANTS:
         return CONSTANTS[name]
-    known = ", ".join(map(str, [*scope.found, *scope.rows]))
+    known = ", ".join(map(str, [*scope.statistics, *scope.rows]))
     raise ClaimError(f"{name!r} is no column of the results and no statistic; there are {known}.")
 
 
 def _selected(condition: ast.expr, scope: Scope) -> pd.DataFrame:
-    chosen = np.broadcast_to(np.asarray(_value(condition, scope), bool), len(scope.rows))
-    if not chosen.any():
+    selected = np.broadcast_to(np.asarray(_value(condition, scope), bool), len(scope.rows))
+    if not selected.any():
         raise NoRows(ast.unparse(condition))
-    return scope.rows[chosen]
+    return scope.rows[selected]
 
 
 def _each(by: str, inner: ast.expr, scope: Scope) -> np.ndarray:
     values = np.unique(_named(by, scope))
-    kept = (scope.rows[scope.rows[by] == value] for value in values)
-    return np.array([_number(_value(inner, scope._replace(rows=rows))) for rows in kept])
+    groups = (scope.rows[scope.rows[by] == value] for value in values)
+    return np.array([_number(_value(inner, scope._replace(rows=rows))) for rows in groups])
 
 
 def _comparisons(
     left: ast.expr, ops: Sequence[ast.cmpop], others: Sequence[ast.expr], scope: Scope
 ) -> list[Any]:
     sides = [_value(side, scope) for side in (left, *others)]
-    found = []
-    for op, one, other in zip(ops, sides, sides[1:], strict=False):
+    outcomes = []
+    for op, x, y in zip(ops, sides, sides[1:], strict=False):
         if type(op) not in COMPARISONS:
             raise ClaimError(f"{type(op).__name__} is no comparison of the language of claims.")
-        found.append(_compare(COMPARISONS[type(op)], one, other))
-    return found
+        outcomes.append(_compare(COMPARISONS[type(op)], x, y))
+    return outcomes
 
 
-def _compare(holds: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
-    passes = holds(_number(one), _number(other))
-    if passes is True or not (isinstance(one, Estimate) or isinstance(other, Estimate)):
+def _compare(holds: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
+    passes = holds(_number(x), _number(y))
+    if passes is True or not (isinstance(x, Estimate) or isinstance(y, Estimate)):
         return passes
-    ends = [(x.low, x.high) if isinstance(x, Estimate) else (x, x) for x in (one, other)]
-    possible = any(holds(a, b) for a in ends[0] for b in ends[1])
+    possible = any(holds(a, b) for a in _ends(x) for b in _ends(y))
     return True if passes else None if possible else False
+
+
+def _ends(x: Any) -> tuple[Any, Any]:
+    return (x.low, x.high) if isinstance(x, Estimate) else (x, x)
 
 
 def _number(x: Any) -> Any:

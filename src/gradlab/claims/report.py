@@ -1,4 +1,4 @@
-"""What a study came to, as text: the verdict table of its page, and one page for all studies."""
+"""Verdicts as text: in the terminal, on each study's page, and on one page for all studies."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gradlab.claims.reproduce import Conclusion, command
 from gradlab.claims.statistics import Estimate
-from gradlab.claims.study import Study
+from gradlab.claims.study import CLAIMS, Scale, Study
 from gradlab.claims.verdicts import Outcome
 
 PAGE = "README.md"
@@ -41,9 +41,9 @@ interval.
 
 
 def write_page(conclusion: Conclusion) -> Path:
-    """Write the figure and the verdicts into the study's page, in place of those of this scale.
+    """Write the figure and the verdicts of one scale into the study's page, and return its path.
 
-    The rest of the page is left as it is; where there is none, its head is written too.
+    They replace those of the same scale; the rest of the page stays. A new page gets a heading.
     """
     study, scale = conclusion.study, conclusion.scale
     page = study.folder / PAGE
@@ -57,7 +57,7 @@ def write_page(conclusion: Conclusion) -> Path:
 
 
 def write_summary(conclusions: Sequence[Conclusion], page: Path) -> Path:
-    """Write one page with every study's figure and verdicts."""
+    """Write one page with every study's figure and verdicts, and return its path."""
     parts = [SUMMARY, tally(conclusions)]
     for conclusion in conclusions:
         study = conclusion.study
@@ -71,30 +71,31 @@ def write_summary(conclusions: Sequence[Conclusion], page: Path) -> Path:
 
 
 def tally(conclusions: Sequence[Conclusion]) -> str:
-    """How many claims came to which verdict, in a sentence."""
-    counts = Counter(verdict.outcome for each in conclusions for verdict in each.verdicts)
+    """Return a sentence that counts the claims by verdict."""
+    verdicts = [verdict for conclusion in conclusions for verdict in conclusion.verdicts]
+    counts = Counter(verdict.outcome for verdict in verdicts)
     parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
     return f"Of {sum(counts.values())} claims: {parts}."
 
 
 def verdict_table(conclusion: Conclusion) -> str:
-    """The verdicts as a table in Markdown."""
+    """Return the verdicts as a table in Markdown."""
     lines = [HEADINGS, ("---",) * len(HEADINGS), *_rows(conclusion, bold="**")]
     return "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in lines)
 
 
 def terminal_table(conclusion: Conclusion) -> Table:
-    """The verdicts as a table for a terminal."""
-    drawn = Table(box=None, header_style="bold", pad_edge=False, title=conclusion.study.title)
+    """Return the verdicts as a table for a terminal."""
+    table = Table(box=None, header_style="bold", pad_edge=False, title=conclusion.study.title)
     for heading in HEADINGS:
-        drawn.add_column(heading)
+        table.add_column(heading)
     for *cells, outcome in _rows(conclusion):
-        drawn.add_row(*cells, f"[{OUTCOMES[outcome]}]{outcome}[/]")  # type: ignore[index]
-    return drawn
+        table.add_row(*cells, f"[{OUTCOMES[outcome]}]{outcome}[/]")  # type: ignore[index]
+    return table
 
 
 def value_text(name: str, value: Any) -> str:
-    """A statistic with its interval and the number of draws; a p-value with the draws alone."""
+    """Return a statistic as text: with interval and number of draws, a p-value without interval."""
     if isinstance(value, Estimate):
         interval = "" if value.is_p else f" [{value.low:.3g}, {value.high:.3g}]"
         return f"{name} {value.value:.3g}{interval} (n = {value.n})"
@@ -109,7 +110,7 @@ def _rows(conclusion: Conclusion, bold: str = "") -> list[tuple[str, ...]]:
             f"{bold}{verdict.claim.id}{bold} {verdict.claim.claim}",
             f"{verdict.claim.source} ({verdict.claim.provenance})",
             verdict.claim.expected,
-            "; ".join(value_text(*item) for item in verdict.found.items()) or "–",
+            "; ".join(value_text(*item) for item in verdict.statistics.items()) or "–",
             verdict.outcome,
         )
         for verdict in conclusion.verdicts
@@ -117,14 +118,24 @@ def _rows(conclusion: Conclusion, bold: str = "") -> list[tuple[str, ...]]:
 
 
 def _block(conclusion: Conclusion) -> str:
-    facts = conclusion.manifest
+    facts, scale = conclusion.manifest, conclusion.scale
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     return (
         f"![{conclusion.study.title}]({conclusion.figure.name})\n\n"
         f"{tally([conclusion])}\n\n{verdict_table(conclusion)}\n\n"
-        f"Scale {conclusion.scale}: {facts['points']} point(s), {facts['seconds']} s on "
-        f"{facts['device']}, {facts['finished'][:10]}; {versions}."
+        f"Scale {scale}: {facts['points']} point(s), {facts['seconds']} s on "
+        f"{facts['device']}, {facts['finished'][:10]}; {versions}.\n\n"
+        f"{_links(conclusion.study, scale)}"
     )
+
+
+def _links(study: Study, scale: Scale) -> str:
+    """The files that the page's study consists of."""
+    module = study.figure["_target_"].rpartition(".")[0]
+    code = study.root / "src" / module.replace(".", "/")
+    files = [study.experiment(scale), code.with_suffix(".py"), study.folder / CLAIMS]
+    paths = [path.relative_to(study.root) for path in files if path.is_file()]
+    return f"Settings, code, claims: {', '.join(f'[{path}](../../{path})' for path in paths)}."
 
 
 def _head(study: Study) -> str:

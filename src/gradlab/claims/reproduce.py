@@ -1,4 +1,4 @@
-"""A study from its command to its verdicts: run, bundle, draw, judge, write."""
+"""Reproducing a study: run it, bundle its table, draw its figure, judge its claims."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from gradlab.records import SWEEP
 
 
 class Conclusion(NamedTuple):
-    """What a study came to at one scale."""
+    """The verdicts and the figure of a study at one scale."""
 
     study: Study
     scale: Scale
@@ -26,41 +26,41 @@ class Conclusion(NamedTuple):
 
 
 def compute(study: Study, scale: Scale, resume: bool = False) -> None:
-    """Run a study by the command that its page names, and bundle its table.
+    """Run a study by the command on its page, and bundle its table.
 
     Args:
         study: the study.
-        scale: how much is run.
-        resume: go on with the study's last sweep, of which only what is missing is run.
+        scale: the scale of the run.
+        resume: continue the study's last sweep; only its missing points are run.
 
     Raises:
-        ClaimError: it has no such scale or no sweep to go on with, or its run failed.
+        ClaimError: the study has no such scale or no sweep to continue, or its run failed.
     """
     if scale not in study.scales():
         raise ClaimError(f"{study.name} has no scale {scale}; it has {', '.join(study.scales())}.")
     before = set(_run_folders(study))
-    words = command(study, scale)
+    arguments = command(study, scale)
     if resume:
         last = _last_sweep(study)
-        words.append(f"sweep.resume={last.relative_to(study.root)}")
-    words.append(f"--config-dir={study.root / 'conf'}")
-    done = subprocess.run([sys.executable, *words], cwd=study.root, check=False)
+        arguments.append(f"sweep.resume={last.relative_to(study.root)}")
+    arguments.append(f"--config-dir={study.root / 'conf'}")
+    process = subprocess.run([sys.executable, *arguments], cwd=study.root, check=False)
     new = {last} if resume else set(_run_folders(study)) - before
-    if done.returncode or not new:
+    if process.returncode or not new:
         raise ClaimError(f"{study.name} failed: see above.")
     bundle(study, scale, max(new))
 
 
 def command(study: Study, scale: Scale) -> list[str]:
-    """What runs a study, after `python`."""
+    """Return the arguments of `python` that run a study."""
     return ["-m", "gradlab", f"+experiment={study.experiment(scale).stem}", "wandb=disabled"]
 
 
 def conclude(study: Study, scale: Scale) -> Conclusion:
-    """Draw and judge the bundled results.
+    """Draw the bundled results and judge the study's claims on them.
 
     Raises:
-        ClaimError: there are none, or a claim does not fit them.
+        ClaimError: there are no results, or a claim does not fit them.
     """
     table, manifest = load_results(study, scale)
     arguments = {k: v for k, v in study.figure.items() if k != "_target_"}

@@ -1,4 +1,4 @@
-"""A study's results as one table: collected from its runs, bundled with what they came from.
+"""A study's results as one table: collected from its runs, and bundled with a manifest.
 
 experiments/NAME/results/ holds SCALE.parquet and, for each, SCALE.json: the command, settings,
 versions, device, seconds and date of the run, and the sha256 of the table.
@@ -19,7 +19,7 @@ from gradlab.claims.study import Scale, Study
 from gradlab.records import TABLE, load_choices, load_metrics, load_runs, load_status
 
 RESULTS = "results"
-PLACES = ("path", "reason", "name", "wandb.")  # say where and when a run was, not what
+PLACES = ("path", "reason", "name", "wandb.")  # columns of where and when a run was
 OUTCOMES = ("status", "verdict")
 EXPERIMENT = "experiment"  # the config group of the studies themselves
 
@@ -27,13 +27,13 @@ EXPERIMENT = "experiment"  # the config group of the studies themselves
 def collect(
     runs_folder: Path, points: Mapping[str, str], rows: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
-    """The table of a run: what its measuring function returned, or a row for each training.
+    """Return the table of a run: of its measuring function, or with a row for each training.
 
     A training's row has the columns of `load_runs` with dots for slashes (`eval.loss`), the presets
-    chosen for it (`network`, `method`), and a number for each of `points`: an expression
-    over the columns of its metrics, one row per logged or measured step (NaN: not measured at that
-    step). If no row satisfies the expression's condition, the number is inf: the loss never fell so
-    low, or the run diverged before that step.
+    chosen for it (`network`, `method`), and a number for each of `points`: an expression over the
+    columns of its metrics, one row per logged or measured step (NaN: not measured at that step). If
+    no row satisfies the expression's condition, the number is inf: the loss never fell so low, or
+    the run diverged before that step.
 
     Args:
         runs_folder: the folder of the run or sweep.
@@ -78,7 +78,7 @@ def _number(text: str, history: pd.DataFrame) -> float:
 
 
 def bundle(study: Study, scale: Scale, runs_folder: Path) -> None:
-    """Keep a run's table, and what it came from, among the study's results."""
+    """Save a run's table and its manifest among the study's results."""
     path, table = _path(study, scale), collect(runs_folder, study.points, study.rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(path, index=False, compression="zstd")
@@ -87,15 +87,15 @@ def bundle(study: Study, scale: Scale, runs_folder: Path) -> None:
 
 
 def bundled_scales(study: Study) -> list[Scale]:
-    """The scales that there are results of, the largest last."""
+    """Return the scales that have bundled results, the largest last."""
     return [scale for scale in study.scales() if _path(study, scale).is_file()]
 
 
 def load_results(study: Study, scale: Scale) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A bundled table and its manifest.
+    """Read a bundled table and its manifest.
 
     Raises:
-        ClaimError: there is none, or the table is not the one that the manifest speaks of.
+        ClaimError: there is no such table, or its sha256 is not that of its manifest.
     """
     path = _path(study, scale)
     if not path.is_file():
@@ -109,15 +109,14 @@ def load_results(study: Study, scale: Scale) -> tuple[pd.DataFrame, dict[str, An
 
 
 def _origin(runs_folder: Path) -> dict[str, Any]:
-    """When, on what and with which settings the points of a run were computed."""
+    """Date, seconds, device, versions and settings of a run's points."""
     runs = load_runs(runs_folder)
     statuses = [load_status(path) for path in runs["path"]]
-    of_config = [
-        x for x in map(str, runs) if "/" not in x and not x.startswith((*PLACES, *OUTCOMES))
-    ]
-    if "measure._target_" in of_config:
-        of_config = [x for x in of_config if x.startswith("measure.")]
-    shared = {x: runs[x].iloc[0] for x in of_config if len(set(runs[x].map(str))) == 1}
+    keys = [key for key in map(str, runs) if "/" not in key]
+    keys = [key for key in keys if not key.startswith((*PLACES, *OUTCOMES))]
+    if "measure._target_" in keys:
+        keys = [key for key in keys if key.startswith("measure.")]
+    shared = {key: runs[key].iloc[0] for key in keys if len(set(runs[key].map(str))) == 1}
     return {
         "finished": max(status["finished"] for status in statuses),
         "seconds": round(sum(status["seconds"] for status in statuses), 1),

@@ -1,4 +1,4 @@
-"""Studies and their claims, as experiments/NAME/claims.yaml gives them."""
+"""Studies and their claims, as experiments/NAME/claims.yaml declares them."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ class _Strict(BaseModel):
 
 
 class Budget(_Strict):
-    """What a claim is judged on; with fewer draws than `seeds` it is inconclusive."""
+    """The runs that a claim is judged on; with fewer draws than `seeds` it is inconclusive."""
 
     seeds: int | None = None
     updates: int | None = None
@@ -31,53 +31,53 @@ class Budget(_Strict):
 
 
 class Claim(_Strict):
-    """What a source says, and what has to hold in our results if it is so."""
+    """A statement of a source, and the test that our results must pass to agree with it."""
 
     id: str
     claim: str
     source: str
     provenance: Provenance
     kind: Kind
-    expected: str  # the source's figure, for people to read
+    expected: str  # the source's number, as text for readers
     statistic: dict[str, str]
     test: str
     budget: Budget = Budget()
 
     def model_post_init(self, _: Any) -> None:
-        """Refuse expressions that cannot be read."""
+        """Check that every expression can be parsed."""
         for text in (*self.statistic.values(), self.test):
             parse(text)
 
 
 class Study(_Strict):
-    """A question, what the sources claim, and how the answer is drawn."""
+    """A question, the claims of its sources, and the figure that shows the answer."""
 
     name: str
     title: str
     sources: list[str]
-    figure: dict[str, Any]  # `_target_`, a function of the table, and its other arguments
-    points: dict[str, str] = Field(default_factory=dict)  # a sweep's: a number of each training
-    rows: dict[str, Any] = Field(default_factory=dict)  # a sweep's: `_target_`, see `collect`
+    figure: dict[str, Any]  # `_target_`: a function of the table; and its other arguments
+    points: dict[str, str] = Field(default_factory=dict)  # of sweeps: a number per training
+    rows: dict[str, Any] = Field(default_factory=dict)  # of sweeps: `_target_`, see `collect`
     claims: list[Claim]
     root: Path
 
     @property
     def folder(self) -> Path:
-        """Where its claims, results, figure and verdict are."""
+        """The folder of its claims, results, figure and verdicts."""
         return self.root / "experiments" / self.name
 
     @property
     def question(self) -> str:
-        """What it asks: the first comment of what runs."""
+        """The question: the first comment of the experiment file."""
         return first_line(self.experiment("small"))
 
     def experiment(self, scale: Scale) -> Path:
-        """The file that says what runs."""
+        """Return the experiment file of a scale."""
         suffix = FULL if scale == "full" else ""
         return self.root / "conf" / "experiment" / f"{self.name}{suffix}.yaml"
 
     def scales(self) -> list[Scale]:
-        """The scales that it can be run at."""
+        """Return the scales that have an experiment file."""
         scales: tuple[Scale, ...] = ("small", "full")
         return [scale for scale in scales if self.experiment(scale).is_file()]
 
@@ -86,8 +86,8 @@ def load_study(root: Path, name: str) -> Study:
     """Read a study of the project at `root`.
 
     Raises:
-        ClaimError: there is none of that name, or its claims.yaml is not as it should be; the
-            sentence says where.
+        ClaimError: there is no study of that name, or its claims.yaml is invalid; the message says
+            where.
     """
     path = root / "experiments" / name / CLAIMS
     if not path.is_file():
@@ -96,23 +96,23 @@ def load_study(root: Path, name: str) -> Study:
     try:
         study = Study(name=name, root=root, **yaml.safe_load(path.read_text()))
     except (pydantic.ValidationError, yaml.YAMLError, TypeError) as error:
-        raise ClaimError(f"{path.relative_to(root)}: {_first(error)}.") from error
+        raise ClaimError(f"{path.relative_to(root)}: {_first_error(error)}.") from error
     ids = [claim.id for claim in study.claims]
-    for twice in {i for i in ids if ids.count(i) > 1}:
-        raise ClaimError(f"{path.relative_to(root)}: two claims have the id {twice!r}.")
+    for duplicate in {i for i in ids if ids.count(i) > 1}:
+        raise ClaimError(f"{path.relative_to(root)}: two claims have the id {duplicate!r}.")
     if not study.scales():
         raise ClaimError(f"{name} needs {study.experiment('small').relative_to(root)}: what runs.")
     return study
 
 
 def study_names(root: Path) -> list[str]:
-    """The studies of a project, in alphabetical order."""
+    """Return the names of a project's studies, in alphabetical order."""
     return sorted(path.parent.name for path in (root / "experiments").glob(f"*/{CLAIMS}"))
 
 
-def _first(error: Exception) -> str:
+def _first_error(error: Exception) -> str:
     if not isinstance(error, pydantic.ValidationError):
         return " ".join(str(error).split())
-    found = error.errors()[0]
-    place = ".".join(map(str, found["loc"]))
-    return f"{place}: {found['msg'].removeprefix('Value error, ').rstrip('.')}"
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg'].removeprefix('Value error, ').rstrip('.')}"

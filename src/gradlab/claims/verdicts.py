@@ -1,4 +1,4 @@
-"""From a claim and a table of results to a verdict."""
+"""Judging a claim on a table of results."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -13,40 +13,40 @@ Outcome = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
 
 
 class Verdict(NamedTuple):
-    """A claim, what we found by name (numbers or `Estimate`s), and whether the two agree."""
+    """A claim, our statistics by name (numbers or `Estimate`s), and whether the two agree."""
 
     claim: Claim
     outcome: Outcome
-    found: dict[str, Any]
+    statistics: dict[str, Any]
 
 
 def judge(claim: Claim, table: pd.DataFrame) -> Verdict:
-    """Compute a claim's statistics and put them to its test.
+    """Compute a claim's statistics and its test.
 
-    "inconclusive" is a test that is undecided (its values fail, but values within their intervals
-    would pass) or that rests on fewer draws than the claim's budget asks for; "not run" is a claim
-    about rows that the results do not have.
+    The outcome is "inconclusive" if the test is undecided (its values fail, but other values within
+    their intervals would pass) or has fewer draws than the claim's budget asks for, and "not run"
+    if the claim is about rows that the results do not have.
 
     Raises:
         ClaimError: an expression does not fit the results, or the test is not one truth value.
     """
-    found: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
     for name in set(claim.statistic) & set(table):
         raise ClaimError(
             f"claim {claim.id}: {name!r} is a column of the results; name it otherwise."
         )
     try:
         for name, text in claim.statistic.items():
-            found[name] = evaluate(text, table, found)
-        passes = evaluate(claim.test, table, found)
+            statistics[name] = evaluate(text, table, statistics)
+        passes = evaluate(claim.test, table, statistics)
     except NoRows:
         return Verdict(claim, "not run", {})
     except ClaimError as error:
         raise ClaimError(f"claim {claim.id}: {error}") from error
     if isinstance(passes, np.ndarray):
         raise ClaimError(f"claim {claim.id}: the test must be one truth value: use all(…).")
-    draws = [x.n for x in found.values() if isinstance(x, Estimate)]
+    draws = [x.n for x in statistics.values() if isinstance(x, Estimate)]
     too_few = any(n < (claim.budget.seeds or 0) for n in draws)
     if passes is None or too_few:
-        return Verdict(claim, "inconclusive", found)
-    return Verdict(claim, "reproduced" if passes else "not reproduced", found)
+        return Verdict(claim, "inconclusive", statistics)
+    return Verdict(claim, "reproduced" if passes else "not reproduced", statistics)
