@@ -1,6 +1,10 @@
 """Paper studies, one file a paper: compute its table (`measure`) and draw it (`figure`).
 
-A study NAME is conf/experiment/NAME.yaml (what runs) and experiments/NAME/claims.yaml (what the
-source says, and the test). What runs is a sweep of trainings or, with `measure` and
-`hydra.mode: RUN`, one function that returns a tidy table. `gradlab.claims` judges either table.
+A study NAME consists of conf/experiment/NAME.yaml, which says what runs, and
+experiments/NAME/claims.yaml, with the source's claims and their tests. It runs either a sweep of
+trainings or, with `measure` and `hydra.mode: RUN`, one function that returns a tidy table.
+`gradlab.claims` judges both kinds of table.
+
+Shared by several studies: drawing.py, networks.py, success_rates.py. Parts of one study:
+one_unit.py (error_surface), identities.py (ground_truths).
 """

@@ -1,6 +1,6 @@
 """The adding problem: loss over training, by network and sequence length.
 
-The figure is that of Arjovsky, Shah & Bengio 2016 and of Tallec & Ollivier 2018 (figure 2).
+The figure follows those of Arjovsky, Shah & Bengio 2016 and Tallec & Ollivier 2018 (figure 2).
 """
 
 from typing import Any
@@ -16,20 +16,20 @@ from gradlab.studies.networks import NETWORKS, legend
 from gradlab.tasks.adding import adding
 
 LOSS = "train/loss"
-CONSTANT = "constant 1"  # the quantity of the answer that needs no memory: the mean of the target
+CONSTANT = "constant 1"  # the answer that needs no memory: the mean of the targets
 LOSSES = (5e-5, 1)  # an IRNN may begin far above
-DRAWN = 10_000  # sequences that its loss is taken over
+SEQUENCES = 10_000  # that the constant's loss is taken over
 
 
 def curves(runs: pd.DataFrame) -> pd.DataFrame:
-    """What was logged over training, and what the constant answer 1 costs.
+    """Return the metrics over training, and the loss of the constant answer 1.
 
     Args:
-        runs: as of `gradlab.load_runs`, of task=adding with task.variant=arjovsky.
+        runs: as `gradlab.load_runs` returns them, of task=adding with task.variant=arjovsky.
 
     Returns:
-        The rows of `gradlab.figures.training_table`, and for each run one of the `quantity`
-        "constant 1" at step 0: its mean squared error on 10,000 sequences.
+        The rows of `gradlab.figures.training_table`, and for each run a row of the `quantity`
+        "constant 1" at step 0: the mean squared error of that answer on 10,000 sequences.
     """
     first = runs.drop_duplicates("task.length").index
     costs = {length: _constant_loss(length) for length in runs.loc[first, "task.length"]}
@@ -46,13 +46,13 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _constant_loss(length: int) -> float:
-    targets = adding(length=length, variant="arjovsky", test_size=DRAWN).test.targets
+    targets = adding(length=length, variant="arjovsky", test_size=SEQUENCES).test.targets
     return float(np.mean((1 - np.asarray(targets, float)[..., -1, :]) ** 2))
 
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Training loss over updates, a panel a length."""
+    """Draw the training loss over updates, a panel a length."""
     losses = table[table["quantity"] == LOSS]
     lengths = sorted(losses["task.length"].unique())
     figure, axes = drawing.panels(1, len(lengths), "The adding problem", height=3.6)
@@ -73,9 +73,7 @@ def figure(table: pd.DataFrame) -> Figure:
 
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     for network, look in NETWORKS.items():
-        mine = rows[rows["network"] == network]
-        losses = mine.pivot_table("value", index="seed", columns="step")
+        steps, losses = drawing.by_seed(rows[rows["network"] == network], "step")
         if len(losses):
             line: dict[str, Any] = {"linestyle": look.dashes, "linewidth": 1.6}
-            steps, values = losses.columns.to_numpy(), losses.to_numpy()
-            drawing.band(axes, steps, values, look.colour, look.label, **line)
+            drawing.band(axes, steps, losses, look.colour, look.label, **line)

@@ -1,7 +1,7 @@
-"""An LSTM's ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ with and without the way through its cell state.
+"""An LSTM's ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ with and without the path through its cell state.
 
-Where only the block ∂h⁽ᵗ⁾/∂h⁽ᵗ⁻¹⁾ at a frozen c is multiplied, as some tools do, the way that the
-LSTM was built for is left out.
+Some tools multiply the blocks ∂h⁽ᵗ⁾/∂h⁽ᵗ⁻¹⁾ at a frozen c. That product leaves out the path that an
+LSTM was built for.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def measure(
     lags: Sequence[Count],
     seeds: Sequence[int],
 ) -> pd.DataFrame:
-    """log₁₀ of the spectral norm of ∂h⁽ᵗ⁾/∂h⁽⁰⁾ along three routes.
+    """Measure log₁₀ of the spectral norm of ∂h⁽ᵗ⁾/∂h⁽⁰⁾ in three ways.
 
     Args:
         biases: of the forget gate; recurrent weights are orthogonal, inputs are white noise.
@@ -41,15 +41,15 @@ def measure(
         seeds: of weights and inputs.
 
     Returns:
-        A row a lag: `bias`, `seed`, `lag`, `total`, `frozen` (products of the blocks at frozen c),
-        and `differences` (central differences of a float64 LSTM in NumPy; nan but at the longest
-        lag).
+        One row per bias, seed and lag: `bias`, `seed`, `lag`, `total` (the total derivative),
+        `frozen` (the product of the blocks at frozen c), and `differences` (central differences of
+        a float64 LSTM in NumPy; NaN except at the longest lag).
     """
-    tables = [_routes(bias, units, lags, seed) for bias in biases for seed in seeds]
+    tables = [_norms_over_lag(bias, units, lags, seed) for bias in biases for seed in seeds]
     return pd.concat(tables, ignore_index=True)
 
 
-def _routes(bias: float, n: int, lags: Sequence[int], seed: int) -> pd.DataFrame:
+def _norms_over_lag(bias: float, n: int, lags: Sequence[int], seed: int) -> pd.DataFrame:
     cell = LSTM(FEATURES, n, rngs=nnx.Rngs(seed))
     set_gate_biases(cell, {"forget": jnp.full(n, bias)})
     noise = np.random.default_rng(seed).normal(size=(max(lags), FEATURES))
@@ -59,27 +59,27 @@ def _routes(bias: float, n: int, lags: Sequence[int], seed: int) -> pd.DataFrame
     columns = {
         "lag": lags,
         "total": np.asarray(total, float)[:, 0] / np.log(10),
-        "frozen": _log10_norms(blocks)[np.subtract(lags, 1)],
+        "frozen": _log10_product_norms(blocks)[np.subtract(lags, 1)],
     }
-    at_end = np.full(len(lags), np.nan)
-    with np.errstate(divide="ignore"):  # what is below rounding comes out as zero
-        at_end[-1] = np.log10(np.linalg.norm(_differences(cell, noise.astype(np.float32)), 2))
-    return pd.DataFrame(columns).assign(bias=bias, seed=seed, differences=at_end)
+    differences = np.full(len(lags), np.nan)
+    with np.errstate(divide="ignore"):  # differences below rounding are zero
+        differences[-1] = np.log10(np.linalg.norm(_differences(cell, noise.astype(np.float32)), 2))
+    return pd.DataFrame(columns).assign(bias=bias, seed=seed, differences=differences)
 
 
-def _log10_norms(steps: Float[np.ndarray, "T n n"]) -> Float[np.ndarray, "T"]:
-    """Of the products of the first 1, 2, … matrices."""
-    found, product, scale = [], np.eye(steps.shape[1]), 0.0
+def _log10_product_norms(steps: Float[np.ndarray, "T n n"]) -> Float[np.ndarray, "T"]:
+    """log₁₀ norms of the products of the first 1, 2, … matrices."""
+    log_norms, product, scale = [], np.eye(steps.shape[1]), 0.0
     for step in steps:
         product = step @ product
         size = np.linalg.norm(product, 2)
         product, scale = product / size, scale + np.log10(size)
-        found.append(scale)
-    return np.array(found)
+        log_norms.append(scale)
+    return np.array(log_norms)
 
 
 def _differences(cell: LSTM, inputs: Float[np.ndarray, "T features"]) -> Float[np.ndarray, "n n"]:
-    """∂h⁽ᵀ⁾/∂h⁽⁰⁾, a column a unit of h⁽⁰⁾, by an LSTM written out in NumPy."""
+    """∂h⁽ᵀ⁾/∂h⁽⁰⁾ by central differences of an LSTM written out in NumPy."""
     n = cell.hidden_features
     w_x, w_h = (np.asarray(x.kernel[...], float) for x in (cell.dense_i, cell.dense_h))
     bias = np.asarray(cell.dense_h.bias[...], float)  # type: ignore[index]
@@ -94,24 +94,24 @@ def _differences(cell: LSTM, inputs: Float[np.ndarray, "T features"]) -> Float[n
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """The norm over the lag, a panel a forget bias."""
+    """Draw the norm over the lag, a panel a forget bias."""
     biases = sorted(table["bias"].unique())
     figure, axes = drawing.panels(1, len(biases), "The way through the cell state", height=3.0)
     for panel, bias in zip(axes, biases, strict=True):
         rows = table[table["bias"] == bias]
-        routes = (("total", "total derivative"), ("frozen", "c frozen: blocks ∂h/∂h alone"))
-        for (column, label), colour in zip(routes, drawing.HUES, strict=False):
+        curves = (("total", "total derivative"), ("frozen", "c frozen: blocks ∂h/∂h alone"))
+        for (column, label), colour in zip(curves, drawing.HUES, strict=False):
             for seed, line in rows.groupby("seed"):
-                named = label if seed == rows["seed"].min() else "_"
-                panel.plot(line["lag"], line[column], color=colour, label=named, linewidth=1.3)
-        known = rows[rows["differences"] > -7]  # below, differences are rounding
-        if len(known):
+                shown = label if seed == rows["seed"].min() else "_"
+                panel.plot(line["lag"], line[column], color=colour, label=shown, linewidth=1.3)
+        exact = rows[rows["differences"] > -7]  # smaller differences are rounding
+        if len(exact):
             marks: dict[str, Any] = {
                 "color": "0.15",
                 "markersize": 5,
                 "label": "central differences, float64",
             }
-            panel.plot(known["lag"], known["differences"], "x", **marks)
+            panel.plot(exact["lag"], exact["differences"], "x", **marks)
         label = r"$\log_{10}\Vert\partial h^{(t)}/\partial h^{(0)}\Vert_2$"
         drawing.dress(
             panel, f"forget bias {bias:g}", "lag t (steps)", label, legend=False, ylim=(-110, 5)

@@ -1,4 +1,4 @@
-"""Whether a tanh network learns temporal order, by the threshold of clipping and learning rate."""
+"""Success of a tanh network on temporal order, by clipping threshold and learning rate."""
 
 import numpy as np
 import pandas as pd
@@ -9,25 +9,28 @@ from gradlab.figures import style
 from gradlab.studies import drawing
 from gradlab.studies.success_rates import (
     KNOWN_NOTE,
+    draw_known_losses,
     draw_rates,
     draw_values,
-    losses_to_know,
     success_axis,
 )
 
-APART = 0.06  # decades between the marks of one threshold and another learning rate
+OFFSET = 0.06  # decades between the marks of one threshold and another learning rate
 BEYOND = 1.0  # decades from the largest threshold to "none"
 
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Success and final loss over the threshold, and success over the longest step, by length."""
+    """Draw success and final loss over the threshold, and success over the longest step.
+
+    A row of panels a length.
+    """
     lengths = sorted(table["task.length"].unique())
     title = "Clipping threshold and learning rate"
     figure, axes = drawing.panels(len(lengths), 3, title, height=3.0)
     for row, length in enumerate(lengths):
-        some = table[table["task.length"] == length]
-        _draw_row(axes[3 * row : 3 * row + 3], some, f"T = {length:g}")
+        runs = table[table["task.length"] == length]
+        _draw_row(axes[3 * row : 3 * row + 3], runs, f"T = {length:g}")
     drawing.legend_above(axes[0])
     n = int(table.groupby(["task.length", "optim.learning_rate", "clip.threshold"]).size().min())
     updates = int(table["train.steps"].max())
@@ -49,20 +52,20 @@ def _draw_row(axes: list[Axes], rows: pd.DataFrame, name: str) -> None:
     rows = rows.assign(solved=np.isfinite(rows["solved_at"]))
     rates = sorted(rows["optim.learning_rate"].unique(), reverse=True)
     for nth, rate in enumerate(rates):
-        shift = APART * (nth - (len(rates) - 1) / 2)
-        some = rows[rows["optim.learning_rate"] == rate]
-        some = some.assign(at=position[some.index] + shift)
-        some = some.assign(step=np.log10(some["clip.threshold"] * rate) + shift / 2)
-        draw_rates(axes[0], some, "at", "solved", f"learning rate {rate:g}", nth)
-        draw_values(axes[1], some, "at", "nll_end", nth)
-        bounded = some[np.isfinite(some["clip.threshold"])]
-        draw_rates(axes[2], bounded, "step", "solved", f"learning rate {rate:g}", nth)
+        shift = OFFSET * (nth - (len(rates) - 1) / 2)
+        runs = rows[rows["optim.learning_rate"] == rate]
+        runs = runs.assign(at=position[runs.index] + shift)
+        runs = runs.assign(step=np.log10(runs["clip.threshold"] * rate) + shift / 2)
+        draw_rates(axes[0], runs, "at", "solved", f"learning rate {rate:g}", nth)
+        draw_values(axes[1], runs, "at", "nll_end", nth)
+        clipped_runs = runs[np.isfinite(runs["clip.threshold"])]
+        draw_rates(axes[2], clipped_runs, "step", "solved", f"learning rate {rate:g}", nth)
     ticks = [np.log10(x) for x in clipped] + [none]
     for panel in axes[:2]:
         panel.set_xticks(ticks, [f"{x:g}" for x in clipped] + ["none"], fontsize="small")
     for panel in (axes[0], axes[2]):
         success_axis(panel)
-    losses_to_know(axes[1])
+    draw_known_losses(axes[1])
     drawing.dress(axes[0], f"success, {name}", "threshold", "share of runs solved", legend=False)
     drawing.dress(
         axes[1], f"loss at the end, {name}", "threshold", "held-out loss (nats)", legend=False

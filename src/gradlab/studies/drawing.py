@@ -1,4 +1,4 @@
-"""What the studies' figures share: panels with a legend each, measured solid and theory dashed."""
+"""Shared parts of the studies' figures: panels with legends, measured solid and theory dashed."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -18,13 +18,13 @@ HUES = ("#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#7f7f7f", "#8c564b", "#b8a8
 
 
 def panels(rows: int, columns: int, title: str, height: float = 2.5) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels, row by row, each `height` inches high."""
+    """Make a figure of equal panels, `height` inches high each; return the panels row by row."""
     figure, body = style.frame(style.present().width, 0.8 + height * rows, title)
     return figure, list(body.subplots(rows, columns, squeeze=False).flat)
 
 
 def overlay(axes: Axes, rows: pd.DataFrame, x: str, hue: str, labels: Sequence[str]) -> None:
-    """Draw the columns `measured`, solid, and `expected`, dashed over it, a line a level of hue."""
+    """Draw the columns `measured` (solid) and `expected` (dashed), one line per level of hue."""
     levels = list(rows.groupby(hue, sort=False))
     for (_, line), label, colour in zip(levels, labels, HUES, strict=False):
         axes.plot(line[x], line["measured"], color=colour, label=label, **MEASURED)
@@ -42,7 +42,7 @@ def dress(
     columns: int = 1,
     **settings: Any,
 ) -> None:
-    """Name a panel and its axes, and write its own legend if it is to have one."""
+    """Set a panel's title and axis labels, and give it a legend of its own if asked."""
     axes.set(title=title, xlabel=x, ylabel=y, **settings)
     axes.spines[["top", "right"]].set_visible(False)
     if legend and axes.get_legend_handles_labels()[1]:
@@ -50,17 +50,17 @@ def dress(
 
 
 def legend_above(axes: Axes) -> None:
-    """Write a panel's legend above all panels, which share it."""
+    """Write one panel's legend above all panels, for figures whose panels share it."""
     style.legend(axes.figure, axes.get_legend_handles_labels()[0])  # type: ignore[arg-type]
 
 
 def close(figure: Figure, notes: str) -> Figure:
-    """Write what measured and theory look like, and what a reader must know, below the panels."""
+    """Write below the panels how measured and theory are drawn, and the notes."""
     return style.finish(figure, ["Solid: measured. Dashed: theory.", notes])
 
 
 def finite(values: np.ndarray) -> np.ndarray:
-    """Values for a log axis: what is exactly zero is left out."""
+    """Return values for a log axis: NaN where they are zero."""
     return np.where(values > 0, values, np.nan)
 
 
@@ -80,9 +80,9 @@ def band(
     name: str,
     **look: Any,
 ) -> None:
-    """Draw the median over seeds, and the range from the least to the most."""
-    kept = ~np.isnan(values).all(axis=0)
-    places, values = places[kept], values[:, kept]
+    """Draw the median over seeds as a line, and their range as a band."""
+    measured = ~np.isnan(values).all(axis=0)
+    places, values = places[measured], values[:, measured]
     axes.plot(places, np.nanmedian(values, axis=0), color=colour, label=name, **look)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)

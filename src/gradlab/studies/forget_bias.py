@@ -1,7 +1,7 @@
-"""How far an LSTM's cell state remembers at the start of training, by the bias of its forget gate.
+"""Memory of an LSTM's cell state before training, by the bias of its forget gate.
 
 Gers et al. 2000 and Jozefowicz et al. 2015 set that bias to 1 or more; chrono of Tallec & Ollivier
-2018 spreads it over the time scales of the task. Norms are rms: of a typical vector.
+2018 spreads it over the time scales of the task. Norms are rms norms: those of a typical vector.
 """
 
 from collections.abc import Sequence
@@ -33,37 +33,37 @@ def measure(
     length: Count,
     seeds: Sequence[int],
 ) -> pd.DataFrame:
-    """Mean log norms over the lag, of cells without weights and of cells with Glorot's.
+    """Measure mean log norms over the lag, of cells without weights and with Glorot weights.
 
     Args:
-        biases: b_f, beside chrono with `length` as its longest memory.
+        biases: b_f; chrono, with `length` as its longest memory, is measured beside them.
         units: n.
         length: T; the inputs are the pixels of handwritten digits, one after another.
         seeds: of weights, chrono biases and digits.
 
     Returns:
-        A row a lag: `weights` ("zero", "glorot"), `bias` (nan: chrono), `rule`, `part` ("c": of
-        ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾; "h"), `seed`, `lag`, `log_norm` (nats, mean over t), and of cells without
-        weights `expected`.
+        One row per cell and lag: `weights` ("zero", "glorot"), `rule`, `bias` (NaN: chrono), `part`
+        ("c": of ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾; "h"), `seed`, `lag`, `log_norm` (nats, mean over t), and `expected`
+        (of cells without weights).
     """
     rules = [(f"b = {bias:g}", bias) for bias in biases] + [(CHRONO, np.nan)]
     tables = []
     for rule, bias in rules:
-        for weights, some in (("zero", seeds[:1]), ("glorot", seeds)):
-            for seed in some:
+        for weights, drawn in (("zero", seeds[:1]), ("glorot", seeds)):
+            for seed in drawn:
                 cell = _cell(weights, units, bias, length, seed)
                 for part in ("c",) if weights == "zero" else ("c", "h"):
-                    found = _profile(cell, part, length, seed)
-                    named: dict[str, Any] = {
+                    profile = _profile(cell, part, length, seed)
+                    labels: dict[str, Any] = {
                         "weights": weights,
                         "rule": rule,
                         "bias": bias,
                         "part": part,
                     }
-                    columns = {"lag": range(length + 1), "log_norm": found, "seed": seed}
+                    columns = {"lag": range(length + 1), "log_norm": profile, "seed": seed}
                     if weights == "zero":
                         columns["expected"] = _expected(cell, length)
-                    tables.append(pd.DataFrame(columns).assign(**named))
+                    tables.append(pd.DataFrame(columns).assign(**labels))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -85,12 +85,12 @@ def _cell(weights: str, units: int, bias: float, longest: int, seed: int) -> LST
 def _profile(cell: LSTM, part: str, length: int, seed: int) -> decay.Profile:
     pixels = load_digits().data.reshape(-1) / 16
     inputs = pixels[seed * length : (seed + 1) * length, None].astype(np.float32)
-    found = jacobian_log_norms(cell, inputs, norm="rms", of=part, wrt=part)
-    return decay.lag_profile(np.asarray(found))
+    log_norms = jacobian_log_norms(cell, inputs, norm="rms", of=part, wrt=part)
+    return decay.lag_profile(np.asarray(log_norms))
 
 
 def _expected(cell: LSTM, length: int) -> Float[np.ndarray, "lags"]:
-    """ln √(mean f^(2 lag)) of gates at their biases: of equal ones, lag · ln f."""
+    """ln √(mean f^(2 lag)) of gates f at their biases; lag · ln f if all are equal."""
     columns = cell.learned.index("forget") * cell.hidden_features
     bias: Array = cell.dense_h.bias[...]  # type: ignore[index]
     logs = [theory.forget_rate(float(b)) for b in bias[columns : columns + cell.hidden_features]]
@@ -100,7 +100,7 @@ def _expected(cell: LSTM, length: int) -> Float[np.ndarray, "lags"]:
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """The cell state without weights and with them, and the hidden state."""
+    """Draw the cell state without weights and with them, and the hidden state."""
     figure, axes = drawing.panels(1, 3, "Forget bias and memory at the start", height=3.1)
     parts = (
         ("zero", "c", "no weights: gates at their bias"),

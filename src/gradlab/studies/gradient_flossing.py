@@ -1,7 +1,8 @@
-"""Gradient flossing (Engelken 2023): Lyapunov exponents are pushed towards zero before training.
+"""Gradient flossing (Engelken 2023): pushing Lyapunov exponents towards zero before training.
 
-x⁽ᵗ⁾ = J tanh(x⁽ᵗ⁻¹⁾) + b + w_s s⁽ᵗ⁾ with a bit s and a readout w_r · tanh(x). Flossing minimises
-the mean of λᵢ² over the largest exponents, through their QR decompositions.
+The network is x⁽ᵗ⁾ = J tanh(x⁽ᵗ⁻¹⁾) + b + w_s s⁽ᵗ⁾ with a bit s and the readout w_r · tanh(x).
+Flossing minimises the mean of λᵢ² over the largest exponents; it differentiates through the QR
+decompositions that they are computed by.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,20 +28,20 @@ from gradlab.tasks.xor import xor
 
 BURN_IN = 20  # steps from x = 0 before exponents are taken
 MEASURED = 300  # steps that exponents are measured over
-OFTEN = 50  # updates that an accuracy is the mean of
+ACCURACY_EVERY = 50  # updates that each accuracy is averaged over
 LABELS = ("as drawn", "after flossing")
 
 
-class Network(NamedTuple):
-    """What is trained."""
+class XorNetwork(NamedTuple):
+    """The parameters of a network: J, b, w_s and w_r."""
 
     coupling: Float[Array, "n n"]
     bias: Float[Array, "n"]
-    inwards: Float[Array, "n"]
-    outwards: Float[Array, "n"]
+    input_weights: Float[Array, "n"]
+    readout: Float[Array, "n"]
 
 
-Learning = tuple[Network, optax.OptState]
+Learning = tuple[XorNetwork, optax.OptState]
 
 
 def measure(
@@ -55,18 +56,18 @@ def measure(
     learning_rate: float,
     seeds: Sequence[int],
 ) -> pd.DataFrame:
-    """Floss networks, and train each on delayed XOR as it was drawn and as it is then.
+    """Floss networks, and train each on delayed XOR twice: as drawn, and after flossing.
 
     Args:
         units: n; J ~ N(0, 1/n), at the edge of chaos.
-        exponents: of the largest, how many are flossed.
-        horizon: steps that flossing takes them over.
-        flossing: updates of it.
-        updates: of training.
+        exponents: number of exponents, from the largest down, that are flossed.
+        horizon: number of steps that flossing averages them over.
+        flossing: number of updates of flossing.
+        updates: number of updates of training.
         length: T of the task.
-        delay: d, y⁽ᵗ⁾ = s⁽ᵗ⁻ᵈ⁾ ⊕ s⁽ᵗ⁻²ᵈ⁾.
-        batch_size: sequences an update.
-        learning_rate: of Adam, for both.
+        delay: d of the task, y⁽ᵗ⁾ = s⁽ᵗ⁻ᵈ⁾ ⊕ s⁽ᵗ⁻²ᵈ⁾.
+        batch_size: sequences per update of training.
+        learning_rate: of Adam, for flossing and training.
         seeds: of weights and data.
 
     Returns:
@@ -75,52 +76,51 @@ def measure(
         log₁₀ of a singular value of ∂x⁽ʰ⁾/∂x⁽⁰⁾ over the horizon), "training" (`update`, `accuracy`
         on new sequences, mean since the last).
     """
-
     task = xor(length, delay, test_size=1)
 
-    def of_seed(seed: int) -> pd.DataFrame:
-        weights, data, course, inputs = jax.random.split(jax.random.key(seed), 4)
+    def tables_of_seed(seed: int) -> pd.DataFrame:
+        weights, floss_key, train_key, inputs = jax.random.split(jax.random.key(seed), 4)
         drawn = _draw(weights, units)
-        done = _floss(drawn, data, flossing, horizon, exponents, learning_rate)
+        after = _floss(drawn, floss_key, flossing, horizon, exponents, learning_rate)
         tables = []
-        for flossed, network in enumerate((drawn, done)):
-            accuracy = _train(network, course, task.sample, updates, batch_size, learning_rate)
-            found = [*_reach(network, inputs, horizon), _course(accuracy)]
-            tables += [rows.assign(seed=seed, flossed=flossed) for rows in found]
+        for flossed, network in enumerate((drawn, after)):
+            accuracy = _train(network, train_key, task.sample, updates, batch_size, learning_rate)
+            parts = [*_jacobian_parts(network, inputs, horizon), _training_part(accuracy)]
+            tables += [rows.assign(seed=seed, flossed=flossed) for rows in parts]
         return pd.concat(tables)
 
     with ThreadPoolExecutor(cores()) as threads:  # one QR decomposition keeps one core busy
-        return pd.concat(threads.map(of_seed, seeds), ignore_index=True)
+        return pd.concat(threads.map(tables_of_seed, seeds), ignore_index=True)
 
 
-def _draw(key: Key[Array, ""], n: int) -> Network:
-    coupling, bias, inwards, outwards = jax.random.split(key, 4)
-    return Network(
+def _draw(key: Key[Array, ""], n: int) -> XorNetwork:
+    coupling, bias, input_weights, readout = jax.random.split(key, 4)
+    return XorNetwork(
         jax.random.normal(coupling, (n, n)) / jnp.sqrt(n),
         0.1 * jax.random.uniform(bias, (n,)),
-        jax.random.normal(inwards, (n,)),
-        jax.random.normal(outwards, (n,)) / jnp.sqrt(n),
+        jax.random.normal(input_weights, (n,)),
+        jax.random.normal(readout, (n,)) / jnp.sqrt(n),
     )
 
 
-def _step(network: Network, x: Float[Array, "n"], bit: Array) -> Float[Array, "n"]:
-    return network.coupling @ jnp.tanh(x) + network.bias + network.inwards * bit
+def _step(network: XorNetwork, x: Float[Array, "n"], bit: Array) -> Float[Array, "n"]:
+    return network.coupling @ jnp.tanh(x) + network.bias + network.input_weights * bit
 
 
 def _bits(key: Key[Array, ""], *shape: int) -> Float[Array, "*shape"]:
     return jax.random.bernoulli(key, shape=shape).astype(jnp.float32)
 
 
-def _settled(network: Network, bits: Float[Array, "T"]) -> Float[Array, "n"]:
-    """Where inputs take the network from x = 0."""
+def _settled(network: XorNetwork, bits: Float[Array, "T"]) -> Float[Array, "n"]:
+    """The state after some inputs, from x = 0."""
     x, _ = jax.lax.scan(lambda x, bit: (_step(network, x, bit), None), 0 * network.bias, bits)
     return x
 
 
 def _mean_square(
-    network: Network, key: Key[Array, ""], horizon: int, count: int
+    network: XorNetwork, key: Key[Array, ""], horizon: int, count: int
 ) -> Float[Array, ""]:
-    """The mean of λᵢ² over one random input: what flossing minimises."""
+    """The objective of flossing: the mean of λᵢ² over one random input."""
     n = network.bias.size
     start, frame = jax.random.split(key)
     bits = _bits(start, BURN_IN + horizon)
@@ -139,8 +139,8 @@ def _mean_square(
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _floss(
-    network: Network, key: Key[Array, ""], updates: int, horizon: int, count: int, rate: float
-) -> Network:
+    network: XorNetwork, key: Key[Array, ""], updates: int, horizon: int, count: int, rate: float
+) -> XorNetwork:
     optimiser = optax.adam(rate)
 
     def update(carry: Learning, key: Array) -> tuple[Learning, None]:
@@ -157,26 +157,26 @@ def _floss(
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _train(
-    network: Network,
+    network: XorNetwork,
     key: Key[Array, ""],
     sample: Callable[[Key[Array, ""], int], Batch],
     updates: int,
     batch_size: int,
     rate: float,
 ) -> Float[Array, "updates"]:
-    """Accuracy on each update's sequences, which are new, ahead of the update."""
+    """Train, and return the accuracy on each update's new sequences before the update."""
     optimiser = optax.adam(rate)
 
-    def loss(network: Network, batch: Batch) -> tuple[Array, Array]:
+    def loss(network: XorNetwork, batch: Batch) -> tuple[Array, Array]:
         def advance(x: Array, bits: Array) -> tuple[Array, Array]:
             x = jax.vmap(partial(_step, network))(x, bits)
-            return x, jnp.tanh(x) @ network.outwards
+            return x, jnp.tanh(x) @ network.readout
 
         start = jnp.zeros((batch_size, network.bias.size))
         _, logits = jax.lax.scan(advance, start, batch.inputs[..., 0].T)
         losses = optax.sigmoid_binary_cross_entropy(logits.T, batch.targets)
-        right = (logits.T > 0) == batch.targets
-        loss, accuracy = (jnp.average(x, weights=batch.weights) for x in (losses, right))
+        correct = (logits.T > 0) == batch.targets
+        loss, accuracy = (jnp.average(x, weights=batch.weights) for x in (losses, correct))
         return loss, accuracy
 
     def update(carry: Learning, key: Array) -> tuple[Learning, Array]:
@@ -189,8 +189,8 @@ def _train(
     return jax.lax.scan(update, start, jax.random.split(key, updates))[1]
 
 
-def _reach(network: Network, key: Key[Array, ""], horizon: int) -> list[pd.DataFrame]:
-    """Exponents and singular values by the measures of the library, on inputs of their own."""
+def _jacobian_parts(network: XorNetwork, key: Key[Array, ""], horizon: int) -> list[pd.DataFrame]:
+    """Exponents and singular values as the library measures them, on inputs not flossed with."""
 
     def step(x: Array, bit: Array) -> tuple[Array, Array]:
         x = _step(network, x, bit[0])
@@ -210,8 +210,8 @@ def _reach(network: Network, key: Key[Array, ""], horizon: int) -> list[pd.DataF
     ]
 
 
-def _course(accuracy: Float[Array, "updates"]) -> pd.DataFrame:
-    every = min(OFTEN, len(accuracy))
+def _training_part(accuracy: Float[Array, "updates"]) -> pd.DataFrame:
+    every = min(ACCURACY_EVERY, len(accuracy))
     means = np.asarray(accuracy, float)[: len(accuracy) // every * every].reshape(-1, every).mean(1)
     update = every * np.arange(1, len(means) + 1)
     return pd.DataFrame({"part": "training", "update": update, "accuracy": means})
@@ -219,14 +219,14 @@ def _course(accuracy: Float[Array, "updates"]) -> pd.DataFrame:
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Spectrum, singular values and learning, with and without flossing."""
+    """Draw spectrum, singular values and accuracy, with and without flossing."""
     figure, axes = drawing.panels(1, 3, "Gradient flossing", height=3.0)
-    shown = (
+    panels = (
         ("exponent", "index", "rate", "Lyapunov spectrum", "index i", "λᵢ (nats/step)"),
         ("singular", "index", "decades", "singular values", "index i", "log₁₀ of ∂x⁽ʰ⁾/∂x⁽⁰⁾'s"),
         ("training", "update", "accuracy", "delayed XOR", "update", "accuracy"),
     )
-    for panel, (part, x, y, title, name_x, name_y) in zip(axes, shown, strict=True):
+    for panel, (part, x, y, title, name_x, name_y) in zip(axes, panels, strict=True):
         rows = table[table["part"] == part]
         for flossed, (label, colour) in enumerate(zip(LABELS, drawing.HUES[1::-1], strict=True)):
             for seed, line in rows[rows["flossed"] == flossed].groupby("seed"):

@@ -1,7 +1,7 @@
-"""What of the loss's gradient arrives at each step: ‖∂L/∂h⁽ᵏ⁾‖, before training and after.
+"""The loss's gradient at each step, ‖∂L/∂h⁽ᵏ⁾‖ and ‖∂L/∂c⁽ᵏ⁾‖, before training and after.
 
-The figure is that of Arjovsky, Shah & Bengio 2016 (their figure 4), for networks of which an LSTM
-keeps most of what it remembers in c, so that h alone would hide it.
+The figure follows figure 4 of Arjovsky, Shah & Bengio 2016, and adds the cell state: an LSTM keeps
+most of its memory in c, which h alone would not show.
 """
 
 from typing import Any
@@ -18,33 +18,33 @@ from gradlab.studies import drawing
 from gradlab.studies.networks import NETWORKS, legend
 
 VARIABLES = {"h": "adjoint_log_norm", "c": "adjoint_c_log_norm"}
-LAST = {"h": -1, "c": -2}  # the last step with an adjoint: the loss reads h⁽ᵀ⁾, and c⁽ᵀ⁻¹⁾ by it
+LAST = {"h": -1, "c": -2}  # last step with an adjoint: the loss reads h⁽ᵀ⁾, and c⁽ᵀ⁻¹⁾ through it
 PARTS = {"h": "hidden state", "c": "cell state"}
 RANGE = (-25, 3)  # powers of ten
 
 
 def profiles(runs: pd.DataFrame) -> pd.DataFrame:
-    """Adjoints over time, relative to the last one, from probes of h and, of LSTMs, of c.
+    """Return the adjoints of h, and of an LSTM's c, over time and relative to the last one.
 
-    ∂L/∂c⁽ᵏ⁾ is taken with h⁽ᵏ⁾ held, as everywhere in gradlab, so that the last one of c is that of
-    step T − 1: the loss reads h⁽ᵀ⁾ alone.
+    ∂L/∂c⁽ᵏ⁾ is taken with h⁽ᵏ⁾ held, as everywhere in gradlab. The loss reads h⁽ᵀ⁾ alone, so the
+    last adjoint of c is that of step T − 1.
 
     Args:
-        runs: as of `gradlab.load_runs`, with `probe=adjoint` and, where there is a c, a second such
-            probe by the name of `adjoint_c` with `wrt: c`.
+        runs: as `gradlab.load_runs` returns them, with `probe=adjoint` and, of an LSTM, a second
+            such probe named `adjoint_c` with `wrt: c`.
 
     Returns:
-        A row a point, training step, part and k: `point` (the index of the runs), `step` (updates),
-        `part` ("h", "c"), `k` (time steps, from 1: the initial state is no part of the sequence),
-        `log_norm` (nats, mean over samples) and `ratio`, the mean over samples of
-        ‖∂L/∂s⁽ᵏ⁾‖ over that of the last one.
+        One row per point, training step, part and k: `point` (the index of the runs), `step`
+        (updates), `part` ("h", "c"), `k` (time steps from 1, without the initial state), `log_norm`
+        (nats, mean over samples) and `ratio`, the mean over samples of ‖∂L/∂s⁽ᵏ⁾‖ over that of the
+        last step.
     """
     tables = []
     for point, path in runs["path"].items():
-        found = load_gradients(path).sel(k=slice(1, None))
+        gradients = load_gradients(path).sel(k=slice(1, None))
         for part, variable in VARIABLES.items():
-            if variable in found:
-                log_norm = found[variable].astype(float).isel(k=slice(LAST[part] + 1 or None))
+            if variable in gradients:
+                log_norm = gradients[variable].astype(float).isel(k=slice(LAST[part] + 1 or None))
                 ratio = xr.apply_ufunc(np.exp, log_norm - log_norm.isel(k=-1))
                 columns = log_norm.mean("sample").rename("log_norm").to_dataframe()
                 columns = columns.assign(ratio=ratio.mean("sample").to_series()).reset_index()
@@ -56,7 +56,7 @@ def profiles(runs: pd.DataFrame) -> pd.DataFrame:
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Two rows (h, c), two columns (before training, after): log₁₀ of the ratio against k."""
+    """Draw log₁₀ of the ratio over k: rows h and c, columns before training and after."""
     figure, axes = drawing.panels(
         2, 2, "How much of the loss's gradient each step gets", height=2.6
     )
@@ -82,10 +82,11 @@ def figure(table: pd.DataFrame) -> Figure:
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(0, color=style.GREY, linewidth=0.6)
     for network, look in NETWORKS.items():
-        mine = rows[rows["network"] == network]
-        logs = mine.assign(log_ratio=np.log10(mine["ratio"])).groupby("k")["log_ratio"]
-        if len(mine):
+        of_network = rows[rows["network"] == network]
+        log_ratio = np.log10(of_network["ratio"])
+        logs = of_network.assign(log_ratio=log_ratio).groupby("k")["log_ratio"]
+        if len(of_network):
             k, mean = logs.mean().index, logs.mean()
             axes.plot(k, mean, color=look.colour, linestyle=look.dashes, linewidth=1.6)
-            around: dict[str, Any] = {"color": look.colour, "alpha": lines.BAND, "linewidth": 0}
-            axes.fill_between(k, logs.min(), logs.max(), **around)
+            band: dict[str, Any] = {"color": look.colour, "alpha": lines.BAND, "linewidth": 0}
+            axes.fill_between(k, logs.min(), logs.max(), **band)

@@ -1,6 +1,7 @@
-"""Systems whose gradients are known in closed form, measured with the engine: is it right?
+"""The measuring engine against systems whose gradients are known in closed form.
 
-Ids E1 … E15 name the systems. Log norms are in nats.
+The systems have ids E1 … E15 (E12 to E15 are in `gradlab.studies.identities`). Log norms are in
+nats.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,20 +42,20 @@ def measure(
     product_length: Count,
     seed: int,
 ) -> pd.DataFrame:
-    """Every system once.
+    """Measure every system.
 
     Args:
         size: n of the orthogonal matrices.
         length: T of most systems.
         jordan_length: T of the Jordan blocks, which grow for 69 steps.
         ginibre_size: n of the Gaussian matrix whose powers are taken.
-        ginibre_draws: how many of those.
+        ginibre_draws: number of such matrices.
         product_size: n of the independent Gaussian factors.
-        product_length: how many factors.
+        product_length: number of factors.
         seed: of everything that is drawn.
 
     Returns:
-        A row a value: `truth`, `system`, `x` (lag, index or size), `measured`, `expected`, and
+        One row per value: `truth`, `system`, `x` (lag, index or size), `measured`, `expected`, and
         `standard_error` where the value is a mean over draws.
     """
     rng = np.random.default_rng(seed)
@@ -78,24 +79,24 @@ def measure(
 def _powers(
     matrix: Float[np.ndarray, "n n"], length: int, norm: Norm = "spectral"
 ) -> Float[np.ndarray, "T+1 T+1"]:
-    """Log norms of the powers of a float64 matrix, as a map over (t, k)."""
-    steps = np.tile(matrix, (length, 1, 1))  # jnp would make them float32
+    """Map over (t, k) of the log norms of a float64 matrix's powers."""
+    steps = np.tile(matrix, (length, 1, 1))  # NumPy: jnp would make them float32
     return np.asarray(map_log_norms(steps, norm=norm))  # type: ignore[arg-type]
 
 
 def _orthogonal(rng: np.random.Generator, n: int, length: int) -> Iterator[Row]:
-    """E1, E2: W = g Q has ‖Wᵐ‖ = gᵐ, and so has every typical vector."""
+    """E1, E2: ‖Wᵐ‖ = gᵐ for W = g Q with Q orthogonal, in the spectral and the rms norm."""
     q, _ = np.linalg.qr(rng.normal(size=(n, n)))
     lag = np.subtract.outer(np.arange(length + 1), np.arange(length + 1))
     norms: tuple[Norm, ...] = ("spectral", "rms")
     for gain in GAINS:
         for norm in norms:
-            found = _powers(gain * q, length, norm)
-            error = np.abs(found - lag * np.log(gain))[lag >= 0].max()
+            log_norms = _powers(gain * q, length, norm)
+            error = np.abs(log_norms - lag * np.log(gain))[lag >= 0].max()
             truth = "E1" if gain == 1 else "E2"
             expected = np.arange(length + 1) * np.log(gain)
             if norm == "spectral":
-                yield from lines(truth, f"g = {gain}", range(length + 1), found[:, 0], expected)
+                yield from lines(truth, f"g = {gain}", range(length + 1), log_norms[:, 0], expected)
             yield from lines(truth, f"g = {gain}, all pairs, {norm}", [0], [error], [0])
 
 
@@ -105,9 +106,9 @@ def _jordan(length: int) -> Iterator[Row]:
     for size in (2, 8):
         block = np.zeros((8, 8))
         block[:size, :size] = 0.9 * np.eye(size) + np.eye(size, k=1)
-        found = _powers(block, length)[:, 0]
+        log_norms = _powers(block, length)[:, 0]
         expected = [_jordan_log_norm(size, int(lag)) for lag in lags]
-        yield from lines("E3" if size == 2 else "E4", f"{size} × {size}", lags, found, expected)
+        yield from lines("E3" if size == 2 else "E4", f"{size} × {size}", lags, log_norms, expected)
 
 
 def _jordan_log_norm(size: int, lag: int) -> float:
@@ -123,7 +124,7 @@ def _jordan_log_norm(size: int, lag: int) -> float:
 
 
 def _ginibre_powers(rng: np.random.Generator, n: int, draws: int) -> Iterator[Row]:
-    """E5: the worst case of Wᵐ grows though a typical vector keeps its length."""
+    """E5: the spectral norm of Wᵐ grows, though a typical vector keeps its length."""
     lags = np.arange(1, 6)
     worst, typical = np.zeros((2, 5))
     for _ in range(draws):
@@ -136,7 +137,7 @@ def _ginibre_powers(rng: np.random.Generator, n: int, draws: int) -> Iterator[Ro
 
 
 def _ginibre_products(rng: np.random.Generator, n: int, length: int) -> Iterator[Row]:
-    """E6: independent factors have Newman's exponents."""
+    """E6: products of independent factors have Newman's exponents."""
 
     def step(h: Array, x: Array) -> tuple[Array, Array]:
         return x.reshape(n, n) @ h, h
@@ -145,18 +146,18 @@ def _ginibre_products(rng: np.random.Generator, n: int, length: int) -> Iterator
     spectrum = lyapunov_spectrum(step, factors, initial_carry=jnp.zeros(n))
     errors = np.asarray(spectrum.standard_error, float)
     errors[0] = theory.ginibre_fluctuation(n) / np.sqrt(length)
-    found = lines(
+    rows = lines(
         "E6", "exponents", range(1, n + 1), spectrum.exponents, theory.ginibre_exponents(n)
     )
-    for row, error in zip(found, errors, strict=True):
+    for row, error in zip(rows, errors, strict=True):
         yield row | {"standard_error": error}
 
 
 def _stacked(length: int) -> Iterator[Row]:
-    """E7: stacked layers multiply the ways a gradient may take."""
+    """E7: stacked layers multiply the paths of a gradient."""
     for count in (1, 2, 3):
         layers: list[nnx.RNNCellBase] = [_linear(0.9, 0.7 if i else 1.0) for i in range(count)]
-        found = jacobian_log_norms(
+        log_norms = jacobian_log_norms(
             Stack(layers),
             jnp.zeros((length, 1)),
             norm="frobenius",
@@ -165,7 +166,7 @@ def _stacked(length: int) -> Iterator[Row]:
         )
         lags = np.arange(length)  # see theory.stacked_linear for the step and the factor between
         expected = [theory.stacked_linear(0.9, 0.7, count, int(x)) + np.log(0.9) for x in lags]
-        yield from lines("E7", f"L = {count}", lags + 1, np.asarray(found)[1:, 0], expected)
+        yield from lines("E7", f"L = {count}", lags + 1, np.asarray(log_norms)[1:, 0], expected)
 
 
 def _linear(recurrent: float, driving: float) -> Elman:
@@ -185,13 +186,13 @@ def _fixed_points(length: int) -> Iterator[Row]:
 
         with jax.enable_x64(True):
             inputs, start = jnp.zeros((length, 1)), jnp.array([at])
-            found = jacobian_log_norms(step, inputs, initial_carry=start, norm="rms")
-        rate = float(np.asarray(found)[-1, 0]) / length
+            log_norms = jacobian_log_norms(step, inputs, initial_carry=start, norm="rms")
+        rate = float(np.asarray(log_norms)[-1, 0]) / length
         yield from lines("E8", f"w = {weight}", [length], [rate], [np.log(factor)])
 
 
 def _resting_lstm(length: int) -> Iterator[Row]:
-    """E9, E10: without weights, ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾ is σ(b_f) to the lag."""
+    """E9, E10: without weights, ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾ is σ(b_f) to the power of the lag."""
     zero = jax.nn.initializers.zeros
     cell = LSTM(1, 1, kernel_init=zero, recurrent_kernel_init=zero, rngs=nnx.Rngs(0))
     inputs, lags = jnp.zeros((length, 1)), np.arange(length + 1)
@@ -200,26 +201,26 @@ def _resting_lstm(length: int) -> Iterator[Row]:
     cases += [("E10", f"T = {t}", b) for t, b in zip(TIME_CONSTANTS, logs.tolist(), strict=True)]
     for truth, system, bias in cases:
         set_gate_biases(cell, {"forget": jnp.array([bias])})
-        found = jacobian_log_norms(cell, inputs, of="c", wrt="c", norm="frobenius")
+        log_norms = jacobian_log_norms(cell, inputs, of="c", wrt="c", norm="frobenius")
         expected = lags * theory.forget_rate(bias)
-        yield from lines(truth, system, lags, np.asarray(found)[:, 0], expected)
+        yield from lines(truth, system, lags, np.asarray(log_norms)[:, 0], expected)
 
 
 def _chrono(seed: int) -> Iterator[Row]:
-    """E11: gates of many time scales have a heavy tail, those of one have none."""
+    """E11: the mean memory of gates of many time scales has a heavy tail."""
     biases = initialisers.chrono(jax.random.key(seed), CHRONO_UNITS, CHRONO_LONGEST)["forget"]
     gates = expit(np.asarray(biases, float))
     for lag in CHRONO_LAGS:
-        kept = gates**lag
+        memories = gates**lag
         (row,) = lines(
-            "E11", "chrono", [lag], [kept.mean()], theory.chrono_mean(lag, CHRONO_LONGEST)
+            "E11", "chrono", [lag], [memories.mean()], theory.chrono_mean(lag, CHRONO_LONGEST)
         )
-        yield row | {"standard_error": kept.std() / np.sqrt(CHRONO_UNITS)}
+        yield row | {"standard_error": memories.std() / np.sqrt(CHRONO_UNITS)}
 
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Six of the systems, measured over theory."""
+    """Draw six of the systems, measured and in closed form."""
     figure, axes = drawing.panels(2, 3, "The instrument against closed forms")
     log_norm = r"$\log\,\Vert\cdot\Vert_2$ (nats)"
     curves = table[~table["system"].str.contains("pairs")]

@@ -1,4 +1,4 @@
-"""Identities that hold whatever the network: E12 to E15 of the ground truths."""
+"""Identities that hold for any weights: E12 to E15 of the ground truths."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -21,15 +21,15 @@ MEMORY_LAGS, MEMORY_LENGTH = 400, 40_000
 
 
 def lines(truth: str, system: str, x: Any, measured: Any, expected: Any) -> Iterator[Row]:
-    """A row a value of one system."""
+    """Yield one row per value of a system: `truth`, `system`, `x`, `measured`, `expected`."""
     columns = np.broadcast_arrays(np.asarray(x), np.asarray(measured), np.asarray(expected))
     for values in zip(*(column.tolist() for column in columns), strict=True):
-        named = dict(zip(("x", "measured", "expected"), values, strict=True))
-        yield {"truth": truth, "system": system, **named}
+        row = dict(zip(("x", "measured", "expected"), values, strict=True))
+        yield {"truth": truth, "system": system, **row}
 
 
 def explicit_sum(seed: int) -> Iterator[Row]:
-    """E12: the terms (t, k) add up to the gradient of automatic differentiation."""
+    """E12: the terms of backpropagation add up to the gradient of automatic differentiation."""
     inputs = jax.random.normal(jax.random.key(seed), (20, 3))
     for name, cell in (
         ("tanh", Elman(3, 16, rngs=nnx.Rngs(seed))),
@@ -64,7 +64,7 @@ def _squares(carry: Any, target: Float[Array, ""]) -> Float[Array, ""]:
 
 
 def bound(seed: int, n: int, length: int) -> Iterator[Row]:
-    """E13: no norm exceeds (γ σ_max)ᵐ; here the largest excess of its logarithm."""
+    """E13: no norm exceeds (γ σ_max)ᵐ; measured is the largest excess of its logarithm."""
     noise = np.random.default_rng(seed).normal(size=(length, 3))
     inputs = jnp.asarray(noise, jnp.float32)
     lag = np.subtract.outer(np.arange(length + 1), np.arange(length + 1))
@@ -80,7 +80,7 @@ def bound(seed: int, n: int, length: int) -> Iterator[Row]:
 def memory(rng: np.random.Generator) -> Iterator[Row]:
     """E14: memory capacities of a linear network add up to its number of units (Jaeger 2002).
 
-    Of each past input, the share of its variance that a regression on the state explains.
+    A capacity is the share of a past input's variance that a regression on the state explains.
     """
     for n in (10, 20):
         w, driving = rng.normal(size=(n, n)), rng.normal(size=n)
@@ -106,10 +106,10 @@ def white_noise(rng: np.random.Generator) -> Iterator[Row]:
             last = partial(_last_state, jnp.asarray(noise))
             h, slope = jax.jvp(last, (jnp.float64(eigenvalue),), (jnp.float64(1.0),))
         gap = 1 - eigenvalue**2
-        found = [float(np.mean(np.asarray(x) ** 2)) for x in (h, slope)]
-        known = [1 / gap, (1 + eigenvalue**2) / gap**3]
-        for name, one, other in zip(("E h²", "E (∂h/∂λ)²"), found, known, strict=True):
-            yield from lines("E15", f"λ = {eigenvalue}, {name}", [CHAIN_LENGTH], [one], [other])
+        measured = [float(np.mean(np.asarray(x) ** 2)) for x in (h, slope)]
+        expected = [1 / gap, (1 + eigenvalue**2) / gap**3]
+        for name, *pair in zip(("E h²", "E (∂h/∂λ)²"), measured, expected, strict=True):
+            yield from lines("E15", f"λ = {eigenvalue}, {name}", [CHAIN_LENGTH], *pair)
 
 
 def _last_state(noise: Float[Array, "T chains"], weight: Array) -> Float[Array, "chains"]:

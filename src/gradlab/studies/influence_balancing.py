@@ -1,9 +1,9 @@
-"""Truncated backpropagation that points the wrong way, until its window is long enough.
+"""Truncated backpropagation points the wrong way until its window is long enough.
 
-Influence balancing of Tallec & Ollivier 2017 (UORO): s⁽ᵗ⁺¹⁾ = A s⁽ᵗ⁾ + θ v, A = ½ I + ½ on the
-superdiagonal, n = 23, v = +1 for the first 10 units and −1 for the other 13, and the loss
-½ (s₁ − 1)². A parameter's influence is positive at first and negative in the long run, so that only
-a window of more than 40 steps sees the sign of the gradient.
+The system is the influence balancing of Tallec & Ollivier 2017 (UORO): s⁽ᵗ⁺¹⁾ = A s⁽ᵗ⁾ + θ v with
+A = ½ I + ½ on the superdiagonal, n = 23, v = +1 for the first 10 units and −1 for the other 13, and
+the loss ½ (s₁ − 1)². The influence of θ is positive at first and negative in the long run, so that
+only a window of more than 40 steps gets the sign of the gradient right.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ from gradlab.studies import drawing
 UNITS, POSITIVE = 23, 10
 A = 0.5 * np.eye(UNITS) + 0.5 * np.eye(UNITS, k=1)
 V = np.where(np.arange(UNITS) < POSITIVE, 1.0, -1.0)
-THETA = 0.5  # at the start; every s is 1
+THETA = 0.5  # at the start, where every s is 1
 STATIONARY = -6.0  # ∂s₁/∂θ in the long run, so that the loss is zero at θ = −1/6
 FEATURES = 8
 
-Losses = Literal["end", "sum"]  # of a window: at its last step, or summed over its steps
+WindowLoss = Literal["end", "sum"]  # at the window's last step, or summed over its steps
 
 
 def measure(
@@ -44,22 +44,22 @@ def measure(
     length: Count,
     seeds: Sequence[int],
 ) -> pd.DataFrame:
-    """The truncated derivative for every window, descent with some, and what a tanh network loses.
+    """Measure the truncated derivative by window, descents, and the error in a tanh network.
 
     Args:
-        windows: K, of the descents.
-        longest: windows from 1 to this have their derivative measured.
-        learning_rate: of the descent.
-        updates: how many, each after one window.
+        windows: K of the descents.
+        longest: the derivative is measured for windows from 1 to this length.
+        learning_rate: of the descents.
+        updates: number of updates of each descent, one after each window.
         units: of the tanh network.
-        gain: of its recurrent weights.
-        length: of its sequences; the loss is at their end.
-        seeds: of its weights and inputs.
+        gain: of the tanh network's recurrent weights.
+        length: of the tanh network's sequences; its loss is at their end.
+        seeds: of the tanh network's weights and inputs.
 
     Returns:
         Rows by `part`: "derivative" (window, measured: D_K, expected, cumulative, by_autodiff: the
-        same of a window whose first state is held), "descent" (window, loss, update, theta),
-        "truncation" (seed, window, relative_error, and the network's Lyapunov exponent).
+        derivative over a window whose first state is held), "descent" (window, loss, update,
+        theta), "truncation" (seed, window, relative_error, and the network's Lyapunov exponent).
     """
     parts = {
         "derivative": _derivatives(longest),
@@ -76,16 +76,16 @@ def _step(theta: Array, s: Array, x: Array) -> tuple[Array, Array]:
 
 
 def _derivatives(longest: int) -> pd.DataFrame:
-    """D_K = e₁ᵀ Σ_{j<K} Aʲ v: the engine's terms added up, in closed form, and by autodiff."""
-    wanted = np.zeros(longest)
-    wanted[-1] = 1.0
+    """D_K = e₁ᵀ Σ_{j<K} Aʲ v as the sum of the engine's terms, in closed form, and by autodiff."""
+    loss_weights = np.zeros(longest)
+    loss_weights[-1] = 1.0
     with jax.enable_x64(True):
         theta = jnp.array(THETA)
         terms = backpropagate(
             _step,
             jnp.zeros((longest, 1)),
             lambda s, weight: weight * s[0],
-            jnp.asarray(wanted),
+            jnp.asarray(loss_weights),
             initial_carry=jnp.ones(UNITS),
             parameters=theta,
         )
@@ -110,7 +110,7 @@ def _derivatives(longest: int) -> pd.DataFrame:
 def _window(
     theta: Array, s: Float[Array, "n"], steps: Array, most: int
 ) -> tuple[Float[Array, "n"], Float[Array, "most"]]:
-    """Some steps from a state that is held: the last state, and s₁ after each (0 past the end)."""
+    """Run some steps from a held state; return the last state, and s₁ by step (0 past the end)."""
 
     def advance(s: Array, t: Array) -> tuple[Array, Array]:
         s = jnp.where(t < steps, _step(theta, s, t)[0], s)
@@ -124,14 +124,14 @@ def _held_derivative(steps: Array, theta: Array) -> Array:
 
 
 def _descents(windows: Sequence[int], learning_rate: float, updates: int) -> pd.DataFrame:
-    """θ after each update, for every window and both losses; inf once it has left all numbers."""
+    """θ over the updates for every window and both losses; inf once it has overflowed."""
     most = max(windows)
 
     def descend(steps: Array, whole: Array) -> Float[Array, "updates"]:
         def loss(theta: Array, s: Array) -> tuple[Array, Array]:
-            s, seen = _window(theta, s, steps, most)
+            s, s1 = _window(theta, s, steps, most)
             counted = jnp.where(whole, jnp.arange(most) < steps, jnp.arange(most) == steps - 1)
-            return 0.5 * jnp.sum(jnp.where(counted, (seen - 1) ** 2, 0.0)), s
+            return 0.5 * jnp.sum(jnp.where(counted, (s1 - 1) ** 2, 0.0)), s
 
         def update(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
             theta, s = state
@@ -142,39 +142,39 @@ def _descents(windows: Sequence[int], learning_rate: float, updates: int) -> pd.
         start = (jnp.array(THETA), jnp.ones(UNITS))
         return jax.lax.scan(update, start, None, length=updates)[1]
 
-    losses: tuple[Losses, ...] = ("end", "sum")
+    losses: tuple[WindowLoss, ...] = ("end", "sum")
     cases = [(window, loss) for loss in losses for window in windows]
     with jax.enable_x64(True):
         steps = jnp.array([window for window, _ in cases])
         whole = jnp.array([loss == "sum" for _, loss in cases])
         paths = np.asarray(jax.jit(jax.vmap(descend))(steps, whole))
-    kept = np.unique(np.append(np.geomspace(1, updates, 120).astype(int), updates))
-    paths = np.where(np.isfinite(paths), paths, np.inf)[:, kept - 1]
+    shown = np.unique(np.append(np.geomspace(1, updates, 120).astype(int), updates))
+    paths = np.where(np.isfinite(paths), paths, np.inf)[:, shown - 1]
     return pd.concat(
         [
-            pd.DataFrame({"window": window, "loss": loss, "update": kept, "theta": path})
+            pd.DataFrame({"window": window, "loss": loss, "update": shown, "theta": path})
             for (window, loss), path in zip(cases, paths, strict=True)
         ]
     )
 
 
 def _truncation(units: int, gain: float, length: int, seed: int) -> pd.DataFrame:
-    """What a window loses of a driven tanh network's gradient of a loss at the last step."""
+    """Relative error of a driven tanh network's gradient by window, for a loss at the last step."""
     kernel = nnx.initializers.normal(gain / np.sqrt(units))
     cell = Elman(FEATURES, units, recurrent_kernel_init=kernel, rngs=nnx.Rngs(seed))
     rng = np.random.default_rng(seed)
     inputs = jnp.asarray(rng.normal(size=(length, FEATURES)), jnp.float32)
     readout = jnp.asarray(np.eye(length)[-1][:, None] * rng.normal(size=units), jnp.float32)
     terms = backpropagate(cell, inputs, lambda h, weights: weights @ h, readout)
-    lost = truncation(terms.by_lag).relative_error
+    errors = truncation(terms.by_lag).relative_error
     leading = float(lyapunov_exponents(cell, inputs, count=1)[0])
-    columns = {"window": range(1, length + 1), "relative_error": lost}
+    columns = {"window": range(1, length + 1), "relative_error": errors}
     return pd.DataFrame(columns).assign(seed=seed, lyapunov=leading)
 
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """The derivative over the window, the descents, and a nonlinear network's loss."""
+    """Draw the derivative over the window, the descents, and a nonlinear network's error."""
     figure, axes = drawing.panels(1, 3, "A truncated gradient may point the wrong way", height=3.0)
     parts = dict(list(table.groupby("part")))
     _draw_derivatives(axes[0], parts["derivative"])
@@ -194,8 +194,9 @@ def _draw_derivatives(axes: Axes, rows: pd.DataFrame) -> None:
     mean = rows["cumulative"] / rows["window"]
     axes.plot(rows["window"], mean, color=drawing.HUES[1], label="its mean up to K", linewidth=1.6)
     for curve, colour in ((rows["measured"], drawing.HUES[0]), (mean, drawing.HUES[1])):
-        flip = int(rows["window"][curve < 0].iloc[0])
-        axes.plot(flip, 0, "o", color=colour, markersize=5, label=f"negative from K = {flip}")
+        first_negative = int(rows["window"][curve < 0].iloc[0])
+        label = f"negative from K = {first_negative}"
+        axes.plot(first_negative, 0, "o", color=colour, markersize=5, label=label)
     drawing.dress(
         axes, "truncated derivative", "window K (steps)", r"$\partial s_1/\partial\theta$"
     )

@@ -1,4 +1,4 @@
-"""How the networks of conf/network are called and drawn, the same in every study."""
+"""Labels and line styles of the networks of conf/network, the same in every study."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ NETWORKS = {
     "tanh_glorot": Look("tanh, Glorot", "#7f7f7f"),
     "tanh_orthogonal": Look("tanh, orthogonal", "#0072b2"),
     "linear_orthogonal": Look("linear, orthogonal", "#56b4e9"),
-    "irnn": Look("IRNN", "#8c564b", (0, (3, 2))),  # often lies on the one above
+    "irnn": Look("IRNN", "#8c564b", (0, (3, 2))),  # often lies on the line above
     "lstm_forget_0": Look("LSTM, forget bias 0", "#cc79a7"),
     "lstm_forget_1": Look("LSTM, forget bias 1", "#009e73"),
     "lstm_chrono": Look("LSTM, chrono", "#e69f00"),

@@ -1,4 +1,4 @@
-"""What figures of trained-or-not share: success rates with the interval of Clopper & Pearson."""
+"""Shared parts of figures of success rates, which have the intervals of Clopper & Pearson."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from gradlab.claims.statistics import rate
 from gradlab.studies import drawing
 
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
-KNOWN = {"ln 4": np.log(4), "ln 2": np.log(2)}
+KNOWN = {"ln 4": np.log(4), "ln 2": np.log(2)}  # losses of temporal order, see KNOWN_NOTE
 KNOWN_NOTE = "Dashed: ln 4, chance; ln 2, one of the two symbols known."
 MARKERS = ("o", "s", "^", "D", "v")
 
@@ -19,25 +19,25 @@ def draw_rates(
     """Draw the share of rows with `success` over the column `at`, with 95 % intervals.
 
     Args:
-        axes: where; its x axis is made ready before.
-        rows: one a training.
-        at: column of the position on the x axis, moved a little to tell several lines apart.
+        axes: the panel; its x axis is set up by the caller.
+        rows: one row per training.
+        at: column of the position on the x axis, shifted a little to tell several lines apart.
         success: column of truth values.
-        label: in the legend.
-        nth: which colour and marker.
+        label: the legend's.
+        nth: index of the colour and marker.
     """
     groups = rows.groupby(at)[success]
     x = np.array([position for position, _ in groups])
-    found = [rate(some.to_numpy()) for _, some in groups]
-    values = np.array([estimate.value for estimate in found])
-    margins = np.array([(e.value - e.low, e.high - e.value) for e in found]).T.clip(0)
+    rates = [rate(successes.to_numpy()) for _, successes in groups]
+    values = np.array([estimate.value for estimate in rates])
+    margins = np.array([(e.value - e.low, e.high - e.value) for e in rates]).T.clip(0)
     colour = drawing.HUES[nth]
     axes.errorbar(x, values, margins, fmt="none", ecolor=colour, elinewidth=1.0, capsize=3)
     axes.plot(x, values, color=colour, label=label, marker=MARKERS[nth], ms=5.5, linewidth=1.8)
 
 
 def draw_values(axes: Axes, rows: pd.DataFrame, at: str, value: str, nth: int = 0) -> None:
-    """Draw a value of each row as a small mark, and the median of each position as a line."""
+    """Draw each row's value as a small mark, and the medians by position as a line."""
     colour, groups = drawing.HUES[nth], rows.groupby(at)[value]
     medians = groups.median()
     axes.plot(rows[at], rows[value], MARKERS[nth], color=colour, alpha=0.45, ms=4, mew=0)
@@ -45,13 +45,13 @@ def draw_values(axes: Axes, rows: pd.DataFrame, at: str, value: str, nth: int = 
 
 
 def success_axis(axes: Axes) -> None:
-    """Make the y axis one of success rates, with room for marks at 0 and 1."""
+    """Set up the y axis for success rates, with room for marks at 0 and 1."""
     axes.set_ylim(-0.06, 1.06)
     axes.set_yticks(TICKS)
 
 
-def losses_to_know(axes: Axes) -> None:
-    """Dashed lines at the losses of temporal order that mean something, named at the right end."""
+def draw_known_losses(axes: Axes) -> None:
+    """Draw dashed lines at the losses of KNOWN, labelled at their right ends."""
     for name, loss in KNOWN.items():
         axes.axhline(loss, zorder=0, **drawing.THEORY)
         place = axes.get_yaxis_transform()

@@ -10,9 +10,9 @@ from gradlab.studies import drawing
 from gradlab.studies.success_rates import (
     KNOWN_NOTE,
     MARKERS,
+    draw_known_losses,
     draw_rates,
     draw_values,
-    losses_to_know,
     success_axis,
 )
 
@@ -75,7 +75,7 @@ def _draw_row(axes: list[Axes], rows: pd.DataFrame, network: str) -> None:
         success_axis(panel)
     for panel in (axes[0], axes[2]):
         panel.set_xticks(lengths, [f"{x:g}" for x in lengths])
-    losses_to_know(axes[2])
+    draw_known_losses(axes[2])
     drawing.dress(axes[0], network, "length T (steps)", "share of runs solved", legend=False)
     updates = f"{network}, T = {DRAWN_LENGTH}"
     drawing.dress(axes[1], updates, "updates (thousands)", "share solved so far", legend=False)
