@@ -7,10 +7,11 @@ import pytest
 import yaml
 from conftest import Compose
 
-from gradlab import config
+from gradlab import components
 from gradlab.__main__ import CONF
 from gradlab.claims.study import load_study
 from gradlab.claims.verdicts import judge
+from gradlab.config import ConfigError
 from gradlab.point import Point, run_point
 
 WHOLE = ("ground_truths", "error_surface", "influence_balancing", "forget_bias")
@@ -36,16 +37,16 @@ FILES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
 def swept(name: str) -> dict[str, str]:
-    """What an experiment's file sweeps, and the file that it begins from."""
+    """The keys that an experiment's file and the files it extends sweep, with their values."""
     written = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())
     bases = [base for base in written.get("defaults", []) if base in FILES]
-    found = {key: values for base in bases for key, values in swept(base).items()}
-    return found | written.get("hydra", {}).get("sweeper", {}).get("params", {})
+    inherited = {key: values for base in bases for key, values in swept(base).items()}
+    return inherited | written.get("hydra", {}).get("sweeper", {}).get("params", {})
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_study_run_whole_comes_to_its_verdicts(composed: Compose, name: str) -> None:
-    table = config.build(composed(f"+experiment={name}")["measure"])
+    table = components.build(composed(f"+experiment={name}").measure)
     claims = load_study(Path(__file__).parent.parent, name).claims
     assert {x.id: judge(x, table).outcome for x in claims} == dict.fromkeys(
         [x.id for x in claims], "reproduced"
@@ -56,7 +57,7 @@ def test_a_study_run_whole_comes_to_its_verdicts(composed: Compose, name: str) -
 def test_an_experiment_cut_to_seconds(composed: Compose, name: str, tmp_path: Path) -> None:
     if name in CUT:
         cut = tuple(f"measure.{change}" for change in CUT[name])
-        table = config.build(composed(f"+experiment={name}", *cut)["measure"])
+        table = components.build(composed(f"+experiment={name}", *cut).measure)
         assert isinstance(table, pd.DataFrame)
         assert not table.empty
         return
@@ -64,5 +65,11 @@ def test_an_experiment_cut_to_seconds(composed: Compose, name: str, tmp_path: Pa
     first = [f"{key}={value}" for key, value in firsts.items() if key != "seed"]
     cut = ("train.steps=1", "train.batch_size=4", "wandb=disabled")
     point = Point(composed(f"+experiment={name}", *first, *cut), tmp_path / "0", name)
-    assert point.config["measure"] is None  # or it belongs into CUT
+    assert point.config.measure is None, "a direct measurement belongs into CUT"
     assert run_point(point)["state"] == "done"
+
+
+@pytest.mark.parametrize("cases", ["[[1.0]]", "[[-1.0, 0.0]]", "[[1.0, -0.1]]", "[one]"])
+def test_the_cases_of_order_chaos_are_checked(composed: Compose, cases: str) -> None:
+    with pytest.raises(ConfigError, match="cases"):
+        composed("+experiment=order_chaos", f"measure.cases={cases}")

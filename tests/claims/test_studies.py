@@ -49,8 +49,8 @@ def test_expressions(text: str, expected: float) -> None:
 
 
 def test_each_evaluates_once_a_value() -> None:
-    found = evaluate("each(clip.threshold, mean(steps))", TABLE)
-    np.testing.assert_array_equal(found, [104.5, 204.5])
+    means = evaluate("each(clip.threshold, mean(steps))", TABLE)
+    np.testing.assert_array_equal(means, [104.5, 204.5])
     assert evaluate("increasing(each(clip.threshold, mean(steps)))", TABLE) is True
     assert evaluate("increasing(-each(clip.threshold, mean(steps)))", TABLE) is False
 
@@ -82,7 +82,7 @@ def test_a_condition_without_rows_is_no_error_of_the_claim() -> None:
 
 
 def test_three_values() -> None:
-    near = Estimate(0.75, 0.6, 0.9, 10)
+    estimate = Estimate(0.75, 0.6, 0.9, 10)
     cases = {
         "near >= 0.7": True,
         "near >= 0.8": None,
@@ -93,13 +93,13 @@ def test_three_values() -> None:
         "near >= 0.8 and near >= 0.7": None,
     }
     for text, expected in cases.items():
-        assert evaluate(text, TABLE, {"near": near}) is expected, text
+        assert evaluate(text, TABLE, {"near": estimate}) is expected, text
 
 
 def test_statistics_against_their_closed_forms() -> None:
-    found = rate(np.array([True] * 10))
-    assert (found.value, found.high) == (1, 1)
-    assert found.low == pytest.approx(0.025 ** (1 / 10))  # Clopper & Pearson at n of n
+    all_succeed = rate(np.array([True] * 10))
+    assert (all_succeed.value, all_succeed.high) == (1, 1)
+    assert all_succeed.low == pytest.approx(0.025 ** (1 / 10))  # Clopper & Pearson at n of n
     # 10 of 10 against 6 of 10: the hypergeometric tail, C(10, 6)/C(20, 16).
     p = fisher(np.array([True] * 10), np.array([True] * 6 + [False] * 4))
     assert p.value == pytest.approx(stats.hypergeom.sf(9, 20, 16, 10))
@@ -273,9 +273,11 @@ def test_wrong_claims_files_get_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_direct_measurement_is_not_swept(tmp_path: Path) -> None:
-    done = gradlab("--multirun", "+experiment=error_surface", "measure.grid=3,5", folder=tmp_path)
-    assert done.returncode == 1
-    assert "measure is computed directly" in done.stderr
+    process = gradlab(
+        "--multirun", "+experiment=error_surface", "measure.grid=3,5", folder=tmp_path
+    )
+    assert process.returncode == 1
+    assert "measure is computed directly" in process.stderr
     assert not list(tmp_path.rglob("status.json"))
 
 
@@ -284,9 +286,9 @@ def test_the_script_lists_the_studies() -> None:
     listed = subprocess.run([*script, "--help"], capture_output=True, text=True, check=True).stdout
     for name in study_names(ROOT):
         assert load_study(ROOT, name).question in listed
-    done = subprocess.run([*script, "nosuch"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "there is no study 'nosuch'" in done.stderr
+    process = subprocess.run([*script, "nosuch"], capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert "there is no study 'nosuch'" in process.stderr
 
 
 def write_training(folder: Path, metrics: pd.DataFrame, **choices: str) -> None:
