@@ -1,7 +1,8 @@
 """A study's results as one table: collected from its runs, and bundled with a manifest.
 
 experiments/NAME/results/ holds SCALE.parquet and, for each, SCALE.json: the command, settings,
-versions, device, seconds and date of the run, and the sha256 of the table.
+versions, device, seconds and date of the run, the sha256 of the table and, if the table was later
+rearranged, how (`migrated`).
 """
 
 import hashlib
