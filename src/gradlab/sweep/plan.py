@@ -28,9 +28,7 @@ def plan_table(groups: Sequence[Group]) -> Table:
         own = [key for key in keys if key in config]  # one component has keys another lacks
         levels = {key: selection.levels_of(config, key) for key in own}
         shared = [
-            labels.level_label(key, values[0])
-            for key, values in levels.items()
-            if len(values) == 1
+            labels.level_label(key, values[0]) for key, values in levels.items() if len(values) == 1
         ]
         varying = [_values(key, levels[key]) for key in own if len(levels[key]) > 1]
         memory = f"{bytes_per_point(group.program) / 2**20:.3g} MiB"
