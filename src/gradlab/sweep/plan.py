@@ -18,7 +18,8 @@ LISTED = 8  # values of a key
 def plan_table(groups: Sequence[Group]) -> Table:
     """Return a row a group: how many points, what its program is, what varies, memory a point."""
     configs = [_config_table(group) for group in groups]
-    keys = selection.varying_keys(selection.comparable(pd.concat(configs)))
+    every_point = pd.concat([config.astype(object) for config in configs])  # pandas 2 warns of None
+    keys = selection.varying_keys(selection.comparable(every_point))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("group", "points", "memory\na point"):
         table.add_column(heading, justify="right")
