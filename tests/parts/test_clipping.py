@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from conftest import Compose
 from flax import nnx
 from hypothesis import given, settings
@@ -79,6 +78,8 @@ def test_every_rule_is_its_definition(threshold: float) -> None:
 
 
 def test_rules_that_pytorch_has_are_pytorchs() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch, the peer, is not installed")
+
     def by_torch(clip: Any) -> Tree:
         parameters = {k: torch.zeros(v.shape, requires_grad=True) for k, v in GRADIENT.items()}
         for name, parameter in parameters.items():
@@ -104,6 +105,7 @@ def start(config: Config) -> tuple[Program, Any, State]:
 
 
 def test_adjoints_are_clipped_as_a_hook_on_every_state_does_in_pytorch(composed: Compose) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch, the peer, is not installed")
     threshold = 0.002
     config = composed(*ADJOINT, f"clip.threshold={threshold}")
     program, hyperparameters, state = start(config)

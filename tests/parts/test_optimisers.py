@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 
 from gradlab import optimisers
+
+torch = pytest.importorskip("torch", reason="PyTorch, the peer, is not installed")
 
 RULES = {
     "sgd": (optimisers.sgd(0.1), lambda w: torch.optim.SGD(w, 0.1)),
