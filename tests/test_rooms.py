@@ -1,4 +1,4 @@
-"""Which room may know which: the folder listing is the way of the data, and stays it."""
+"""The folder listing is the way of the data: which room may import which."""
 
 import ast
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ ROOMS = sorted(
     if path.name not in ("__init__.py", "__pycache__", "conf", "py.typed")
 )
 
-CONFIG = {"config", "components", "schedule"}
-PARTS = {"tasks", "initialisers", "clipping", "optimisers", "regularisers"}
+CONFIG = ("config", "components", "schedule")
+PARTS = ("tasks", "initialisers", "clipping", "optimisers", "regularisers")
 MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "jacobian": set(),
     "cells": set(),
@@ -28,7 +28,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "components": set(),
     "explain": set(),
     "config": {"components", "schedule"},
-    **dict.fromkeys(PARTS, CONFIG),
+    **dict.fromkeys(PARTS, set(CONFIG)),
     "models": {"cells", *CONFIG},
     "probes": {"cells", "jacobian", "decay", "theory", *CONFIG},
     "training": {"cells", "jacobian", "models", "probes", *PARTS, *CONFIG},
@@ -37,6 +37,8 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "point": {"training", "probes", "tracking", "records", "decay", *CONFIG},
     "sweep": {"point", "training", "records", "figures", *CONFIG},
     "claims": {"records", "figures", "explain", *CONFIG},
+    "studies": {"jacobian", "cells", "models", "decay", "theory", "records", "tracking", "figures"}
+    | {"claims", "sweep", *PARTS, *CONFIG},
 }
 ONLY = {  # who may import these packages
     "wandb": {"tracking"},
