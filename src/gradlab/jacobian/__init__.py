@@ -22,7 +22,7 @@ from gradlab.jacobian.contributions import (
     contribution_log_norms,
 )
 from gradlab.jacobian.credit import credit, long_range_share, truncation
-from gradlab.jacobian.finite import refuse_not_finite
+from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import (
     Span,
     SplitCell,
@@ -98,8 +98,8 @@ def jacobian_log_norms(
         or the product is exactly zero. With `certify`, the map and its `Certificate`.
 
     Raises:
-        ValueError: an argument is not one of those above; the sentence says what is allowed.
-        FloatingPointError: a state or Jacobian is not finite; the sentence names its step.
+        ValueError: an argument is invalid; the message names the allowed values.
+        FloatingPointError: a state or Jacobian is not finite; the message names its step.
 
     References:
         Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks,
@@ -131,7 +131,7 @@ def jacobian_log_norms(
             samples=samples,
             certify=certify,
         )
-    refuse_not_finite(log_norms, cell, inputs, initial_carry)
+    check_finite(log_norms, cell, inputs, initial_carry)
     return log_norms if certificate is None else (log_norms, certificate)
 
 
@@ -149,7 +149,7 @@ def map_log_norms(
         float32 (T + 1, T + 1); [t, k] is −inf where k > t or the product is exactly zero.
 
     Raises:
-        ValueError: an argument is not one of those above; the sentence says what is allowed.
+        ValueError: an argument is invalid; the message names the allowed values.
     """
     _check_choice("norm", norm, get_args(Norm))
     _check_choice("precision", precision, get_args(Precision))

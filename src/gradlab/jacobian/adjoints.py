@@ -14,7 +14,7 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.jacobian.finite import refuse_not_finite
+from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import (
     FlatCell,
     Span,
@@ -23,7 +23,7 @@ from gradlab.jacobian.flat_cell import (
     check_inputs,
     split_cell,
 )
-from gradlab.jacobian.products import Scaled, join, multiply, rescale
+from gradlab.jacobian.products import Scaled, concatenate, multiply, rescale
 from gradlab.jacobian.steps import trajectory
 
 Loss = Callable[[PyTree, PyTree], Float[Array, ""]]
@@ -58,8 +58,8 @@ def adjoint_log_norms(
         k > t and in row t = 0, which has no loss.
 
     Raises:
-        ValueError: an argument is not one of those above; the sentence says what is allowed.
-        FloatingPointError: a state, a Jacobian or the loss is not finite; the sentence says which.
+        ValueError: an argument is invalid; the message names the allowed values.
+        FloatingPointError: a state, a Jacobian or the loss is not finite; the message says which.
 
     References:
         Arjovsky, Shah & Bengio 2016, Unitary evolution recurrent neural networks, figure 4: the
@@ -76,7 +76,7 @@ def adjoint_log_norms(
     with jax.enable_x64(True):
         data = (jnp.asarray(inputs), targets)
         log_norms = _adjoints(split, data, as_partial(loss), wrt=span, each=each)
-    refuse_not_finite(log_norms, cell, inputs, initial_carry)
+    check_finite(log_norms, cell, inputs, initial_carry)
     return log_norms
 
 
@@ -153,7 +153,7 @@ def _each_loss(
 def shift_lags(rows: Scaled, newest: Scaled) -> Scaled:
     """Move every row up by one lag, and put the newest at lag 0; the last one drops out."""
     newest = Scaled(newest.unit[None], newest.log_scale[None])
-    return join([newest, jax.tree.map(lambda x: x[:-1], rows)])
+    return concatenate([newest, jax.tree.map(lambda x: x[:-1], rows)])
 
 
 def through_step(flat: FlatCell, rows: Scaled, state: Array, x: Array) -> Scaled:

@@ -1,4 +1,4 @@
-"""Certificates: a map's entries computed by independent methods, and those lost to rounding.
+"""Certificates: errors of a map's entries by independent methods, and its unresolved entries.
 
 The first method multiplies reverse-mode step Jacobians in float64, pair by pair, and takes
 LAPACK's norms. The second takes central differences of the recurrence. The engine shares nothing
@@ -25,11 +25,13 @@ PAIRS = 48  # entries in a sample
 SHORT = 4  # lag of the central differences: over longer ones a chaotic network amplifies rounding
 NOISE = 1e-6  # smaller derivatives are below the rounding error of a difference
 DIFFERENCE = 1e-5  # step of central differences, relative to the state's size
-LOST = 1e-3  # relative error of a step Jacobian above which products through it are unresolved
+UNRESOLVED = (
+    1e-3  # relative error from which a step Jacobian and products through it are unresolved
+)
 
 
 class Certificate(NamedTuple):
-    """Errors of a sample of a map's entries, and the entries that are lost to rounding.
+    """Errors of a sample of a map's entries, and its unresolved entries (lost to rounding).
 
     Attributes:
         pairs: the (t, k) of the sample, in strides.
@@ -86,7 +88,7 @@ def certificate(
     pairs = sample_pairs(length, stride)
     expected = _direct_log_norms(exact, states64, inputs64, pairs * stride, norm, of, wrt)
     entries = log_norms[pairs[:, 0], pairs[:, 1]].astype(jnp.float64)
-    reliable = resolved & ~_across_lost_steps(flat, exact, states, inputs, stride)
+    reliable = resolved & ~_across_unresolved_steps(flat, exact, states, inputs, stride)
     same = entries == expected  # both −inf, whose difference is nan
     error = jnp.where(same, 0, jnp.abs(jnp.expm1(entries - expected)))
     largest = jnp.max(jnp.where(reliable[pairs[:, 0], pairs[:, 1]], error, 0))
@@ -96,7 +98,7 @@ def certificate(
 
 
 def _in_float64(split: SplitCell, features: int) -> FlatCell:
-    cell: Any = replace(split, parameters=in_precision(split.parameters, jnp.float64)).join()
+    cell: Any = replace(split, parameters=in_precision(split.parameters, jnp.float64)).merge()
     if isinstance(cell, nnx.Module):
         for _, module in nnx.iter_modules(cell):
             if getattr(module, "dtype", None) is not None:  # in which Flax's cells compute
@@ -132,10 +134,10 @@ def _direct_log_norms(
     return jax.lax.map(one_pair, jnp.asarray(pairs))
 
 
-def _across_lost_steps(
+def _across_unresolved_steps(
     own: FlatCell, exact: FlatCell, states: Array, inputs: Array, stride: int
 ) -> Bool[Array, "T+1 T+1"]:
-    """Return the pairs whose product goes through a step Jacobian that lost its digits.
+    """Return the pairs whose product goes through an unresolved step Jacobian.
 
     `own` is the cell in its own precision, `exact` the same in float64.
     """
@@ -148,13 +150,13 @@ def _across_lost_steps(
         return error, jnp.all(jacobian == 0, axis=1)
 
     reached = jnp.concatenate([states[1:], own.step(states[-1], inputs[-1])[None]])
-    error, flat = jax.lax.map(compare, (states, inputs))
-    _, flat_at_rest = compare((jnp.zeros_like(states[0]), jnp.zeros_like(inputs[0])))
-    # tanh(20) is 1 in float64 too. A unit is saturated if it is not at 0 and its derivatives
-    # vanish here but not everywhere. (A ReLU that is off is at 0, and its zero is exact.)
-    saturated = flat & (reached != 0) & ~(flat_at_rest & jnp.all(flat, axis=0))
-    lost = (error > LOST) | jnp.any(saturated, axis=1)
-    before = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(lost)])[::stride]
+    error, zero_rows = jax.lax.map(compare, (states, inputs))
+    _, zero_at_rest = compare((jnp.zeros_like(states[0]), jnp.zeros_like(inputs[0])))
+    # A zero derivative is exact for an inactive ReLU (its state is 0) but lost for tanh(20) (its
+    # state is ±1). One that is zero at every step and at rest is exact too.
+    saturated = zero_rows & (reached != 0) & ~(zero_at_rest & jnp.all(zero_rows, axis=0))
+    unresolved = (error > UNRESOLVED) | jnp.any(saturated, axis=1)
+    before = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(unresolved)])[::stride]
     return jnp.tril(before[:, None] > before[None, :])
 
 

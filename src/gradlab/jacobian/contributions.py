@@ -24,7 +24,7 @@ from gradlab.jacobian.adjoints import (
     shift_lags,
     through_step,
 )
-from gradlab.jacobian.finite import refuse_not_finite
+from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import SplitCell, check_inputs, split_cell, split_weights
 from gradlab.jacobian.products import Scaled, rescale
 
@@ -122,8 +122,8 @@ def backpropagate(
         A `Backpropagation`, whose weight arrays are named by dotted path ("dense_h.kernel").
 
     Raises:
-        ValueError: an argument is not one of those above; the sentence says what is allowed.
-        FloatingPointError: a state, a Jacobian or the loss is not finite; the sentence says which.
+        ValueError: an argument is invalid; the message names the allowed values.
+        FloatingPointError: a state, a Jacobian or the loss is not finite; the message says which.
 
     References:
         Werbos 1990, Backpropagation through time: what it does and how to do it.
@@ -145,7 +145,7 @@ def backpropagate(
     with jax.enable_x64(True):
         data = (jnp.asarray(inputs), targets)
         terms = _terms(split, data, as_partial(loss))
-    refuse_not_finite(terms.log_norms, split.join(), inputs, initial_carry)
+    check_finite(terms.log_norms, split.merge(), inputs, initial_carry)
     return terms
 
 

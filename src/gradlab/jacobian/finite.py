@@ -11,7 +11,7 @@ from gradlab.jacobian.flat_cell import StepFunction, flatten_cell, split_cell, s
 from gradlab.jacobian.steps import trajectory
 
 
-def refuse_not_finite(
+def check_finite(
     measured: PyTree,
     cell: nnx.RNNCellBase | StepFunction,
     inputs: Float[Array, "*batch T features"],
@@ -22,7 +22,7 @@ def refuse_not_finite(
     Under an outer `jax.jit` the values are not known, and nothing is checked.
 
     Raises:
-        FloatingPointError: they do; the sentence says what was not finite first, and at which step.
+        FloatingPointError: a value is NaN or +inf; the message names the first one and its step.
     """
     try:
         if all(bool(jnp.all(leaf < jnp.inf)) for leaf in jax.tree.leaves(measured)):

@@ -100,7 +100,7 @@ class SplitCell:
     parameters: PyTree
     initial_carry: PyTree | None
 
-    def join(self) -> StepFunction:
+    def merge(self) -> StepFunction:
         """Return the cell that `split_cell` was given, with these parameters."""
         if isinstance(self.definition, nnx.GraphDef):
             return nnx.merge(self.definition, self.parameters)
@@ -110,7 +110,7 @@ class SplitCell:
 
     def flatten(self, features: int) -> FlatCell:
         """Return the cell as a step on a vector; see `flatten_cell`."""
-        return flatten_cell(self.join(), features, self.initial_carry)
+        return flatten_cell(self.merge(), features, self.initial_carry)
 
 
 def split_cell(

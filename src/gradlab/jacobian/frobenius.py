@@ -17,12 +17,12 @@ def product_log_norms(product: Scaled) -> ResolvedLogNorms:
     return ResolvedLogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
 
 
-def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
+def cross_log_norms(prefix: Scaled, suffix_T: Scaled) -> ResolvedLogNorms:
     """Return log ‖A_t B_k‖_F for all pairs of each block.
 
     Args:
         prefix: (blocks, ℓ, rows, n), the chosen rows of A_t.
-        suffix_t: (blocks, ℓ, columns, n), the chosen columns of B_k, transposed.
+        suffix_T: (blocks, ℓ, columns, n), the chosen columns of B_k, transposed.
 
     Returns:
         (blocks, ℓ, ℓ), [block, t, k].
@@ -32,10 +32,10 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
         gram_t, gram_k = (gram(x).reshape(x.shape[0], -1) for x in pair)
         return multiply(gram_t, gram_k.mT)
 
-    squares = jax.lax.map(one_block, (prefix.unit, suffix_t.unit))
+    squares = jax.lax.map(one_block, (prefix.unit, suffix_T.unit))
     # Where the product is exactly zero, rounding can leave a tiny negative number.
     logs = 0.5 * jnp.log(jnp.maximum(squares, 0))
-    logs = logs + prefix.log_scale[:, :, None] + suffix_t.log_scale[:, None, :]
+    logs = logs + prefix.log_scale[:, :, None] + suffix_T.log_scale[:, None, :]
     return ResolvedLogNorms(logs, resolved(squares))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.jacobian.finite import refuse_not_finite
+from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import SplitCell, StepFunction, check_inputs, split_cell
 from gradlab.jacobian.products import multiply
 
@@ -81,8 +81,8 @@ def lyapunov_spectrum(
         float32 (..., count) each; −inf for directions that are mapped to zero.
 
     Raises:
-        ValueError: an argument is not one of those above; the sentence says what is allowed.
-        FloatingPointError: a state or Jacobian is not finite; the sentence names its step.
+        ValueError: an argument is invalid; the message names the allowed values.
+        FloatingPointError: a state or Jacobian is not finite; the message names its step.
 
     References:
         Benettin et al. 1980: the exponents by repeated orthogonalisation.
@@ -100,7 +100,7 @@ def lyapunov_spectrum(
         raise ValueError(f"count must be from 1 to the size of the carry, {n}; got {count}.")
     with jax.enable_x64(True):
         spectrum = _spectrum(split, jnp.asarray(inputs), count)
-    refuse_not_finite(spectrum.exponents, cell, inputs, initial_carry)
+    check_finite(spectrum.exponents, cell, inputs, initial_carry)
     return spectrum
 
 

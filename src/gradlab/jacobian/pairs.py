@@ -19,11 +19,11 @@ from gradlab.jacobian.products import (
     Block,
     ResolvedLogNorms,
     Scaled,
+    concatenate,
     halves,
-    join,
     leaf_block,
     leaf_products,
-    merge,
+    merge_blocks,
     pad_steps,
     rescale,
     split_length,
@@ -51,25 +51,25 @@ def log_norm_map(
         (T + 1, T + 1), [t, k]; values are float32, −inf where k > t or the product is exactly zero.
     """
     length, n, _ = jacobians.unit.shape
-    measure = spectral if norm == "spectral" else frobenius
+    norms = spectral if norm == "spectral" else frobenius
     leaf, levels = split_length(length)
 
     def one_leaf(steps: Scaled) -> tuple[ResolvedLogNorms, Block]:
         products = leaf_products(steps)
-        pairs = join(products)
+        pairs = concatenate(products)
         chosen = Scaled(pairs.unit[:, slice(*of), slice(*wrt)], pairs.log_scale)
-        norms = measure.product_log_norms(chosen)
-        return ResolvedLogNorms(*(_leaf_map(x, leaf) for x in norms)), leaf_block(products)
+        within = norms.product_log_norms(chosen)
+        return ResolvedLogNorms(*(_leaf_map(x, leaf) for x in within)), leaf_block(products)
 
     padded = pad_steps(jacobians, leaf * 2**levels)
     by_leaf = jax.tree.map(lambda x: x.reshape(-1, leaf, *x.shape[1:]), padded)
     log_norms, block = jax.lax.map(one_leaf, by_leaf)
     for level in range(levels):
         left, right = halves(block)
-        cross = measure.cross_log_norms(_rows(right.prefix, of), _rows(left.suffix_t, wrt))
-        log_norms = ResolvedLogNorms(*map(_join, log_norms, cross))
+        cross = norms.cross_log_norms(_rows(right.prefix, of), _rows(left.suffix_T, wrt))
+        log_norms = ResolvedLogNorms(*map(_join_halves, log_norms, cross))
         if level < levels - 1:
-            block = merge(left, right)
+            block = merge_blocks(left, right)
     below, resolved = (x[0, :length, :length] for x in log_norms)
     return ResolvedLogNorms(
         _with_diagonal(below, n, norm, of, wrt),
@@ -89,7 +89,7 @@ def _leaf_map(by_lag: Shaped[Array, "pairs"], leaf: int) -> Shaped[Array, "leaf 
     return empty.at[start + lag, start].set(by_lag)
 
 
-def _join(
+def _join_halves(
     within: Shaped[Array, "2*blocks l l"], cross: Shaped[Array, "blocks l l"]
 ) -> Shaped[Array, "blocks 2*l 2*l"]:
     future = jnp.full_like(cross, _fill_value(cross))

@@ -35,16 +35,16 @@ class ResolvedLogNorms(NamedTuple):
 class Block(NamedTuple):
     """Prefix and suffix products of N blocks of ℓ consecutive steps, each (N, ℓ, n, n).
 
-    Prefixes and transposed suffixes both stack along rows, so one large matrix product extends all
-    those of a block at once.
+    Suffixes are kept transposed, as `suffix_T`: transposed suffixes stack along rows, as prefixes
+    do, so one large matrix product extends all those of a block at once.
 
     Attributes:
         prefix: [:, i] is the product of the first i + 1 step Jacobians of the block.
-        suffix_t: [:, i] is the *transpose* of the product from step i to the end of the block.
+        suffix_T: [:, i] is the *transpose* of the product from step i to the end of the block.
     """
 
     prefix: Scaled
-    suffix_t: Scaled
+    suffix_T: Scaled
 
 
 def rescale(
@@ -76,7 +76,7 @@ def pad_steps(jacobians: Scaled, padded_length: int) -> Scaled:
     identity = jnp.broadcast_to(
         jnp.eye(n, dtype=jacobians.unit.dtype), (padded_length - length, n, n)
     )
-    return join([jacobians, rescale(identity)])
+    return concatenate([jacobians, rescale(identity)])
 
 
 def leaf_products(jacobians: Scaled) -> list[Scaled]:
@@ -96,8 +96,8 @@ def leaf_products(jacobians: Scaled) -> list[Scaled]:
 def leaf_block(products: list[Scaled]) -> Block:
     """Return the prefixes and suffixes of a leaf, which are among its products."""
     prefix = [Scaled(p.unit[0], p.log_scale[0]) for p in products]
-    suffix_t = [Scaled(p.unit[-1].mT, p.log_scale[-1]) for p in reversed(products)]
-    return Block(stack(prefix), stack(suffix_t))
+    suffix_T = [Scaled(p.unit[-1].mT, p.log_scale[-1]) for p in reversed(products)]
+    return Block(stack(prefix), stack(suffix_T))
 
 
 def halves(block: Block) -> tuple[Block, Block]:
@@ -107,13 +107,13 @@ def halves(block: Block) -> tuple[Block, Block]:
     return left, right
 
 
-def merge(left: Block, right: Block) -> Block:
+def merge_blocks(left: Block, right: Block) -> Block:
     """Merge neighbouring blocks: extend right prefixes over the left half, and left suffixes."""
     whole_left = Scaled(left.prefix.unit[:, -1], left.prefix.log_scale[:, -1])
-    whole_right_t = Scaled(right.suffix_t.unit[:, 0], right.suffix_t.log_scale[:, 0])
+    whole_right_T = Scaled(right.suffix_T.unit[:, 0], right.suffix_T.log_scale[:, 0])
     return Block(
         prefix=_append(left.prefix, _extend(right.prefix, whole_left)),
-        suffix_t=_append(_extend(left.suffix_t, whole_right_t), right.suffix_t),
+        suffix_T=_append(_extend(left.suffix_T, whole_right_T), right.suffix_T),
     )
 
 
@@ -134,7 +134,7 @@ def stack(items: list[Scaled]) -> Scaled:
     return Scaled(*(jnp.stack(x) for x in zip(*items, strict=True)))
 
 
-def join(items: list[Scaled]) -> Scaled:
+def concatenate(items: list[Scaled]) -> Scaled:
     """Concatenate scaled matrices along their first axis."""
     return Scaled(*(jnp.concatenate(x) for x in zip(*items, strict=True)))
 

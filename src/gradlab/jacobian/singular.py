@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from gradlab.jacobian.finite import refuse_not_finite
+from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import Span, StepFunction, flatten_cell
 from gradlab.jacobian.products import multiply
 from gradlab.jacobian.steps import step_jacobians
@@ -51,8 +51,8 @@ def log_singular_values(
         float32 (pairs, m), with m the smaller of the sizes of `of` and `wrt`.
 
     Raises:
-        ValueError: an argument is not one of those above; the sentence says what is allowed.
-        FloatingPointError: a state or Jacobian is not finite; the sentence names its step.
+        ValueError: an argument is invalid; the message names the allowed values.
+        FloatingPointError: a state or Jacobian is not finite; the message names its step.
 
     References:
         Geist, Parlitz & Lauterborn 1990 and Stewart 1997: products of matrices by repeated QR.
@@ -70,7 +70,7 @@ def log_singular_values(
     rows, columns = flat.span(of, "of"), flat.span(wrt, "wrt")
     with jax.enable_x64(True):
         jacobians = step_jacobians(cell, inputs, initial_carry=initial_carry).astype(jnp.float64)
-        refuse_not_finite(jnp.abs(jacobians), cell, inputs, initial_carry)
+        check_finite(jnp.abs(jacobians), cell, inputs, initial_carry)
         return _pair_log_singular_values(jacobians, np.asarray(pairs), of=rows, wrt=columns)
 
 

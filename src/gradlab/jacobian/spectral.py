@@ -34,18 +34,18 @@ def product_log_norms(product: Scaled) -> ResolvedLogNorms:
     return ResolvedLogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
 
 
-def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
+def cross_log_norms(prefix: Scaled, suffix_T: Scaled) -> ResolvedLogNorms:
     """Return log σ_max(A_t B_k) for all pairs of each block.
 
     Args:
         prefix: (blocks, ℓ, rows, n), the chosen rows of A_t.
-        suffix_t: (blocks, ℓ, columns, n), the chosen columns of B_k, transposed.
+        suffix_T: (blocks, ℓ, columns, n), the chosen columns of B_k, transposed.
 
     Returns:
         (blocks, ℓ, ℓ), [block, t, k].
     """
     blocks, length, _, n = prefix.unit.shape
-    columns = suffix_t.unit.shape[2]
+    columns = suffix_T.unit.shape[2]
     grams = gram(prefix.unit.reshape(blocks * length, -1, n)).reshape(blocks, length, n, n)
     side, group = _tiling(blocks, length)
     tiles = length // side
@@ -55,13 +55,13 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
         start = (first * group, row * side, 0, 0)
         g = jax.lax.dynamic_slice(grams, start, (group, side, n, n)).reshape(-1, n, n)
         start = (first * group, column * side, 0, 0)
-        b_t = jax.lax.dynamic_slice(suffix_t.unit, start, (group, side, columns, n))
-        b_t = b_t.reshape(-1, columns, n)
+        b_T = jax.lax.dynamic_slice(suffix_T.unit, start, (group, side, columns, n))
+        b_T = b_T.reshape(-1, columns, n)
 
         def apply(v: Float[Array, "group k t p"]) -> Float[Array, "group k t p"]:
-            by_k = _products(v.reshape(-1, side, columns), b_t)  # all t of one k share B_k
-            by_t = _products(transposed(by_k), g)  # all k of one t share G_t
-            return _products(transposed(by_t), b_t.mT).reshape(v.shape)
+            b_v = _products(v.reshape(-1, side, columns), b_T)  # all t of one k share B_k
+            g_b_v = _products(transposed(b_v), g)  # all k of one t share G_t
+            return _products(transposed(g_b_v), b_T.mT).reshape(v.shape)
 
         def transposed(w: Float[Array, "group*side side n"]) -> Float[Array, "group*side side n"]:
             return w.reshape(group, side, side, n).swapaxes(1, 2).reshape(-1, side, n)
@@ -72,7 +72,7 @@ def cross_log_norms(prefix: Scaled, suffix_t: Scaled) -> ResolvedLogNorms:
     squares = squares.reshape(blocks // group, tiles, tiles, group, side, side)
     squares = squares.transpose(0, 3, 1, 5, 2, 4).reshape(blocks, length, length)
     logs = 0.5 * jnp.log(squares)
-    logs = logs + prefix.log_scale[:, :, None] + suffix_t.log_scale[:, None, :]
+    logs = logs + prefix.log_scale[:, :, None] + suffix_T.log_scale[:, None, :]
     return ResolvedLogNorms(logs, resolved(squares))
 
 

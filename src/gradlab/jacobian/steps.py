@@ -44,7 +44,7 @@ def step_jacobians(
         (time, n, n), of the whole carry; [t − 1] is J⁽ᵗ⁾.
 
     Raises:
-        ValueError: an argument is not one of those above; the sentence says what is allowed.
+        ValueError: an argument is invalid; the message names the allowed values.
     """
     check_inputs(inputs)
     return _step_jacobians(split_cell(cell, initial_carry), inputs)
