@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from gradlab import load_gradients, load_runs, records
-from gradlab.probes import Measurement, dataset, labelled
+from gradlab.probes import Measurement, join_steps, labelled
 from gradlab.probes.maps import map_metrics
 
 
@@ -47,7 +47,7 @@ def test_gradients_keep_their_numbers_and_units(tmp_path: Path) -> None:
         )
         for step, x in maps.items()
     }
-    records.save_gradients(tmp_path, dataset(measured))
+    records.save_gradients(tmp_path, join_steps(measured))
     variable = load_gradients(tmp_path)["jacobian_log_norm"]
     assert variable.dims == ("step", "sample", "t", "k")
     assert variable.attrs["units"] == "nats"

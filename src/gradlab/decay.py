@@ -75,7 +75,7 @@ def verdict(rate: float, length: int) -> str:
     return "exploding" if rate * length > TENFOLD else "stable"
 
 
-def reasons(metrics: Mapping[str, float], length: int) -> str:
+def verdict_sentence(metrics: Mapping[str, float], length: int) -> str:
     """Return the verdict with its reasons in one line.
 
     Args:

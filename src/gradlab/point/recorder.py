@@ -20,7 +20,7 @@ from gradlab import decay, records
 from gradlab.config import Config, identity
 from gradlab.point import checkpoints
 from gradlab.point.stopwatch import Stopwatch, times
-from gradlab.probes import Measurement, dataset, measurements
+from gradlab.probes import Measurement, join_steps, split_steps
 from gradlab.tracking.runs import track
 from gradlab.training.program import State
 from gradlab.training.success import success
@@ -167,7 +167,7 @@ class Recorder:
 
     def _restore_records(self, step: int) -> None:
         metrics = records.load_metrics(self.point.folder)
-        measured = measurements(records.load_gradients(self.point.folder))
+        measured = split_steps(records.load_gradients(self.point.folder))
         rows = metrics[metrics["train/step"] <= step].to_dict("records")
         self.rows = [{str(name): value for name, value in row.items()} for row in rows]
         self.measured = {at: measurement for at, measurement in measured.items() if at <= step}
@@ -179,7 +179,7 @@ class Recorder:
         records.save_metrics(folder, pd.DataFrame(self.rows))
         if not self.measured:
             return None
-        gradients = dataset(self.measured)
+        gradients = join_steps(self.measured)
         if len(self.measured) > self._written_steps:
             records.save_gradients(folder, gradients)
             self._written_steps = len(self.measured)
@@ -203,7 +203,7 @@ def _conclude(last: Row, length: int) -> Status:
     if "jacobian/decay_rate" not in last:
         return {"state": "done", "summary": last | {"verdict": "unmeasured"}}
     verdict = decay.verdict(last["jacobian/decay_rate"], length)
-    reason = decay.reasons(last, length)
+    reason = decay.verdict_sentence(last, length)
     return {"state": "done", "reason": reason, "summary": last | {"verdict": verdict}}
 
 

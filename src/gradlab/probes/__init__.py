@@ -65,7 +65,7 @@ class Measurement(NamedTuple):
     arrays: dict[str, xr.DataArray]
 
 
-def measure(probe: Mapping[str, Any], probed: ProbeInput) -> Measurement:
+def run_probes(probe: Mapping[str, Any], probed: ProbeInput) -> Measurement:
     """Run all probes of a checked config.
 
     Args:
@@ -85,7 +85,7 @@ def measure(probe: Mapping[str, Any], probed: ProbeInput) -> Measurement:
     return Measurement(metrics, arrays)
 
 
-def dataset(measurements: Mapping[int, Measurement]) -> xr.Dataset:
+def join_steps(measurements: Mapping[int, Measurement]) -> xr.Dataset:
     """Return the arrays measured at several training steps, with "step" as the first dim."""
     datasets = [xr.Dataset(measurement.arrays) for measurement in measurements.values()]
     joined = xr.concat(datasets, dim="step", combine_attrs="override", join="outer")
@@ -94,8 +94,8 @@ def dataset(measurements: Mapping[int, Measurement]) -> xr.Dataset:
     return joined
 
 
-def measurements(joined: xr.Dataset) -> dict[int, Measurement]:
-    """Return the measurements that `dataset` joined, by training step, without their metrics."""
+def split_steps(joined: xr.Dataset) -> dict[int, Measurement]:
+    """Return the measurements that `join_steps` joined, by training step, without metrics."""
     return {
         int(step): Measurement({}, dict(joined.sel(step=step, drop=True).data_vars))  # type: ignore[arg-type]
         for step in joined["step"]

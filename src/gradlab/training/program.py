@@ -20,7 +20,7 @@ from gradlab.components import ConfigError, build
 from gradlab.config import PROBE_SETTINGS, Config, recipe, traced
 from gradlab.jacobian.flat_cell import Span, flatten_cell
 from gradlab.models import Network, build_network
-from gradlab.probes import Measurement, ProbeInput, measure
+from gradlab.probes import Measurement, ProbeInput, run_probes
 from gradlab.tasks import Batch, Task
 from gradlab.training import truncated
 from gradlab.training.gradients import Objective, gradients, segment_objective, sequence_objective
@@ -147,7 +147,7 @@ class Program:
         """Run every configured probe on the first held-out sequences."""
         probe, batch = self.config.probe, self.task.test
         batch = jax.tree.map(lambda x: x[: probe["samples"]], batch)
-        return measure(
+        return run_probes(
             probe,
             ProbeInput(
                 cell=self.merge(state.parameters).cell,
