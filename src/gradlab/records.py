@@ -16,8 +16,13 @@ and, beside the points' folders,
 
     sweep.json        the list of all points, written before the first one starts
     .lock             locked by the process that runs the sweep
+    multirun.yaml     Hydra's own config of the sweep
+    wandb/            the W&B runs of all points
+    overview.png      the sweep's figure, drawn at its end
+    slurm/            submitit's scripts and logs, if the points ran as jobs of SLURM
 
-Every file is written under a temporary name and then renamed, so no file is ever half written.
+Every file that this module writes gets a temporary name first and is then renamed, so that none is
+ever half written.
 """
 
 import hashlib
@@ -44,6 +49,9 @@ TABLE = "table.parquet"
 WANDB = "wandb"
 SWEEP = "sweep.json"
 LOCK = ".lock"
+MULTIRUN = "multirun.yaml"
+OVERVIEW = "overview.png"
+SLURM_LOGS = "slurm"
 NONFINITE = ("inf", "-inf", "nan")  # how status.json spells them
 
 

@@ -11,9 +11,8 @@ from rich.table import Table
 from gradlab.figures import labels, selection, style
 from gradlab.figures.overview import overview_figure
 from gradlab.point import Point
-from gradlab.records import load_runs
+from gradlab.records import OVERVIEW, WANDB, load_runs
 
-FIGURE = "overview.png"
 COLOURS = {
     "vanishing": "blue",
     "stable": "green",
@@ -34,14 +33,14 @@ def report(sweep: Sequence[Point]) -> None:
     console.print(f"seconds  {seconds(runs)}", highlight=False)
     console.print(f"records  {_short(folder)}", highlight=False)
     if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
-        style.save(overview_figure(runs).figure, folder / FIGURE)
-        console.print(f"figure   {_short(folder / FIGURE)}", highlight=False)
+        style.save(overview_figure(runs).figure, folder / OVERVIEW)
+        console.print(f"figure   {_short(folder / OVERVIEW)}", highlight=False)
     if sweep[0].config.wandb.mode != "disabled":
-        console.print(f"W&B      wandb leet {_short(folder / 'wandb')}", highlight=False)
+        console.print(f"W&B      wandb leet {_short(folder / WANDB)}", highlight=False)
 
 
 def points_table(runs: pd.DataFrame) -> Table:
-    """Return a row a point: what varies, verdict, how far gradients reach, how well it learned."""
+    """Return one row per point: varying keys, verdict, reach of the gradient, success."""
     keys = selection.varying_keys(runs)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("point", justify="right")
@@ -57,7 +56,7 @@ def points_table(runs: pd.DataFrame) -> Table:
 
 
 def seconds(runs: pd.DataFrame) -> str:
-    """Return the points' seconds by what they were spent on, in one line."""
+    """Return the points' wall time per activity, in one line."""
     spent = {
         name: runs.get(f"time/{name}_seconds", pd.Series(dtype=float)).sum()
         for name in ("train", "evaluate", "probe", "compile")

@@ -10,11 +10,11 @@ from typing import Any
 from gradlab.components import ConfigError
 from gradlab.config import Sweep
 from gradlab.point import Status
+from gradlab.records import SLURM_LOGS
 from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
-from gradlab.sweep.remote import follow, pieces
+from gradlab.sweep.remote import follow, split_groups
 
-LOGS = "slurm"  # submitit's folder in the sweep's
 POLL_SECONDS = 5.0  # between questions to SLURM
 
 
@@ -24,16 +24,16 @@ class SlurmQueue:
     def __init__(self, jobs: Sequence[Any]) -> None:
         """Follow submitit's jobs, all of one array."""
         self._array = jobs[0].job_id.split("_")[0]
-        self._asked, self._queued = -POLL_SECONDS, set[str]()
+        self._queried_at, self._queued = -POLL_SECONDS, set[str]()
 
     def has(self, job: Any) -> bool:
         """Return whether a job waits, runs or is ending."""
-        if time.monotonic() - self._asked > POLL_SECONDS:
+        if time.monotonic() - self._queried_at > POLL_SECONDS:
             command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={self._array}"]
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
-            # A job that is gone is an error to squeue; a controller that is silent is no news.
+            # squeue reports an error for jobs that are gone. Without an answer the last list stays.
             if answer.returncode == 0 or "Invalid job id" in answer.stderr:
-                self._asked, self._queued = time.monotonic(), set(answer.stdout.split())
+                self._queried_at, self._queued = time.monotonic(), set(answer.stdout.split())
         return job.job_id in self._queued
 
 
@@ -62,7 +62,7 @@ def run_in_jobs(
     display: ProgressDisplay,
     settings: Sweep,
     *,
-    points: int | None,
+    points_per_job: int | None,
     cpus: int,
     resources: Mapping[str, Any],
 ) -> dict[Path, Status]:
@@ -74,7 +74,7 @@ def run_in_jobs(
         groups: programs and their points.
         display: shown every point that ends.
         settings: the config's sweep section.
-        points: the most that one job runs; None: all of a group.
+        points_per_job: at most so many; None: all of a group.
         cpus: cores that a job's lanes use.
         resources: parameters of submitit's executor; None values are left out.
 
@@ -87,7 +87,7 @@ def run_in_jobs(
         raise ConfigError(
             "hydra/launcher=fused_slurm needs submitit: pip install 'gradlab[slurm]'."
         ) from error
-    logs = groups[0].points[0].folder.parent / LOGS
+    logs = groups[0].points[0].folder.parent / SLURM_LOGS
     try:
         executor = submitit.AutoExecutor(logs / "%j", cluster="slurm", slurm_max_num_timeout=100)
     except RuntimeError as error:
@@ -97,7 +97,7 @@ def run_in_jobs(
     executor.update_parameters(
         name="gradlab", **{key: value for key, value in resources.items() if value is not None}
     )
-    works = pieces(groups, points, settings, cpus)
+    works = split_groups(groups, points_per_job, settings, cpus)
     with executor.batch():
         jobs = [executor.submit(work) for work in works]
     queue = SlurmQueue(jobs)
