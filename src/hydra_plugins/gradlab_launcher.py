@@ -298,8 +298,10 @@ def _exit_unless_done(statuses: Sequence["Status"], folder: Path) -> None:
 
 def _leave_nothing(folder: Path) -> None:
     """Remove the folder that Hydra made for a sweep before it called the launcher."""
+    from gradlab.records import MULTIRUN
+
     with suppress(OSError):  # a folder that holds something else stays
-        if [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
-            (folder / "multirun.yaml").unlink()
+        if [path.name for path in folder.iterdir()] == [MULTIRUN]:
+            (folder / MULTIRUN).unlink()
         for empty in (folder, *folder.parents):
             empty.rmdir()
