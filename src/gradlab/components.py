@@ -93,16 +93,16 @@ def argument_validator(function: Any, name: str) -> Validator | None:
     return validator(_hints(function).get(name, Any))
 
 
-def validate(validator: Validator | None, value: Any, key: str) -> Any:
+def validate(check: Validator | None, value: Any, key: str) -> Any:
     """Return a value converted to its type.
 
     Raises:
         ConfigError: it is not of that type or outside its limits; names the key.
     """
-    if validator is None:
+    if check is None:
         return value
     try:
-        return validator.validate_python(value)
+        return check.validate_python(value)
     except pydantic.ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         message = message.replace("Input should be", "must be")

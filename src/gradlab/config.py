@@ -32,10 +32,10 @@ Retry = Literal["nothing", "failed", "diverged", "failed,diverged"]
 
 @dataclass(frozen=True)
 class Role:
-    """What a section of the config, or one key of it, is for."""
+    """The roles of a section of the config, or of one key."""
 
     component: bool = False  # it names a function by `_target_`
-    compiled: bool = False  # it determines the compiled program, its traced values apart
+    compiled: bool = False  # it determines the compiled program, except its traced values
     traced: bool = False  # its floats are arguments of the compiled program
     bookkeeping: bool = False  # a point's numbers do not depend on it
 
@@ -186,7 +186,7 @@ def check(composed: DictConfig) -> Config:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one.") from error
     config: Config = _checked_section(Config, resolved, "")
-    for section in components():
+    for section in component_sections():
         if section != "measure" or config.measure is not None:
             setattr(config, section, check_component(getattr(config, section), section))
     config.model.cell = check_component(config.model.cell, "model.cell")
@@ -213,13 +213,13 @@ def from_record(record: Mapping[str, Any]) -> Config:
     return Config(**sections)
 
 
-def components() -> list[str]:
+def component_sections() -> list[str]:
     """Return the names of the sections that are components."""
     return [section for section, role in ROLES.items() if role.component]
 
 
 def without_bookkeeping(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config, as plain data, less all that a point's numbers do not depend on."""
+    """Return a config as plain data without its bookkeeping."""
     return {
         section: {
             key: child for key, child in value.items() if not _is_bookkeeping(f"{section}.{key}")
@@ -232,7 +232,7 @@ def without_bookkeeping(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(config: Config) -> str:
-    """Return what tells a point from all others: a hash of gradlab's version and its config."""
+    """Return a point's identity: a hash of gradlab's version and its config less bookkeeping."""
     text = json.dumps(
         [version("gradlab"), without_bookkeeping(asdict(config))], sort_keys=True, default=str
     )
@@ -260,8 +260,8 @@ def traced(config: Config) -> dict[str, float]:
     return reals | {"seed": config.seed}
 
 
-def recipe(config: Config) -> str:
-    """Return what is compiled, as text: equal for points that share a compiled program."""
+def program_key(config: Config) -> str:
+    """Return a key that is equal for points that share a compiled program."""
     arguments = traced(config)
     compiled = {
         section: {k: v for k, v in values.items() if f"{section}.{k}" not in arguments}

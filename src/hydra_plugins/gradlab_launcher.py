@@ -54,7 +54,7 @@ class FusedLauncher(Launcher):
         try:
             return self._launch(folder, job_overrides, initial_job_idx)
         except ConfigError:
-            _leave_nothing(folder)
+            _remove_if_empty(folder)
             raise
 
     def _launch(
@@ -62,7 +62,8 @@ class FusedLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         from gradlab import sweep
         from gradlab.components import check_component
-        from gradlab.sweep import groups, ledger
+        from gradlab.sweep import ledger
+        from gradlab.sweep.groups import group_by_program, restrict
 
         setup_globals()
         launcher: Any = OmegaConf.to_container(self._config.hydra.launcher)
@@ -72,16 +73,16 @@ class FusedLauncher(Launcher):
         composed = self._compose(job_overrides, initial_job_idx, recorded)
         configs = [self._check(config) for config in composed]
         settings = sweep.joint_settings(configs)
-        asked = [self._entry(*pair) for pair in zip(composed, configs, strict=True)]
-        entries = self._match(folder, recorded, asked)
+        requested = [self._entry(*pair) for pair in zip(composed, configs, strict=True)]
+        entries = self._match(folder, recorded, requested)
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
-        programs = groups.group_by_program(points.values())
+        groups = group_by_program(points.values())
         if settings.plan_only:
             from gradlab.sweep.plan import show_plan
 
             pending = [point for point, _ in ledger.pending(points.values(), settings.retried)]
-            show_plan(groups.restrict(programs, pending), len(points) - len(pending))
-            _leave_nothing(folder)
+            show_plan(restrict(groups, pending), ended=len(points) - len(pending))
+            _remove_if_empty(folder)
             return []
         with ledger.locked(folder):
             pending = ledger.clear(ledger.pending(points.values(), settings.retried))
@@ -91,8 +92,10 @@ class FusedLauncher(Launcher):
                 self._job(config, entry, points[entry.identity].folder in starting)
                 for config, entry in zip(composed, entries, strict=True)
             ]
-            to_run = groups.restrict(programs, pending)
-            statuses = sweep.run_sweep(list(points.values()), to_run, settings, self._runner())
+            pending_groups = restrict(groups, pending)
+            statuses = sweep.run_sweep(
+                list(points.values()), pending_groups, settings, self._runner()
+            )
         _exit_unless_done(statuses, folder)
         by_identity = dict(zip(points, statuses, strict=True))
         for job, entry in zip(jobs, entries, strict=True):
@@ -111,13 +114,13 @@ class FusedLauncher(Launcher):
 
         if self._config.sweep.resume and all(map(ledger.only_bookkeeping, job_overrides)):
             job_overrides = [
-                words
-                for given in job_overrides
-                for words in ledger.repeat_overrides(given, recorded)
+                overrides
+                for added in job_overrides
+                for overrides in ledger.repeat_overrides(added, recorded)
             ]
         first = max([initial_job_idx, *(entry.number + 1 for entry in recorded)])
         compose = Composer(self._context.config_loader, self._config)
-        return [compose(words, first + i) for i, words in enumerate(job_overrides)]
+        return [compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
 
     def _check(self, composed: DictConfig) -> "Config":
         from gradlab.components import ConfigError
@@ -130,14 +133,14 @@ class FusedLauncher(Launcher):
         return config
 
     def _match(
-        self, folder: Path, recorded: Sequence["Entry"], asked: Sequence["Entry"]
+        self, folder: Path, recorded: Sequence["Entry"], requested: Sequence["Entry"]
     ) -> list["Entry"]:
-        """Return the recorded entries of the points that were asked for, else their own."""
+        """Return each point's recorded entry, or its new one, if the folder may hold them."""
         from gradlab.components import ConfigError
         from gradlab.records import SWEEP
         from gradlab.sweep import ledger
 
-        entries = ledger.match(recorded, asked)
+        entries = ledger.match(recorded, requested)
         if self._config.sweep.resume:
             ledger.check_same(recorded, entries)
         elif not recorded and (folder / SWEEP).exists():
@@ -156,9 +159,9 @@ class FusedLauncher(Launcher):
         from gradlab.sweep.ledger import Entry
 
         HydraConfig.instance().set_config(composed)  # hydra.sweep.subdir may look into it
-        words = [word for word in composed.hydra.overrides.task if not word.startswith("sweep.")]
+        overrides = [x for x in composed.hydra.overrides.task if not x.startswith("sweep.")]
         number, subdir = composed.hydra.job.num, str(composed.hydra.sweep.subdir)
-        return Entry(number, subdir, words, identity(config), asdict(config))
+        return Entry(number, subdir, overrides, identity(config), asdict(config))
 
     def _job(self, config: DictConfig, entry: "Entry", starting: bool) -> JobReturn:
         """Return a point's job as Hydra reports it; write its .hydra/ if the point is to run."""
@@ -180,7 +183,7 @@ class FusedLauncher(Launcher):
 class ProductSweeper(BasicSweeper):
     """Hydra's own sweeper, with combinations left out on request.
 
-    Hydra's trial composition of every point is left out too where the launcher checks them anyway.
+    It skips Hydra's trial composition where the launcher composes every point itself.
     """
 
     def __init__(
@@ -189,7 +192,7 @@ class ProductSweeper(BasicSweeper):
         params: dict[str, str] | None = None,
         skip: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Sweep over `params`, less the points that have a value of each key of one of `skip`."""
+        """Sweep over all combinations of `params` except those that match an entry of `skip`."""
         super().__init__(max_batch_size, params)
         self._skip = [
             {key: str(values).split(",") for key, values in point.items()} for point in skip or []
@@ -206,17 +209,20 @@ class ProductSweeper(BasicSweeper):
         from gradlab.components import ConfigError
 
         batches = super().split_arguments(overrides, max_batch_size)
-        kept = [[point for point in batch if not self._skipped(point)] for batch in batches]
-        if not any(kept):
+        remaining = [[point for point in batch if not self._is_skipped(point)] for batch in batches]
+        if not any(remaining):
             raise ConfigError("hydra.sweeper.skip leaves out every point of this sweep.")
-        return [batch for batch in kept if batch]
+        return [batch for batch in remaining if batch]
 
-    def _skipped(self, point: Sequence[str]) -> bool:
-        values = dict(word.split("=", 1) for word in point)
-        return any(all(values.get(k) in some for k, some in x.items()) for x in self._skip)
+    def _is_skipped(self, point: Sequence[str]) -> bool:
+        values = dict(override.split("=", 1) for override in point)
+        return any(
+            all(values.get(key) in skipped for key, skipped in combination.items())
+            for combination in self._skip
+        )
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every point once ahead of the launch."""
+        """Let Hydra compose every point first, unless the launcher composes them itself."""
         if not isinstance(self.launcher, FusedLauncher):
             super().validate_batch_is_legal(batch)
 
@@ -251,7 +257,9 @@ class FusedSlurmLauncher(FusedLauncher):
     def _runner(self) -> "Runner":
         from gradlab.sweep.slurm import run_in_jobs
 
-        return partial(run_in_jobs, points=self._points, cpus=self._cpus, resources=self._resources)
+        return partial(
+            run_in_jobs, points_per_job=self._points, cpus=self._cpus, resources=self._resources
+        )
 
 
 class FusedRayLauncher(FusedLauncher):
@@ -275,7 +283,7 @@ class FusedRayLauncher(FusedLauncher):
 
         return partial(
             run_in_tasks,
-            points=self._points,
+            points_per_task=self._points,
             cpus=self._cpus,
             gpus=self._gpus,
             cluster=self._cluster,
@@ -296,7 +304,7 @@ def _exit_unless_done(statuses: Sequence["Status"], folder: Path) -> None:
         sys.exit(f"gradlab: {failed} of {len(statuses)} points failed; see above.")
 
 
-def _leave_nothing(folder: Path) -> None:
+def _remove_if_empty(folder: Path) -> None:
     """Remove the folder that Hydra made for a sweep before it called the launcher."""
     from gradlab.records import MULTIRUN
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradlab import clipping
-from gradlab.config import Config, recipe
+from gradlab.config import Config, program_key
 from gradlab.training.gradients import Gradients, ObjectiveAux
 from gradlab.training.program import Program, State, hyperparameters_of
 from gradlab.training.telemetry import observe, training_row
@@ -188,7 +188,7 @@ def test_points_side_by_side_have_their_own_thresholds(composed: Compose, layers
 
 
 def test_no_clipping_is_a_threshold_not_another_program(composed: Compose) -> None:
-    assert recipe(composed(*SMALL, "clip=none")) == recipe(
+    assert program_key(composed(*SMALL, "clip=none")) == program_key(
         composed(*SMALL, "clip=global_norm", "clip.threshold=3")
     )
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from gradlab.cells import Elman
 from gradlab.components import ConfigError
-from gradlab.config import recipe
+from gradlab.config import program_key
 from gradlab.regularisers import Omega
 from gradlab.training.program import Program, hyperparameters_of
 
@@ -126,7 +126,9 @@ def test_a_weight_of_zero_is_the_loss_alone_and_weights_share_a_program(composed
     change = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), weight_0, weight_10)
     assert jax.tree.leaves(change["cell"]["dense_h"]["kernel"])[0] > 1e-3
     assert (telemetry.regulariser > 0).all()
-    keys = {recipe(composed(*SMALL, "regulariser=omega", f"regulariser.weight={w}")) for w in "12"}
+    keys = {
+        program_key(composed(*SMALL, "regulariser=omega", f"regulariser.weight={w}")) for w in "12"
+    }
     assert len(keys) == 1
 
 

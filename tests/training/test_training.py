@@ -12,7 +12,7 @@ from conftest import Compose
 from flax import nnx
 
 from gradlab import load_gradients
-from gradlab.config import Config, recipe
+from gradlab.config import Config, program_key
 from gradlab.point import Point, run_point
 from gradlab.records import load_metrics
 from gradlab.training.program import Program, hyperparameters_of
@@ -106,11 +106,11 @@ def test_points_that_differ_in_traced_values_alone_compile_once(composed: Compos
 def test_only_traced_values_share_a_program(composed: Compose, override: str) -> None:
     base, other = composed(*SMALL, "optim=sgd"), composed(*SMALL, "optim=sgd", override)
     traced = override.startswith("optim.")
-    assert (recipe(base) == recipe(other)) == traced
+    assert (program_key(base) == program_key(other)) == traced
 
 
 def test_whole_numbers_for_reals_are_the_same_program(composed: Compose) -> None:
-    assert recipe(composed("init.gain=2")) == recipe(composed("init.gain=2.5"))
+    assert program_key(composed("init.gain=2")) == program_key(composed("init.gain=2.5"))
 
 
 def test_a_diverging_run_keeps_its_records_and_says_when_it_diverged(

@@ -22,9 +22,7 @@ def point_of_job(composed: DictConfig) -> Point:
         ConfigError: its config is wrong.
     """
     job = HydraConfig.get()
-    overrides = [entry for entry in job.overrides.task if not entry.startswith("+experiment=")]
-    folder = Path(job.runtime.output_dir)
-    return Point(check(composed), folder, ",".join(overrides) or composed.name)
+    return Point.named(check(composed), Path(job.runtime.output_dir), job.overrides.task)
 
 
 def run_point(point: Point, stop: Event | None = None) -> Status:
@@ -36,7 +34,7 @@ def run_point(point: Point, stop: Event | None = None) -> Status:
 def run_points(
     program: Program,
     points: Sequence[Point],
-    trained: Callable[[int], None] = lambda steps: None,
+    on_updates: Callable[[int], None] = lambda count: None,
     stop: Event | None = None,
 ) -> list[Status]:
     """Train and measure points of one program together; write each one's records to its folder.
@@ -49,7 +47,7 @@ def run_points(
     Args:
         program: the program of the points, whose configs differ in traced values alone.
         points: the points.
-        trained: callback, given the number of updates since its last call.
+        on_updates: callback, given the number of updates since its last call.
         stop: once it is set, points write a checkpoint at the next logged step and end there;
             where it is set already, no point starts.
 
@@ -70,7 +68,8 @@ def run_points(
     for members in by_step.values():
         states = [state for _, state in members if state is not None]
         try:
-            TrainingLoop(program, [recorder for recorder, _ in members], states).run(trained, stop)
+            loop = TrainingLoop(program, [recorder for recorder, _ in members], states)
+            loop.run(on_updates, stop)
         except Exception as error:  # in work that the points share
             for recorder, _ in members:
                 if recorder.running:

@@ -1,7 +1,7 @@
 """Checkpoints: a point's training state after an update, written by Orbax, whole or not at all.
 
 A point's folder holds the newest, as checkpoints/STEP. A checkpoint that is damaged, of another
-config or of another version is refused.
+config or of another layout of the state is refused.
 """
 
 import hashlib
@@ -94,13 +94,13 @@ def _leaves(state: State) -> Leaves:
     return {place: leaf for place, leaf in leaves.items() if leaf.size}  # Orbax takes no empty ones
 
 
-def _state(leaves: Leaves, form: State, path: Path) -> State:
-    places, structure = jax.tree_util.tree_flatten_with_path(form)
+def _state(leaves: Leaves, abstract: State, path: Path) -> State:
+    places, structure = jax.tree_util.tree_flatten_with_path(abstract)
     arrays = []
     for place, expected in places:
         plain = jax.eval_shape(_plain, expected)
-        none = np.zeros(plain.shape if 0 in plain.shape else 0, plain.dtype)
-        leaf = leaves.pop(jax.tree_util.keystr(place), none)
+        empty = np.zeros(plain.shape if 0 in plain.shape else 0, plain.dtype)
+        leaf = leaves.pop(jax.tree_util.keystr(place), empty)
         if (leaf.shape, leaf.dtype) != (plain.shape, plain.dtype):
             break
         array = jnp.asarray(leaf)
@@ -120,9 +120,9 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _digest(leaves: Leaves) -> Digest:
-    form = [(place, leaf.shape, str(leaf.dtype)) for place, leaf in sorted(leaves.items())]
+    header = [(place, leaf.shape, str(leaf.dtype)) for place, leaf in sorted(leaves.items())]
     content = b"".join(leaf.tobytes() for _, leaf in sorted(leaves.items()))
-    return _sha256(repr(form).encode() + content)
+    return _sha256(repr(header).encode() + content)
 
 
 def _config_digest(config: Config) -> Digest:

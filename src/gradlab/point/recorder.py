@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -38,6 +38,12 @@ class Point:
     config: Config
     folder: Path
     name: str  # how it differs from its neighbours, e.g. "init.gain=2,model=rnn"
+
+    @classmethod
+    def named(cls, config: Config, folder: Path, overrides: Sequence[str]) -> "Point":
+        """Return a point that is named by its overrides, or by its config if it has none."""
+        own = [word for word in overrides if not word.startswith(("+experiment=", "sweep."))]
+        return cls(config, folder, ",".join(own) or config.name)
 
     @property
     def sweep(self) -> str:

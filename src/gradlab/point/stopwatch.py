@@ -1,4 +1,4 @@
-"""Seconds by what they were spent on, compiling apart, even where threads compile side by side."""
+"""Wall time per activity, compilation counted separately, even where threads compile at once."""
 
 import contextlib
 import threading

@@ -15,7 +15,7 @@ from gradlab.training.telemetry import Telemetry, training_row
 
 
 class TrainingLoop:
-    """Training of points of one program, from a step that they share to the last.
+    """Trains points of one program together, from a common update to the last.
 
     An error in one point ends only that point; an error in shared work is raised.
     """
@@ -23,42 +23,43 @@ class TrainingLoop:
     def __init__(
         self, program: Program, recorders: Sequence[Recorder], states: Sequence[State]
     ) -> None:
-        """Go on from the points' states, or start from the first step if there are none."""
+        """Go on from the points' states, or start anew if there are none."""
         config = program.config
         hyperparameters = [hyperparameters_of(recorder.point.config) for recorder in recorders]
         self.recorders = recorders
         self.batched = BatchedProgram(program, hyperparameters)
-        self.last, self.limit = config.train.steps, config.train.log_every
-        self.logged = logged_steps(self.last, self.limit)
-        self.probed = probed_steps(self.last, config.probe["schedule"])
-        self.telemetry: list[Telemetry] = []  # since the last logged step
-        if states:
-            self.step, self.state = int(states[0].step), self.batched.join(states)
-        else:
-            self.step, self.state = 0, self.batched.initialise()
-            self._record()
+        self.num_updates, self.max_chunk = config.train.steps, config.train.log_every
+        self.logged = logged_steps(self.num_updates, self.max_chunk)
+        self.probed = probed_steps(self.num_updates, config.probe["schedule"])
+        self.telemetry: list[Telemetry] = []  # since the last logged update
+        self.resumed = bool(states)
+        self.state = self.batched.stack(states) if states else self.batched.initialise()
+        self.update = int(states[0].step) if states else 0
 
-    def run(self, trained: Callable[[int], None], stop: Event) -> None:
-        """Train to the last step, or to the first logged step after `stop` is set."""
-        for step in sorted(x for x in self.logged | self.probed if x > self.step):
-            if stop.is_set() and self.step in self.logged:
-                self._for_each(lambda recorder, index: recorder.interrupt(self._state(index)))
-            if not self._running():
-                return
-            before = self.step
-            self._advance(step)
-            trained(step - before)
+    def run(self, on_updates: Callable[[int], None], stop: Event) -> None:
+        """Train to the last update, or to the first logged one after `stop` is set."""
+        if not self.resumed:
             self._record()
-            if self.step in self.logged:
+        for update in sorted(x for x in self.logged | self.probed if x > self.update):
+            if stop.is_set() and self.update in self.logged:
+                self._for_each(lambda recorder, index: recorder.interrupt(self._state(index)))
+            if not self._running():  # all were interrupted, have diverged or failed
+                return
+            before = self.update
+            self._advance(update)
+            on_updates(update - before)
+            self._record()
+            if self.update in self.logged:
                 self.telemetry.clear()
                 self._for_each(self._checkpoint_if_due)
         self._for_each(lambda recorder, index: recorder.finish(self._state(index)))
 
-    def _advance(self, step: int) -> None:
+    def _advance(self, update: int) -> None:
+        count = update - self.update
         with timing("train", self._timers()):
-            self.state, telemetry = self.batched.advance(self.state, step - self.step, self.limit)
+            self.state, telemetry = self.batched.advance(self.state, count, self.max_chunk)
             diverged = np.atleast_1d(np.asarray(self.state.diverged))
-        self.step = step
+        self.update = update
         self.telemetry.append(telemetry)
 
         def end_if_diverged(recorder: Recorder, index: int) -> None:
@@ -72,15 +73,19 @@ class TrainingLoop:
     def _record(self) -> None:
         """Evaluate and measure where the schedule says so, and record each point's row."""
         metrics = {}
-        if self.step in self.logged and self._running():
+        if self.update in self.logged and self._running():
             with timing("evaluate", self._timers()):
                 metrics = self.batched.evaluate(self.state)
 
         def record(recorder: Recorder, index: int) -> None:
-            has_trained = self.step in self.logged and self.telemetry
-            row = self._training_row(self.step, index) if has_trained else {"train/step": self.step}
+            has_trained = self.update in self.logged and self.telemetry
+            row = (
+                self._training_row(self.update, index)
+                if has_trained
+                else {"train/step": self.update}
+            )
             row |= {k: float(v) for k, v in self.batched.member(metrics, index).items()}
-            if self.step not in self.probed:
+            if self.update not in self.probed:
                 return recorder.add(row)
             with timing("probe", [recorder.timer]):
                 measurement = self.batched.measure(self.state, index)
@@ -89,12 +94,12 @@ class TrainingLoop:
         self._for_each(record)
 
     def _checkpoint_if_due(self, recorder: Recorder, index: int) -> None:
-        if self.step < self.last and recorder.checkpoint_is_due():
+        if self.update < self.num_updates and recorder.checkpoint_is_due():
             recorder.checkpoint(self._state(index))
 
-    def _training_row(self, step: int, index: int) -> Row:
+    def _training_row(self, update: int, index: int) -> Row:
         joined = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=-1), *self.telemetry)
-        return training_row(step, self.batched.member(joined, index))
+        return training_row(update, self.batched.member(joined, index))
 
     def _state(self, index: int) -> State:
         return self.batched.member(self.state, index)

@@ -26,9 +26,9 @@ def run_sweep(
 
     Args:
         points: all points of the sweep.
-        groups: those that have not ended, by program.
+        groups: the unfinished ones, by program.
         settings: the config's sweep section.
-        run: runs the groups: here, unless told otherwise.
+        run: runs the groups; by default in this process.
 
     Returns:
         The points' statuses, in their order.
@@ -67,7 +67,7 @@ def run_alone(composed: DictConfig) -> None:
 def joint_settings(configs: Sequence[Config]) -> Sweep:
     """Return the sweep section that all points share.
 
-    `sweep.retry=failed,diverged` is a sweep over two values for Hydra; both count.
+    To Hydra, `sweep.retry=failed,diverged` is a sweep over two values; here both hold.
 
     Raises:
         ConfigError: points differ in another key of it.
@@ -78,4 +78,5 @@ def joint_settings(configs: Sequence[Config]) -> Sweep:
         if len(values) > 1 and key != "retry":
             raise ConfigError(f"sweep.{key} must be the same for all points; got {values}.")
     retried = set[str]().union(*(section.retried for section in sections))
-    return replace(sections[0], retry=",".join(sorted(retried)))
+    states = [state for state in ("failed", "diverged") if state in retried]
+    return replace(sections[0], retry=",".join(states) or "nothing")

@@ -3,13 +3,13 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from gradlab.config import recipe
+from gradlab.config import program_key
 from gradlab.point import Point
 from gradlab.training.program import Program
 
 
 class Group(NamedTuple):
-    """A program, and points that run it: their configs differ in traced values alone."""
+    """A program, and points that run it: their configs differ in traced values only."""
 
     program: Program
     points: Sequence[Point]
@@ -23,7 +23,7 @@ def group_by_program(points: Iterable[Point]) -> list[Group]:
     """
     groups: dict[str, tuple[Program, list[Point]]] = {}
     for point in points:
-        key = recipe(point.config)
+        key = program_key(point.config)
         if key not in groups:
             groups[key] = Program(point.config), []
         groups[key][1].append(point)
@@ -31,7 +31,7 @@ def group_by_program(points: Iterable[Point]) -> list[Group]:
 
 
 def restrict(groups: Iterable[Group], points: Collection[Point]) -> list[Group]:
-    """Return the groups with none but some of their points; groups without any are left out."""
+    """Return the groups restricted to some points, without the groups that are left empty."""
     folders = {point.folder for point in points}
     restricted = (
         Group(group.program, [point for point in group.points if point.folder in folders])

@@ -21,7 +21,7 @@ def stopping() -> Iterator[threading.Event]:
         yield stop
         return
 
-    def ask(number: int, _: FrameType | None) -> None:
+    def on_signal(number: int, _: FrameType | None) -> None:
         signal.signal(number, before[signal.Signals(number)])
         stop.set()
         print(
@@ -30,7 +30,7 @@ def stopping() -> Iterator[threading.Event]:
             file=sys.stderr,
         )
 
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    before = {number: signal.signal(number, on_signal) for number in SIGNALS}
     try:
         yield stop
     finally:

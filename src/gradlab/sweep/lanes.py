@@ -1,9 +1,9 @@
 """Running groups of points on this machine.
 
-A lane is a thread that runs one chunk of points at a time. On a CPU there is a lane a core and a
-chunk is one point: batching small recurrent layers wins nothing there, and XLA's own threads cannot
-share so little work. On accelerators there is a lane a device, and a chunk is as many points of a
-group, vmapped, as its memory holds.
+A lane is a thread that runs one chunk of points at a time. On a CPU there is one lane per core and
+a chunk is one point: batching small recurrent layers wins nothing there, and XLA's own threads
+cannot share so little work. On accelerators there is one lane per device, and a chunk is as many
+points of a group, vmapped, as its memory holds.
 """
 
 import os
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
+from typing import TypeAlias
 
 import jax
 
@@ -62,6 +63,9 @@ class ChunkResult:
     error: BaseException | None = None
 
 
+Events: TypeAlias = "SimpleQueue[ChunkResult | None]"  # None: a group's program is compiled
+
+
 def run_here(
     groups: Sequence[Group], display: ProgressDisplay, settings: Sweep
 ) -> dict[Path, Status]:
@@ -85,7 +89,7 @@ def run_groups(
 
     Args:
         groups: programs and their points.
-        display: shown every step and every point that ends.
+        display: shown every update and every point that ends.
         settings: the config's sweep section (`lanes`, `chunk`).
         stop: once it is set, running points checkpoint and end, and no other starts.
         cpus: the most that this process may use; None: all that it has.
@@ -105,28 +109,13 @@ def run_groups(
         for group in groups
     ]
     statuses: dict[Path, Status] = {}
-    events: SimpleQueue[ChunkResult | None] = SimpleQueue()
-
-    def run(queue: GroupQueue, chunk: list[Point], device: jax.Device) -> None:
-        def trained(steps: int) -> None:
-            display.trained(chunk, steps)
-            if not queue.compiled:
-                queue.compiled = True
-                events.put(None)  # other chunks of the group may start
-
-        result = ChunkResult(queue, chunk, device)
-        try:
-            with jax.default_device(device):
-                result.statuses = run_points(queue.program, chunk, trained, stop)
-        except BaseException as error:
-            result.error = error
-        events.put(result)
-
+    events: Events = SimpleQueue()
     with ThreadPoolExecutor(max_workers=lanes) as pool:
         try:
             while True:
                 while free and not stop.is_set() and (queue := _next(queues)):
-                    pool.submit(run, queue, queue.take(), free.pop())
+                    chunk = queue.take()
+                    pool.submit(_run_chunk, queue, chunk, free.pop(), display, stop, events)
                     busy += 1
                 if not busy:
                     return statuses
@@ -135,12 +124,37 @@ def run_groups(
                     free.append(result.device)
                     for point, status in _settle(result):
                         statuses[point.folder] = status
-                        display.ended(point, status)
+                        display.mark_ended(point, status)
                     if not result.queue.waiting and not result.queue.running:
                         release_programs()
         except BaseException:  # the running points checkpoint, and the pool waits for them
             stop.set()
             raise
+
+
+def _run_chunk(
+    queue: GroupQueue,
+    chunk: list[Point],
+    device: jax.Device,
+    display: ProgressDisplay,
+    stop: Event,
+    events: Events,
+) -> None:
+    """Run a chunk in a lane; its result is an event, and so is the end of its compilation."""
+
+    def on_updates(count: int) -> None:
+        display.add_updates(chunk, count)
+        if not queue.compiled:
+            queue.compiled = True
+            events.put(None)  # other chunks of the group may start
+
+    result = ChunkResult(queue, chunk, device)
+    try:
+        with jax.default_device(device):
+            result.statuses = run_points(queue.program, chunk, on_updates, stop)
+    except BaseException as error:
+        result.error = error
+    events.put(result)
 
 
 def cores() -> int:

@@ -34,9 +34,7 @@ class Entry:
 
     def point(self, sweep: Path) -> Point:
         """Return the point, in its sweep's folder."""
-        words = [word for word in self.overrides if not word.startswith("+experiment=")]
-        name = ",".join(words) or self.config["name"]
-        return Point(from_record(self.config), sweep / self.folder, name)
+        return Point.named(from_record(self.config), sweep / self.folder, self.overrides)
 
 
 def read(folder: Path) -> list[Entry]:
@@ -57,39 +55,39 @@ def read(folder: Path) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.number)
 
 
-def write(folder: Path, recorded: Sequence[Entry], asked: Sequence[Entry]) -> None:
+def write(folder: Path, recorded: Sequence[Entry], requested: Sequence[Entry]) -> None:
     """Write sweep.json: the points recorded before, and those that a command adds."""
-    entries = {entry.identity: entry for entry in [*recorded, *asked]}
+    entries = {entry.identity: entry for entry in [*recorded, *requested]}
     records.save_sweep(folder, [asdict(entry) for entry in entries.values()])
 
 
 def repeat_overrides(given: Sequence[str], recorded: Sequence[Entry]) -> list[list[str]]:
-    """Return the recorded points' overrides, with the given ones in place of those of their key."""
+    """Return each recorded point's overrides; given ones replace those of the same key."""
     keys = {_key(override) for override in given}
     return [[*(x for x in entry.overrides if _key(x) not in keys), *given] for entry in recorded]
 
 
 def only_bookkeeping(overrides: Sequence[str]) -> bool:
-    """Return whether overrides leave open which points they are of."""
+    """Return whether the overrides set bookkeeping only, and so name no points."""
     sections = (_key(override).split(".")[0] for override in overrides)
     return all(section in ROLES and ROLES[section].bookkeeping for section in sections)
 
 
-def match(recorded: Sequence[Entry], asked: Sequence[Entry]) -> list[Entry]:
-    """Return for each point of a command the recorded entry of its identity, else its own."""
-    entries = {entry.identity: entry for entry in [*reversed(asked), *reversed(recorded)]}
-    return [entries[entry.identity] for entry in asked]
+def match(recorded: Sequence[Entry], requested: Sequence[Entry]) -> list[Entry]:
+    """Return, for each requested point, the recorded entry with its identity, else the new one."""
+    entries = {entry.identity: entry for entry in [*reversed(requested), *reversed(recorded)]}
+    return [entries[entry.identity] for entry in requested]
 
 
-def check_same(recorded: Sequence[Entry], asked: Sequence[Entry]) -> None:
+def check_same(recorded: Sequence[Entry], requested: Sequence[Entry]) -> None:
     """Refuse to resume a sweep with a command that has changed; more points may be added.
 
     Raises:
         ConfigError: there are points that the record lacks, in place of some that it has.
     """
-    before, now = ({entry.identity: entry for entry in side} for side in (recorded, asked))
-    new = [entry for mark, entry in now.items() if mark not in before]
-    gone = [entry for mark, entry in before.items() if mark not in now]
+    before, now = ({entry.identity: entry for entry in side} for side in (recorded, requested))
+    new = [entry for key, entry in now.items() if key not in before]
+    gone = [entry for key, entry in before.items() if key not in now]
     if new and gone:
         raise ConfigError(_changed(new, gone))
 
@@ -129,13 +127,15 @@ def status_of(point: Point) -> Status:
 
 
 def clear(to_run: Iterable[tuple[Point, str]]) -> list[Point]:
-    """Delete the records that `pending` gives a reason to, saying it; return the points to run."""
+    """Delete old records where `pending` gives a reason, print it, and return the points to run."""
     points = []
     for point, reason in to_run:
         if reason:
             print(f"point {point.folder.name} runs again from the start: {reason}.")
             records.delete_records(point.folder)
-        elif status_of(point)["state"] in ENDED:  # meanwhile nobody shall take it for ended
+        elif (
+            status_of(point)["state"] in ENDED
+        ):  # so that no reader takes it for ended before it starts
             (point.folder / records.STATUS).unlink()
         points.append(point)
     return points

@@ -40,11 +40,11 @@ def points_at_once(program: Program, count: int, devices: Sequence[jax.Device]) 
     return ceil(count / (rounds * len(devices)))
 
 
-def _memory(device: jax.Device, sharing: int) -> float:
+def _memory(device: jax.Device, device_count: int) -> float:
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit:
         return limit
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / sharing  # a CPU's
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / device_count  # a CPU's
 
 
 def _size(tree: Any) -> int:

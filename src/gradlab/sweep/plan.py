@@ -16,7 +16,7 @@ LISTED = 8  # values of a key
 
 
 def plan_table(groups: Sequence[Group]) -> Table:
-    """Return a row a group: how many points, what its program is, what varies, memory a point."""
+    """Return one row per group: number of points, memory per point, program, varying keys."""
     configs = [_config_table(group) for group in groups]
     every_point = pd.concat([config.astype(object) for config in configs])  # pandas 2 warns of None
     keys = selection.varying_keys(selection.comparable(every_point))

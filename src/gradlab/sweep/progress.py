@@ -61,14 +61,14 @@ class ProgressDisplay:
             self._update(last=True)
         self._bar.stop()
 
-    def trained(self, points: Sequence[Point], steps: int) -> None:
-        """Count steps that each of these points has taken."""
+    def add_updates(self, points: Sequence[Point], count: int) -> None:
+        """Count the updates that each of these points has made."""
         with self._lock:
-            self._reached.update({point.folder: steps for point in points})
-            self._trained += steps * len(points)
+            self._reached.update({point.folder: count for point in points})
+            self._trained += count * len(points)
             self._update()
 
-    def ended(self, point: Point, status: Status) -> None:
+    def mark_ended(self, point: Point, status: Status) -> None:
         """Count a point that has ended, and say so if it failed."""
         with self._lock:
             del self._left[point.folder]

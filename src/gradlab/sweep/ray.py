@@ -13,7 +13,7 @@ from gradlab.config import Sweep
 from gradlab.point import Status
 from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
-from gradlab.sweep.remote import Work, follow, pieces
+from gradlab.sweep.remote import Work, follow, split_groups
 
 
 @dataclass
@@ -50,7 +50,7 @@ def run_in_tasks(
     display: ProgressDisplay,
     settings: Sweep,
     *,
-    points: int | None,
+    points_per_task: int | None,
     cpus: int,
     gpus: float,
     cluster: Mapping[str, Any],
@@ -61,7 +61,7 @@ def run_in_tasks(
         groups: programs and their points.
         display: shown every point that ends.
         settings: the config's sweep section.
-        points: the most that one task runs; None: all of a group.
+        points_per_task: at most so many; None: all of a group.
         cpus, gpus: requested for a task.
         cluster: further arguments of ray.init.
 
@@ -87,6 +87,6 @@ def run_in_tasks(
             **cluster,
         )
     with context:
-        works = pieces(groups, points, settings, cpus)
+        works = split_groups(groups, points_per_task, settings, cpus)
         run = ray.remote(num_cpus=cpus, num_gpus=gpus)(Work.__call__)
         return follow(works, [RayTask(run.remote(work)) for work in works], display)

@@ -1,7 +1,7 @@
 """Points as work for another process, on another machine perhaps, that shares the sweep's folder.
 
-The engine (SLURM, Ray) only has to call the work somewhere. Its results are the records it leaves
-in the points' folders, as if the points had run here.
+The scheduler (SLURM, Ray) only has to call the work somewhere. Its results are the records in the
+points' folders, as if the points had run here.
 """
 
 import time
@@ -39,32 +39,35 @@ class Work:
             run_groups(groups, display, self.settings, Event(), self.cpus)
 
     def checkpoint(self) -> Any:
-        """Return what SLURM queues again when it takes the machine away (submitit asks for it)."""
+        """Return the submission that SLURM queues again after preemption; submitit calls this."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class Handle(Protocol):
-    """Work that was handed over to an engine."""
+    """Work that was handed over to a scheduler."""
 
     def done(self) -> bool:
-        """Return whether the engine has finished with it."""
+        """Return whether the scheduler has finished with it."""
 
     def error(self) -> str:
-        """Return why it left points without an end."""
+        """Return why points were left unfinished."""
 
     def cancel(self) -> None:
         """Take it back or end it."""
 
 
-def pieces(groups: Sequence[Group], points: int | None, settings: Sweep, cpus: int) -> list[Work]:
-    """Cut each group into pieces of at most `points` points; None: one piece a group."""
-    return [
-        Work(list(group.points[start : start + (points or len(group.points))]), settings, cpus)
-        for group in groups
-        for start in range(0, len(group.points), points or len(group.points))
-    ]
+def split_groups(
+    groups: Sequence[Group], limit: int | None, settings: Sweep, cpus: int
+) -> list[Work]:
+    """Split groups into work of at most `limit` points each; None: one piece per group."""
+    works = []
+    for group in groups:
+        count = limit or len(group.points)
+        for start in range(0, len(group.points), count):
+            works.append(Work(list(group.points[start : start + count]), settings, cpus))
+    return works
 
 
 def follow(
@@ -72,7 +75,7 @@ def follow(
 ) -> dict[Path, Status]:
     """Wait for work to end; collect its points' statuses, each as soon as it is on disk.
 
-    A point that its work has left without an end is interrupted, with the reason.
+    A point that its work has left unfinished is interrupted, with the reason.
     """
     statuses: dict[Path, Status] = {}
     running = list(zip(works, handles, strict=True))
@@ -91,7 +94,7 @@ def follow(
                             continue
                         status = {"state": "interrupted", "reason": handle.error()}
                     statuses[point.folder] = status
-                    display.ended(point, status)
+                    display.mark_ended(point, status)
                 if not done:
                     still_running.append((work, handle))
             running = still_running

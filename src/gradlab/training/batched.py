@@ -29,30 +29,30 @@ class BatchedProgram:
     def __init__(self, program: Program, hyperparameters: Sequence[Hyperparameters]) -> None:
         """Take the points' hyperparameters, one mapping each."""
         self.program = program
-        self.alone = len(hyperparameters) == 1
+        self.single = len(hyperparameters) == 1
         self._by_point = hyperparameters
-        self._stacked = hyperparameters[0] if self.alone else stack(hyperparameters)
+        self._stacked = hyperparameters[0] if self.single else stack(hyperparameters)
 
     def initialise(self) -> State:
         """Return the points' first states."""
-        return _initialise(self.program, self.alone, self._stacked)
+        return _initialise(self.program, self.single, self._stacked)
 
-    def join(self, states: Sequence[State]) -> State:
-        """Stack the points' states, one each."""
-        return states[0] if self.alone else stack(states)
+    def stack(self, states: Sequence[State]) -> State:
+        """Join the points' states, one each."""
+        return states[0] if self.single else stack(states)
 
-    def advance(self, state: State, steps: int, limit: int) -> tuple[State, Telemetry]:
-        """Train for some steps, at most `limit`; only another `limit` is compiled anew.
+    def advance(self, state: State, count: int, limit: int) -> tuple[State, Telemetry]:
+        """Train for a number of updates, at most `limit`; only a new `limit` compiles again.
 
         Returns:
             The states, and each update's telemetry in NumPy: (points, steps).
         """
-        state, telemetry = _advance(self.program, self.alone, limit, self._stacked, state, steps)
-        return state, jax.tree.map(lambda x: np.asarray(x)[..., :steps], telemetry)
+        state, telemetry = _advance(self.program, self.single, limit, self._stacked, state, count)
+        return state, jax.tree.map(lambda x: np.asarray(x)[..., :count], telemetry)
 
     def evaluate(self, state: State) -> dict[str, Float[np.ndarray, "*points"]]:
         """Return the points' metrics on the held-out sequences, in NumPy."""
-        return jax.tree.map(np.asarray, _evaluate(self.program, self.alone, state))
+        return jax.tree.map(np.asarray, _evaluate(self.program, self.single, state))
 
     def measure(self, state: State, index: int) -> Measurement:
         """Run the probes on one point."""
@@ -60,7 +60,7 @@ class BatchedProgram:
 
     def member(self, tree: Tree, index: int) -> Tree:
         """Return one point's part of states, telemetry or metrics."""
-        return tree if self.alone else jax.tree.map(lambda x: x[index], tree)
+        return tree if self.single else jax.tree.map(lambda x: x[index], tree)
 
 
 def stack(trees: Sequence[Tree]) -> Tree:
@@ -69,35 +69,35 @@ def stack(trees: Sequence[Tree]) -> Tree:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _initialise(program: Program, alone: bool, hyperparameters: Hyperparameters) -> State:
-    return (program.initialise if alone else jax.vmap(program.initialise))(hyperparameters)
+def _initialise(program: Program, single: bool, hyperparameters: Hyperparameters) -> State:
+    return (program.initialise if single else jax.vmap(program.initialise))(hyperparameters)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _advance(
     program: Program,
-    alone: bool,
+    single: bool,
     limit: int,
     hyperparameters: Hyperparameters,
     state: State,
-    steps: Int[Array, ""],
+    count: Int[Array, ""],
 ) -> tuple[State, Telemetry]:
     def update(hyperparameters: Hyperparameters, state: State) -> tuple[State, Telemetry]:
         state, telemetry = program.advance(hyperparameters, state, 1)
         return state, jax.tree.map(lambda x: x[0], telemetry)
 
-    updates = update if alone else jax.vmap(update)
+    updates = update if single else jax.vmap(update)
 
     def step(index: Array, carry: tuple[State, Telemetry]) -> tuple[State, Telemetry]:
         state, history = carry
         state, telemetry = updates(hyperparameters, state)
-        return state, jax.tree.map(lambda all, x: all.at[..., index].set(x), history, telemetry)
+        return state, jax.tree.map(lambda past, x: past.at[..., index].set(x), history, telemetry)
 
-    form = jax.eval_shape(updates, hyperparameters, state)[1]
-    empty = jax.tree.map(lambda x: jnp.zeros((*x.shape, limit), x.dtype), form)
-    return jax.lax.fori_loop(0, steps, step, (state, empty))
+    shapes = jax.eval_shape(updates, hyperparameters, state)[1]
+    empty = jax.tree.map(lambda x: jnp.zeros((*x.shape, limit), x.dtype), shapes)
+    return jax.lax.fori_loop(0, count, step, (state, empty))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _evaluate(program: Program, alone: bool, state: State) -> dict[str, Float[Array, "*points"]]:
-    return (program.evaluate if alone else jax.vmap(program.evaluate))(state)
+def _evaluate(program: Program, single: bool, state: State) -> dict[str, Float[Array, "*points"]]:
+    return (program.evaluate if single else jax.vmap(program.evaluate))(state)

@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab.components import ConfigError, build
-from gradlab.config import PROBE_SETTINGS, Config, recipe, traced
+from gradlab.config import PROBE_SETTINGS, Config, program_key, traced
 from gradlab.jacobian.flat_cell import Span, flatten_cell
 from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, ProbeInput, run_probes
@@ -42,9 +42,9 @@ class State(NamedTuple):
 
 
 class Program:
-    """One compiled training run: pure methods, and what all points of a group share.
+    """A training run that is compiled once for all points of a group; its methods are pure.
 
-    Programs whose configs differ in traced values alone are equal, so JAX compiles them once.
+    Programs whose configs differ in traced values only are equal, so JAX compiles them once.
     """
 
     def __init__(self, config: Config) -> None:
@@ -59,7 +59,7 @@ class Program:
                 or the task lacks a carry part, stride or window that the config names.
         """
         self.config = config
-        self._recipe = recipe(config)
+        self._key = program_key(config)
         self.task: Task = build(config.task)
         if config.model.decoder and not self.task.has_answer_flag:
             raise ConfigError(
@@ -70,7 +70,7 @@ class Program:
             partial(self._network, hyperparameters_of(config)), jax.random.key(0)
         )
         self.definition, _, self.constants = _split(abstract)
-        self.output = _check_probe(config.probe, abstract, self.task)
+        self.readout_span = _check_probe(config.probe, abstract, self.task)
         self.length = self.task.test.inputs.shape[1]
         self.window, self.stride = truncated.check(config.tbptt, self.task.test.weights)
         self.by_segment = config.tbptt.update == "segment"
@@ -79,11 +79,11 @@ class Program:
 
     def __eq__(self, other: object) -> bool:
         """Return whether both compile to the same program."""
-        return isinstance(other, Program) and self._recipe == other._recipe
+        return isinstance(other, Program) and self._key == other._key
 
     def __hash__(self) -> int:
         """Return the hash of what is compiled."""
-        return hash(self._recipe)
+        return hash(self._key)
 
     def abstract_state(self) -> State:
         """Return the shapes and types of a point's state; nothing is computed."""
@@ -96,7 +96,7 @@ class Program:
         weights_key, data_key = jax.random.split(jax.random.key(hyperparameters["seed"]))
         network = self._network(hyperparameters, weights_key)
         parameters = _split(network)[1]
-        optimiser = self._component("optim", hyperparameters).init(parameters)
+        optimiser = self._build("optim", hyperparameters).init(parameters)
         shape = (self.config.train.batch_size, self.length, self.task.features)
         carry = network.initial_carry(jnp.zeros(shape)) if self.by_segment else None
         return State(parameters, optimiser, data_key, jnp.array(0), jnp.array(False), carry)
@@ -107,23 +107,25 @@ class Program:
     ) -> tuple[State, Telemetry]:
         """Train for a number of updates.
 
-        An update whose loss, gradient or new weights are not finite is not made, nor is any after
-        it: the state stays the last finite one, marked as diverged.
+        At the first loss, gradient or weight that is not finite, the last finite state is kept and
+        marked as diverged, and no further update is made.
 
         Returns:
             The new state, and the telemetry of each update (steps,).
         """
-        optimiser = self._component("optim", hyperparameters)
-        clip = self._component("clip", hyperparameters)
+        optimiser = self._build("optim", hyperparameters)
+        clip = self._build("clip", hyperparameters)
 
         def update(state: State, _: None) -> tuple[State, Telemetry]:
             key, objective = self._objective(hyperparameters, state)
             aux, gradient = gradients(objective, state.parameters, clip)
-            change, moments = optimiser.update(gradient.clipped, state.optimiser, state.parameters)
+            change, optimiser_state = optimiser.update(
+                gradient.clipped, state.optimiser, state.parameters
+            )
             parameters = optax.apply_updates(state.parameters, change)
             telemetry = observe(state.step + 1, aux, gradient, parameters)
             diverged = telemetry.nonfinite > 0
-            after = State(parameters, moments, key, state.step + 1, diverged, aux.carry)
+            after = State(parameters, optimiser_state, key, state.step + 1, diverged, aux.carry)
             before = state._replace(diverged=diverged)
             return jax.tree.map(partial(jnp.where, diverged), before, after), telemetry
 
@@ -172,7 +174,7 @@ class Program:
             key = jnp.where(segment == count - 1, key, state.key)
             of_network = segment_objective(batch, segment, state.carry, self.window, self.stride)
         else:
-            regulariser = self._component("regulariser", hyperparameters)
+            regulariser = self._build("regulariser", hyperparameters)
             of_network = sequence_objective(batch, regulariser, self.window, self.stride)
         return key, lambda parameters, rule: of_network(self.merge(parameters), rule)
 
@@ -185,25 +187,25 @@ class Program:
     ) -> Float[Array, ""]:
         """Return one step's part of the mean loss; the cell's output is its state h."""
         network = self.merge(parameters)
-        output = ravel_pytree(carry)[0][slice(*self.output)]
-        return target[1] * losses(network.readout(output), target[0])
+        hidden = ravel_pytree(carry)[0][slice(*self.readout_span)]
+        return target[1] * losses(network.readout(hidden), target[0])
 
     def _network(self, hyperparameters: Hyperparameters, key: Key[Array, ""]) -> Network:
         initialiser, bias_rule = (
-            partial(build, self._values(section, hyperparameters)) for section in ("init", "bias")
+            partial(build, self._section(section, hyperparameters)) for section in ("init", "bias")
         )
         sizes = (self.task.features, self.task.outputs)
         return build_network(self.config.model, initialiser, bias_rule, *sizes, key)
 
     def _global_norm_threshold(self, hyperparameters: Hyperparameters) -> float:
-        clip = self._values("clip", hyperparameters)
+        clip = self._section("clip", hyperparameters)
         by_global_norm = clip["_target_"] == "gradlab.clipping.global_norm"
         return float(clip["threshold"]) if by_global_norm else float("inf")
 
-    def _component(self, section: str, hyperparameters: Hyperparameters) -> Any:
-        return build(self._values(section, hyperparameters))
+    def _build(self, section: str, hyperparameters: Hyperparameters) -> Any:
+        return build(self._section(section, hyperparameters))
 
-    def _values(self, section: str, hyperparameters: Hyperparameters) -> dict[str, Any]:
+    def _section(self, section: str, hyperparameters: Hyperparameters) -> dict[str, Any]:
         prefix = f"{section}."
         values = {
             k.removeprefix(prefix): v for k, v in hyperparameters.items() if k.startswith(prefix)
