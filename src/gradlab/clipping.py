@@ -31,7 +31,7 @@ def global_norm(threshold: Threshold) -> optax.GradientTransformation:
 
 
 def value(threshold: Threshold) -> optax.GradientTransformation:
-    """Cut every entry of the gradient off at ±threshold: max(−threshold, min(threshold, g)).
+    """Clip every entry of the gradient to [−threshold, threshold].
 
     Mikolov 2012; Arjovsky et al. 2016.
 
@@ -69,7 +69,7 @@ def agc(threshold: Threshold, eps: Positive = 1e-3) -> optax.GradientTransformat
 
 
 def adjoint(threshold: Threshold) -> Partial:
-    """Cut every entry of the adjoint ∂L/∂s⁽ᵗ⁾ off at ±threshold at every step of backpropagation.
+    """Clip every entry of the adjoint ∂L/∂s⁽ᵗ⁾ to [−threshold, threshold] at every step of time.
 
     After Graves 2013, 2.1, who clips at the gates' inputs, one product earlier. Here the part of
     the adjoint that reaches s⁽ᵗ⁾ from later steps is clipped, before the loss at step t adds its
@@ -78,8 +78,8 @@ def adjoint(threshold: Threshold) -> Partial:
     Args:
         threshold: largest absolute value of an entry.
     """
-    return Partial(_cut_off, threshold)
+    return Partial(_clip_entries, threshold)
 
 
-def _cut_off(threshold: Array, adjoint: PyTree) -> PyTree:
+def _clip_entries(threshold: Array, adjoint: PyTree) -> PyTree:
     return jax.tree.map(partial(jnp.clip, min=-threshold, max=threshold), adjoint)

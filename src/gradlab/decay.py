@@ -76,7 +76,7 @@ def verdict(rate: float, length: int) -> str:
 
 
 def verdict_sentence(metrics: Mapping[str, float], length: int) -> str:
-    """Return the verdict with its reasons in one line.
+    """Return the verdict and the numbers behind it as one line of text.
 
     Args:
         metrics: by their W&B names. The line shows the residual of the decay rate from every other

@@ -7,7 +7,7 @@ keys `init.…` and `bias.…`; floats among them can differ between the points 
 
 All functions take key, the random key, and n, the number of units. W_hh acts from the left,
 h⁽ᵗ⁾ = φ(W_hh h⁽ᵗ⁻¹⁾ + …), but Flax stores its transpose, and that is the matrix returned here. The
-difference matters for `sparse` alone.
+difference matters only for `sparse`.
 """
 
 from typing import Annotated

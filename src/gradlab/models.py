@@ -195,7 +195,7 @@ def _other_initialiser(model: Model) -> dict[str, nnx.Initializer]:
 
 
 def by_gate(initialiser: Initialiser) -> Callable[..., Float[Array, "n gates*n"]]:
-    """Return a Flax initialiser of the gates' (n, n) matrices side by side, each drawn alone."""
+    """Return a Flax initialiser of the gates' (n, n) matrices side by side, drawn independently."""
 
     def initialise(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
         n, columns = shape

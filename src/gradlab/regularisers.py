@@ -21,7 +21,7 @@ MIN_SQUARED_NORM = 1e-20  # the published code leaves out steps with a smaller a
 
 
 def none() -> None:
-    """Return None: train on the loss alone."""
+    """Return None: train on the loss without an added term."""
 
 
 @dataclass(frozen=True)

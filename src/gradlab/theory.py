@@ -153,21 +153,12 @@ def fold_points(weight: float) -> tuple[float, float]:
 
 
 def forget_rate(bias: float) -> float:
-    """Return ln σ(b), the rate of ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾ where the forget gate depends on its bias b only."""
-    return float(-np.logaddexp(0, -bias))
+    """Return ln σ(b), the rate of ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾ where the forget gate depends on its bias b only.
 
-
-def forget_time(bias: float) -> float:
-    """Return the time constant −1/ln σ(b), in steps.
-
-    The bias ln(T − 1) gives T − ½ + O(1/T) (Tallec & Ollivier 2018).
+    The time constant is −1/ln σ(b) steps, which the bias ln(T − 1) makes T − ½ + O(1/T) (Tallec &
+    Ollivier 2018).
     """
-    return -1 / forget_rate(bias)
-
-
-def pinned_log_decay(forget: Float[np.ndarray, "T n"]) -> Float[np.ndarray, "T n"]:
-    """Return ln ∏_{i≤t} f⁽ⁱ⁾ of each unit: ln ∂c⁽ᵗ⁾/∂c⁽⁰⁾ where gates do not depend on h."""
-    return np.cumsum(np.log(forget), axis=0)
+    return float(-np.logaddexp(0, -bias))
 
 
 def chrono_mean(lag: int, longest: float) -> float:

@@ -26,14 +26,14 @@ class AffineForm(NamedTuple):
     The blocks are arrays of n columns, made of x W_x + b and h W_h, which have k blocks each. If
     `separate` is 0, the rule gets the k sums of both. Otherwise it gets k + separate blocks: x's
     are the first k and h's the last k of them, added where they overlap. The first `separate`
-    blocks then come from x alone and the last `separate` from h alone.
+    blocks then come from x only and the last `separate` from h only.
 
     Attributes:
         input_kernel: W_x.
         bias: b.
         recurrent_kernel: W_h.
         rule: maps blocks and carry to the new carry.
-        separate: the number of blocks that come from x alone, and of those from h alone.
+        separate: the number of blocks that come from x only, and of those from h only.
     """
 
     input_kernel: Float[Array, "features k*n"]

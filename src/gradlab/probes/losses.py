@@ -67,6 +67,8 @@ def contribution(
     log_norms = np.stack([terms.log_norms[w][:, ::stride, ::stride] for w in weights], axis=1)
     window = {"window": np.arange(1, probed.inputs.shape[1] + 1)}
     lag = {"lag": window["window"] - 1}
+    # `credit` needs the norm of the readout's gradient, which has no terms. It comes by subtraction
+    # from that of all weights; rounding may take the difference of the squares below 0.
     cell_square = sum(float(np.sum(x.sum(axis=0) ** 2)) for x in by_lag.values())
     readout_norm = np.sqrt(max(0.0, probed.grad_norm() ** 2 - cell_square))
     errors, credits = truncation(by_lag), credit(by_lag, probed.threshold, readout_norm)

@@ -30,8 +30,8 @@ def jacobian_map(
         name: prefix of the metrics and arrays.
         norm: "spectral" (the worst case), "frobenius" or "rms" (the typical case).
         of, wrt: parts of the carry; None for the whole.
-        certify: also record the error of a sample of the entries, and which entries are lost to
-            rounding.
+        certify: also record the error of a sample of the entries, and which entries are
+            unresolved (lost to rounding).
     """
     result: Any = jacobian_log_norms(
         probed.cell,

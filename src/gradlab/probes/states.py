@@ -16,7 +16,7 @@ from gradlab.jacobian.flat_cell import carry_spans
 from gradlab.probes import Measurement, ProbeInput, labelled
 
 CLOSED, OPEN = 0.1, 0.9  # gates below and above are saturated (Karpathy, Johnson & Fei-Fei 2015)
-FLAT = 0.95  # a state with a larger |h| is saturated: tanh' is below a tenth there
+SATURATED = 0.95  # a state with a larger |h| is saturated: tanh' is below a tenth there
 
 
 def statistics(probed: ProbeInput, *, name: str) -> Measurement:
@@ -39,10 +39,11 @@ def statistics(probed: ProbeInput, *, name: str) -> Measurement:
                 by_time[:, chosen], ("sample", "t"), times, long_name=text, units="1"
             )
     for part, values in carries.items():
-        norms, flat = np.linalg.norm(values, axis=-1), np.mean(np.abs(values) > FLAT, axis=-1)
+        norms = np.linalg.norm(values, axis=-1)
+        saturated = np.mean(np.abs(values) > SATURATED, axis=-1)
         metrics |= {
             f"{name}/{part}/norm": float(norms.mean()),
-            f"{name}/{part}/flat": float(flat.mean()),
+            f"{name}/{part}/flat": float(saturated.mean()),
         }
         arrays[f"{name}_{part}_norm"] = labelled(
             norms[:, chosen], ("sample", "t"), times, long_name=f"norm of {part}", units="1"

@@ -1,7 +1,7 @@
 """Sequence tasks: the inputs that a network reads and the targets that it is trained on.
 
 All tasks have one form: inputs, targets and a weight for every step. A many-to-one task weights
-the last step alone, a many-to-many task every step at which an answer is due.
+only the last step, a many-to-many task every step at which an answer is due.
 
 To add a task, write a function that returns a `Task` (in a file here or in your own package) and a
 YAML in conf/task/ whose `_target_` is that function's dotted path. The function's arguments become

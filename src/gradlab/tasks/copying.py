@@ -23,8 +23,8 @@ def copying(
     then the ten symbols; every step has weight 1.
 
     Baseline: items · ln symbols / (T + 2 · items), which is 10 ln 8 / (T + 20), the cross entropy
-    of answering blanks and then guessing. Accuracy is nearly 1 for blanks alone, so judge this task
-    by its share of wrong sequences.
+    of answering blanks and then guessing. Accuracy is nearly 1 for answering only blanks, so judge
+    this task by its share of wrong sequences.
 
     Args:
         length: T, in steps.

@@ -20,7 +20,7 @@ def cue(
     length: Count = 50,
     frequencies: Annotated[Sequence[Frequency], Field(min_length=1)] = FREQUENCIES,
 ) -> Task:
-    """Answer sin(2πft) for t = 1 … length, given f at the first step alone.
+    """Answer sin(2πft) for t = 1 … length, given f only at the first step.
 
     The first input is a one-hot code of one of K frequencies; the others are 0. The baseline is the
     waves' variance, the loss of the best constant: ½ if each f makes whole cycles in the sequence.

@@ -16,8 +16,8 @@ def memory_capacity(length: Count = 100, delays: Count = 20, test_size: Count = 
 
     The capacity at delay d is MC_d = 1 − MSE_d / var u, the share of the variance that is recalled.
     The sum over d is `delays` · (1 − loss / baseline). It is at most n, and equals n for a linear
-    network of n units with generic weights. Delays start at 0 here because the readout sees the
-    state alone; Jaeger's start at 1 because his readout also sees the input.
+    network of n units with generic weights. Delays start at 0 here because the readout sees only
+    the state; Jaeger's start at 1 because his readout also sees the input.
 
     Baseline: var u = 1/12, the squared error of answering the mean.
 

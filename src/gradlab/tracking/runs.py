@@ -128,6 +128,8 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     try:
         yield tracker
     except BaseException as error:
+        # The run of an interrupted point is closed as failed too, although the point can go on: W&B
+        # cannot resume a run offline, so the continued point gets a new run in its place.
         run.summary.update({"status": "failed", "reason": f"{type(error).__name__}: {error}"})
         run.finish(exit_code=1)
         raise

@@ -54,8 +54,8 @@ def sequence_objective(
     Args:
         batch: whole sequences.
         regulariser: an additional term, or None.
-        window: h of `truncated`; if it is shorter than the sequences, the gradient is truncated.
-        stride: h′ of `truncated`.
+        window: of BPTT(h; h′), in steps; the gradient is truncated if it is shorter than T.
+        stride: h′ of BPTT(h; h′), in steps.
     """
     inputs = batch.inputs.swapaxes(0, 1)
 
@@ -90,11 +90,11 @@ def segment_objective(
         batch: whole sequences.
         segment: the segment's index, from 0.
         start: the state that enters the window; the first segment starts from s⁽⁰⁾ instead.
-        window: h of `truncated`.
-        stride: h′ of `truncated`.
+        window: of BPTT(h; h′), in steps.
+        stride: h′ of BPTT(h; h′), in steps.
     """
     segments = Batch(*(split_segments(x.swapaxes(0, 1), stride) for x in batch))
-    last_segment = Batch(*(x[segment].swapaxes(0, 1) for x in segments))
+    target_segment = Batch(*(x[segment].swapaxes(0, 1) for x in segments))
 
     def objective(
         network: Network, on_adjoint: AdjointRule | None
@@ -103,7 +103,7 @@ def segment_objective(
         entering = jax.tree.map(partial(jnp.where, segment == 0), initial, start)
         indices = window_segments(segment, window // stride)
         carry, hidden = run_window(network.cell, entering, segments.inputs, indices, on_adjoint)
-        mean_loss = _loss(network, hidden, last_segment)
+        mean_loss = _loss(network, hidden, target_segment)
         return mean_loss, ObjectiveAux(mean_loss, None, carry)
 
     return objective

@@ -18,9 +18,9 @@ def success(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         (where their code stops), absent if there is none; one lucky evaluation is enough, so this
         criterion is the more lenient. Empty if no row has an error rate.
     """
-    checks = [row for row in rows if "eval/error_rate" in row]
-    if not checks:
+    evaluations = [row for row in rows if "eval/error_rate" in row]
+    if not evaluations:
         return {}
     solved = float(rows[-1].get("eval/error_rate", 1.0) < MAX_ERROR_RATE)
-    hits = [row["train/step"] for row in checks if row["eval/error_rate"] == 0]
+    hits = [row["train/step"] for row in evaluations if row["eval/error_rate"] == 0]
     return {"success/solved": solved} | ({"success/first_hit": hits[0]} if hits else {})

@@ -43,8 +43,8 @@ def unroll_truncated(
         carry: s⁽⁰⁾ of the batch, a constant.
         inputs: x⁽¹⁾ to x⁽ᵀ⁾, time first.
         on_adjoint: as for `recurrence.unroll`.
-        window: h, a multiple of stride.
-        stride: h′.
+        window: of BPTT(h; h′), in steps; a multiple of stride.
+        stride: h′, in steps.
 
     Returns:
         The outputs of `recurrence.unroll`.
@@ -120,7 +120,7 @@ def check(tbptt: Tbptt, weights: Float[Array, "batch time"]) -> tuple[int, int]:
         The window and the stride, in time steps.
 
     Raises:
-        ConfigError: they do not fit.
+        ConfigError: they contradict each other, or do not fit the sequences.
     """
     window, stride, length = tbptt.window, tbptt.stride, weights.shape[1]
     if window is None:
