@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gradlab.figures import command
-from gradlab.figures.explorer import CELLS, STEPS, explorer_data, explorer_page
+from gradlab.figures.explorer import PAGE_CELLS, PAGE_STEPS, explorer_data, explorer_page
 
 
 def main() -> None:
@@ -11,8 +11,12 @@ def main() -> None:
     parser = command.Parser(description=command.summary_of(__doc__))
     command.add_source(parser)
     parser.add_argument("--out", type=Path, help="the page (default: explore.html beside the runs)")
-    parser.add_argument("--cells", type=command.count, default=CELLS, help="along a map's axis")
-    parser.add_argument("--steps", type=command.count, default=STEPS, help="of training, a run")
+    parser.add_argument(
+        "--cells", type=command.count, default=PAGE_CELLS, help="along a map's axis"
+    )
+    parser.add_argument(
+        "--steps", type=command.count, default=PAGE_STEPS, help="of training, a run"
+    )
     arguments = parser.parse_args()
     with command.exit_on_user_error():
         runs = command.read_runs(arguments)

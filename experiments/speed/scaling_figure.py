@@ -36,7 +36,7 @@ def draw(rows: list[dict[str, Any]], fixed: dict[str, str], note: str) -> Figure
     """Draw the cost against T and against n, with the slopes in the legends."""
     with style.theme():
         title = "Cost of the norms of all pairs (t, k)"
-        figure, body = style.frame(style.present().width, 4.4, title)
+        figure, body = style.new_figure(style.current_style().width, 4.4, title)
         for axes, axis in zip(body.subplots(1, 2, sharey=True), AXES, strict=True):
             panel(axes, axis, [row for row in rows if row["axis"] == axis])
             axes.set_title(f"against {axis}, at {fixed[axis]}")

@@ -122,9 +122,9 @@ def test_styles_change_size_and_text_and_end_with_their_block() -> None:
     sizes = {}
     for name in style.STYLES:
         with style.theme(name), style.theme():
-            sizes[name] = style.present().text
+            sizes[name] = style.current_style().text
     assert sizes["paper"] < sizes["notebook"] < sizes["talk"]
-    assert style.present() is style.STYLES[style.DEFAULT]
+    assert style.current_style() is style.STYLES[style.DEFAULT]
 
 
 def test_norms_are_labelled_at_round_numbers() -> None:

@@ -84,7 +84,7 @@ def test_a_missing_variable_is_named_with_its_probe(tmp_path: Path) -> None:
 def test_a_diverged_run_with_several_measurements_has_no_after(tmp_path: Path) -> None:
     write_point(tmp_path / "0", geometric(rates=(0.1, 0.2, 0.9)), state="diverged")
     (run,) = (run for _, run in load_runs(tmp_path).iterrows())
-    assert list(selection.moments(run)) == ["before"]
+    assert list(selection.load_before_and_after(run)) == ["before"]
 
 
 def test_drawing_a_moment_that_no_run_reached_is_an_error(tmp_path: Path) -> None:

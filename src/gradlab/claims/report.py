@@ -15,7 +15,7 @@ from gradlab.claims.study import CLAIMS, Scale, Study
 from gradlab.claims.verdicts import Outcome
 
 PAGE = "README.md"
-OUTCOMES: dict[Outcome, str] = {
+VERDICT_COLOURS: dict[Outcome, str] = {
     "reproduced": "green",
     "not reproduced": "red",
     "inconclusive": "yellow",
@@ -74,7 +74,9 @@ def tally(conclusions: Sequence[Conclusion]) -> str:
     """Return a sentence that counts the claims by verdict."""
     verdicts = [verdict for conclusion in conclusions for verdict in conclusion.verdicts]
     counts = Counter(verdict.outcome for verdict in verdicts)
-    parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
+    parts = ", ".join(
+        f"{counts[outcome]} {outcome}" for outcome in VERDICT_COLOURS if counts[outcome]
+    )
     return f"Of {sum(counts.values())} claims: {parts}."
 
 
@@ -90,7 +92,7 @@ def terminal_table(conclusion: Conclusion) -> Table:
     for heading in HEADINGS:
         table.add_column(heading)
     for *cells, outcome in _rows(conclusion):
-        table.add_row(*cells, f"[{OUTCOMES[outcome]}]{outcome}[/]")  # type: ignore[index]
+        table.add_row(*cells, f"[{VERDICT_COLOURS[outcome]}]{outcome}[/]")  # type: ignore[index]
     return table
 
 

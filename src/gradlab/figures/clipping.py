@@ -76,7 +76,7 @@ def clipping_figure(
     usable = selection.with_metrics(runs)
     keys = selection.varying_keys(usable)
     down = [key for key in keys if key not in (THRESHOLD, RATE, "seed")]
-    coloured = selection.with_lines(usable, RATE)
+    coloured = selection.with_line_style(usable, RATE)
     grid = selection.arrange(coloured, RATE, down, columns=LINES, rows=lines.PANELS)
     table = clipping_table(grid.runs, error, accuracy)
     levels = sorted(table["threshold"].unique())

@@ -19,12 +19,14 @@ from gradlab.figures.labels import point_label
 from gradlab.figures.map_images import MAX_LIMIT, evenly
 from gradlab.records import load_gradients
 
-CELLS, STEPS = 64, 12  # cells along an axis of a map, training steps of a run, at most
+PAGE_CELLS, PAGE_STEPS = 64, 12  # cells along an axis of a map, training steps of a run, at most
 CODES = 65534  # of finite values in a map
 PLACEHOLDER = "/*DATA*/"  # of the data in explorer.html
 
 
-def explorer_data(runs: pd.DataFrame, cells: int = CELLS, steps: int = STEPS) -> dict[str, Any]:
+def explorer_data(
+    runs: pd.DataFrame, cells: int = PAGE_CELLS, steps: int = PAGE_STEPS
+) -> dict[str, Any]:
     """Return the data that the page shows, ready for JSON.
 
     Args:

@@ -12,7 +12,7 @@ from gradlab.figures import lines, map_images, selection, style
 from gradlab.figures.labels import shared_log_norm_label
 
 COLUMNS, ROWS = 6, 6  # of panels in a figure, at most
-CELLS = 256  # along an axis of a map, at most; a panel has no room for more
+MAX_CELLS = 256  # along an axis of a map, at most; a panel has no room for more
 MARGIN, MIN_WIDTH = 2.2, 5.0  # inches: beside the panels; of the figure
 MAX_PANEL = 1.9  # inches: side of a panel
 
@@ -39,11 +39,11 @@ def map_table(measurements: xr.Dataset) -> pd.DataFrame:
     Returns:
         `t` and `k` (time steps), `log_norm` (nats, mean over samples; −inf: exactly zero in some
         sample), `unresolved` (whether the norm was lost to rounding in some sample) and `horizon`
-        (time steps; inf if the norm never falls to 1/e). Of a long sequence the table holds CELLS
-        evenly spread values of t and k; the horizon is always that of the whole map.
+        (time steps; inf if the norm never falls to 1/e). Of a long sequence the table holds
+        MAX_CELLS evenly spread values of t and k; the horizon is always that of the whole map.
     """
     log_norms = measurements["jacobian_log_norm"]
-    times = map_images.evenly(log_norms.sizes["t"], CELLS)
+    times = map_images.evenly(log_norms.sizes["t"], MAX_CELLS)
     coarse = log_norms.isel(t=times, k=times)
     unresolved = measurements.get("jacobian_unresolved", xr.zeros_like(log_norms)).astype(bool)
     row, column = np.tril_indices(len(times))
@@ -79,7 +79,7 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     keys = selection.varying_keys(usable)
     across = selection.across_key(keys, usable)
     columns = COLUMNS // len(when)
-    coloured = selection.with_lines(usable, across)
+    coloured = selection.with_line_style(usable, across)
     grid = selection.arrange(coloured, across, keys, columns=columns, rows=ROWS).one_seed()
     table = lines.at_moments(heatmap_table(grid.runs), when)
     if (grid.runs["status"] == "done").all():  # runs of zero updates have no "after"
@@ -103,9 +103,9 @@ def _figure(
     rows: int, columns: int, blocks: int
 ) -> tuple[Figure, SubFigure, list[map_images.Panels], float]:
     """Return a figure, its body, its blocks of panels and the side of a panel in inches."""
-    size = min(MAX_PANEL, (style.present().width - MARGIN) / (blocks * columns))
+    size = min(MAX_PANEL, (style.current_style().width - MARGIN) / (blocks * columns))
     width, height = MARGIN + size * blocks * columns, 1 + size * rows
-    figure, body = style.frame(max(width, MIN_WIDTH), height)
+    figure, body = style.new_figure(max(width, MIN_WIDTH), height)
     widths = map_images.block_widths(columns, blocks)
     cells = body.add_gridspec(rows, len(widths), width_ratios=widths)
     panels = [map_images.panel_block(body, cells, rows, columns, block) for block in range(blocks)]

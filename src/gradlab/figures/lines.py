@@ -74,7 +74,7 @@ def measured_table(
     """
     tables = []
     for point, run in runs.iterrows():
-        for when, measurements in selection.moments(run, *needed).items():
+        for when, measurements in selection.load_before_and_after(run, *needed).items():
             step = int(measurements["step"])
             origin: dict[str, Any] = {"point": point, "when": when, "step": step}
             tables.append(tabulate(measurements).assign(**origin))
@@ -156,10 +156,10 @@ def small_multiples(
 ) -> tuple[Figure, SubFigure, np.ndarray]:
     """Return a figure, its body, and in it labelled axes, [quantity, row of the grid]."""
     labels = [label for label, _ in grid.rows()]
-    look = style.present()
+    look = style.current_style()
     width = look.column if len(labels) <= 2 else look.width
     height = min(0.2 * look.width, 0.75 * width / len(labels)) + 0.4 * look.text
-    figure, body = style.frame(width, 1.1 * look.text + height * len(quantities))
+    figure, body = style.new_figure(width, 1.1 * look.text + height * len(quantities))
     # Panels share scales if all sequences are equally long; else the longest would flatten the
     # curves of the others.
     one_length = len(set(grid.runs.get("task.length", ()))) <= 1
@@ -176,7 +176,7 @@ def small_multiples(
         squeeze=False,
     )
     for row, quantity in zip(panels, quantities, strict=True):
-        label_axes(row, quantity)
+        label_panels(row, quantity)
     for row, quantity, below in zip(panels, quantities, quantities[1:], strict=False):
         if quantity.xlabel == below.xlabel:
             for axes in row:
@@ -186,7 +186,7 @@ def small_multiples(
     return figure, body, panels
 
 
-def label_axes(row: Sequence[Axes], quantity: Quantity) -> None:
+def label_panels(row: Sequence[Axes], quantity: Quantity) -> None:
     """Label the axes of a row of panels, and set their scales and ticks."""
     for axes in row:
         axes.set(xlabel=quantity.xlabel)
@@ -208,7 +208,7 @@ def draw_lines(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Qu
 
     Args:
         axes: the panel.
-        runs: the points, as of `selection.with_lines`.
+        runs: the points, as of `selection.with_line_style`.
         table: the rows of `quantity`, of these and possibly other points.
         quantity: names the columns.
     """
@@ -250,7 +250,7 @@ def draw_band(
 
 
 def line_entries(runs: pd.DataFrame) -> list[style.Entry]:
-    """Return the legend entries of the lines of some points, as of `selection.with_lines`."""
+    """Return the legend entries of the lines of some points, as of `selection.with_line_style`."""
     lines = runs[["line", "colour"]].drop_duplicates().groupby("line", sort=False)["colour"]
     return [
         tuple(Line2D([], [], color=colour, label=str(name)) for colour in colours)

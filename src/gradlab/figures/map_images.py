@@ -35,7 +35,7 @@ def draw_row(
 
     Args:
         panels: axes, one per cell.
-        cells: the points of each panel, as of `selection.with_lines`; the first with a map is
+        cells: the points of each panel, as of `selection.with_line_style`; the first with a map is
             drawn.
         table: as of `heatmap_table`, at one moment.
         limit: where the colours end, nats.

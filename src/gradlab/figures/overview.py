@@ -82,12 +82,12 @@ def draw_curves(panels: Sequence[Axes], grid: selection.Grid, table: pd.DataFram
         grid: the points.
         table: as of `decay_table`.
     """
-    lines.label_axes(panels, decay.PROFILE)
+    lines.label_panels(panels, decay.PROFILE)
     for axes, (label, row) in zip(panels, grid.rows(), strict=True):
         decay.draw_curves(axes, row, table)
         axes.set_title(label)
     shown = _finite(table).clip(-VIEW, VIEW)
-    low, high = min(decay.HORIZON, shown.min()), max(0.0, shown.max())
+    low, high = min(decay.HORIZON_LEVEL, shown.min()), max(0.0, shown.max())
     pad = 0.05 * (high - low)
     panels[0].set_ylim(low - pad, high + pad)
 
@@ -107,10 +107,12 @@ def _figure(
 ) -> tuple[Figure, SubFigure, list[map_images.Panels], list[Axes]]:
     """Return a figure, its body, the map panels of each block, and its panel of curves."""
     maps = blocks * columns
-    width = float(np.clip(BESIDE + MAX_MAP * maps, MIN_WIDTH, style.present().width))
+    width = float(np.clip(BESIDE + MAX_MAP * maps, MIN_WIDTH, style.current_style().width))
     height = max(min(MAX_MAP, (width - BESIDE) / maps) + BELOW_MAP, MIN_ROW)
     heights = [height] * len(lines.WHEN) + [CURVES]
-    figure, body = style.frame(width, AROUND + sum(heights), "How far does the gradient reach?")
+    figure, body = style.new_figure(
+        width, AROUND + sum(heights), "How far does the gradient reach?"
+    )
     widths = map_images.block_widths(columns, blocks)
     cells = body.add_gridspec(len(heights), len(widths), width_ratios=widths, height_ratios=heights)
     map_panels = [

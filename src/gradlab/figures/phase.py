@@ -10,7 +10,7 @@ from gradlab.figures import outcome, selection, style
 from gradlab.figures.labels import key_label, value_label
 
 PANELS = 4  # side by side, at most
-CELLS = 12  # along x or y, at most, for each to have its number written in it
+MAX_NUMBERED_CELLS = 12  # along x or y, at most, for each to have its number written in it
 
 
 def phase_table(
@@ -72,9 +72,9 @@ def phase_figure(
     grid = selection.arrange(runs, None, down, columns=1, rows=PANELS)
     table = table[table["point"].isin(grid.runs.index)]
     colours, norm = _colours(value, table[value])
-    look, rows = style.present(), grid.rows()
+    look, rows = style.current_style(), grid.rows()
     width = look.column if len(rows) <= 2 else look.width
-    figure, body = style.frame(width, 0.8 * look.text + 0.75 * (width - 1) / len(rows) + 0.5)
+    figure, body = style.new_figure(width, 0.8 * look.text + 0.75 * (width - 1) / len(rows) + 0.5)
     panels = body.subplots(1, len(rows), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (label, row) in zip(panels, rows, strict=True):
         _draw(axes, table[table["point"].isin(row.index)], (x, y, value), colours, norm)
@@ -102,7 +102,7 @@ def _draw(
     axes.patch.set(**style.ZERO)
     axes.set_xticks(range(cells.shape[1]), [value_label(x, v) for v in cells.columns])
     axes.set_yticks(range(cells.shape[0]), [value_label(y, v) for v in cells.index])
-    if max(cells.shape) > CELLS:
+    if max(cells.shape) > MAX_NUMBERED_CELLS:
         return
     for (row, column), number in np.ndenumerate(cells.to_numpy()):
         if np.isfinite(number):
@@ -119,7 +119,7 @@ def _colours(value: str, numbers: pd.Series) -> tuple[Colormap, Normalize]:
         limit = max(float(finite.abs().max()), 1e-3) if len(finite) else 1.0
         return style.norm_colours(), Normalize(-limit, limit)
     low, high = (0, 1) if value == "success" else (float(finite.min()), float(finite.max()))
-    return style.amounts(), Normalize(low, max(high, low + 1e-6))
+    return style.sequential_colours(), Normalize(low, max(high, low + 1e-6))
 
 
 def _axis_label(key: str) -> str:

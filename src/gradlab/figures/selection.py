@@ -163,10 +163,10 @@ def arrange_lines(runs: pd.DataFrame, *, panels: int, lines: int) -> Grid:
     keys = varying_keys(runs)
     across = across_key(keys, runs)
     down = [key for key in keys if key not in (across, "seed")]
-    return arrange(with_lines(runs, across), across, down, columns=lines, rows=panels)
+    return arrange(with_line_style(runs, across), across, down, columns=lines, rows=panels)
 
 
-def with_lines(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
+def with_line_style(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
     """Sort points by a key, and add the columns `line` (its label in the legend) and `colour`.
 
     A line is named by its level of the key; by its model if `key` is None. Its colour is a shade
@@ -189,7 +189,7 @@ def with_lines(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
     return lines.iloc[np.argsort(ranks, kind="stable")]
 
 
-def moments(run: pd.Series, *needed: str) -> dict[str, xr.Dataset]:
+def load_before_and_after(run: pd.Series, *needed: str) -> dict[str, xr.Dataset]:
     """Read a point's first and last measurements, by "before" and "after" training.
 
     A point that diverged, or was not trained, has no "after".

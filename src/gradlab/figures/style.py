@@ -95,8 +95,11 @@ def theme(style: str | None = None) -> Iterator[None]:
     Only one thread draws at a time, because Matplotlib's settings are global.
     """
     token = _STYLE.set(style or _STYLE.get())
-    text: dict[Any, Any] = {**sns.plotting_context("paper", font_scale=present().text)}
-    text |= {"axes.titlesize": 9 * present().text, "figure.titlesize": 12 * present().text}
+    text: dict[Any, Any] = {**sns.plotting_context("paper", font_scale=current_style().text)}
+    text |= {
+        "axes.titlesize": 9 * current_style().text,
+        "figure.titlesize": 12 * current_style().text,
+    }
     try:
         with _DRAWING, matplotlib.rc_context(THEME | text):
             yield
@@ -104,7 +107,7 @@ def theme(style: str | None = None) -> Iterator[None]:
         _STYLE.reset(token)
 
 
-def present() -> Style:
+def current_style() -> Style:
     """Return the current style."""
     return STYLES[_STYLE.get()]
 
@@ -141,15 +144,15 @@ def norm_colours() -> Colormap:
     return sns.color_palette("vlag", as_cmap=True)
 
 
-def amounts() -> Colormap:
+def sequential_colours() -> Colormap:
     """Return the colours of amounts: dark (little) to light (much), in greyscale too."""
     return sns.color_palette("cividis", as_cmap=True)
 
 
-def frame(width: float, height: float, title: str = "") -> tuple[Figure, SubFigure]:
+def new_figure(width: float, height: float, title: str = "") -> tuple[Figure, SubFigure]:
     """Return a figure with a title, and in it the body to draw in; width and height in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    letters = int(TITLE_LETTERS * width / present().text)
+    letters = int(TITLE_LETTERS * width / current_style().text)
     figure.suptitle(textwrap.fill(title, letters, break_long_words=True))
     return figure, figure.add_subfigure(figure.add_gridspec(1, 1)[0])
 
@@ -159,7 +162,10 @@ def wrapped(text: str, width: float) -> str:
 
     A part that is longer than a line is broken between its words.
     """
-    letters, no_break = max(8, int(PANEL_LETTERS * width / present().text)), "\N{NO-BREAK SPACE}"
+    letters, no_break = (
+        max(8, int(PANEL_LETTERS * width / current_style().text)),
+        "\N{NO-BREAK SPACE}",
+    )
     parts = [
         part if len(part) > letters else part.replace(" ", no_break) for part in text.split(", ")
     ]
@@ -176,7 +182,7 @@ def legend(body: SubFigure, entries: Sequence[Entry]) -> None:
     firsts = [entry[0] if isinstance(entry, tuple) else entry for entry in entries]
     labels = [str(mark.get_label()) for mark in firsts]
     letters, columns = [len(label) for label in labels], len(entries)
-    width = body.bbox.width / body.get_dpi() / present().text
+    width = body.bbox.width / body.get_dpi() / current_style().text
     while columns > 1 and _legend_width(letters, columns) > width:
         columns -= 1
     marks: Any = list(entries)  # Matplotlib's annotations allow no tuples
@@ -225,10 +231,10 @@ def finish(figure: Figure, notes: Sequence[str]) -> Figure:
     """Write notes below the body, lay the figure out, and return it.
 
     Args:
-        figure: as of `frame`, with everything drawn.
+        figure: from `new_figure`, with everything drawn.
         notes: sentences, such as what the figure leaves out.
     """
-    letters = int(NOTE_LETTERS * figure.get_figwidth() / present().text)
+    letters = int(NOTE_LETTERS * figure.get_figwidth() / current_style().text)
     text = textwrap.fill(" ".join(notes), width=letters)
     if text:
         figure.supxlabel(text, x=0.01, ha="left", fontsize="small", color=GREY)

@@ -76,7 +76,7 @@ def mark_diverged(
 
     Args:
         axes: the panel.
-        runs: the points of the panel, as of `selection.with_lines`.
+        runs: the points of the panel, as of `selection.with_line_style`.
         table: as of `training_table`.
         quantity: the metric that the panel shows.
     """

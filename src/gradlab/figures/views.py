@@ -12,8 +12,8 @@ from gradlab.figures import style
 from gradlab.figures.labels import log_norm_label
 from gradlab.records import load_gradients
 
-MEASURED, EXPONENT = "#009e73", "#cc79a7"
-THEORY = {"bound": ":", "log spectral radius": "-.", "mean field": "--"}
+MEASURED_COLOUR, EXPONENT_COLOUR = "#009e73", "#cc79a7"
+THEORY_DASHES = {"bound": ":", "log spectral radius": "-.", "mean field": "--"}
 
 
 def views_table(gradients: xr.Dataset) -> pd.DataFrame:
@@ -59,9 +59,9 @@ def views_figure(runs: pd.DataFrame) -> style.Drawn:
     (run,) = runs.to_dict("records")
     gradients = load_gradients(run["path"])
     table, last = views_table(gradients), _last_step(gradients)
-    look = style.present()
+    look = style.current_style()
     height = 1.7 + 2.2 * look.text  # leaves room for the axis labels
-    figure, body = style.frame(look.width, height, run["reason"].partition(";")[0])
+    figure, body = style.new_figure(look.width, height, run["reason"].partition(";")[0])
     decay_axes, spectrum_axes = body.subplots(1, 2)
     _draw_decay(decay_axes, last, table)
     _draw_spectrum(spectrum_axes, last, table)
@@ -84,7 +84,7 @@ def _draw_decay(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
     profiles = [decay.lag_profile(sample) for sample in log_norms.to_numpy()[:, None]]
     for number, profile in enumerate(profiles):
         label = "measured, a line a sample" if number == 0 else "_"  # "_": not in the legend
-        axes.plot(lags, profile, color=MEASURED, linewidth=1.2, alpha=0.8, label=label)
+        axes.plot(lags, profile, color=MEASURED_COLOUR, linewidth=1.2, alpha=0.8, label=label)
     start = float(np.mean([profile[0] for profile in profiles]))
     rates = {view: rate for view, rate in _rates(table).items() if np.isfinite(rate)}
     shown = np.concatenate([*profiles, start + rates.get("λ₁", 0.0) * lags])
@@ -103,10 +103,10 @@ def _draw_spectrum(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
     exponents = last["lyapunov_exponent"].mean("sample")
     errors = last["lyapunov_standard_error"].mean("sample")
     axes.errorbar(
-        exponents["exponent"], exponents, yerr=errors, color=EXPONENT, fmt=".", markersize=4
+        exponents["exponent"], exponents, yerr=errors, color=EXPONENT_COLOUR, fmt=".", markersize=4
     )
     rates = _rates(table)
-    axes.axhline(rates.pop("decay rate"), color=MEASURED, linewidth=1.2)
+    axes.axhline(rates.pop("decay rate"), color=MEASURED_COLOUR, linewidth=1.2)
     for view, rate in rates.items():
         if view != "λ₁":
             axes.axhline(rate, **_line_style(view))
@@ -119,8 +119,8 @@ def _rates(table: pd.DataFrame) -> dict[str, float]:
 
 def _line_style(view: str) -> dict[str, Any]:
     if view == "λ₁":
-        return {"color": EXPONENT, "linewidth": 1.2}
-    return {"color": style.GREY, "linewidth": 1.0, "linestyle": THEORY.get(view, "--")}
+        return {"color": EXPONENT_COLOUR, "linewidth": 1.2}
+    return {"color": style.GREY, "linewidth": 1.0, "linestyle": THEORY_DASHES.get(view, "--")}
 
 
 def _last_step(gradients: xr.Dataset) -> xr.Dataset:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from gradlab.figures import style, training_table
 from gradlab.studies import drawing
-from gradlab.studies.networks import NETWORKS, legend
+from gradlab.studies.networks import NETWORKS, network_legend
 from gradlab.tasks.adding import adding
 
 LOSS = "train/loss"
@@ -58,12 +58,12 @@ def figure(table: pd.DataFrame) -> Figure:
     figure, axes = drawing.panels(1, len(lengths), "The adding problem", height=3.6)
     for panel, length in zip(axes, lengths, strict=True):
         constant = table[(table["quantity"] == CONSTANT) & (table["task.length"] == length)]
-        panel.axhline(constant["value"].iloc[0], **drawing.THEORY)
+        panel.axhline(constant["value"].iloc[0], **drawing.THEORY_STYLE)
         _draw(panel, losses[losses["task.length"] == length])
         label = "mean squared error of 100 updates" if panel is axes[0] else ""
         title = f"{length} steps"
-        drawing.dress(panel, title, "updates", label, legend=False, yscale="log", ylim=LOSSES)
-    legend(axes[0], losses["network"].unique())
+        drawing.label_axes(panel, title, "updates", label, legend=False, yscale="log", ylim=LOSSES)
+    network_legend(axes[0], losses["network"].unique())
     notes = [
         "Dashed: the constant answer 1, which remembers nothing (1/6).",
         "Lines: medians over seeds, bands: least to greatest; an IRNN begins above the axis.",

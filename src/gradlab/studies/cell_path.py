@@ -113,7 +113,7 @@ def figure(table: pd.DataFrame) -> Figure:
             }
             panel.plot(exact["lag"], exact["differences"], "x", **marks)
         label = r"$\log_{10}\Vert\partial h^{(t)}/\partial h^{(0)}\Vert_2$"
-        drawing.dress(
+        drawing.label_axes(
             panel, f"forget bias {bias:g}", "lag t (steps)", label, legend=False, ylim=(-110, 5)
         )
     drawing.legend_above(axes[-1])

@@ -66,12 +66,14 @@ def _draw_row(axes: list[Axes], rows: pd.DataFrame, name: str) -> None:
     for panel in (axes[0], axes[2]):
         success_axis(panel)
     draw_known_losses(axes[1])
-    drawing.dress(axes[0], f"success, {name}", "threshold", "share of runs solved", legend=False)
-    drawing.dress(
+    drawing.label_axes(
+        axes[0], f"success, {name}", "threshold", "share of runs solved", legend=False
+    )
+    drawing.label_axes(
         axes[1], f"loss at the end, {name}", "threshold", "held-out loss (nats)", legend=False
     )
     axes[2].xaxis.set_major_formatter(lambda x, _: f"$10^{{{x:g}}}$")
     low, high = axes[2].get_xlim()
     axes[2].set_xticks(range(int(np.ceil(low)), int(np.floor(high)) + 1))
     label = "learning rate × threshold"
-    drawing.dress(axes[2], f"success, {name}", label, "share of runs solved", legend=False)
+    drawing.label_axes(axes[2], f"success, {name}", label, "share of runs solved", legend=False)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from gradlab.figures import style
 from gradlab.records import load_metrics
 from gradlab.studies import drawing
-from gradlab.studies.networks import NETWORKS, legend
+from gradlab.studies.networks import NETWORKS, network_legend
 
 DECADE = np.log(10)  # nats
 LOSS, LOG_NORM = "eval/loss", "jacobian/log_norm"
@@ -55,10 +55,10 @@ def figure(table: pd.DataFrame) -> Figure:
     figure, axes = drawing.panels(len(lengths), 3, "The copying memory problem", height=3.1)
     for i, length in enumerate(lengths):
         _draw(axes[3 * i : 3 * i + 3], table[table["task.length"] == length], f"T = {length}")
-    legend(axes[0], table["network"].unique())
+    network_legend(axes[0], table["network"].unique())
     seeds = table["seed"].nunique()
     note = f"Lines: medians of {seeds} seeds; bands: from the least to the most. "
-    return drawing.close(figure, note + "s: the whole state, of an LSTM c and h.")
+    return drawing.finish_with_theory_note(figure, note + "s: the whole state, of an LSTM c and h.")
 
 
 def _draw(axes: Sequence[Axes], rows: pd.DataFrame, length: str) -> None:
@@ -71,9 +71,11 @@ def _draw(axes: Sequence[Axes], rows: pd.DataFrame, length: str) -> None:
         for panel, step in zip(axes[1:], (0, norms["step"].max()), strict=True):
             lags, log_norms = drawing.by_seed(norms[norms["step"] == step], "lag")
             drawing.band(panel, lags, log_norms / DECADE, colour, label, marker="o", ms=3)
-    axes[0].axhline(1, **drawing.THEORY)
+    axes[0].axhline(1, **drawing.THEORY_STYLE)
     axes[0].set_yscale("log")
-    drawing.dress(axes[0], f"{length}: held-out loss", "update", "loss / baseline", legend=False)
+    drawing.label_axes(
+        axes[0], f"{length}: held-out loss", "update", "loss / baseline", legend=False
+    )
     lowest = min(panel.get_ylim()[0] for panel in axes[1:])
     highest = max(panel.get_ylim()[1] for panel in axes[1:])
     label = r"mean $\log_{10}\Vert\partial s^{(t)}/\partial s^{(k)}\Vert_2$"
@@ -81,4 +83,4 @@ def _draw(axes: Sequence[Axes], rows: pd.DataFrame, length: str) -> None:
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_formatter("{x:g}")
         limits = (lowest, highest)
-        drawing.dress(panel, title, drawing.LAG, label, legend=False, ylim=limits)
+        drawing.label_axes(panel, title, drawing.LAG, label, legend=False, ylim=limits)

@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 
 from gradlab.figures import style
 
-THEORY: dict[str, Any] = {"color": "0.15", "linewidth": 1.0, "linestyle": (0, (4, 2))}
-MEASURED: dict[str, Any] = {"linewidth": 2.4, "alpha": 0.85, "solid_capstyle": "round"}
+THEORY_STYLE: dict[str, Any] = {"color": "0.15", "linewidth": 1.0, "linestyle": (0, (4, 2))}
+MEASURED_STYLE: dict[str, Any] = {"linewidth": 2.4, "alpha": 0.85, "solid_capstyle": "round"}
 LAG = "lag t − k (steps)"
 HUES = ("#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#7f7f7f", "#8c564b", "#b8a800", "#0072b2")
 
 
 def panels(rows: int, columns: int, title: str, height: float = 2.5) -> tuple[Figure, list[Axes]]:
     """Make a figure of equal panels, `height` inches high each; return the panels row by row."""
-    figure, body = style.frame(style.present().width, 0.8 + height * rows, title)
+    figure, body = style.new_figure(style.current_style().width, 0.8 + height * rows, title)
     return figure, list(body.subplots(rows, columns, squeeze=False).flat)
 
 
@@ -27,11 +27,11 @@ def overlay(axes: Axes, rows: pd.DataFrame, x: str, hue: str, labels: Sequence[s
     """Draw the columns `measured` (solid) and `expected` (dashed), one line per level of hue."""
     levels = list(rows.groupby(hue, sort=False))
     for (_, line), label, colour in zip(levels, labels, HUES, strict=False):
-        axes.plot(line[x], line["measured"], color=colour, label=label, **MEASURED)
-        axes.plot(line[x], line["expected"], **THEORY)
+        axes.plot(line[x], line["measured"], color=colour, label=label, **MEASURED_STYLE)
+        axes.plot(line[x], line["expected"], **THEORY_STYLE)
 
 
-def dress(
+def label_axes(
     axes: Axes,
     title: str,
     x: str,
@@ -54,7 +54,7 @@ def legend_above(axes: Axes) -> None:
     style.legend(axes.figure, axes.get_legend_handles_labels()[0])  # type: ignore[arg-type]
 
 
-def close(figure: Figure, notes: str) -> Figure:
+def finish_with_theory_note(figure: Figure, notes: str) -> Figure:
     """Write below the panels how measured and theory are drawn, and the notes."""
     return style.finish(figure, ["Solid: measured. Dashed: theory.", notes])
 

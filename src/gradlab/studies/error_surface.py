@@ -173,28 +173,28 @@ def _draw_bifurcation(axes: Axes, points: pd.DataFrame, folds: pd.DataFrame) -> 
         y = points["x"].where(points["stable"] == stable)
         axes.plot(points["b"], y, line, color=drawing.HUES[0], linewidth=1.8, label=label)
     for fold in folds["expected"]:
-        axes.axvline(fold, **drawing.THEORY)
-    drawing.dress(axes, f"fixed points at w = {FOLD_WEIGHT:g}", "b", "x*", xlim=(-3.6, -1.4))
+        axes.axvline(fold, **drawing.THEORY_STYLE)
+    drawing.label_axes(axes, f"fixed points at w = {FOLD_WEIGHT:g}", "b", "x*", xlim=(-3.6, -1.4))
 
 
 def _draw_surface(axes: Axes, surface: pd.DataFrame, walks: pd.DataFrame) -> None:
     errors = surface.pivot_table(index="b", columns="w", values="error")
     mesh = axes.pcolormesh(errors.columns, errors.index, errors, cmap="Greys", rasterized=True)
     axes.figure.colorbar(mesh, ax=axes, label="E", pad=0.02)
-    axes.plot(WEIGHTS, wall(np.array(WEIGHTS)), **drawing.THEORY)
+    axes.plot(WEIGHTS, wall(np.array(WEIGHTS)), **drawing.THEORY_STYLE)
     # Unclipped paths first (False sorts before True): they cover more.
     for (clipped, _), walk in walks.sort_values("update").groupby(["clipped", "walker"]):
         colour, marks = (drawing.HUES[0], "") if clipped else (drawing.HUES[1], ".")
         width = 1.8 if clipped else 0.7
         axes.plot(walk["w"], walk["b"], marker=marks, markersize=3, color=colour, linewidth=width)
     axes.plot(*zip(*STARTS, strict=True), "o", color="white", markeredgecolor="0.1", markersize=4)
-    drawing.dress(axes, "surface and descents", "w", "b", xlim=(4.4, 6), ylim=(-3.2, -2.1))
+    drawing.label_axes(axes, "surface and descents", "w", "b", xlim=(4.4, 6), ylim=(-3.2, -2.1))
 
 
 def _draw_cuts(axes: Axes, cuts: pd.DataFrame) -> None:
     for (w, line), colour in zip(cuts.groupby("w"), drawing.HUES[2:], strict=False):
         axes.loglog(line["distance"], line["gradient"], color=colour, label=f"w = {w:g}")
-    drawing.dress(axes, "slope beside the wall", "b − b of the wall", r"$\Vert\nabla E\Vert$")
+    drawing.label_axes(axes, "slope beside the wall", "b − b of the wall", r"$\Vert\nabla E\Vert$")
 
 
 # The table and the figure of analysis/error_surface.py
@@ -235,19 +235,23 @@ def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
     Args:
         table: as `error_surface_table` returns it.
     """
-    look = style.present()
-    figure, body = style.frame(look.column * 1.2, 0.75 * look.column)
+    look = style.current_style()
+    figure, body = style.new_figure(look.column * 1.2, 0.75 * look.column)
     over, along = body.subplots(1, 2)
     surface = table[table["part"] == "surface"].pivot_table(
         index="bias", columns="weight", values="error"
     )
     norm, errors = LogNorm(FLOOR, 1), surface.clip(lower=FLOOR)
-    over.pcolormesh(surface.columns, surface.index, errors, norm=norm, cmap=style.amounts())
+    over.pcolormesh(
+        surface.columns, surface.index, errors, norm=norm, cmap=style.sequential_colours()
+    )
     dashes: dict[str, Any] = {"color": "white", "linewidth": 0.8, "linestyle": "--"}
     over.plot(surface.columns, wall(surface.columns.to_numpy()), **dashes)
     frame: dict[str, Any] = {"xlim": WEIGHTS, "ylim": BIASES}
     over.set(xlabel="weight w", ylabel="bias b", **frame)
-    body.colorbar(ScalarMappable(norm, style.amounts()), ax=over, label="error E", extend="min")
+    body.colorbar(
+        ScalarMappable(norm, style.sequential_colours()), ax=over, label="error E", extend="min"
+    )
     paths = dict(list(table[table["part"] != "surface"].groupby("part", sort=False)))
     handles = []
     for part, colour in COLOURS.items():

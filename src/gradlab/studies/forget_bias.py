@@ -110,9 +110,11 @@ def figure(table: pd.DataFrame) -> Figure:
     for panel, (weights, part, title) in zip(axes, parts, strict=True):
         _draw(panel, table[(table["weights"] == weights) & (table["part"] == part)])
         label = rf"mean $\log_{{10}}\Vert\partial {part}^{{(t)}}/\partial {part}^{{(k)}}\Vert$"
-        drawing.dress(panel, title, drawing.LAG, label, legend=False, ylim=(-16, 2))
+        drawing.label_axes(panel, title, drawing.LAG, label, legend=False, ylim=(-16, 2))
     drawing.legend_above(axes[0])
-    return drawing.close(figure, "Rms norms, means over seeds. Inputs: pixels of digits.")
+    return drawing.finish_with_theory_note(
+        figure, "Rms norms, means over seeds. Inputs: pixels of digits."
+    )
 
 
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
@@ -120,5 +122,5 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     colours = [*style.shades(drawing.HUES[0], len(rules) - 1), drawing.HUES[1]]
     for (rule, line), colour in zip(rows.groupby("rule", sort=False), colours, strict=True):
         mean = line.groupby("lag")[["log_norm", "expected"]].mean() / np.log(10)
-        axes.plot(mean.index, mean["log_norm"], color=colour, label=rule, **drawing.MEASURED)
-        axes.plot(mean.index, mean["expected"], **drawing.THEORY)
+        axes.plot(mean.index, mean["log_norm"], color=colour, label=rule, **drawing.MEASURED_STYLE)
+        axes.plot(mean.index, mean["expected"], **drawing.THEORY_STYLE)

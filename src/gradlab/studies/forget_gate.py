@@ -28,12 +28,12 @@ def figure(table: pd.DataFrame) -> Figure:
         norms = rows.drop_duplicates("seed")["statistics.c.norm"]
         x = float(without) + jitter.uniform(-0.15, 0.15, len(norms))
         axes[1].plot(x, norms, "o", color=colour, alpha=0.8, ms=5)
-    axes[0].axhline(50, **drawing.THEORY)
+    axes[0].axhline(50, **drawing.THEORY_STYLE)
     label = "second outer symbol right (%)"
-    drawing.dress(axes[0], "accuracy", "update", label, legend=False, ylim=(-2, 102))
+    drawing.label_axes(axes[0], "accuracy", "update", label, legend=False, ylim=(-2, 102))
     axes[1].set_yscale("log")
     axes[1].set_xticks([0, 1], list(GATES.values()))
-    drawing.dress(axes[1], "cell state after training", "", "mean norm of c", xlim=(-0.5, 1.5))
+    drawing.label_axes(axes[1], "cell state after training", "", "mean norm of c", xlim=(-0.5, 1.5))
     drawing.legend_above(axes[0])
     length, held_out = table["task.length"].iloc[0], table["task.test_length"].iloc[0]
     seeds = table["seed"].nunique()
@@ -41,4 +41,4 @@ def figure(table: pd.DataFrame) -> Figure:
         f"Chance: one half. Trained on {length:g} steps, judged on {held_out:g}. Left: medians of "
         f"{seeds} seeds and their range. Right: a mark a seed."
     )
-    return drawing.close(figure, note)
+    return drawing.finish_with_theory_note(figure, note)

@@ -27,7 +27,7 @@ from gradlab.tasks import Batch
 from gradlab.tasks.xor import xor
 
 BURN_IN = 20  # steps from x = 0 before exponents are taken
-MEASURED = 300  # steps that exponents are measured over
+MEASURED_STEPS = 300  # steps that exponents are measured over
 ACCURACY_EVERY = 50  # updates that each accuracy is averaged over
 LABELS = ("as drawn", "after flossing")
 
@@ -196,7 +196,7 @@ def _jacobian_parts(network: XorNetwork, key: Key[Array, ""], horizon: int) -> l
         x = _step(network, x, bit[0])
         return x, x
 
-    bits = _bits(key, BURN_IN + MEASURED, 1)
+    bits = _bits(key, BURN_IN + MEASURED_STEPS, 1)
     start = _settled(network, bits[:BURN_IN, 0])
     rates = lyapunov_exponents(step, bits[BURN_IN:], initial_carry=start)
     (values,) = log_singular_values(
@@ -234,6 +234,6 @@ def figure(table: pd.DataFrame) -> Figure:
                 panel.plot(line[x], line[y], color=colour, label=named, linewidth=1.2)
         level = 0.5 if part == "training" else 0.0
         panel.axhline(level, color="0.5", linewidth=0.8, linestyle=":")
-        drawing.dress(panel, title, name_x, name_y, legend=False)
+        drawing.label_axes(panel, title, name_x, name_y, legend=False)
     drawing.legend_above(axes[-1])
     return style.finish(figure, ["A line a seed. Dotted: no growth (0), chance (0.5)."])

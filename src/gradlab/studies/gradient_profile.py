@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from gradlab.figures import lines, style
 from gradlab.records import load_gradients
 from gradlab.studies import drawing
-from gradlab.studies.networks import NETWORKS, legend
+from gradlab.studies.networks import NETWORKS, network_legend
 
 VARIABLES = {"h": "adjoint_log_norm", "c": "adjoint_c_log_norm"}
 LAST = {"h": -1, "c": -2}  # last step with an adjoint: the loss reads h⁽ᵀ⁾, and c⁽ᵀ⁻¹⁾ through it
@@ -70,8 +70,8 @@ def figure(table: pd.DataFrame) -> Figure:
             _draw(panel, table[(table["part"] == part) & (table["step"] == step)])
             label = rf"$\log_{{10}}\;{norms}$" if panel is row[0] else ""
             title = f"{PARTS[part]}, {when}"
-            drawing.dress(panel, title, "step k", label, legend=False, ylim=RANGE)
-    legend(axes[0], NETWORKS)
+            drawing.label_axes(panel, title, "step k", label, legend=False, ylim=RANGE)
+    network_legend(axes[0], NETWORKS)
     notes = [
         "Ratios: means over samples. Lines: geometric means over seeds, bands: least to greatest.",
         "The loss reads h⁽ᵀ⁾, which c⁽ᵀ⁻¹⁾ is the last to reach; only LSTMs have a c.",

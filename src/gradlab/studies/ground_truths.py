@@ -23,7 +23,7 @@ from gradlab.jacobian import map_log_norms
 from gradlab.jacobian.pairs import Norm
 from gradlab.models import Stack
 from gradlab.studies import drawing
-from gradlab.studies.identities import Row, bound, explicit_sum, lines, memory, white_noise
+from gradlab.studies.identities import Row, bound, explicit_sum, memory, table_rows, white_noise
 
 GAINS = (0.7, 1.0, 1.2)
 FORGET_BIASES = (0.0, 1.0, 2.0, 3.0, 5.0)
@@ -96,8 +96,10 @@ def _orthogonal(rng: np.random.Generator, n: int, length: int) -> Iterator[Row]:
             truth = "E1" if gain == 1 else "E2"
             expected = np.arange(length + 1) * np.log(gain)
             if norm == "spectral":
-                yield from lines(truth, f"g = {gain}", range(length + 1), log_norms[:, 0], expected)
-            yield from lines(truth, f"g = {gain}, all pairs, {norm}", [0], [error], [0])
+                yield from table_rows(
+                    truth, f"g = {gain}", range(length + 1), log_norms[:, 0], expected
+                )
+            yield from table_rows(truth, f"g = {gain}, all pairs, {norm}", [0], [error], [0])
 
 
 def _jordan(length: int) -> Iterator[Row]:
@@ -108,7 +110,9 @@ def _jordan(length: int) -> Iterator[Row]:
         block[:size, :size] = 0.9 * np.eye(size) + np.eye(size, k=1)
         log_norms = _powers(block, length)[:, 0]
         expected = [_jordan_log_norm(size, int(lag)) for lag in lags]
-        yield from lines("E3" if size == 2 else "E4", f"{size} × {size}", lags, log_norms, expected)
+        yield from table_rows(
+            "E3" if size == 2 else "E4", f"{size} × {size}", lags, log_norms, expected
+        )
 
 
 def _jordan_log_norm(size: int, lag: int) -> float:
@@ -132,8 +136,8 @@ def _ginibre_powers(rng: np.random.Generator, n: int, draws: int) -> Iterator[Ro
         worst += np.exp(_powers(w, 5)[1:, 0]) / draws
         typical += np.exp(_powers(w, 5, "rms")[1:, 0]) / draws
     edge = [np.exp(theory.ginibre_power_edge(int(lag))) for lag in lags]
-    yield from lines("E5", "spectral", lags, worst, edge)
-    yield from lines("E5", "rms", lags, typical, 1.0)
+    yield from table_rows("E5", "spectral", lags, worst, edge)
+    yield from table_rows("E5", "rms", lags, typical, 1.0)
 
 
 def _ginibre_products(rng: np.random.Generator, n: int, length: int) -> Iterator[Row]:
@@ -146,7 +150,7 @@ def _ginibre_products(rng: np.random.Generator, n: int, length: int) -> Iterator
     spectrum = lyapunov_spectrum(step, factors, initial_carry=jnp.zeros(n))
     errors = np.asarray(spectrum.standard_error, float)
     errors[0] = theory.ginibre_fluctuation(n) / np.sqrt(length)
-    rows = lines(
+    rows = table_rows(
         "E6", "exponents", range(1, n + 1), spectrum.exponents, theory.ginibre_exponents(n)
     )
     for row, error in zip(rows, errors, strict=True):
@@ -166,7 +170,9 @@ def _stacked(length: int) -> Iterator[Row]:
         )
         lags = np.arange(length)  # see theory.stacked_linear for the step and the factor between
         expected = [theory.stacked_linear(0.9, 0.7, count, int(x)) + np.log(0.9) for x in lags]
-        yield from lines("E7", f"L = {count}", lags + 1, np.asarray(log_norms)[1:, 0], expected)
+        yield from table_rows(
+            "E7", f"L = {count}", lags + 1, np.asarray(log_norms)[1:, 0], expected
+        )
 
 
 def _linear(recurrent: float, driving: float) -> Elman:
@@ -188,7 +194,7 @@ def _fixed_points(length: int) -> Iterator[Row]:
             inputs, start = jnp.zeros((length, 1)), jnp.array([at])
             log_norms = jacobian_log_norms(step, inputs, initial_carry=start, norm="rms")
         rate = float(np.asarray(log_norms)[-1, 0]) / length
-        yield from lines("E8", f"w = {weight}", [length], [rate], [np.log(factor)])
+        yield from table_rows("E8", f"w = {weight}", [length], [rate], [np.log(factor)])
 
 
 def _resting_lstm(length: int) -> Iterator[Row]:
@@ -203,7 +209,7 @@ def _resting_lstm(length: int) -> Iterator[Row]:
         set_gate_biases(cell, {"forget": jnp.array([bias])})
         log_norms = jacobian_log_norms(cell, inputs, of="c", wrt="c", norm="frobenius")
         expected = lags * theory.forget_rate(bias)
-        yield from lines(truth, system, lags, np.asarray(log_norms)[:, 0], expected)
+        yield from table_rows(truth, system, lags, np.asarray(log_norms)[:, 0], expected)
 
 
 def _chrono(seed: int) -> Iterator[Row]:
@@ -212,7 +218,7 @@ def _chrono(seed: int) -> Iterator[Row]:
     gates = expit(np.asarray(biases, float))
     for lag in CHRONO_LAGS:
         memories = gates**lag
-        (row,) = lines(
+        (row,) = table_rows(
             "E11", "chrono", [lag], [memories.mean()], theory.chrono_mean(lag, CHRONO_LONGEST)
         )
         yield row | {"standard_error": memories.std() / np.sqrt(CHRONO_UNITS)}
@@ -232,28 +238,28 @@ def figure(table: pd.DataFrame) -> Figure:
         )
 
     draw(0, ["E1", "E2"])
-    drawing.dress(axes[0], "W = g Q, Q orthogonal", drawing.LAG, log_norm)
+    drawing.label_axes(axes[0], "W = g Q, Q orthogonal", drawing.LAG, log_norm)
     draw(1, ["E3", "E4"])
-    drawing.dress(axes[1], "Jordan block, λ = 0.9", drawing.LAG, log_norm)
+    drawing.label_axes(axes[1], "Jordan block, λ = 0.9", drawing.LAG, log_norm)
     draw(2, ["E5"], {"spectral": "spectral: worst case", "rms": "rms: typical"}.__getitem__)
-    drawing.dress(axes[2], "powers of one Gaussian matrix", "power", "norm", ylim=(0, None))
+    drawing.label_axes(axes[2], "powers of one Gaussian matrix", "power", "norm", ylim=(0, None))
     draw(3, ["E6"])
     axes[3].get_lines()[0].set_label("_")
-    drawing.dress(
+    drawing.label_axes(
         axes[3], "product of independent Gaussians", "index", "Lyapunov exponent (nats/step)"
     )
     draw(4, ["E7"])
-    drawing.dress(
+    drawing.label_axes(
         axes[4],
         "stack of L linear layers",
         drawing.LAG,
         r"$\log\,|\partial h^L/\partial h^1|$ (nats)",
     )
     draw(5, ["E9"])
-    drawing.dress(
+    drawing.label_axes(
         axes[5],
         "LSTM, gates at their bias",
         drawing.LAG,
         r"$\log\,|\partial c^{(t)}/\partial c^{(k)}|$ (nats)",
     )
-    return drawing.close(figure, "Monte Carlo panels: Gaussian matrices.")
+    return drawing.finish_with_theory_note(figure, "Monte Carlo panels: Gaussian matrices.")

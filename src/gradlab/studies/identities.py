@@ -20,7 +20,7 @@ CHAINS, CHAIN_LENGTH = 20_000, 300
 MEMORY_LAGS, MEMORY_LENGTH = 400, 40_000
 
 
-def lines(truth: str, system: str, x: Any, measured: Any, expected: Any) -> Iterator[Row]:
+def table_rows(truth: str, system: str, x: Any, measured: Any, expected: Any) -> Iterator[Row]:
     """Yield one row per value of a system: `truth`, `system`, `x`, `measured`, `expected`."""
     columns = np.broadcast_arrays(np.asarray(x), np.asarray(measured), np.asarray(expected))
     for values in zip(*(column.tolist() for column in columns), strict=True):
@@ -55,7 +55,9 @@ def explicit_sum(seed: int) -> Iterator[Row]:
             added_up = scale * np.asarray(terms.by_lag[weight], float).sum(axis=0)
             error += float(np.sum((added_up - np.asarray(gradient, float)) ** 2))
             size += float(np.sum(np.asarray(gradient, float) ** 2))
-        yield from lines("E12", f"{name}, relative error", [20], [np.sqrt(error / size)], [0.0])
+        yield from table_rows(
+            "E12", f"{name}, relative error", [20], [np.sqrt(error / size)], [0.0]
+        )
 
 
 def _squares(carry: Any, target: Float[Array, ""]) -> Float[Array, ""]:
@@ -74,7 +76,7 @@ def bound(seed: int, n: int, length: int) -> Iterator[Row]:
         cell = Elman(3, n, activation=activation, recurrent_kernel_init=kernel, rngs=nnx.Rngs(seed))
         bound = theory.jacobian_bound(np.asarray(cell.dense_h.kernel[...]).T, activation)
         excess = np.asarray(map_log_norms(step_jacobians(cell, inputs))) - lag * bound
-        yield from lines("E13", activation, [length], [excess[lag > 0].max()], [0.0])
+        yield from table_rows("E13", activation, [length], [excess[lag > 0].max()], [0.0])
 
 
 def memory(rng: np.random.Generator) -> Iterator[Row]:
@@ -95,7 +97,7 @@ def memory(rng: np.random.Generator) -> Iterator[Row]:
             past = inputs[MEMORY_LAGS - lag : len(inputs) - lag]
             explained = np.sum((past @ q) ** 2) / np.sum(past**2)
             total += explained - (1 - explained) * n / MEMORY_LENGTH  # what chance explains
-        yield from lines("E14", f"n = {n}", [n], [total], [n])
+        yield from table_rows("E14", f"n = {n}", [n], [total], [n])
 
 
 def white_noise(rng: np.random.Generator) -> Iterator[Row]:
@@ -109,7 +111,7 @@ def white_noise(rng: np.random.Generator) -> Iterator[Row]:
         measured = [float(np.mean(np.asarray(x) ** 2)) for x in (h, slope)]
         expected = [1 / gap, (1 + eigenvalue**2) / gap**3]
         for name, *pair in zip(("E h²", "E (∂h/∂λ)²"), measured, expected, strict=True):
-            yield from lines("E15", f"λ = {eigenvalue}, {name}", [CHAIN_LENGTH], *pair)
+            yield from table_rows("E15", f"λ = {eigenvalue}, {name}", [CHAIN_LENGTH], *pair)
 
 
 def _last_state(noise: Float[Array, "T chains"], weight: Array) -> Float[Array, "chains"]:

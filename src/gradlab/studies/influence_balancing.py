@@ -180,7 +180,7 @@ def figure(table: pd.DataFrame) -> Figure:
     _draw_derivatives(axes[0], parts["derivative"])
     _draw_descents(axes[1], parts["descent"])
     _draw_truncation(axes[2], parts["truncation"])
-    return drawing.close(
+    return drawing.finish_with_theory_note(
         figure,
         "Middle: loss at the end of each window; dotted: loss summed over it. The solution is "
         "θ = −1/6. Right: a driven tanh network, a line a seed, against e^(λ₁ K).",
@@ -189,27 +189,27 @@ def figure(table: pd.DataFrame) -> Figure:
 
 def _draw_derivatives(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(0, color=style.GREY, linewidth=0.8)
-    axes.plot(rows["window"], rows["measured"], color=drawing.HUES[0], **drawing.MEASURED)
-    axes.plot(rows["window"], rows["expected"], **drawing.THEORY)
+    axes.plot(rows["window"], rows["measured"], color=drawing.HUES[0], **drawing.MEASURED_STYLE)
+    axes.plot(rows["window"], rows["expected"], **drawing.THEORY_STYLE)
     mean = rows["cumulative"] / rows["window"]
     axes.plot(rows["window"], mean, color=drawing.HUES[1], label="its mean up to K", linewidth=1.6)
     for curve, colour in ((rows["measured"], drawing.HUES[0]), (mean, drawing.HUES[1])):
         first_negative = int(rows["window"][curve < 0].iloc[0])
         label = f"negative from K = {first_negative}"
         axes.plot(first_negative, 0, "o", color=colour, markersize=5, label=label)
-    drawing.dress(
+    drawing.label_axes(
         axes, "truncated derivative", "window K (steps)", r"$\partial s_1/\partial\theta$"
     )
 
 
 def _draw_descents(axes: Axes, rows: pd.DataFrame) -> None:
-    axes.axhline(-1 / 6, **drawing.THEORY)
+    axes.axhline(-1 / 6, **drawing.THEORY_STYLE)
     for window, colour in zip((10, 40, 50, 100, 150), drawing.HUES, strict=False):
         for loss, line in (("end", "-"), ("sum", ":")):
             path = rows[(rows["window"] == window) & (rows["loss"] == loss)]
             label = f"K = {window}" if loss == "end" else "_"
             axes.semilogx(path["update"], path["theta"], line, color=colour, label=label)
-    drawing.dress(axes, "descent", "update", "θ", loc="lower left", columns=3, ylim=(-1, 3))
+    drawing.label_axes(axes, "descent", "update", "θ", loc="lower left", columns=3, ylim=(-1, 3))
 
 
 def _draw_truncation(axes: Axes, rows: pd.DataFrame) -> None:
@@ -217,6 +217,6 @@ def _draw_truncation(axes: Axes, rows: pd.DataFrame) -> None:
         error = drawing.finite(line["relative_error"].to_numpy())
         axes.semilogy(line["window"], error, color=drawing.HUES[0], linewidth=1.2)
     window = np.sort(rows["window"].unique())
-    axes.semilogy(window, np.exp(rows["lyapunov"].mean() * window), **drawing.THEORY)
+    axes.semilogy(window, np.exp(rows["lyapunov"].mean() * window), **drawing.THEORY_STYLE)
     label = r"$\Vert g_K - g\Vert/\Vert g\Vert$"
-    drawing.dress(axes, "gradient lost by a window", "window K (steps)", label)
+    drawing.label_axes(axes, "gradient lost by a window", "window K (steps)", label)

@@ -28,7 +28,7 @@ NETWORKS = {
 }
 
 
-def legend(axes: Axes, networks: Iterable[str]) -> None:
+def network_legend(axes: Axes, networks: Iterable[str]) -> None:
     """Write one legend above all panels of a figure, of which `axes` is one."""
     looks = [look for network, look in NETWORKS.items() if network in set(networks)]
     entries = [

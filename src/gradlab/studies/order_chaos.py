@@ -158,7 +158,7 @@ def figure(table: pd.DataFrame) -> Figure:
     _draw_exponents(axes[0], parts["exponent"])
     _draw_by_lag(axes[1], parts["by lag"])
     _draw_spectra(axes[2], parts["spectrum"])
-    return drawing.close(
+    return drawing.finish_with_theory_note(
         figure,
         "Left: mean field, N → ∞; a mark a seed. Middle: slope λ₁. Right: means over seeds.",
     )
@@ -168,7 +168,7 @@ def _draw_exponents(axes: Axes, rows: pd.DataFrame) -> None:
     gains = np.geomspace(0.65, 5.2, 200)
     for noise in (0.0, 0.1):
         expected = [theory.mean_field(float(gain), noise).rate for gain in gains]
-        axes.plot(gains, expected, **drawing.THEORY)
+        axes.plot(gains, expected, **drawing.THEORY_STYLE)
     axes.axhline(0, color=style.GREY, linewidth=0.8)
     markers = dict(zip(sorted(rows["n"].unique()), ("x", "+", "o", "s"), strict=False))
     for noise, colour in ((0.0, drawing.HUES[0]), (0.1, drawing.HUES[1])):
@@ -189,7 +189,7 @@ def _draw_exponents(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xscale("log")
     axes.set_xticks([0.7, 1, 2, 3, 5], ["0.7", "1", "2", "3", "5"])
     axes.minorticks_off()
-    drawing.dress(axes, "largest exponent", "gain g", "λ₁ (nats/step)", loc="upper left")
+    drawing.label_axes(axes, "largest exponent", "gain g", "λ₁ (nats/step)", loc="upper left")
 
 
 def _draw_by_lag(axes: Axes, rows: pd.DataFrame) -> None:
@@ -200,9 +200,9 @@ def _draw_by_lag(axes: Axes, rows: pd.DataFrame) -> None:
             axes.plot(line["lag"], line["log_norm"], color=colour, label=label, linewidth=1.6)
             lag = line["lag"].to_numpy()
             at_20 = float(line["log_norm"][line["lag"] == 20].iloc[0])
-            axes.plot(lag, at_20 + line["rate"].iloc[0] * (lag - 20), **drawing.THEORY)
+            axes.plot(lag, at_20 + line["rate"].iloc[0] * (lag - 20), **drawing.THEORY_STYLE)
     label = r"mean $\log\,\Vert\partial h^{(t)}/\partial h^{(k)}\Vert_2$ (nats)"
-    drawing.dress(axes, "gradient over lag", drawing.LAG, label)
+    drawing.label_axes(axes, "gradient over lag", drawing.LAG, label)
 
 
 def _draw_spectra(axes: Axes, rows: pd.DataFrame) -> None:
@@ -213,4 +213,4 @@ def _draw_spectra(axes: Axes, rows: pd.DataFrame) -> None:
         axes.plot(line["share"], line["rate"], color=colour, label=f"N = {n:g}", linewidth=1.6)
     axes.axhline(0, color=style.GREY, linewidth=0.8)
     title = f"spectrum at g = {rows['gain'].iloc[0]:g}"
-    drawing.dress(axes, title, "index / N", "Lyapunov exponent (nats/step)")
+    drawing.label_axes(axes, title, "index / N", "Lyapunov exponent (nats/step)")

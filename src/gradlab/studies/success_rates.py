@@ -53,6 +53,6 @@ def success_axis(axes: Axes) -> None:
 def draw_known_losses(axes: Axes) -> None:
     """Draw dashed lines at the losses of KNOWN, labelled at their right ends."""
     for name, loss in KNOWN.items():
-        axes.axhline(loss, zorder=0, **drawing.THEORY)
+        axes.axhline(loss, zorder=0, **drawing.THEORY_STYLE)
         place = axes.get_yaxis_transform()
         axes.text(1.01, loss, name, transform=place, va="center", fontsize="small")

@@ -76,11 +76,11 @@ def _draw_row(axes: list[Axes], rows: pd.DataFrame, network: str) -> None:
     for panel in (axes[0], axes[2]):
         panel.set_xticks(lengths, [f"{x:g}" for x in lengths])
     draw_known_losses(axes[2])
-    drawing.dress(axes[0], network, "length T (steps)", "share of runs solved", legend=False)
+    drawing.label_axes(axes[0], network, "length T (steps)", "share of runs solved", legend=False)
     updates = f"{network}, T = {DRAWN_LENGTH}"
-    drawing.dress(axes[1], updates, "updates (thousands)", "share solved so far", legend=False)
+    drawing.label_axes(axes[1], updates, "updates (thousands)", "share solved so far", legend=False)
     loss = f"{network}, after 10,000 updates"
-    drawing.dress(axes[2], loss, "length T (steps)", "held-out loss (nats)", legend=False)
+    drawing.label_axes(axes[2], loss, "length T (steps)", "held-out loss (nats)", legend=False)
 
 
 def _draw_solved_so_far(axes: Axes, rows: pd.DataFrame, nth: int) -> None:
