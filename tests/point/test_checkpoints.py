@@ -111,7 +111,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(point: Callable[..., 
         )
         for p in broken
     ]
-    waiting = dict(zip(running, zip(broken, hyperparameters, strict=True), strict=True))
+    waiting = dict(zip(running, zip(broken, signals, strict=True), strict=True))
     while waiting:
         for process, (p, number) in list(waiting.items()):
             kept = checkpoints.newest(p.folder)
@@ -138,11 +138,12 @@ def test_points_in_lock_step_go_on_together(point: Callable[..., Point]) -> None
         return [point(f"{name}{seed}", SHORT, f"seed={seed}") for seed in (0, 1)]
 
     broken, whole = pair("broken"), pair("whole")
-    run_points(whole)
-    statuses = run_points(broken, stop=StopAt(4))
+    program = Program(whole[0].config)
+    run_points(program, whole)
+    statuses = run_points(program, broken, stop=StopAt(4))
     assert [s["state"] for s in statuses] == ["interrupted"] * 2
     assert "after 3 of 12 updates" in statuses[0]["reason"]
-    assert [s["state"] for s in run_points(broken)] == ["done"] * 2
+    assert [s["state"] for s in run_points(program, broken)] == ["done"] * 2
     for one, other in zip(broken, whole, strict=True):
         assert_same(one, other)
 
