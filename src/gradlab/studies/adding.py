@@ -25,7 +25,7 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the metrics over training, and the loss of the constant answer 1.
 
     Args:
-        runs: as `gradlab.load_runs` returns them, of task=adding with task.variant=arjovsky.
+        runs: from `gradlab.load_runs`, of task=adding with task.variant=arjovsky.
 
     Returns:
         The rows of `gradlab.figures.training_table`, and for each run a row of the `quantity`
@@ -52,18 +52,18 @@ def _constant_loss(length: int) -> float:
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Draw the training loss over updates, a panel a length."""
+    """Draw the training loss over updates, with one panel per length."""
     losses = table[table["quantity"] == LOSS]
     lengths = sorted(losses["task.length"].unique())
-    figure, axes = drawing.panels(1, len(lengths), "The adding problem", height=3.6)
-    for panel, length in zip(axes, lengths, strict=True):
+    figure, panels = drawing.panels(1, len(lengths), "The adding problem", height=3.6)
+    for axes, length in zip(panels, lengths, strict=True):
         constant = table[(table["quantity"] == CONSTANT) & (table["task.length"] == length)]
-        panel.axhline(constant["value"].iloc[0], **drawing.THEORY_STYLE)
-        _draw(panel, losses[losses["task.length"] == length])
-        label = "mean squared error of 100 updates" if panel is axes[0] else ""
+        axes.axhline(constant["value"].iloc[0], **drawing.THEORY_STYLE)
+        _draw(axes, losses[losses["task.length"] == length])
+        label = "mean squared error of 100 updates" if axes is panels[0] else ""
         title = f"{length} steps"
-        drawing.label_axes(panel, title, "updates", label, legend=False, yscale="log", ylim=LOSSES)
-    network_legend(axes[0], losses["network"].unique())
+        drawing.label_axes(axes, title, "updates", label, legend=False, yscale="log", ylim=LOSSES)
+    network_legend(panels[0], losses["network"].unique())
     notes = [
         "Dashed: the constant answer 1, which remembers nothing (1/6).",
         "Lines: medians over seeds, bands: least to greatest; an IRNN begins above the axis.",

@@ -68,7 +68,7 @@ def _norms_over_lag(bias: float, n: int, lags: Sequence[int], seed: int) -> pd.D
 
 
 def _log10_product_norms(steps: Float[np.ndarray, "T n n"]) -> Float[np.ndarray, "T"]:
-    """log₁₀ norms of the products of the first 1, 2, … matrices."""
+    """Return log₁₀ norms of the products of the first 1, 2, … matrices."""
     log_norms, product, scale = [], np.eye(steps.shape[1]), 0.0
     for step in steps:
         product = step @ product
@@ -79,7 +79,7 @@ def _log10_product_norms(steps: Float[np.ndarray, "T n n"]) -> Float[np.ndarray,
 
 
 def _differences(cell: LSTM, inputs: Float[np.ndarray, "T features"]) -> Float[np.ndarray, "n n"]:
-    """∂h⁽ᵀ⁾/∂h⁽⁰⁾ by central differences of an LSTM written out in NumPy."""
+    """Compute ∂h⁽ᵀ⁾/∂h⁽⁰⁾ by central differences of an LSTM written out in NumPy."""
     n = cell.hidden_features
     w_x, w_h = (np.asarray(x.kernel[...], float) for x in (cell.dense_i, cell.dense_h))
     bias = np.asarray(cell.dense_h.bias[...], float)  # type: ignore[index]
@@ -94,16 +94,16 @@ def _differences(cell: LSTM, inputs: Float[np.ndarray, "T features"]) -> Float[n
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Draw the norm over the lag, a panel a forget bias."""
+    """Draw the norm over the lag, with one panel per forget bias."""
     biases = sorted(table["bias"].unique())
-    figure, axes = drawing.panels(1, len(biases), "The way through the cell state", height=3.0)
-    for panel, bias in zip(axes, biases, strict=True):
+    figure, panels = drawing.panels(1, len(biases), "The way through the cell state", height=3.0)
+    for axes, bias in zip(panels, biases, strict=True):
         rows = table[table["bias"] == bias]
         curves = (("total", "total derivative"), ("frozen", "c frozen: blocks ∂h/∂h alone"))
         for (column, label), colour in zip(curves, drawing.HUES, strict=False):
             for seed, line in rows.groupby("seed"):
                 shown = label if seed == rows["seed"].min() else "_"
-                panel.plot(line["lag"], line[column], color=colour, label=shown, linewidth=1.3)
+                axes.plot(line["lag"], line[column], color=colour, label=shown, linewidth=1.3)
         exact = rows[rows["differences"] > -7]  # smaller differences are rounding
         if len(exact):
             marks: dict[str, Any] = {
@@ -111,10 +111,10 @@ def figure(table: pd.DataFrame) -> Figure:
                 "markersize": 5,
                 "label": "central differences, float64",
             }
-            panel.plot(exact["lag"], exact["differences"], "x", **marks)
+            axes.plot(exact["lag"], exact["differences"], "x", **marks)
         label = r"$\log_{10}\Vert\partial h^{(t)}/\partial h^{(0)}\Vert_2$"
         drawing.label_axes(
-            panel, f"forget bias {bias:g}", "lag t (steps)", label, legend=False, ylim=(-110, 5)
+            axes, f"forget bias {bias:g}", "lag t (steps)", label, legend=False, ylim=(-110, 5)
         )
-    drawing.legend_above(axes[-1])
+    drawing.legend_above(panels[-1])
     return style.finish(figure, ["A line a seed; LSTM of 32 units at initialisation."])

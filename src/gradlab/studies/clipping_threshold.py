@@ -23,17 +23,18 @@ BEYOND = 1.0  # decades from the largest threshold to "none"
 def figure(table: pd.DataFrame) -> Figure:
     """Draw success and final loss over the threshold, and success over the longest step.
 
-    A row of panels a length.
+    There is one row of panels per length.
     """
     lengths = sorted(table["task.length"].unique())
     title = "Clipping threshold and learning rate"
-    figure, axes = drawing.panels(len(lengths), 3, title, height=3.0)
+    figure, panels = drawing.panels(len(lengths), 3, title, height=3.0)
     for row, length in enumerate(lengths):
         runs = table[table["task.length"] == length]
-        _draw_row(axes[3 * row : 3 * row + 3], runs, f"T = {length:g}")
-    drawing.legend_above(axes[0])
+        _draw_row(panels[3 * row : 3 * row + 3], runs, f"T = {length:g}")
+    drawing.legend_above(panels[0])
     n = int(table.groupby(["task.length", "optim.learning_rate", "clip.threshold"]).size().min())
     updates = int(table["train.steps"].max())
+    # The 1 % is that of `solved_at` in experiments/clipping_threshold/claims.yaml.
     return style.finish(
         figure,
         [
@@ -45,7 +46,7 @@ def figure(table: pd.DataFrame) -> Figure:
     )
 
 
-def _draw_row(axes: list[Axes], rows: pd.DataFrame, name: str) -> None:
+def _draw_row(panels: list[Axes], rows: pd.DataFrame, name: str) -> None:
     clipped = sorted(x for x in rows["clip.threshold"].unique() if np.isfinite(x))
     none = np.log10(clipped[-1]) + BEYOND
     position = np.log10(rows["clip.threshold"]).replace(np.inf, none)
@@ -56,24 +57,24 @@ def _draw_row(axes: list[Axes], rows: pd.DataFrame, name: str) -> None:
         runs = rows[rows["optim.learning_rate"] == rate]
         runs = runs.assign(at=position[runs.index] + shift)
         runs = runs.assign(step=np.log10(runs["clip.threshold"] * rate) + shift / 2)
-        draw_rates(axes[0], runs, "at", "solved", f"learning rate {rate:g}", nth)
-        draw_values(axes[1], runs, "at", "nll_end", nth)
+        draw_rates(panels[0], runs, "at", "solved", f"learning rate {rate:g}", nth)
+        draw_values(panels[1], runs, "at", "nll_end", nth)
         clipped_runs = runs[np.isfinite(runs["clip.threshold"])]
-        draw_rates(axes[2], clipped_runs, "step", "solved", f"learning rate {rate:g}", nth)
+        draw_rates(panels[2], clipped_runs, "step", "solved", f"learning rate {rate:g}", nth)
     ticks = [np.log10(x) for x in clipped] + [none]
-    for panel in axes[:2]:
-        panel.set_xticks(ticks, [f"{x:g}" for x in clipped] + ["none"], fontsize="small")
-    for panel in (axes[0], axes[2]):
-        success_axis(panel)
-    draw_known_losses(axes[1])
+    for axes in panels[:2]:
+        axes.set_xticks(ticks, [f"{x:g}" for x in clipped] + ["none"], fontsize="small")
+    for axes in (panels[0], panels[2]):
+        success_axis(axes)
+    draw_known_losses(panels[1])
     drawing.label_axes(
-        axes[0], f"success, {name}", "threshold", "share of runs solved", legend=False
+        panels[0], f"success, {name}", "threshold", "share of runs solved", legend=False
     )
     drawing.label_axes(
-        axes[1], f"loss at the end, {name}", "threshold", "held-out loss (nats)", legend=False
+        panels[1], f"loss at the end, {name}", "threshold", "held-out loss (nats)", legend=False
     )
-    axes[2].xaxis.set_major_formatter(lambda x, _: f"$10^{{{x:g}}}$")
-    low, high = axes[2].get_xlim()
-    axes[2].set_xticks(range(int(np.ceil(low)), int(np.floor(high)) + 1))
+    panels[2].xaxis.set_major_formatter(lambda x, _: f"$10^{{{x:g}}}$")
+    low, high = panels[2].get_xlim()
+    panels[2].set_xticks(range(int(np.ceil(low)), int(np.floor(high)) + 1))
     label = "learning rate × threshold"
-    drawing.label_axes(axes[2], f"success, {name}", label, "share of runs solved", legend=False)
+    drawing.label_axes(panels[2], f"success, {name}", label, "share of runs solved", legend=False)

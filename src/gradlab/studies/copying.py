@@ -17,7 +17,6 @@ from gradlab.records import load_metrics
 from gradlab.studies import drawing
 from gradlab.studies.networks import NETWORKS, network_legend
 
-DECADE = np.log(10)  # nats
 LOSS, LOG_NORM = "eval/loss", "jacobian/log_norm"
 BY_LAG = f"{LOG_NORM}/lag_"  # how the metrics of single lags begin
 
@@ -26,7 +25,7 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the held-out losses over training and the mean log norms over the lag.
 
     Args:
-        runs: as `gradlab.load_runs` returns them, with the probe `jacobian`.
+        runs: from `gradlab.load_runs`, with the probe `jacobian`.
 
     Returns:
         `point` (the index of the runs), `step` (updates), `quantity` ("eval/loss",
@@ -49,38 +48,38 @@ def curves(runs: pd.DataFrame) -> pd.DataFrame:
 def figure(table: pd.DataFrame) -> Figure:
     """Draw the loss over the baseline during training, and the gradient over lag around it.
 
-    A row of panels a length.
+    There is one row of panels per length.
     """
     lengths = sorted(table["task.length"].unique())
-    figure, axes = drawing.panels(len(lengths), 3, "The copying memory problem", height=3.1)
+    figure, panels = drawing.panels(len(lengths), 3, "The copying memory problem", height=3.1)
     for i, length in enumerate(lengths):
-        _draw(axes[3 * i : 3 * i + 3], table[table["task.length"] == length], f"T = {length}")
-    network_legend(axes[0], table["network"].unique())
+        _draw(panels[3 * i : 3 * i + 3], table[table["task.length"] == length], f"T = {length}")
+    network_legend(panels[0], table["network"].unique())
     seeds = table["seed"].nunique()
     note = f"Lines: medians of {seeds} seeds; bands: from the least to the most. "
     return drawing.finish_with_theory_note(figure, note + "s: the whole state, of an LSTM c and h.")
 
 
-def _draw(axes: Sequence[Axes], rows: pd.DataFrame, length: str) -> None:
+def _draw(panels: Sequence[Axes], rows: pd.DataFrame, length: str) -> None:
     for name, of_network in rows.groupby("network"):
         label, colour, _ = NETWORKS[str(name)]
         losses = of_network[of_network["quantity"] == LOSS]
         relative = losses.assign(value=losses["value"] / losses["eval.baseline"])
-        drawing.band(axes[0], *drawing.by_seed(relative, "step"), colour, label)
+        drawing.band(panels[0], *drawing.by_seed(relative, "step"), colour, label)
         norms = of_network[of_network["quantity"] == LOG_NORM]
-        for panel, step in zip(axes[1:], (0, norms["step"].max()), strict=True):
+        for axes, step in zip(panels[1:], (0, norms["step"].max()), strict=True):
             lags, log_norms = drawing.by_seed(norms[norms["step"] == step], "lag")
-            drawing.band(panel, lags, log_norms / DECADE, colour, label, marker="o", ms=3)
-    axes[0].axhline(1, **drawing.THEORY_STYLE)
-    axes[0].set_yscale("log")
+            drawing.band(axes, lags, log_norms / style.DECADE, colour, label, marker="o", ms=3)
+    panels[0].axhline(1, **drawing.THEORY_STYLE)
+    panels[0].set_yscale("log")
     drawing.label_axes(
-        axes[0], f"{length}: held-out loss", "update", "loss / baseline", legend=False
+        panels[0], f"{length}: held-out loss", "update", "loss / baseline", legend=False
     )
-    lowest = min(panel.get_ylim()[0] for panel in axes[1:])
-    highest = max(panel.get_ylim()[1] for panel in axes[1:])
+    lowest = min(axes.get_ylim()[0] for axes in panels[1:])
+    highest = max(axes.get_ylim()[1] for axes in panels[1:])
     label = r"mean $\log_{10}\Vert\partial s^{(t)}/\partial s^{(k)}\Vert_2$"
-    for panel, title in zip(axes[1:], ("before training", "after training"), strict=True):
-        panel.set_xscale("log", base=2)
-        panel.xaxis.set_major_formatter("{x:g}")
+    for axes, title in zip(panels[1:], ("before training", "after training"), strict=True):
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
         limits = (lowest, highest)
-        drawing.label_axes(panel, title, drawing.LAG, label, legend=False, ylim=limits)
+        drawing.label_axes(axes, title, drawing.LAG, label, legend=False, ylim=limits)

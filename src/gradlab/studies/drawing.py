@@ -80,7 +80,11 @@ def band(
     name: str,
     **look: Any,
 ) -> None:
-    """Draw the median over seeds as a line, and their range as a band."""
+    """Draw the median over seeds as a line, and their range as a band.
+
+    A study's losses may lie decades apart, so that their mean would be that of the worst seed.
+    (`gradlab.figures.lines.band_over_seeds` has means: of log norms, and of successes, 0 or 1.)
+    """
     measured = ~np.isnan(values).all(axis=0)
     places, values = places[measured], values[:, measured]
     axes.plot(places, np.nanmedian(values, axis=0), color=colour, label=name, **look)

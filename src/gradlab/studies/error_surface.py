@@ -5,10 +5,12 @@ Figures 3 and 6 of Pascanu, Mikolov & Bengio 2013, whose unit is in `gradlab.stu
 same surface, with descent from one start of the user's choice.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
@@ -25,9 +27,9 @@ FOLD_WEIGHT = 5.0
 WEIGHTS, BIASES = (4.0, 7.0), (-4.0, -1.5)  # the surface; the source does not say which it drew
 WALL_WEIGHTS = (4.5, 5.0, 5.5, 6.0)
 STARTS = ((5.0, -2.45), (5.2, -2.6), (5.5, -2.8), (5.0, -2.55))  # (w, b) of the descents
-CELLS = 201  # along an axis of the surface of `error_surface_table`
+SCRIPT_CELLS = 201  # along an axis of the surface of `error_surface_table`
 FLOOR = 1e-6  # of the errors' colours
-COLOURS = {"clipped": "#e69f00", "unclipped": "#cc79a7"}
+COLOURS = {"clipped": drawing.HUES[0], "unclipped": drawing.HUES[2]}  # green, pink
 
 
 def measure(
@@ -52,13 +54,15 @@ def measure(
         `of`), "wall" (w, b, expected), "cut" (w, b, distance from it, gradient), "walk" (walker,
         clipped, update, w, b, error, step: the length of the largest step so far).
     """
+    # Updates that are evenly spaced on a log axis.
+    shown = np.unique([0, *np.geomspace(1, updates, 150).astype(int), updates])
     parts = {
         "fixed point": _fixed_points(),
         "fold": _folds(),
-        **_surface(grid, drawn),
+        **_thinned_surface(grid, drawn),
         "wall": _walls(),
         "cut": _cuts(),
-        "walk": _descents(learning_rate, threshold, updates),
+        "walk": _descents(STARTS, learning_rate, threshold, shown),
     }
     return pd.concat([rows.assign(part=part) for part, rows in parts.items()], ignore_index=True)
 
@@ -67,7 +71,7 @@ def measure(
 
 
 def _fixed_points() -> pd.DataFrame:
-    """All solutions of x = w σ(x) + b: a curve along x, on which b is a function of x."""
+    """Tabulate all solutions of x = w σ(x) + b: b as a function of x."""
     x = np.linspace(-5, 4, 1801)
     b = x - FOLD_WEIGHT * expit(x)
     stable = FOLD_WEIGHT * expit(x) * expit(-x) < 1
@@ -76,7 +80,7 @@ def _fixed_points() -> pd.DataFrame:
 
 
 def _folds() -> pd.DataFrame:
-    """The b at which two fixed points meet, by bisection from inside the three-root region."""
+    """Find the b at which two fixed points meet, by bisection from inside the three-root region."""
 
     def root_count(b: float) -> int:
         x = np.linspace(-6, 6, 40_001)
@@ -91,21 +95,25 @@ def _folds() -> pd.DataFrame:
     return pd.DataFrame({"b": folds, "expected": theory.fold_points(FOLD_WEIGHT)})
 
 
-def _surface(grid: int, drawn: int) -> dict[str, pd.DataFrame]:
-    w, b = np.meshgrid(np.linspace(*WEIGHTS, grid), np.linspace(*BIASES, grid))
+def _surface(cells: int) -> dict[str, Float[np.ndarray, "cells cells"]]:
+    """Compute the error and the gradient's norm on a grid over (w, b), as columns of a table."""
+    w, b = np.meshgrid(np.linspace(*WEIGHTS, cells), np.linspace(*BIASES, cells))
     unit = unit_error(w, b)
+    return {"w": w, "b": b, "error": unit.error, "gradient": unit.grad_norm}
+
+
+def _thinned_surface(grid: int, drawn: int) -> dict[str, pd.DataFrame]:
+    """Tabulate part of the surface, and the extremes of the gradient over all of it."""
+    surface = _surface(grid)
     every = max(1, (grid - 1) // (drawn - 1))
-    columns = {"w": w, "b": b, "error": unit.error, "gradient": unit.grad_norm}
-    thinned = {name: x[::every, ::every].ravel() for name, x in columns.items()}
-    extremes = {
-        "gradient": [unit.grad_norm.max(), np.median(unit.grad_norm)],
-        "of": ["max", "median"],
-    }
+    thinned = {name: values[::every, ::every].ravel() for name, values in surface.items()}
+    norms = surface["gradient"]
+    extremes = {"gradient": [norms.max(), np.median(norms)], "of": ["max", "median"]}
     return {"surface": pd.DataFrame(thinned), "gradient": pd.DataFrame(extremes)}
 
 
 def _walls() -> pd.DataFrame:
-    """The b of the steepest slope to 1e-6, and where `wall` expects it, for each WALL_WEIGHTS."""
+    """Find the b of the steepest slope to 1e-6, beside that of `wall`, for each WALL_WEIGHTS."""
     steepest = []
     for w in WALL_WEIGHTS:
         low, high = BIASES
@@ -120,7 +128,7 @@ def _walls() -> pd.DataFrame:
 
 
 def _cuts() -> pd.DataFrame:
-    """The slope beside the wall, down to distances that only a descent comes to."""
+    """Tabulate the slope beside the wall, down to distances that only a descent comes to."""
     distance = np.geomspace(1e-9, 0.1, 401)
     parts = []
     for w in WALL_WEIGHTS[1:]:
@@ -130,21 +138,24 @@ def _cuts() -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _descents(learning_rate: float, threshold: float, updates: int) -> pd.DataFrame:
-    """Descent from each start, clipped and not, at updates that are evenly spaced on a log axis."""
-    shown = np.unique([0, *np.geomspace(1, updates, 150).astype(int), updates])
+def _descents(
+    starts: Sequence[tuple[float, float]],
+    learning_rate: float,
+    threshold: float,
+    shown: Int[np.ndarray, "shown"],
+) -> pd.DataFrame:
+    """Tabulate descent from each start, clipped and not, at the updates `shown` (ascending)."""
     parts = []
     for clipped in (True, False):
         paths = descend(
-            STARTS,
+            starts,
             learning_rate=learning_rate,
             threshold=threshold if clipped else np.inf,
-            updates=updates,
+            updates=int(shown[-1]),
         )
-        for walker, path in enumerate(zip(*paths, strict=True)):
-            columns = dict(zip(("w", "b", "error", "step"), path, strict=True))
-            rows = pd.DataFrame({name: x[shown] for name, x in columns.items()})
-            parts.append(rows.assign(walker=walker, clipped=clipped, update=shown))
+        for walker, (w, b, error, step) in enumerate(zip(*paths, strict=True)):
+            path = pd.DataFrame({"w": w, "b": b, "error": error, "step": step}).iloc[shown]
+            parts.append(path.assign(walker=walker, clipped=clipped, update=shown))
     return pd.concat(parts)
 
 
@@ -154,16 +165,18 @@ def _descents(learning_rate: float, threshold: float, updates: int) -> pd.DataFr
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
     """Draw the bifurcation, the surface with the descents, and the slope across the wall."""
-    figure, axes = drawing.panels(1, 3, "One unit: bifurcation, wall and clipping", height=3.1)
+    figure, panels = drawing.panels(1, 3, "One unit: bifurcation, wall and clipping", height=3.1)
     parts = dict(list(table.groupby("part")))
-    _draw_bifurcation(axes[0], parts["fixed point"], parts["fold"])
-    _draw_surface(axes[1], parts["surface"], parts["walk"])
-    _draw_cuts(axes[2], parts["cut"])
+    _draw_bifurcation(panels[0], parts["fixed point"], parts["fold"])
+    _draw_surface(panels[1], parts["surface"], parts["walk"])
+    _draw_cuts(panels[2], parts["cut"])
+    wall_slope = float(wall(0) - wall(1))
     return style.finish(
         figure,
         [
-            "Dashed: closed forms (folds; the wall b = ½ − 0.6225 w). Circles: starts of descent;",
-            "green: clipped at norm 1; orange: not clipped, which leaves the picture.",
+            f"Dashed: closed forms (folds; the wall b = ½ − {wall_slope:.4f} w). "
+            "Circles: starts of descent;",
+            "green: clipped at norm 1; pink: not clipped, which leaves the picture.",
         ],
     )
 
@@ -184,15 +197,15 @@ def _draw_surface(axes: Axes, surface: pd.DataFrame, walks: pd.DataFrame) -> Non
     axes.plot(WEIGHTS, wall(np.array(WEIGHTS)), **drawing.THEORY_STYLE)
     # Unclipped paths first (False sorts before True): they cover more.
     for (clipped, _), walk in walks.sort_values("update").groupby(["clipped", "walker"]):
-        colour, marks = (drawing.HUES[0], "") if clipped else (drawing.HUES[1], ".")
-        width = 1.8 if clipped else 0.7
+        colour = COLOURS["clipped" if clipped else "unclipped"]
+        marks, width = ("", 1.8) if clipped else (".", 0.7)
         axes.plot(walk["w"], walk["b"], marker=marks, markersize=3, color=colour, linewidth=width)
     axes.plot(*zip(*STARTS, strict=True), "o", color="white", markeredgecolor="0.1", markersize=4)
     drawing.label_axes(axes, "surface and descents", "w", "b", xlim=(4.4, 6), ylim=(-3.2, -2.1))
 
 
 def _draw_cuts(axes: Axes, cuts: pd.DataFrame) -> None:
-    for (w, line), colour in zip(cuts.groupby("w"), drawing.HUES[2:], strict=False):
+    for (w, line), colour in zip(cuts.groupby("w"), drawing.HUES[3:], strict=False):
         axes.loglog(line["distance"], line["gradient"], color=colour, label=f"w = {w:g}")
     drawing.label_axes(axes, "slope beside the wall", "b − b of the wall", r"$\Vert\nabla E\Vert$")
 
@@ -206,7 +219,7 @@ def error_surface_table(
     learning_rate: float = 0.01,
     threshold: float = 1.0,
     updates: int = 3000,
-    cells: int = CELLS,
+    cells: int = SCRIPT_CELLS,
 ) -> pd.DataFrame:
     """Compute the surface, and descent from one start with clipping and without.
 
@@ -214,18 +227,13 @@ def error_surface_table(
         `part` ("surface", "unclipped", "clipped"), `update` (NaN of the surface), `weight`, `bias`,
         `error`, and `grad_norm` (of the surface).
     """
-    weights, biases = np.meshgrid(np.linspace(*WEIGHTS, cells), np.linspace(*BIASES, cells))
-    unit = unit_error(weights, biases)
-    surface = {"weight": weights, "bias": biases, "error": unit.error, "grad_norm": unit.grad_norm}
-    flat = {name: values.ravel() for name, values in surface.items()}
-    parts = [pd.DataFrame(flat).assign(part="surface")]
-    for part, limit in {"unclipped": np.inf, "clipped": threshold}.items():
-        path = descend([start], learning_rate=learning_rate, threshold=limit, updates=updates)
-        columns = {"weight": path.weight[0], "bias": path.bias[0], "error": path.error[0]}
-        parts.append(pd.DataFrame(columns).assign(part=part, update=range(updates + 1)))
-    return pd.concat(parts, ignore_index=True)[
-        ["part", "update", "weight", "bias", "error", "grad_norm"]
-    ]
+    surface = pd.DataFrame({name: values.ravel() for name, values in _surface(cells).items()})
+    paths = _descents([start], learning_rate, threshold, np.arange(updates + 1))
+    paths["part"] = np.where(paths["clipped"], "clipped", "unclipped")
+    paths = paths.sort_values("clipped", kind="stable")  # unclipped first
+    table = pd.concat([surface.assign(part="surface"), paths], ignore_index=True)
+    table = table.rename(columns={"w": "weight", "b": "bias", "gradient": "grad_norm"})
+    return table[["part", "update", "weight", "bias", "error", "grad_norm"]]
 
 
 @style.theme()
@@ -233,7 +241,7 @@ def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
     """Draw the surface with both paths on it, and the error of each over the updates.
 
     Args:
-        table: as `error_surface_table` returns it.
+        table: from `error_surface_table`.
     """
     look = style.current_style()
     figure, body = style.new_figure(look.column * 1.2, 0.75 * look.column)
@@ -247,8 +255,8 @@ def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
     )
     dashes: dict[str, Any] = {"color": "white", "linewidth": 0.8, "linestyle": "--"}
     over.plot(surface.columns, wall(surface.columns.to_numpy()), **dashes)
-    frame: dict[str, Any] = {"xlim": WEIGHTS, "ylim": BIASES}
-    over.set(xlabel="weight w", ylabel="bias b", **frame)
+    limits: dict[str, Any] = {"xlim": WEIGHTS, "ylim": BIASES}
+    over.set(xlabel="weight w", ylabel="bias b", **limits)
     body.colorbar(
         ScalarMappable(norm, style.sequential_colours()), ax=over, label="error E", extend="min"
     )

@@ -46,25 +46,26 @@ def measure(
         ("c": of ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾; "h"), `seed`, `lag`, `log_norm` (nats, mean over t), and `expected`
         (of cells without weights).
     """
-    rules = [(f"b = {bias:g}", bias) for bias in biases] + [(CHRONO, np.nan)]
-    tables = []
-    for rule, bias in rules:
-        for weights, drawn in (("zero", seeds[:1]), ("glorot", seeds)):
-            for seed in drawn:
-                cell = _cell(weights, units, bias, length, seed)
-                for part in ("c",) if weights == "zero" else ("c", "h"):
-                    profile = _profile(cell, part, length, seed)
-                    labels: dict[str, Any] = {
-                        "weights": weights,
-                        "rule": rule,
-                        "bias": bias,
-                        "part": part,
-                    }
-                    columns = {"lag": range(length + 1), "log_norm": profile, "seed": seed}
-                    if weights == "zero":
-                        columns["expected"] = _expected(cell, length)
-                    tables.append(pd.DataFrame(columns).assign(**labels))
+    cases = [("zero", "c", seed) for seed in seeds[:1]]
+    cases += [("glorot", part, seed) for seed in seeds for part in ("c", "h")]
+    tables = [
+        _norms_over_lag(weights, part, units, bias, length, seed)
+        for bias in (*biases, np.nan)
+        for weights, part, seed in cases
+    ]
     return pd.concat(tables, ignore_index=True)
+
+
+def _norms_over_lag(
+    weights: str, part: str, units: int, bias: float, length: int, seed: int
+) -> pd.DataFrame:
+    cell = _cell(weights, units, bias, length, seed)
+    profile = _profile(cell, part, length, seed)
+    columns: dict[str, Any] = {"lag": range(length + 1), "log_norm": profile, "seed": seed}
+    if weights == "zero":
+        columns["expected"] = _expected(cell, length)
+    rule = CHRONO if np.isnan(bias) else f"b = {bias:g}"
+    return pd.DataFrame(columns).assign(weights=weights, rule=rule, bias=bias, part=part)
 
 
 def _cell(weights: str, units: int, bias: float, longest: int, seed: int) -> LSTM:
@@ -90,7 +91,7 @@ def _profile(cell: LSTM, part: str, length: int, seed: int) -> decay.Profile:
 
 
 def _expected(cell: LSTM, length: int) -> Float[np.ndarray, "lags"]:
-    """ln √(mean f^(2 lag)) of gates f at their biases; lag · ln f if all are equal."""
+    """Return ln √(mean f^(2 lag)) of gates f at their biases; lag · ln f if all are equal."""
     columns = cell.learned.index("forget") * cell.hidden_features
     bias: Array = cell.dense_h.bias[...]  # type: ignore[index]
     logs = [theory.forget_rate(float(b)) for b in bias[columns : columns + cell.hidden_features]]
@@ -101,17 +102,17 @@ def _expected(cell: LSTM, length: int) -> Float[np.ndarray, "lags"]:
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
     """Draw the cell state without weights and with them, and the hidden state."""
-    figure, axes = drawing.panels(1, 3, "Forget bias and memory at the start", height=3.1)
+    figure, panels = drawing.panels(1, 3, "Forget bias and memory at the start", height=3.1)
     parts = (
         ("zero", "c", "no weights: gates at their bias"),
         ("glorot", "c", "Glorot weights, cell state"),
         ("glorot", "h", "Glorot weights, hidden state"),
     )
-    for panel, (weights, part, title) in zip(axes, parts, strict=True):
-        _draw(panel, table[(table["weights"] == weights) & (table["part"] == part)])
+    for axes, (weights, part, title) in zip(panels, parts, strict=True):
+        _draw(axes, table[(table["weights"] == weights) & (table["part"] == part)])
         label = rf"mean $\log_{{10}}\Vert\partial {part}^{{(t)}}/\partial {part}^{{(k)}}\Vert$"
-        drawing.label_axes(panel, title, drawing.LAG, label, legend=False, ylim=(-16, 2))
-    drawing.legend_above(axes[0])
+        drawing.label_axes(axes, title, drawing.LAG, label, legend=False, ylim=(-16, 2))
+    drawing.legend_above(panels[0])
     return drawing.finish_with_theory_note(
         figure, "Rms norms, means over seeds. Inputs: pixels of digits."
     )

@@ -112,7 +112,7 @@ def _bits(key: Key[Array, ""], *shape: int) -> Float[Array, "*shape"]:
 
 
 def _settled(network: XorNetwork, bits: Float[Array, "T"]) -> Float[Array, "n"]:
-    """The state after some inputs, from x = 0."""
+    """Return the state after some inputs, from x = 0."""
     x, _ = jax.lax.scan(lambda x, bit: (_step(network, x, bit), None), 0 * network.bias, bits)
     return x
 
@@ -120,7 +120,7 @@ def _settled(network: XorNetwork, bits: Float[Array, "T"]) -> Float[Array, "n"]:
 def _mean_square(
     network: XorNetwork, key: Key[Array, ""], horizon: int, count: int
 ) -> Float[Array, ""]:
-    """The objective of flossing: the mean of λᵢ² over one random input."""
+    """Return the objective of flossing: the mean of λᵢ² over one random input."""
     n = network.bias.size
     start, frame = jax.random.split(key)
     bits = _bits(start, BURN_IN + horizon)
@@ -190,7 +190,7 @@ def _train(
 
 
 def _jacobian_parts(network: XorNetwork, key: Key[Array, ""], horizon: int) -> list[pd.DataFrame]:
-    """Exponents and singular values as the library measures them, on inputs not flossed with."""
+    """Tabulate exponents and singular values, by the library, on inputs not flossed with."""
 
     def step(x: Array, bit: Array) -> tuple[Array, Array]:
         x = _step(network, x, bit[0])
@@ -220,20 +220,20 @@ def _training_part(accuracy: Float[Array, "updates"]) -> pd.DataFrame:
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
     """Draw spectrum, singular values and accuracy, with and without flossing."""
-    figure, axes = drawing.panels(1, 3, "Gradient flossing", height=3.0)
-    panels = (
+    figure, panels = drawing.panels(1, 3, "Gradient flossing", height=3.0)
+    contents = (
         ("exponent", "index", "rate", "Lyapunov spectrum", "index i", "λᵢ (nats/step)"),
         ("singular", "index", "decades", "singular values", "index i", "log₁₀ of ∂x⁽ʰ⁾/∂x⁽⁰⁾'s"),
         ("training", "update", "accuracy", "delayed XOR", "update", "accuracy"),
     )
-    for panel, (part, x, y, title, name_x, name_y) in zip(axes, panels, strict=True):
+    for axes, (part, x, y, title, name_x, name_y) in zip(panels, contents, strict=True):
         rows = table[table["part"] == part]
         for flossed, (label, colour) in enumerate(zip(LABELS, drawing.HUES[1::-1], strict=True)):
             for seed, line in rows[rows["flossed"] == flossed].groupby("seed"):
                 named = label if seed == table["seed"].min() else "_"
-                panel.plot(line[x], line[y], color=colour, label=named, linewidth=1.2)
+                axes.plot(line[x], line[y], color=colour, label=named, linewidth=1.2)
         level = 0.5 if part == "training" else 0.0
-        panel.axhline(level, color="0.5", linewidth=0.8, linestyle=":")
-        drawing.label_axes(panel, title, name_x, name_y, legend=False)
-    drawing.legend_above(axes[-1])
+        axes.axhline(level, color="0.5", linewidth=0.8, linestyle=":")
+        drawing.label_axes(axes, title, name_x, name_y, legend=False)
+    drawing.legend_above(panels[-1])
     return style.finish(figure, ["A line a seed. Dotted: no growth (0), chance (0.5)."])

@@ -26,11 +26,11 @@ RANGE = (-25, 3)  # powers of ten
 def profiles(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the adjoints of h, and of an LSTM's c, over time and relative to the last one.
 
-    ∂L/∂c⁽ᵏ⁾ is taken with h⁽ᵏ⁾ held, as everywhere in gradlab. The loss reads h⁽ᵀ⁾ alone, so the
+    ∂L/∂c⁽ᵏ⁾ is taken with h⁽ᵏ⁾ held, as everywhere in gradlab. The loss reads only h⁽ᵀ⁾, so the
     last adjoint of c is that of step T − 1.
 
     Args:
-        runs: as `gradlab.load_runs` returns them, with `probe=adjoint` and, of an LSTM, a second
+        runs: from `gradlab.load_runs`, with `probe=adjoint` and, of an LSTM, a second
             such probe named `adjoint_c` with `wrt: c`.
 
     Returns:
@@ -57,21 +57,21 @@ def profiles(runs: pd.DataFrame) -> pd.DataFrame:
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
     """Draw log₁₀ of the ratio over k: rows h and c, columns before training and after."""
-    figure, axes = drawing.panels(
+    figure, panels = drawing.panels(
         2, 2, "How much of the loss's gradient each step gets", height=2.6
     )
     steps = sorted(table["step"].unique())
     whens = ["before training", f"after {steps[-1]} updates"]
-    for row, part in zip((axes[:2], axes[2:]), PARTS, strict=True):
+    for row, part in zip((panels[:2], panels[2:]), PARTS, strict=True):
         last = f"T{LAST[part] + 1}" if LAST[part] < -1 else "T"
         norms = rf"\Vert\partial L/\partial {part}^{{(k)}}\Vert"
         norms += rf"\,/\,\Vert\partial L/\partial {part}^{{({last})}}\Vert"
-        for panel, step, when in zip(row, (steps[0], steps[-1]), whens, strict=True):
-            _draw(panel, table[(table["part"] == part) & (table["step"] == step)])
-            label = rf"$\log_{{10}}\;{norms}$" if panel is row[0] else ""
+        for axes, step, when in zip(row, (steps[0], steps[-1]), whens, strict=True):
+            _draw(axes, table[(table["part"] == part) & (table["step"] == step)])
+            label = rf"$\log_{{10}}\;{norms}$" if axes is row[0] else ""
             title = f"{PARTS[part]}, {when}"
-            drawing.label_axes(panel, title, "step k", label, legend=False, ylim=RANGE)
-    network_legend(axes[0], NETWORKS)
+            drawing.label_axes(axes, title, "step k", label, legend=False, ylim=RANGE)
+    network_legend(panels[0], NETWORKS)
     notes = [
         "Ratios: means over samples. Lines: geometric means over seeds, bands: least to greatest.",
         "The loss reads h⁽ᵀ⁾, which c⁽ᵀ⁻¹⁾ is the last to reach; only LSTMs have a c.",

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from flax import nnx
 from jaxtyping import Array, Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import expit
 
@@ -79,7 +80,7 @@ def measure(
 def _powers(
     matrix: Float[np.ndarray, "n n"], length: int, norm: Norm = "spectral"
 ) -> Float[np.ndarray, "T+1 T+1"]:
-    """Map over (t, k) of the log norms of a float64 matrix's powers."""
+    """Return the map over (t, k) of the log norms of a float64 matrix's powers."""
     steps = np.tile(matrix, (length, 1, 1))  # NumPy: jnp would make them float32
     return np.asarray(map_log_norms(steps, norm=norm))  # type: ignore[arg-type]
 
@@ -227,37 +228,35 @@ def _chrono(seed: int) -> Iterator[Row]:
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
     """Draw six of the systems, measured and in closed form."""
-    figure, axes = drawing.panels(2, 3, "The instrument against closed forms")
+    figure, panels = drawing.panels(2, 3, "The instrument against closed forms")
     log_norm = r"$\log\,\Vert\cdot\Vert_2$ (nats)"
     curves = table[~table["system"].str.contains("pairs")]
 
-    def draw(panel: int, truths: list[str], rename: Callable[[str], str] = str) -> None:
+    def draw(axes: Axes, truths: list[str], rename: Callable[[str], str] = str) -> None:
         rows = curves[curves["truth"].isin(truths)].sort_values("system", kind="stable")
-        drawing.overlay(
-            axes[panel], rows, "x", "system", [rename(x) for x in rows["system"].unique()]
-        )
+        drawing.overlay(axes, rows, "x", "system", [rename(x) for x in rows["system"].unique()])
 
-    draw(0, ["E1", "E2"])
-    drawing.label_axes(axes[0], "W = g Q, Q orthogonal", drawing.LAG, log_norm)
-    draw(1, ["E3", "E4"])
-    drawing.label_axes(axes[1], "Jordan block, λ = 0.9", drawing.LAG, log_norm)
-    draw(2, ["E5"], {"spectral": "spectral: worst case", "rms": "rms: typical"}.__getitem__)
-    drawing.label_axes(axes[2], "powers of one Gaussian matrix", "power", "norm", ylim=(0, None))
-    draw(3, ["E6"])
-    axes[3].get_lines()[0].set_label("_")
+    draw(panels[0], ["E1", "E2"])
+    drawing.label_axes(panels[0], "W = g Q, Q orthogonal", drawing.LAG, log_norm)
+    draw(panels[1], ["E3", "E4"])
+    drawing.label_axes(panels[1], "Jordan block, λ = 0.9", drawing.LAG, log_norm)
+    draw(panels[2], ["E5"], {"spectral": "spectral: worst case", "rms": "rms: typical"}.__getitem__)
+    drawing.label_axes(panels[2], "powers of one Gaussian matrix", "power", "norm", ylim=(0, None))
+    draw(panels[3], ["E6"])
+    panels[3].get_lines()[0].set_label("_")
     drawing.label_axes(
-        axes[3], "product of independent Gaussians", "index", "Lyapunov exponent (nats/step)"
+        panels[3], "product of independent Gaussians", "index", "Lyapunov exponent (nats/step)"
     )
-    draw(4, ["E7"])
+    draw(panels[4], ["E7"])
     drawing.label_axes(
-        axes[4],
+        panels[4],
         "stack of L linear layers",
         drawing.LAG,
         r"$\log\,|\partial h^L/\partial h^1|$ (nats)",
     )
-    draw(5, ["E9"])
+    draw(panels[5], ["E9"])
     drawing.label_axes(
-        axes[5],
+        panels[5],
         "LSTM, gates at their bias",
         drawing.LAG,
         r"$\log\,|\partial c^{(t)}/\partial c^{(k)}|$ (nats)",

@@ -28,7 +28,6 @@ UNITS, POSITIVE = 23, 10
 A = 0.5 * np.eye(UNITS) + 0.5 * np.eye(UNITS, k=1)
 V = np.where(np.arange(UNITS) < POSITIVE, 1.0, -1.0)
 THETA = 0.5  # at the start, where every s is 1
-STATIONARY = -6.0  # ∂s₁/∂θ in the long run, so that the loss is zero at θ = −1/6
 FEATURES = 8
 
 WindowLoss = Literal["end", "sum"]  # at the window's last step, or summed over its steps
@@ -76,7 +75,7 @@ def _step(theta: Array, s: Array, x: Array) -> tuple[Array, Array]:
 
 
 def _derivatives(longest: int) -> pd.DataFrame:
-    """D_K = e₁ᵀ Σ_{j<K} Aʲ v as the sum of the engine's terms, in closed form, and by autodiff."""
+    """Compute D_K = e₁ᵀ Σ_{j<K} Aʲ v by the engine's terms, in closed form, and by autodiff."""
     loss_weights = np.zeros(longest)
     loss_weights[-1] = 1.0
     with jax.enable_x64(True):
@@ -124,7 +123,7 @@ def _held_derivative(steps: Array, theta: Array) -> Array:
 
 
 def _descents(windows: Sequence[int], learning_rate: float, updates: int) -> pd.DataFrame:
-    """θ over the updates for every window and both losses; inf once it has overflowed."""
+    """Tabulate θ over the updates for every window and both losses; inf after an overflow."""
     most = max(windows)
 
     def descend(steps: Array, whole: Array) -> Float[Array, "updates"]:
@@ -159,7 +158,7 @@ def _descents(windows: Sequence[int], learning_rate: float, updates: int) -> pd.
 
 
 def _truncation(units: int, gain: float, length: int, seed: int) -> pd.DataFrame:
-    """Relative error of a driven tanh network's gradient by window, for a loss at the last step."""
+    """Tabulate the relative error of a tanh network's gradient by window, for a loss at the end."""
     kernel = nnx.initializers.normal(gain / np.sqrt(units))
     cell = Elman(FEATURES, units, recurrent_kernel_init=kernel, rngs=nnx.Rngs(seed))
     rng = np.random.default_rng(seed)
@@ -175,11 +174,13 @@ def _truncation(units: int, gain: float, length: int, seed: int) -> pd.DataFrame
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
     """Draw the derivative over the window, the descents, and a nonlinear network's error."""
-    figure, axes = drawing.panels(1, 3, "A truncated gradient may point the wrong way", height=3.0)
+    figure, panels = drawing.panels(
+        1, 3, "A truncated gradient may point the wrong way", height=3.0
+    )
     parts = dict(list(table.groupby("part")))
-    _draw_derivatives(axes[0], parts["derivative"])
-    _draw_descents(axes[1], parts["descent"])
-    _draw_truncation(axes[2], parts["truncation"])
+    _draw_derivatives(panels[0], parts["derivative"])
+    _draw_descents(panels[1], parts["descent"])
+    _draw_truncation(panels[2], parts["truncation"])
     return drawing.finish_with_theory_note(
         figure,
         "Middle: loss at the end of each window; dotted: loss summed over it. The solution is "

@@ -29,7 +29,7 @@ NETWORKS = {
 
 
 def network_legend(axes: Axes, networks: Iterable[str]) -> None:
-    """Write one legend above all panels of a figure, of which `axes` is one."""
+    """Write one legend of networks above all panels of a figure, of which `axes` is one."""
     looks = [look for network, look in NETWORKS.items() if network in set(networks)]
     entries = [
         Line2D([], [], color=look.colour, linestyle=look.dashes, linewidth=2, label=look.label)

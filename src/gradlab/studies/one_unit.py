@@ -28,7 +28,7 @@ class UnitError(NamedTuple):
 
     @property
     def grad_norm(self) -> Points:
-        """‖∂E/∂(w, b)‖."""
+        """Return ‖∂E/∂(w, b)‖."""
         return np.hypot(self.by_weight, self.by_bias)
 
 
@@ -51,7 +51,7 @@ _errors_and_gradients = jax.jit(jax.vmap(jax.value_and_grad(_error, argnums=(0, 
 
 
 def wall(weight: Points | float) -> Points:
-    """Return the b at which x⁽⁰⁾ is the unstable fixed point (w > 4.255): where the cliff is.
+    """Return the b of the wall: where x⁽⁰⁾ is the unstable fixed point (w > 4.255).
 
     The slope is steepest there, because x stays near x⁽⁰⁾ while a difference from it grows by
     w σ′(x⁽⁰⁾) > 1 a step.

@@ -85,7 +85,7 @@ class DrivenNetwork(NamedTuple):
 
     @property
     def cell(self) -> Elman:
-        """The network as a cell with the state h = tanh(x): h⁽ᵗ⁾ = tanh(J h⁽ᵗ⁻¹⁾ + noise)."""
+        """Return the network as a cell of h = tanh(x), with h⁽ᵗ⁾ = tanh(J h⁽ᵗ⁻¹⁾ + noise)."""
         n = self.start.size
         cell = Elman(n, n, rngs=nnx.Rngs(0))
         cell.dense_i.kernel[...] = jnp.eye(n)
@@ -111,7 +111,7 @@ def _network(key: Key[Array, ""], gain: float, noise: float, n: int, steps: int)
 
 @jax.jit
 def _largest(network: DrivenNetwork) -> Float[Array, ""]:
-    """λ₁ from the growth of one tangent vector, without forming the Jacobians J diag(tanh′)."""
+    """Compute λ₁ from the growth of a tangent vector, without the Jacobians J diag(tanh′)."""
 
     def advance(state: tuple[Array, Array], xi: Array) -> tuple[tuple[Array, Array], Array]:
         x, tangent = state
@@ -153,11 +153,11 @@ def _spectrum(gain: float, steps: int, share: float, n: int, seed: int) -> pd.Da
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
     """Draw λ₁ over the gain, log norms over the lag, and the spectrum of several sizes."""
-    figure, axes = drawing.panels(1, 3, "Order and chaos in random tanh networks", height=3.1)
+    figure, panels = drawing.panels(1, 3, "Order and chaos in random tanh networks", height=3.1)
     parts = dict(list(table.groupby("part")))
-    _draw_exponents(axes[0], parts["exponent"])
-    _draw_by_lag(axes[1], parts["by lag"])
-    _draw_spectra(axes[2], parts["spectrum"])
+    _draw_exponents(panels[0], parts["exponent"])
+    _draw_by_lag(panels[1], parts["by lag"])
+    _draw_spectra(panels[2], parts["spectrum"])
     return drawing.finish_with_theory_note(
         figure,
         "Left: mean field, N → ∞; a mark a seed. Middle: slope λ₁. Right: means over seeds.",

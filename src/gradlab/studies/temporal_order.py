@@ -34,16 +34,18 @@ OFFSET = 0.022  # of the axis, between the marks of one length and another metho
 def figure(table: pd.DataFrame) -> Figure:
     """Draw success over length and over updates, and the loss at 10,000 updates.
 
-    A row of panels a network.
+    There is one row of panels per network.
     """
     networks = list(table["network"].unique())
     title = "Temporal order by method and length"
-    figure, axes = drawing.panels(len(networks), 3, title, height=3.0)
+    figure, panels = drawing.panels(len(networks), 3, title, height=3.0)
     for i, network in enumerate(networks):
         rows = table[table["network"] == network]
-        _draw_row(axes[3 * i : 3 * i + 3], rows, NETWORKS[network])
-    drawing.legend_above(axes[0])
+        _draw_row(panels[3 * i : 3 * i + 3], rows, NETWORKS[network])
+    drawing.legend_above(panels[0])
     n = int(table.groupby(["network", "method", "task.length"]).size().min())
+    # The 1 % is that of `solved_at` in experiments/temporal_order/claims.yaml and, when training
+    # ends, that of `gradlab.training.success`.
     return style.finish(
         figure,
         [
@@ -55,7 +57,7 @@ def figure(table: pd.DataFrame) -> Figure:
     )
 
 
-def _draw_row(axes: list[Axes], rows: pd.DataFrame, network: str) -> None:
+def _draw_row(panels: list[Axes], rows: pd.DataFrame, network: str) -> None:
     lengths = sorted(rows["task.length"].unique())
     span = lengths[-1] - lengths[0]
     for nth, (method, name) in enumerate(METHODS.items()):
@@ -65,22 +67,24 @@ def _draw_row(axes: list[Axes], rows: pd.DataFrame, network: str) -> None:
             solved_at_end=runs["success.solved"] > 0,
             at=runs["task.length"] + OFFSET * span * (nth - 1),
         )
-        draw_rates(axes[0], runs, "at", "solved", name, nth)
+        draw_rates(panels[0], runs, "at", "solved", name, nth)
         at_end = runs.groupby("at")["solved_at_end"].mean()
         marker, colour = MARKERS[nth], drawing.HUES[nth]
-        axes[0].plot(at_end.index, at_end.to_numpy(), marker, color=colour, mfc="none", ms=9.5)
-        _draw_solved_so_far(axes[1], runs[runs["task.length"] == DRAWN_LENGTH], nth)
-        draw_values(axes[2], runs, "at", "nll_10k", nth)
-    for panel in axes[:2]:
-        success_axis(panel)
-    for panel in (axes[0], axes[2]):
-        panel.set_xticks(lengths, [f"{x:g}" for x in lengths])
-    draw_known_losses(axes[2])
-    drawing.label_axes(axes[0], network, "length T (steps)", "share of runs solved", legend=False)
+        panels[0].plot(at_end.index, at_end.to_numpy(), marker, color=colour, mfc="none", ms=9.5)
+        _draw_solved_so_far(panels[1], runs[runs["task.length"] == DRAWN_LENGTH], nth)
+        draw_values(panels[2], runs, "at", "nll_10k", nth)
+    for axes in panels[:2]:
+        success_axis(axes)
+    for axes in (panels[0], panels[2]):
+        axes.set_xticks(lengths, [f"{x:g}" for x in lengths])
+    draw_known_losses(panels[2])
+    drawing.label_axes(panels[0], network, "length T (steps)", "share of runs solved", legend=False)
     updates = f"{network}, T = {DRAWN_LENGTH}"
-    drawing.label_axes(axes[1], updates, "updates (thousands)", "share solved so far", legend=False)
+    drawing.label_axes(
+        panels[1], updates, "updates (thousands)", "share solved so far", legend=False
+    )
     loss = f"{network}, after 10,000 updates"
-    drawing.label_axes(axes[2], loss, "length T (steps)", "held-out loss (nats)", legend=False)
+    drawing.label_axes(panels[2], loss, "length T (steps)", "held-out loss (nats)", legend=False)
 
 
 def _draw_solved_so_far(axes: Axes, rows: pd.DataFrame, nth: int) -> None:
