@@ -6,19 +6,19 @@ from gradlab.studies.error_surface import error_surface_figure, error_surface_ta
 
 def main() -> None:
     """Compute the surface and both paths, and draw them."""
-    options = command.figure_parser(__doc__)
-    options.add_argument("--start", nargs=2, type=float, metavar=("W", "B"), default=(5.0, -2.45))
-    options.add_argument("--learning-rate", type=command.positive, default=0.01)
-    options.add_argument("--threshold", type=command.positive, default=1.0)
-    options.add_argument("--updates", type=int, default=3000)
-    given = options.parse_args()
+    parser = command.figure_parser(__doc__)
+    parser.add_argument("--start", nargs=2, type=float, metavar=("W", "B"), default=(5.0, -2.45))
+    parser.add_argument("--learning-rate", type=command.positive, default=0.01)
+    parser.add_argument("--threshold", type=command.positive, default=1.0)
+    parser.add_argument("--updates", type=int, default=3000)
+    arguments = parser.parse_args()
     table = error_surface_table(
-        tuple(given.start),
-        learning_rate=given.learning_rate,
-        threshold=given.threshold,
-        updates=given.updates,
+        tuple(arguments.start),
+        learning_rate=arguments.learning_rate,
+        threshold=arguments.threshold,
+        updates=arguments.updates,
     )
-    command.write_figure(given, lambda: error_surface_figure(table))
+    command.write_figure(arguments, lambda: error_surface_figure(table))
 
 
 if __name__ == "__main__":

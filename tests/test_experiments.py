@@ -37,7 +37,7 @@ FILES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
 def swept(name: str) -> dict[str, str]:
-    """The keys that an experiment's file and the files it extends sweep, with their values."""
+    """Return what an experiment's file and the files it extends sweep: key to values."""
     written = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text())
     bases = [base for base in written.get("defaults", []) if base in FILES]
     inherited = {key: values for base in bases for key, values in swept(base).items()}

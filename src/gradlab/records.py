@@ -53,6 +53,8 @@ MULTIRUN = "multirun.yaml"
 OVERVIEW = "overview.png"
 SLURM_LOGS = "slurm"
 NONFINITE = ("inf", "-inf", "nan")  # how status.json spells them
+# The columns of `load_runs` that are neither config nor logged metrics.
+NOT_CONFIG = ("verdict", "status", "reason", "path")
 
 
 class RecordError(OSError):

@@ -1,4 +1,4 @@
-"""Studies: the language of claims, verdicts, and a study made of a YAML and a claims file alone."""
+"""Studies: the language of claims, verdicts, and a study made of only a YAML and a claims file."""
 
 import shutil
 import subprocess
@@ -48,7 +48,7 @@ def test_expressions(text: str, expected: float) -> None:
     assert evaluate(text, TABLE, {"sum_of_two": 3}) == pytest.approx(expected)
 
 
-def test_each_evaluates_once_a_value() -> None:
+def test_each_evaluates_once_per_value() -> None:
     means = evaluate("each(clip.threshold, mean(steps))", TABLE)
     np.testing.assert_array_equal(means, [104.5, 204.5])
     assert evaluate("increasing(each(clip.threshold, mean(steps)))", TABLE) is True

@@ -118,15 +118,15 @@ def test_arrange_pins_the_last_keys_to_the_longest_sequence_and_no_clipping(
     for i, (model, length, threshold) in enumerate(configs):
         write_point(tmp_path / str(i), None, model=model, length=length, threshold=threshold)
     runs = load_runs(tmp_path)
-    grid = selection.arrange(runs, None, selection.varying_keys(runs), columns=1, rows=2)
-    assert grid.down == ["model.name"]
+    grid = selection.arrange(runs, None, selection.varying_keys(runs), levels=1, groups=2)
+    assert grid.group_keys == ["model.name"]
     assert set(grid.runs["task.length"]) == {16}
     assert set(grid.runs["clip.threshold"]) == {inf}
 
 
 def test_arrange_spreads_numbers_over_their_range() -> None:
     runs = pd.DataFrame({"init.gain": np.linspace(0, 2, 21)})
-    grid = selection.arrange(runs, "init.gain", [], columns=3, rows=1)
+    grid = selection.arrange(runs, "init.gain", [], levels=3, groups=1)
     assert grid.runs["init.gain"].tolist() == [0, 1, 2]
 
 

@@ -132,7 +132,7 @@ def _block(conclusion: Conclusion) -> str:
 
 
 def _links(study: Study, scale: Scale) -> str:
-    """The files that the page's study consists of."""
+    """Return a line of links to the files that the page's study consists of."""
     module = study.figure["_target_"].rpartition(".")[0]
     code = study.root / "src" / module.replace(".", "/")
     files = [study.experiment(scale), code.with_suffix(".py"), study.folder / CLAIMS]

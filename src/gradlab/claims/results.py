@@ -17,11 +17,10 @@ import pandas as pd
 from gradlab import components
 from gradlab.claims.expressions import ClaimError, NoRows, evaluate
 from gradlab.claims.study import Scale, Study
-from gradlab.records import TABLE, load_choices, load_metrics, load_runs, load_status
+from gradlab.records import NOT_CONFIG, TABLE, load_choices, load_metrics, load_runs, load_status
 
 RESULTS = "results"
 PLACES = ("path", "reason", "name", "wandb.")  # columns of where and when a run was
-OUTCOMES = ("status", "verdict")
 EXPERIMENT = "experiment"  # the config group of the studies themselves
 
 
@@ -62,7 +61,7 @@ def collect(
 
 
 def _presets(runs: pd.DataFrame) -> pd.DataFrame:
-    """The choices from config groups that have no section of their own, such as conf/network.
+    """Return the choices from config groups without a section of their own, such as conf/network.
 
     Other groups (init, clip, …) are told apart by the columns of their section.
     """
@@ -110,11 +109,11 @@ def load_results(study: Study, scale: Scale) -> tuple[pd.DataFrame, dict[str, An
 
 
 def _origin(runs_folder: Path) -> dict[str, Any]:
-    """Date, seconds, device, versions and settings of a run's points."""
+    """Return date, seconds, device, versions and settings of a run's points."""
     runs = load_runs(runs_folder)
     statuses = [load_status(path) for path in runs["path"]]
     keys = [key for key in map(str, runs) if "/" not in key]
-    keys = [key for key in keys if not key.startswith((*PLACES, *OUTCOMES))]
+    keys = [key for key in keys if not key.startswith((*PLACES, *NOT_CONFIG))]
     if "measure._target_" in keys:
         keys = [key for key in keys if key.startswith("measure.")]
     shared = {key: runs[key].iloc[0] for key in keys if len(set(runs[key].map(str))) == 1}

@@ -16,7 +16,7 @@ class Estimate(NamedTuple):
     """A number that depends on the seeds drawn, with its confidence interval.
 
     The interval of a p-value is the range that more seeds could bring it to: from 0 to p if the
-    effect has the sign that the claim says, else p alone.
+    effect has the sign that the claim says, else only p.
     """
 
     value: float

@@ -23,7 +23,10 @@ class _Strict(BaseModel):
 
 
 class Budget(_Strict):
-    """The runs that a claim is judged on; with fewer draws than `seeds` it is inconclusive."""
+    """The runs that a claim is judged on; with fewer draws than `seeds` it is inconclusive.
+
+    `updates` and `cpu_seconds` are for readers of claims.yaml; nothing is computed from them.
+    """
 
     seeds: int | None = None
     updates: int | None = None
@@ -31,7 +34,10 @@ class Budget(_Strict):
 
 
 class Claim(_Strict):
-    """A statement of a source, and the test that our results must pass to agree with it."""
+    """A statement of a source, and the test that our results must pass to agree with it.
+
+    `kind` is for readers of claims.yaml; nothing is computed from it.
+    """
 
     id: str
     claim: str
@@ -63,12 +69,12 @@ class Study(_Strict):
 
     @property
     def folder(self) -> Path:
-        """The folder of its claims, results, figure and verdicts."""
+        """Return the folder of its claims, results, figure and verdicts."""
         return self.root / "experiments" / self.name
 
     @property
     def question(self) -> str:
-        """The question: the first comment of the experiment file."""
+        """Return the question: the first comment of the experiment file."""
         return first_line(self.experiment("small"))
 
     def experiment(self, scale: Scale) -> Path:

@@ -15,7 +15,7 @@ def adjoint_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the norm of the adjoint over time: one row per point, moment and step k.
 
     Args:
-        runs: as of `gradlab.load_runs`; every run must have gradients.
+        runs: from `gradlab.load_runs`; every run must have gradients.
 
     Returns:
         `point`, `when`, `step`, `k` (time steps) and `log_norm` (nats, mean over samples; of the
@@ -32,7 +32,7 @@ def adjoint_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     """Draw the norm of the adjoint over time.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
         when: "before" and/or "after" training.
 
     Raises:

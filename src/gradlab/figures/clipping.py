@@ -26,8 +26,8 @@ def clipping_table(
     """Tabulate how runs ended and how often their updates were clipped.
 
     Args:
-        runs: as of `gradlab.load_runs`; every run must have metrics.
-        error, accuracy: the criteria of success, as of `outcome.succeeded`.
+        runs: from `gradlab.load_runs`; every run must have metrics.
+        error, accuracy: the criteria of success, as in `outcome.succeeded`.
 
     Returns:
         One row per point and quantity, or logged step: `point`, `quantity` ("success": 1 or 0;
@@ -67,17 +67,17 @@ def clipping_figure(
     rate: the one with the highest success rate and, among equals, the lowest loss.
 
     Args:
-        runs: as of `gradlab.load_runs`, of a sweep over clip.threshold and optim.learning_rate.
-        error, accuracy: the criteria of success, as of `outcome.succeeded`.
+        runs: from `gradlab.load_runs`, of a sweep over clip.threshold and optim.learning_rate.
+        error, accuracy: the criteria of success, as in `outcome.succeeded`.
 
     Raises:
         ValueError: no run has metrics, or none logged the metric that success is judged by.
     """
     usable = selection.with_metrics(runs)
     keys = selection.varying_keys(usable)
-    down = [key for key in keys if key not in (THRESHOLD, RATE, "seed")]
-    coloured = selection.with_line_style(usable, RATE)
-    grid = selection.arrange(coloured, RATE, down, columns=LINES, rows=lines.PANELS)
+    group_keys = [key for key in keys if key not in (THRESHOLD, RATE, "seed")]
+    styled = selection.with_line_style(usable, RATE)
+    grid = selection.arrange(styled, RATE, group_keys, levels=LINES, groups=lines.PANELS)
     table = clipping_table(grid.runs, error, accuracy)
     levels = sorted(table["threshold"].unique())
     figure, body, panels = lines.small_multiples(grid, QUANTITIES)
@@ -86,8 +86,8 @@ def clipping_figure(
     for axes in panels[:2].ravel():
         axes.set_xticks(range(len(levels)), [_threshold_label(level) for level in levels])
     rate = _best_rate(table)
-    for axes, (_, row) in zip(panels[2], grid.rows(), strict=True):
-        _draw_fractions(axes, table[table["point"].isin(row.index)], levels, rate)
+    for axes, (_, group) in zip(panels[2], grid.groups(), strict=True):
+        _draw_fractions(axes, table[table["point"].isin(group.index)], levels, rate)
     for axes in panels[[0, 2]].ravel():
         axes.set_ylim(-0.05, 1.05)
     style.legend(body, [*lines.line_entries(grid.runs), *_threshold_entries(levels)])

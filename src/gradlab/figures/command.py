@@ -132,7 +132,7 @@ def run(
     """Parse the command line, read the runs, draw them, and write the figure and its data.
 
     Args:
-        parser: as of `runs_parser`, with the script's own options.
+        parser: from `runs_parser`, with the script's own options.
         figure: draws the runs with the parsed arguments.
     """
     arguments = parser.parse_args()

@@ -22,7 +22,7 @@ def contributions_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Tabulate shares of the gradient by lag and truncation errors by window.
 
     Args:
-        runs: as of `gradlab.load_runs`; every run must have gradients.
+        runs: from `gradlab.load_runs`; every run must have gradients.
 
     Returns:
         One row per point, moment, and lag or window: `point`, `when`, `step`, `quantity` ("share of
@@ -41,7 +41,7 @@ def contributions_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -
     """Draw shares of the gradient against lag, and below them truncation error against window.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
         when: "before" and/or "after" training.
 
     Raises:

@@ -32,7 +32,7 @@ def decay_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the mean log norm by lag: one row per point, moment and lag.
 
     Args:
-        runs: as of `gradlab.load_runs`; every run must have gradients.
+        runs: from `gradlab.load_runs`; every run must have gradients.
 
     Returns:
         `point` (the index of the runs), `when` ("before", "after" training), `step` (training
@@ -52,7 +52,7 @@ def decay_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.
     the slope of a line through lag 0.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
         when: "before" and/or "after" training.
 
     Raises:
@@ -62,9 +62,9 @@ def decay_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.
     grid = selection.arrange_lines(usable, panels=lines.PANELS, lines=lines.LINES)
     table = lines.at_moments(decay_table(grid.runs), when)
     figure, body, panels = lines.small_multiples(grid, [PROFILE])
-    for axes, (_, row) in zip(panels[0], grid.rows(), strict=True):
-        draw_curves(axes, row, table)
-        _draw_theory(axes, row, table)
+    for axes, (_, group) in zip(panels[0], grid.groups(), strict=True):
+        draw_curves(axes, group, table)
+        _draw_theory(axes, group, table)
     entries = [*lines.line_entries(grid.runs), *mark_entries(table), *_theory_entries(table)]
     style.legend(body, entries)
     notes = [lines.NORM_NOTE, *_theory_note(table), *selection.notes(runs, usable, grid.runs)]
@@ -76,8 +76,8 @@ def draw_curves(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
 
     Args:
         axes: the panel.
-        runs: the points, as of `selection.with_line_style`; points of one colour are averaged.
-        table: as of `decay_table`.
+        runs: the points, from `selection.with_line_style`; points of one colour are averaged.
+        table: from `decay_table`.
     """
     axes.axhline(0, color=style.GREY, linewidth=0.8)
     axes.axhline(HORIZON_LEVEL, **LEVEL_LINE)

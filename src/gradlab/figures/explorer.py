@@ -30,7 +30,7 @@ def explorer_data(
     """Return the data that the page shows, ready for JSON.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
         cells: along an axis of a map, at most; of a longer sequence, evenly spread steps are kept.
         steps: training steps of each run, at most; evenly spread ones are kept.
 
@@ -39,7 +39,7 @@ def explorer_data(
         and a list `runs`. A run has `name`, `status`, `quantity` (the label of its values), `t`
         (the time steps kept) and a list `maps`. A map has `step` (of training), `horizon` (time
         steps; null if it is never reached), `curve` (the mean log norm by lag, nats; null: exactly
-        zero) and `values` (log norms for k ≤ t, as of `pack`).
+        zero) and `values` (log norms for k ≤ t, from `pack`).
 
     Raises:
         ValueError: no run has gradients.
@@ -58,7 +58,7 @@ def explorer_page(data: dict[str, Any]) -> str:
     """Return the page as HTML.
 
     Args:
-        data: as of `explorer_data`.
+        data: from `explorer_data`.
     """
     template = files("gradlab.figures").joinpath("explorer.html").read_text()
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -14,7 +14,7 @@ def gates_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Tabulate gates and states over time: one row per point, moment, quantity and time step.
 
     Args:
-        runs: as of `gradlab.load_runs`; every run must have gradients.
+        runs: from `gradlab.load_runs`; every run must have gradients.
 
     Returns:
         `point`, `when`, `step`, `quantity` ("forget gate mean"; "forget gate closed", … as shares
@@ -31,7 +31,7 @@ def gates_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.
     """Draw the mean of each gate and the norm of each state over time, in one row of panels each.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
         when: "before" and/or "after" training.
 
     Raises:

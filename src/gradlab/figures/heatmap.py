@@ -21,7 +21,7 @@ def heatmap_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the maps of all points before and after training: one row per pair k ≤ t.
 
     Args:
-        runs: as of `gradlab.load_runs`; every run must have gradients.
+        runs: from `gradlab.load_runs`; every run must have gradients.
 
     Returns:
         `point` (the index of the runs), `when` ("before", "after" training), `step` (training
@@ -34,7 +34,7 @@ def map_table(measurements: xr.Dataset) -> pd.DataFrame:
     """Tabulate the map of one point at one training step: one row per pair k ≤ t.
 
     Args:
-        measurements: as of `gradlab.load_gradients`, at one training step.
+        measurements: from `gradlab.load_gradients`, at one training step.
 
     Returns:
         `t` and `k` (time steps), `log_norm` (nats, mean over samples; −inf: exactly zero in some
@@ -69,7 +69,7 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     The rows are the other settings that vary; of several seeds the first is drawn.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
         when: "before" and/or "after" training, side by side.
 
     Raises:
@@ -77,22 +77,22 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     """
     usable = selection.with_gradients(runs)
     keys = selection.varying_keys(usable)
-    across = selection.across_key(keys, usable)
+    level_key = selection.choose_level_key(keys, usable)
     columns = COLUMNS // len(when)
-    coloured = selection.with_line_style(usable, across)
-    grid = selection.arrange(coloured, across, keys, columns=columns, rows=ROWS).one_seed()
+    styled = selection.with_line_style(usable, level_key)
+    grid = selection.arrange(styled, level_key, keys, levels=columns, groups=ROWS).one_seed()
     table = lines.at_moments(heatmap_table(grid.runs), when)
     if (grid.runs["status"] == "done").all():  # runs of zero updates have no "after"
         when = [moment for moment in when if (table["when"] == moment).any()]
     limit = map_images.colour_limit(table)
-    figure, body, blocks, size = _figure(len(grid.rows()), len(grid.columns()), len(when))
+    figure, body, blocks, size = _figure(len(grid.groups()), len(grid.level_labels()), len(when))
     for moment, block in zip(when, blocks, strict=True):
         rows = table[table["when"] == moment]
-        for panels, (_, grid_row) in zip(block, grid.rows(), strict=True):
-            map_images.draw_row(panels, grid.cells(grid_row), rows, limit)
+        for panels, (_, group) in zip(block, grid.groups(), strict=True):
+            map_images.draw_row(panels, grid.cells(group), rows, limit)
         map_images.label_bottom(block)
-        map_images.title_block(block, f"{moment} training", grid.columns())
-    map_images.label_rows(blocks[0], [label for label, _ in grid.rows()], size)
+        map_images.title_block(block, f"{moment} training", grid.level_labels())
+    map_images.label_rows(blocks[0], [label for label, _ in grid.groups()], size)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
     style.legend(body, map_images.map_entries(table))
     notes = selection.notes(runs, usable, grid.runs)

@@ -41,7 +41,7 @@ def value_label(key: str, value: Any) -> str:
 
 
 def level_label(key: str, value: Any) -> str:
-    """Name a key and its value: "gain 0.5", but "LSTM" alone, which needs no "model" before it."""
+    """Name a key and its value: "gain 0.5", but only "LSTM", which needs no "model" before it."""
     named = key.endswith((".name", "._target_"))
     return value_label(key, value) if named else f"{key_label(key)} {value_label(key, value)}"
 

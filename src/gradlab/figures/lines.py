@@ -104,8 +104,8 @@ def draw_measured(
     """Choose points that have gradients, make their table, and draw it.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
-        tabulate: returns the table of the chosen runs, as of `measured_table`.
+        runs: from `gradlab.load_runs`, of any sweep.
+        tabulate: returns the table of the chosen runs, by `measured_table`.
         quantities: returns the rows of the figure, given the table.
         when: "before" and/or "after" training.
         remarks: returns the sentences to write below the figure, given the table.
@@ -131,13 +131,13 @@ def draw_panels(
     """Draw the lines of a table in the panels of `small_multiples`; write "none" in an empty one.
 
     Args:
-        panels: axes, [quantity, row of the grid].
+        panels: axes, [quantity, group of the grid].
         grid: the points.
         table: with the column `point` and those that the quantities name.
         quantities: one per row of panels.
     """
     for row, quantity in zip(panels, quantities, strict=True):
-        for axes, (_, runs) in zip(row, grid.rows(), strict=True):
+        for axes, (_, runs) in zip(row, grid.groups(), strict=True):
             rows = rows_of(table, quantity)
             if rows["point"].isin(runs.index).any():
                 draw_lines(axes, runs, rows, quantity)
@@ -154,8 +154,8 @@ def rows_of(table: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
 def small_multiples(
     grid: selection.Grid, quantities: Sequence[Quantity]
 ) -> tuple[Figure, SubFigure, np.ndarray]:
-    """Return a figure, its body, and in it labelled axes, [quantity, row of the grid]."""
-    labels = [label for label, _ in grid.rows()]
+    """Return a figure, its body, and in it labelled axes, [quantity, group of the grid]."""
+    labels = [label for label, _ in grid.groups()]
     look = style.current_style()
     width = look.column if len(labels) <= 2 else look.width
     height = min(0.2 * look.width, 0.75 * width / len(labels)) + 0.4 * look.text
@@ -208,7 +208,7 @@ def draw_lines(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Qu
 
     Args:
         axes: the panel.
-        runs: the points, as of `selection.with_line_style`.
+        runs: the points, from `selection.with_line_style`.
         table: the rows of `quantity`, of these and possibly other points.
         quantity: names the columns.
     """
@@ -223,7 +223,11 @@ def draw_lines(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Qu
 
 
 def band_over_seeds(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Return the mean, least and greatest y over points at each x: x, `mean`, `low`, `high`."""
+    """Return the mean, least and greatest y over points at each x: x, `mean`, `low`, `high`.
+
+    The mean of log norms is that of the decay rate, and of successes (0 or 1) their rate.
+    (`gradlab.studies.drawing.band` has medians: of losses, which may lie decades apart.)
+    """
     points = table.groupby(["point", x])[y].mean()  # a point may have several values at one x
     seeds = points.groupby(x)
     band = pd.DataFrame({"mean": seeds.mean(), "low": seeds.min(), "high": seeds.max()})
@@ -237,7 +241,7 @@ def draw_band(
 
     Args:
         axes: the panel.
-        band: as of `band_over_seeds`.
+        band: from `band_over_seeds`.
         colour: of both.
         dashes: Matplotlib's line style.
         fill: whether to draw the band.
@@ -250,7 +254,7 @@ def draw_band(
 
 
 def line_entries(runs: pd.DataFrame) -> list[style.Entry]:
-    """Return the legend entries of the lines of some points, as of `selection.with_line_style`."""
+    """Return the legend entries of the lines of some points, from `selection.with_line_style`."""
     lines = runs[["line", "colour"]].drop_duplicates().groupby("line", sort=False)["colour"]
     return [
         tuple(Line2D([], [], color=colour, label=str(name)) for colour in colours)

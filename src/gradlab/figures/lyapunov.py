@@ -16,7 +16,7 @@ def lyapunov_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Tabulate Lyapunov exponents: one row per point, moment and exponent.
 
     Args:
-        runs: as of `gradlab.load_runs`; every run must have gradients.
+        runs: from `gradlab.load_runs`; every run must have gradients.
 
     Returns:
         `point`, `when`, `step`, `index` (from 1, descending), `exponent` and `standard_error`
@@ -33,7 +33,7 @@ def lyapunov_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> sty
     """Draw Lyapunov exponents against their index.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
         when: "before" and/or "after" training.
 
     Raises:

@@ -35,9 +35,9 @@ def draw_row(
 
     Args:
         panels: axes, one per cell.
-        cells: the points of each panel, as of `selection.with_line_style`; the first with a map is
+        cells: the points of each panel, from `selection.with_line_style`; the first with a map is
             drawn.
-        table: as of `heatmap_table`, at one moment.
+        table: from `heatmap_table`, at one moment.
         limit: where the colours end, nats.
     """
     maps = dict(list(table.groupby("point")))
@@ -63,7 +63,7 @@ def panel_block(body: SubFigure, cells: GridSpec, rows: int, columns: int, block
 
     Args:
         body: where to add them.
-        cells: the grid of the figure, with columns as of `block_widths`.
+        cells: the grid of the figure, with columns from `block_widths`.
         rows: of the block, from the top of the grid.
         columns: of every block.
         block: the number of this block, from 0.
@@ -110,7 +110,7 @@ def draw_map(axes: Axes, table: pd.DataFrame, limit: float, edge: str) -> None:
 
     Args:
         axes: the panel.
-        table: as of `map_table`.
+        table: from `map_table`.
         limit: where the colours end, nats.
         edge: colour of the triangle's edges.
     """
@@ -188,7 +188,7 @@ def colour_bar(body: SubFigure, blocks: Sequence[Panels], table: pd.DataFrame, l
     Args:
         body: where to add it.
         blocks: the panels that it stands beside.
-        table: as of `heatmap_table`.
+        table: from `heatmap_table`.
         label: of the bar.
     """
     limit, finite = colour_limit(table), _finite(table)

@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 
-MAX_ERROR, MIN_ACCURACY = 0.01, 0.9  # of a success
+# Of a success. The error is `MAX_ERROR_RATE` of gradlab.training.success, written again because
+# figures are read from disk or W&B and import nothing of training.
+MAX_ERROR, MIN_ACCURACY = 0.01, 0.9
 ERROR_RATE = "eval/error_rate"
 OUTCOMES = {  # name: its column of the runs, its label in a figure
     "decay_rate": ("jacobian/decay_rate", "decay rate (nats/step)"),
@@ -19,7 +21,7 @@ def succeeded(
     """Return 1 for each run that succeeded and 0 for the others, diverged and failed ones included.
 
     Args:
-        runs: as of `gradlab.load_runs`.
+        runs: from `gradlab.load_runs`.
         error: a run that logs an error rate succeeds if that is below this value.
         accuracy: any other run succeeds if its accuracy is above this value.
 
@@ -42,9 +44,9 @@ def outcome_of(runs: pd.DataFrame, name: str, error: float, accuracy: float) -> 
     """Return the outcome `name`, a key of OUTCOMES, of each run; NaN where a run has none.
 
     Args:
-        runs: as of `gradlab.load_runs`.
+        runs: from `gradlab.load_runs`.
         name: the outcome.
-        error, accuracy: the criteria of success, as of `succeeded`.
+        error, accuracy: the criteria of success, as in `succeeded`.
 
     Raises:
         ValueError: no run has this outcome.

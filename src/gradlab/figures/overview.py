@@ -26,7 +26,7 @@ def overview_figure(runs: pd.DataFrame) -> style.Drawn:
     first seed; curves are means over seeds.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
 
     Raises:
         ValueError: no point has gradients.
@@ -35,7 +35,7 @@ def overview_figure(runs: pd.DataFrame) -> style.Drawn:
     grid = choose_points(usable)
     table = heatmap.heatmap_table(grid.one_seed().runs)
     curves = decay.decay_table(grid.runs)
-    figure, body, blocks, panels = _figure(len(grid.rows()), len(grid.columns()))
+    figure, body, blocks, panels = _figure(len(grid.groups()), len(grid.level_labels()))
     draw_maps(blocks, grid, table)
     draw_curves(panels, grid, curves)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
@@ -47,9 +47,9 @@ def overview_figure(runs: pd.DataFrame) -> style.Drawn:
 
 
 def choose_points(runs: pd.DataFrame) -> selection.Grid:
-    """Return the points to draw: a row of the grid is a block of the figure, with all seeds."""
+    """Return the points to draw, with all seeds: each group of the grid is a block of panels."""
     keys = [key for key in selection.varying_keys(runs) if key != "seed"]
-    others = [key for key in keys if key != selection.across_key(keys, runs)]
+    others = [key for key in keys if key != selection.choose_level_key(keys, runs)]
     blocks = min(BLOCKS, len(selection.levels_of(runs, others[0]))) if others else 1
     return selection.arrange_lines(runs, panels=blocks, lines=min(COLUMNS, MAPS // blocks))
 
@@ -57,34 +57,34 @@ def choose_points(runs: pd.DataFrame) -> selection.Grid:
 def draw_maps(
     blocks: Sequence[map_images.Panels], grid: selection.Grid, table: pd.DataFrame
 ) -> None:
-    """Draw the maps: each row of the grid in a block, "before" above "after" training.
+    """Draw the maps: each group of the grid in a block, "before" above "after" training.
 
     Args:
-        blocks: the panels of each block, [moment, column of the grid].
+        blocks: the panels of each block, [moment, level].
         grid: the points.
-        table: as of `heatmap_table`.
+        table: from `heatmap_table`.
     """
     limit = map_images.colour_limit(table)
-    for block, (label, row) in zip(blocks, grid.rows(), strict=True):
+    for block, (label, group) in zip(blocks, grid.groups(), strict=True):
         for panels, moment in zip(block, lines.WHEN, strict=True):
             rows = table[table["when"] == moment]
-            map_images.draw_row(panels, grid.cells(row), rows, limit)
-        map_images.title_block(block, label, grid.columns())
+            map_images.draw_row(panels, grid.cells(group), rows, limit)
+        map_images.title_block(block, label, grid.level_labels())
         map_images.label_bottom(block)
     map_images.label_rows(blocks[0], [f"{moment} training" for moment in lines.WHEN], MAX_MAP)
 
 
 def draw_curves(panels: Sequence[Axes], grid: selection.Grid, table: pd.DataFrame) -> None:
-    """Draw the curves of each row of the grid in a panel, within VIEW of zero.
+    """Draw the curves of each group of the grid in a panel, within VIEW of zero.
 
     Args:
-        panels: axes, one per row of the grid.
+        panels: axes, one per group.
         grid: the points.
-        table: as of `decay_table`.
+        table: from `decay_table`.
     """
     lines.label_panels(panels, decay.PROFILE)
-    for axes, (label, row) in zip(panels, grid.rows(), strict=True):
-        decay.draw_curves(axes, row, table)
+    for axes, (label, group) in zip(panels, grid.groups(), strict=True):
+        decay.draw_curves(axes, group, table)
         axes.set_title(label)
     shown = _finite(table).clip(-VIEW, VIEW)
     low, high = min(decay.HORIZON_LEVEL, shown.min()), max(0.0, shown.max())

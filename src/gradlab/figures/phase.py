@@ -25,10 +25,10 @@ def phase_table(
     """Tabulate an outcome of training over two config keys: one row per point.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
         value: the outcome, a key of `outcome.OUTCOMES`.
         x, y: config keys.
-        error, accuracy: the criteria of success, as of `outcome.succeeded`.
+        error, accuracy: the criteria of success, as in `outcome.succeeded`.
 
     Returns:
         `point`, the columns named by x and y, and a column named by the outcome (NaN: the run has
@@ -61,24 +61,24 @@ def phase_figure(
     A cell is the mean over seeds.
 
     Args:
-        runs, value, x, y, error, accuracy: as of `phase_table`.
+        runs, value, x, y, error, accuracy: as in `phase_table`.
 
     Raises:
-        ValueError: as of `phase_table`.
+        ValueError: as in `phase_table`.
     """
     table = phase_table(runs, value, x, y, error=error, accuracy=accuracy)
     runs = selection.comparable(runs)
-    down = [key for key in selection.varying_keys(runs) if key not in (x, y, "seed")]
-    grid = selection.arrange(runs, None, down, columns=1, rows=PANELS)
+    group_keys = [key for key in selection.varying_keys(runs) if key not in (x, y, "seed")]
+    grid = selection.arrange(runs, None, group_keys, levels=1, groups=PANELS)
     table = table[table["point"].isin(grid.runs.index)]
     colours, norm = _colours(value, table[value])
-    look, rows = style.current_style(), grid.rows()
-    width = look.column if len(rows) <= 2 else look.width
-    figure, body = style.new_figure(width, 0.8 * look.text + 0.75 * (width - 1) / len(rows) + 0.5)
-    panels = body.subplots(1, len(rows), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (label, row) in zip(panels, rows, strict=True):
-        _draw(axes, table[table["point"].isin(row.index)], (x, y, value), colours, norm)
-        axes.set_title(style.wrapped(label, width / len(rows)))
+    look, groups = style.current_style(), grid.groups()
+    width = look.column if len(groups) <= 2 else look.width
+    figure, body = style.new_figure(width, 0.8 * look.text + 0.75 * (width - 1) / len(groups) + 0.5)
+    panels = body.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (label, group) in zip(panels, groups, strict=True):
+        _draw(axes, table[table["point"].isin(group.index)], (x, y, value), colours, norm)
+        axes.set_title(style.wrapped(label, width / len(groups)))
         axes.set_xlabel(_axis_label(x))
     panels[0].set_ylabel(_axis_label(y))
     bar = ScalarMappable(norm, colours)

@@ -18,7 +18,6 @@ from gradlab.figures.labels import key_label, level_label, point_label
 
 SECTIONS = ("model", "init", "task", "clip", "tbptt", "optim", "train")
 FIRST_OF_SECTION = ("model.name", "init.gain", "task.length", "clip.threshold")
-NOT_CONFIG = ("verdict", "status", "reason", "path")
 PINNED_TO_LARGEST = ("task.length", "clip.threshold")  # the longest sequence, no clipping
 NAMED = 3  # points that a note names before it says "and … more"
 PROBES = {  # the probe that measures the variables whose names begin so
@@ -33,40 +32,45 @@ PROBES = {  # the probe that measures the variables whose names begin so
 
 
 class Grid(NamedTuple):
-    """The points of a figure in rows and columns.
+    """The points of a figure by group and, in each group, by the level of one config key.
+
+    In a figure of lines a group is a panel and a level is a line in it; in a figure of maps a group
+    is a row (or block) of panels and a level is a column of it.
 
     Attributes:
         runs: the points.
-        across: the config key whose levels are the columns; None: there is one column.
-        down: the config keys whose combinations of levels are the rows.
+        level_key: the config key whose levels part a group; None: a group has one part.
+        group_keys: the config keys whose combinations of levels are the groups.
     """
 
     runs: pd.DataFrame
-    across: str | None
-    down: list[str]
+    level_key: str | None
+    group_keys: list[str]
 
-    def columns(self) -> list[str]:
-        """Return the label of each column; "" for the only column if no key is across."""
-        if self.across is None:
+    def level_labels(self) -> list[str]:
+        """Return the label of each level; only "" if there is no level key."""
+        if self.level_key is None:
             return [""]
-        return [level_label(self.across, level) for level in levels_of(self.runs, self.across)]
+        levels = levels_of(self.runs, self.level_key)
+        return [level_label(self.level_key, level) for level in levels]
 
-    def rows(self) -> list[tuple[str, pd.DataFrame]]:
-        """Return the label and the points of each row."""
-        if not self.down:
+    def groups(self) -> list[tuple[str, pd.DataFrame]]:
+        """Return the label and the points of each group."""
+        if not self.group_keys:
             return [("", self.runs)]
-        groups = self.runs.groupby(self.down, sort=False, dropna=False)
-        return [(point_label(group.iloc[0], self.down), group) for _, group in groups]
+        groups = self.runs.groupby(self.group_keys, sort=False, dropna=False)
+        return [(point_label(group.iloc[0], self.group_keys), group) for _, group in groups]
 
-    def cells(self, row: pd.DataFrame) -> list[pd.DataFrame]:
-        """Return the points of a row by column; points of one cell differ only in their seed."""
-        if self.across is None:
-            return [row]
-        return [row[row[self.across].isin([x])] for x in levels_of(self.runs, self.across)]
+    def cells(self, group: pd.DataFrame) -> list[pd.DataFrame]:
+        """Return the points of a group by level; points of one cell differ only in their seed."""
+        if self.level_key is None:
+            return [group]
+        levels = levels_of(self.runs, self.level_key)
+        return [group[group[self.level_key].isin([level])] for level in levels]
 
     def one_seed(self) -> "Grid":
         """Return the same grid with only the first point of each cell."""
-        keys = [*self.down, self.across] if self.across else self.down
+        keys = [*self.group_keys, self.level_key] if self.level_key else self.group_keys
         return self._replace(runs=self.runs.drop_duplicates(keys) if keys else self.runs.head(1))
 
 
@@ -109,8 +113,8 @@ def varying_keys(runs: pd.DataFrame) -> list[str]:
     return keys
 
 
-def across_key(keys: Sequence[str], runs: pd.DataFrame) -> str | None:
-    """Return the key to lay out from left to right; None if there are no keys.
+def choose_level_key(keys: Sequence[str], runs: pd.DataFrame) -> str | None:
+    """Return the key whose levels part each group of a `Grid`; None if there are no keys.
 
     It is the gain if that varies, else the first numeric key, else the first; `seed` only if
     nothing else varies.
@@ -128,42 +132,48 @@ def levels_of(runs: pd.DataFrame, key: str) -> list[Any]:
 
 
 def arrange(
-    runs: pd.DataFrame, across: str | None, down: Sequence[str], *, columns: int, rows: int
+    runs: pd.DataFrame,
+    level_key: str | None,
+    group_keys: Sequence[str],
+    *,
+    levels: int,
+    groups: int,
 ) -> Grid:
     """Lay points out in a grid of limited size, and leave out the points that do not fit.
 
-    To fit, the last keys of `down` are pinned to one level each. If the first key alone, or the key
-    across, has too many levels, its first names are kept, or numbers evenly spread over its range,
-    both ends included.
+    To fit, the last group keys are pinned to one level each. If the first one by itself, or the
+    level key, has too many levels, its first names are kept, or numbers evenly spread over its
+    range, both ends included.
 
     Args:
-        runs: as of `comparable`.
-        across: the key whose levels are the columns; None: one column.
-        down: the keys whose combinations of levels are the rows; `across` and "seed" are ignored.
-        columns: at most.
-        rows: at most.
+        runs: from `comparable`.
+        level_key: the key whose levels part each group; None: none does.
+        group_keys: the keys whose combinations of levels are the groups; `level_key` and "seed" are
+            ignored.
+        levels: at most.
+        groups: at most.
     """
-    down = [key for key in down if key not in (across, "seed")]
-    runs = _limit_levels(runs, down, rows)
-    runs = _limit_levels(runs, [across], columns) if across else runs
-    return Grid(runs, across, [key for key in down if len(levels_of(runs, key)) > 1])
+    group_keys = [key for key in group_keys if key not in (level_key, "seed")]
+    runs = _limit_levels(runs, group_keys, groups)
+    runs = _limit_levels(runs, [level_key], levels) if level_key else runs
+    return Grid(runs, level_key, [key for key in group_keys if len(levels_of(runs, key)) > 1])
 
 
 def arrange_lines(runs: pd.DataFrame, *, panels: int, lines: int) -> Grid:
-    """Lay out a figure of lines: a row of the grid is a panel, a column is a line in it.
+    """Lay out a figure of lines: each group of the grid is a panel, each level a line in it.
 
-    Lines differ by the gain, if it varies, else as of `across_key`; panels differ by the other
-    keys. The seeds of a line are together in a cell.
+    Lines differ by the key from `choose_level_key`, panels by the other keys. The seeds of a line
+    are together in a cell.
 
     Args:
-        runs: as of `comparable`.
+        runs: from `comparable`.
         panels: at most.
         lines: in a panel, at most.
     """
     keys = varying_keys(runs)
-    across = across_key(keys, runs)
-    down = [key for key in keys if key not in (across, "seed")]
-    return arrange(with_line_style(runs, across), across, down, columns=lines, rows=panels)
+    level_key = choose_level_key(keys, runs)
+    styled = with_line_style(runs, level_key)
+    return arrange(styled, level_key, keys, levels=lines, groups=panels)
 
 
 def with_line_style(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
@@ -280,7 +290,7 @@ def _config_keys(runs: pd.DataFrame) -> list[str]:
     return [
         key
         for key in runs.columns
-        if "/" not in key and key not in NOT_CONFIG and _section(key) != "wandb"
+        if "/" not in key and key not in records.NOT_CONFIG and _section(key) != "wandb"
     ]
 
 

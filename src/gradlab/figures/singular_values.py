@@ -15,7 +15,7 @@ def singular_values_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Tabulate singular values: one row per point, moment, lag and index.
 
     Args:
-        runs: as of `gradlab.load_runs`; every run must have gradients.
+        runs: from `gradlab.load_runs`; every run must have gradients.
 
     Returns:
         `point`, `when`, `step`, `quantity` ("lag 4"), `lag` (time steps), `index` (from 1,
@@ -32,7 +32,7 @@ def singular_values_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN)
     """Draw singular values against their index, one row of panels per lag.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
         when: "before" and/or "after" training.
 
     Raises:

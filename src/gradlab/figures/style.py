@@ -1,6 +1,6 @@
 """Look and layout of every figure: theme, colours that colour-blind readers tell apart, notes.
 
-Figures are built from `matplotlib.figure.Figure` alone, without a display or state of pyplot.
+Figures use only `matplotlib.figure.Figure`, without a display or state of pyplot.
 """
 
 import textwrap

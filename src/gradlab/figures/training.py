@@ -25,7 +25,7 @@ def training_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the metrics logged over training: one row per point, metric and training step.
 
     Args:
-        runs: as of `gradlab.load_runs`; every run must have metrics.
+        runs: from `gradlab.load_runs`; every run must have metrics.
 
     Returns:
         `point`, `step` (updates), `quantity` (the metric's name), `value` (finite ones only), and
@@ -50,7 +50,7 @@ def training_figure(runs: pd.DataFrame) -> style.Drawn:
     A ✕ marks the last finite value of a run that diverged.
 
     Args:
-        runs: as of `gradlab.load_runs`, of any sweep.
+        runs: from `gradlab.load_runs`, of any sweep.
 
     Raises:
         ValueError: no run has metrics.
@@ -62,8 +62,8 @@ def training_figure(runs: pd.DataFrame) -> style.Drawn:
     figure, body, panels = lines.small_multiples(grid, shown)
     lines.draw_panels(panels, grid, table, shown)
     for row, quantity in zip(panels, shown, strict=True):
-        for axes, (_, grid_row) in zip(row, grid.rows(), strict=True):
-            mark_diverged(axes, grid_row, table, quantity)
+        for axes, (_, group) in zip(row, grid.groups(), strict=True):
+            mark_diverged(axes, group, table, quantity)
     style.legend(body, [*lines.line_entries(grid.runs), *_diverged_entries(table)])
     notes = selection.notes(runs, usable, grid.runs)
     return style.Drawn(style.finish(figure, notes), table)
@@ -76,8 +76,8 @@ def mark_diverged(
 
     Args:
         axes: the panel.
-        runs: the points of the panel, as of `selection.with_line_style`.
-        table: as of `training_table`.
+        runs: the points of the panel, from `selection.with_line_style`.
+        table: from `training_table`.
         quantity: the metric that the panel shows.
     """
     last = lines.rows_of(table[table["diverged"]], quantity).groupby("point").last()

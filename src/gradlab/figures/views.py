@@ -20,7 +20,7 @@ def views_table(gradients: xr.Dataset) -> pd.DataFrame:
     """Tabulate measured decay rate, leading Lyapunov exponent and theory's rates side by side.
 
     Args:
-        gradients: as of `gradlab.load_gradients`, of a run with probe=[spectral,lyapunov,theory];
+        gradients: from `gradlab.load_gradients`, of a run with probe=[spectral,lyapunov,theory];
             its last training step is used.
 
     Returns:
@@ -46,7 +46,7 @@ def views_figure(runs: pd.DataFrame) -> style.Drawn:
     The residuals are written below.
 
     Args:
-        runs: as of `gradlab.load_runs`; one run, with probe=[spectral,lyapunov,theory].
+        runs: from `gradlab.load_runs`; one run, with probe=[spectral,lyapunov,theory].
 
     Raises:
         ValueError: there are several runs, or the run did not measure one of the three.
