@@ -14,7 +14,7 @@ from gradlab.figures import lines, selection, style
 
 HORIZON_LEVEL = -1.0  # nats: the mean norm is 1/e of its lag-0 value
 THEORIES = ("mean field", "mean log forget", "mean log update")  # the first that was measured
-LEVEL_LINE: dict[str, Any] = {"color": style.GREY, "linewidth": 0.9, "linestyle": ":"}
+HORIZON_LEVEL_LINE: dict[str, Any] = {"color": style.GREY, "linewidth": 0.9, "linestyle": ":"}
 THEORY_LINE: dict[str, Any] = {"linewidth": 0.9, "linestyle": "-."}
 HORIZON_MARK: dict[str, Any] = {"marker": "o", "markersize": 5}
 ZERO_MARK: dict[str, Any] = {
@@ -80,7 +80,7 @@ def draw_curves(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
         table: from `decay_table`.
     """
     axes.axhline(0, color=style.GREY, linewidth=0.8)
-    axes.axhline(HORIZON_LEVEL, **LEVEL_LINE)
+    axes.axhline(HORIZON_LEVEL, **HORIZON_LEVEL_LINE)
     for colour, line in runs.groupby("colour", sort=False):
         line_rows = table[table["point"].isin(line.index)]
         for when, rows in line_rows.groupby("when", sort=False):
@@ -94,7 +94,7 @@ def mark_entries(table: pd.DataFrame) -> list[style.Entry]:
     """Return the legend entries of the dashes and markers that `draw_curves` uses for a table."""
     label = "horizon: norm fallen to 1/e"
     entries = lines.moment_entries(table)
-    entries.append(Line2D([], [], **LEVEL_LINE, **HORIZON_MARK, label=label))
+    entries.append(Line2D([], [], **HORIZON_LEVEL_LINE, **HORIZON_MARK, label=label))
     if np.isneginf(table["relative"]).any():
         entries.append(Line2D([], [], **ZERO_MARK, label="exactly zero beyond"))
     return entries

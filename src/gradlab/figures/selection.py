@@ -107,8 +107,8 @@ def varying_keys(runs: pd.DataFrame) -> list[str]:
     varying = sorted((key for key in codes if codes[key].max() > 0), key=_rank)
     keys: list[str] = []
     for key in varying:
-        siblings = [other for other in keys if _section(other) == _section(key)]
-        if not any(_determines(codes[other], codes[key]) for other in siblings):
+        siblings = [known for known in keys if _section(known) == _section(key)]
+        if not any(_determines(codes[sibling], codes[key]) for sibling in siblings):
             keys.append(key)
     return keys
 

@@ -70,9 +70,9 @@ def views_figure(runs: pd.DataFrame) -> style.Drawn:
     rates = _rates(table)
     rate = rates.pop("decay rate")
     residuals = ", ".join(
-        f"{view} {other:+.4f} (residual {rate - other:+.4f})"
-        for view, other in rates.items()
-        if np.isfinite(rate - other)
+        f"{view} {view_rate:+.4f} (residual {rate - view_rate:+.4f})"
+        for view, view_rate in rates.items()
+        if np.isfinite(rate - view_rate)
     )
     figure = style.finish(figure, [f"Decay rate {rate:+.4f} nats/step; {residuals}."])
     return style.Drawn(figure, table)
