@@ -1,4 +1,4 @@
-"""What a person meets at the command line: help, and one sentence for each wrong input."""
+"""The command line as a person meets it: help, and one sentence for each wrong input."""
 
 import sys
 from pathlib import Path

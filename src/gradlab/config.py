@@ -126,7 +126,7 @@ class Wandb:
 
 @dataclass
 class Sweep:
-    """How the points of a sweep are run; a point's numbers do not depend on it."""
+    """Settings of a whole sweep, on which no point's numbers depend."""
 
     resume: str | None = None  # the folder of a sweep, whose pending points are run
     retry: Annotated[str, one_of(*get_args(Retry))] = "nothing"  # states whose points run again

@@ -1,4 +1,4 @@
-"""Which training steps the probes measure at, and what the measuring costs."""
+"""The training steps at which probes measure, and the cost of measuring."""
 
 import time
 from pathlib import Path

@@ -52,7 +52,7 @@ def run_all(points: Sequence[Point], settings: Sweep) -> list[dict[str, Any]]:
 
 
 def measured(folder: Path) -> pd.DataFrame:
-    """What a point measured, less the time it took."""
+    """A point's metrics, without the time that they took."""
     metrics = records.load_metrics(folder)
     return metrics[[name for name in metrics if not name.startswith("time/")]]
 

@@ -1,4 +1,4 @@
-"""How training ended: which runs succeeded, their final loss, decay rate and horizon."""
+"""The outcome of training: success, final loss, decay rate and horizon."""
 
 import numpy as np
 import pandas as pd
