@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab import components, explain
+from gradlab import explain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -43,15 +43,16 @@ def main() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from gradlab import config
+    from gradlab.components import ConfigError
+    from gradlab.config import register
 
-    config.register()
+    register()
     sys.argv = ["sweep.plan_only=true" if word == "--dry" else word for word in sys.argv]
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints the error itself, and ends here
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)()
-    except (components.ConfigError, HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
         sys.exit(f"gradlab: {explain.sentence(error)}")

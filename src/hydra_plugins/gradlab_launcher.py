@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gradlab.point import Status
     from gradlab.sweep import Runner
     from gradlab.sweep.ledger import Entry
+    from gradlab.training.program import Program
 
 
 class FusedLauncher(Launcher):
@@ -63,7 +64,7 @@ class FusedLauncher(Launcher):
         from gradlab import sweep
         from gradlab.components import check_component
         from gradlab.sweep import ledger
-        from gradlab.sweep.groups import group_by_program, restrict
+        from gradlab.sweep.groups import group_by_program
 
         setup_globals()
         launcher: Any = OmegaConf.to_container(self._config.hydra.launcher)
@@ -71,17 +72,16 @@ class FusedLauncher(Launcher):
         resumes = self._config.sweep.resume or initial_job_idx  # a later batch adds to the first
         recorded = ledger.read(folder) if resumes else []
         composed = self._compose(job_overrides, initial_job_idx, recorded)
-        configs = [self._check(config) for config in composed]
+        configs, programs = self._check(composed)
         settings = sweep.joint_settings(configs)
         requested = [self._entry(*pair) for pair in zip(composed, configs, strict=True)]
         entries = self._match(folder, recorded, requested)
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
-        groups = group_by_program(points.values())
         if settings.plan_only:
             from gradlab.sweep.plan import show_plan
 
             pending = [point for point, _ in ledger.pending(points.values(), settings.retried)]
-            show_plan(restrict(groups, pending), ended=len(points) - len(pending))
+            show_plan(group_by_program(pending, programs), ended=len(points) - len(pending))
             _remove_if_empty(folder)
             return []
         with ledger.locked(folder):
@@ -92,10 +92,8 @@ class FusedLauncher(Launcher):
                 self._job(config, entry, points[entry.identity].folder in starting)
                 for config, entry in zip(composed, entries, strict=True)
             ]
-            pending_groups = restrict(groups, pending)
-            statuses = sweep.run_sweep(
-                list(points.values()), pending_groups, settings, self._runner()
-            )
+            groups = group_by_program(pending, programs)
+            statuses = sweep.run_sweep(list(points.values()), groups, settings, self._runner())
         _exit_unless_done(statuses, folder)
         by_identity = dict(zip(points, statuses, strict=True))
         for job, entry in zip(jobs, entries, strict=True):
@@ -122,15 +120,28 @@ class FusedLauncher(Launcher):
         compose = Composer(self._context.config_loader, self._config)
         return [compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
 
-    def _check(self, composed: DictConfig) -> "Config":
-        from gradlab.components import ConfigError
-        from gradlab.config import check
+    def _check(self, composed: Sequence[DictConfig]) -> tuple[list["Config"], dict[str, "Program"]]:
+        """Check every point, and that its parts fit together: points that share a program, once.
 
-        HydraConfig.instance().set_config(composed)  # interpolations may look into it
-        config = check(composed)
-        if config.measure is not None:
-            raise ConfigError("measure is computed directly: leave --multirun and sweeps out.")
-        return config
+        Returns:
+            The configs, and their programs by key.
+        """
+        from gradlab.components import ConfigError
+        from gradlab.config import check, program_key
+        from gradlab.training.program import Program
+
+        configs: list[Config] = []
+        programs: dict[str, Program] = {}
+        for point in composed:
+            HydraConfig.instance().set_config(point)  # interpolations may look into it
+            config = check(point)
+            if config.measure is not None:
+                raise ConfigError("measure is computed directly: leave --multirun and sweeps out.")
+            key = program_key(config)
+            if key not in programs:
+                programs[key] = Program(config)
+            configs.append(config)
+        return configs, programs
 
     def _match(
         self, folder: Path, recorded: Sequence["Entry"], requested: Sequence["Entry"]

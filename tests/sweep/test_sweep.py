@@ -224,6 +224,17 @@ def test_resume_repairs_what_is_damaged_and_touches_nothing_else(
     pd.testing.assert_frame_equal(runs[columns], load_runs(sweep)[columns])
 
 
+def test_resuming_a_finished_sweep_says_that_nothing_is_left(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stamps(finished / "sweep")
+    gradlab(monkeypatch, finished, "sweep.resume=sweep")
+    printed = capsys.readouterr().out
+    assert "4 of 4 points have ended already; nothing is left to run." in printed
+    assert "records  sweep" in printed
+    assert stamps(finished / "sweep") == before
+
+
 def test_resume_goes_by_what_a_point_is(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,7 +77,7 @@ def run_probes(probe: Mapping[str, Any], probed: ProbeInput) -> Measurement:
     """
     metrics: dict[str, float] = {}
     arrays: dict[str, xr.DataArray] = {}
-    for name, component in probe.items():
+    for name, component in sorted(probe.items()):  # one order of columns, however it was typed
         if name not in PROBE_SETTINGS:
             measurement: Measurement = build(component, probed, name=name)
             metrics |= measurement.metrics

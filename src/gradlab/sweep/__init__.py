@@ -37,9 +37,12 @@ def run_sweep(
         keep_programs()
     ended = len(points) - sum(len(group.points) for group in groups)
     if ended:
-        print(f"{ended} of {len(points)} points have ended already.")
-    with ProgressDisplay(groups) as display:
-        statuses = run(groups, display, settings) if groups else {}
+        rest = "" if groups else "; nothing is left to run"
+        print(f"{ended} of {len(points)} points have ended already{rest}.")
+    statuses: dict[Path, Status] = {}
+    if groups:
+        with ProgressDisplay(groups) as display:
+            statuses = run(groups, display, settings)
     from gradlab.sweep.report import report  # its figures take a second to import
 
     report(points)

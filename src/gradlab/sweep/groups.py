@@ -1,6 +1,6 @@
 """Points grouped by the program that they compile to."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gradlab.config import program_key
@@ -15,30 +15,24 @@ class Group(NamedTuple):
     points: Sequence[Point]
 
 
-def group_by_program(points: Iterable[Point]) -> list[Group]:
-    """Build the program of each set of points that share one; the largest group comes first.
+def group_by_program(
+    points: Iterable[Point], programs: Mapping[str, Program] | None = None
+) -> list[Group]:
+    """Return each program with the points that share it, the largest group first.
+
+    Args:
+        points: the points.
+        programs: programs that are built already, by `config.program_key`.
 
     Raises:
         ConfigError: the parts of a point's config do not fit together.
     """
-    groups: dict[str, tuple[Program, list[Point]]] = {}
+    members: dict[str, list[Point]] = {}
     for point in points:
-        key = program_key(point.config)
-        if key not in groups:
-            groups[key] = Program(point.config), []
-        groups[key][1].append(point)
-    return _by_size(Group(program, members) for program, members in groups.values())
-
-
-def restrict(groups: Iterable[Group], points: Collection[Point]) -> list[Group]:
-    """Return the groups restricted to some points, without the groups that are left empty."""
-    folders = {point.folder for point in points}
-    restricted = (
-        Group(group.program, [point for point in group.points if point.folder in folders])
-        for group in groups
-    )
-    return _by_size(group for group in restricted if group.points)
-
-
-def _by_size(groups: Iterable[Group]) -> list[Group]:
+        members.setdefault(program_key(point.config), []).append(point)
+    built = programs or {}
+    groups = [
+        Group(built[key] if key in built else Program(shared[0].config), shared)
+        for key, shared in members.items()
+    ]
     return sorted(groups, key=lambda group: len(group.points), reverse=True)

@@ -33,8 +33,19 @@ class Entry:
     config: Mapping[str, Any]  # checked, as plain data
 
     def point(self, sweep: Path) -> Point:
-        """Return the point, in its sweep's folder."""
-        return Point.named(from_record(self.config), sweep / self.folder, self.overrides)
+        """Return the point, in its sweep's folder.
+
+        Raises:
+            ConfigError: its config has other keys than today's.
+        """
+        try:
+            config = from_record(self.config)
+        except (TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{records.SWEEP} has a config of another version for point {self.number}: start a "
+                "new sweep."
+            ) from error
+        return Point.named(config, sweep / self.folder, self.overrides)
 
 
 def read(folder: Path) -> list[Entry]:

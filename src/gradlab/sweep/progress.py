@@ -87,7 +87,7 @@ class ProgressDisplay:
         elapsed = time.monotonic() - self._started
         if self._trained:
             parts.append(f"{self._trained / elapsed:,.0f} steps/s")
-        share = self._reached.total() / sum(self._length.values())
+        share = self._reached.total() / max(1, sum(self._length.values()))
         if self._left and share > FORECAST_FROM:
             parts.append(f"{_clock(elapsed * (1 - share) / share)} left")
         return ", ".join([*parts, f"{_clock(elapsed)} passed"])
