@@ -45,6 +45,14 @@ def composed() -> Compose:
     return make
 
 
+@pytest.fixture
+def signed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is logged in to W&B, and its server does not answer."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
 def gradlab(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the command line in a folder, in a process of its own."""
     command = [sys.executable, "-m", "gradlab", *arguments]

@@ -186,8 +186,8 @@ def check(composed: DictConfig) -> Config:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one.") from error
     config: Config = _checked_section(Config, resolved, "")
-    for section in component_sections():
-        if section != "measure" or config.measure is not None:
+    for section, role in ROLES.items():
+        if role.component and (section != "measure" or config.measure is not None):
             setattr(config, section, check_component(getattr(config, section), section))
     config.model.cell = check_component(config.model.cell, "model.cell")
     config.probe = {
@@ -211,11 +211,6 @@ def from_record(record: Mapping[str, Any]) -> Config:
         if isinstance(entry.type, type) and is_dataclass(entry.type):
             sections[entry.name] = entry.type(**record[entry.name])
     return Config(**sections)
-
-
-def component_sections() -> list[str]:
-    """Return the names of the sections that are components."""
-    return [section for section, role in ROLES.items() if role.component]
 
 
 def without_bookkeeping(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,9 +72,9 @@ class FusedLauncher(Launcher):
         resumes = self._config.sweep.resume or initial_job_idx  # a later batch adds to the first
         recorded = ledger.read(folder) if resumes else []
         composed = self._compose(job_overrides, initial_job_idx, recorded)
-        configs, programs = self._check(composed)
+        programs: dict[str, Program] = {}
+        configs, requested = zip(*(self._check(x, programs) for x in composed), strict=True)
         settings = sweep.joint_settings(configs)
-        requested = [self._entry(*pair) for pair in zip(composed, configs, strict=True)]
         entries = self._match(folder, recorded, requested)
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
         if settings.plan_only:
@@ -120,28 +120,31 @@ class FusedLauncher(Launcher):
         compose = Composer(self._context.config_loader, self._config)
         return [compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
 
-    def _check(self, composed: Sequence[DictConfig]) -> tuple[list["Config"], dict[str, "Program"]]:
-        """Check every point, and that its parts fit together: points that share a program, once.
+    def _check(
+        self, composed: DictConfig, programs: dict[str, "Program"]
+    ) -> tuple["Config", "Entry"]:
+        """Check a point, and that its parts fit together.
+
+        Args:
+            composed: the point's config, with Hydra's.
+            programs: those of the points before it; its own is added.
 
         Returns:
-            The configs, and their programs by key.
+            The checked config, and the point as the sweep's record keeps it.
         """
         from gradlab.components import ConfigError
-        from gradlab.config import check, program_key
-        from gradlab.training.program import Program
+        from gradlab.config import check, identity
+        from gradlab.sweep.groups import program_of
+        from gradlab.sweep.ledger import Entry
 
-        configs: list[Config] = []
-        programs: dict[str, Program] = {}
-        for point in composed:
-            HydraConfig.instance().set_config(point)  # interpolations may look into it
-            config = check(point)
-            if config.measure is not None:
-                raise ConfigError("measure is computed directly: leave --multirun and sweeps out.")
-            key = program_key(config)
-            if key not in programs:
-                programs[key] = Program(config)
-            configs.append(config)
-        return configs, programs
+        HydraConfig.instance().set_config(composed)  # interpolations may look into it
+        config = check(composed)
+        if config.measure is not None:
+            raise ConfigError("measure is computed directly: leave --multirun and sweeps out.")
+        program_of(config, programs)
+        overrides = [x for x in composed.hydra.overrides.task if not x.startswith("sweep.")]
+        number, subdir = composed.hydra.job.num, str(composed.hydra.sweep.subdir)
+        return config, Entry(number, subdir, overrides, identity(config), asdict(config))
 
     def _match(
         self, folder: Path, recorded: Sequence["Entry"], requested: Sequence["Entry"]
@@ -163,16 +166,6 @@ class FusedLauncher(Launcher):
         from gradlab.sweep.lanes import run_here
 
         return run_here
-
-    def _entry(self, composed: DictConfig, config: "Config") -> "Entry":
-        """Return a point as the sweep's record keeps it."""
-        from gradlab.config import identity
-        from gradlab.sweep.ledger import Entry
-
-        HydraConfig.instance().set_config(composed)  # hydra.sweep.subdir may look into it
-        overrides = [x for x in composed.hydra.overrides.task if not x.startswith("sweep.")]
-        number, subdir = composed.hydra.job.num, str(composed.hydra.sweep.subdir)
-        return Entry(number, subdir, overrides, identity(config), asdict(config))
 
     def _job(self, config: DictConfig, entry: "Entry", starting: bool) -> JobReturn:
         """Return a point's job as Hydra reports it; write its .hydra/ if the point is to run."""

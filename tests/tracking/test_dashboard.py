@@ -113,12 +113,8 @@ def test_publishing_saves_the_chart_the_view_and_the_report(
     assert capsys.readouterr().out == "https://server/2\nhttps://server/3\n"
 
 
-def test_without_a_login_it_says_what_to_type(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+@pytest.mark.usefixtures("signed_out")
+def test_without_a_login_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="nobody is logged in to W&B: type wandb login"):
         run(monkeypatch, "me/reach")
 

@@ -141,11 +141,7 @@ def test_paths_from_the_server_stay_below_the_folder(tmp_path: Path) -> None:
     assert restore._restore(run, tmp_path) is None
 
 
-def test_a_server_that_is_not_there_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+@pytest.mark.usefixtures("signed_out")
+def test_a_server_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(ConnectionError, match="nobody is logged in to W&B: type wandb login"):
         load_wandb("me/project")

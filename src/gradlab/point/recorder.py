@@ -99,12 +99,12 @@ class Recorder:
             and measurements up to it are restored, later ones dropped. A checkpoint that does not
             fit is reported, and the point starts from the first step.
         """
-        point = self.point
-        records.save_config(point.folder, asdict(point.config))
+        point, config = self.point, asdict(self.point.config)
+        records.save_config(point.folder, config)
         records.save_status(point.folder, self.status)
         state = self._restore(abstract_state)
         self._tracker = self._open.enter_context(
-            track(point.folder, asdict(point.config), group=point.sweep, name=point.name)
+            track(point.folder, config, group=point.sweep, name=point.name)
         )
         for row in self.rows:
             self._tracker.log(row)

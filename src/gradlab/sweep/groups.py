@@ -1,9 +1,9 @@
 """Points grouped by the program that they compile to."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from gradlab.config import program_key
+from gradlab.config import Config, program_key
 from gradlab.point import Point
 from gradlab.training.program import Program
 
@@ -15,24 +15,37 @@ class Group(NamedTuple):
     points: Sequence[Point]
 
 
+def program_of(config: Config, programs: dict[str, Program]) -> Program:
+    """Return the program of a config, and add it to those built already if it is not among them.
+
+    Args:
+        config: a checked config.
+        programs: built already, by `config.program_key`.
+
+    Raises:
+        ConfigError: the parts of the config do not fit together.
+    """
+    key = program_key(config)
+    if key not in programs:
+        programs[key] = Program(config)
+    return programs[key]
+
+
 def group_by_program(
-    points: Iterable[Point], programs: Mapping[str, Program] | None = None
+    points: Iterable[Point], programs: dict[str, Program] | None = None
 ) -> list[Group]:
     """Return each program with the points that share it, the largest group first.
 
     Args:
         points: the points.
-        programs: programs that are built already, by `config.program_key`.
+        programs: as of `program_of`; None: none is built yet.
 
     Raises:
         ConfigError: the parts of a point's config do not fit together.
     """
-    members: dict[str, list[Point]] = {}
+    built = {} if programs is None else programs
+    members: dict[Program, list[Point]] = {}
     for point in points:
-        members.setdefault(program_key(point.config), []).append(point)
-    built = programs or {}
-    groups = [
-        Group(built[key] if key in built else Program(shared[0].config), shared)
-        for key, shared in members.items()
-    ]
+        members.setdefault(program_of(point.config, built), []).append(point)
+    groups = [Group(program, shared) for program, shared in members.items()]
     return sorted(groups, key=lambda group: len(group.points), reverse=True)

@@ -139,8 +139,7 @@ def check(tbptt: Tbptt, weights: Float[Array, "batch time"]) -> tuple[int, int]:
     stride = window if stride is None else stride
     if window % stride:
         raise ConfigError(f"tbptt.stride must divide tbptt.window ({window}); got {stride}.")
-    has_targets = split_segments(weights.T, stride).any(axis=(1, 2))
-    if tbptt.update == "segment" and not has_targets.all():
+    if tbptt.update == "segment" and not split_segments(weights.T, stride).any(axis=(1, 2)).all():
         raise ConfigError(
             f"tbptt.update=segment needs answers in every segment of {stride} steps, and this task "
             "wants none in some: take tbptt.update=sequence."
