@@ -6,6 +6,7 @@ Notation: s⁽ᵗ⁾ is the whole carry after step t (h in an RNN, (c, h) in an 
 one; J⁽ᵗ⁾ = ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ is a step Jacobian, and ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ = J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾ their product.
 """
 
+import math
 from functools import partial
 from typing import Literal, get_args
 
@@ -15,7 +16,8 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from gradlab.jacobian.adjoints import adjoint_log_norms
-from gradlab.jacobian.certify import Certificate, certificate
+from gradlab.jacobian.carry import Span
+from gradlab.jacobian.certify import Certificate, certificate, in_double_precision
 from gradlab.jacobian.contributions import (
     Backpropagation,
     backpropagate,
@@ -23,13 +25,7 @@ from gradlab.jacobian.contributions import (
 )
 from gradlab.jacobian.credit import credit, long_range_share, truncation
 from gradlab.jacobian.finite import check_finite
-from gradlab.jacobian.flat_cell import (
-    Span,
-    SplitCell,
-    StepFunction,
-    check_inputs,
-    split_cell,
-)
+from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.lyapunov import (
     LyapunovSpectrum,
     lyapunov_exponents,
@@ -39,6 +35,7 @@ from gradlab.jacobian.pairs import Norm, log_norm_map
 from gradlab.jacobian.products import rescale
 from gradlab.jacobian.singular import log_singular_values
 from gradlab.jacobian.steps import step_jacobians, step_products
+from gradlab.jacobian.transforms import in_float64
 
 Precision = Literal["float64", "float32"]
 
@@ -59,6 +56,10 @@ __all__ = [
     "step_jacobians",
     "truncation",
 ]
+
+# Arrays of the size of all step Jacobians, and of the map, that are in memory at once.
+STATE_COPIES, MAP_COPIES = 12, 3
+_NO_DERIVATIVE = "the spectral norm cannot be differentiated here: use norm='frobenius'."
 
 
 def jacobian_log_norms(
@@ -82,7 +83,8 @@ def jacobian_log_norms(
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
         inputs: (time, features) or (batch, time, features).
-        initial_carry: s⁽⁰⁾ of one sample, shared by the batch; by default the cell's own.
+        initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
+            leading axis; by default the cell's own.
         norm: "spectral", the largest singular value: the worst case; "frobenius"; or "rms",
             Frobenius over √columns: the typical growth of a random vector.
         of, wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h").
@@ -110,28 +112,30 @@ def jacobian_log_norms(
         >>> log_norms = jacobian_log_norms(cell, jnp.ones((50, 3)), of="h", wrt="h")
         >>> log_norms[50, 40]  # log ‖∂h⁽⁵⁰⁾/∂h⁽⁴⁰⁾‖
     """
-    check_inputs(inputs)
+    inputs = jnp.asarray(inputs)
     _check_choice("norm", norm, get_args(Norm))
     _check_choice("precision", precision, get_args(Precision))
-    length, features = jnp.shape(inputs)[-2:]
+    flat = flatten_cell(cell, inputs, initial_carry)
+    length = inputs.shape[-2]
     if not 1 <= stride <= length:
         raise ValueError(f"stride must be from 1 to the number of steps, {length}; got {stride}.")
-    split = split_cell(cell, initial_carry)
-    flat = split.flatten(features)
-    samples = _samples_at_once(length // stride, flat.initial.size, precision, memory_budget)
-    with jax.enable_x64(True):
-        log_norms, certificate = _maps(
-            split,
-            jnp.asarray(inputs),
+    exact = in_double_precision(cell, flat, inputs, initial_carry) if certify else None
+    log_norms, certificate = in_float64(
+        partial(
+            _maps,
             norm=norm,
-            of=flat.span(of, "of"),
-            wrt=flat.span(wrt, "wrt"),
+            of=flat.form.span(of, "of"),
+            wrt=flat.form.span(wrt, "wrt"),
             stride=stride,
             precision=precision,
-            samples=samples,
-            certify=certify,
-        )
-    check_finite(log_norms, cell, inputs, initial_carry)
+            samples=_samples_at_once(flat, inputs, stride, precision, memory_budget),
+        ),
+        flat,
+        exact,
+        inputs,
+        not_differentiable=_NO_DERIVATIVE if norm == "spectral" else "",
+    )
+    check_finite(log_norms, flat, inputs)
     return log_norms if certificate is None else (log_norms, certificate)
 
 
@@ -157,17 +161,21 @@ def map_log_norms(
     if len(shape) != 3 or shape[0] < 1 or shape[1] != shape[2]:
         raise ValueError(f"jacobians must be (time, n, n) with time ≥ 1; got shape {shape}.")
     whole = (0, shape[1])
-    with jax.enable_x64(True):
-        scaled = rescale(jnp.asarray(jacobians, precision))
+
+    def measure(jacobians: Float[Array, "T n n"]) -> Float[Array, "T+1 T+1"]:
+        scaled = rescale(jacobians.astype(precision))
         return log_norm_map(scaled, norm=norm, of=whole, wrt=whole).value
 
+    reason = _NO_DERIVATIVE if norm == "spectral" else ""
+    with jax.enable_x64(True):
+        jacobians = jnp.asarray(jacobians)
+    return in_float64(measure, jacobians, not_differentiable=reason)
 
-@partial(
-    jax.jit,
-    static_argnames=("norm", "of", "wrt", "stride", "precision", "samples", "certify"),
-)
+
+@partial(jax.jit, static_argnames=("norm", "of", "wrt", "stride", "precision", "samples"))
 def _maps(
-    split: SplitCell,
+    flat: FlatCell,
+    exact: FlatCell | None,
     inputs: Float[Array, "*batch T features"],
     *,
     norm: Norm,
@@ -176,36 +184,42 @@ def _maps(
     stride: int,
     precision: Precision,
     samples: int,
-    certify: bool,
 ) -> tuple[Float[Array, "*batch T//stride+1 T//stride+1"], Certificate | None]:
-    flat = split.flatten(inputs.shape[-1])
-
-    def one_sample(sample: Float[Array, "T features"]) -> tuple[Array, Certificate | None]:
+    def one_sample(
+        flat: FlatCell, sample: Float[Array, "T features"]
+    ) -> tuple[Array, Certificate | None]:
         jacobians = step_products(flat, sample, stride, jnp.dtype(precision))
         log_norms = log_norm_map(jacobians, norm=norm, of=of, wrt=wrt)
-        if not certify:
+        if exact is None:
             return log_norms.value, None
         return log_norms.value, certificate(
-            split, sample, *log_norms, norm=norm, of=of, wrt=wrt, stride=stride
+            flat, exact, sample, *log_norms, norm=norm, of=of, wrt=wrt, stride=stride
         )
 
-    if inputs.ndim == 2:
-        return one_sample(inputs)
-    return jax.lax.map(one_sample, inputs, batch_size=samples)
+    return flat.map_samples(one_sample, inputs, samples=samples)
 
 
-def _samples_at_once(length: int, n: int, precision: Precision, memory_budget: int) -> int:
+def _samples_at_once(
+    flat: FlatCell, inputs: Array, stride: int, precision: Precision, memory_budget: int
+) -> int:
+    length, n, itemsize = inputs.shape[-2] // stride, flat.form.size, jnp.dtype(precision).itemsize
     # Step Jacobians, prefixes, suffixes and their Gram matrices, each twice while a level is built.
-    needed = 10 * length * n**2 * jnp.dtype(precision).itemsize
-    if needed > memory_budget:
+    needed = STATE_COPIES * length * n**2 * itemsize
+    # The map, its parts while levels are joined, and whether each entry is resolved.
+    needed += MAP_COPIES * (length + 1) ** 2 * itemsize
+    needed_by_maps = 4 * (length + 1) ** 2 * math.prod(inputs.shape[:-2])
+    total = needed + needed_by_maps
+    if total > memory_budget:
         raise ValueError(
             f"measuring {length} steps of a state of {n} numbers takes about "
-            f"{needed / 2**30:.1f} GiB, more than memory_budget={memory_budget / 2**30:.1f} GiB: "
-            f"raise memory_budget or use a stride of {-(-needed // memory_budget)} or more times "
+            f"{total / 2**30:.1f} GiB, more than memory_budget={memory_budget / 2**30:.1f} GiB: "
+            f"raise memory_budget or use a stride of {-(-total // memory_budget)} or more times "
             "the present one."
         )
     # One sample keeps a CPU busy; an accelerator needs as many as fit.
-    return 1 if jax.default_backend() == "cpu" else memory_budget // needed
+    if jax.default_backend() == "cpu":
+        return 1
+    return (memory_budget - needed_by_maps) // needed
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -11,20 +11,16 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
+from gradlab.jacobian.carry import FlatState, Span
+from gradlab.jacobian.closure import Closure, closure_convert
 from gradlab.jacobian.finite import check_finite
-from gradlab.jacobian.flat_cell import (
-    FlatCell,
-    Span,
-    SplitCell,
-    StepFunction,
-    check_inputs,
-    split_cell,
-)
+from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
+from gradlab.jacobian.initial import first_sample
 from gradlab.jacobian.products import Scaled, concatenate, multiply, rescale
 from gradlab.jacobian.steps import trajectory
+from gradlab.jacobian.transforms import in_float64
 
 Loss = Callable[[PyTree, PyTree], Float[Array, ""]]
 
@@ -46,12 +42,12 @@ def adjoint_log_norms(
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
         inputs: (time, features) or (batch, time, features).
-        loss: L⁽ᵗ⁾ as a function loss(carry, target) of the carry s⁽ᵗ⁾ in the cell's own form; one
-            with weights that change (a readout's) is a jax.tree_util.Partial(function, weights).
+        loss: L⁽ᵗ⁾ as a function loss(carry, target) of the carry s⁽ᵗ⁾ in the cell's own form.
         targets: second argument of each step's loss: arrays (time, ...) or (batch, time, ...).
         wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h").
         each: return the adjoints of every L⁽ᵗ⁾ instead of those of their sum.
-        initial_carry: s⁽⁰⁾ of one sample, shared by the batch; by default the cell's own.
+        initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
+            leading axis; by default the cell's own.
 
     Returns:
         float32 (..., T + 1), [..., k]; with `each` (..., T + 1, T + 1), [..., t, k], −inf where
@@ -70,83 +66,94 @@ def adjoint_log_norms(
         >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
         >>> adjoint_log_norms(cell, jnp.ones((50, 3)), loss, jnp.zeros((50, 16))).shape  # (51,)
     """
-    check_inputs(inputs)
-    split = split_cell(cell, initial_carry)
-    span = split.flatten(jnp.shape(inputs)[-1]).span(wrt, "wrt")
-    with jax.enable_x64(True):
-        data = (jnp.asarray(inputs), targets)
-        log_norms = _adjoints(split, data, as_partial(loss), wrt=span, each=each)
-    check_finite(log_norms, cell, inputs, initial_carry)
+    inputs = jnp.asarray(inputs)
+    targets = jax.tree.map(jnp.asarray, targets)
+    flat = flatten_cell(cell, inputs, initial_carry)
+    log_norms = in_float64(
+        partial(_adjoints, wrt=flat.form.span(wrt, "wrt"), each=each),
+        flat,
+        loss_gradient(loss, flat, targets),
+        inputs,
+        targets,
+    )
+    check_finite(log_norms, flat, inputs)
     return log_norms
 
 
 @partial(jax.jit, static_argnames=("wrt", "each"))
 def _adjoints(
-    split: SplitCell,
-    data: tuple[Float[Array, "*batch T features"], PyTree],
-    loss: Partial,
+    flat: FlatCell,
+    gradient: Closure,
+    inputs: Float[Array, "*batch T features"],
+    targets: PyTree,
     *,
     wrt: Span,
     each: bool,
 ) -> Array:
-    flat = split.flatten(data[0].shape[-1])
-
-    def one_sample(sample: tuple[Array, PyTree]) -> Array:
-        states, direct = direct_gradients(flat, *sample, loss)
+    def one_sample(flat: FlatCell, inputs: Float[Array, "T features"], targets: PyTree) -> Array:
+        states, direct = direct_gradients(flat, inputs, targets, gradient)
         sweep = _each_loss if each else _summed_loss
-        return sweep(flat, states[:-1], sample[0], direct, wrt).astype(jnp.float32)
+        return sweep(flat, states, inputs, direct, wrt).astype(jnp.float32)
 
-    return one_sample(data) if data[0].ndim == 2 else jax.lax.map(one_sample, data)
+    return flat.map_samples(one_sample, inputs, targets)
 
 
-def as_partial(loss: Loss) -> Partial:
-    """Return the loss as a pytree, so that new weights inside a Partial do not compile it again."""
-    return loss if isinstance(loss, Partial) else Partial(loss)
+def loss_gradient(loss: Loss, flat: FlatCell, targets: PyTree) -> Closure:
+    """Return ∂L⁽ᵗ⁾/∂s⁽ᵗ⁾ as a function of the state and the target, with the loss as it is now."""
+    by_step = first_sample(targets) if flat.has_batch else targets
+    target = jax.tree.map(lambda x: x[0], by_step)
+
+    def gradient(state: FlatState, target: PyTree) -> Float[Array, "n"]:
+        def loss_of(vector: Float[Array, "n"]) -> Float[Array, ""]:
+            return loss(flat.carry(state._replace(vector=vector)), target)
+
+        return jax.grad(loss_of)(state.vector)
+
+    return closure_convert(gradient, flat.example, target)
 
 
 def direct_gradients(
-    flat: FlatCell, inputs: Float[Array, "T features"], targets: PyTree, loss: Loss
-) -> tuple[Float[Array, "T+1 n"], Scaled]:
-    """Return the states s⁽⁰⁾..s⁽ᵀ⁾, and ∂L⁽ᵗ⁾/∂s⁽ᵗ⁾ for t = 1..T as T row vectors (1, n)."""
-    states = trajectory(flat, inputs)
-    states = jnp.concatenate([states, flat.step(states[-1], inputs[-1])[None]])
-    gradient = jax.vmap(jax.grad(lambda state, target: loss(flat.unravel(state), target)))
-    rows = gradient(states[1:], targets).astype(jnp.float64)
+    flat: FlatCell, inputs: Float[Array, "T features"], targets: PyTree, gradient: Closure
+) -> tuple[FlatState, Scaled]:
+    """Return the states s⁽⁰⁾..s⁽ᵀ⁻¹⁾, and ∂L⁽ᵗ⁾/∂s⁽ᵗ⁾ for t = 1..T as T row vectors (1, n)."""
+    states, last = trajectory(flat, inputs)
+    reached = jax.tree.map(lambda x, end: jnp.concatenate([x[1:], end[None]]), states, last)
+    rows = jax.vmap(gradient)(reached, targets).astype(jnp.float64)
     return states, rescale(rows[:, None])
 
 
 def _summed_loss(
     flat: FlatCell,
-    states: Float[Array, "T n"],
+    states: FlatState,
     inputs: Float[Array, "T features"],
     direct: Scaled,
     wrt: Span,
 ) -> Float[Array, "T+1"]:
-    def back(later: Scaled, step: tuple[Array, Array, Scaled]) -> tuple[Scaled, Array]:
+    def back(later: Scaled, step: tuple[FlatState, Array, Scaled]) -> tuple[Scaled, Array]:
         state, x, gradient = step
         adjoint = _add(later, gradient)
         return through_step(flat, adjoint, state, x), row_log_norms(adjoint, wrt)
 
-    zero = rescale(jnp.zeros((1, flat.initial.size)))
+    zero = rescale(jnp.zeros((1, flat.form.size)))
     first, later = jax.lax.scan(back, zero, (states, inputs, direct), reverse=True)
     return jnp.concatenate([row_log_norms(first, wrt)[None], later])
 
 
 def _each_loss(
     flat: FlatCell,
-    states: Float[Array, "T n"],
+    states: FlatState,
     inputs: Float[Array, "T features"],
     direct: Scaled,
     wrt: Span,
 ) -> Float[Array, "T+1 T+1"]:
-    def back(rows: Scaled, step: tuple[Array, Array, Scaled]) -> tuple[Scaled, Array]:
+    def back(rows: Scaled, step: tuple[FlatState, Array, Scaled]) -> tuple[Scaled, Array]:
         state, x, gradient = step
         rows = shift_lags(rows, gradient)
         return through_step(flat, rows, state, x), row_log_norms(rows, wrt)
 
-    zeros = rescale(jnp.zeros((inputs.shape[0] + 1, 1, flat.initial.size)))
+    zeros = rescale(jnp.zeros((inputs.shape[0] + 1, 1, flat.form.size)))
     rows, later = jax.lax.scan(back, zeros, (states, inputs, direct), reverse=True)
-    no_loss = rescale(jnp.zeros((1, flat.initial.size)))
+    no_loss = rescale(jnp.zeros((1, flat.form.size)))
     return by_pair(jnp.concatenate([row_log_norms(shift_lags(rows, no_loss), wrt)[None], later]))
 
 
@@ -156,10 +163,10 @@ def shift_lags(rows: Scaled, newest: Scaled) -> Scaled:
     return concatenate([newest, jax.tree.map(lambda x: x[:-1], rows)])
 
 
-def through_step(flat: FlatCell, rows: Scaled, state: Array, x: Array) -> Scaled:
+def through_step(flat: FlatCell, rows: Scaled, state: FlatState, x: Array) -> Scaled:
     """Multiply row vectors by the step Jacobian at a state."""
-    jacobian = jax.jacfwd(flat.step)(state, x).astype(rows.unit.dtype)
-    stacked = multiply(rows.unit.reshape(-1, flat.initial.size), jacobian)
+    jacobian = flat.jacobian(state, x).astype(rows.unit.dtype)
+    stacked = multiply(rows.unit.reshape(-1, flat.form.size), jacobian)
     return rescale(stacked.reshape(rows.unit.shape), rows.log_scale)
 
 
@@ -176,7 +183,7 @@ def by_pair(by_lag: Float[Array, "K lags"]) -> Float[Array, "lags K"]:
 
 
 def _add(left: Scaled, right: Scaled) -> Scaled:
-    scale = jnp.maximum(left.log_scale, right.log_scale)
+    scale = jax.lax.stop_gradient(jnp.maximum(left.log_scale, right.log_scale))
     scale = jnp.where(jnp.isfinite(scale), scale, 0)
     terms = [x.unit * jnp.exp(x.log_scale - scale) for x in (left, right)]
     return rescale(terms[0] + terms[1], scale)

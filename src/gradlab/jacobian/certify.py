@@ -6,17 +6,17 @@ with them: it uses forward mode in the cell's own precision, hierarchical produc
 matrices.
 """
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from gradlab.jacobian.flat_cell import FlatCell, Span, SplitCell, flatten_cell, in_precision
+from gradlab.jacobian.carry import FlatState, Span, is_real
+from gradlab.jacobian.flat_cell import FlatCell, flatten_cell
 from gradlab.jacobian.pairs import Norm
 from gradlab.jacobian.products import Scaled, multiply, rescale
 from gradlab.jacobian.steps import trajectory
@@ -60,8 +60,52 @@ def sample_pairs(length: int, stride: int) -> Int[np.ndarray, "pairs 2"]:
     return np.stack([begin + lags, begin], axis=1)
 
 
+def in_double_precision(
+    cell: nnx.RNNCellBase | Callable[..., Any],
+    flat: FlatCell,
+    inputs: Float[Array, "*batch T features"],
+    initial_carry: PyTree | None,
+) -> FlatCell:
+    """Return the cell computing in float64, with Jacobians in reverse mode.
+
+    Weights that a plain function reads keep their own type, which float64 states promote.
+
+    Args:
+        cell, inputs, initial_carry: those of the measurement.
+        flat: the cell in its own precision.
+
+    Raises:
+        ValueError: the cell draws random numbers, which would be others in float64.
+    """
+    if any(name in str(flat.advance.program.jaxpr) for name in ("random_bits", "threefry2x32")):
+        raise ValueError(
+            "certify=True compares with the same cell in float64, for which random numbers are "
+            "drawn anew: leave it out for a cell that draws any."
+        )
+    with jax.enable_x64(True):
+        if isinstance(cell, nnx.Module):
+            definition, state = nnx.split(cell)
+            cell = nnx.merge(definition, _in_float64(state))
+            for _, module in nnx.iter_modules(cell):
+                if getattr(module, "dtype", None) is not None:  # in which Flax's cells compute
+                    module.dtype = jnp.float64  # type: ignore[attr-defined]
+        carry = flat.carry(flat.example) if initial_carry is None else initial_carry
+        return flatten_cell(cell, _in_float64(inputs), _in_float64(carry), jacobian=jax.jacrev)
+
+
+def _in_float64(tree: PyTree) -> PyTree:
+    """Return the tree with its real arrays as float64; integers and keys stay."""
+
+    def cast(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(jnp.float64) if is_real(leaf) else leaf
+
+    return jax.tree.map(cast, tree)
+
+
 def certificate(
-    split: SplitCell,
+    flat: FlatCell,
+    exact: FlatCell,
     inputs: Float[Array, "T features"],
     log_norms: Float[Array, "T+1 T+1"],
     resolved: Bool[Array, "T+1 T+1"],
@@ -74,45 +118,32 @@ def certificate(
     """Return the certificate of the map of one sample.
 
     Args:
-        split: the cell that was measured.
+        flat: the cell that was measured.
+        exact: the same in float64 (`in_double_precision`).
         inputs: (time, features).
         log_norms: the map, [t, k] in strides.
         resolved: the entries whose product kept three digits.
         norm, of, wrt, stride: those of the map.
     """
-    length, features = inputs.shape
-    flat = split.flatten(features)
-    states = trajectory(flat, inputs)
-    exact = _in_float64(split, features)
-    states64, inputs64 = states.astype(jnp.float64), inputs.astype(jnp.float64)
-    pairs = sample_pairs(length, stride)
-    expected = _direct_log_norms(exact, states64, inputs64, pairs * stride, norm, of, wrt)
+    states, last = trajectory(flat, inputs)
+    own = (states, inputs)
+    double: tuple[FlatState, Array] = _in_float64(own)
+    pairs = sample_pairs(inputs.shape[0], stride)
+    expected = _direct_log_norms(exact, *double, pairs * stride, norm, of, wrt)
     entries = log_norms[pairs[:, 0], pairs[:, 1]].astype(jnp.float64)
-    reliable = resolved & ~_across_unresolved_steps(flat, exact, states, inputs, stride)
+    reached = jnp.concatenate([states.vector[1:], last.vector[None]])
+    reliable = resolved & ~_across_unresolved_steps(flat, exact, own, double, reached, stride)
     same = entries == expected  # both −inf, whose difference is nan
     error = jnp.where(same, 0, jnp.abs(jnp.expm1(entries - expected)))
     largest = jnp.max(jnp.where(reliable[pairs[:, 0], pairs[:, 1]], error, 0))
-    differences = _difference_error(exact, states64, inputs64)
+    differences = _difference_error(exact, *double)
     error, largest, differences = (x.astype(jnp.float32) for x in (error, largest, differences))
     return Certificate(jnp.asarray(pairs, jnp.int32), error, largest, differences, ~reliable)
 
 
-def _in_float64(split: SplitCell, features: int) -> FlatCell:
-    cell: Any = replace(split, parameters=in_precision(split.parameters, jnp.float64)).merge()
-    if isinstance(cell, nnx.Module):
-        for _, module in nnx.iter_modules(cell):
-            if getattr(module, "dtype", None) is not None:  # in which Flax's cells compute
-                module.dtype = jnp.float64  # type: ignore[attr-defined]
-    initial_carry = split.initial_carry
-    if initial_carry is None:
-        initial_carry = cell.initialize_carry((features,), nnx.Rngs(0))
-    carry = in_precision(initial_carry, jnp.float64)
-    return flatten_cell(cell, features, carry)
-
-
 def _direct_log_norms(
     cell: FlatCell,
-    states: Float[Array, "T n"],
+    states: FlatState,
     inputs: Float[Array, "T features"],
     pairs: Int[np.ndarray, "pairs 2"],
     norm: Norm,
@@ -121,10 +152,10 @@ def _direct_log_norms(
 ) -> Float[Array, "pairs"]:
     def one_pair(pair: Int[Array, "2"]) -> Float[Array, ""]:
         def extend(step: Array, product: Scaled) -> Scaled:
-            jacobian = jax.jacrev(cell.step)(states[step], inputs[step])
+            jacobian = cell.jacobian(*_at(step, (states, inputs)))
             return rescale(multiply(jacobian, product.unit), product.log_scale)
 
-        start = rescale(jnp.eye(cell.initial.size))
+        start = rescale(jnp.eye(cell.form.size))
         product = jax.lax.fori_loop(pair[1], pair[0], extend, start)
         block = rescale(product.unit[slice(*of), slice(*wrt)], product.log_scale)
         if norm == "spectral":
@@ -135,23 +166,38 @@ def _direct_log_norms(
 
 
 def _across_unresolved_steps(
-    own: FlatCell, exact: FlatCell, states: Array, inputs: Array, stride: int
+    flat: FlatCell,
+    exact: FlatCell,
+    own: tuple[FlatState, Array],
+    double: tuple[FlatState, Array],
+    reached: Float[Array, "T n"],
+    stride: int,
 ) -> Bool[Array, "T+1 T+1"]:
     """Return the pairs whose product goes through an unresolved step Jacobian.
 
-    `own` is the cell in its own precision, `exact` the same in float64.
+    Args:
+        flat, exact: the cell in its own precision and in float64.
+        own, double: the states and inputs of every step in these precisions.
+        reached: the states after every step.
+        stride: of the map.
     """
 
-    def compare(step: tuple[Array, Array]) -> tuple[Float[Array, ""], Bool[Array, "n"]]:
+    def compare(
+        step: tuple[tuple[FlatState, Array], tuple[FlatState, Array]],
+    ) -> tuple[Float[Array, ""], Bool[Array, "n"]]:
         """Return the relative error of a step Jacobian, and which of its rows are exactly zero."""
-        jacobian = jax.jacrev(exact.step)(*(x.astype(jnp.float64) for x in step))
-        difference = jnp.linalg.norm(jax.jacfwd(own.step)(*step) - jacobian)
+        own, double = step
+        jacobian = exact.jacobian(*double)
+        difference = jnp.linalg.norm(flat.jacobian(*own) - jacobian)
         error = difference / jnp.maximum(jnp.linalg.norm(jacobian), jnp.finfo(jnp.float64).tiny)
         return error, jnp.all(jacobian == 0, axis=1)
 
-    reached = jnp.concatenate([states[1:], own.step(states[-1], inputs[-1])[None]])
-    error, zero_rows = jax.lax.map(compare, (states, inputs))
-    _, zero_at_rest = compare((jnp.zeros_like(states[0]), jnp.zeros_like(inputs[0])))
+    error, zero_rows = jax.lax.map(compare, (own, double))
+    rest = [
+        (state._replace(vector=jnp.zeros_like(state.vector)), jnp.zeros_like(x))
+        for state, x in (_at(0, own), _at(0, double))
+    ]
+    _, zero_at_rest = compare((rest[0], rest[1]))
     # A zero derivative is exact for an inactive ReLU (its state is 0) but lost for tanh(20) (its
     # state is ±1). One that is zero at every step and at rest is exact too.
     saturated = zero_rows & (reached != 0) & ~(zero_at_rest & jnp.all(zero_rows, axis=0))
@@ -161,24 +207,32 @@ def _across_unresolved_steps(
 
 
 def _difference_error(
-    cell: FlatCell, states: Float[Array, "T n"], inputs: Float[Array, "T features"]
+    cell: FlatCell, states: FlatState, inputs: Float[Array, "T features"]
 ) -> Float[Array, ""]:
     lag = min(SHORT, inputs.shape[0])
     begins = np.unique(np.linspace(0, inputs.shape[0] - lag, 8).astype(int))
-    v = jax.random.normal(jax.random.key(0), (cell.initial.size,), jnp.float64)
+    v = jnp.asarray(np.random.default_rng(0).standard_normal(cell.form.size))
     v = v / jnp.linalg.norm(v)
 
-    def run(begin: Array, state: Array) -> Array:
+    def run(begin: Array, state: FlatState) -> Float[Array, "n"]:
         return jax.lax.fori_loop(
             begin, begin + lag, lambda i, state: cell.step(state, inputs[i]), state
-        )
+        ).vector
 
     def relative_error(begin: Array) -> Float[Array, ""]:
-        state = states[begin]
-        step = DIFFERENCE * jnp.maximum(1, jnp.linalg.norm(state))
-        difference = (run(begin, state + step * v) - run(begin, state - step * v)) / (2 * step)
-        product = jax.jvp(partial(run, begin), (state,), (v,))[1]
-        size = jnp.linalg.norm(product)
-        return jnp.linalg.norm(product - difference) / jnp.maximum(size, NOISE)
+        state = _at(begin, states)
+        size = DIFFERENCE * jnp.maximum(1, jnp.linalg.norm(state.vector))
+        ends = [
+            run(begin, state._replace(vector=state.vector + sign * size * v)) for sign in (1, -1)
+        ]
+        difference = (ends[0] - ends[1]) / (2 * size)
+        product = jax.lax.fori_loop(
+            begin, begin + lag, lambda i, v: cell.jacobian(*_at(i, (states, inputs))) @ v, v
+        )
+        return jnp.linalg.norm(product - difference) / jnp.maximum(jnp.linalg.norm(product), NOISE)
 
     return jnp.max(jax.lax.map(relative_error, jnp.asarray(begins)))
+
+
+def _at(step: Array | int, tree: PyTree) -> Any:
+    return jax.tree.map(lambda x: x[step], tree)

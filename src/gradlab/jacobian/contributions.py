@@ -7,26 +7,27 @@ with ∂⁺ the immediate derivative (Werbos 1990; Pascanu et al. 2013, eq. 3–
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from gradlab.jacobian.adjoints import (
     Loss,
-    as_partial,
     by_pair,
     direct_gradients,
+    loss_gradient,
     shift_lags,
     through_step,
 )
+from gradlab.jacobian.carry import FlatState
+from gradlab.jacobian.closure import Closure, closure_convert
 from gradlab.jacobian.finite import check_finite
-from gradlab.jacobian.flat_cell import SplitCell, check_inputs, split_cell, split_weights
+from gradlab.jacobian.flat_cell import FlatCell, flatten_cell, split_weights
 from gradlab.jacobian.products import Scaled, rescale
+from gradlab.jacobian.transforms import in_float64
 
 ROWS = 32  # adjoints whose weight gradients are in memory at once
 
@@ -112,10 +113,10 @@ def backpropagate(
         cell: any flax.nnx.RNNCellBase, or, with `parameters`, any function
             step(parameters, carry, x) -> (carry, y).
         inputs: (time, features) or (batch, time, features).
-        loss: L⁽ᵗ⁾ as a function loss(carry, target) of the carry s⁽ᵗ⁾ in the cell's own form; one
-            with weights that change (a readout's) is a jax.tree_util.Partial(function, weights).
+        loss: L⁽ᵗ⁾ as a function loss(carry, target) of the carry s⁽ᵗ⁾ in the cell's own form.
         targets: second argument of each step's loss: arrays (time, ...) or (batch, time, ...).
-        initial_carry: s⁽⁰⁾ of one sample, shared by the batch; by default the cell's own.
+        initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
+            leading axis; by default the cell's own.
         parameters: the weights of a plain step function.
 
     Returns:
@@ -135,83 +136,118 @@ def backpropagate(
         >>> terms = backpropagate(cell, jnp.ones((50, 3)), loss, jnp.zeros((50, 16)))
         >>> gradient = terms.by_lag["dense_h.kernel"].sum(axis=0) * jnp.exp(terms.log_scale)
     """
-    check_inputs(inputs)
-    split = split_cell(cell, initial_carry, parameters)
-    if not jax.tree.leaves(split.parameters):
+    inputs = jnp.asarray(inputs)
+    targets = jax.tree.map(jnp.asarray, targets)
+    if not isinstance(cell, nnx.Module) and not jax.tree.leaves(parameters):
         raise ValueError(
             "parameters is needed with a plain function: pass the weights that "
             "step(parameters, carry, x) takes as its first argument."
         )
-    with jax.enable_x64(True):
-        data = (jnp.asarray(inputs), targets)
-        terms = _terms(split, data, as_partial(loss))
-    check_finite(terms.log_norms, split.merge(), inputs, initial_carry)
+    flat = flatten_cell(cell, inputs, initial_carry, parameters)
+    gradient = loss_gradient(loss, flat, targets)
+    terms = in_float64(_terms, flat, _weight_gradient(flat, inputs), gradient, inputs, targets)
+    check_finite(terms.log_norms, flat, inputs)
     return terms
+
+
+def _weight_gradient(flat: FlatCell, inputs: Float[Array, "*batch T features"]) -> Closure:
+    """Return row · ∂⁺s⁽ᵏ⁾/∂W as a function of (parameters, s⁽ᵏ⁻¹⁾, x⁽ᵏ⁾, rows), for many rows."""
+    state = flat.example
+    x = jax.ShapeDtypeStruct(inputs.shape[-1:], inputs.dtype)
+    count = min(ROWS, inputs.shape[-2])
+    rows = jax.ShapeDtypeStruct((count, flat.form.size), state.vector.dtype)
+
+    def gradient(parameters: PyTree, state: FlatState, x: Array, rows: Array) -> Weights:
+        weights, rebuild = split_weights(parameters)
+
+        def step(weights: Weights) -> Array:
+            return replace(flat, parameters=rebuild(weights)).step(state, x).vector
+
+        (terms,) = jax.vmap(jax.vjp(step, weights)[1])(rows)
+        return terms
+
+    return closure_convert(gradient, flat.parameters, state, x, rows)
 
 
 @jax.jit
 def _terms(
-    split: SplitCell, data: tuple[Float[Array, "*batch T features"], PyTree], loss: Partial
+    flat: FlatCell,
+    weight_gradient: Closure,
+    loss_gradient: Closure,
+    inputs: Float[Array, "*batch T features"],
+    targets: PyTree,
 ) -> Backpropagation:
-    length, features = data[0].shape[-2:]
-    weights, rebuild = split_weights(split.parameters)
-    flat = split.flatten(features)
+    length = inputs.shape[-2]
+    weights, _ = split_weights(flat.parameters)
 
-    def step(weights: Weights, state: Array, x: Array) -> Array:
-        return replace(split, parameters=rebuild(weights)).flatten(features).step(state, x)
-
-    def one_sample(sums: _Sums, sample: tuple[Array, PyTree]) -> tuple[_Sums, Weights]:
-        inputs, targets = sample
-        states, direct = direct_gradients(flat, inputs, targets, loss)
+    def one_sample(
+        flat: FlatCell, sums: _Sums, inputs: Float[Array, "T features"], targets: PyTree
+    ) -> tuple[_Sums, Weights]:
+        states, direct = direct_gradients(flat, inputs, targets, loss_gradient)
 
         def back(
-            later: tuple[Scaled, _Sums], step_data: tuple[Array, Array, Scaled]
+            later: tuple[Scaled, _Sums], step_data: tuple[FlatState, Array, Scaled]
         ) -> tuple[tuple[Scaled, _Sums], Weights]:
             state, x, gradient = step_data
             rows = shift_lags(later[0], gradient)
-            sums, log_norms = _add_terms(lambda w: step(w, state, x), weights, rows, later[1])
+
+            def terms(rows: Float[Array, "rows n"]) -> Weights:
+                rows = rows.astype(state.vector.dtype)
+                return weight_gradient(flat.parameters, state, x, rows)
+
+            sums, log_norms = _add_terms(terms, rows, later[1])
             return (through_step(flat, rows, state, x), sums), log_norms
 
-        zeros = rescale(jnp.zeros((_padded(length), 1, flat.initial.size)))
+        zeros = rescale(jnp.zeros((_padded(length), 1, flat.form.size)))
         start = (zeros, sums)
-        (_, sums), by_lag = jax.lax.scan(back, start, (states[:-1], inputs, direct), reverse=True)
+        (_, sums), by_lag = jax.lax.scan(back, start, (states, inputs, direct), reverse=True)
         return sums, {name: _with_step_zero(x, length) for name, x in by_lag.items()}
 
-    empty = {name: jnp.zeros((_padded(length), *w.shape)) for name, w in weights.items()}
-    scan = one_sample if data[0].ndim == 2 else partial(jax.lax.scan, one_sample)
-    sums, log_norms = scan(_Sums(empty, jnp.array(-jnp.inf)), data)
+    sums = _Sums(
+        {name: jnp.zeros((_padded(length), *w.shape)) for name, w in weights.items()},
+        jnp.array(-jnp.inf),
+    )
+    if flat.has_batch:
+        sums, log_norms = jax.lax.scan(
+            lambda sums, sample: one_sample(
+                replace(flat, has_batch=False, initial=sample[0]), sums, *sample[1:]
+            ),
+            sums,
+            (flat.initial, inputs, targets),
+        )
+    else:
+        sums, log_norms = one_sample(flat, sums, inputs, targets)
     by_lag = {name: x[:length].astype(weights[name].dtype) for name, x in sums.by_lag.items()}
     dtype = jnp.result_type(*by_lag.values())
     return Backpropagation(log_norms, by_lag, sums.log_scale.astype(dtype))
 
 
 def _add_terms(
-    step: Callable[[Weights], Array], weights: Weights, rows: Scaled, sums: _Sums
+    terms_of: Callable[[Float[Array, "rows n"]], Weights], rows: Scaled, sums: _Sums
 ) -> tuple[_Sums, Weights]:
     """Add the terms of one k and every lag to the sums by lag.
 
     Args:
-        step: s⁽ᵏ⁾ from the weights, with s⁽ᵏ⁻¹⁾ and the input fixed.
-        weights: where its derivative is taken.
+        terms_of: the terms of `ROWS` adjoints, by the name of the weights.
         rows: the adjoints ∂L⁽ᵗ⁾/∂s⁽ᵏ⁾ by lag t − k.
         sums: the sums so far.
 
     Returns:
         The new sums, and the log norms of these terms by lag.
     """
-    value, pullback = jax.vjp(step, weights)
-    highest = jnp.maximum(sums.log_scale, jnp.max(rows.log_scale))
+    highest = jax.lax.stop_gradient(jnp.maximum(sums.log_scale, jnp.max(rows.log_scale)))
     scale = jnp.where(jnp.isfinite(highest), highest, 0)  # −inf: no loss yet, all is zero
     by_lag = {name: x * jnp.exp(sums.log_scale - scale) for name, x in sums.by_lag.items()}
-    norms = {name: jnp.full(rows.log_scale.size, -jnp.inf) for name in weights}
+    norms = {name: jnp.full(rows.log_scale.size, -jnp.inf) for name in by_lag}
     size = min(ROWS, rows.log_scale.size)
+    # Rows of lags beyond the sequence's end are zero: their chunks are skipped.
+    filled = jnp.max(jnp.where(jnp.isfinite(rows.log_scale), jnp.arange(rows.log_scale.size), -1))
 
     def add(index: Array, state: tuple[Weights, Weights]) -> tuple[Weights, Weights]:
         begin = index * size
         chunk = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, begin, size), rows)
-        (terms,) = jax.vmap(pullback)(chunk.unit[:, 0].astype(value.dtype))
         by_lag, norms = dict(state[0]), dict(state[1])
-        for name, term in terms.items():
+        for name, term in terms_of(chunk.unit[:, 0]).items():
             term = term.astype(jnp.float64)
             scaled = term * jnp.exp(chunk.log_scale - scale).reshape(-1, *[1] * (term.ndim - 1))
             old = jax.lax.dynamic_slice_in_dim(by_lag[name], begin, size)
@@ -220,9 +256,13 @@ def _add_terms(
             norms[name] = jax.lax.dynamic_update_slice_in_dim(norms[name], logs, begin, 0)
         return by_lag, norms
 
-    # Rows of lags beyond the sequence's end are zero: their chunks are skipped.
-    filled = jnp.max(jnp.where(jnp.isfinite(rows.log_scale), jnp.arange(rows.log_scale.size), -1))
-    by_lag, norms = jax.lax.fori_loop(0, filled // size + 1, add, (by_lag, norms))
+    def add_filled(
+        state: tuple[Weights, Weights], index: Array
+    ) -> tuple[tuple[Weights, Weights], None]:
+        return jax.lax.cond(index * size <= filled, add, lambda _, s: s, index, state), None
+
+    chunks = jnp.arange(rows.log_scale.size // size, dtype=jnp.int32)
+    (by_lag, norms), _ = jax.lax.scan(add_filled, (by_lag, norms), chunks)
     return _Sums(by_lag, highest), norms
 
 

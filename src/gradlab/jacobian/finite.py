@@ -3,19 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.errors import ConcretizationTypeError
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
-from gradlab.jacobian.flat_cell import StepFunction, flatten_cell, split_cell, split_weights
+from gradlab.jacobian.flat_cell import FlatCell, split_weights
 from gradlab.jacobian.steps import trajectory
 
 
 def check_finite(
-    measured: PyTree,
-    cell: nnx.RNNCellBase | StepFunction,
-    inputs: Float[Array, "*batch T features"],
-    initial_carry: PyTree | None,
+    measured: PyTree, flat: FlatCell, inputs: Float[Array, "*batch T features"]
 ) -> None:
     """Check that log norms hold no NaN and no +inf; −inf is the log of an exact zero.
 
@@ -29,33 +25,48 @@ def check_finite(
             return
     except ConcretizationTypeError:
         return
-    samples = np.asarray(inputs).reshape(-1, *np.shape(inputs)[-2:])
-    for index, sample in enumerate(samples):
-        reason = _first_not_finite(cell, sample, initial_carry)
-        if reason:
-            where = f" (sample {index})" if np.ndim(inputs) == 3 else ""
-            raise FloatingPointError(f"{reason}{where}; every log norm past it is undefined.")
+    for name, values in split_weights(flat.parameters)[0].items():
+        if not np.isfinite(values).all():
+            raise FloatingPointError(
+                f"the weights {name} hold a number that is not finite, so step 1 already has one; "
+                "every log norm past it is undefined."
+            )
+    failures = flat.map_samples(_finite_steps, inputs)
+    _raise_first({name: np.atleast_2d(finite) for name, finite in failures.items()}, flat.has_batch)
     raise FloatingPointError("the loss or its gradient is not finite, though every state is.")
 
 
-def _first_not_finite(
-    cell: nnx.RNNCellBase | StepFunction, inputs: np.ndarray, initial_carry: PyTree | None
-) -> str:
-    weights, _ = split_weights(split_cell(cell, initial_carry).parameters)
-    for name, values in weights.items():
-        if not np.isfinite(values).all():
-            return f"the weights {name} hold a number that is not finite, so step 1 already has one"
-    flat = flatten_cell(cell, inputs.shape[-1], initial_carry)
-    xs = jnp.asarray(inputs)
-    states = trajectory(flat, xs)
-    jacobians = jax.lax.map(lambda step: jax.jacfwd(flat.step)(*step), (states, xs))
-    quantities = {"the input": inputs, "the state": states, "the step Jacobian": jacobians}
-    failures = [
-        (int(np.argmin(finite)), name)
-        for name, values in quantities.items()
-        if not (finite := np.isfinite(values).reshape(len(inputs), -1).all(axis=1)).all()
-    ]
-    if not failures:
-        return ""
-    step, name = min(failures, key=lambda failure: failure[0])
-    return f"{name} is not finite at step {step + 1}"
+@jax.jit
+def _finite_steps(
+    flat: FlatCell, inputs: Float[Array, "T features"]
+) -> dict[str, Bool[Array, "T"]]:
+    """Return, for each quantity, at which steps all of it is finite."""
+    states, _ = trajectory(flat, inputs)
+
+    def is_finite(x: Array) -> Bool[Array, ""]:
+        return jnp.isfinite(x).all()
+
+    return {
+        "the input": jax.vmap(is_finite)(inputs),
+        "the state": jax.vmap(is_finite)(states.vector),
+        "the step Jacobian": jax.lax.map(
+            lambda step: is_finite(flat.jacobian(*step)), (states, inputs)
+        ),
+    }
+
+
+def _raise_first(finite: dict[str, Bool[np.ndarray, "samples T"]], has_batch: bool) -> None:
+    """Raise the error of the first sample in which a quantity is not finite, at its first step."""
+    for sample, by_quantity in enumerate(zip(*finite.values(), strict=True)):
+        failures = [
+            (int(np.argmin(steps)), name)
+            for name, steps in zip(finite, by_quantity, strict=True)
+            if not steps.all()
+        ]
+        if failures:
+            step, name = min(failures, key=lambda failure: failure[0])
+            where = f" (sample {sample})" if has_batch else ""
+            raise FloatingPointError(
+                f"{name} is not finite at step {step + 1}{where}; every log norm past it is "
+                "undefined."
+            )

@@ -1,133 +1,137 @@
-"""Any recurrent cell as a pure step on a flat state vector, with names for the state's parts.
-
-`flatten_cell` does that. `split_cell` prepares a cell for `jax.jit`, whose arguments are arrays;
-inside the compiled function `SplitCell.flatten` gives the flat cell.
-"""
+"""Any recurrent cell as a pure step on a flat state vector, and as an argument of `jax.jit`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jax.flatten_util import ravel_pytree
-from jax.tree_util import keystr
 from jaxtyping import Float, PyTree
 
+from gradlab.jacobian.carry import CarryForm, FlatState, is_real
+from gradlab.jacobian.closure import Closure, closure_convert
+from gradlab.jacobian.initial import first_sample, initial_state
+from gradlab.jacobian.pure_step import leaves_by_path, pure_step
+
 StepFunction = Callable[[PyTree, Array], tuple[PyTree, Any]]
-Span = tuple[int, int]  # [first, last) components of a part of the flat state
-
-
-class FlatCell(NamedTuple):
-    """A cell whose state is one vector of n numbers.
-
-    Attributes:
-        step: s⁽ᵗ⁾ from (s⁽ᵗ⁻¹⁾, x⁽ᵗ⁾).
-        initial: s⁽⁰⁾.
-        spans: the components of each part of the state, by name.
-        unravel: the cell's own carry from a flat state.
-    """
-
-    step: Callable[[Float[Array, "n"], Float[Array, "features"]], Float[Array, "n"]]
-    initial: Float[Array, "n"]
-    spans: dict[str, Span]
-    unravel: Callable[[Float[Array, "n"]], PyTree]
-
-    def span(self, name: str | None, argument: str) -> Span:
-        """Return the components of a part of the state.
-
-        A name that is no part's full path stands for the last part whose dotted path ends with it:
-        "h" is that of a stack's top layer.
-
-        Args:
-            name: the part; None for the whole state.
-            argument: name of the user's argument, for the error's sentence.
-
-        Raises:
-            ValueError: no part has that name.
-        """
-        if name is None:
-            return (0, self.initial.size)
-        matches = [part for part in self.spans if f".{part}".endswith(f".{name}")]
-        if not matches:
-            known = ", ".join(repr(part) for part in self.spans)
-            raise ValueError(
-                f"{argument} must be None (the whole carry) or one of {known}; got {name!r}."
-            )
-        # "layer10" comes after "layer9", but before it in the alphabet.
-        return self.spans[name if name in self.spans else max(matches, key=lambda p: (len(p), p))]
-
-
-def flatten_cell(
-    cell: nnx.RNNCellBase | StepFunction, features: int, initial_carry: PyTree | None = None
-) -> FlatCell:
-    """Return a Flax cell, or a function step(carry, x) -> (carry, y), as a step on a vector.
-
-    Args:
-        cell: the cell or function; it must take one sample, without a batch axis.
-        features: number of inputs at each step.
-        initial_carry: the state s⁽⁰⁾ of one sample; by default the cell's own.
-
-    Raises:
-        ValueError: the cell is a plain function and initial_carry is None.
-    """
-    if initial_carry is None:
-        if not hasattr(cell, "initialize_carry"):
-            raise ValueError(
-                "initial_carry is needed with a plain step function: pass the state s⁽⁰⁾ as its "
-                "first argument takes it."
-            )
-        initial_carry = cell.initialize_carry((features,), nnx.Rngs(0))
-    initial, unravel = ravel_pytree(initial_carry)
-
-    def step(state: Float[Array, "n"], x: Float[Array, "features"]) -> Float[Array, "n"]:
-        carry, _ = cell(unravel(state), x)
-        # A cell may promote its state (a 64-bit constant, say); the recurrence keeps its own type.
-        return ravel_pytree(carry)[0].astype(state.dtype)
-
-    return FlatCell(step, initial, carry_spans(initial_carry), unravel)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class SplitCell:
-    """A cell as an argument of a compiled function: new arrays do not compile it again."""
+class FlatCell:
+    """A cell whose state is one vector of n numbers, beside what derivatives hold fixed.
 
-    definition: nnx.GraphDef | Callable[..., Any] = field(metadata={"static": True})
+    Attributes:
+        form: the cell's own carry.
+        has_batch: whether `initial` holds a state for each sample of a batch.
+        advance: s⁽ᵗ⁾ from (parameters, s⁽ᵗ⁻¹⁾, x⁽ᵗ⁾).
+        differentiate: the step Jacobian J⁽ᵗ⁾, (n, n), from the same.
+        parameters: the weights of a Flax cell, or those that were handed over beside a function.
+        initial: s⁽⁰⁾.
+    """
+
+    form: CarryForm = field(metadata={"static": True})
+    has_batch: bool = field(metadata={"static": True})
+    advance: Closure
+    differentiate: Closure
     parameters: PyTree
-    initial_carry: PyTree | None
+    initial: FlatState
 
-    def merge(self) -> StepFunction:
-        """Return the cell that `split_cell` was given, with these parameters."""
-        if isinstance(self.definition, nnx.GraphDef):
-            return nnx.merge(self.definition, self.parameters)
-        if jax.tree.leaves(self.parameters):
-            return partial(self.definition, self.parameters)
-        return self.definition
+    @property
+    def example(self) -> FlatState:
+        """The initial state, of the first sample if there are several."""
+        return first_sample(self.initial) if self.has_batch else self.initial
 
-    def flatten(self, features: int) -> FlatCell:
-        """Return the cell as a step on a vector; see `flatten_cell`."""
-        return flatten_cell(self.merge(), features, self.initial_carry)
+    def step(self, state: FlatState, x: Float[Array, "features"]) -> FlatState:
+        """Return the state after a step."""
+        return self.advance(self.parameters, state, x)
+
+    def jacobian(self, state: FlatState, x: Float[Array, "features"]) -> Float[Array, "n n"]:
+        """Return the step Jacobian, in the cell's own precision."""
+        return self.differentiate(self.parameters, state, x)
+
+    def carry(self, state: FlatState) -> PyTree:
+        """Return a state as the cell's own carry."""
+        return self.form.join(state.vector, state.held[0])
+
+    def map_samples(
+        self, measure: Callable[..., Any], *data: PyTree, samples: int | None = None
+    ) -> Any:
+        """Return measure(cell, *data) of one sample, or of every sample of a batch.
+
+        Args:
+            measure: takes this cell, with the initial state of the sample, and the sample's data.
+            data: arrays, (batch, ...) each where the cell has a batch.
+            samples: the number of samples that run at once; by default one after the other.
+        """
+        if not self.has_batch:
+            return measure(self, *data)
+
+        def measure_sample(sample: tuple[Any, ...]) -> Any:
+            return measure(replace(self, has_batch=False, initial=sample[0]), *sample[1:])
+
+        return jax.lax.map(measure_sample, (self.initial, *data), batch_size=samples)
 
 
-def split_cell(
+def flatten_cell(
     cell: nnx.RNNCellBase | Callable[..., Any],
-    initial_carry: PyTree | None,
+    inputs: Float[Array, "*batch T features"] | jax.ShapeDtypeStruct,
+    initial_carry: PyTree | None = None,
     parameters: PyTree | None = None,
-) -> SplitCell:
-    """Split a cell into a static definition and the arrays that it works on.
+    *,
+    jacobian: Callable[..., Any] = jax.jacfwd,
+) -> FlatCell:
+    """Return a Flax cell, or a function step(carry, x) -> (carry, y), as a step on a vector.
+
+    The cell is traced at each call, so it is measured as it is now.
 
     Args:
-        cell: a Flax cell, or step(carry, x), or with `parameters` step(parameters, carry, x).
-        initial_carry: the state s⁽⁰⁾ of one sample; None for the cell's own.
-        parameters: the weights of a plain function.
+        cell: the cell or function; it must take one sample, without a batch axis.
+        inputs: (time, features) or (batch, time, features).
+        initial_carry: the state s⁽⁰⁾ of one sample, shared by a batch, or of every sample, with
+            the batch's leading axis; by default the cell's own.
+        parameters: the weights of a plain function, which is then step(parameters, carry, x).
+        jacobian: takes the derivative, jax.jacfwd or jax.jacrev.
+
+    Raises:
+        ValueError: the inputs or the initial carry do not fit, or a step returns another carry.
+        TypeError: the cell is no cell and no function.
     """
-    if isinstance(cell, nnx.Module):
-        return SplitCell(*nnx.split(cell), initial_carry)
-    return SplitCell(cell, () if parameters is None else parameters, initial_carry)
+    check_inputs(inputs)
+    x = jax.ShapeDtypeStruct(inputs.shape[-1:], inputs.dtype)
+    batch = inputs.shape[0] if len(inputs.shape) == 3 else None
+    pure = pure_step(cell, parameters)
+    carry, is_batched = initial_state(pure, x, batch, initial_carry)
+    example = first_sample(carry) if is_batched else carry
+    form = CarryForm.of(example)
+
+    def flatten(carry: PyTree, own: PyTree) -> FlatState:
+        vector, held = form.split(carry)
+        return FlatState(vector, (held, own))
+
+    def advance(parameters: PyTree, state: FlatState, x: Array) -> FlatState:
+        held, own = state.held
+        return flatten(*pure.step(parameters, own, form.join(state.vector, held), x))
+
+    def differentiate(parameters: PyTree, state: FlatState, x: Array) -> Array:
+        def step(vector: Array) -> Array:
+            return advance(parameters, state._replace(vector=vector), x).vector
+
+        return jacobian(step)(state.vector)
+
+    initial = flatten(example, pure.own)
+    arguments = (pure.parameters, initial, x)
+    advance_closure = closure_convert(advance, *arguments)
+    jacobian_closure = closure_convert(differentiate, *arguments)
+    if is_batched:
+        initial = jax.vmap(lambda carry: flatten(carry, pure.own))(carry)
+    elif batch is not None:
+        initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (batch, *leaf.shape)), initial)
+    return FlatCell(
+        form, batch is not None, advance_closure, jacobian_closure, pure.parameters, initial
+    )
 
 
 def split_weights(
@@ -136,85 +140,34 @@ def split_weights(
     """Return the floating-point arrays of a cell, and a function that puts others in their place.
 
     Args:
-        parameters: the cell's arrays, as `split_cell` or a gradient gives them.
+        parameters: the cell's arrays, as `FlatCell.parameters` or a gradient holds them.
 
     Returns:
         The weights by dotted path ("dense_h.kernel"; a lone array is "weights"), and
         rebuild(weights), which returns parameters with these weights.
     """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(parameters)
-    names = [
-        keystr(path, simple=True, separator=".").removesuffix(".value") or "weights"
-        for path, _ in leaves
-    ]
-    arrays = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
-    weights = {
-        name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)
-    }
+    arrays, structure = leaves_by_path(parameters), jax.tree.structure(parameters)
+    weights = {path or "weights": array for path, array in arrays.items() if is_real(array)}
 
     def rebuild(others: dict[str, Array]) -> PyTree:
-        return jax.tree.unflatten(structure, [(arrays | others)[name] for name in names])
+        leaves = [others.get(path or "weights", array) for path, array in arrays.items()]
+        return jax.tree.unflatten(structure, leaves)
 
     return weights, rebuild
 
 
-def in_precision(tree: PyTree, dtype: Any) -> PyTree:
-    """Return the tree with its floating-point arrays as `dtype`; integers and keys stay."""
-
-    def cast(leaf: Any) -> Any:
-        real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        return jnp.asarray(leaf, dtype) if real else leaf
-
-    return jax.tree.map(cast, tree)
-
-
-def carry_spans(carry: PyTree) -> dict[str, Span]:
-    """Return the name of each part of a carry, and where it lies in the flat vector.
-
-    A lone array is "h" and a pair is (c, h), as in Flax's LSTM. Parts of a dictionary are named by
-    their keys, of a named tuple by its fields, of a longer tuple by position. Nested parts have
-    dotted paths ("layer0.h"), and so have the nodes above them ("layer0").
-    """
-    spans: dict[str, Span] = {}
-
-    def visit(node: PyTree, path: str, start: int) -> int:
-        children = _children(node)
-        end = start
-        for name, child in children:
-            end = visit(child, f"{path}.{name}" if path else name, end)
-        if not children:
-            end = start + jnp.size(node)
-        if path:
-            spans[path] = (start, end)
-        return end
-
-    visit({"h": carry} if not _children(carry) else carry, "", 0)
-    return spans
-
-
-def _children(node: PyTree) -> list[tuple[str, PyTree]]:
-    if isinstance(node, dict):
-        return [(str(key), node[key]) for key in sorted(node)]
-    if isinstance(node, tuple) and hasattr(node, "_fields"):
-        return list(zip(node._fields, node, strict=True))
-    if isinstance(node, tuple | list):
-        names = ["c", "h"] if len(node) == 2 else [str(i) for i in range(len(node))]
-        return list(zip(names, node, strict=True))
-    return []
-
-
-def check_inputs(inputs: Array) -> None:
+def check_inputs(inputs: Array | jax.ShapeDtypeStruct) -> None:
     """Check that inputs are (time, features) or (batch, time, features).
 
     Raises:
         ValueError: they have another rank, or no time step.
     """
-    if jnp.ndim(inputs) not in (2, 3):
+    if len(inputs.shape) not in (2, 3):
         raise ValueError(
             "inputs must be (time, features) or (batch, time, features); "
-            f"got an array of shape {jnp.shape(inputs)}."
+            f"got an array of shape {inputs.shape}."
         )
-    if jnp.shape(inputs)[-2] < 1:
+    if inputs.shape[-2] < 1:
         raise ValueError(
-            f"inputs must have at least one time step; got an array of shape {jnp.shape(inputs)}."
+            f"inputs must have at least one time step; got an array of shape {inputs.shape}."
         )

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradlab.jacobian.products import ResolvedLogNorms, Scaled, multiply, resolved
+from gradlab.jacobian.products import ResolvedLogNorms, Scaled, multiply, resolved, safe_log
 
 
 def product_log_norms(product: Scaled) -> ResolvedLogNorms:
     """Return the log Frobenius norms of matrices, whose rows and columns are already chosen."""
-    norms = jnp.linalg.norm(product.unit, axis=(-2, -1))
-    return ResolvedLogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
+    squares = jnp.sum(product.unit**2, axis=(-2, -1))
+    norms = jnp.sqrt(jnp.where(squares == 0, 1, squares)) * (squares != 0)
+    return ResolvedLogNorms(safe_log(norms) + product.log_scale, resolved(norms))
 
 
 def cross_log_norms(prefix: Scaled, suffix_T: Scaled) -> ResolvedLogNorms:
@@ -34,7 +35,7 @@ def cross_log_norms(prefix: Scaled, suffix_T: Scaled) -> ResolvedLogNorms:
 
     squares = jax.lax.map(one_block, (prefix.unit, suffix_T.unit))
     # Where the product is exactly zero, rounding can leave a tiny negative number.
-    logs = 0.5 * jnp.log(jnp.maximum(squares, 0))
+    logs = 0.5 * safe_log(jnp.maximum(squares, 0))
     logs = logs + prefix.log_scale[:, :, None] + suffix_T.log_scale[:, None, :]
     return ResolvedLogNorms(logs, resolved(squares))
 

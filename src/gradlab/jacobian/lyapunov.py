@@ -1,6 +1,5 @@
 """Lyapunov exponents: mean growth rates of small perturbations along the trajectory."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,9 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
+from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.finite import check_finite
-from gradlab.jacobian.flat_cell import SplitCell, StepFunction, check_inputs, split_cell
-from gradlab.jacobian.products import multiply
+from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
+from gradlab.jacobian.products import multiply, safe_log
+from gradlab.jacobian.steps import random_frame
+from gradlab.jacobian.transforms import in_float64
 
 BLOCKS = 10  # intervals of time whose exponents give the standard error
 
@@ -74,7 +76,8 @@ def lyapunov_spectrum(
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
         inputs: (time, features) or (batch, time, features).
-        initial_carry: s⁽⁰⁾ of one sample, shared by the batch; by default the cell's own.
+        initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
+            leading axis; by default the cell's own.
         count: number of exponents, from the largest down; by default all n of the whole carry.
 
     Returns:
@@ -92,40 +95,35 @@ def lyapunov_spectrum(
         >>> cell = nnx.GRUCell(3, 16, rngs=nnx.Rngs(0))
         >>> exponents, standard_error = lyapunov_spectrum(cell, jnp.ones((1000, 3)))
     """
-    check_inputs(inputs)
-    split = split_cell(cell, initial_carry)
-    n = split.flatten(jnp.shape(inputs)[-1]).initial.size
+    inputs = jnp.asarray(inputs)
+    flat = flatten_cell(cell, inputs, initial_carry)
+    n = flat.form.size
     count = n if count is None else count
     if not 1 <= count <= n:
         raise ValueError(f"count must be from 1 to the size of the carry, {n}; got {count}.")
-    with jax.enable_x64(True):
-        spectrum = _spectrum(split, jnp.asarray(inputs), count)
-    check_finite(spectrum.exponents, cell, inputs, initial_carry)
+    spectrum: LyapunovSpectrum = in_float64(_spectrum, flat, inputs, random_frame(n, count))
+    check_finite(spectrum.exponents, flat, inputs)
     return spectrum
 
 
-@partial(jax.jit, static_argnames=("count",))
+@jax.jit
 def _spectrum(
-    split: SplitCell, inputs: Float[Array, "*batch T features"], count: int
+    flat: FlatCell, inputs: Float[Array, "*batch T features"], frame: Float[Array, "n count"]
 ) -> LyapunovSpectrum:
-    flat = split.flatten(inputs.shape[-1])
-    n = flat.initial.size
-    # The frame is random: unit vectors could stay in subspaces that the Jacobians do not mix.
-    frame, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (n, count), jnp.float64))
-
+    count = frame.shape[1]
     length = inputs.shape[-2]
     block_of = jnp.arange(length) * min(BLOCKS, length) // length
     lengths = jnp.bincount(block_of, length=min(BLOCKS, length))[:, None]
 
-    def one_sample(sample: Float[Array, "T features"]) -> LyapunovSpectrum:
+    def one_sample(flat: FlatCell, sample: Float[Array, "T features"]) -> LyapunovSpectrum:
         def advance(
-            carry: tuple[Array, Array, Array], step: tuple[Array, Array]
-        ) -> tuple[tuple[Array, Array, Array], None]:
+            carry: tuple[FlatState, Array, Array], step: tuple[Array, Array]
+        ) -> tuple[tuple[FlatState, Array, Array], None]:
             state, frame, growth = carry
             x, block = step
-            jacobian = jax.jacfwd(flat.step)(state, x).astype(frame.dtype)
+            jacobian = flat.jacobian(state, x).astype(frame.dtype)
             frame, triangle = jnp.linalg.qr(multiply(jacobian, frame))
-            growth = growth.at[block].add(jnp.log(jnp.abs(jnp.diagonal(triangle))))
+            growth = growth.at[block].add(safe_log(jnp.abs(jnp.diagonal(triangle))))
             return (flat.step(state, x), frame, growth), None
 
         start = (flat.initial, frame, jnp.zeros((lengths.size, count)))
@@ -135,4 +133,4 @@ def _spectrum(
         error = jnp.std(growth / lengths, axis=0, ddof=1) / jnp.sqrt(lengths.size)
         return LyapunovSpectrum(*(x[order].astype(jnp.float32) for x in (exponents, error)))
 
-    return one_sample(inputs) if inputs.ndim == 2 else jax.lax.map(one_sample, inputs)
+    return flat.map_samples(one_sample, inputs)

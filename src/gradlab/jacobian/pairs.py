@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from gradlab.jacobian import frobenius, spectral
-from gradlab.jacobian.flat_cell import Span
+from gradlab.jacobian.carry import Span
 from gradlab.jacobian.products import (
     Block,
     ResolvedLogNorms,

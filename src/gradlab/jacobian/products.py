@@ -51,13 +51,18 @@ def rescale(
     matrix: Float[Array, "*batch n m"], log_scale: Float[Array, "*batch"] | float = 0.0
 ) -> Scaled:
     """Move the Frobenius norm of each matrix into its log scale; that of a zero matrix is −inf."""
-    # Division by the largest entry keeps the squares in the norm from under- or overflowing.
-    largest = jnp.max(jnp.abs(matrix), axis=(-2, -1), keepdims=True)
-    safe = jnp.where(largest > 0, largest, 1)
-    matrix = matrix / safe
-    norm = jnp.sqrt(jnp.sum(matrix**2, axis=(-2, -1), keepdims=True))
-    unit = matrix / jnp.where(norm > 0, norm, 1)
-    return Scaled(unit, log_scale + jnp.log(norm * largest)[..., 0, 0])
+    # Division by the largest entry keeps the squares in the norm from under- or overflowing. The
+    # result does not depend on it, so it is a constant to derivatives.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(matrix), axis=(-2, -1), keepdims=True))
+    matrix = matrix / jnp.where(largest > 0, largest, 1)
+    square = jnp.sum(matrix**2, axis=(-2, -1), keepdims=True)
+    norm = jnp.sqrt(jnp.where(square == 0, 1, square))
+    return Scaled(matrix / norm, log_scale + safe_log(norm * largest)[..., 0, 0])
+
+
+def safe_log(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return the logarithm: −inf at 0, where its derivative is 0 instead of a division by 0."""
+    return jnp.where(x == 0, -jnp.inf, jnp.log(jnp.where(x == 0, 1, x)))
 
 
 def split_length(length: int) -> tuple[int, int]:

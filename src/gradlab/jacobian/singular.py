@@ -17,10 +17,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
+from gradlab.jacobian.carry import Span
 from gradlab.jacobian.finite import check_finite
-from gradlab.jacobian.flat_cell import Span, StepFunction, flatten_cell
-from gradlab.jacobian.products import multiply
-from gradlab.jacobian.steps import step_jacobians
+from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
+from gradlab.jacobian.products import multiply, safe_log
+from gradlab.jacobian.steps import random_frame, trajectory
+from gradlab.jacobian.transforms import in_float64
 
 ITERATIONS = 60  # QR on the graded factor: values 5 % apart converge to 1e-3 nats
 TRUSTED = 1e-8  # relative to the largest: above it, the singular values are LAPACK's
@@ -62,28 +64,46 @@ def log_singular_values(
         >>> log_values = log_singular_values(cell, jnp.ones((50, 3)), [(50, 40), (50, 0)])
         >>> spread = log_values[:, 0] - log_values[:, -1]
     """
-    length, features = jnp.shape(inputs)
+    inputs = jnp.asarray(inputs)
+    if inputs.ndim != 2:
+        raise ValueError(f"inputs must be (time, features); got an array of shape {inputs.shape}.")
+    length = inputs.shape[0]
     wrong = [pair for pair in pairs if not 0 <= pair[1] <= pair[0] <= length]
     if wrong or not pairs:
         raise ValueError(f"pairs must be (t, k) with 0 ≤ k ≤ t ≤ {length}; got {wrong or 'none'}.")
-    flat = flatten_cell(cell, features, initial_carry)
-    rows, columns = flat.span(of, "of"), flat.span(wrt, "wrt")
-    with jax.enable_x64(True):
-        jacobians = step_jacobians(cell, inputs, initial_carry=initial_carry).astype(jnp.float64)
-        check_finite(jnp.abs(jacobians), cell, inputs, initial_carry)
-        return _pair_log_singular_values(jacobians, np.asarray(pairs), of=rows, wrt=columns)
+    flat = flatten_cell(cell, inputs, initial_carry)
+    rows, columns = flat.form.span(of, "of"), flat.form.span(wrt, "wrt")
+    log_values, largest = in_float64(
+        partial(_log_singular_values, of=rows, wrt=columns),
+        flat,
+        inputs,
+        np.asarray(pairs),
+        random_frame(flat.form.size, flat.form.size),
+        not_differentiable="singular values of all sizes cannot be differentiated here: use "
+        "lyapunov_exponents, or jacobian_log_norms with norm='frobenius'.",
+    )
+    check_finite(largest, flat, inputs)
+    return log_values
 
 
 @partial(jax.jit, static_argnames=("of", "wrt"))
-def _pair_log_singular_values(
-    jacobians: Float[Array, "T n n"], pairs: Int[np.ndarray, "pairs 2"], *, of: Span, wrt: Span
-) -> Float[Array, "pairs m"]:
+def _log_singular_values(
+    flat: FlatCell,
+    inputs: Float[Array, "T features"],
+    pairs: Int[Array, "pairs 2"],
+    frame: Float[Array, "n n"],
+    *,
+    of: Span,
+    wrt: Span,
+) -> tuple[Float[Array, "pairs m"], Float[Array, "T"]]:
+    """Return the log singular values, and the log of each step Jacobian's largest entry."""
+    jacobians = jax.vmap(flat.jacobian)(trajectory(flat, inputs)[0], inputs).astype(jnp.float64)
     n = jacobians.shape[-1]
     whole = of == wrt == (0, n)
 
     def one_pair(pair: Int[Array, "2"]) -> Float[Array, "m"]:
         end, begin = pair
-        z = _right_frame(jacobians, begin, end)
+        z = _right_frame(jacobians, frame, begin, end)
         q, grade, unit = _forward(jacobians, z, begin, end)
         highest = jnp.max(grade)
         highest = jnp.where(jnp.isfinite(highest), highest, 0)
@@ -94,14 +114,15 @@ def _pair_log_singular_values(
         smaller = _graded_log_values(grade, unit) if whole else jnp.full(values.size, -jnp.inf)
         return jnp.where(trusted, jnp.log(values) + highest, smaller)
 
-    return jax.lax.map(one_pair, jnp.asarray(pairs)).astype(jnp.float32)
+    log_values = jax.lax.map(one_pair, pairs).astype(jnp.float32)
+    largest = safe_log(jnp.max(jnp.abs(jacobians), axis=(1, 2))).astype(jnp.float32)
+    return log_values, largest
 
 
-def _right_frame(jacobians: Array, begin: Array, end: Array) -> Float[Array, "n n"]:
+def _right_frame(
+    jacobians: Array, frame: Float[Array, "n n"], begin: Array, end: Array
+) -> Float[Array, "n n"]:
     """Return an orthogonal frame that approximates the right singular vectors of the product."""
-    n = jacobians.shape[-1]
-    # The frame is random: unit vectors could stay in subspaces that the Jacobians do not mix.
-    frame = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (n, n), jacobians.dtype))[0]
 
     def back(i: Array, frame: Array) -> Array:
         return jnp.linalg.qr(multiply(jacobians[end - 1 - i].T, frame))[0]

@@ -6,25 +6,19 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from gradlab.jacobian.flat_cell import (
-    FlatCell,
-    SplitCell,
-    StepFunction,
-    check_inputs,
-    split_cell,
-)
+from gradlab.jacobian.carry import FlatState
+from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.products import Scaled, multiply, rescale
 
 
-def trajectory(flat: FlatCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n"]:
-    """Return the states s⁽⁰⁾..s⁽ᵀ⁻¹⁾, at which the step Jacobians are taken."""
+def trajectory(flat: FlatCell, inputs: Float[Array, "T features"]) -> tuple[FlatState, FlatState]:
+    """Return the states s⁽⁰⁾..s⁽ᵀ⁻¹⁾, at which the step Jacobians are taken, and s⁽ᵀ⁾."""
 
-    def advance(
-        state: Float[Array, "n"], x: Float[Array, "features"]
-    ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    def advance(state: FlatState, x: Float[Array, "features"]) -> tuple[FlatState, FlatState]:
         return flat.step(state, x), state
 
-    return jax.lax.scan(advance, flat.initial, inputs)[1]
+    last, states = jax.lax.scan(advance, flat.initial, inputs)
+    return states, last
 
 
 def step_jacobians(
@@ -46,14 +40,15 @@ def step_jacobians(
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
     """
-    check_inputs(inputs)
-    return _step_jacobians(split_cell(cell, initial_carry), inputs)
+    inputs = jnp.asarray(inputs)
+    if inputs.ndim != 2:
+        raise ValueError(f"inputs must be (time, features); got an array of shape {inputs.shape}.")
+    return _step_jacobians(flatten_cell(cell, inputs, initial_carry), inputs)
 
 
 @jax.jit
-def _step_jacobians(split: SplitCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n n"]:
-    flat = split.flatten(jnp.shape(inputs)[-1])
-    return jax.vmap(jax.jacfwd(flat.step))(trajectory(flat, inputs), inputs)
+def _step_jacobians(flat: FlatCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n n"]:
+    return jax.vmap(flat.jacobian)(trajectory(flat, inputs)[0], inputs)
 
 
 def step_products(
@@ -68,17 +63,28 @@ def step_products(
         ⌊T / stride⌋ matrices (n, n); steps after the last full stride are left out.
     """
     count = inputs.shape[0] // stride
-    states = trajectory(flat, inputs)
-    jacobian = jax.vmap(jax.jacfwd(flat.step))
+    states, _ = trajectory(flat, inputs)
 
     def grouped(x: Array) -> Array:
         return x[: count * stride].reshape(count, stride, *x.shape[1:])
 
-    def product(group: tuple[Array, Array]) -> Scaled:
-        jacobians = jacobian(*group).astype(dtype)
+    def product(group: tuple[FlatState, Array]) -> Scaled:
+        jacobians = jax.vmap(flat.jacobian)(*group).astype(dtype)
         return jax.lax.scan(extend, rescale(jacobians[0]), jacobians[1:])[0]
 
     def extend(total: Scaled, step: Float[Array, "n n"]) -> tuple[Scaled, None]:
         return rescale(multiply(step, total.unit), total.log_scale), None
 
-    return jax.lax.map(product, (grouped(states), grouped(inputs)), batch_size=max(1, 64 // stride))
+    groups = jax.tree.map(grouped, (states, inputs))
+    return jax.lax.map(product, groups, batch_size=max(1, 64 // stride))
+
+
+def random_frame(n: int, count: int) -> Float[Array, "n count"]:
+    """Return random orthonormal columns, the same at every call.
+
+    Unit vectors could stay in subspaces that the Jacobians do not mix. The frame is computed at
+    once even where an outer function is traced, for 64-bit random numbers cannot be drawn later.
+    """
+    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+        key = jax.random.key(0, impl="threefry2x32")
+        return jnp.linalg.qr(jax.random.normal(key, (n, count), jnp.float64))[0]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from gradlab import theory
 from gradlab.cells import gates
-from gradlab.jacobian.flat_cell import carry_spans
+from gradlab.jacobian.carry import carry_spans
 from gradlab.probes import Measurement, ProbeInput, labelled
 
 CLOSED, OPEN = 0.1, 0.9  # gates below and above are saturated (Karpathy, Johnson & Fei-Fei 2015)

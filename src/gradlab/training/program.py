@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab.components import ConfigError, build
 from gradlab.config import PROBE_SETTINGS, Config, program_key, traced
-from gradlab.jacobian.flat_cell import Span, flatten_cell
+from gradlab.jacobian.carry import Span
+from gradlab.jacobian.flat_cell import flatten_cell
 from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, ProbeInput, run_probes
 from gradlab.tasks import Batch, Task
@@ -226,7 +227,7 @@ def _split(network: Network) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
 
 def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> Span:
     """Validate the probes; return the slice of the flat carry that the readout reads."""
-    flat = flatten_cell(network.cell, task.features)
+    flat = flatten_cell(network.cell, jax.ShapeDtypeStruct((1, task.features), jnp.float32)).form
     for name, component in probe.items():
         for end in ("of", "wrt"):
             if name not in PROBE_SETTINGS and end in component:

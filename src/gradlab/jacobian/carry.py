@@ -1,0 +1,188 @@
+"""The carry of a recurrent cell as a vector: what is differentiated, and the names of its parts."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import PyTreeDef, SequenceKey, keystr, tree_flatten_with_path
+from jaxtyping import Float, PyTree
+
+Span = tuple[int, int]  # [first, last) components of a part of the flat state
+
+
+class FlatState(NamedTuple):
+    """A state with its real numbers as one vector.
+
+    Attributes:
+        vector: the n real numbers of the carry, which are differentiated.
+        held: all else that steps hand on, which derivatives hold fixed: integers, booleans and
+            random keys.
+    """
+
+    vector: Float[Array, "n"]
+    held: PyTree
+
+
+@dataclass(frozen=True)
+class CarryForm:
+    """The structure, shapes and types of a carry, and the names of its parts.
+
+    Attributes:
+        structure: of the carry, a pytree.
+        leaves: shape and type of each leaf.
+        spans: the components of each part in the vector, by name.
+    """
+
+    structure: PyTreeDef
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+    spans: tuple[tuple[str, Span], ...]
+
+    @classmethod
+    def of(cls, carry: PyTree) -> "CarryForm":
+        """Return the form of a carry.
+
+        Raises:
+            ValueError: it has no real number, it has complex ones, or two parts share a name.
+        """
+        leaves, structure = jax.tree.flatten(carry)
+        shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
+        if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in shapes):
+            raise ValueError(
+                f"complex states are not measured: the carry is {_described(carry)}. Pass the real "
+                "and the imaginary part as two real arrays."
+            )
+        form = cls(structure, shapes, tuple(carry_spans(carry).items()))
+        if form.size == 0:
+            raise ValueError(
+                f"the carry must have floating-point numbers to differentiate; got "
+                f"{_described(carry)}."
+            )
+        return form
+
+    @property
+    def size(self) -> int:
+        """The number n of real numbers."""
+        return sum(x.size for x in self.leaves if is_real(x))
+
+    def split(self, carry: PyTree) -> tuple[Float[Array, "n"], list[Array]]:
+        """Return the real numbers of a carry as one vector, and its other leaves.
+
+        Raises:
+            ValueError: the carry has another structure, shape or type than the initial one.
+        """
+        leaves, structure = jax.tree.flatten(carry)
+        if structure != self.structure or not all(map(_fits, leaves, self.leaves)):
+            expected = jax.tree.unflatten(self.structure, self.leaves)
+            raise ValueError(
+                "the step must return the carry as it takes it (structure, shapes and types), as "
+                f"jax.lax.scan asks: it takes {_described(expected)} and returns "
+                f"{_described(carry)}."
+            )
+        dtype = jnp.result_type(*(x.dtype for x in self.leaves if is_real(x)))
+        # A cell may promote its state (a 64-bit constant, say); the recurrence keeps its own type.
+        real = [
+            jnp.ravel(leaf.astype(kind.dtype)).astype(dtype)
+            for leaf, kind in zip(leaves, self.leaves, strict=True)
+            if is_real(kind)
+        ]
+        return jnp.concatenate(real), [leaf for leaf in leaves if not is_real(leaf)]
+
+    def join(self, vector: Float[Array, "n"], held: Sequence[Array]) -> PyTree:
+        """Return the carry of a vector and the other leaves: the inverse of `split`."""
+        others, leaves, start = iter(held), [], 0
+        for kind in self.leaves:
+            if is_real(kind):
+                part = vector[start : start + kind.size]
+                leaves.append(part.reshape(kind.shape).astype(kind.dtype))
+                start += kind.size
+            else:
+                leaves.append(next(others))
+        return jax.tree.unflatten(self.structure, leaves)
+
+    def span(self, name: str | None, argument: str) -> Span:
+        """Return the components of a part of the state.
+
+        A name that is no part's full path stands for the part whose dotted path ends with it; of
+        numbered ones for the last: "h" is that of a stack's top layer.
+
+        Args:
+            name: the part; None for the whole state.
+            argument: name of the user's argument, for the error's sentence.
+
+        Raises:
+            ValueError: no part has that name, or several have.
+        """
+        if name is None:
+            return (0, self.size)
+        spans = dict(self.spans)
+        if name in spans:
+            return spans[name]
+        matches = [part for part in spans if part.endswith(f".{name}")]
+        if len({re.sub(r"\d+", "#", part) for part in matches}) != 1:
+            known = ", ".join(map(repr, matches or spans))
+            raise ValueError(
+                f"{argument} must be None (the whole carry) or one of {known}; got {name!r}."
+            )
+        # "layer10" comes after "layer9", but before it in the alphabet.
+        return spans[max(matches, key=lambda part: (len(part), part))]
+
+
+def is_real(leaf: Any) -> bool:
+    """Return whether an array holds real floating-point numbers."""
+    return bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def carry_spans(carry: PyTree) -> dict[str, Span]:
+    """Return the name of each part of a carry, and where it lies in the flat vector.
+
+    A lone array is "h" and a pair is (c, h), as in Flax's LSTM. Other parts are named by the keys
+    or fields of their container, those of a longer tuple by position. Nested parts have dotted
+    paths ("layer0.h"), and so have the nodes above them ("layer0"). Integers, booleans and random
+    keys have no components.
+
+    Raises:
+        ValueError: two parts have the same dotted path.
+    """
+    spans: dict[str, Span] = {}
+
+    def visit(node: PyTree, path: str, start: int) -> int:
+        children = _children(node)
+        end = start
+        if children is None:
+            end += node.size if is_real(node) else 0
+        for name, child in children or []:
+            end = visit(child, f"{path}.{name}" if path else name, end)
+        if path in spans:
+            raise ValueError(f"two parts of the carry are called {path!r}: rename one.")
+        if path and end > start:
+            spans[path] = (start, end)
+        return end
+
+    visit({"h": carry} if _children(carry) is None else carry, "", 0)
+    return spans
+
+
+def _children(node: PyTree) -> list[tuple[str, PyTree]] | None:
+    """Return the direct children of a node by name, None included; None for a leaf."""
+    children, _ = tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    if children and children[0][0] == ():
+        return None
+    pair = len(children) == 2 and all(isinstance(path[0], SequenceKey) for path, _ in children)
+    if pair:
+        return [("c", children[0][1]), ("h", children[1][1])]
+    return [(keystr(path, simple=True), child) for path, child in children]
+
+
+def _fits(leaf: Any, kind: jax.ShapeDtypeStruct) -> bool:
+    return leaf.shape == kind.shape and (
+        leaf.dtype == kind.dtype or (is_real(leaf) and is_real(kind))
+    )
+
+
+def _described(carry: PyTree) -> str:
+    kinds = jax.tree.map(lambda x: f"{x.dtype}[{','.join(map(str, x.shape))}]", carry)
+    return str(kinds).replace("'", "")

@@ -1,0 +1,132 @@
+"""Functions as arguments of compiled functions: everything that they read is an array among these.
+
+`jax.jit` compiles a function that it is handed once, and afterwards knows it by its identity: the
+arrays that the function reads from its surroundings (a global, a bound method's object, a module's
+weights) stay as they were. `closure_convert` traces the function at every call instead. The arrays
+that it reads become leaves of a pytree, and its operations a `Program` that equals every other
+with the same operations, so that nothing stale is used and nothing is compiled twice.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+
+@dataclass(frozen=True)
+class Program:
+    """The operations of a traced function.
+
+    Attributes:
+        key: describes the operations; programs are equal if their keys are.
+        output: structure of the result.
+        x64: whether it was traced with 64-bit types, under which it is also run.
+        jaxpr: the operations; its first arguments are the constants.
+    """
+
+    key: Hashable
+    output: jax.tree_util.PyTreeDef
+    x64: bool
+    jaxpr: jex.Jaxpr = field(compare=False, repr=False)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Closure:
+    """A function of arrays, called as the function that `closure_convert` was given."""
+
+    program: Program = field(metadata={"static": True})
+    constants: list[Any]
+
+    def __call__(self, *arguments: PyTree) -> Any:
+        """Return the function's result; the arguments have the shapes of the examples."""
+        function = jex.jaxpr_as_fun(jex.ClosedJaxpr(self.program.jaxpr, self.constants))
+        with jax.enable_x64(self.program.x64):
+            results = function(*jax.tree.leaves(arguments))
+        return jax.tree.unflatten(self.program.output, results)
+
+
+def closure_convert(function: Callable[..., Any], *examples: PyTree) -> Closure:
+    """Return a function as a pytree whose leaves are the arrays that it reads.
+
+    Args:
+        function: any traceable function of pytrees of arrays.
+        examples: arguments for which it is traced: arrays, or jax.ShapeDtypeStruct.
+    """
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
+    x64 = jnp.result_type(float) == jnp.float64
+    program = Program(_key(closed.jaxpr), jax.tree.structure(shape), x64, closed.jaxpr)
+    return Closure(program, [jnp.asarray(constant) for constant in closed.consts])
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """A value that equals itself only; it is kept alive, so that its id is not used again."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _key(jaxpr: jex.Jaxpr) -> Hashable:
+    """Return a value that two jaxprs share only if they do the same.
+
+    Variables are numbered in the order in which they are defined. A parameter that cannot be
+    compared by value equals itself only, which costs another compilation at worst.
+    """
+    numbers: dict[Any, int] = {}
+
+    def defined(variable: Any) -> Hashable:
+        numbers[variable] = len(numbers)
+        return variable.aval
+
+    def used(atom: Any) -> Hashable:
+        is_literal = isinstance(atom, jex.Literal)
+        return (atom.aval, _value(np.asarray(atom.val))) if is_literal else numbers[atom]
+
+    arguments = tuple(map(defined, [*jaxpr.constvars, *jaxpr.invars]))
+    equations = []
+    for equation in jaxpr.eqns:
+        inputs = tuple(map(used, equation.invars))
+        parameters = tuple(
+            (name, _value(value))
+            for name, value in sorted(equation.params.items())
+            if not _is_derivative_rule(equation.primitive, name)
+        )
+        outputs = tuple(map(defined, equation.outvars))
+        equations.append((equation.primitive, inputs, parameters, outputs))
+    return arguments, tuple(equations), tuple(map(used, jaxpr.outvars))
+
+
+def _is_derivative_rule(primitive: jex.Primitive, parameter: str) -> bool:
+    """Return whether a parameter is a custom derivative, a new object in every trace.
+
+    The engine takes derivatives before it converts a function, so these rules have been applied.
+    """
+    rules = ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees")
+    return primitive.name.startswith("custom_") and parameter in rules
+
+
+def _value(value: Any) -> Hashable:
+    if isinstance(value, jex.ClosedJaxpr):
+        return _key(value.jaxpr), tuple(map(_Identity, value.consts))
+    if isinstance(value, jex.Jaxpr):
+        return _key(value)
+    if isinstance(value, tuple | list):
+        return tuple(map(_value, value))
+    if isinstance(value, np.ndarray | np.generic | float):  # by its bits: nan equals nan, −0 not 0
+        return str(np.asarray(value).dtype), np.shape(value), np.asarray(value).tobytes()
+    try:
+        hash(value)
+    except TypeError:
+        return _Identity(value)
+    return value

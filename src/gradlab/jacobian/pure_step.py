@@ -1,0 +1,122 @@
+"""A cell, or a function of somebody's, as a pure function of its weights and of its own state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen, nnx
+from flax.errors import TraceContextError
+from jax import Array
+from jax.tree_util import keystr, tree_flatten_with_path
+from jaxtyping import PyTree
+
+
+class PureStep(NamedTuple):
+    """A step without side effects.
+
+    Attributes:
+        step: (parameters, own, carry, x) -> (carry, own).
+        parameters: weights that are known by name; a plain function may read others besides.
+        own: integers and random keys that a Flax cell keeps outside its carry, such as the count
+            of a dropout layer's draws.
+        carry_of: the cell's own initial carry, from the number of features; None if it has none.
+    """
+
+    step: Callable[[PyTree, PyTree, PyTree, Array], tuple[PyTree, PyTree]]
+    parameters: PyTree
+    own: PyTree
+    carry_of: Callable[[int], PyTree] | None
+
+
+def pure_step(cell: nnx.RNNCellBase | Callable[..., Any], parameters: PyTree | None) -> PureStep:
+    """Return a Flax cell, step(carry, x) or, with parameters, step(parameters, carry, x), as pure.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(cell, linen.Module):
+        raise TypeError(
+            "a Linen cell's weights lie outside it: pass a function, "
+            "lambda carry, x: cell.apply(variables, carry, x), and its initial_carry."
+        )
+    if not callable(cell):
+        raise TypeError(
+            "cell must be a flax.nnx recurrent cell or a function step(carry, x) -> (carry, y); "
+            f"got {type(cell).__name__}."
+        )
+    if not isinstance(cell, nnx.Module):
+        return _of_function(cell, parameters)
+    if parameters is not None:
+        raise ValueError("parameters are those of a plain function; a Flax cell holds its own.")
+    return _of_module(cell)
+
+
+def _of_function(function: Callable[..., Any], parameters: PyTree | None) -> PureStep:
+    def step(
+        parameters: PyTree | None, own: PyTree, carry: PyTree, x: Array
+    ) -> tuple[PyTree, PyTree]:
+        leading = () if parameters is None else (parameters,)
+        try:
+            return _carry_of_result(function(*leading, carry, x)), own
+        except TraceContextError as error:
+            raise ValueError(
+                "the step changes the state of a Flax module that it reads, such as a dropout's "
+                "or a batch norm's: call that module's eval() first, or pass the cell itself."
+            ) from error
+
+    return PureStep(step, parameters, (), None)
+
+
+def _of_module(cell: nnx.Module) -> PureStep:
+    definition, parameters, own = _split(cell)
+
+    def step(parameters: PyTree, own: PyTree, carry: PyTree, x: Array) -> tuple[PyTree, PyTree]:
+        before = leaves_by_path(parameters)
+        own_paths, own_structure = list(leaves_by_path(own)), jax.tree.structure(own)
+        # Copies of the variables, which may be written to in the trace in which they were made.
+        module: Any = nnx.merge(definition, *jax.tree.map(lambda x: x, (parameters, own)))
+        carry = _carry_of_result(module(carry, x))
+        after, own_after = map(leaves_by_path, _split(module)[1:])
+        changed = [path for path, leaf in before.items() if after.get(path) is not leaf]
+        if changed:
+            raise ValueError(
+                f"the cell changes {', '.join(changed)} at each step, outside its carry, where no "
+                "derivative sees it: call cell.eval() for a batch norm, or return it in the carry."
+            )
+        return carry, jax.tree.unflatten(own_structure, [own_after[path] for path in own_paths])
+
+    def carry_of(features: int) -> PyTree:
+        module: Any = nnx.merge(definition, parameters, own)  # a copy: it may draw random numbers
+        return module.initialize_carry((features,), nnx.Rngs(0))
+
+    has_carry = hasattr(cell, "initialize_carry")
+    return PureStep(step, parameters, own, carry_of if has_carry else None)
+
+
+def _split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], PyTree, PyTree]:
+    """Return a module's definition, its floating-point (or complex) arrays, and its others."""
+
+    def is_inexact(path: Any, variable: Any) -> bool:
+        leaves = jax.tree.leaves(variable)
+        return bool(leaves) and all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves)
+
+    definition, inexact, others = nnx.split(module, is_inexact, ...)  # type: ignore[misc]
+    return definition, inexact, others
+
+
+def leaves_by_path(tree: PyTree) -> dict[str, Array]:
+    """Return the arrays of a pytree by dotted path ("dense_h.kernel"); that of a lone one is ""."""
+    return {
+        keystr(path, simple=True, separator=".").removesuffix(".value"): leaf
+        for path, leaf in tree_flatten_with_path(tree)[0]
+    }
+
+
+def _carry_of_result(result: Any) -> PyTree:
+    if not (isinstance(result, tuple | list) and len(result) == 2):
+        raise ValueError(
+            "the step must return (carry, output), as flax.nnx cells and jax.lax.scan have it; "
+            f"got a {type(result).__name__}."
+        )
+    return result[0]

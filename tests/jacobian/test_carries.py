@@ -1,0 +1,298 @@
+"""A carry of any container, with any leaves, is differentiated in its real numbers only."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from flax.core import FrozenDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import Array
+from jaxtyping import PyTree
+
+import gradlab
+from gradlab.jacobian import step_jacobians
+from gradlab.jacobian.carry import carry_spans
+
+X = jnp.ones((4, 2))
+log_norms = partial(gradlab.jacobian_log_norms, inputs=X, norm="frobenius")
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["z", "a"], meta_fields=[])
+@dataclass
+class Pair:
+    """Fields that are not in the order of the alphabet."""
+
+    z: Any
+    a: Any
+
+
+@flax.struct.dataclass
+class FlaxPair:
+    z: Any
+    a: Any
+
+
+class NamedPair(NamedTuple):
+    z: Any
+    a: Any
+
+
+@jax.tree_util.register_pytree_node_class
+class Anonymous:
+    """A container whose children have no names."""
+
+    def __init__(self, z: Any, a: Any) -> None:
+        self.z, self.a = z, a
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], None]:
+        return (self.z, self.a), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[Any, Any]) -> "Anonymous":
+        return cls(*children)
+
+
+CONTAINERS: dict[str, tuple[Callable[[Any, Any], Any], str, str]] = {
+    "dict": (lambda z, a: {"z": z, "a": a}, "z", "a"),
+    "OrderedDict": (lambda z, a: OrderedDict(z=z, a=a), "z", "a"),
+    "FrozenDict": (lambda z, a: FrozenDict({"z": z, "a": a}), "z", "a"),
+    "dataclass": (Pair, "z", "a"),
+    "flax.struct": (FlaxPair, "z", "a"),
+    "named tuple": (NamedPair, "z", "a"),
+    "anonymous": (Anonymous, "0", "1"),
+    "pair": (lambda z, a: (z, a), "c", "h"),
+    "list of three": (lambda z, a: [z, None, a], "0", "2"),
+    "pair with None": (lambda z, a: (None, {"z": z, "a": a}), "h.z", "h.a"),
+    "numbers as keys": (lambda z, a: {10: a, 9: z}, "9", "10"),
+}
+
+
+@pytest.mark.parametrize("container", list(CONTAINERS))
+def test_parts_are_named_and_placed_by_their_container(container: str) -> None:
+    """z ← 4 z, of three numbers, and a ← 2 a + sum(z), of two."""
+    make, z, a = CONTAINERS[container]
+
+    def step(carry: Any, x: Array) -> tuple[Any, Array]:
+        first, second = sorted(jax.tree.leaves(carry), key=lambda leaf: -leaf.size)
+        return make(4 * first, 2 * second + first.sum()), x
+
+    measure = partial(log_norms, step, initial_carry=make(jnp.zeros(3), jnp.zeros(2)))
+    assert measure(of=z, wrt=z)[1, 0] == pytest.approx(np.log(4 * np.sqrt(3)), abs=1e-6)
+    assert measure(of=a, wrt=a)[1, 0] == pytest.approx(np.log(2 * np.sqrt(2)), abs=1e-6)
+    assert measure(of=a, wrt=z)[1, 0] == pytest.approx(np.log(np.sqrt(6)), abs=1e-6)
+    assert measure(of=z, wrt=a)[1, 0] == -np.inf
+
+
+def test_parts_of_one_name_are_told_apart_or_refused() -> None:
+    carry = {"encoder": {"h": jnp.zeros(2)}, "decoder": {"h": jnp.zeros(2)}}
+    step = lambda s, x: (s, x)  # noqa: E731
+    with pytest.raises(ValueError, match=r"one of 'decoder.h', 'encoder.h'; got 'h'"):
+        log_norms(step, initial_carry=carry, of="h")
+    stack = {f"layer{i}": {"h": jnp.zeros(i + 1)} for i in range(11)}
+    form = carry_spans(stack)
+    assert form["layer10.h"][1] - form["layer10.h"][0] == 11
+    same = {"a.b": jnp.zeros(1), "a": {"b": jnp.zeros(1)}}
+    with pytest.raises(ValueError, match=r"two parts of the carry are called 'a\.b'"):
+        log_norms(step, initial_carry=same)
+
+
+def test_a_step_that_returns_another_carry_is_refused() -> None:
+    start = {"h": jnp.zeros(3), "c": jnp.zeros(3)}
+    wrong: dict[str, Callable[[Any, Array], Any]] = {
+        r"takes {c: float32\[3\], h: float32\[3\]} and returns \(float32\[3\], float32\[3\]\)": (
+            lambda s, x: ((s["h"], s["c"]), x)
+        ),
+        r"returns {c: float32\[3\], h: float32\[2\]}": (
+            lambda s, x: ({"h": s["h"][:2], "c": s["c"]}, x)
+        ),
+        r"returns {c: float32\[3\], h: int32\[3\]}": (
+            lambda s, x: ({"h": s["h"].astype(int), "c": s["c"]}, x)
+        ),
+        r"returns {c: float32\[3\], h: complex64\[3\]}": (
+            lambda s, x: ({"h": s["h"] * 1j, "c": s["c"]}, x)
+        ),
+        r"must return \(carry, output\).*got a dict": lambda s, x: s,
+    }
+    for sentence, step in wrong.items():
+        with pytest.raises(ValueError, match=sentence):
+            log_norms(step, initial_carry=start)
+    with pytest.raises(ValueError, match=r"complex states are not measured.*complex64\[3\]"):
+        log_norms(lambda s, x: (s, x), initial_carry=jnp.zeros(3, complex))
+    with pytest.raises(ValueError, match=r"must have floating-point numbers.*int32\[3\]"):
+        log_norms(lambda s, x: (s, x), initial_carry=jnp.zeros(3, int))
+    with pytest.raises(
+        TypeError, match=r"cell must be a flax\.nnx recurrent cell or a function.*got int"
+    ):
+        log_norms(3, initial_carry=jnp.zeros(3))
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_random_keys_and_counters_are_carried_and_held(typed: bool) -> None:
+    """Each step multiplies h by a random number, and by the counter's distance from 2²⁴."""
+    start = 2**24 + 1  # float32 has no such integer
+    key = jax.random.key(3) if typed else jax.random.PRNGKey(3)
+
+    def step(carry: Any, x: Array) -> tuple[Any, Array]:
+        key, draw = jax.random.split(carry["key"])
+        gain = jax.random.normal(draw) * (carry["count"] - 2**24)
+        h = jnp.where(carry["odd"], gain * carry["h"], 2 * gain * carry["h"])
+        return {"key": key, "count": carry["count"] + 1, "odd": ~carry["odd"], "h": h}, x
+
+    carry = {"key": key, "count": jnp.array(start), "odd": jnp.array(True), "h": jnp.ones(2)}
+    gains = []
+    for i in range(4):
+        key, draw = jax.random.split(key)
+        gains.append(float(jax.random.normal(draw)) * (i + 1) * (1 + i % 2))
+    expected = np.cumsum(np.log(np.abs(gains)))
+    measured = log_norms(step, initial_carry=carry, norm="spectral")
+    np.testing.assert_allclose(measured[1:, 0], expected, atol=1e-5)
+    exponents = gradlab.lyapunov_exponents(step, X, initial_carry=carry)
+    np.testing.assert_allclose(exponents, expected[-1] / 4, atol=1e-5)
+    loss = lambda carry, target: carry["h"][0]  # noqa: E731
+    adjoints = gradlab.adjoint_log_norms(step, X[:1], loss, jnp.zeros(1), initial_carry=carry)
+    assert adjoints[0] == pytest.approx(expected[0], abs=1e-5)
+    with pytest.raises(ValueError, match=r"certify=True.*random numbers"):
+        log_norms(step, initial_carry=carry, certify=True)
+
+
+@pytest.mark.parametrize("kind", [nnx.GRUCell, nnx.OptimizedLSTMCell])
+def test_an_initial_carry_for_each_sample(kind: Any) -> None:
+    cell = kind(3, 4, rngs=nnx.Rngs(0))
+    inputs = jax.random.normal(jax.random.key(0), (5, 6, 3))
+    carry = jax.tree.map(
+        lambda x: jax.random.normal(jax.random.key(1), x.shape),
+        cell.initialize_carry((5, 3), nnx.Rngs(0)),
+    )
+    own = [jax.tree.map(lambda x, i=i: x[i], carry) for i in range(5)]
+    apart = [log_norms(cell, inputs=x, initial_carry=s) for x, s in zip(inputs, own, strict=True)]
+    together = log_norms(cell, inputs=inputs, initial_carry=carry)
+    np.testing.assert_allclose(together, apart, atol=1e-6)
+    exponents = [
+        gradlab.lyapunov_exponents(cell, x, initial_carry=s)
+        for x, s in zip(inputs, own, strict=True)
+    ]
+    together = gradlab.lyapunov_exponents(cell, inputs, initial_carry=carry)
+    np.testing.assert_allclose(together, exponents, atol=1e-6)
+    for wrong in ((1, 4), (4, 4), (5, 1, 4)):
+        given = jax.tree.map(lambda x, wrong=wrong: jnp.zeros(wrong), carry)
+        with pytest.raises(ValueError, match="must be as the cell's own carry"):
+            log_norms(cell, inputs=inputs, initial_carry=given)
+
+
+def test_an_initial_carry_that_could_be_meant_either_way_is_refused() -> None:
+    inputs, weights = jnp.ones((5, 6, 3)), jnp.eye(4)
+    with pytest.raises(ValueError, match=r"with and without that axis.*jax\.vmap"):
+        log_norms(lambda h, x: (0.5 * h, x), inputs=inputs, initial_carry=jnp.zeros((5, 4)))
+    only_vectors = log_norms(
+        lambda h, x: (weights @ h, x), inputs=inputs, initial_carry=jnp.zeros((5, 4))
+    )
+    np.testing.assert_allclose(only_vectors[:, 3, 0], np.log(2), atol=1e-6)
+    fast_weights = log_norms(
+        lambda f, x: (0.5 * f + jnp.outer(x, x), x),
+        inputs=jnp.ones((3, 6, 3)),
+        initial_carry=jnp.zeros((3, 3)),
+    )
+    np.testing.assert_allclose(fast_weights[:, 1, 0], np.log(1.5), atol=1e-6)
+
+
+LEAVES = [
+    ("real", ()),
+    ("real", (1,)),
+    ("real", (2,)),
+    ("real", (2, 1)),
+    ("real", (0,)),
+    ("bfloat16", (1,)),
+    ("counter", ()),
+    ("bool", (2,)),
+    ("key", ()),
+    ("raw key", ()),
+    ("none", ()),
+]
+leaves = st.sampled_from(LEAVES)
+containers = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(tuple),
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from("zhca"), inner, max_size=3),
+        st.dictionaries(st.sampled_from("zhca"), inner, max_size=3).map(OrderedDict),
+        st.tuples(inner, inner).map(lambda pair: NamedPair(*pair)),
+        st.tuples(inner, inner).map(lambda pair: Pair(*pair)),
+        st.tuples(inner, inner).map(lambda pair: Anonymous(*pair)),
+    ),
+    max_leaves=6,
+)
+
+
+def is_description(node: Any) -> bool:
+    return isinstance(node, tuple) and node in LEAVES
+
+
+def made(kind: str, shape: tuple[int, ...]) -> Any:
+    return {
+        "real": lambda: jnp.ones(shape),
+        "bfloat16": lambda: jnp.ones(shape, jnp.bfloat16),
+        "counter": lambda: jnp.array(2**24 + 1),
+        "bool": lambda: jnp.ones(shape, bool),
+        "key": lambda: jax.random.key(0),
+        "raw key": lambda: jax.random.PRNGKey(0),
+        "none": lambda: None,
+    }[kind]()
+
+
+def advanced(leaf: Array) -> Array:
+    """Return the next value of a leaf that is no real number."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.dtype == jnp.uint32:
+        return jax.random.split(leaf)[0]
+    return ~leaf if leaf.dtype == bool else leaf + 1
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(description=containers, seed=st.integers(0, 99))
+def test_any_carry_has_the_jacobian_of_its_real_numbers(description: PyTree, seed: int) -> None:
+    """A linear map of all real numbers, in order of the leaves, times the step's number."""
+    carry = jax.tree.map(lambda leaf: made(*leaf), description, is_leaf=is_description)
+    flat, structure = jax.tree.flatten(carry)
+    real = [i for i, leaf in enumerate(flat) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    sizes = [flat[i].size for i in real]
+    n = sum(sizes)
+    matrix = np.random.default_rng(seed).integers(-3, 4, (n, n)).astype(np.float32)
+
+    def step(carry: PyTree, x: Array) -> tuple[PyTree, Array]:
+        leaves = jax.tree.leaves(carry)
+        vector = jnp.concatenate([jnp.ravel(leaves[i]).astype(jnp.float32) for i in real])
+        pieces = jnp.split(matrix @ vector * x[0], np.cumsum(sizes)[:-1])
+        after = [leaf if i in real else advanced(leaf) for i, leaf in enumerate(leaves)]
+        for i, piece in zip(real, pieces, strict=True):
+            after[i] = piece.reshape(flat[i].shape).astype(flat[i].dtype)
+        return jax.tree.unflatten(structure, after), x
+
+    inputs = jnp.arange(1.0, 4)[:, None]
+    if n == 0:
+        with pytest.raises(ValueError, match="must have floating-point numbers"):
+            step_jacobians(step, inputs, initial_carry=carry)
+        return
+    jacobians = step_jacobians(step, inputs, initial_carry=carry)
+    np.testing.assert_array_equal(jacobians, matrix * np.arange(1, 4)[:, None, None])
+    spans = carry_spans(carry)
+    whole = np.zeros(n, int)
+    for name, (first, last) in spans.items():
+        if not any(other.startswith(f"{name}.") for other in spans):
+            whole[first:last] += 1
+    assert (whole == 1).all()  # every number lies in one part
+    name, (first, last) = list(spans.items())[seed % len(spans)]
+    measured = gradlab.jacobian_log_norms(
+        step, inputs, initial_carry=carry, norm="frobenius", of=name
+    )[2, 0]
+    product = 2 * (matrix.astype(np.float64) @ matrix)[first:last]
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(measured, np.log(np.linalg.norm(product)), atol=1e-5)

@@ -1,0 +1,126 @@
+"""Cells that keep state outside their carry are measured with it held, or refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from jax import Array
+
+import gradlab
+
+INPUTS = jax.random.normal(jax.random.key(0), (5, 3))
+
+
+class Wrapped(nnx.GRUCell):
+    """A GRU whose state goes through another layer."""
+
+    def __init__(self, layer: nnx.Module) -> None:
+        super().__init__(3, 4, rngs=nnx.Rngs(0))
+        self.layer = layer
+
+    def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
+        layer: Any = self.layer
+        h = layer(super().__call__(carry, inputs)[0])
+        return h, h
+
+
+class Counting(nnx.Module):
+    """Multiplies by the number of its calls, and notes what it was given."""
+
+    def __init__(self) -> None:
+        self.count = nnx.Variable(jnp.array(0))
+
+    def __call__(self, h: Array) -> Array:
+        self.count[...] += 1
+        self.sow(nnx.Intermediate, "seen", h)
+        return h * self.count[...]
+
+
+class Remembering(nnx.Module):
+    """Keeps a state that the carry should hold."""
+
+    def __init__(self) -> None:
+        self.memory = nnx.Variable(jnp.zeros(4))
+
+    def __call__(self, h: Array) -> Array:
+        self.memory[...] = 0.5 * self.memory[...] + h
+        return self.memory[...]
+
+
+def by_hand(cell: Wrapped) -> np.ndarray:
+    """Return log ‖∂s⁽ᵗ⁾/∂s⁽⁰⁾‖ with Flax's own loop over the cell and float64 products."""
+    state, logs = jnp.zeros(4), []
+    product = np.eye(4)
+    for x in INPUTS:
+        product = np.asarray(jax.jacrev(step_of(cell, x))(state), np.float64) @ product
+        logs.append(np.log(np.linalg.norm(product, 2)))
+        state = cell(state, x)[0]  # the cell's own state goes on
+    return np.array(logs)
+
+
+def step_of(cell: Wrapped, x: Array) -> Callable[[Array], Array]:
+    """Return the next step as a function of the state alone, run on a copy of the cell."""
+    definition, variables = nnx.split(cell)
+
+    def step(state: Array) -> Array:
+        return nnx.merge(definition, jax.tree.map(lambda leaf: leaf, variables))(state, x)[0]
+
+    return step
+
+
+@pytest.mark.filterwarnings("ignore:Using 'Module.sow")
+@pytest.mark.parametrize("layer", ["dropout", "dropout.eval", "batch norm.eval", "counter"])
+def test_state_outside_the_carry_goes_on_and_is_held(layer: str) -> None:
+    def make() -> Wrapped:
+        layers: dict[str, Any] = {
+            "dropout": lambda: nnx.Dropout(0.3, rngs=nnx.Rngs(1)),
+            "batch norm": lambda: nnx.BatchNorm(4, rngs=nnx.Rngs(1)),
+            "counter": Counting,
+        }
+        cell = Wrapped(layers[layer.removesuffix(".eval")]())
+        if layer.endswith(".eval"):
+            cell.eval()
+        return cell
+
+    measured = gradlab.jacobian_log_norms(make(), INPUTS)
+    np.testing.assert_allclose(measured[1:, 0], by_hand(make()), atol=1e-5)
+
+
+def test_a_measurement_leaves_the_cell_as_it_was() -> None:
+    cell = Wrapped(nnx.Dropout(0.3, rngs=nnx.Rngs(1)))
+    before = jax.tree.leaves(nnx.split(cell)[1])
+    first = gradlab.jacobian_log_norms(cell, INPUTS)
+    np.testing.assert_array_equal(gradlab.jacobian_log_norms(cell, INPUTS), first)
+    for old, new in zip(before, jax.tree.leaves(nnx.split(cell)[1]), strict=True):
+        assert jnp.array_equal(old, new)
+
+
+@pytest.mark.parametrize("layer", [nnx.BatchNorm(4, rngs=nnx.Rngs(1)), Remembering()])
+def test_real_state_outside_the_carry_is_refused(layer: Any) -> None:
+    with pytest.raises(ValueError, match=r"the cell changes layer\.\w+.* call cell.eval\(\)"):
+        gradlab.jacobian_log_norms(Wrapped(layer), INPUTS)
+
+
+def test_a_function_over_a_cell_with_state_is_refused() -> None:
+    cell = Wrapped(nnx.Dropout(0.3, rngs=nnx.Rngs(1)))
+    with pytest.raises(ValueError, match=r"call that module's eval\(\) first, or pass the cell"):
+        gradlab.jacobian_log_norms(lambda h, x: cell(h, x), INPUTS, initial_carry=jnp.zeros(4))
+
+
+def test_a_linen_cell_is_refused_with_what_to_pass() -> None:
+    cell: Any = linen.GRUCell(4)
+    with pytest.raises(TypeError, match=r"lambda carry, x: cell.apply\(variables, carry, x\)"):
+        gradlab.jacobian_log_norms(cell, INPUTS)
+    carry = cell.initialize_carry(jax.random.key(0), (3,))
+    variables = cell.init(jax.random.key(1), carry, INPUTS[0])
+    step = lambda carry, x: cell.apply(variables, carry, x)  # noqa: E731
+    measured = gradlab.jacobian_log_norms(step, INPUTS, initial_carry=carry)
+    product, state = np.eye(4), carry
+    for t, x in enumerate(INPUTS):
+        jacobian = jax.jacrev(lambda h, x=x: step(h, x)[0])(state)
+        product, state = np.asarray(jacobian, np.float64) @ product, step(state, x)[0]
+        assert measured[t + 1, 0] == pytest.approx(np.log(np.linalg.norm(product, 2)), abs=1e-5)

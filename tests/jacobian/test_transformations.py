@@ -1,0 +1,164 @@
+"""The engine's functions under jax.jit, jax.vmap and jax.grad, and with 64-bit types enabled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import Array
+
+import gradlab
+from gradlab.cells import Elman
+from gradlab.jacobian import map_log_norms, step_jacobians
+
+CELL = nnx.GRUCell(2, 3, rngs=nnx.Rngs(0))
+INPUTS = jax.random.normal(jax.random.key(0), (6, 2))
+TARGETS = jnp.zeros((6, 3))
+
+
+def loss(h: Array, target: Array) -> Array:
+    return jnp.sum((h - target) ** 2)
+
+
+def contribution(cell: Any, x: Array) -> Array:
+    terms = gradlab.contribution_log_norms(cell, x, loss, TARGETS)["dense_h.kernel"]
+    return jnp.exp(terms).sum(axis=(-2, -1))
+
+
+DIFFERENTIABLE: dict[str, Callable[..., Array]] = {
+    "frobenius": lambda cell, x: gradlab.jacobian_log_norms(cell, x, norm="frobenius")[..., 5, 1],
+    "rms": lambda cell, x: gradlab.jacobian_log_norms(cell, x, norm="rms")[..., 5, 1],
+    "whole map": lambda cell, x: jnp.sum(
+        jnp.tril(jnp.nan_to_num(gradlab.jacobian_log_norms(cell, x, norm="rms"), neginf=0.0), -1),
+        axis=(-2, -1),
+    ),
+    "exponents": lambda cell, x: gradlab.lyapunov_exponents(cell, x, count=2)[..., 0],
+    "adjoint": lambda cell, x: gradlab.adjoint_log_norms(cell, x, loss, TARGETS)[..., 1],
+    "adjoints": lambda cell, x: gradlab.adjoint_log_norms(cell, x, loss, TARGETS, each=True)[
+        ..., 5, 1
+    ],
+    "contribution": contribution,
+}
+OTHERS: dict[str, Callable[..., Array]] = {
+    "spectral": lambda cell, x: gradlab.jacobian_log_norms(cell, x)[..., 5, 1],
+    "singular values": lambda cell, x: gradlab.log_singular_values(cell, x, [(5, 1)])[0, 0],
+}
+MEASURE = DIFFERENTIABLE | OTHERS
+
+
+@pytest.mark.filterwarnings("error::UserWarning")  # 64-bit types lost on the way
+@pytest.mark.parametrize("measured", list(MEASURE))
+def test_jit_and_vmap_change_nothing(measured: str) -> None:
+    def measure(x: Array) -> Array:
+        return MEASURE[measured](CELL, x)
+
+    alone = measure(INPUTS)
+    np.testing.assert_allclose(jax.jit(measure)(INPUTS), alone, atol=1e-6)
+    batch = jnp.stack([INPUTS, -INPUTS])
+    for together in (jax.vmap(measure), jax.jit(jax.vmap(measure))):
+        np.testing.assert_allclose(together(batch), [alone, measure(-INPUTS)], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("kind", [nnx.GRUCell, "relu"])
+@pytest.mark.parametrize("measured", list(DIFFERENTIABLE))
+def test_gradients_are_those_of_finite_differences(measured: str, kind: Any) -> None:
+    """In float64, of inputs and of weights that a function closes over."""
+    with jax.enable_x64(True):
+        cell: Any = (
+            Elman(2, 3, activation="relu", rngs=nnx.Rngs(0))
+            if kind == "relu"
+            else nnx.GRUCell(2, 3, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+        )
+        definition, weights = nnx.split(cell)
+        weights = jax.tree.map(lambda w: w.astype(jnp.float64), weights)
+        inputs = jnp.asarray(INPUTS, jnp.float64)
+
+        def measure(weights: Any, x: Array) -> Array:
+            return MEASURE[measured](nnx.merge(definition, weights), x)
+
+        gradient = jax.grad(measure, argnums=(0, 1))(weights, inputs)
+        compiled = jax.jit(jax.grad(measure, argnums=(0, 1)))(weights, inputs)
+        rng = np.random.default_rng(0)
+        step = jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape)), (weights, inputs))
+        size = 1e-3  # results are float32
+
+        def moved(sign: float) -> Array:
+            return measure(*jax.tree.map(lambda x, d: x + sign * size * d, (weights, inputs), step))
+
+        expected = (moved(1) - moved(-1)) / (2 * size)
+        for found in (gradient, compiled):
+            products = jax.tree.map(lambda g, d: jnp.sum(g * d), found, step)
+            total = sum(jax.tree.leaves(products))
+            np.testing.assert_allclose(total, expected, rtol=0.02, atol=2e-3)
+
+
+@pytest.mark.parametrize("measured", list(OTHERS))
+def test_what_has_no_derivative_says_so(measured: str) -> None:
+    with pytest.raises(TypeError, match="cannot be differentiated here: use"):
+        jax.grad(lambda x: MEASURE[measured](CELL, x))(INPUTS)
+
+
+def test_a_step_over_weights_that_are_traced() -> None:
+    """The weights of a function are an outer function's argument."""
+
+    def reach(weights: Array) -> Array:
+        step = lambda h, x: (jnp.tanh(weights @ h), h)  # noqa: E731
+        norms = gradlab.jacobian_log_norms(
+            step, INPUTS, initial_carry=jnp.zeros(3), norm="frobenius"
+        )
+        return norms[6, 0]
+
+    weights = 0.7 * jnp.eye(
+        3
+    )  # at h = 0: W⁶, whose log norm has the derivative 6 tr(dW) / (3 · 0.7)
+    np.testing.assert_allclose(jax.grad(reach)(weights), 6 / 2.1 * np.eye(3), rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(reach)(weights), 6 * np.log(0.7) + np.log(3) / 2, rtol=1e-5)
+    gains = jnp.array([0.5, 1.0])
+    maps = jax.vmap(lambda gain: reach(gain * weights))(gains)
+    np.testing.assert_allclose(maps[1] - maps[0], 6 * np.log(2), rtol=1e-5)
+
+
+def test_step_jacobians_and_maps_of_them_under_jit_and_grad() -> None:
+    jacobians = step_jacobians(CELL, INPUTS)
+    np.testing.assert_allclose(
+        jax.jit(lambda x: step_jacobians(CELL, x))(INPUTS), jacobians, atol=1e-6
+    )
+
+    def norm(jacobians: Array) -> Array:
+        return map_log_norms(jacobians, norm="frobenius")[1, 0]
+
+    expected = jacobians[0] / jnp.sum(jacobians[0] ** 2)
+    np.testing.assert_allclose(jax.grad(norm)(jacobians)[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("measured", list(MEASURE))
+def test_64_bit_types_change_nothing(measured: str) -> None:
+    """A cell of float32 is one whatever the flag, and so is a step that draws random numbers."""
+    alone = MEASURE[measured](CELL, INPUTS)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(MEASURE[measured](CELL, INPUTS), alone, atol=1e-6)
+
+
+def test_exact_zeros_have_no_gradient_instead_of_nan() -> None:
+    def norm(gain: Array) -> Array:
+        weights = jnp.array([[gain, 0.0], [0.0, 0.0]])
+        norms = gradlab.jacobian_log_norms(
+            lambda h, x: (weights @ h, h), INPUTS, initial_carry=jnp.zeros(2), norm="frobenius"
+        )
+        return jnp.where(jnp.isfinite(norms), norms, 0).sum()
+
+    pairs_times_lag = sum(lag * (7 - lag) for lag in range(7))
+    assert jax.grad(norm)(jnp.array(2.0)) == pytest.approx(pairs_times_lag / 2)
+
+
+def test_the_memory_of_the_map_is_counted() -> None:
+    step = lambda h, x: (0.99 * h, h)  # noqa: E731
+    inputs = np.zeros((6000, 2), np.float32)
+    with pytest.raises(ValueError, match=r"6000 steps of a state of 2 .*use a stride of \d"):
+        gradlab.jacobian_log_norms(
+            step, inputs, initial_carry=jnp.ones(2), norm="frobenius", memory_budget=2**26
+        )
