@@ -14,7 +14,7 @@ A sweep's folder has one folder per point, which holds
 
 and, beside the points' folders,
 
-    sweep.json        the list of all points, written before the first one starts
+    sweep.json        the sweep's id and the list of all points, written before the first one starts
     .lock             locked by the process that runs the sweep
     multirun.yaml     Hydra's own config of the sweep
     wandb/            the W&B runs of all points
@@ -29,8 +29,10 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +195,32 @@ def delete_records(folder: Path) -> None:
 
 
 def save_sweep(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
-    """Write or replace sweep.json."""
-    text = json.dumps({"points": points}, indent=1)
+    """Write or replace sweep.json; the sweep's id is drawn the first time, and stays."""
+    sweep_id = sweep_id_of(folder) if (folder / SWEEP).exists() else secrets.token_hex(4)
+    text = json.dumps(({"id": sweep_id} if sweep_id else {}) | {"points": points}, indent=1)
     _write(folder / SWEEP, lambda path: path.write_text(text))
+
+
+def sweep_id_of(folder: Path) -> str:
+    """Return the id that tells a sweep from others of its name and date; "" if it has none.
+
+    It is random, since a command that is repeated elsewhere makes another sweep of equal content.
+    """
+    try:
+        return _sweep_id(folder / SWEEP, (folder / SWEEP).stat().st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError):  # of an earlier version, or another launcher
+        return ""
+
+
+@lru_cache(maxsize=8)  # every point asks for it, and the file grows with their number
+def _sweep_id(path: Path, _changed: int) -> str:
+    return str(json.loads(path.read_text())["id"])
+
+
+def sweep_folder(run_folder: Path) -> Path:
+    """Return the folder of a point's sweep: the nearest that holds sweep.json, else its parent."""
+    above = run_folder.absolute().parents
+    return next((folder for folder in above if (folder / SWEEP).is_file()), above[0])
 
 
 def load_sweep(folder: Path) -> list[dict[str, Any]]:
