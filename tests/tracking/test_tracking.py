@@ -1,6 +1,7 @@
 """Offline runs as they are logged, read back with W&B's own reader."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,10 @@ def test_maps_are_logged_as_an_artifact_a_table_and_curves(folder: Path) -> None
         "config": config() | {"clip": {"threshold": "Infinity"}},
         "versions": {"jax": "1"},
     }
-    assert artifact["manifest"]["contents"][0]["local_path"] == str(folder / "gradients.nc")
+    (content,) = artifact["manifest"]["contents"]
+    assert content["path"] == "gradients.nc"
+    assert Path(content["local_path"]).is_relative_to(run.resolve())
+    assert (folder / "gradients.nc").samefile(content["local_path"])
 
     cells = pd.DataFrame(**table(run, "map_cells")).astype({"step": int, "t": int, "k": int})
     cells = cells.set_index(["step", "t", "k"])["log_norm"]
@@ -120,6 +124,31 @@ def test_nothing_is_logged_twice(folder: Path) -> None:
     for name in set.union(*rows) - {"_step", "_runtime", "_timestamp", "train/step"}:
         assert sum(name in row for row in rows) == (3 if name.endswith("loss") else 1)
     assert len([a for a in reader.records(run, "artifact") if a["type"] == "gradients"]) == 1
+
+
+def test_records_are_copied_where_there_are_no_hard_links(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with track(folder, config(), "g", "n") as tracker:
+        tracker.finish(STATUS, None)
+    copied = (folder / "wandb").resolve() / "files" / "gradlab" / "gradients.nc"
+    assert copied.read_bytes() == (folder / "gradients.nc").read_bytes()
+
+
+def test_a_sweep_with_nested_folders_has_one_wandb_folder(tmp_path: Path) -> None:
+    sweep = tmp_path / "name" / "date"
+    records.save_sweep(sweep, [])
+    for point in (sweep / "rnn" / "0", sweep / "lstm" / "0"):
+        with track(point, config(), "name/date", "n"):
+            pass
+    runs = [(sweep / cell / "0" / "wandb").resolve() for cell in ("rnn", "lstm")]
+    assert sorted((sweep / "wandb").glob("offline-run-*")) == sorted(runs)
+    paths = [reader.summary(run)["config"]["path"] for run in runs]
+    assert paths == ["name/date/rnn/0", "name/date/lstm/0"]
 
 
 def test_a_point_that_runs_again_has_one_run_with_its_old_id(folder: Path) -> None:
@@ -181,6 +210,18 @@ def test_an_exception_marks_the_run_as_failed(tmp_path: Path) -> None:
     assert run_summary["exit_code"] == 1
     assert run_summary["summary"]["status"] == "failed"
     assert run_summary["summary"]["reason"] == "ZeroDivisionError: division by zero"
+
+
+def test_a_number_that_is_nan_at_the_end_is_not_hidden_by_an_earlier_one(tmp_path: Path) -> None:
+    summary = {"train/step": 1, "train/loss": np.nan, "diverged/loss": np.nan}
+    with track(tmp_path / "0", config(), "g", "n") as tracker:
+        tracker.log({"train/step": 0, "train/loss": 2.0})
+        tracker.log(summary)
+        tracker.finish({"state": "diverged", "reason": "so", "summary": summary}, None)
+    logged: dict[str, Any] = {}
+    for record in reader.records(tmp_path / "0" / "wandb", "summary"):
+        logged |= record["update"]
+    assert (logged["train/step"], logged["train/loss"], logged["diverged/loss"]) == (1, None, None)
 
 
 def test_disabled_writes_nothing(folder: Path) -> None:

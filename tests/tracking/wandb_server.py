@@ -20,6 +20,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.behaviour = behaviour
         self.received: list[tuple[str, Any]] = []
+        self.files: dict[str, bytes] = {}  # files/RUN/NAME and artifact/NAME
 
     def handle_error(self, *_: Any) -> None:
         """Ignore clients that hang up."""
@@ -53,6 +54,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(500)
             return
         self.server.received.append((self.path, body))
+        if self.command == "PUT":
+            self.server.files[self.path.removeprefix("/")] = content
         answer = json.dumps(reply(body, self.server.url)).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
@@ -80,12 +83,33 @@ def reply(body: dict[str, Any], url: str) -> dict[str, Any]:
         }
         return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
     if "createRunFiles" in query:
-        files = [{"name": name, "uploadUrl": f"{url}/files/{name}"} for name in variables["files"]]
+        folder = f"{url}/files/{variables['run']}"
+        files = [{"name": name, "uploadUrl": f"{folder}/{name}"} for name in variables["files"]]
         return {"data": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}}
+    if "createArtifactFiles" in query:
+        given = [file["name"] for file in variables["input"]["artifactFiles"]]
+        nodes = [
+            {"storagePath": "x", "uploadMultipartUrls": None, "artifact": {"id": "a"}}
+            | upload(f"{url}/artifact/{name}")
+            for name in given
+        ]
+        edges = [{"node": node} for node in nodes]
+        return {"data": {"createArtifactFiles": {"files": {"edges": edges}}}}
+    for name in ("createArtifactManifest", "updateArtifactManifest"):
+        if name in query:
+            manifest = {"id": "m", "file": {"id": "f"} | upload(f"{url}/manifest")}
+            return {"data": {name: {"artifactManifest": manifest}}}
+    if "commitArtifact" in query:
+        return {"data": {"commitArtifact": {"artifact": {"id": "a", "digest": "d"}}}}
     if "createArtifact" in query:
-        artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": {"latestArtifact": None}}
+        sequence = {"id": "s", "latestArtifact": None}
+        artifact = {"id": "a", "state": "PENDING", "artifactSequence": sequence}
         return {"data": {"createArtifact": {"artifact": artifact}}}
     return {"data": {}}
+
+
+def upload(url: str) -> dict[str, Any]:
+    return {"uploadUrl": url, "uploadHeaders": []}
 
 
 @contextmanager

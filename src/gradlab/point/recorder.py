@@ -48,7 +48,8 @@ class Point:
     @property
     def sweep(self) -> str:
         """Return the name of the sweep, by which W&B groups its runs."""
-        return f"{self.folder.parent.parent.name}/{self.folder.parent.name}"
+        folder = records.sweep_folder(self.folder)
+        return f"{folder.parent.name}/{folder.name}"
 
 
 class Recorder:
@@ -146,18 +147,20 @@ class Recorder:
         done, steps = int(state.step), self.point.config.train.steps
         reason = f"stopped after {done} of {steps} updates: run again, it goes on from there"
         summary = self.rows[-1] | times(self.timer)
-        self._close_unfinished(KeyboardInterrupt())
-        self._end({"state": "interrupted", "reason": reason, "summary": summary})
+        status = {"state": "interrupted", "reason": reason, "summary": summary}
+        self._close_unfinished(status, KeyboardInterrupt())
+        self._end(status)
 
     def fail(self, error: Exception) -> None:
         """End the point as failed; everything recorded so far is written."""
         with contextlib.suppress(Exception):  # the first failure is the one to report
             self._write()
-        self._close_unfinished(error)
         is_sentence = isinstance(error, records.RecordError)
         reason = str(error) if is_sentence else f"{type(error).__name__}: {error}"
+        status = {"state": "failed", "reason": reason}
+        self._close_unfinished(status, error)
         with contextlib.suppress(records.RecordError):  # the status reaches the sweep all the same
-            self._end({"state": "failed", "reason": reason})
+            self._end(status)
 
     def _restore(self, abstract_state: Callable[[], State]) -> State | None:
         folder = self.point.folder
@@ -191,7 +194,9 @@ class Recorder:
             self._written_steps = len(self.measured)
         return gradients
 
-    def _close_unfinished(self, error: BaseException) -> None:
+    def _close_unfinished(self, status: Status, error: BaseException) -> None:
+        with contextlib.suppress(Exception):
+            self._tracker.finish(self.status | status, None)
         with contextlib.suppress(Exception, KeyboardInterrupt):
             self._open.__exit__(type(error), error, error.__traceback__)
 

@@ -3,9 +3,14 @@
 All runs of a sweep lie in the sweep's wandb/ folder, so that `wandb leet` opens them together, and
 each point's folder has a link to its run. `tracking.uploads` sends online runs to the server. W&B
 takes seconds to import, so it is imported only where it is used.
+
+The point's records are files of its run, which `wandb sync` looks for in the run's own folder. So
+they are sent from wherever a sweep was moved to, unlike an artifact: the log of an offline run
+names the absolute path of an artifact's file, and `wandb sync` passes over one that is not there.
 """
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -24,8 +29,17 @@ if TYPE_CHECKING:
     import wandb
 
 PATH_KEY = "path"  # config key in W&B: NAME/DATE/NUMBER, the point's folder below runs/
+SWEEP_KEY = "sweep_id"  # config key in W&B: tells sweeps of one NAME/DATE apart
 ARTIFACT_TYPE = "gradients"  # of the artifact that holds gradients.nc
 END_PREFIXES = ("success/", "time/", "verdict")  # of summary entries known only at a point's end
+RECORDS = "gradlab"  # folder among the run's files that holds the point's records
+OUTCOME = "outcome.json"  # status.json's name there: a folder with the latter is a point's
+RECORD_FILES = {
+    "config.yaml": records.CONFIG,
+    OUTCOME: Path(records.STATUS),
+    "metrics.parquet": Path(records.METRICS),
+    "gradients.nc": Path(records.GRADIENTS),
+}
 
 
 class Tracker:
@@ -34,8 +48,9 @@ class Tracker:
     def __init__(self, run: "wandb.Run | None", folder: Path, config: Mapping[str, Any]) -> None:
         """Log the point in a folder, with its resolved config, to an open run."""
         self._run = run
-        self._gradients_file = (folder / records.GRADIENTS).absolute()
+        self._folder = folder
         self._config = config
+        self.finished = False
 
     def log(self, row: Mapping[str, float]) -> None:
         """Log a row of metrics, which contains "train/step"; leave out NaN (not measured)."""
@@ -43,24 +58,37 @@ class Tracker:
             self._run.log({name: value for name, value in row.items() if not np.isnan(value)})
 
     def finish(self, status: Mapping[str, Any], gradients: xr.Dataset | None) -> None:
-        """Log the probes' measurements and the point's outcome.
+        """Log the probes' measurements, the point's records and its outcome.
 
         Args:
             status: the content of status.json. The run's summary has the last logged row already,
                 so only the status and the entries of `end_entries` are added to it.
-            gradients: the content of gradients.nc; None if the point has none.
+            gradients: the content of gradients.nc, to be shown; None if the point has none.
         """
         if not self._run:
             return
+        if gradients is not None and MAP in gradients:
+            self._run.log(map_media(gradients[MAP]))
+        self._save_records(self._run, status)
         if gradients is not None:
-            if MAP in gradients:
-                self._run.log(map_media(gradients[MAP]))
-            self._log_gradients_file(self._run, status)
+            self._log_artifact(self._run, status)
         outcome = {"status": status["state"], "reason": status.get("reason", "")}
         self._run.summary.update(outcome | end_entries(status.get("summary", {})))
+        self.finished = True
 
-    def _log_gradients_file(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
-        """Log gradients.nc as an artifact."""
+    def _save_records(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
+        """Make the point's records files of the run; its status.json is not on disk yet."""
+        folder = Path(run.dir) / RECORDS
+        records.save_status(folder, status)
+        (folder / records.STATUS).replace(folder / OUTCOME)
+        for name, path in RECORD_FILES.items():
+            if name != OUTCOME and (self._folder / path).is_file():
+                _link_or_copy(self._folder / path, folder / name)
+        base = Path(glob.escape(run.dir))  # W&B takes a pattern
+        run.save(base / RECORDS / "*", base_path=base, policy="now")
+
+    def _log_artifact(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
+        """Log gradients.nc as an artifact, whose file is the run's own."""
         import wandb
 
         metadata = {"config": self._config, "versions": status.get("versions", {})}
@@ -69,7 +97,8 @@ class Tracker:
             type=ARTIFACT_TYPE,
             metadata=json.loads(json.dumps(metadata), parse_constant=str),  # W&B refuses infinities
         )
-        artifact.add_file(str(self._gradients_file), policy="immutable")  # no second copy on disk
+        file = Path(run.dir) / RECORDS / records.GRADIENTS
+        artifact.add_file(str(file), policy="immutable")  # no second copy on disk
         run.log_artifact(artifact)
 
 
@@ -81,7 +110,7 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     its old id, in place of the old one, and must log its earlier rows again.
 
     Args:
-        folder: the point's folder; the run is written to wandb/ beside it.
+        folder: the point's folder; the run is written to wandb/ in its sweep's.
         config: the resolved config; its "wandb" section sets the mode, project, entity and tags.
         group: the sweep, as NAME/DATE.
         name: the run's display name.
@@ -96,17 +125,21 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else W&B sends reports of its errors
     import wandb
 
+    sweep = records.sweep_folder(folder)
+    place = {PATH_KEY: f"{group}/{folder.absolute().relative_to(sweep).as_posix()}"}
+    if sweep_id := records.sweep_id_of(sweep):
+        place[SWEEP_KEY] = sweep_id
     run = wandb.init(
-        dir=folder.parent,
+        dir=sweep,
         mode="offline",  # online runs too: gradlab.tracking.uploads sends them
-        id=_remove_old_run(folder),
+        id=_remove_old_run(folder, sweep),
         project=settings["project"],
         entity=settings["entity"],
         tags=settings["tags"],
         job_type="point",
         group=group,
         name=name,
-        config=dict(config) | {PATH_KEY: f"{group}/{folder.name}"},
+        config=dict(config) | place,
         reinit="create_new",  # several runs are open at once in one process
         settings=wandb.Settings(
             silent=True,
@@ -130,25 +163,34 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     except BaseException as error:
         # The run of an interrupted point is closed as failed too, although the point can go on: W&B
         # cannot resume a run offline, so the continued point gets a new run in its place.
-        run.summary.update({"status": "failed", "reason": f"{type(error).__name__}: {error}"})
+        if not tracker.finished:
+            run.summary.update({"status": "failed", "reason": f"{type(error).__name__}: {error}"})
         run.finish(exit_code=1)
         raise
     run.finish()
 
 
 def end_entries(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the summary entries that no logged row of metrics contains."""
-    return {name: value for name, value in summary.items() if name.startswith(END_PREFIXES)}
+    """Return the summary entries that no logged row of metrics contains, and those that are NaN.
+
+    A NaN at the end, such as a diverged loss, would else be hidden by an earlier finite value. W&B
+    keeps it as null.
+    """
+    return {
+        name: value
+        for name, value in summary.items()
+        if name.startswith(END_PREFIXES) or (isinstance(value, float) and np.isnan(value))
+    }
 
 
-def _remove_old_run(folder: Path) -> str | None:
+def _remove_old_run(folder: Path, sweep: Path) -> str | None:
     """Remove the run of an earlier attempt at a point; return its id, None if there is none."""
     link = folder / records.WANDB
     if not link.is_symlink():
         return None
     run_folder = link.resolve()
     link.unlink()
-    if run_folder.parent != (folder.parent / records.WANDB).resolve():
+    if run_folder.parent != (sweep / records.WANDB).resolve():
         return None
     shutil.rmtree(run_folder, ignore_errors=True)
     return run_folder.name.rpartition("-")[2]
@@ -158,3 +200,12 @@ def _link(link: Path, target: Path) -> None:
     with contextlib.suppress(OSError):  # some systems have no links
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name (a hard link, which takes no room), or else copy it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
