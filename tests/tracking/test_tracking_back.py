@@ -1,7 +1,11 @@
-"""Points restored from W&B runs, against the records that the runs were logged from."""
+"""Points restored from W&B runs, against the records that the runs were logged from.
+
+recorded/ is a sweep as version 0.1.0's first code wrote it: without an id, its records not among
+the runs' files. The paths in its logs exist nowhere.
+"""
 
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import wandb
+from omegaconf import OmegaConf
 from synthetic_sweeps import geometric
 
 from gradlab import load_gradients, load_runs, load_wandb, records
@@ -19,6 +24,7 @@ ROWS = [
     {"train/step": 0, "eval/loss": 2.0, "jacobian/horizon": np.inf},
     {"train/step": 5, "eval/loss": 1.0, "jacobian/horizon": 2.5, "train/loss": 1.5},
 ]
+RECORDED = Path(__file__).parent / "recorded"
 END_ENTRIES = {"success/solved": 1.0, "time/probe_seconds": 0.25, "verdict": "stable"}
 
 
@@ -40,12 +46,21 @@ def write(point: Path, gain: float) -> None:
         tracker.finish(status, geometric())
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "reach" / "today"
-    for number, gain in enumerate((0.5, 1.5)):
+def write_sweep(folder: Path, *gains: float) -> Path:
+    """Write a sweep whose points differ in their gains; return its folder."""
+    records.save_sweep(folder, [])
+    for number, gain in enumerate(gains):
         write(folder / str(number), gain)
+    wandb.teardown()  # waits until the logs are on disk, which the end of a run does not
     return folder
+
+
+@pytest.fixture(scope="module", params=["present", "earlier"])
+def sweep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "reach" / "today"
+    if request.param == "earlier":
+        return Path(shutil.copytree(RECORDED, folder, symlinks=True))
+    return write_sweep(folder, 0.5, 1.5)
 
 
 def assert_same_runs(restored: pd.DataFrame, original: pd.DataFrame) -> None:
@@ -67,13 +82,11 @@ def test_maps_are_found_where_the_sweep_was_moved(sweep: Path, tmp_path: Path) -
     original = load_runs(sweep)
     moved = tmp_path / "moved"
     shutil.copytree(sweep, moved, symlinks=True)
-    for path in original["path"]:
-        (Path(path) / records.GRADIENTS).rename(Path(path) / "hidden")
+    away = sweep.rename(sweep.with_name("away"))
     try:
         restored = load_wandb(moved / "wandb", tmp_path / "restored")
     finally:
-        for path in original["path"]:
-            (Path(path) / "hidden").rename(Path(path) / records.GRADIENTS)
+        away.rename(sweep)
     assert_same_runs(restored, original)
 
 
@@ -82,16 +95,119 @@ def test_a_run_that_was_cut_off_gives_its_rows_so_far(sweep: Path, tmp_path: Pat
     (log,) = (tmp_path / "wandb" / (sweep / "0" / "wandb").resolve().name).glob("*.wandb")
     content = log.read_bytes()
     log.write_bytes(content[: content.index(b"train/loss") + 10])
+    shutil.rmtree(log.parent / "files", ignore_errors=True)  # which are written at the end
     cut, whole = load_wandb(tmp_path / "wandb").to_dict("records")
     assert (cut["status"], whole["status"]) == ("running", "done")
     assert len(records.load_metrics(cut["path"])) == 1
 
 
+def test_a_log_without_a_run_is_named(
+    sweep: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(sweep, tmp_path / "sweep", symlinks=True)
+    (log,) = (tmp_path / "sweep" / "0" / "wandb").resolve().glob("*.wandb")
+    log.write_bytes(b"")
+    assert list(load_wandb(tmp_path)["init.gain"]) == [1.5]
+    assert f"gradlab: {log} has no run that can be read; it is left out." in capfd.readouterr().err
+
+
+def test_sweeps_of_one_name_and_date_keep_apart(tmp_path: Path) -> None:
+    for machine, gains in (("a", (0.5, 1.5)), ("b", (0.5, 2.5))):  # one point is the same
+        write_sweep(tmp_path / machine / "reach" / "today", *gains)
+    restored = load_wandb(tmp_path)
+    assert len(set(restored["path"])) == 4
+    assert sorted(restored["init.gain"]) == sorted(load_runs(tmp_path)["init.gain"])
+    for gain, path in zip(restored["init.gain"], restored["path"], strict=True):
+        assert records.load_metrics(path)["eval/loss"].iloc[-1] == ROWS[-1]["eval/loss"]
+        assert OmegaConf.load(Path(path) / records.CONFIG).init.gain == gain
+    sweeps = {Path(path).parent.name for path in restored["path"]}
+    assert sweeps == {
+        f"today-{records.sweep_id_of(tmp_path / machine / 'reach' / 'today')}" for machine in "ab"
+    }
+
+
+def test_points_of_sweeps_without_an_id_keep_apart_where_they_differ(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED, tmp_path / "a" / "reach" / "today", symlinks=True)
+    for number, gain in enumerate((0.5, 2.5)):
+        write(tmp_path / "b" / "reach" / "today" / str(number), gain)
+    wandb.teardown()
+    restored = load_wandb(tmp_path)
+    assert sorted(restored["init.gain"]) == [0.5, 1.5, 2.5]
+    assert sorted(Path(path).name for path in restored["path"]) == ["0", "1", "1"]
+
+
+def test_the_id_of_a_sweep_stays_and_an_earlier_sweep_gets_none(tmp_path: Path) -> None:
+    ids = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        records.save_sweep(folder, [])
+        ids.append(records.sweep_id_of(folder))
+        records.save_sweep(folder, [{"number": 0}])
+        assert records.sweep_id_of(folder) == ids[-1] != ""
+        assert records.load_sweep(folder) == [{"number": 0}]
+    assert ids[0] != ids[1]
+    (tmp_path / records.SWEEP).write_text('{"points": []}')
+    records.save_sweep(tmp_path, [])
+    assert records.sweep_id_of(tmp_path) == ""
+
+
+def test_links_and_copies_of_a_run_are_one_point(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "linked").symlink_to(sweep)
+    shutil.copytree(sweep, tmp_path / "followed")  # as cp -rL, rsync -L and zip do
+    shutil.copytree(sweep, tmp_path / "copied", symlinks=True)
+    (tmp_path / "copied" / "loop").symlink_to(tmp_path / "copied")
+    for folder in ("all", "followed", "copied", "."):
+        assert_same_runs(load_wandb(tmp_path / folder), load_runs(sweep))
+
+
+def test_the_last_run_of_a_point_counts(tmp_path: Path) -> None:
+    point = write_sweep(tmp_path / "reach" / "today", 0.5) / "0"
+    run = (point / "wandb").resolve()
+    old = shutil.copytree(run, tmp_path / "offline-run-20260101_000000-old")
+    status = {"state": "diverged", "reason": "late", "summary": ROWS[-1]}
+    with track(point, config(0.5), group="reach/today", name="again") as tracker:  # under its id
+        tracker.log(ROWS[0])
+        tracker.finish(status, None)
+    wandb.teardown()
+    assert old.exists()
+    (restored,) = load_wandb(tmp_path).to_dict("records")
+    assert (restored["status"], restored["reason"]) == ("diverged", "late")
+
+
+def test_of_several_runs_of_a_point_the_last_is_kept(tmp_path: Path) -> None:
+    started = {"a1": "2026-01", "a2": "2026-03", "b": "2026-02", "c": "2026-01"}
+    for name in started:
+        (tmp_path / name).mkdir()
+
+    def point(name: str, content: str = "{}") -> restore.Restored:
+        path = PurePosixPath("reach/today/0")
+        return restore.Restored(tmp_path / name, name[0], started[name], "id", path, content)
+
+    places = restore.places([point("a2"), point("b"), point("c", "{other}"), point("a1")])
+    assert {point.folder.name: str(place) for point, place in places.items()} == {
+        "c": "reach/today-id/0",
+        "a2": "reach/today-id-a/0",
+    }
+
+
+def test_a_sweep_that_was_copied_and_continued_twice_keeps_all_points(tmp_path: Path) -> None:
+    first = write_sweep(tmp_path / "a" / "reach" / "today", 0.5)
+    second = shutil.copytree(first, tmp_path / "b" / "reach" / "today", symlinks=True)
+    write(first / "1", 1.5)
+    write(second / "1", 2.5)
+    wandb.teardown()
+    assert sorted(load_wandb(tmp_path)["init.gain"]) == [0.5, 1.5, 2.5]
+
+
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no point that gradlab logged"):
         load_wandb(tmp_path)
-    with pytest.raises(FileNotFoundError, match="'elsewhere' is no folder; give one, or ENTITY"):
-        load_wandb("elsewhere")
+
+
+@pytest.mark.parametrize("source", ["elsewhere", "a/b/c", "/a/b", "a/b/c/", Path("a/b")], ids=str)
+def test_what_is_neither_a_folder_nor_a_project_is_named(source: str | Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"'{source}' is no folder; give one, or ENTITY/P"):
+        load_wandb(source)
 
 
 class Artifact:
@@ -102,7 +218,21 @@ class Artifact:
         self.file = file
 
     def download(self, root: str) -> None:
+        Path(root).mkdir(parents=True, exist_ok=True)
         shutil.copy(self.file, root)
+
+
+class File:
+    """Stands in for a file of a run of `wandb.Api`."""
+
+    def __init__(self, name: str, file: Path) -> None:
+        self.name = name
+        self.file = file
+
+    def download(self, root: str, replace: bool) -> None:
+        assert replace
+        (Path(root) / self.name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.file, Path(root) / self.name)
 
 
 def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +242,11 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
         media = {"_step": 2, "train/step": 5, "jacobian/map": {"_type": "image-file", "height": 9}}
         rows = [row | {"_step": i, "_runtime": 0.1} for i, row in enumerate(ROWS)]
         rows[0] |= {"jacobian/horizon": "Infinity"}
+        files = (point / "wandb").resolve() / "files"
         return SimpleNamespace(
+            id=f"run{point.name}",
+            created_at="2026-01-31T12:00:00Z",
+            files=lambda names: [File(n, files / n) for n in names if (files / n).exists()],
             config=config(float(point.name) + 0.5)
             | {"clip": {"threshold": "Infinity"}, "path": f"reach/today/{point.name}"},
             scan_history=lambda: [*rows, media],
@@ -125,8 +259,8 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
 
     def runs(_: Any, path: str, filters: dict[str, str] | None = None) -> list[Any]:
         queries.append((path, filters))
-        foreign = SimpleNamespace(config={"lr": 1}, scan_history=list, summary_metrics={})
-        return [foreign, *(online(Path(path)) for path in load_runs(sweep)["path"])]
+        foreign = [SimpleNamespace(config=c) for c in ({"lr": 1}, {"path": "/data/imagenet/train"})]
+        return [*foreign, *(online(Path(path)) for path in load_runs(sweep)["path"])]
 
     queries: list[Any] = []
     monkeypatch.setattr(restore, "check_login", lambda: None)
@@ -136,12 +270,28 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
     assert queries == [("me/project", None), ("me/project", {"group": "reach/today"})]
 
 
-def test_paths_from_the_server_stay_below_the_folder(tmp_path: Path) -> None:
-    run = restore.Run({"path": "../../elsewhere"}, [], {})
+@pytest.mark.parametrize(
+    "path", ["../../elsewhere", "a/../../b", "/a/b/c", "a/b", "", 3, ["a", "b", "c"]], ids=str
+)
+def test_paths_from_the_server_stay_below_the_folder(path: Any, tmp_path: Path) -> None:
+    run = restore.Run("id", "2026", config(1.0) | {"path": path}, [], {})
     assert restore._restore(run, tmp_path) is None
+
+
+def test_a_project_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs(*_: Any, **__: Any) -> None:
+        raise ValueError("Could not find project me/nothing")
+
+    monkeypatch.setattr(restore, "check_login", lambda: None)
+    monkeypatch.setattr(wandb, "Api", type("Api", (), {"runs": runs}))
+    with pytest.raises(FileNotFoundError, match="W&B has no project 'me/nothing': Could not find"):
+        load_wandb("me/nothing")
 
 
 @pytest.mark.usefixtures("signed_out")
 def test_a_server_that_is_not_there_is_one_sentence() -> None:
-    with pytest.raises(ConnectionError, match="nobody is logged in to W&B: type wandb login"):
+    with pytest.raises(
+        ConnectionError,
+        match="'me/project' is no folder here, and W&B says: nobody is logged in to W&B: type",
+    ):
         load_wandb("me/project")
