@@ -71,7 +71,7 @@ def load_wandb(source: str | Path, folder: str | Path | None = None) -> pd.DataF
 
     Returns:
         The table of `gradlab.load_runs`; `path` is a point's restored folder, which
-        `gradlab.load_gradients` reads. For runs that were cut off or logged by gradlab 0.1.0, W&B
+        `gradlab.load_gradients` reads. For runs that were cut off, or of an earlier version, W&B
         does not distinguish 2 from 2.0.
 
     Raises:
