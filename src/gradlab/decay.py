@@ -2,6 +2,12 @@
 
 Lags are in the map's own steps; for a map of stride s, a rate is to be divided and a horizon to be
 multiplied by s.
+
+Exact zeros: the log norm of a product that is exactly zero is −inf (a ReLU whose pre-activation is
+0 or less has slope 0), and one of them would make any mean −inf. Zeros are therefore counted,
+by `zero_share`, and means are taken over the other pairs: profile, decay rate, horizon and verdict
+are those of the gradients that arrive. NaN is a pair that was not measured, such as one beyond the
+end of a sequence; it is left out everywhere.
 """
 
 from collections.abc import Mapping
@@ -20,31 +26,85 @@ OTHER_RATES = {  # metrics to compare the decay rate with, and their labels
 }
 
 
-def lag_profile(log_norms: LogNormMap) -> Profile:
-    """Return the mean log norm (nats) at each lag t − k, over all samples and pairs.
+def mean_log_norm(log_norms: Float[np.ndarray, "..."], axis: int | None = None) -> np.ndarray:
+    """Return the mean of the log norms that are neither NaN (not measured) nor −inf (exact zeros).
 
     Args:
-        log_norms: [..., t, k], −inf where k > t.
+        log_norms: nats.
+        axis: of the mean; None for all entries.
 
     Returns:
-        (T + 1,), from lag 0 to T; −inf at a lag where any product is exactly zero.
+        Means, of the type of the log norms; −inf where all that were measured are −inf, NaN where
+        none was.
     """
-    length = log_norms.shape[-1]
+    nonzero = log_norms > -np.inf
+    if nonzero.all():
+        return np.asarray(log_norms.mean(axis))
+    count = nonzero.sum(axis)
+    total = np.where(nonzero, log_norms, 0).sum(axis)
+    without = np.where(np.isneginf(log_norms).any(axis), -np.inf, np.nan)
+    means = np.where(count > 0, total / np.maximum(count, 1), without)
+    return means.astype(log_norms.dtype)
+
+
+def zero_share(log_norms: LogNormMap) -> float:
+    """Return the share of the measured pairs k < t whose product is exactly zero.
+
+    Args:
+        log_norms: [..., t, k] in nats; NaN where not measured, and then no share (NaN if all are).
+    """
+    t, k = np.tril_indices(log_norms.shape[-1], -1)
+    pairs = np.asarray(log_norms)[..., t, k]
+    measured = np.count_nonzero(~np.isnan(pairs))
+    return np.count_nonzero(np.isneginf(pairs)) / measured if measured else np.nan
+
+
+def lag_profile(log_norms: LogNormMap) -> Profile:
+    """Return the mean log norm (nats) at each lag t − k, over samples and pairs that are not zero.
+
+    A lag at which all pairs are exactly zero is −inf if one of the products became zero there: the
+    two products that are one step shorter are not. The network has forgotten by then, as a
+    nilpotent one does. It is NaN if each of its pairs contains a shorter product that is zero: it
+    shows nothing but what that shorter lag has shown. Where the first pixels of every image are
+    black, each pair of the longest lags begins with a step at which a ReLU network has slope 0.
+
+    Args:
+        log_norms: [..., t, k], −inf where k > t, NaN where not measured.
+
+    Returns:
+        (T + 1,), from lag 0 to T; NaN at a lag where no pair was measured.
+    """
     maps = np.asarray(log_norms, dtype=np.float64)
-    return np.array([np.diagonal(maps, -lag, -2, -1).mean() for lag in range(length)])
+    profile = np.full(maps.shape[-1], np.nan)
+    before = np.zeros((*maps.shape[:-2], maps.shape[-1] + 1))  # lag −1: nothing is zero yet
+    gone = False
+    for lag in range(len(profile)):
+        pairs = np.diagonal(maps, -lag, -2, -1)
+        profile[lag] = mean_log_norm(pairs)
+        if np.isneginf(profile[lag]):
+            shorter = np.minimum(before[..., :-1], before[..., 1:])  # (t − 1, k) and (t, k + 1)
+            gone = gone or bool((np.isneginf(pairs) & (shorter > -np.inf)).any())
+            profile[lag] = -np.inf if gone else np.nan
+        else:
+            gone = False
+        before = pairs
+    return profile
 
 
 def decay_rate(profile: Profile) -> float:
     """Return the least-squares slope of the profile against lag, in nats per step.
 
     A negative rate means vanishing, a positive one exploding gradients. Lag 0 (the identity) is
-    left out, and so are lags at which a product is exactly zero. If one lag remains the rate is its
-    log norm over the lag; if none does, −inf.
+    left out, and so are lags at which every product is exactly zero or none was measured. If one
+    lag remains the rate is its log norm over the lag; if none does, −inf, or NaN if no lag was
+    measured.
     """
     lags = np.flatnonzero(np.isfinite(profile))
     lags = lags[lags > 0]
+    if np.isposinf(profile).any():  # an overflow, which has no slope
+        return np.nan
     if lags.size == 0:
-        return -np.inf
+        return -np.inf if np.isneginf(profile[1:]).any() else np.nan
     if lags.size == 1:
         return float(profile[lags[0]] / lags[0])
     return float(np.polyfit(lags, profile[lags], 1)[0])
@@ -53,23 +113,35 @@ def decay_rate(profile: Profile) -> float:
 def horizon(profile: Profile) -> float:
     """Return the lag at which the mean norm has fallen to 1/e of its value at lag 0; inf if never.
 
-    The mean is geometric, that of the log norms, and interpolated linearly between lags. Blocks
-    whose norm is zero at lag 0 (∂h/∂c) are compared with their first lag that is not.
+    The mean is geometric, that of the log norms, and interpolated linearly between lags; at a lag
+    where every product is exactly zero the horizon is that lag. Blocks whose norm is zero at lag 0
+    (∂h/∂c) are compared with their first lag that is not. Lags that were not measured (NaN) are
+    left out; if none was, the horizon is NaN.
     """
-    first = int(np.argmax(profile > -np.inf))
-    below = profile - (profile[first] - 1)
+    lags = np.flatnonzero(~np.isnan(profile))
+    if lags.size == 0:
+        return np.nan
+    values = profile[lags]
+    first = int(np.argmax(values > -np.inf))
+    below = values - (values[first] - 1)
     crossed = np.flatnonzero(below[first:] <= 0)
-    if crossed.size == 0 or profile[first] == -np.inf:
+    if crossed.size == 0 or values[first] == -np.inf:
         return np.inf
-    lag = first + int(crossed[0])
-    return float(lag - below[lag] / (below[lag] - below[lag - 1])) if below[lag] > -np.inf else lag
+    i = first + int(crossed[0])
+    if below[i] == -np.inf:
+        return float(lags[i])
+    gap = lags[i] - lags[i - 1]
+    return float(lags[i] - gap * below[i] / (below[i] - below[i - 1]))
 
 
 def verdict(rate: float, length: int) -> str:
     """Return the verdict on a decay rate (nats per step) over a sequence of `length` steps.
 
-    "vanishing" or "exploding" if the mean norm falls or grows more than tenfold, else "stable".
+    "vanishing" or "exploding" if the mean norm falls or grows more than tenfold, else "stable";
+    "unmeasured" if the rate is NaN.
     """
+    if np.isnan(rate):
+        return "unmeasured"
     if rate * length < -TENFOLD:
         return "vanishing"
     return "exploding" if rate * length > TENFOLD else "stable"
@@ -84,10 +156,9 @@ def verdict_sentence(metrics: Mapping[str, float], length: int) -> str:
         length: of the sequence, in steps.
     """
     rate = metrics["jacobian/decay_rate"]
-    parts = [
-        f"{verdict(rate, length)}: the log norm changes by {rate:+.3f} nats a step, "
-        f"{rate * length:+.1f} over {length} steps"
-    ]
+    parts = [f"{verdict(rate, length)}: {_change(rate, length)}"]
+    if metrics.get("jacobian/zero_share", 0) > 0:
+        parts.append(_zeros(metrics))
     for name, label in OTHER_RATES.items():
         if np.isfinite(metrics.get(name, np.nan)) and np.isfinite(rate):
             parts.append(f"{label} {metrics[name]:+.3f} (residual {rate - metrics[name]:+.3f})")
@@ -97,3 +168,27 @@ def verdict_sentence(metrics: Mapping[str, float], length: int) -> str:
     if metrics.get("jacobian/unresolved"):
         parts.append(f"{metrics['jacobian/unresolved']:.1%} of the entries are lost to rounding")
     return "; ".join(parts)
+
+
+def _change(rate: float, length: int) -> str:
+    if np.isnan(rate):
+        return "no pair of steps was measured"
+    if np.isneginf(rate):
+        return "the gradient is exactly zero at every lag"
+    change = f"the log norm changes by {rate:+.3f} nats a step"
+    return f"{change}, {rate * length:+.1f} over {length} steps"
+
+
+def _zeros(metrics: Mapping[str, float]) -> str:
+    """Say which share of the pairs is exactly zero, and from which lag on all pairs are."""
+    text = f"{_percent(metrics['jacobian/zero_share'])} of the pairs are exactly zero"
+    if not np.isfinite(metrics["jacobian/decay_rate"]):
+        return text
+    prefix = "jacobian/log_norm/lag_"
+    lags = [int(name.removeprefix(prefix)) for name in metrics if name.startswith(prefix)]
+    gone = [lag for lag in lags if np.isneginf(metrics[f"{prefix}{lag}"])]
+    return f"{text}{f', all at lag {min(gone)}' if gone else ''} (the change is that of the others)"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"

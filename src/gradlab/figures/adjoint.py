@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
+from gradlab import decay
 from gradlab.figures import lines, style
 from gradlab.figures.labels import symbol
 
@@ -18,8 +19,9 @@ def adjoint_table(runs: pd.DataFrame) -> pd.DataFrame:
         runs: from `gradlab.load_runs`; every run must have gradients.
 
     Returns:
-        `point`, `when`, `step`, `k` (time steps) and `log_norm` (nats, mean over samples; of the
-        summed loss, or of the last step's loss if the loss of every step was measured).
+        `point`, `when`, `step`, `k` (time steps) and `log_norm` (nats; of the summed loss, or of
+        the last step's loss if the loss of every step was measured; mean over the samples where it
+        is not exactly zero; −inf: it is in all).
 
     Raises:
         ValueError: a run has no adjoints.
@@ -48,6 +50,7 @@ def adjoint_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
 def _profile(measurements: xr.Dataset) -> pd.DataFrame:
     log_norms = measurements[VARIABLE]
     if "t" in log_norms.dims:
-        log_norms = log_norms.isel(t=-1)
-    means = log_norms.mean("sample")
+        kept = log_norms.notna().any("k").sum("t")  # of t, in each sample
+        log_norms = log_norms.isel(t=kept - 1)
+    means = log_norms.reduce(decay.mean_log_norm, "sample")
     return pd.DataFrame({"k": means["k"], "log_norm": means.astype(float)})

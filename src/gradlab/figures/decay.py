@@ -36,10 +36,11 @@ def decay_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `point` (the index of the runs), `when` ("before", "after" training), `step` (training
-        step), `lag` (time steps), `log_norm` (nats, mean over samples and pairs; −inf: exactly
-        zero), `relative` (`log_norm` less its value at lag 0, or at the first lag where the norm is
-        not exactly zero), and `theory` (the decay rate that theory gives, nats per step; NaN: none
-        was measured).
+        step), `lag` (time steps), `log_norm` (nats, `gradlab.decay.lag_profile`: mean over the
+        samples and pairs that are not exactly zero), `relative` (`log_norm` less its value at lag
+        0, or at the first lag where the norm is not exactly zero), `zero_share` (of the pairs k < t
+        of all lags, those that are exactly zero), and `theory` (the decay rate that theory gives,
+        nats per step; NaN: none was measured).
     """
     return lines.measured_table(runs, _curve, "jacobian_log_norm")
 
@@ -67,7 +68,8 @@ def decay_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.
         _draw_theory(axes, group, table)
     entries = [*lines.line_entries(grid.runs), *mark_entries(table), *_theory_entries(table)]
     style.legend(body, entries)
-    notes = [lines.NORM_NOTE, *_theory_note(table), *selection.notes(runs, usable, grid.runs)]
+    notes = [lines.NORM_NOTE, *zero_notes(table), *_theory_note(table)]
+    notes += [*selection.notes(runs, usable, grid.runs)]
     return style.Drawn(style.finish(figure, notes), table)
 
 
@@ -100,11 +102,20 @@ def mark_entries(table: pd.DataFrame) -> list[style.Entry]:
     return entries
 
 
+def zero_notes(table: pd.DataFrame) -> list[str]:
+    """Return the sentence that says how many pairs the curves of a table leave out, if any."""
+    most = table["zero_share"].max()
+    if not most > 0:
+        return []
+    return [f"Means leave out products that are exactly zero: at most {most:.1%} of a map's pairs."]
+
+
 def _curve(measurements: xr.Dataset) -> pd.DataFrame:
     maps = measurements["jacobian_log_norm"]
     profile = decay.lag_profile(maps.to_numpy())
     curve = {"lag": maps["t"] - maps["t"][0], "log_norm": profile, "relative": _relative(profile)}
-    return pd.DataFrame(curve).assign(theory=_theory_rate(measurements))
+    share = decay.zero_share(maps.to_numpy())
+    return pd.DataFrame(curve).assign(zero_share=share, theory=_theory_rate(measurements))
 
 
 def _relative(profile: decay.Profile) -> decay.Profile:

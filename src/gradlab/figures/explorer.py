@@ -39,7 +39,7 @@ def explorer_data(
         and a list `runs`. A run has `name`, `status`, `quantity` (the label of its values), `t`
         (the time steps kept) and a list `maps`. A map has `step` (of training), `horizon` (time
         steps; null if it is never reached), `curve` (the mean log norm by lag, nats; null: exactly
-        zero) and `values` (log norms for k ≤ t, from `pack`).
+        zero or not measured) and `values` (log norms for k ≤ t, from `pack`).
 
     Raises:
         ValueError: no run has gradients.
@@ -67,13 +67,18 @@ def explorer_page(data: dict[str, Any]) -> str:
 
 
 def pack(values: Float[np.ndarray, "pairs"]) -> dict[str, Any]:
-    """Return numbers as 16-bit codes: 0 is −inf, and 1, 2, … are `low`, `low + step`, …."""
-    finite = np.isfinite(values)
+    """Return numbers as 16-bit codes: 0 is −inf, and 1, 2, … are `low`, `low + step`, ….
+
+    Where there are NaN (not measured), `missing` is their code; else it is null.
+    """
+    finite, missing = np.isfinite(values), np.isnan(values)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-    step = (high - low) / CODES or 1.0
+    step = (high - low) / (CODES - missing.any()) or 1.0
     codes = np.zeros(values.shape, "<u2")
     codes[finite] = 1 + np.round((values[finite] - low) / step)
-    return {"low": float(low), "step": float(step), "codes": _base64(codes)}
+    codes[missing] = CODES + 1
+    code = CODES + 1 if missing.any() else None
+    return {"low": float(low), "step": float(step), "codes": _base64(codes), "missing": code}
 
 
 def _run(run: pd.Series, name: str, cells: int, steps: int) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def _map(log_norms: xr.DataArray, times: np.ndarray) -> dict[str, Any]:
         "step": int(log_norms["step"]),
         "horizon": horizon if np.isfinite(horizon) else None,
         "curve": [round(float(x), 4) if np.isfinite(x) else None for x in profile[times]],
-        "values": pack(samples.mean(axis=0)[times[row], times[column]]),
+        "values": pack(decay.mean_log_norm(samples[:, times[row], times[column]], axis=0)),
     }
 
 

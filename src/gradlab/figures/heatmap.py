@@ -37,20 +37,25 @@ def map_table(measurements: xr.Dataset) -> pd.DataFrame:
         measurements: from `gradlab.load_gradients`, at one training step.
 
     Returns:
-        `t` and `k` (time steps), `log_norm` (nats, mean over samples; −inf: exactly zero in some
-        sample), `unresolved` (whether the norm was lost to rounding in some sample) and `horizon`
-        (time steps; inf if the norm never falls to 1/e). Of a long sequence the table holds
-        MAX_CELLS evenly spread values of t and k; the horizon is always that of the whole map.
+        `t` and `k` (time steps), `log_norm` (nats, mean over the samples where the product is not
+        exactly zero; −inf: it is in all of them; NaN: beyond the end of all sequences),
+        `zero_share` (the share of the measured samples where it is), `unresolved` (whether the norm
+        was lost to rounding in some sample) and `horizon` (time steps; inf if the norm never falls
+        to 1/e). Of a long sequence the table holds MAX_CELLS evenly spread values of t and k; the
+        horizon is always that of the whole map.
     """
     log_norms = measurements["jacobian_log_norm"]
     times = map_images.evenly(log_norms.sizes["t"], MAX_CELLS)
     coarse = log_norms.isel(t=times, k=times)
     unresolved = measurements.get("jacobian_unresolved", xr.zeros_like(log_norms)).astype(bool)
     row, column = np.tril_indices(len(times))
+    samples = coarse.to_numpy().astype(np.float64)[:, row, column]
+    measured = np.maximum((~np.isnan(samples)).sum(axis=0), 1)
     pairs = {
         "t": coarse["t"].to_numpy()[row],
         "k": coarse["k"].to_numpy()[column],
-        "log_norm": coarse.to_numpy().mean(axis=0, dtype=np.float64)[row, column],
+        "log_norm": decay.mean_log_norm(samples, axis=0),
+        "zero_share": np.isneginf(samples).sum(axis=0) / measured,
         "unresolved": unresolved.any("sample").isel(t=times, k=times).to_numpy()[row, column],
     }
     return pd.DataFrame(pairs).assign(horizon=horizon_of(log_norms))
@@ -60,6 +65,18 @@ def horizon_of(log_norms: xr.DataArray) -> float:
     """Return the horizon of a point's maps (sample, t, k), in time steps."""
     stride = float(log_norms["t"][1] - log_norms["t"][0])
     return stride * decay.horizon(decay.lag_profile(log_norms.to_numpy()))
+
+
+def zero_notes(table: pd.DataFrame) -> list[str]:
+    """Return the sentence that says how many samples the means of a table leave out, if any."""
+    partly = table.loc[table["zero_share"].between(0, 1, inclusive="neither"), "zero_share"]
+    if partly.empty:
+        return []
+    return [
+        "Colours are means over the samples whose product is not exactly zero; it is in "
+        f"{partly.min():.0%} to {partly.max():.0%} of them at {len(partly) / len(table):.1%} of "
+        "the pairs."
+    ]
 
 
 @style.theme()
@@ -95,7 +112,7 @@ def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     map_images.label_rows(blocks[0], [label for label, _ in grid.groups()], size)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
     style.legend(body, map_images.map_entries(table))
-    notes = selection.notes(runs, usable, grid.runs)
+    notes = [*zero_notes(table), *selection.notes(runs, usable, grid.runs)]
     return style.Drawn(style.finish(figure, notes), table)
 
 

@@ -225,12 +225,16 @@ def draw_lines(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Qu
 def band_over_seeds(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """Return the mean, least and greatest y over points at each x: x, `mean`, `low`, `high`.
 
-    The mean of log norms is that of the decay rate, and of successes (0 or 1) their rate.
+    Points where y is −inf, the log of an exact zero, are left out, unless all are. The mean of log
+    norms is that of the decay rate, and of successes (0 or 1) their rate.
     (`gradlab.studies.drawing.band` has medians: of losses, which may lie decades apart.)
     """
-    points = table.groupby(["point", x])[y].mean()  # a point may have several values at one x
+    zero = table[y] == -np.inf
+    nonzero = table.assign(**{y: table[y].mask(zero)})
+    points = nonzero.groupby(["point", x])[y].mean()  # a point may have several values at one x
     seeds = points.groupby(x)
     band = pd.DataFrame({"mean": seeds.mean(), "low": seeds.min(), "high": seeds.max()})
+    band[band.isna().all(axis=1) & band.index.isin(table.loc[zero, x])] = -np.inf
     return band.reset_index()
 
 

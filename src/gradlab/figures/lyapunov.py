@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
+from gradlab import decay
 from gradlab.figures import lines, style
 
 SPECTRUM = lines.Quantity(
@@ -20,12 +22,12 @@ def lyapunov_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `point`, `when`, `step`, `index` (from 1, descending), `exponent` and `standard_error`
-        (nats per step, means over samples).
+        (nats per step, means over the samples where the exponent is not −inf; −inf: it is in all).
 
     Raises:
         ValueError: a run has no Lyapunov exponents.
     """
-    return lines.measured_table(runs, _spectrum, "lyapunov_exponent")
+    return lines.measured_table(runs, mean_spectrum, "lyapunov_exponent")
 
 
 @style.theme()
@@ -42,10 +44,11 @@ def lyapunov_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> sty
     return lines.draw_measured(runs, lyapunov_table, lambda _: [SPECTRUM], when)
 
 
-def _spectrum(measurements: xr.Dataset) -> pd.DataFrame:
-    exponents, errors = (
-        measurements[f"lyapunov_{name}"].mean("sample").astype(float)
-        for name in ("exponent", "standard_error")
-    )
+def mean_spectrum(measurements: xr.Dataset) -> pd.DataFrame:
+    """Return the columns `index`, `exponent` and `standard_error` of `lyapunov_table`."""
+    exponents = measurements["lyapunov_exponent"]
+    errors = measurements["lyapunov_standard_error"].where(exponents > -np.inf)
+    exponents = exponents.reduce(decay.mean_log_norm, "sample").astype(float)
+    errors = errors.mean("sample").astype(float)
     columns = {"index": exponents["exponent"], "exponent": exponents, "standard_error": errors}
     return pd.DataFrame({name: values.to_numpy() for name, values in columns.items()})

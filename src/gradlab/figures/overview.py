@@ -41,7 +41,7 @@ def overview_figure(runs: pd.DataFrame) -> style.Drawn:
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
     hatchings = map_images.hatching_entries(table)
     style.legend(body, [*lines.line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
-    notes = selection.notes(runs, usable, grid.runs)
+    notes = [*decay.zero_notes(curves), *selection.notes(runs, usable, grid.runs)]
     figure = style.finish(figure, [lines.NORM_NOTE, *notes, *_view_note(curves)])
     return style.Drawn(figure, curves)
 

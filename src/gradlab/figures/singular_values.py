@@ -19,7 +19,8 @@ def singular_values_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `point`, `when`, `step`, `quantity` ("lag 4"), `lag` (time steps), `index` (from 1,
-        descending) and `log_value` (nats, mean over samples).
+        descending) and `log_value` (nats, mean over the samples whose product is not exactly zero,
+        if any is not).
 
     Raises:
         ValueError: a run has no singular values.
@@ -55,7 +56,10 @@ def _quantities(table: pd.DataFrame) -> list[lines.Quantity]:
 
 
 def _spectrum(measurements: xr.Dataset) -> pd.DataFrame:
-    log_values = measurements[VARIABLE].mean("sample").astype(float).rename("log_value")
+    log_values = measurements[VARIABLE]
+    zero = log_values.isel(index=0, drop=True) == -np.inf  # σ₁ = 0: the whole product
+    nonzero = log_values.where(~zero | zero.all("sample"))
+    log_values = nonzero.mean("sample").astype(float).rename("log_value")
     table = log_values.to_series().reset_index().rename(columns={"chosen_lag": "lag"})
     table.insert(0, "quantity", "lag " + table["lag"].astype(str))
     return table.dropna()

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from gradlab import decay
-from gradlab.figures import style
+from gradlab.figures import lyapunov, style
 from gradlab.figures.labels import log_norm_label
 from gradlab.records import load_gradients
 
@@ -25,13 +25,13 @@ def views_table(gradients: xr.Dataset) -> pd.DataFrame:
 
     Returns:
         One row per view: `view` ("decay rate", "λ₁", or a theory's name), `rate` (nats per step,
-        mean over samples) and `residual` (decay rate − rate).
+        mean over samples, without exact zeros) and `residual` (decay rate − rate).
 
     Raises:
         ValueError: the run did not measure one of the three.
     """
     last = _last_step(gradients)
-    leading = float(last["lyapunov_exponent"].isel(exponent=0).mean())
+    leading = float(decay.mean_log_norm(last["lyapunov_exponent"].isel(exponent=0).to_numpy()))
     rows = [("decay rate", _decay_rate(last)), ("λ₁", leading)]
     rates = last["theory_rate"].mean("sample")
     rows += [(str(name), float(rates.sel(theory=name))) for name in rates["theory"].to_numpy()]
@@ -100,10 +100,10 @@ def _draw_decay(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
 
 
 def _draw_spectrum(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
-    exponents = last["lyapunov_exponent"].mean("sample")
-    errors = last["lyapunov_standard_error"].mean("sample")
+    spectrum = lyapunov.mean_spectrum(last)
+    exponents, errors = spectrum["exponent"], spectrum["standard_error"]
     axes.errorbar(
-        exponents["exponent"], exponents, yerr=errors, color=EXPONENT_COLOUR, fmt=".", markersize=4
+        spectrum["index"], exponents, yerr=errors, color=EXPONENT_COLOUR, fmt=".", markersize=4
     )
     rates = _rates(table)
     axes.axhline(rates.pop("decay rate"), color=MEASURED_COLOUR, linewidth=1.2)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.finite import check_finite
@@ -34,6 +34,7 @@ def lyapunov_exponents(
     *,
     initial_carry: PyTree | None = None,
     count: int | None = None,
+    lengths: Int[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch count"]:
     """Return the Lyapunov exponents λᵢ, descending, in nats per step.
 
@@ -41,7 +42,7 @@ def lyapunov_exponents(
     of `lyapunov_spectrum`.
 
     Args:
-        cell, inputs, initial_carry, count: as in `lyapunov_spectrum`.
+        cell, inputs, initial_carry, count, lengths: as in `lyapunov_spectrum`.
 
     Returns:
         float32 (..., count); −inf for directions that are mapped to zero.
@@ -56,7 +57,9 @@ def lyapunov_exponents(
         >>> cell = nnx.GRUCell(3, 16, rngs=nnx.Rngs(0))
         >>> largest = lyapunov_exponents(cell, jnp.ones((1000, 3)), count=1)[0]
     """
-    return lyapunov_spectrum(cell, inputs, initial_carry=initial_carry, count=count).exponents
+    return lyapunov_spectrum(
+        cell, inputs, initial_carry=initial_carry, count=count, lengths=lengths
+    ).exponents
 
 
 def lyapunov_spectrum(
@@ -65,6 +68,7 @@ def lyapunov_spectrum(
     *,
     initial_carry: PyTree | None = None,
     count: int | None = None,
+    lengths: Int[Array, "*batch"] | None = None,
 ) -> LyapunovSpectrum:
     """Return the Lyapunov exponents with their standard errors, in nats per step.
 
@@ -79,6 +83,8 @@ def lyapunov_spectrum(
         initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
             leading axis; by default the cell's own.
         count: number of exponents, from the largest down; by default all n of the whole carry.
+        lengths: T of each sample, the number of steps that are measured: sums and means are over
+            t ≤ T, whatever inputs follow. By default all steps.
 
     Returns:
         float32 (..., count) each; −inf for directions that are mapped to zero.
@@ -101,21 +107,34 @@ def lyapunov_spectrum(
     count = n if count is None else count
     if not 1 <= count <= n:
         raise ValueError(f"count must be from 1 to the size of the carry, {n}; got {count}.")
-    spectrum: LyapunovSpectrum = in_float64(_spectrum, flat, inputs, random_frame(n, count))
+    *batch, steps, _ = inputs.shape
+    measured = jnp.full(batch, steps) if lengths is None else jnp.asarray(lengths)
+    _check_lengths(measured, tuple(batch), steps)
+    frame = random_frame(n, count)
+    spectrum: LyapunovSpectrum = in_float64(_spectrum, flat, inputs, measured, frame)
     check_finite(spectrum.exponents, flat, inputs)
     return spectrum
 
 
 @jax.jit
 def _spectrum(
-    flat: FlatCell, inputs: Float[Array, "*batch T features"], frame: Float[Array, "n count"]
+    flat: FlatCell,
+    inputs: Float[Array, "*batch T features"],
+    lengths: Int[Array, "*batch"],
+    frame: Float[Array, "n count"],
 ) -> LyapunovSpectrum:
     count = frame.shape[1]
-    length = inputs.shape[-2]
-    block_of = jnp.arange(length) * min(BLOCKS, length) // length
-    lengths = jnp.bincount(block_of, length=min(BLOCKS, length))[:, None]
+    steps = inputs.shape[-2]
+    rows = min(BLOCKS, steps)
 
-    def one_sample(flat: FlatCell, sample: Float[Array, "T features"]) -> LyapunovSpectrum:
+    def one_sample(
+        flat: FlatCell, inputs: Float[Array, "T features"], length: Int[Array, ""]
+    ) -> LyapunovSpectrum:
+        blocks = jnp.minimum(BLOCKS, length)
+        # Steps past the length belong to no block: what is added to the row `rows` is dropped.
+        block_of = jnp.where(jnp.arange(steps) < length, jnp.arange(steps) * blocks // length, rows)
+        block_steps = jnp.bincount(block_of, length=rows)[:, None]
+
         def advance(
             carry: tuple[FlatState, Array, Array], step: tuple[Array, Array]
         ) -> tuple[tuple[FlatState, Array, Array], None]:
@@ -123,14 +142,26 @@ def _spectrum(
             x, block = step
             jacobian = flat.jacobian(state, x).astype(frame.dtype)
             frame, triangle = jnp.linalg.qr(multiply(jacobian, frame))
-            growth = growth.at[block].add(safe_log(jnp.abs(jnp.diagonal(triangle))))
+            logs = safe_log(jnp.abs(jnp.diagonal(triangle)))
+            growth = growth.at[block].add(logs, mode="drop")
             return (flat.step(state, x), frame, growth), None
 
-        start = (flat.initial, frame, jnp.zeros((lengths.size, count)))
-        (_, _, growth), _ = jax.lax.scan(advance, start, (sample, block_of))
+        start = (flat.initial, frame, jnp.zeros((rows, count)))
+        (_, _, growth), _ = jax.lax.scan(advance, start, (inputs, block_of))
         exponents = growth.sum(axis=0) / length
         order = jnp.argsort(-exponents)
-        error = jnp.std(growth / lengths, axis=0, ddof=1) / jnp.sqrt(lengths.size)
+        filled = jnp.arange(rows)[:, None] < blocks
+        rates = jax.lax.stop_gradient(growth / jnp.maximum(block_steps, 1))
+        error = jnp.std(rates, axis=0, ddof=1, where=filled) / jnp.sqrt(blocks)
         return LyapunovSpectrum(*(x[order].astype(jnp.float32) for x in (exponents, error)))
 
-    return flat.map_samples(one_sample, inputs)
+    return flat.map_samples(one_sample, inputs, lengths)
+
+
+def _check_lengths(lengths: Int[Array, "*batch"], batch: tuple[int, ...], steps: int) -> None:
+    is_known = not isinstance(lengths, jax.core.Tracer)
+    if lengths.shape != batch or (is_known and not ((lengths >= 1) & (lengths <= steps)).all()):
+        raise ValueError(
+            f"lengths must be one number from 1 to {steps} for each sample, of shape {batch}; "
+            f"got {lengths}."
+        )

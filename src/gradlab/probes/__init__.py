@@ -14,16 +14,18 @@ and a file conf/probe/mine.yaml that names it:
 
 Then `probe=[spectral,mine]` runs it, and `probe.mine.lag=20` sets its argument. A probe is called
 with a `ProbeInput` and the name of its section ("mine"), with which the names of its metrics and
-arrays begin. Arrays are made by `labelled`, with "sample" as the first dimension.
+arrays begin. Arrays are made by `labelled`, with "sample" as the first dimension. What lies beyond
+a sequence's end is not measured: NaN in an array, and left out of every metric.
 """
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from gradlab.components import build
 from gradlab.config import PROBE_SETTINGS
@@ -36,6 +38,7 @@ class ProbeInput(NamedTuple):
     Attributes:
         cell: the network's cell.
         inputs: the held-out sequences that are probed.
+        lengths: the steps of each sequence; the inputs after them are padding.
         loss: loss(carry, target), one step's part of the mean loss; over all steps of the batch
             these parts add up to the mean loss.
         targets: second argument of the loss: arrays (batch, T, ...).
@@ -47,6 +50,7 @@ class ProbeInput(NamedTuple):
 
     cell: nnx.RNNCellBase
     inputs: Float[Array, "batch T features"]
+    lengths: Int[np.ndarray, "batch"]
     loss: Loss
     targets: PyTree
     stride: int
@@ -56,6 +60,20 @@ class ProbeInput(NamedTuple):
     def times(self) -> np.ndarray:
         """Return the time steps at which maps are kept, from 0."""
         return np.arange(0, self.inputs.shape[1] + 1, self.stride)
+
+    def within(self, values: Any, *times: np.ndarray) -> Shaped[np.ndarray, "batch *rest"]:
+        """Return values with NaN at the times that lie beyond a sequence's end.
+
+        Args:
+            values: (batch, ..., *times), real.
+            times: the steps along each of the last axes.
+        """
+        values = np.asarray(values)
+        latest = reduce(np.maximum.outer, times)
+        inside = latest <= self.lengths.reshape(-1, *[1] * latest.ndim)
+        middle = values.ndim - inside.ndim
+        inside = inside.reshape(len(values), *[1] * middle, *latest.shape)
+        return np.where(inside, values, np.nan).astype(values.dtype)
 
 
 class Measurement(NamedTuple):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from pydantic import Field
 
+from gradlab import decay
 from gradlab.jacobian import (
     adjoint_log_norms,
     backpropagate,
@@ -21,6 +22,10 @@ def adjoint(
 ) -> Measurement:
     """Measure log ‖∂L/∂wrt⁽ᵏ⁾‖ (nats) of the mean loss L.
 
+    The metrics "first" and "last" are means at k = 0 and at each sequence's last step, over the
+    samples where the adjoint is not exactly zero; "zero_share" is the share of the adjoints that
+    are.
+
     Args:
         probed: the cell, sequences and loss.
         name: prefix of the metrics and arrays.
@@ -30,19 +35,23 @@ def adjoint(
     log_norms: Any = adjoint_log_norms(
         probed.cell, probed.inputs, probed.loss, probed.targets, wrt=wrt, each=each
     )
+    dims = ("sample", "t", "k") if each else ("sample", "k")
+    steps = np.arange(probed.inputs.shape[1] + 1)
+    log_norms = probed.within(log_norms, *[steps] * len(dims[1:]))
     strided = log_norms[:, :: probed.stride]
-    dims: tuple[str, ...] = ("sample", "k")
     if each:
-        strided, dims = strided[..., :: probed.stride], ("sample", "t", "k")
+        strided = strided[..., :: probed.stride]
     times = {dim: probed.times() for dim in dims[1:]}
     loss = "L⁽ᵗ⁾" if each else "L"
     array = labelled(
         strided, dims, times, long_name=f"log norm of ∂{loss}/∂{wrt or 's'}⁽ᵏ⁾", units="nats"
     )
-    by_k = log_norms[:, -1] if each else log_norms  # with each: of the last step's loss
+    sample = np.arange(len(log_norms))
+    by_k = log_norms[sample, probed.lengths] if each else log_norms  # of the last step's loss
     metrics = {
-        f"{name}/first": float(np.mean(by_k[:, 0])),
-        f"{name}/last": float(np.mean(by_k[:, -1])),
+        f"{name}/first": float(decay.mean_log_norm(by_k[:, 0])),
+        f"{name}/last": float(decay.mean_log_norm(by_k[sample, probed.lengths])),
+        f"{name}/zero_share": float(np.isneginf(by_k).sum() / (~np.isnan(by_k)).sum()),
     }
     return Measurement(metrics, {f"{name}_log_norm": array})
 
@@ -65,6 +74,7 @@ def contribution(
     weights, times = list(terms.log_norms), probed.times()
     stride = probed.stride
     log_norms = np.stack([terms.log_norms[w][:, ::stride, ::stride] for w in weights], axis=1)
+    log_norms = probed.within(log_norms, times, times)
     window = {"window": np.arange(1, probed.inputs.shape[1] + 1)}
     lag = {"lag": window["window"] - 1}
     # `credit` needs the norm of the readout's gradient, which has no terms. It comes by subtraction
@@ -95,9 +105,7 @@ def contribution(
         units="nats",
     )
     metrics = {
-        f"{name}/long_range_share/{w}": float(
-            np.mean(long_range_share(terms.log_norms[w], long_lag))
-        )
+        f"{name}/long_range_share/{w}": _mean_share(long_range_share(terms.log_norms[w], long_lag))
         for w in weights
     }
     windows = [2**p for p in range(len(errors.cosine).bit_length())]
@@ -105,3 +113,9 @@ def contribution(
         f"{name}/truncation_error/{k}": float(errors.relative_error[k - 1]) for k in windows
     }
     return Measurement(metrics, arrays)
+
+
+def _mean_share(shares: Any) -> float:
+    """Return the mean over the samples that have a term which is not exactly zero; NaN if none."""
+    shares = np.asarray(shares)[~np.isnan(shares)]
+    return float(np.mean(shares)) if shares.size else np.nan

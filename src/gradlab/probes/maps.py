@@ -23,7 +23,7 @@ def jacobian_map(
     wrt: str | None = "h",
     certify: bool = False,
 ) -> Measurement:
-    """Measure log ‖∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾‖ (nats) of every pair (t, k).
+    """Measure log ‖∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾‖ (nats) of every pair (t, k) within each sequence.
 
     Args:
         probed: the cell and sequences.
@@ -44,6 +44,7 @@ def jacobian_map(
     )
     log_norms, certificate = result if certify else (result, None)
     times = {"t": probed.times(), "k": probed.times()}
+    log_norms = probed.within(log_norms, *times.values())
     quantity = f"{norm} norm of ∂{of or 's'}⁽ᵗ⁾/∂{wrt or 's'}⁽ᵏ⁾"
     whole = "whole carry"
     arrays = {
@@ -58,22 +59,27 @@ def jacobian_map(
             wrt=wrt or whole,
         )
     }
-    metrics = map_metrics(np.asarray(log_norms), name, probed.stride)
+    metrics = map_metrics(log_norms, name, probed.stride)
     if certificate is not None:
+        measured = ~np.isnan(log_norms)
+        unresolved = np.asarray(certificate.unresolved) & measured
         text = f"entries of the {quantity} that rounding left without three digits"
         arrays[f"{name}_unresolved"] = labelled(
-            certificate.unresolved, DIMS, times, long_name=text, units="1 where unresolved"
+            unresolved, DIMS, times, long_name=text, units="1 where unresolved"
         )
         metrics[f"{name}/certified_error"] = float(np.max(certificate.largest_error))
-        metrics[f"{name}/unresolved"] = float(np.mean(certificate.unresolved))
+        metrics[f"{name}/unresolved"] = float(unresolved.sum() / measured.sum())
     return Measurement(metrics, arrays)
 
 
 def map_metrics(log_norms: Map, name: str = "jacobian", stride: int = 1) -> dict[str, float]:
     """Return the decay rate (nats per step), horizon (steps) and mean log norm at lags 1, 2, 4, …
 
+    These are of the pairs that are not exactly zero, as `decay` defines them; "zero_share" is the
+    share of the pairs k < t that are.
+
     Args:
-        log_norms: [sample, t, k] in nats, t and k in strides.
+        log_norms: [sample, t, k] in nats, t and k in strides; NaN where not measured.
         name: prefix of the metrics.
         stride: in steps.
     """
@@ -81,6 +87,7 @@ def map_metrics(log_norms: Map, name: str = "jacobian", stride: int = 1) -> dict
     metrics = {
         f"{name}/decay_rate": decay.decay_rate(profile) / stride,
         f"{name}/horizon": decay.horizon(profile) * stride,
+        f"{name}/zero_share": decay.zero_share(log_norms),
     }
     for power in range((profile.size - 1).bit_length()):
         metrics[f"{name}/log_norm/lag_{2**power * stride}"] = float(profile[2**power])

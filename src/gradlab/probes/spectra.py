@@ -1,10 +1,15 @@
 """Probes of spectra: Lyapunov exponents, and singular values of the Jacobian at chosen lags."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
 from pydantic import Field
 
+from gradlab import decay
 from gradlab.jacobian import log_singular_values, lyapunov_spectrum
 from gradlab.probes import Measurement, ProbeInput, labelled
 
@@ -16,12 +21,18 @@ def lyapunov(
 ) -> Measurement:
     """Measure the Lyapunov exponents (nats per step), descending, and their standard errors.
 
+    An exponent is −inf in a sample where a step maps its direction to zero. The metrics "max" and
+    "max_error" are means over the samples where λ₁ is finite, and "zero_share" is the share of the
+    others; "sum" is the mean over all.
+
     Args:
         probed: the cell and sequences.
         name: prefix of the metrics and arrays.
         count: number of exponents; None for all.
     """
-    spectrum = lyapunov_spectrum(probed.cell, probed.inputs, count=count)
+    spectrum = lyapunov_spectrum(
+        probed.cell, probed.inputs, count=count, lengths=jnp.asarray(probed.lengths)
+    )
     index = {"exponent": np.arange(1, spectrum.exponents.shape[1] + 1)}
     dims = ("sample", "exponent")
     exponents, errors = (
@@ -30,9 +41,13 @@ def lyapunov(
             spectrum, ("Lyapunov exponent", "standard error of the exponent"), strict=True
         )
     )
+    leading = np.asarray(spectrum.exponents[:, 0])
+    finite = np.isfinite(leading)
+    error = np.asarray(spectrum.standard_error[:, 0])[finite]
     metrics = {
-        f"{name}/max": float(np.mean(spectrum.exponents[:, 0])),
-        f"{name}/max_error": float(np.mean(spectrum.standard_error[:, 0])),
+        f"{name}/max": float(decay.mean_log_norm(leading)),
+        f"{name}/max_error": float(np.mean(error)) if error.size else np.nan,
+        f"{name}/zero_share": float(np.mean(~finite)),
         f"{name}/sum": float(np.mean(np.sum(spectrum.exponents, axis=1))),
     }
     return Measurement(metrics, {f"{name}_exponent": exponents, f"{name}_standard_error": errors})
@@ -48,6 +63,9 @@ def singular_values(
 ) -> Measurement:
     """Measure all log singular values (nats) of ∂of⁽ᵀ⁾/∂wrt⁽ᵏ⁾ at chosen lags T − k.
 
+    T is each sequence's own length. The metric "spread" is the mean of ln σ₁/σₙ over the samples
+    that are as long as the lag, and whose product is not exactly zero.
+
     Args:
         probed: the cell and sequences.
         name: prefix of the metrics and arrays.
@@ -57,13 +75,15 @@ def singular_values(
     Raises:
         ValueError: all lags are longer than the sequence.
     """
-    length = probed.inputs.shape[1]
-    measured = [lag for lag in lags if lag <= length]
+    longest = int(probed.lengths.max())
+    measured = [lag for lag in lags if lag <= longest]
     if not measured:
-        raise ValueError(f"probe.{name}.lags must have one that is at most {length}; got {lags}.")
-    pairs = [(length, length - lag) for lag in measured]
+        raise ValueError(f"probe.{name}.lags must have one that is at most {longest}; got {lags}.")
     logs = np.stack(
-        [log_singular_values(probed.cell, x, pairs, of=of, wrt=wrt) for x in probed.inputs]
+        [
+            _at_lags(probed.cell, x, int(end), measured, of, wrt)
+            for x, end in zip(probed.inputs, probed.lengths, strict=True)
+        ]
     )
     array = labelled(
         logs,
@@ -72,8 +92,27 @@ def singular_values(
         long_name=f"log singular value of ∂{of or 's'}⁽ᵀ⁾/∂{wrt or 's'}⁽ᵏ⁾",
         units="nats",
     )
-    spread = logs[..., 0] - logs[..., -1]
     metrics = {
-        f"{name}/spread/lag_{lag}": float(np.mean(spread[:, i])) for i, lag in enumerate(measured)
+        f"{name}/spread/lag_{lag}": _mean_spread(logs[:, i]) for i, lag in enumerate(measured)
     }
     return Measurement(metrics, {f"{name}_log": array})
+
+
+def _at_lags(
+    cell: nnx.RNNCellBase,
+    inputs: Float[Array, "T features"],
+    end: int,
+    lags: Sequence[int],
+    of: str | None,
+    wrt: str | None,
+) -> Float[np.ndarray, "lags index"]:
+    """Return the log singular values at the end of one sequence; NaN at lags longer than it."""
+    # A lag that is too long is replaced by 0, so that all samples run one compiled program.
+    pairs = [(end, end - lag if lag <= end else end) for lag in lags]
+    logs = np.asarray(log_singular_values(cell, inputs, pairs, of=of, wrt=wrt))
+    return np.where(np.array(lags)[:, None] <= end, logs, np.float32(np.nan))
+
+
+def _mean_spread(logs: Float[np.ndarray, "sample index"]) -> float:
+    nonzero = logs[logs[:, 0] > -np.inf]
+    return float(np.mean(nonzero[:, 0] - nonzero[:, -1])) if len(nonzero) else np.nan

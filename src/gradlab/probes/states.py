@@ -10,7 +10,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from gradlab import theory
+from gradlab import decay, theory
 from gradlab.cells import gates
 from gradlab.jacobian.carry import carry_spans
 from gradlab.probes import Measurement, ProbeInput, labelled
@@ -22,9 +22,11 @@ SATURATED = 0.95  # a state with a larger |h| is saturated: tanh' is below a ten
 def statistics(probed: ProbeInput, *, name: str) -> Measurement:
     """Measure the mean and saturation of each gate, and the norm and saturation of each state.
 
-    Means and shares are over units. A cell without gates has those of its states only.
+    Means and shares are over units, and over the steps of each sequence. A cell
+    without gates has those of its states only.
     """
     carries, activations = _run(probed)
+    steps = np.arange(1, probed.inputs.shape[1] + 1)
     times = {"t": probed.times()[1:]}
     chosen = times["t"] - 1
     metrics: dict[str, float] = {}
@@ -32,18 +34,18 @@ def statistics(probed: ProbeInput, *, name: str) -> Measurement:
     for gate, values in activations.items():
         quantities = {"mean": values, "closed": values < CLOSED, "open": values > OPEN}
         for kind, by_unit in quantities.items():
-            by_time = np.mean(by_unit, axis=-1)
-            metrics[f"{name}/{gate}_gate/{kind}"] = float(by_time.mean())
+            by_time = probed.within(np.mean(by_unit, axis=-1), steps)
+            metrics[f"{name}/{gate}_gate/{kind}"] = float(np.nanmean(by_time))
             text = f"{'mean' if kind == 'mean' else 'share ' + kind} of the {gate} gate"
             arrays[f"{name}_{gate}_gate_{kind}"] = labelled(
                 by_time[:, chosen], ("sample", "t"), times, long_name=text, units="1"
             )
     for part, values in carries.items():
-        norms = np.linalg.norm(values, axis=-1)
-        saturated = np.mean(np.abs(values) > SATURATED, axis=-1)
+        norms = probed.within(np.linalg.norm(values, axis=-1), steps)
+        saturated = probed.within(np.mean(np.abs(values) > SATURATED, axis=-1), steps)
         metrics |= {
-            f"{name}/{part}/norm": float(norms.mean()),
-            f"{name}/{part}/flat": float(saturated.mean()),
+            f"{name}/{part}/norm": float(np.nanmean(norms)),
+            f"{name}/{part}/flat": float(np.nanmean(saturated)),
         }
         arrays[f"{name}_{part}_norm"] = labelled(
             norms[:, chosen], ("sample", "t"), times, long_name=f"norm of {part}", units="1"
@@ -56,16 +58,20 @@ def theory_rates(probed: ProbeInput, *, name: str) -> Measurement:
 
     For one tanh layer: the bound ln σ_max(W_hh), the log of the spectral radius, and the mean-field
     rate at the variance of its weights and inputs. For other activations: the first two. For a cell
-    with a forget or update gate f: the mean of ln f over units and time.
+    with a forget or update gate f: the mean of ln f over units and time, without gates that are
+    exactly 0; −inf if all are.
     """
     cell = probed.cell
+    inside = np.arange(probed.inputs.shape[1]) < probed.lengths[:, None]
     if isinstance(cell, nnx.SimpleCell) and hasattr(cell, "dense_h"):
-        rates = _layer_rates(cell, np.asarray(probed.inputs))
+        rates = _layer_rates(cell, np.asarray(probed.inputs)[inside])
     else:
         rates = {}
         for gate, values in _run(probed)[1].items():
             if gate.rpartition(".")[2] in ("forget", "update"):
-                rates[f"mean log {gate}"] = float(np.mean(np.log(values)))
+                with np.errstate(divide="ignore"):
+                    logs = np.log(values[inside])
+                rates[f"mean log {gate}"] = float(decay.mean_log_norm(logs))
     if not rates:
         return Measurement({}, {})
     values = np.tile(list(rates.values()), (len(probed.inputs), 1))
@@ -77,7 +83,7 @@ def theory_rates(probed: ProbeInput, *, name: str) -> Measurement:
 
 
 def _layer_rates(
-    cell: nnx.SimpleCell, inputs: Float[np.ndarray, "batch T features"]
+    cell: nnx.SimpleCell, inputs: Float[np.ndarray, "steps features"]
 ) -> dict[str, float]:
     w_hh = np.asarray(cell.dense_h.kernel[...], np.float64).T
     activation = getattr(cell, "activation", "tanh")

@@ -11,6 +11,7 @@ the config keys `task.…`, and their annotations the limits that a config is ch
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 
@@ -18,6 +19,7 @@ class Batch(NamedTuple):
     """Sequences with the target of every step and the step's weight in the loss.
 
     Sequences shorter than the batch's time axis are padded at their end: inputs and weights are 0.
+    Probes measure each sequence up to its own end (`lengths`).
 
     Attributes:
         inputs: x⁽¹⁾ to x⁽ᵀ⁾.
@@ -28,6 +30,13 @@ class Batch(NamedTuple):
     inputs: Float[Array, "batch time features"]
     targets: Int[Array, "batch time"] | Float[Array, "batch time outputs"]
     weights: Float[Array, "batch time"]
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "batch"]:
+        """Return each sequence's length: its last step whose inputs or weight are not all 0."""
+        used = np.any(np.asarray(self.inputs) != 0, axis=-1) | (np.asarray(self.weights) != 0)
+        steps = np.arange(1, used.shape[1] + 1)
+        return np.max(used * steps, axis=1, initial=1)  # of nothing but zeros: one step
 
 
 class Task(NamedTuple):

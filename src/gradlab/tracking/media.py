@@ -23,7 +23,8 @@ def map_media(maps: xr.DataArray) -> dict[str, Any]:
 
     from gradlab.figures.map_images import map_pixels
 
-    ends = maps.isel(step=sorted({0, maps.sizes["step"] - 1})).mean("sample")
+    ends = maps.isel(step=sorted({0, maps.sizes["step"] - 1}))
+    ends = ends.reduce(decay.mean_log_norm, "sample")
     cells = map_cells(ends)
     lags, curves = decay_curves(maps)
     return {
@@ -44,7 +45,7 @@ def decay_curves(maps: xr.DataArray) -> tuple[list[int], dict[int, list[float | 
 
     Returns:
         The lags, in time steps, and for each training step the mean log norms at these lags, in
-        nats; None where the product is exactly zero.
+        nats; None where every product is exactly zero or none was measured.
     """
     stride = int(maps["t"][1] - maps["t"][0])
     indices = np.unique(np.linspace(0, maps.sizes["t"] - 1, CURVE_POINTS).astype(int))

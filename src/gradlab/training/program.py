@@ -155,6 +155,7 @@ class Program:
             ProbeInput(
                 cell=self.merge(state.parameters).cell,
                 inputs=batch.inputs,
+                lengths=batch.lengths,
                 loss=Partial(self._loss_of_carry, state.parameters),
                 targets=(batch.targets, batch.weights / jnp.sum(batch.weights)),
                 stride=probe["stride"],
