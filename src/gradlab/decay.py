@@ -147,18 +147,29 @@ def verdict(rate: float, length: int) -> str:
     return "exploding" if rate * length > TENFOLD else "stable"
 
 
+def verdict_of(metrics: Mapping[str, float], length: int) -> str:
+    """Return the verdict on a run's metrics, by their W&B names: that on its decay rate.
+
+    If every product is exactly zero at a lag of at most half the sequence (a nilpotent network),
+    the verdict is "vanishing", whatever the slope of the shorter lags.
+    """
+    rate = metrics["jacobian/decay_rate"]
+    return "vanishing" if _forgets(metrics, length) else verdict(rate, length)
+
+
 def verdict_sentence(metrics: Mapping[str, float], length: int) -> str:
     """Return the verdict and the numbers behind it as one line of text.
 
     Args:
-        metrics: by their W&B names. The line shows the residual of the decay rate from every other
-            rate among them.
+        metrics: by their W&B names. The line shows the share of the pairs that are exactly zero, if
+            any is, and the residual of the decay rate from every other rate among them.
         length: of the sequence, in steps.
     """
     rate = metrics["jacobian/decay_rate"]
-    parts = [f"{verdict(rate, length)}: {_change(rate, length)}"]
-    if metrics.get("jacobian/zero_share", 0) > 0:
-        parts.append(_zeros(metrics))
+    change, zeros = _change(rate, length), _zeros(metrics)
+    parts = [zeros, f"of the others {change}"] if _forgets(metrics, length) else [change, zeros]
+    parts = [part for part in parts if part]
+    parts[0] = f"{verdict_of(metrics, length)}: {parts[0]}"
     for name, label in OTHER_RATES.items():
         if np.isfinite(metrics.get(name, np.nan)) and np.isfinite(rate):
             parts.append(f"{label} {metrics[name]:+.3f} (residual {rate - metrics[name]:+.3f})")
@@ -172,7 +183,7 @@ def verdict_sentence(metrics: Mapping[str, float], length: int) -> str:
 
 def _change(rate: float, length: int) -> str:
     if np.isnan(rate):
-        return "no pair of steps was measured"
+        return "no lag was measured"
     if np.isneginf(rate):
         return "the gradient is exactly zero at every lag"
     change = f"the log norm changes by {rate:+.3f} nats a step"
@@ -180,15 +191,21 @@ def _change(rate: float, length: int) -> str:
 
 
 def _zeros(metrics: Mapping[str, float]) -> str:
-    """Say which share of the pairs is exactly zero, and from which lag on all pairs are."""
-    text = f"{_percent(metrics['jacobian/zero_share'])} of the pairs are exactly zero"
-    if not np.isfinite(metrics["jacobian/decay_rate"]):
-        return text
+    """Say which share of the pairs is exactly zero, and the lag at which all are; "" if none is."""
+    share, lag = metrics.get("jacobian/zero_share", 0), _forgotten_lag(metrics)
+    if not share > 0 or np.isneginf(metrics["jacobian/decay_rate"]):
+        return ""
+    percent = f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+    all_at = f", all at lag {lag}" if lag < np.inf else ""
+    return f"{percent} of the pairs are exactly zero{all_at}"
+
+
+def _forgets(metrics: Mapping[str, float], length: int) -> bool:
+    return np.isfinite(metrics["jacobian/decay_rate"]) and 2 * _forgotten_lag(metrics) <= length
+
+
+def _forgotten_lag(metrics: Mapping[str, float]) -> float:
+    """Return the shortest logged lag at which every product is exactly zero; inf if none is."""
     prefix = "jacobian/log_norm/lag_"
     lags = [int(name.removeprefix(prefix)) for name in metrics if name.startswith(prefix)]
-    gone = [lag for lag in lags if np.isneginf(metrics[f"{prefix}{lag}"])]
-    return f"{text}{f', all at lag {min(gone)}' if gone else ''} (the change is that of the others)"
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+    return min((x for x in lags if np.isneginf(metrics[f"{prefix}{x}"])), default=np.inf)

@@ -31,6 +31,14 @@ PANEL_LETTERS = 12  # of a panel's title in an inch
 MAX_TICKS = 5
 DECADE = np.log(10)  # nats
 ZERO: dict[str, Any] = {"facecolor": "0.88", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
+DIVERGED: dict[str, Any] = {
+    "facecolor": "0.35",
+    "edgecolor": "0.85",
+    "hatch": "xxx",
+    "linewidth": 0,
+}
+INFINITE: dict[str, Any] = {"facecolor": "1.0", "edgecolor": "0.35", "hatch": "...", "linewidth": 0}
+BLANK: dict[str, Any] = {"facecolor": "1.0", "edgecolor": "0.6", "linewidth": 0.5}
 LOST: dict[str, Any] = {"facecolor": "0.75", "edgecolor": "0.2", "hatch": "xxxx", "linewidth": 0}
 
 # Okabe & Ito (2008) without its blue and vermilion, which resemble the two hues of the maps.

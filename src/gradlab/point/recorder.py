@@ -213,7 +213,7 @@ def _conclude(last: Row, length: int) -> Status:
         return {"state": "diverged", "reason": reason, "summary": last | {"verdict": "diverged"}}
     if "jacobian/decay_rate" not in last:
         return {"state": "done", "summary": last | {"verdict": "unmeasured"}}
-    verdict = decay.verdict(last["jacobian/decay_rate"], length)
+    verdict = decay.verdict_of(last, length)
     reason = decay.verdict_sentence(last, length)
     return {"state": "done", "reason": reason, "summary": last | {"verdict": verdict}}
 
