@@ -1,11 +1,15 @@
 """Profile, decay rate, horizon and verdict are right for maps whose answers are known."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from gradlab import decay
+from gradlab.probes.maps import map_metrics
 
 
 def geometric_map(rate: float, length: int, start: float = 0.0) -> np.ndarray:
@@ -58,3 +62,131 @@ def test_a_block_that_starts_at_zero_is_measured_from_its_first_lag() -> None:
 )
 def test_the_verdict_names_a_tenfold_change_over_the_sequence(rate: float, verdict: str) -> None:
     assert decay.verdict(rate, length=10) == verdict
+
+
+# Exact zeros, and pairs that were not measured
+
+
+def log_norm_map(jacobians: np.ndarray) -> np.ndarray:
+    """Return log ‖J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾‖₂ of plain float64 products, −inf where zero or k > t."""
+    length, n, _ = jacobians.shape
+    norms = np.zeros((length + 1, length + 1))
+    for k in range(length + 1):
+        product = np.eye(n)
+        norms[k, k] = 1
+        for t in range(k + 1, length + 1):
+            product = jacobians[t - 1] @ product
+            norms[t, k] = np.linalg.norm(product, 2)
+    with np.errstate(divide="ignore"):
+        return np.log(norms)
+
+
+def metrics_of(log_norms: np.ndarray) -> dict[str, float]:
+    return map_metrics(log_norms, "jacobian")
+
+
+ENTRIES = st.sampled_from([-np.inf, np.nan, 0.0, 1.5, -2.0])
+
+
+@given(maps=arrays(float, (2, 5, 5), elements=ENTRIES))
+def test_the_profile_is_the_mean_of_the_pairs_that_are_measured_and_not_zero(
+    maps: np.ndarray,
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        profile, share = decay.lag_profile(maps), decay.zero_share(maps)
+        rate, horizon = decay.decay_rate(profile), decay.horizon(profile)
+    below = [(maps[s, t, k], t - k) for s in range(2) for t in range(5) for k in range(t + 1)]
+    for lag in range(5):
+        pairs = [x for x, of_lag in below if of_lag == lag]
+        finite = [x for x in pairs if np.isfinite(x)]
+        if finite:
+            assert profile[lag] == pytest.approx(np.mean(finite))
+        elif all(np.isnan(pairs)):
+            assert np.isnan(profile[lag])
+        else:
+            assert not np.isfinite(profile[lag])
+    measured = [x for x, lag in below if lag and not np.isnan(x)]
+    if measured:
+        assert share == pytest.approx(np.mean(np.isneginf(measured)))
+    else:
+        assert np.isnan(share)
+    finite_lags = np.flatnonzero(np.isfinite(profile[1:])) + 1
+    if len(finite_lags) > 1:
+        assert rate == pytest.approx(np.polyfit(finite_lags, profile[finite_lags], 1)[0], abs=1e-9)
+    assert np.isnan(horizon) == np.isnan(profile).all()
+
+
+def test_means_without_an_exact_zero_are_numpys_to_the_last_bit() -> None:
+    maps = np.random.default_rng(0).normal(size=(3, 40, 40))
+    profile = decay.lag_profile(maps)
+    expected = [np.diagonal(maps, -lag, -2, -1).mean() for lag in range(40)]
+    np.testing.assert_array_equal(profile, expected)
+    columns = maps.astype(np.float32)
+    np.testing.assert_array_equal(decay.mean_log_norm(columns, 0), columns.mean(0))
+
+
+def test_a_nilpotent_network_forgets_at_its_index() -> None:
+    shift = np.eye(4, k=-1)  # shift⁴ = 0
+    maps = log_norm_map(np.tile(shift, (20, 1, 1)))
+    profile = decay.lag_profile(maps)
+    np.testing.assert_array_equal(profile[:4], 0)
+    assert (profile[4:] == -np.inf).all()
+    assert decay.horizon(profile) == 4
+    metrics = metrics_of(maps)
+    assert decay.verdict_of(metrics, 20) == "vanishing"
+    assert metrics["jacobian/zero_share"] == pytest.approx(1 - (20 + 19 + 18) / 210)
+    sentence = decay.verdict_sentence(metrics, 20)
+    assert sentence.startswith("vanishing: 72.9% of the pairs are exactly zero, all at lag 4; of")
+
+
+@pytest.mark.parametrize("dead", [[0], [0, 1, 2], [29], [15], [4, 20]])
+def test_steps_of_slope_zero_do_not_hide_the_other_gradients(dead: list[int]) -> None:
+    jacobians = np.tile(1.1 * np.eye(3), (30, 1, 1))
+    jacobians[dead] = 0
+    metrics = metrics_of(log_norm_map(jacobians))
+    assert metrics["jacobian/decay_rate"] == pytest.approx(np.log(1.1))
+    assert metrics["jacobian/horizon"] == np.inf
+    assert metrics["jacobian/log_norm/lag_4"] == pytest.approx(4 * np.log(1.1))
+    crossing = sum(any(k <= step < t for step in dead) for t in range(31) for k in range(t))
+    assert metrics["jacobian/zero_share"] == pytest.approx(crossing / 465)
+    assert decay.verdict_of(metrics, 30) == "exploding"
+    assert f"{crossing / 465:.1%} of the pairs are exactly zero" in decay.verdict_sentence(
+        metrics, 30
+    )
+
+
+def test_where_most_gradients_are_zero_the_sentence_says_so() -> None:
+    jacobians = np.tile(2.0 * np.eye(3), (40, 1, 1))
+    jacobians[::4] = 0
+    metrics = metrics_of(log_norm_map(jacobians))
+    assert metrics["jacobian/zero_share"] > 0.9
+    sentence = decay.verdict_sentence(metrics, 40)
+    assert sentence.startswith("exploding: the log norm changes by +0.693 nats a step")
+    assert f"{metrics['jacobian/zero_share']:.1%} of the pairs are exactly zero" in sentence
+
+
+def test_a_network_without_any_gradient_vanishes_at_once() -> None:
+    metrics = metrics_of(log_norm_map(np.zeros((8, 3, 3))))
+    assert metrics["jacobian/decay_rate"] == -np.inf
+    assert metrics["jacobian/horizon"] == 1
+    sentence = decay.verdict_sentence(metrics, 8)
+    assert sentence == "vanishing: the gradient is exactly zero at every lag"
+
+
+def test_what_was_not_measured_has_no_verdict() -> None:
+    for maps in (np.full((2, 5, 5), np.nan), np.where(np.eye(5) > 0, 0.0, np.nan)):
+        metrics = metrics_of(maps)
+        assert np.isnan(metrics["jacobian/decay_rate"])
+        assert np.isnan(metrics["jacobian/zero_share"])
+        assert decay.verdict_of(metrics, 4) == "unmeasured"
+        assert decay.verdict_sentence(metrics, 4) == "unmeasured: no lag was measured"
+    overflowed = geometric_map(1.0, 4)
+    overflowed[4, 0] = np.inf
+    assert np.isnan(decay.decay_rate(decay.lag_profile(overflowed)))
+
+
+def test_horizons_lie_between_the_lags_that_were_measured() -> None:
+    assert decay.horizon(np.array([0.0, np.nan, -0.5, np.nan, np.nan, -1.25])) == pytest.approx(4)
+    assert decay.horizon(np.array([0.0, -0.5, np.nan, -np.inf])) == 3
+    assert decay.horizon(np.array([0.0, -0.5, np.nan, np.nan])) == np.inf

@@ -122,10 +122,12 @@ def horizon(profile: Profile) -> float:
     if lags.size == 0:
         return np.nan
     values = profile[lags]
+    if np.isneginf(values).all():
+        return np.inf
     first = int(np.argmax(values > -np.inf))
     below = values - (values[first] - 1)
     crossed = np.flatnonzero(below[first:] <= 0)
-    if crossed.size == 0 or values[first] == -np.inf:
+    if crossed.size == 0:
         return np.inf
     i = first + int(crossed[0])
     if below[i] == -np.inf:
