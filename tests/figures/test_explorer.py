@@ -30,7 +30,8 @@ FLAGS = [
 
 def unpack(values: dict[str, Any]) -> np.ndarray:
     codes = np.frombuffer(base64.b64decode(values["codes"]), "<u2").astype(float)
-    return np.where(codes == 0, -np.inf, values["low"] + (codes - 1) * values["step"])
+    numbers = np.where(codes == 0, -np.inf, values["low"] + (codes - 1) * values["step"])
+    return np.where(codes == values["missing"], np.nan, numbers)
 
 
 def test_maps_survive_packing_to_a_65534th_of_their_range() -> None:
@@ -38,6 +39,9 @@ def test_maps_survive_packing_to_a_65534th_of_their_range() -> None:
     np.testing.assert_allclose(unpack(pack(values)), values, atol=312.5 / 65534)
     assert (unpack(pack(np.full(3, -np.inf))) == -np.inf).all()
     assert unpack(pack(np.full(3, 2.0))).tolist() == [2, 2, 2]
+    gaps = np.array([np.nan, -300.0, -np.inf, 12.5])
+    np.testing.assert_allclose(unpack(pack(gaps)), gaps, atol=312.5 / 65533)
+    assert np.isnan(unpack(pack(np.full(3, np.nan)))).all()
 
 
 def test_the_page_holds_maps_curves_and_horizons(tmp_path: Path) -> None:

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
+from matplotlib.text import Text
 from synthetic_sweeps import geometric, write_point
 
 from gradlab import load_runs
-from gradlab.figures import decay_figure, decay_table, heatmap_table, selection
+from gradlab.figures import decay_figure, decay_table, heatmap_figure, heatmap_table, selection
 from gradlab.figures.labels import level_label, log_norm_label
+from gradlab.figures.lines import band_over_seeds
 from gradlab.figures.map_images import colour_limit, map_colours
 
 
@@ -81,6 +84,49 @@ def test_a_diverged_point_has_no_map_after_training(tmp_path: Path) -> None:
     runs = load_runs(tmp_path)
     assert set(heatmap_table(runs)["when"]) == {"before"}
     assert set(decay_table(runs)["when"]) == {"before"}
+
+
+def some_zero_and_short() -> xr.Dataset:
+    """Return a geometric decay; sample 0 begins with a zero step, and sample 1 ends at t = 5."""
+    gradients = geometric(rates=(-0.5,))
+    maps = gradients["jacobian_log_norm"].to_numpy().copy()
+    maps[0, 0, 1:, 0] = -inf
+    maps[0, 1, 6:] = maps[0, 1, :, 6:] = np.nan
+    return gradients.assign(jacobian_log_norm=(("step", "sample", "t", "k"), maps))
+
+
+def test_tables_leave_out_exact_zeros_and_what_lies_beyond_the_end(tmp_path: Path) -> None:
+    write_point(tmp_path / "0", some_zero_and_short())
+    runs = load_runs(tmp_path)
+    spread = [-1, 0, 1]  # of the samples, from `geometric`
+    table = heatmap_table(runs).set_index(["t", "k"])
+    expected = {(3, 1): spread, (3, 0): spread[1:], (7, 1): spread[::2], (7, 0): spread[2:]}
+    for (t, k), samples in expected.items():
+        assert table.loc[(t, k), "log_norm"] == pytest.approx(-0.5 * (t - k) + np.mean(samples))
+    assert table.loc[(3, 0), "zero_share"] == pytest.approx(1 / 3)
+    assert table.loc[(7, 0), "zero_share"] == pytest.approx(1 / 2)
+    curve = decay_table(runs)
+    assert curve["zero_share"].iloc[0] == pytest.approx(8 / (36 + 15 + 36))
+    ends = np.array([8, 5, 8])
+    for lag in range(1, 9):
+        counts = np.maximum(ends - lag + 1, 0) - [1, 0, 0]
+        mean = -0.5 * lag + counts @ spread / counts.sum()
+        assert curve["log_norm"][lag] == pytest.approx(mean)
+    for draw, sentence in (
+        (heatmap_figure, "Colours are means over the samples whose product is not exactly zero"),
+        (decay_figure, "at most 9.2% of a map's pairs"),
+    ):
+        figure = draw(runs).figure
+        assert any(sentence in text.get_text().replace("\n", " ") for text in figure.findobj(Text))
+
+
+def test_a_seed_that_is_exactly_zero_leaves_the_curve_of_the_others(tmp_path: Path) -> None:
+    for seed, reach in enumerate((inf, 3, inf)):
+        write_point(tmp_path / str(seed), geometric(rates=(-0.2,), reach=reach), seed=seed)
+    band = band_over_seeds(decay_table(load_runs(tmp_path)), "lag", "relative")
+    assert band["mean"].to_numpy() == pytest.approx(-0.2 * np.arange(9), abs=1e-6)
+    all_zero = pd.DataFrame({"point": [0, 1, 0, 1], "x": [0, 0, 1, 1], "y": [0, 2, -inf, -inf]})
+    assert band_over_seeds(all_zero, "x", "y")["mean"].tolist() == [1, -inf]
 
 
 # Which points a figure shows

@@ -22,6 +22,7 @@ from gradlab.figures import (
     phase_table,
     selection,
     singular_values_table,
+    style,
     training_figure,
     training_table,
 )
@@ -51,6 +52,57 @@ def test_adjoints_and_exponents_are_means_over_samples(measured: pd.DataFrame) -
     assert at(adjoints, "after", k=0)["log_norm"] == pytest.approx(-0.1 * 8)
     assert at(spectrum, "before", index=3)["exponent"] == pytest.approx(-1.5)
     assert at(spectrum, "after", index=1)["standard_error"] == pytest.approx(0.01)
+
+
+def test_means_over_samples_leave_out_exact_zeros_and_short_sequences(tmp_path: Path) -> None:
+    gradients = all_probes().isel(step=[0])
+    adjoint, spectrum, errors, values = (
+        gradients[name].to_numpy().copy()
+        for name in (
+            "adjoint_log_norm",
+            "lyapunov_exponent",
+            "lyapunov_standard_error",
+            "singular_values_log",
+        )
+    )
+    adjoint[0, 0, 2] = adjoint[0, :, 3] = spectrum[0, 0] = values[0, 0] = -inf
+    adjoint[0, 1, 5:] = errors[0, 0] = values[0, 1, 1] = np.nan
+    values[0, 2, 0, 3] = -inf  # unresolved, though the product is not zero
+    write_point(
+        tmp_path / "0",
+        gradients.assign(
+            adjoint_log_norm=(("step", "sample", "k"), adjoint),
+            lyapunov_exponent=(("step", "sample", "exponent"), spectrum),
+            lyapunov_standard_error=(("step", "sample", "exponent"), errors),
+            singular_values_log=(("step", "sample", "chosen_lag", "index"), values),
+        ),
+    )
+    runs = load_runs(tmp_path)
+    by_k = adjoint_table(runs).set_index("k")["log_norm"]
+    assert by_k[2] == pytest.approx(-0.5 * 6 + 0.5)  # samples differ by −1, 0, 1
+    assert by_k[3] == -inf
+    assert by_k[6] == pytest.approx(-0.5 * 2)
+    assert at(lyapunov_table(runs), "before", index=2)["exponent"] == pytest.approx(-1.0)
+    assert at(lyapunov_table(runs), "before", index=2)["standard_error"] == pytest.approx(0.01)
+    singular = singular_values_table(runs)
+    assert at(singular, "before", lag=4, index=2)["log_value"] == pytest.approx(-0.5 * 2 * 4)
+    assert at(singular, "before", lag=1, index=4)["log_value"] == -inf
+
+
+def test_the_adjoint_of_each_loss_is_that_of_each_samples_last_step(tmp_path: Path) -> None:
+    ends = np.array([8, 5, 3])
+    step = np.arange(9)
+    maps = np.where(np.tri(9) > 0, -0.5 * (step[:, None] - step), -inf) + np.zeros((3, 1, 1))
+    beyond = np.maximum.outer(step, step) > ends[:, None, None]
+    maps = np.where(beyond, np.nan, maps)[None]
+    gradients = geometric(rates=(-0.5,)).assign(
+        adjoint_log_norm=(("step", "sample", "t", "k"), maps)
+    )
+    write_point(tmp_path / "0", gradients)
+    by_k = adjoint_table(load_runs(tmp_path)).set_index("k")["log_norm"]
+    for k in range(9):
+        expected = np.mean([-0.5 * (end - k) for end in ends if k <= end])
+        assert by_k[k] == pytest.approx(expected)
 
 
 def test_singular_values_are_named_by_their_lag(measured: pd.DataFrame) -> None:
@@ -169,3 +221,50 @@ def test_phase_table_has_the_value_of_each_point_and_names_wrong_axes(tmp_path: 
         phase_table(runs, x="gain")
     with pytest.raises(ValueError, match=r"no run has eval/loss: draw one of decay_rate"):
         phase_table(runs, "loss")
+
+
+def test_phase_plots_tell_divergence_from_exact_zeros_and_from_missing_values(
+    tmp_path: Path,
+) -> None:
+    cells = {  # (gain, length): state and decay rate of each seed
+        (0.5, 4): [("done", -0.5), ("done", -0.7)],
+        (0.5, 8): [("done", -inf), ("done", -inf)],
+        (1.0, 4): [("diverged", 3.0), ("diverged", np.nan)],  # W&B keeps rates from before
+        (1.0, 8): [("done", 0.5), ("diverged", np.nan)],
+        (2.0, 4): [("done", 1.0), ("done", -inf)],
+        (2.0, 8): [("failed", np.nan)],
+    }
+    points = [(cell, seed, *run) for cell, runs in cells.items() for seed, run in enumerate(runs)]
+    for i, ((gain, length), seed, state, rate) in enumerate(points):
+        summary = {"jacobian/decay_rate": rate, "jacobian/horizon": inf}
+        write_point(
+            tmp_path / str(i),
+            None,
+            gain=gain,
+            length=length,
+            seed=seed,
+            state=state,
+            summary=summary,
+        )
+    figure = phase_figure(load_runs(tmp_path)).figure
+    axes = figure.axes[0]
+    looks = {
+        (round(patch.get_x() + 0.5), round(patch.get_y() + 0.5)): patch.get_hatch()
+        for patch in axes.patches
+    }
+    assert looks == {
+        (0, 1): style.ZERO["hatch"],
+        (1, 0): style.DIVERGED["hatch"],
+        (2, 1): None,
+    }
+    assert style.ZERO["hatch"] != style.DIVERGED["hatch"]
+    numbers = {text.get_position(): text.get_text() for text in axes.texts}
+    assert numbers == {(0, 0): "-0.6", (1, 1): "0.5", (2, 0): "1", (2, 1): "–"}
+    (legend,) = (child for child in figure.subfigs[0].legends)
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["diverged", "exactly zero", "no value"]
+    note = figure._supxlabel.get_text()
+    assert "Means over seeds leave out points without a number: 1 diverged, 1 exactly zero." in note
+    horizons = phase_figure(load_runs(tmp_path), "horizon").figure
+    (legend,) = (child for child in horizons.subfigs[0].legends)
+    assert "never falls to 1/e" in [text.get_text() for text in legend.get_texts()]
