@@ -73,9 +73,8 @@ def zero_notes(table: pd.DataFrame) -> list[str]:
     if partly.empty:
         return []
     return [
-        "Colours are means over the samples whose product is not exactly zero; it is in "
-        f"{partly.min():.0%} to {partly.max():.0%} of them at {len(partly) / len(table):.1%} of "
-        "the pairs."
+        "Colours are means over the samples whose product is not exactly zero: at "
+        f"{len(partly) / len(table):.1%} of the pairs it is in some, at most {partly.max():.0%}."
     ]
 
 

@@ -127,8 +127,7 @@ def draw_map(axes: Axes, table: pd.DataFrame, limit: float, edge: str) -> None:
         corner = (k - half_cell, t - half_cell)
         axes.add_patch(Rectangle(corner, 2 * half_cell, 2 * half_cell, **style.LOST))
     axes.plot((low, high), (low, high), color=edge, linewidth=EDGE)
-    longest_lag = (table["t"] - table["k"])[table["log_norm"].notna()].max()
-    _mark_horizon(axes, table["horizon"].iloc[0], last, longest_lag)
+    _mark_horizon(axes, table, last)
     axes.set(xlim=(low, high), xticks=(0, last), ylim=(high, low), yticks=(0, last))
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(color=edge, linewidth=EDGE)
@@ -228,10 +227,12 @@ def _finite(table: pd.DataFrame) -> pd.Series:
     return finite
 
 
-def _mark_horizon(axes: Axes, horizon: float, last: float, longest_lag: float) -> None:
+def _mark_horizon(axes: Axes, table: pd.DataFrame, last: float) -> None:
+    horizon = table["horizon"].iloc[0]
+    lags = (table["t"] - table["k"])[np.isfinite(table["log_norm"])]
     if horizon < last:
         axes.plot((0, last - horizon), (horizon, last), **HORIZON_LINE)
-    text = steps_label(horizon) if horizon < last else f"> {longest_lag:.0f}"
+    text = steps_label(horizon) if horizon < last else f"> {lags.max() if len(lags) else last:.0f}"
     axes.text(1, 1, f"{text}\nsteps", ha="right", va="top", size="small", transform=axes.transAxes)
 
 
