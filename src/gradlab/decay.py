@@ -53,10 +53,9 @@ def zero_share(log_norms: LogNormMap) -> float:
     Args:
         log_norms: [..., t, k] in nats; NaN where not measured, and then no share (NaN if all are).
     """
-    t, k = np.tril_indices(log_norms.shape[-1], -1)
-    pairs = np.asarray(log_norms)[..., t, k]
-    measured = np.count_nonzero(~np.isnan(pairs))
-    return np.count_nonzero(np.isneginf(pairs)) / measured if measured else np.nan
+    pairs = np.tri(log_norms.shape[-1], k=-1, dtype=bool)
+    measured = np.count_nonzero(~np.isnan(log_norms) & pairs)
+    return np.count_nonzero(np.isneginf(log_norms) & pairs) / measured if measured else np.nan
 
 
 def lag_profile(log_norms: LogNormMap) -> Profile:

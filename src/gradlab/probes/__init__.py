@@ -19,7 +19,6 @@ a sequence's end is not measured: NaN in an array, and left out of every metric.
 """
 
 from collections.abc import Callable, Mapping
-from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,11 +68,12 @@ class ProbeInput(NamedTuple):
             times: the steps along each of the last axes.
         """
         values = np.asarray(values)
-        latest = reduce(np.maximum.outer, times)
-        inside = latest <= self.lengths.reshape(-1, *[1] * latest.ndim)
-        middle = values.ndim - inside.ndim
-        inside = inside.reshape(len(values), *[1] * middle, *latest.shape)
-        return np.where(inside, values, np.nan).astype(values.dtype)
+        for axis, steps in enumerate(times, values.ndim - len(times)):
+            shape = [len(values)] + [1] * (values.ndim - 1)
+            shape[axis] = len(steps)
+            inside = (steps <= self.lengths[:, None]).reshape(shape)
+            values = np.where(inside, values, np.nan).astype(values.dtype)
+        return values
 
 
 class Measurement(NamedTuple):
