@@ -155,7 +155,7 @@ def _spectrum(
         error = jnp.std(rates, axis=0, ddof=1, where=filled) / jnp.sqrt(blocks)
         return LyapunovSpectrum(*(x[order].astype(jnp.float32) for x in (exponents, error)))
 
-    return flat.map_samples(one_sample, inputs, lengths)
+    return flat.map_samples(one_sample, inputs, lengths.astype(jnp.int64))
 
 
 def _check_lengths(lengths: Int[Array, "*batch"], batch: tuple[int, ...], steps: int) -> None:
