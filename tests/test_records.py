@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,107 @@ def test_a_failed_point_is_a_row_with_its_reason(tmp_path: Path) -> None:
     assert (run["status"], run["reason"], run["seed"]) == ("failed", "out of luck", 1)
     with pytest.raises(FileNotFoundError, match=r"holds no gradients\.nc"):
         load_gradients(run["path"])
+
+
+def write_sweep(folder: Path, *names: str) -> None:
+    """A sweep whose points have their place in the list as seed."""
+    points = [{"folder": name, "config": {"seed": n}} for n, name in enumerate(names)]
+    records.save_sweep(folder, points)
+    for point in points:
+        records.save_config(folder / str(point["folder"]), point["config"])  # type: ignore[arg-type]
+        records.save_status(folder / str(point["folder"]), {"state": "done"})
+
+
+def read(folder: Path) -> dict[str, int]:
+    """The seed of each point that `load_runs` reads, by its path below a folder."""
+    runs = load_runs(folder)
+    paths = [str(Path(path).relative_to(folder)) for path in runs["path"]]
+    assert len(set(paths)) == len(paths)
+    return dict(zip(paths, runs["seed"], strict=True))
+
+
+def test_points_are_read_at_any_depth(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "deep", "rnn/1", "rnn/2", "lstm/a/b/c")
+    write_sweep(tmp_path / "flat", "0", "1")
+    assert read(tmp_path) == {
+        "deep/rnn/1": 0,
+        "deep/rnn/2": 1,
+        "deep/lstm/a/b/c": 2,
+        "flat/0": 0,
+        "flat/1": 1,
+    }
+
+
+def test_linked_sweeps_and_points_are_read_once(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "s", "0", "1")
+    write_sweep(tmp_path / "t", "x/0")
+    links = tmp_path / "all"
+    links.mkdir()
+    for name, target in {"s": "../s", "again": "../s", "point": "../s/1", "deep": "../t/x"}.items():
+        (links / name).symlink_to(target)
+    assert sorted(read(links).values()) == [0, 0, 1]
+    (tmp_path / "s/0/up").symlink_to("..")  # cycles
+    (tmp_path / "t/x/all").symlink_to(links)
+    (tmp_path / "t/x/0/top").symlink_to(tmp_path)
+    assert sorted(read(links).values()) == [0, 0, 1]
+    assert set(read(tmp_path)) == {"s/0", "s/1", "t/x/0"}  # by their own paths
+
+
+def test_what_lies_above_a_folder_is_not_read_by_a_link(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "a" / "s", "0")
+    write_sweep(tmp_path / "b", "0")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert set(read(tmp_path / "a")) == {"s/0"}
+
+
+def test_a_link_to_nothing_is_warned_of(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "s", "0")
+    (tmp_path / "gone").symlink_to("nosuch")
+    with pytest.warns(UserWarning, match="gone is a link to nothing"):
+        assert set(read(tmp_path)) == {"s/0"}
+
+
+@pytest.mark.parametrize("copy", ["of the sweep", "linked", "of the sweep, linked points"])
+def test_a_copy_without_hidden_files_has_its_configs_in_the_sweep(
+    copy: str, tmp_path: Path
+) -> None:
+    write_sweep(tmp_path / "s", "0", "rnn/7")
+    expected = load_runs(tmp_path / "s").drop(columns="path")
+    shutil.copytree(tmp_path / "s", tmp_path / "copy", ignore=shutil.ignore_patterns(".*"))
+    folder = tmp_path / "copy"
+    if copy == "linked":
+        (tmp_path / "all").mkdir()
+        (tmp_path / "all" / "link").symlink_to(folder)
+        folder = tmp_path / "all"
+    elif copy == "of the sweep, linked points":
+        folder = tmp_path / "points"
+        folder.mkdir()
+        (folder / "0").symlink_to(tmp_path / "copy" / "0")
+        (folder / "7").symlink_to(tmp_path / "copy" / "rnn" / "7")
+    pd.testing.assert_frame_equal(load_runs(folder).drop(columns="path"), expected)
+
+
+def test_a_point_whose_config_was_not_copied_is_named(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "s", "0", "1")
+    shutil.rmtree(tmp_path / "s/1/.hydra")
+    (tmp_path / "s/sweep.json").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"s/1 has no \.hydra.*copy the sweep's folder whole"
+    ):
+        load_runs(tmp_path / "s")
+    with pytest.raises(FileNotFoundError, match=r"hydra\.yaml is missing"):
+        records.load_choices(tmp_path / "s/1")
+
+
+def test_a_copy_that_follows_links_has_each_point_once(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "s", "0", "1")
+    for point in ("0", "1"):
+        run = tmp_path / "s" / "wandb" / f"run-{point}"
+        run.mkdir(parents=True)
+        (run / "status.json").write_text("not a point's")
+        (tmp_path / "s" / point / "wandb").symlink_to(run)
+    shutil.copytree(tmp_path / "s", tmp_path / "copy", symlinks=False)
+    assert read(tmp_path / "copy") == {"0": 0, "1": 1}
 
 
 def test_gradients_keep_their_numbers_and_units(tmp_path: Path) -> None:

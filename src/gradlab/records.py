@@ -1,6 +1,6 @@
 """The disk layout of a sweep, and the functions that read and write its files.
 
-A sweep's folder has one folder per point, which holds
+A sweep's folder has one folder per point, at any depth below it, which holds
 
     .hydra/           the point's resolved config and its overrides, in Hydra's format
     status.json       state (running, done, diverged, failed, interrupted), reason, timings,
@@ -31,8 +31,9 @@ import math
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ MULTIRUN = "multirun.yaml"
 OVERVIEW = "overview.png"
 SLURM_LOGS = "slurm"
 NONFINITE = ("inf", "-inf", "nan")  # how status.json spells them
+OWN_FOLDERS = frozenset({CONFIG.parts[0], CHECKPOINTS, WANDB, SLURM_LOGS})  # they hold no points
 # The columns of `load_runs` that are neither config nor logged metrics.
 NOT_CONFIG = ("verdict", "status", "reason", "path")
 
@@ -64,10 +66,11 @@ class RecordError(OSError):
 
 
 def load_runs(folder: str | Path) -> pd.DataFrame:
-    """Read every point below a folder.
+    """Read every point below a folder, each once.
 
     Args:
-        folder: a sweep's folder, or any folder above several of them, or one point's.
+        folder: a sweep's folder, or any folder above several of them (or above links to them), or
+            one point's.
 
     Returns:
         One row per point, in the order of the folders' numbers: the config flattened with dots
@@ -75,7 +78,8 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
         `verdict`, `status`, `reason` and `path`.
 
     Raises:
-        FileNotFoundError: the folder does not exist, or no point lies below it.
+        FileNotFoundError: the folder does not exist, no point lies below it, or a point's config
+            was not copied with it.
 
     Example:
         >>> runs = gradlab.load_runs("runs/quickstart")
@@ -84,13 +88,56 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {str(folder)!r}; give one that a sweep wrote.")
-    points = sorted((path.parent for path in folder.rglob(STATUS)), key=_natural_order)
+    points = sorted(find_points(folder), key=_natural_order)
     if not points:
         raise FileNotFoundError(
             f"no point was found below {str(folder)!r}: give a folder that a sweep wrote, such as "
             "those in runs/."
         )
-    return pd.DataFrame([_row(point) for point in points])
+    configs = cache(_configs_of_sweep)  # a sweep.json is read once, for all of its points
+    return pd.DataFrame([_row(point, configs) for point in points])
+
+
+def find_points(folder: Path) -> list[Path]:
+    """Return the folders of the points below a folder, through links too, each once.
+
+    A link to a folder that is read anyway, or to one above `folder`, adds nothing. A link that
+    leads nowhere and a folder that cannot be opened are warned of: points may lie behind them.
+    """
+    top = folder.resolve()
+    seen = {*top.parents}
+    points, folders, links = [], [(folder, top)], list[tuple[Path, Path]]()
+    while folders or links:  # links last, so that a folder is named by its own path if it has one
+        here, real = folders.pop() if folders else links.pop(0)
+        if real in seen:
+            continue
+        seen.add(real)
+        entries = _entries(here)
+        names = {entry.name for entry in entries}
+        if STATUS in names:
+            points.append(here)
+        is_ours = bool(names & {STATUS, SWEEP, MULTIRUN})
+        for entry in entries:
+            path = here / entry.name
+            if is_ours and entry.name in OWN_FOLDERS:
+                continue
+            if entry.is_symlink() and not path.exists():
+                warnings.warn(f"{path} is a link to nothing: copy what it led to.", stacklevel=3)
+            elif entry.is_symlink() and path.is_dir():
+                links.append((path, path.resolve()))
+            elif entry.is_dir():
+                folders.append((path, real / entry.name))
+    return points
+
+
+def sweep_folder(point: Path) -> Path:
+    """Return the folder of a point's sweep: the nearest above it that records one, else the next.
+
+    (With hydra.sweep.subdir=A/B the points lie deeper than one folder below their sweep's.)
+    """
+    above = point.absolute().parents
+    recorded = (f for f in above if (f / SWEEP).exists() or (f / MULTIRUN).exists())
+    return next(recorded, above[0])
 
 
 def load_gradients(run_folder: str | Path) -> xr.Dataset:
@@ -129,8 +176,14 @@ def load_choices(run_folder: str | Path) -> dict[str, str]:
 
     Hydra records the choices of defaults, experiment files and the command alike; the groups of its
     own config (hydra/...) are left out.
+
+    Raises:
+        FileNotFoundError: the point's folder was copied without its hidden files.
     """
-    record: Any = OmegaConf.load(Path(run_folder) / HYDRA)
+    path = Path(run_folder) / HYDRA
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: copy the folder with its hidden files.")
+    record: Any = OmegaConf.load(path)
     choices: Any = OmegaConf.to_container(record.hydra.runtime.choices)
     return {group: option for group, option in choices.items() if "/" not in group}
 
@@ -217,12 +270,6 @@ def _sweep_id(path: Path, _changed: int) -> str:
     return str(json.loads(path.read_text())["id"])
 
 
-def sweep_folder(run_folder: Path) -> Path:
-    """Return the folder of a point's sweep: the nearest that holds sweep.json, else its parent."""
-    above = run_folder.absolute().parents
-    return next((folder for folder in above if (folder / SWEEP).is_file()), above[0])
-
-
 def load_sweep(folder: Path) -> list[dict[str, Any]]:
     """Read sweep.json.
 
@@ -297,16 +344,50 @@ def _seal(status: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _row(point: Path) -> dict[str, Any]:
+def _row(point: Path, configs: Callable[[Path], Mapping[Path, Any]]) -> dict[str, Any]:
     status = load_status(point)
-    config = OmegaConf.to_container(OmegaConf.load(point / CONFIG), resolve=True)
     return {
-        **flatten(config),
+        **flatten(_config(point, configs)),
         **status.get("summary", {}),
         "status": status["state"],
         "reason": status.get("reason", ""),
         "path": str(point),
     }
+
+
+def _config(point: Path, configs: Callable[[Path], Mapping[Path, Any]]) -> Any:
+    """Return a point's config, from sweep.json if the folder was copied without hidden files.
+
+    Args:
+        point: the point's folder.
+        configs: returns the configs of a sweep, by the folders of its points.
+
+    Raises:
+        FileNotFoundError: neither has it.
+    """
+    if (point / CONFIG).is_file():
+        return OmegaConf.to_container(OmegaConf.load(point / CONFIG), resolve=True)
+    real = point.resolve()
+    try:
+        return configs(sweep_folder(real))[real]
+    except (FileNotFoundError, KeyError) as error:
+        raise FileNotFoundError(
+            f"{point} has no {CONFIG}, and no {SWEEP} above it has the point: copy the sweep's "
+            "folder whole, with its hidden files."
+        ) from error
+
+
+def _configs_of_sweep(folder: Path) -> dict[Path, Any]:
+    return {(folder / point["folder"]).resolve(): point["config"] for point in load_sweep(folder)}
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except PermissionError:
+        warnings.warn(f"{folder} may not be read: its points are left out.", stacklevel=4)
+        return []
 
 
 def _natural_order(path: Path) -> tuple[Path, int, str]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from gradlab.figures import labels, selection, style
 from gradlab.figures.overview import overview_figure
 from gradlab.point import Point
-from gradlab.records import OVERVIEW, WANDB, load_runs
+from gradlab.records import OVERVIEW, WANDB, load_runs, sweep_folder
 
 COLOURS = {
     "vanishing": "blue",
@@ -24,12 +24,12 @@ COLOURS = {
 
 def report(sweep: Sequence[Point]) -> None:
     """Print the table, draw the overview figure, say where they are and what to type next."""
-    folder = sweep[0].folder.parent
+    folder = sweep_folder(sweep[0].folder)
     runs = load_runs(folder)
     console = Console()
     if not console.is_terminal:  # a file has no width to keep to
         console.width = 160
-    console.print(points_table(selection.comparable(runs)))
+    console.print(points_table(selection.comparable(runs), folder))
     console.print(f"seconds  {seconds(runs)}", highlight=False)
     console.print(f"records  {_short(folder)}", highlight=False)
     if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
@@ -39,8 +39,8 @@ def report(sweep: Sequence[Point]) -> None:
         console.print(f"W&B      wandb leet {_short(folder / WANDB)}", highlight=False)
 
 
-def points_table(runs: pd.DataFrame) -> Table:
-    """Return one row per point: varying keys, verdict, reach of the gradient, success."""
+def points_table(runs: pd.DataFrame, folder: Path) -> Table:
+    """Return one row per point of a sweep's folder: varying keys, verdict, reach, success."""
     keys = selection.varying_keys(runs)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("point", justify="right")
@@ -51,7 +51,8 @@ def points_table(runs: pd.DataFrame) -> Table:
         table.add_column(heading, justify="right")
     for _, run in runs.iterrows():
         levels = (labels.value_label(key, run[key]) for key in keys)
-        table.add_row(Path(run["path"]).name, *levels, *_results(run))
+        point = Path(run["path"]).relative_to(folder).as_posix()
+        table.add_row(point, *levels, *_results(run))
     return table
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from gradlab.components import ConfigError
 from gradlab.config import Sweep
 from gradlab.point import Status
-from gradlab.records import SLURM_LOGS
+from gradlab.records import SLURM_LOGS, sweep_folder
 from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
 from gradlab.sweep.remote import follow, split_groups
@@ -87,7 +87,7 @@ def run_in_jobs(
         raise ConfigError(
             "hydra/launcher=fused_slurm needs submitit: pip install 'gradlab[slurm]'."
         ) from error
-    logs = groups[0].points[0].folder.parent / SLURM_LOGS
+    logs = sweep_folder(groups[0].points[0].folder) / SLURM_LOGS
     try:
         executor = submitit.AutoExecutor(logs / "%j", cluster="slurm", slurm_max_num_timeout=100)
     except RuntimeError as error:

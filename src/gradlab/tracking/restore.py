@@ -32,7 +32,7 @@ from gradlab.tracking.runs import (
 )
 
 NONFINITE = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
-PATH_PARTS = 3  # NAME/DATE/NUMBER, at least
+PATH_PARTS = 3  # NAME/DATE/POINT, at least
 BOOKKEEPING = ("name", "wandb", "sweep")  # sections of a config that change no number
 
 

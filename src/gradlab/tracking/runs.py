@@ -28,7 +28,7 @@ from gradlab.tracking.uploads import shared_uploader
 if TYPE_CHECKING:
     import wandb
 
-PATH_KEY = "path"  # config key in W&B: NAME/DATE/NUMBER, the point's folder below runs/
+PATH_KEY = "path"  # config key in W&B: NAME/DATE/POINT, the point's folder below runs/
 SWEEP_KEY = "sweep_id"  # config key in W&B: tells sweeps of one NAME/DATE apart
 ARTIFACT_TYPE = "gradients"  # of the artifact that holds gradients.nc
 END_PREFIXES = ("success/", "time/", "verdict")  # of summary entries known only at a point's end
