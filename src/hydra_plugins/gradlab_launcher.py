@@ -5,16 +5,14 @@ Hydra imports every module of this folder at each start, so heavy imports wait f
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -49,13 +47,11 @@ class FusedLauncher(Launcher):
                 sweep to resume is not of these points; then no point has run.
             SystemExit: a point failed; all others have run.
         """
-        from gradlab.components import ConfigError
-
         folder = Path(str(self._config.hydra.sweep.dir))
         try:
             return self._launch(folder, job_overrides, initial_job_idx)
-        except ConfigError:
-            _remove_if_empty(folder)
+        except Exception:
+            remove_if_empty(folder)
             raise
 
     def _launch(
@@ -63,7 +59,7 @@ class FusedLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         from gradlab import sweep
         from gradlab.components import check_component
-        from gradlab.sweep import ledger
+        from gradlab.sweep import ledger, refusals
         from gradlab.sweep.groups import group_by_program
 
         setup_globals()
@@ -75,18 +71,23 @@ class FusedLauncher(Launcher):
         programs: dict[str, Program] = {}
         configs, requested = zip(*(self._check(x, programs) for x in composed), strict=True)
         settings = sweep.joint_settings(configs)
+        repeats = refusals.check_repeats(requested)
         entries = self._match(folder, recorded, requested)
+        all_entries = ledger.merge(recorded, entries)
+        refusals.check_entries(str(folder), all_entries)
+        if repeats:
+            print(repeats)
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
         if settings.plan_only:
             from gradlab.sweep.plan import show_plan
 
             pending = [point for point, _ in ledger.pending(points.values(), settings.retried)]
             show_plan(group_by_program(pending, programs), ended=len(points) - len(pending))
-            _remove_if_empty(folder)
+            remove_if_empty(folder)
             return []
         with ledger.locked(folder):
             pending = ledger.clear(ledger.pending(points.values(), settings.retried))
-            ledger.write(folder, recorded, entries)
+            ledger.write(folder, all_entries)
             starting = {point.folder for point in pending}
             jobs = [
                 self._job(config, entry, points[entry.identity].folder in starting)
@@ -107,7 +108,7 @@ class FusedLauncher(Launcher):
         recorded: Sequence["Entry"],
     ) -> list[DictConfig]:
         """Compose the points of the command or, where it only resumes, the recorded ones."""
-        from gradlab.sweep import ledger
+        from gradlab.sweep import ledger, refusals
         from gradlab.sweep.composer import Composer
 
         if self._config.sweep.resume and all(map(ledger.only_bookkeeping, job_overrides)):
@@ -118,7 +119,9 @@ class FusedLauncher(Launcher):
             ]
         first = max([initial_job_idx, *(entry.number + 1 for entry in recorded)])
         compose = Composer(self._context.config_loader, self._config)
-        return [compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
+        composed = [compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
+        refusals.check_options(self._config, job_overrides, composed)
+        return composed
 
     def _check(
         self, composed: DictConfig, programs: dict[str, "Program"]
@@ -182,53 +185,6 @@ class FusedLauncher(Launcher):
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-
-
-class ProductSweeper(BasicSweeper):
-    """Hydra's own sweeper, with combinations left out on request.
-
-    It skips Hydra's trial composition where the launcher composes every point itself.
-    """
-
-    def __init__(
-        self,
-        max_batch_size: int | None,
-        params: dict[str, str] | None = None,
-        skip: Sequence[Mapping[str, Any]] | None = None,
-    ) -> None:
-        """Sweep over all combinations of `params` except those that match an entry of `skip`."""
-        super().__init__(max_batch_size, params)
-        self._skip = [
-            {key: str(values).split(",") for key, values in point.items()} for point in skip or []
-        ]
-
-    def split_arguments(  # type: ignore[override]  # Hydra's is static
-        self, overrides: list[Override], max_batch_size: int | None
-    ) -> list[list[list[str]]]:
-        """Return the points, in batches.
-
-        Raises:
-            ConfigError: all are left out.
-        """
-        from gradlab.components import ConfigError
-
-        batches = super().split_arguments(overrides, max_batch_size)
-        remaining = [[point for point in batch if not self._is_skipped(point)] for batch in batches]
-        if not any(remaining):
-            raise ConfigError("hydra.sweeper.skip leaves out every point of this sweep.")
-        return [batch for batch in remaining if batch]
-
-    def _is_skipped(self, point: Sequence[str]) -> bool:
-        values = dict(override.split("=", 1) for override in point)
-        return any(
-            all(values.get(key) in skipped for key, skipped in combination.items())
-            for combination in self._skip
-        )
-
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Let Hydra compose every point first, unless the launcher composes them itself."""
-        if not isinstance(self.launcher, FusedLauncher):
-            super().validate_batch_is_legal(batch)
 
 
 class FusedSlurmLauncher(FusedLauncher):
@@ -308,7 +264,7 @@ def _exit_unless_done(statuses: Sequence["Status"], folder: Path) -> None:
         sys.exit(f"gradlab: {failed} of {len(statuses)} points failed; see above.")
 
 
-def _remove_if_empty(folder: Path) -> None:
+def remove_if_empty(folder: Path) -> None:
     """Remove the folder that Hydra made for a sweep before it called the launcher."""
     from gradlab.records import MULTIRUN
 

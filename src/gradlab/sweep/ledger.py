@@ -60,16 +60,21 @@ def read(folder: Path) -> list[Entry]:
         pass  # another launcher's sweep has none
     except (ValueError, TypeError) as error:
         print(f"{error}: the points' own folders are read instead.")
-    entries = [_read_point(path.parent.parent) for path in folder.glob(f"*/{records.CONFIG}")]
+    configs = folder.rglob(str(records.CONFIG))
+    entries = [_read_point(path.parent.parent, folder) for path in configs]
     if not entries:
         raise ConfigError(f"sweep.resume must be the folder of a sweep; got {str(folder)!r}.")
     return sorted(entries, key=lambda entry: entry.number)
 
 
-def write(folder: Path, recorded: Sequence[Entry], requested: Sequence[Entry]) -> None:
-    """Write sweep.json: the points recorded before, and those that a command adds."""
-    entries = {entry.identity: entry for entry in [*recorded, *requested]}
-    records.save_sweep(folder, [asdict(entry) for entry in entries.values()])
+def merge(recorded: Sequence[Entry], matched: Sequence[Entry]) -> list[Entry]:
+    """Return the points recorded before and those that a command adds, each once."""
+    return list({entry.identity: entry for entry in [*recorded, *matched]}.values())
+
+
+def write(folder: Path, entries: Sequence[Entry]) -> None:
+    """Write sweep.json."""
+    records.save_sweep(folder, [asdict(entry) for entry in entries])
 
 
 def repeat_overrides(given: Sequence[str], recorded: Sequence[Entry]) -> list[list[str]]:
@@ -171,14 +176,15 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_point(folder: Path) -> Entry:
+def _read_point(folder: Path, sweep: Path) -> Entry:
     composed = OmegaConf.load(folder / records.CONFIG)
     assert isinstance(composed, DictConfig)
     config = check(composed)
     words = OmegaConf.load(folder / records.OVERRIDES)
     number = int(folder.name) if folder.name.isdigit() else 0
     overrides = [str(word) for word in words]
-    return Entry(number, folder.name, overrides, identity(config), asdict(config))
+    name = folder.relative_to(sweep).as_posix()
+    return Entry(number, name, overrides, identity(config), asdict(config))
 
 
 def _key(override: str) -> str:
