@@ -1,12 +1,17 @@
 """The command line as a person meets it: help, and one sentence for each wrong input."""
 
+import math
 import sys
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import gradlab
 
 from gradlab import __main__ as command
+from gradlab import components, explain
 
 WRONG = {
     "model.hidden_size=0": ("model.hidden_size", "greater than or equal to 1", "got 0"),
@@ -36,6 +41,47 @@ WRONG = {
     "seed=-1": ("seed", "greater than or equal to 0", "got -1"),
     "+experiment=nosuch": ("experiment", "quickstart", "'nosuch'"),
     "+nosuch=1": ("nosuch", "model, init, bias, task", "unknown"),
+    "init.gain=true": ("init.gain", "must be a number", "got True"),
+    "init.gain=nan": ("init.gain", "finite", "got nan"),
+    "init.gain=inf": ("init.gain", "finite", "got inf"),
+    "init.gain=[1,2]": ("init.gain", "number", "got [1, 2]"),
+    "+init.n=5": ("gets its n from the network", "leave n out"),
+    "task.length=true": ("task.length", "must be a number", "got True"),
+    "task.length=8.5": ("task.length", "integer", "got 8.5"),
+    "probe.samples=true": ("probe.samples", "must be a number", "got True"),
+    "probe.schedule=[true]": ("probe.schedule", "training steps", "got [True]"),
+    "optim.learning_rate=true": ("optim.learning_rate", "must be a number", "got True"),
+    "train.steps=true": ("train.steps", "Integer", "'True'"),
+    "train.steps=1e3": ("train.steps", "Integer", "1000.0"),
+    "train.steps=-1": ("train.steps", "greater than or equal to 0", "got -1"),
+    "train.log_every=0": ("train.log_every", "greater than or equal to 1", "got 0"),
+    "train.checkpoint_seconds=nan": ("train.checkpoint_seconds", "got nan"),
+    "model.decoder=maybe": ("model.decoder", "bool", "'maybe'"),
+    "seed=4294967296": ("seed", "less than 4294967296", "got 4294967296"),
+    "seed=1.5": ("seed", "Integer", "1.5"),
+    "seed=": ("seed", "Integer", "''"),
+    "seed=range(0)": ("seed=range(0) has no value",),
+    "model=glob(x*)": ("model=glob(x*) has no value",),
+    "seed=choice()": ("seed=choice()", "empty choice"),
+    "seed=interval(0,1)": ("INTERVAL",),
+    "name=": ("name", "must not be empty"),
+    "name=..": ("name", "below runs/", "'..'"),
+    "name=/tmp/runs": ("name", "below runs/", "'/tmp/runs'"),
+    "wandb.project=my/project": ("wandb.project", "/ \\ # ? % :", "'my/project'"),
+    "wandb.project=": ("wandb.project", "must not be empty"),
+    f"wandb.project={'x' * 129}": ("wandb.project", "at most 128 characters"),
+    "wandb.entity=a:b": ("wandb.entity", "/ \\ # ? % :", "'a:b'"),
+    "wandb.tags=['']": ("wandb.tags", "must not be empty"),
+    f"wandb.tags=[{'x' * 65}]": ("wandb.tags", "at most 64 characters"),
+    "sweep.resume=": ("sweep.resume", "must not be empty"),
+    "sweep.chunk=0": ("sweep.chunk", "greater than or equal to 1", "got 0"),
+    "hydra.sweep.dir=": ("hydra.sweep.dir", "got ''"),
+    "hydra.sweep.dir=/dev/null/x": ("hydra.sweep.dir=/dev/null/x cannot be made", "choose"),
+    "hydra.run.dir=x": ("type hydra.sweep.dir=FOLDER",),
+    "hydra.sweep.subdir=.": ("hydra.sweep.subdir", "got '.' for point 0"),
+    "hydra.sweeper.max_batch_size=1": ("must be null", "sweep.chunk=N"),
+    "hydra.sweeper.skip=[{nosuch: 1}]": ("hydra.sweeper.skip names nosuch",),
+    "hydra.mode=SOMETIMES": ("RUN, MULTIRUN",),
 }
 
 
@@ -52,7 +98,118 @@ def test_wrong_input_gets_one_sentence_and_runs_nothing(
     assert message.count("\n") == 0
     for part in WRONG[wrong]:
         assert part in message
-    assert not list(tmp_path.rglob("status.json"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+WORDS = {  # as typed, and as Hydra gets them
+    "a=1 -m b=2": "a=1 b=2 --multirun",
+    "a=1 --dry b=2": "a=1 b=2 sweep.plan_only=true",
+    "--cfg job a=1": "a=1 --cfg job",
+    "-c job -p model a=1 --resolve": "a=1 --cfg job --package model --resolve",
+    "--cfg=job a=1": "a=1 --cfg job",
+    "--info a=1": "a=1 --info",
+    "--info defaults a=1": "a=1 --info defaults",
+    "-cd conf +experiment=mine": "+experiment=mine --config-dir conf",
+    "-sc query=bash": "query=bash --shell-completion",
+    "~probe +probe=rms": "~probe +probe=rms",
+    "probe=[rms,theory] init.gain=-1": "probe=[rms,theory] init.gain=-1",
+}
+
+
+@pytest.mark.parametrize("typed", WORDS)
+def test_no_word_is_lost_behind_an_option(typed: str) -> None:
+    assert explain.arguments(typed.split(), command.CONF) == WORDS[typed].split()
+
+
+WRONG_WORDS = {
+    "--run": "every command is a sweep",
+    "a=1 -r": "every command is a sweep",
+    "--resume runs/x": "type sweep.resume=FOLDER",
+    "--dryrun": "did you mean --dry?",
+    "--dry=1": "did you mean --dry?",
+    "--seed=3": "type seed=3",
+    "--experimental-rerun x": "is no option",
+    "--cfg": "--cfg takes a value",
+    "--cfg everything": "--cfg takes job, hydra, all; got 'everything'",
+    "--package model": "--package goes with --cfg job",
+    "--resolve": "--resolve goes with --cfg job",
+    "-m --cfg job": "--multirun and --cfg do different things",
+    "seed": "'seed' is neither KEY=VALUE nor an option",
+    "quickstart": r"type \+experiment=quickstart",
+    "=3": "'=3' is neither KEY=VALUE nor an option",
+    "model=3": "model must be one of gru, lstm, rnn; got '3'",
+    "model=": "model must be one of gru, lstm, rnn; got ''",
+    "model=True": "model must be one of gru, lstm, rnn; got 'True'",
+    "probe=null": "probe must be one of adjoint.*got 'null'",
+    "hydra.launcher=basic": "type hydra/launcher=basic",
+    "task=[echo,adding]": "type task=echo,adding",
+}
+
+
+@pytest.mark.parametrize("typed", WRONG_WORDS)
+def test_words_that_mean_nothing_are_refused(typed: str) -> None:
+    with pytest.raises(ValueError, match=WRONG_WORDS[typed]):
+        explain.arguments(typed.split(), command.CONF)
+
+
+def test_a_word_that_replaces_another_is_named() -> None:
+    words = ["seed=1", "init.gain=2", "seed=1", "seed=1,2", "~probe", "+probe=rms", "--dry"]
+    assert explain.replaced(words) == ["seed=1 is replaced by seed=1,2."]
+    with pytest.raises(ValueError, match=r"seed=1 and \+\+seed=2 give one key in two ways"):
+        explain.replaced(["seed=1", "++seed=2"])
+
+
+def test_the_command_says_what_it_replaces_and_where_it_is_at(tmp_path: Path) -> None:
+    done = gradlab("init.gain=0", "--dry", "init.gain=-1", folder=tmp_path)
+    first, second = done.stderr.splitlines()
+    assert first == "gradlab: init.gain=0 is replaced by init.gain=-1."
+    assert "init.gain must be greater than or equal to 0; got -1" in second
+    assert gradlab("--version", folder=tmp_path).stdout == f"gradlab {version('gradlab')}\n"
+
+
+def test_several_points_have_no_single_config(tmp_path: Path) -> None:
+    done = gradlab("seed=1,2", "--cfg", "job", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("gradlab: seed=1,2 names several points where one is asked for")
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "sentence"),
+    [
+        (float, True, "must be a number"),
+        (int, False, "must be a number"),
+        (float | None, True, "must be a number"),
+        (list[float], [1.0, True], "must be a number"),
+        (tuple[int, float], [1, True], "must be a number"),
+        (bool, 1, "must be true or false"),
+        (bool, 0.0, "must be true or false"),
+        (float, math.nan, "must be a number"),
+        (float, "nan", "must be a number"),
+        (Sequence[float], [0.0, math.nan], "must be a number"),
+    ],
+)
+def test_true_is_no_number_and_no_number_is_true(hint: Any, value: Any, sentence: str) -> None:
+    with pytest.raises(components.ConfigError, match=sentence):
+        components.validate(components.validator(hint), value, "x")
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (float, 2),
+        (float, "2.5"),  # as ${oc.env:GAIN} gives it
+        (int, 3.0),
+        (float, math.inf),
+        (bool, True),
+        (bool | float, True),
+        (list[float], []),
+        (Any, True),
+        (str, "true"),
+    ],
+)
+def test_what_a_value_means_is_kept(hint: Any, value: Any) -> None:
+    checked = components.validate(components.validator(hint), value, "x")
+    assert checked == (float(value) if hint is float else value)
 
 
 def test_a_wrong_point_stops_the_sweep_before_the_first_runs(

@@ -6,6 +6,7 @@ them together, point/ trains, measures and records one, tracking/ logs it to W&B
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,15 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(explain.usage(CONF))
         return
+    if "--version" in sys.argv[1:]:
+        print(f"gradlab {version('gradlab')}")
+        return
+    try:
+        words = explain.arguments(sys.argv[1:], CONF)
+        for sentence in explain.replaced(words):
+            print(f"gradlab: {sentence}", file=sys.stderr)
+    except ValueError as error:
+        sys.exit(f"gradlab: {error}")
     import hydra  # imported late: --help need not wait for it
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -47,7 +57,7 @@ def main() -> None:
     from gradlab.config import register
 
     register()
-    sys.argv = ["sweep.plan_only=true" if word == "--dry" else word for word in sys.argv]
+    sys.argv[1:] = words
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints the error itself, and ends here
     try:

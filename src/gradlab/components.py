@@ -6,11 +6,13 @@ yours, needs no change here.
 """
 
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeAlias, get_type_hints
 
 import pydantic
+import pydantic_core
 from hydra.utils import get_object
 
 Component: TypeAlias = dict[str, Any]
@@ -58,9 +60,19 @@ def check_component(component: Any, key: str) -> Component:
 
 
 def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
-    """Call the function that a checked component names, with its arguments and the overrides."""
+    """Call the function that a checked component names, with its arguments and the overrides.
+
+    Raises:
+        ConfigError: the component has an argument that `args` give.
+    """
+    function = get_object(component["_target_"])
     arguments = {k: v for k, v in component.items() if k != "_target_"} | overrides
-    return get_object(component["_target_"])(*args, **arguments)
+    for name in list(parameters_of(function))[: len(args)]:
+        if name in arguments:
+            raise ConfigError(
+                f"{component['_target_']} gets its {name} from the network: leave {name} out."
+            )
+    return function(*args, **arguments)
 
 
 def parameters_of(function: Any) -> Mapping[str, inspect.Parameter]:
@@ -83,7 +95,7 @@ def validator(hint: Any) -> Validator | None:
     """Return a validator of a type; None where pydantic has none for it."""
     try:
         return pydantic.TypeAdapter(hint, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
-    except pydantic.PydanticUserError:
+    except (pydantic.PydanticUserError, pydantic_core.SchemaError):
         return None
 
 
@@ -94,19 +106,38 @@ def argument_validator(function: Any, name: str) -> Validator | None:
 
 
 def validate(check: Validator | None, value: Any, key: str) -> Any:
-    """Return a value converted to its type.
+    """Return a value converted to its type; true is no number, and a number is not true.
 
     Raises:
-        ConfigError: it is not of that type or outside its limits; names the key.
+        ConfigError: it is not of that type, outside its limits, or not a number; names the key.
     """
-    if check is None:
-        return value
     try:
-        return check.validate_python(value)
+        checked = value if check is None else check.validate_python(value)
     except pydantic.ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         message = message.replace("Input should be", "must be")
         raise ConfigError(f"{key} {message}; got {value!r}.") from error
+    for given, converted in _leaves(value, checked):
+        if isinstance(given, bool) and not isinstance(converted, bool):
+            raise ConfigError(f"{key} must be a number; got {value!r}.")
+        if (
+            isinstance(given, int | float)
+            and isinstance(converted, bool)
+            and given is not converted
+        ):
+            raise ConfigError(f"{key} must be true or false; got {value!r}.")
+        if isinstance(converted, float) and math.isnan(converted):
+            raise ConfigError(f"{key} must be a number; got {value!r}.")
+    return checked
+
+
+def _leaves(given: Any, converted: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the values that lie in lists, before and after their conversion."""
+    if all(isinstance(x, Sequence) and not isinstance(x, str) for x in (given, converted)):
+        for old, new in zip(given, converted, strict=False):
+            yield from _leaves(old, new)
+    else:
+        yield given, converted
 
 
 @cache

@@ -72,6 +72,31 @@ def one_of(*allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def text(*, longest: int | None = None, without: str = "", parts: bool = False) -> AfterValidator:
+    """Accept only strings that are not empty.
+
+    Args:
+        longest: the most characters; None: any number.
+        without: characters that may not occur.
+        parts: the string is a path below a folder, which ".." would leave.
+    """
+
+    def check(value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        if longest and len(value) > longest:
+            raise ValueError(f"must have at most {longest} characters")
+        if set(value) & set(without):
+            raise ValueError(f"must be without the characters {' '.join(without)}")
+        if parts and (value.startswith("/") or ".." in value.split("/")):
+            raise ValueError("must be a folder's name, below runs/")
+        return value
+
+    return AfterValidator(check)
+
+
+WANDB_NAME = text(longest=128, without="/\\#?%:")  # what W&B's server accepts
+WandbName = Annotated[str, WANDB_NAME]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -119,16 +144,18 @@ class Wandb:
     """The run in Weights & Biases."""
 
     mode: Annotated[str, one_of(*get_args(WandbMode))] = "offline"
-    project: str = "gradlab"
-    entity: str | None = None
-    tags: list[str] = field(default_factory=list)
+    project: WandbName = "gradlab"
+    entity: WandbName | None = None
+    tags: list[Annotated[str, text(longest=64)]] = field(default_factory=list)
 
 
 @dataclass
 class Sweep:
     """Settings of a whole sweep, on which no point's numbers depend."""
 
-    resume: str | None = None  # the folder of a sweep, whose pending points are run
+    resume: Annotated[str, text()] | None = (
+        None  # the folder of a sweep, whose pending points are run
+    )
     retry: Annotated[str, one_of(*get_args(Retry))] = "nothing"  # states whose points run again
     plan_only: bool = False  # print the plan, run nothing (--dry)
     lanes: Annotated[str, one_of(*get_args(Lanes))] = "auto"  # auto: threads on a CPU, else vmap
@@ -145,7 +172,7 @@ class Sweep:
 class Config:
     """The configuration of one point of a sweep."""
 
-    name: str = "gradlab"
+    name: Annotated[str, text(parts=True)] = "gradlab"
     model: Model = field(default_factory=Model)
     init: Any = MISSING
     bias: Any = MISSING

@@ -1,6 +1,7 @@
-"""The texts of the command line: the overview of --help, and errors as one sentence."""
+"""The words of the command line and its texts: the overview of --help, errors as one sentence."""
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,129 @@ gradlab: how far does a gradient reach in a recurrent network, and what changes 
   python -m gradlab … --dry                  show the plan of a sweep, run nothing
   python -m gradlab … --cfg job              print the config, run nothing
   python -m gradlab … sweep.resume=FOLDER    run what a sweep has left undone
+  python -m gradlab --version                gradlab's version
   python -m gradlab --hydra-help             Hydra's own options
 """
+
+
+SHORT = {  # Hydra's options, the short name of each, and gradlab's own
+    "--multirun": "-m",
+    "--cfg": "-c",
+    "--resolve": "",
+    "--package": "-p",
+    "--info": "-i",
+    "--hydra-help": "",
+    "--shell-completion": "-sc",
+    "--config-path": "-cp",
+    "--config-name": "-cn",
+    "--config-dir": "-cd",
+    "--dry": "",
+}
+VALUED = ("--cfg", "--package", "--config-path", "--config-name", "--config-dir")
+CHOICES = {
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
+MODES = ("--multirun", "--cfg", "--info", "--hydra-help", "--shell-completion")  # one of them
+ELSEWHERE = {  # what to type for options that gradlab has not
+    "--run": "every command is a sweep, of one point or of many: leave it out",
+    "-r": "every command is a sweep, of one point or of many: leave it out",
+    "--resume": "type sweep.resume=FOLDER",
+    "--retry": "type sweep.retry=failed",
+    "--experimental-rerun": "type sweep.resume=FOLDER",
+}
+NO_NAME = re.compile(r"(?i)|null|true|false|[-+]?\.?\d[\d._e+-]*")  # "" included
+
+
+def arguments(words: Sequence[str], conf: Path) -> list[str]:
+    """Return a command's words as Hydra takes them: KEY=VALUE first, the options last.
+
+    (Hydra does not see a KEY=VALUE that follows an option.)
+
+    Args:
+        words: the command's words.
+        conf: the folder of the config groups.
+
+    Raises:
+        ValueError: a word is neither an option nor KEY=VALUE, or cannot be meant.
+    """
+    overrides, options, rest = [], dict[str, list[str]](), list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            overrides.append(_checked_override(word, conf))
+            continue
+        name, joined, value = word.partition("=")
+        name = next((long for long, short in SHORT.items() if short == name), name)
+        takes_next = name in VALUED or (name == "--info" and rest[:1] and rest[0] in CHOICES[name])
+        if name not in SHORT or (joined and name not in (*VALUED, "--info")):
+            raise ValueError(_unknown_option(word))
+        given = [value] if joined else [rest.pop(0)] if rest and takes_next else []
+        if name in VALUED and not given:
+            raise ValueError(f"{name} takes a value: {name} VALUE.")
+        if name in CHOICES and given and given[0] not in CHOICES[name]:
+            raise ValueError(f"{name} takes {', '.join(CHOICES[name])}; got {given[0]!r}.")
+        options[name] = given
+    if "--cfg" not in options and (extra := {"--package", "--resolve"} & set(options)):
+        raise ValueError(f"{extra.pop()} goes with --cfg job.")
+    if options.pop("--dry", None) is not None:
+        overrides.append("sweep.plan_only=true")
+    if len(modes := [name for name in MODES if name in options]) > 1:
+        raise ValueError(f"{' and '.join(modes)} do different things: give one of them.")
+    return [*overrides, *(word for name, given in options.items() for word in (name, *given))]
+
+
+def replaced(words: Sequence[str]) -> list[str]:
+    """Return a sentence for each word that a later one of the same key replaces.
+
+    Raises:
+        ValueError: a key is given in two ways (KEY, +KEY), of which neither replaces the other.
+    """
+    last: dict[str, str] = {}
+    sentences = []
+    for word in words:
+        key = word.partition("=")[0]
+        before = last.get(key.lstrip("+"))
+        if word.startswith(("-", "~")):
+            continue
+        if before and before.partition("=")[0] != key:
+            raise ValueError(f"{before} and {word} give one key in two ways: leave one out.")
+        if before and before != word:
+            sentences.append(f"{before} is replaced by {word}.")
+        last[key.lstrip("+")] = word
+    return sentences
+
+
+def _checked_override(word: str, conf: Path) -> str:
+    key, equals, value = word.partition("=")
+    name = key.lstrip("+~")
+    if not name or not (equals or key.startswith("~")):
+        known = (conf / "experiment" / f"{word}.yaml").is_file()
+        remedy = f"type +experiment={word}" if known else "--help shows what to type"
+        raise ValueError(f"{word!r} is neither KEY=VALUE nor an option: {remedy}.")
+    group = name.replace(".", "/")
+    options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+    if not options or not equals:
+        return word
+    if group != name:
+        raise ValueError(f"{name} is a group of the config: type {key.replace('.', '/')}={value}.")
+    if NO_NAME.fullmatch(value):
+        raise ValueError(f"{name} must be one of {', '.join(options)}; got {value!r}.")
+    if value.startswith("[") and "," in value and name not in ("probe", "experiment"):
+        several = value.strip("[]").replace(" ", "")
+        raise ValueError(f"{name} takes one choice; for a sweep over several type {key}={several}.")
+    return word
+
+
+def _unknown_option(word: str) -> str:
+    if word in ELSEWHERE:
+        return f"{word} is no option of gradlab: {ELSEWHERE[word]}."
+    name, equals, _ = word.partition("=")
+    likely = get_close_matches(name, SHORT, n=1)
+    remedy = f"did you mean {likely[0]}?" if likely else "--help shows what to type."
+    if equals and not likely:
+        remedy = f"type {word.lstrip('-')}."
+    return f"{word} is no option of gradlab: {remedy}"
 
 
 def usage(conf: Path) -> str:
@@ -43,6 +165,13 @@ def sentence(error: BaseException) -> str:
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
     cause = error.__cause__
+    if several := re.match(
+        r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'", str(error)
+    ):
+        return (
+            f"{several[1]} names several points where one is asked for (--cfg, hydra.mode=RUN): "
+            "give it one value."
+        )
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group} must be one of {', '.join(error.options)}; got {name!r}."
