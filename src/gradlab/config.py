@@ -204,12 +204,8 @@ def check(composed: DictConfig) -> Config:
     Raises:
         ConfigError: the first key that is wrong, what it allows, and what was given.
     """
-    names = [entry.name for entry in fields(Config)]
-    for key in map(str, composed):
-        if key not in (*names, "hydra"):
-            raise ConfigError(f"{key} is unknown: the config takes {', '.join(names)}.")
     try:
-        resolved = {name: _plain(composed[name]) for name in names}
+        resolved = {str(key): _plain(composed[key]) for key in composed if key != "hydra"}
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one.") from error
     config: Config = _checked_section(Config, resolved, "")
@@ -303,6 +299,10 @@ def _is_bookkeeping(key: str) -> bool:
 
 def _checked_section(schema: Any, values: Mapping[str, Any], prefix: str) -> Any:
     checked: dict[str, Any] = {}
+    names = [entry.name for entry in fields(schema)]
+    if unknown := [key for key in values if key not in names]:  # added by + or ++
+        section = prefix.removesuffix(".") or "the config"
+        raise ConfigError(f"{prefix}{unknown[0]} is unknown: {section} takes {', '.join(names)}.")
     for entry in fields(schema):
         key, value = f"{prefix}{entry.name}", values[entry.name]
         if isinstance(entry.type, type) and is_dataclass(entry.type):

@@ -8,7 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.gradlab_launcher import FusedLauncher, remove_if_empty
 
@@ -37,6 +37,7 @@ class ProductSweeper(BasicSweeper):
                 launcher that checks them together.
         """
         from gradlab.components import ConfigError
+        from gradlab.records import MULTIRUN
 
         folder = Path(_checked_folder(self._master))
         if self._master.sweep.plan_only and not isinstance(self.launcher, FusedLauncher):
@@ -53,9 +54,12 @@ class ProductSweeper(BasicSweeper):
             raise ConfigError(
                 f"hydra.sweep.dir={folder} cannot be made: {error.strerror}; choose another folder."
             ) from error
+        is_whole = not self._master.sweep.resume or (folder / MULTIRUN).exists()
         try:
             return super().sweep(arguments)
-        except Exception:
+        except ConfigError:
+            if not is_whole:  # Hydra has written it to a folder that may be no sweep's
+                (folder / MULTIRUN).unlink(missing_ok=True)
             remove_if_empty(folder)
             raise
 
@@ -70,8 +74,11 @@ class ProductSweeper(BasicSweeper):
         from gradlab.components import ConfigError
 
         for override in overrides:
-            if override.is_discrete_sweep() and not any(override.sweep_string_iterator()):
-                raise ConfigError(f"{override.input_line} has no value: give one, or several.")
+            line, is_sweep = override.input_line, override.is_sweep_override()
+            if is_sweep and not override.is_discrete_sweep():
+                raise ConfigError(f"{line} names no values: type A,B,C or range(START,STOP,STEP).")
+            if is_sweep and not any(override.sweep_string_iterator()):
+                raise ConfigError(f"{line} has no value: give one, or several.")
         batches = super().split_arguments(overrides, max_batch_size)
         skip = [_values(combination) for combination in self._skip]
         keys = {override.get_key_element() for override in overrides}
@@ -121,12 +128,24 @@ class ProductSweeper(BasicSweeper):
 def _checked_folder(master: DictConfig) -> str:
     """Return the sweep's folder as it was typed."""
     from gradlab.components import ConfigError
+    from gradlab.records import sweep_folder
 
-    if any(word.startswith("hydra.run.dir=") for word in master.hydra.overrides.hydra):
+    words: Any = OmegaConf.to_container(master.hydra.overrides.hydra)  # interpolations stay
+    if any(word.startswith("hydra.run.dir=") for word in words):
         raise ConfigError("hydra.run.dir is not a sweep's folder: type hydra.sweep.dir=FOLDER.")
     folder = str(master.hydra.sweep.dir)
     if not folder:
         raise ConfigError("hydra.sweep.dir must be a folder; got ''.")
+    resumed = master.sweep.resume
+    if resumed and Path(resumed) != Path(folder):
+        raise ConfigError(
+            f"sweep.resume={resumed} goes on in that folder: leave hydra.sweep.dir={folder} out."
+        )
+    whole = sweep_folder(Path(folder) / "point")
+    if resumed and whole != Path(folder):
+        raise ConfigError(
+            f"sweep.resume must be the folder of a sweep; got {folder!r}, a part of {str(whole)!r}."
+        )
     return folder
 
 

@@ -140,6 +140,31 @@ def test_a_nested_sweep_is_resumed(
     (nested / "sweep.json").write_text(text)
 
 
+@pytest.mark.parametrize("other", ["s/gain_1", "s/gain_1/1", "."])
+def test_only_a_sweep_is_resumed(other: str, nested: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(nested.parent.rglob("*"))
+    monkeypatch.setattr("test_sweep_folders.TINY", ())
+    with pytest.raises(SystemExit, match=r"sweep\.resume must be the folder of a sweep; got"):
+        gradlab(monkeypatch, nested.parent, f"sweep.resume={other}")
+    assert sorted(nested.parent.rglob("*")) == before
+
+
+def test_a_sweep_is_resumed_in_its_own_folder(
+    nested: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match=r"leave hydra\.sweep\.dir=t out"):
+        gradlab(monkeypatch, nested.parent, "sweep.resume=s", "hydra.sweep.dir=t")
+
+
+@pytest.mark.parametrize("subdir", ["${hydra.job.num}", "${hydra.job.override_dirname}", "${name}"])
+def test_folders_are_named_by_what_hydra_knows(
+    subdir: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (f"hydra.sweep.subdir={subdir}", "name=n${seed}", "seed=1,2", "--dry")
+    gradlab(monkeypatch, tmp_path, *words)
+    assert "2 points to run" in capsys.readouterr().out
+
+
 def test_a_shared_folder_is_refused_on_resume(
     nested: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

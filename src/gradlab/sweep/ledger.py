@@ -60,8 +60,9 @@ def read(folder: Path) -> list[Entry]:
         pass  # another launcher's sweep has none
     except (ValueError, TypeError) as error:
         print(f"{error}: the points' own folders are read instead.")
-    configs = folder.rglob(str(records.CONFIG))
-    entries = [_read_point(path.parent.parent, folder) for path in configs]
+    points = (path.parent.parent for path in folder.rglob(str(records.CONFIG)))
+    own = [point for point in points if records.sweep_folder(point) == folder]
+    entries = [_read_point(point, folder) for point in own]
     if not entries:
         raise ConfigError(f"sweep.resume must be the folder of a sweep; got {str(folder)!r}.")
     return sorted(entries, key=lambda entry: entry.number)
