@@ -4,6 +4,7 @@ A model is configured by conf/model/; `gradlab.cells` says how to add a cell.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ def _(cell: Stack, carry: dict[str, PyTree], inputs: Array) -> Gates:
     stack_gates: Gates = {}
     for i, layer in enumerate(cell.layers):
         state = _unwrap(carry[f"layer{i}"])
-        if gates.dispatch(type(layer)) is not gates.dispatch(object):
+        with suppress(TypeError):  # the layer has none that are known
             layer_gates = gates(layer, state, inputs)
             stack_gates |= {f"layer{i}.{gate}": values for gate, values in layer_gates.items()}
         _, inputs = layer(state, inputs)
@@ -152,7 +153,8 @@ def build_network(
         key: random key of all weights.
 
     Raises:
-        ConfigError: the cell does not take the arguments that Flax's recurrent cells take.
+        ConfigError: the cell does not take the arguments that Flax's recurrent cells take, or has
+            no gate biases where the rule sets some.
     """
     rngs = nnx.Rngs(key)
     build_stack = partial(_build_stack, model, initialiser, bias_rule, rngs=rngs)
@@ -184,7 +186,10 @@ def _build_stack(
         }
         _check_cell(model.cell, arguments)
         layers.append(components.build(model.cell, **arguments))
-        set_gate_biases(layers[-1], bias_rule(rngs.biases(), n))
+        try:
+            set_gate_biases(layers[-1], bias_rule(rngs.biases(), n))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     return layers[0] if len(layers) == 1 else Stack(layers)
 
 

@@ -112,7 +112,7 @@ def test_values_and_gradients_are_those_of_the_plain_scan(name: str) -> None:
     with jax.enable_x64(True):
         cell, rule = in_float64(make(CELLS[name])), partial(jax.tree.map, jnp.tanh)
         args = problem(cell, jnp.float64)
-        assert recurrence._is_batch_of_one_dtype(affine_form(cell), *args)
+        assert recurrence._is_plain_batch(affine_form(cell), *args)
         expected = with_gradients(step_by_step, cell, rule)(*args)
         assert_same(with_gradients(unroll, cell, rule)(*args), expected, 1e-12)
 

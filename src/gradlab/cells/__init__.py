@@ -17,13 +17,23 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
+from gradlab.cells.biases import set_gate_biases
 from gradlab.cells.elman import ConcatenatedElman, Elman
 from gradlab.cells.encoder_decoder import EncoderDecoder, decoding
+from gradlab.cells.gru import GRU
 from gradlab.cells.lstm import LSTM
 
 Gates = dict[str, Float[Array, "*batch n"]]
 
-__all__ = ["LSTM", "ConcatenatedElman", "Elman", "EncoderDecoder", "gates", "set_gate_biases"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "ConcatenatedElman",
+    "Elman",
+    "EncoderDecoder",
+    "gates",
+    "set_gate_biases",
+]
 
 
 @singledispatch
@@ -36,7 +46,7 @@ def gates(cell: Any, carry: PyTree, inputs: Float[Array, "*batch features"]) -> 
         inputs: x⁽ᵗ⁾.
 
     Raises:
-        TypeError: no gates are registered for this class.
+        TypeError: no gates are registered for this class, or for the step that it has of its own.
     """
     del carry, inputs
     raise TypeError(
@@ -47,12 +57,14 @@ def gates(cell: Any, carry: PyTree, inputs: Float[Array, "*batch features"]) -> 
 
 @gates.register
 def _(cell: LSTM, carry: PyTree, inputs: Array) -> Gates:
+    _check_step_is_of(LSTM, cell)
     activations = cell.activations(carry, inputs)
     return {name: activations[name] for name in ("input", "forget", "output")}
 
 
 @gates.register
 def _(cell: nnx.OptimizedLSTMCell, carry: PyTree, inputs: Array) -> Gates:
+    _check_step_is_of(nnx.OptimizedLSTMCell, cell)
     i, f, _, o = jnp.split(cell.dense_i(inputs) + cell.dense_h(carry[1]), 4, axis=-1)
     preactivations = {"input": i, "forget": f, "output": o}
     return {name: cell.gate_fn(value) for name, value in preactivations.items()}
@@ -60,6 +72,7 @@ def _(cell: nnx.OptimizedLSTMCell, carry: PyTree, inputs: Array) -> Gates:
 
 @gates.register
 def _(cell: nnx.LSTMCell, carry: PyTree, inputs: Array) -> Gates:
+    _check_step_is_of(nnx.LSTMCell, cell)
     h = carry[1]
     preactivations = {
         "input": cell.ii(inputs) + cell.hi(h),
@@ -71,6 +84,7 @@ def _(cell: nnx.LSTMCell, carry: PyTree, inputs: Array) -> Gates:
 
 @gates.register
 def _(cell: nnx.GRUCell, carry: PyTree, inputs: Array) -> Gates:
+    _check_step_is_of(nnx.GRUCell, cell)
     from_x, from_h = cell.dense_i(inputs), cell.dense_h(carry)
     r, z, _ = jnp.split(from_x + from_h, 3, axis=-1)
     return {"reset": cell.gate_fn(r), "update": cell.gate_fn(z)}
@@ -85,26 +99,14 @@ def _(cell: EncoderDecoder, carry: PyTree, inputs: Array) -> Gates:
     return {name: jnp.where(decoding(inputs), decoder[name], encoder[name]) for name in encoder}
 
 
-def set_gate_biases(cell: nnx.RNNCellBase, biases: dict[str, Float[Array, "n"]]) -> None:
-    """Set the biases of a cell's gates in place; a cell without such gates is left unchanged.
+def _check_step_is_of(cell_class: type[nnx.RNNCellBase], cell: nnx.RNNCellBase) -> None:
+    """Check that a cell's step is its class's: another one may use other gates.
 
-    A GRU's update gate z keeps the part z ⊙ h of the state, so it takes the forget gate's bias.
-
-    Args:
-        cell: an LSTM or a GRU of Flax or of gradlab, or any other cell.
-        biases: by gate, "forget" and "input"; gates that the cell has not, or has pinned, are
-            skipped.
+    Raises:
+        TypeError: the cell is of a subclass with a step of its own.
     """
-    if isinstance(cell, nnx.OptimizedLSTMCell):
-        order: tuple[str, ...] = cell.learned if isinstance(cell, LSTM) else LSTM.ORDER
-        linear = cell.dense_h
-    elif isinstance(cell, nnx.GRUCell):
-        order, linear = ("reset", "forget", "candidate"), cell.dense_i
-    else:
-        return
-    n = cell.hidden_features
-    bias: Any = linear.bias
-    for index, gate in enumerate(order):
-        if gate in biases:
-            columns = slice(index * n, (index + 1) * n)
-            bias[...] = bias[...].at[columns].set(biases[gate])
+    if type(cell).__call__ is not cell_class.__call__:
+        raise TypeError(
+            f"gradlab knows no gates of {type(cell).__name__}, whose step is not that of "
+            f"{cell_class.__name__}: say what they are with @gradlab.cells.gates.register."
+        )

@@ -2,45 +2,52 @@
 
 The affine form of a cell is an affine map of (x⁽ᵗ⁾, h⁽ᵗ⁻¹⁾), followed by a rule that acts on each
 unit. Flax's cells remain the definition of the maths; a cell without a known affine form is run
-through its own steps. To add a form, write a function that maps a cell to its `AffineForm`, here or
-in a file of yours, and register it with `@affine_form_of(CellClass)`.
+through its own steps, and so is one that differs in any part from what its form knows: a layer of
+another kind or shape, a part that a subclass computes. To add a form, write a function that maps a
+cell to its `AffineForm`, here or in a file of yours, and register it with
+`@affine_form_of(CellClass)`.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from gradlab.cells.elman import ConcatenatedElman
 from gradlab.cells.lstm import LSTM
 
 Blocks = tuple[Float[Array, "batch n"], ...]
+Rule = Callable[[Blocks, Any], Any]
+PROMOTE_DTYPE = inspect.signature(nnx.Linear.__init__).parameters["promote_dtype"].default
 
 
 class AffineForm(NamedTuple):
     """The weights and the rule of a cell s⁽ᵗ⁾ = rule(blocks, s⁽ᵗ⁻¹⁾).
 
-    The blocks are arrays of n columns, made of x W_x + b and h W_h, which have k blocks each. If
-    `separate` is 0, the rule gets the k sums of both. Otherwise it gets k + separate blocks: x's
+    The blocks are arrays of n columns, made of x W_x + b and h W_h + b_h, which have k blocks each.
+    If `separate` is 0, the rule gets the k sums of both. Otherwise it gets k + separate blocks: x's
     are the first k and h's the last k of them, added where they overlap. The first `separate`
     blocks then come from x only and the last `separate` from h only.
 
     Attributes:
         input_kernel: W_x.
-        bias: b.
+        bias: b; None: 0.
         recurrent_kernel: W_h.
         rule: maps blocks and carry to the new carry.
         separate: the number of blocks that come from x only, and of those from h only.
+        recurrent_bias: b_h; None: 0.
     """
 
     input_kernel: Float[Array, "features k*n"]
-    bias: Float[Array, "k*n"]
+    bias: Float[Array, "k*n"] | None
     recurrent_kernel: Float[Array, "n k*n"]
-    rule: Callable[[Blocks, PyTree], PyTree]
+    rule: Rule
     separate: int = 0
+    recurrent_bias: Float[Array, "k*n"] | None = None
 
 
 FormFunction = Callable[[Any], AffineForm | None]
@@ -51,12 +58,11 @@ def affine_form(cell: nnx.RNNCellBase) -> AffineForm | None:
     """Return a cell's affine form; None if it has none that is known.
 
     Forms are registered by the `__call__` of a cell class: a subclass has its parent's form only if
-    it inherits that method. A cell with a layer other than Flax's plain x W + b has none.
+    it inherits that method, and only if every part that the method reads is what the form takes it
+    for.
     """
     form_function = FORMS.get(type(cell).__call__)
-    if form_function is None or any(not _is_plain(part) for part in vars(cell).values()):
-        return None
-    return form_function(cell)
+    return None if form_function is None else form_function(cell)
 
 
 def affine_form_of(cell_class: type[nnx.RNNCellBase]) -> Callable[[FormFunction], FormFunction]:
@@ -70,61 +76,60 @@ def affine_form_of(cell_class: type[nnx.RNNCellBase]) -> Callable[[FormFunction]
 
 
 @affine_form_of(nnx.SimpleCell)
-def _simple(cell: nnx.SimpleCell) -> AffineForm:
-    return AffineForm(
-        cell.dense_i.kernel[...], _bias(cell.dense_i), cell.dense_h.kernel[...], _elman_rule(cell)
-    )
+def _simple(cell: nnx.SimpleCell) -> AffineForm | None:
+    if not _has_own(cell, "residual", bool):
+        return None
+    return _two_layers(cell, 1, _elman_rule(cell, cell.residual))
 
 
 @affine_form_of(ConcatenatedElman)
-def _concatenated(cell: ConcatenatedElman) -> AffineForm:
-    input_kernel, recurrent_kernel = jnp.split(cell.kernel[...], [cell.in_features])
-    bias: Any = cell.bias
-    rule = _elman_rule(cell, residual=False)
-    return AffineForm(input_kernel, bias[...], recurrent_kernel, rule)
+def _concatenated(cell: ConcatenatedElman) -> AffineForm | None:
+    if not (_has_own(cell, "kernel", nnx.Variable) and _has_plain_functions(cell)):
+        return None
+    if not _has_own(cell, "bias", nnx.Variable | None):
+        return None
+    kernel, bias = cell.kernel[...], _value(cell.bias)
+    n = kernel.shape[-1]
+    if not _fits((kernel[-n:], bias), n, 1):
+        return None
+    return AffineForm(kernel[:-n], bias, kernel[-n:], _elman_rule(cell, residual=False))
 
 
 @affine_form_of(LSTM)
 def _lstm(cell: LSTM) -> AffineForm | None:
-    if type(cell).activations is not LSTM.activations:
+    inherits = type(cell).activations is LSTM.activations and "activations" not in vars(cell)
+    if not (inherits and _has_own(cell, "learned", tuple) and _has_own(cell, "pins", tuple)):
         return None
-    return _lstm_form(cell, cell.learned, dict(cell.pins))
+    if not all(isinstance(pin, int | float) for _, pin in cell.pins):
+        return None
+    return _two_layers(cell, len(cell.learned), _lstm_rule(cell, cell.learned, dict(cell.pins)))
 
 
 @affine_form_of(nnx.OptimizedLSTMCell)
-def _optimised_lstm(cell: nnx.OptimizedLSTMCell) -> AffineForm:
-    return _lstm_form(cell, LSTM.ORDER, {})
+def _optimised_lstm(cell: nnx.OptimizedLSTMCell) -> AffineForm | None:
+    return _two_layers(cell, len(LSTM.ORDER), _lstm_rule(cell, LSTM.ORDER, {}))
 
 
 @affine_form_of(nnx.GRUCell)
-def _gru(cell: nnx.GRUCell) -> AffineForm:
-    gate, activation = cell.gate_fn, cell.activation_fn
-
-    def rule(blocks: Blocks, h: Array) -> Array:
-        from_x, reset, update, from_h = blocks  # from_x and from_h: parts of the candidate
-        z = gate(update)
-        return (1.0 - z) * activation(from_x + gate(reset) * from_h) + z * h
-
+def _gru(cell: nnx.GRUCell) -> AffineForm | None:
+    form = _two_layers(cell, 3, _gru_rule(cell), join_biases=False)
+    if form is None:
+        return None
     # The reset gate multiplies only the candidate's part from h, so its two parts stay separate.
     # Flax's order is reset, update, candidate; x's part of the candidate comes first here.
-    n = cell.hidden_features
-    input_kernel, bias = (
-        jnp.roll(w, n, -1) for w in (cell.dense_i.kernel[...], _bias(cell.dense_i))
-    )
-    return AffineForm(input_kernel, bias, cell.dense_h.kernel[...], rule, separate=1)
+    n = form.recurrent_kernel.shape[0]
+    input_kernel, bias = jax.tree.map(lambda w: jnp.roll(w, n, -1), (form.input_kernel, form.bias))
+    return form._replace(input_kernel=input_kernel, bias=bias, separate=1)
 
 
-def _elman_rule(
-    cell: nnx.SimpleCell, residual: bool | None = None
-) -> Callable[[Blocks, Array], Array]:
+def _elman_rule(cell: nnx.SimpleCell, residual: bool) -> Rule:
     activation = cell.activation_fn
-    residual = cell.residual if residual is None else residual
     return lambda blocks, h: activation(blocks[0] + h if residual else blocks[0])
 
 
-def _lstm_form(
+def _lstm_rule(
     cell: nnx.OptimizedLSTMCell, learned: tuple[str, ...], pins: dict[str, float]
-) -> AffineForm:
+) -> Rule:
     gate, activation = cell.gate_fn, cell.activation_fn
 
     def rule(blocks: Blocks, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -135,22 +140,80 @@ def _lstm_form(
         c = a["forget"] * carry[0] + a["input"] * a["candidate"]
         return c, a["output"] * activation(c)
 
-    return AffineForm(cell.dense_i.kernel[...], _bias(cell.dense_h), cell.dense_h.kernel[...], rule)
+    return rule
 
 
-def _bias(linear: nnx.Linear) -> Array:
-    bias: Any = linear.bias
-    return bias[...]
+def _gru_rule(cell: nnx.GRUCell) -> Rule:
+    gate, activation = cell.gate_fn, cell.activation_fn
+
+    def rule(blocks: Blocks, h: Array) -> Array:
+        from_x, reset, update, from_h = blocks  # from_x and from_h: parts of the candidate
+        z = gate(update)
+        return (1.0 - z) * activation(from_x + gate(reset) * from_h) + z * h
+
+    return rule
 
 
-def _is_plain(part: Any) -> bool:
-    """Return whether a cell's attribute is Flax's plain layer x W + b, or no layer at all."""
-    if not isinstance(part, nnx.Module):
-        return True
-    return (
-        type(part) is nnx.Linear
-        and part.precision is None
-        and part.dot_general is jax.lax.dot_general
-        and part.preferred_element_type is None
-        and part.dtype in (None, part.kernel[...].dtype)
+def _two_layers(cell: Any, blocks: int, rule: Rule, join_biases: bool = True) -> AffineForm | None:
+    """Return the form of a cell whose layers are dense_i on x and dense_h on h; None if it differs.
+
+    Args:
+        cell: the cell.
+        blocks: k.
+        rule: of the form.
+        join_biases: the biases of both layers are added to one; else they stay apart.
+    """
+    layers = ("dense_i", "dense_h")
+    if not (_has_plain_functions(cell) and all(_has_own(cell, x, nnx.Linear) for x in layers)):
+        return None
+    on_x, on_h = cell.dense_i, cell.dense_h
+    if not (_is_plain(on_x) and _is_plain(on_h)):
+        return None
+    kernel, bias, recurrent_bias = on_h.kernel[...], _value(on_x.bias), _value(on_h.bias)
+    n = kernel.shape[0]
+    if not (_fits((kernel, recurrent_bias), n, blocks) and _fits((on_x.kernel, bias), n, blocks)):
+        return None
+    if join_biases:
+        present = [b for b in (bias, recurrent_bias) if b is not None]
+        bias, recurrent_bias = (sum(present[1:], start=present[0]) if present else None), None
+    return AffineForm(on_x.kernel[...], bias, kernel, rule, recurrent_bias=recurrent_bias)
+
+
+def _has_own(cell: Any, name: str, kind: Any) -> bool:
+    """Return whether a cell's attribute is its own and of a kind, not computed by a property."""
+    own = vars(cell)
+    return name in own and getattr(cell, name) is own[name] and isinstance(own[name], kind)
+
+
+def _has_plain_functions(cell: Any) -> bool:
+    """Return whether a cell's gate and activation functions are functions without weights."""
+    names = [name for name in ("gate_fn", "activation_fn") if hasattr(cell, name)]
+    return all(
+        _has_own(cell, name, Callable)
+        and all(leaf is vars(cell)[name] for leaf in jax.tree.leaves(vars(cell)[name]))
+        for name in names
     )
+
+
+def _is_plain(layer: nnx.Linear) -> bool:
+    """Return whether a layer is Flax's plain x W + b, in the precision of its weights."""
+    return (
+        type(layer) is nnx.Linear
+        and layer.precision is None
+        and layer.dot_general is jax.lax.dot_general
+        and layer.preferred_element_type is None
+        and layer.promote_dtype is PROMOTE_DTYPE
+        and layer.dtype in (None, layer.kernel[...].dtype)
+        and layer.use_bias == (layer.bias is not None)
+    )
+
+
+def _fits(weights: tuple[Any, Array | None], n: int, blocks: int) -> bool:
+    """Return whether a kernel and a bias have n columns for each block: nothing is broadcast."""
+    kernel, bias = weights
+    columns = blocks * n
+    return kernel.shape[1:] == (columns,) and (bias is None or bias.shape == (columns,))
+
+
+def _value(bias: Any) -> Array | None:
+    return None if bias is None else bias[...]

@@ -26,6 +26,7 @@ class Elman(nnx.SimpleCell):
         hidden_features: int,
         *,
         activation: Activation = "tanh",
+        use_bias: bool = True,
         kernel_init: nnx.Initializer = lecun,
         recurrent_kernel_init: nnx.Initializer = orthogonal,
         rngs: nnx.Rngs,
@@ -36,6 +37,7 @@ class Elman(nnx.SimpleCell):
             in_features: size of x.
             hidden_features: n, the size of h.
             activation: φ, one of "tanh", "relu", "sigmoid" (logistic) and "identity".
+            use_bias: whether there is b; the weights drawn are the same without it.
             kernel_init: initialiser of W_xh.
             recurrent_kernel_init: initialiser of W_hh.
             rngs: random streams that the weights are drawn from.
@@ -56,6 +58,8 @@ class Elman(nnx.SimpleCell):
             rngs=rngs,
         )
         self.activation = activation
+        if not use_bias:
+            remove_bias(self.dense_i)
 
 
 class ConcatenatedElman(Elman):
@@ -66,7 +70,7 @@ class ConcatenatedElman(Elman):
         super().__init__(in_features, hidden_features, **options)
         kernels = [self.dense_i.kernel[...], self.dense_h.kernel[...]]
         self.kernel = nnx.Param(jnp.concatenate(kernels))
-        self.bias = self.dense_i.bias
+        self.bias = nnx.data(self.dense_i.bias)
         del self.dense_i, self.dense_h
 
     def __call__(
@@ -74,5 +78,13 @@ class ConcatenatedElman(Elman):
     ) -> tuple[Array, Array]:
         """Return h⁽ᵗ⁾ twice: as the new carry and as the output."""
         x_and_h = jnp.concatenate([inputs, carry], axis=-1)
-        h = self.activation_fn(x_and_h @ self.kernel[...] + self.bias[...])  # type: ignore[index]
+        preactivation = x_and_h @ self.kernel[...]
+        if self.bias is not None:
+            preactivation += self.bias[...]
+        h = self.activation_fn(preactivation)
         return h, h
+
+
+def remove_bias(layer: nnx.Linear) -> None:
+    """Leave a layer's bias out, in place."""
+    layer.bias, layer.use_bias = nnx.data(None), False

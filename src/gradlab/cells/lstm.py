@@ -7,6 +7,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 from pydantic import Field
 
+from gradlab.cells.elman import remove_bias
+
 Pin = Annotated[float, Field(ge=0, le=1)] | None
 Carry = tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]
 lecun, orthogonal = nnx.initializers.lecun_normal(), nnx.initializers.orthogonal()
@@ -33,6 +35,7 @@ class LSTM(nnx.OptimizedLSTMCell):
         input_gate: Pin = None,
         forget_gate: Pin = None,
         output_gate: Pin = None,
+        use_bias: bool = True,
         kernel_init: nnx.Initializer = lecun,
         recurrent_kernel_init: nnx.Initializer = orthogonal,
         rngs: nnx.Rngs,
@@ -45,6 +48,7 @@ class LSTM(nnx.OptimizedLSTMCell):
             input_gate: constant value of i, from 0 to 1; None: learned.
             forget_gate: constant value of f, from 0 to 1; None: learned.
             output_gate: constant value of o, from 0 to 1; None: learned.
+            use_bias: whether there is b; the weights drawn are the same without it.
             kernel_init: initialiser of the four matrices on x, side by side.
             recurrent_kernel_init: initialiser of the four matrices on h, side by side.
             rngs: random streams that the weights are drawn from.
@@ -67,6 +71,8 @@ class LSTM(nnx.OptimizedLSTMCell):
         self.learned = tuple(gate for gate in self.ORDER if pins.get(gate) is None)
         if self.pins:
             self._drop_pinned()
+        if not use_bias:
+            remove_bias(self.dense_h)
 
     def activations(
         self, carry: Carry, inputs: Float[Array, "*batch features"]

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PyTree
 from gradlab.cells.affine import AffineForm, Blocks, affine_form
 
 AdjointRule = Callable[[PyTree], PyTree]
-Weights = tuple[Array, Array, Array]
+Weights = tuple[Array, Array | None, Array, Array | None]  # a bias that is not there is None
 
 
 @singledispatch
@@ -47,7 +47,7 @@ def unroll(
         The carry s⁽ᵀ⁾, and the cell's output at every step.
     """
     form = affine_form(cell)
-    if form is None or not _is_batch_of_one_dtype(form, carry, inputs):
+    if form is None or not _is_plain_batch(form, carry, inputs):
         return step_by_step(cell, carry, inputs, on_adjoint)
     return _affine_unroll(form, carry, inputs, _as_partial(on_adjoint))
 
@@ -84,11 +84,15 @@ _with_adjoint_rule.defvjp(
 )
 
 
-def _is_batch_of_one_dtype(form: AffineForm, carry: PyTree, inputs: Array) -> bool:
-    """Return whether the inputs are one batch of sequences and no array would be promoted."""
-    weights = [form.input_kernel, form.bias, form.recurrent_kernel]
-    arrays = [*weights, inputs, *jax.tree.leaves(carry)]
-    return inputs.ndim == 3 and len({array.dtype for array in arrays}) == 1
+def _is_plain_batch(form: AffineForm, carry: PyTree, inputs: Array) -> bool:
+    """Return whether this is one batch of sequences and no array is promoted or broadcast."""
+    weights = [form.input_kernel, form.bias, form.recurrent_kernel, form.recurrent_bias]
+    states, n = jax.tree.leaves(carry), form.recurrent_kernel.shape[0]
+    return (
+        inputs.ndim == 3
+        and all(jnp.shape(state) == (inputs.shape[1], n) for state in states)
+        and len({array.dtype for array in jax.tree.leaves((weights, inputs, states))}) == 1
+    )
 
 
 def _affine_unroll(
@@ -103,17 +107,18 @@ def _affine_unroll(
     def forward(
         on_adjoint: Partial | None, weights: Weights, carry: PyTree, inputs: Array
     ) -> tuple[tuple[PyTree, Array], PyTree]:
-        input_kernel, bias, recurrent_kernel = weights
+        input_kernel, bias, recurrent_kernel, recurrent_bias = weights
 
         def step(carry: PyTree, from_x: Blocks) -> tuple[PyTree, tuple[PyTree, Blocks]]:
-            from_h = split(_hidden(carry) @ recurrent_kernel)
+            from_h = split(_plus(_hidden(carry) @ recurrent_kernel, recurrent_bias))
             sums = tuple(x + h for x, h in zip(from_x[separate:], from_h, strict=False))
             blocks = from_x[:separate] + sums + from_h[k - separate :]
             return rule(blocks, carry), (carry, blocks)
 
         # Each block is an array of its own: XLA's loops over slices of slices are slow on a CPU.
+        biases = [None] * k if bias is None else split(bias)
         from_x = tuple(
-            inputs @ w + b for w, b in zip(split(input_kernel), split(bias), strict=True)
+            _plus(inputs @ w, b) for w, b in zip(split(input_kernel), biases, strict=True)
         )
         last, (carries, blocks) = jax.lax.scan(step, carry, from_x)
         outputs = jnp.concatenate([_hidden(carries)[1:], _hidden(last)[None]])
@@ -122,7 +127,8 @@ def _affine_unroll(
     def backward(
         residuals: PyTree, adjoints: tuple[PyTree, Array]
     ) -> tuple[None, Weights, PyTree, Array]:
-        on_adjoint, (input_kernel, _, recurrent_kernel), inputs, carries, blocks = residuals
+        on_adjoint, weights, inputs, carries, blocks = residuals
+        input_kernel, bias, recurrent_kernel, recurrent_bias = weights
 
         def step(adjoint: PyTree, values: PyTree) -> tuple[PyTree, Array]:
             output_adjoint, blocks, carry = values
@@ -142,13 +148,22 @@ def _affine_unroll(
         gradient = jnp.einsum("tbi,tbj->ij", sources, deltas)
         x_rows, one_row, h_rows = jnp.split(gradient, [inputs.shape[-1], inputs.shape[-1] + 1])
         # The first k blocks come from x, the last k from h (see AffineForm).
-        weights = (x_rows[:, :columns], one_row[0, :columns], h_rows[:, separate * n :])
-        return None, weights, first_adjoint, deltas[..., :columns] @ input_kernel.T
+        of_weights = (
+            x_rows[:, :columns],
+            None if bias is None else one_row[0, :columns],
+            h_rows[:, separate * n :],
+            None if recurrent_bias is None else one_row[0, separate * n :],
+        )
+        return None, of_weights, first_adjoint, deltas[..., :columns] @ input_kernel.T
 
     run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
     run.defvjp(forward, backward)
-    weights = (form.input_kernel, form.bias, form.recurrent_kernel)
+    weights = (form.input_kernel, form.bias, form.recurrent_kernel, form.recurrent_bias)
     return run(on_adjoint, weights, carry, inputs)
+
+
+def _plus(values: Array, bias: Array | None) -> Array:
+    return values if bias is None else values + bias
 
 
 def _hidden(carry: PyTree) -> Array:

@@ -1,0 +1,73 @@
+"""Setting the biases of a cell's gates."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from gradlab.cells.elman import ConcatenatedElman
+from gradlab.cells.lstm import LSTM
+
+GRU_ORDER = ("reset", "forget", "candidate")  # the update gate keeps, as a forget gate does
+GATED = (LSTM, nnx.OptimizedLSTMCell, nnx.LSTMCell, nnx.GRUCell)
+UNGATED = (ConcatenatedElman, nnx.SimpleCell)
+
+
+def set_gate_biases(cell: nnx.RNNCellBase, biases: Mapping[str, Float[Array, "n"]]) -> None:
+    """Set the biases of a cell's gates in place; an Elman layer has none and is left unchanged.
+
+    A GRU's update gate z keeps the part z ⊙ h of the state, so it takes the forget gate's bias.
+    Where both layers of a cell have a bias, as in PyTorch, one takes the value and the other 0.
+
+    Args:
+        cell: an LSTM, a GRU or an Elman layer of Flax or of gradlab, or of a subclass with the same
+            step; any cell if there are no biases to set.
+        biases: by gate, "forget" and "input"; gates that the cell has not, or has pinned, are
+            skipped.
+
+    Raises:
+        ValueError: the cell has another step, other layers or no biases.
+    """
+    if not biases or any(type(cell).__call__ is known.__call__ for known in UNGATED):
+        return
+    name = type(cell).__name__
+    if not any(type(cell).__call__ is known.__call__ for known in GATED):
+        raise ValueError(
+            f"gate biases need a cell whose gates gradlab knows, such as those of model=lstm and "
+            f"model=gru; {name} has a step of its own: take bias=zero, and set them where it draws "
+            "its weights."
+        )
+    for gates, *layers in _layers(cell):
+        if any(type(layer) is not nnx.Linear for layer in layers) or all(
+            layer.bias is None for layer in layers
+        ):
+            raise ValueError(
+                f"gate biases need a cell with biases, in layers of the class flax.nnx.Linear; "
+                f"{name} has other layers or none (use_bias=false): take bias=zero."
+            )
+        _set_columns(gates, [layer for layer in layers if layer.bias is not None], biases)
+
+
+def _layers(cell: Any) -> Iterator[tuple[tuple[str, ...], nnx.Linear, nnx.Linear]]:
+    """Yield gates, in the order of their columns, with their layers; Flax's has a bias first."""
+    if isinstance(cell, nnx.OptimizedLSTMCell):
+        yield (cell.learned if isinstance(cell, LSTM) else LSTM.ORDER), cell.dense_h, cell.dense_i
+    elif isinstance(cell, nnx.GRUCell):
+        yield GRU_ORDER, cell.dense_i, cell.dense_h
+    else:
+        yield ("input",), cell.hi, cell.ii
+        yield ("forget",), cell.hf, cell.if_
+
+
+def _set_columns(
+    gates: tuple[str, ...], layers: list[nnx.Linear], biases: Mapping[str, Float[Array, "n"]]
+) -> None:
+    for index, gate in enumerate(gates):
+        if gate in biases:
+            value = biases[gate]
+            columns = slice(index * len(value), (index + 1) * len(value))
+            for layer in layers:
+                bias: Any = layer.bias
+                bias[...] = bias[...].at[columns].set(value)
+                value = 0 * value  # the other layer's
