@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from gradlab.config import check
 from gradlab.point.recorder import Point, Recorder, Status
 from gradlab.point.training_loop import TrainingLoop
+from gradlab.training.precision import in_float32
 from gradlab.training.program import Program, State
 
 __all__ = ["Point", "Status", "point_of_job", "run_point", "run_points"]
@@ -31,6 +32,7 @@ def run_point(point: Point, stop: Event | None = None) -> Status:
     return status
 
 
+@in_float32
 def run_points(
     program: Program,
     points: Sequence[Point],

@@ -1,7 +1,7 @@
 """Checkpoints: a point's training state after an update, written by Orbax, whole or not at all.
 
 A point's folder holds the newest, as checkpoints/STEP. A checkpoint that is damaged, of another
-config or of another layout of the state is refused.
+config, of other flags of JAX or of another layout of the state is refused.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 
 from gradlab import records
 from gradlab.config import Config, training_digest
+from gradlab.point.environment import unusual_flags
 from gradlab.training.program import State
 
 Leaves = dict[str, np.ndarray]
@@ -72,7 +73,10 @@ def load(folder: Path, config: Config, abstract_state: Callable[[], State]) -> S
     if damaged:
         raise CheckpointError(f"the checkpoint {path} is damaged")
     if not np.array_equal(config_digest, _config_digest(config)):
-        raise CheckpointError(f"the checkpoint {path} is of another config")
+        raise CheckpointError(
+            f"the checkpoint {path} is of another config, or of other flags of JAX (present ones "
+            f"besides the defaults: {unusual_flags() or 'none'})"
+        )
     return _state(leaves, abstract_state(), path)
 
 
@@ -126,7 +130,11 @@ def _digest(leaves: Leaves) -> Digest:
 
 
 def _config_digest(config: Config) -> Digest:
-    return np.frombuffer(training_digest(config), np.uint8)
+    """Return the SHA-256 of what a run's numbers follow from: its config, and flags of JAX."""
+    digest, flags = training_digest(config), unusual_flags()
+    if flags:
+        return _sha256(digest + repr(sorted(flags.items())).encode())
+    return np.frombuffer(digest, np.uint8)
 
 
 def _sha256(content: bytes) -> Digest:

@@ -12,8 +12,10 @@ from gradlab import records
 from gradlab.components import ConfigError, build
 from gradlab.config import check
 from gradlab.point.recorder import now, running_status
+from gradlab.training.precision import in_float32
 
 
+@in_float32
 def run_measurement(composed: DictConfig) -> Path:
     """Call the function that `measure` names and write its table to the job's folder.
 

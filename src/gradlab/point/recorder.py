@@ -1,17 +1,14 @@
 """The records of one point: its rows, measurements, W&B run, files, checkpoints and status."""
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -19,6 +16,7 @@ import xarray as xr
 from gradlab import decay, records
 from gradlab.config import Config, identity
 from gradlab.point import checkpoints
+from gradlab.point.environment import environment
 from gradlab.point.stopwatch import Stopwatch, times
 from gradlab.probes import Measurement, join_steps, split_steps
 from gradlab.tracking.runs import track
@@ -28,7 +26,6 @@ from gradlab.training.telemetry import divergence
 
 Row = dict[str, float]
 Status = dict[str, Any]
-VERSIONS = ("gradlab", "jax", "flax", "optax", "numpy")
 
 
 @dataclass(frozen=True)
@@ -224,9 +221,7 @@ def running_status(config: Config) -> Status:
         "state": "running",
         "started": now(),
         "identity": identity(config),
-        "device": str(jnp.zeros(()).device),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "versions": {package: version(package) for package in VERSIONS},
+        **environment(),
     }
 
 

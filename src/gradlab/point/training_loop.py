@@ -11,7 +11,7 @@ from gradlab.point.stopwatch import Stopwatch, timing
 from gradlab.schedule import logged_steps, probed_steps
 from gradlab.training.batched import BatchedProgram
 from gradlab.training.program import Program, State, hyperparameters_of
-from gradlab.training.telemetry import Telemetry, training_row
+from gradlab.training.telemetry import Telemetry, diverged_row, training_row
 
 
 class TrainingLoop:
@@ -39,7 +39,7 @@ class TrainingLoop:
     def run(self, on_updates: Callable[[int], None], stop: Event) -> None:
         """Train to the last update, or to the first logged one after `stop` is set."""
         if not self.resumed:
-            self._record()
+            self._record()  # points that start with weights beyond float32 end here
         for update in sorted(x for x in self.logged | self.probed if x > self.update):
             if stop.is_set() and self.update in self.logged:
                 self._for_each(lambda recorder, index: recorder.interrupt(self._state(index)))
@@ -72,7 +72,8 @@ class TrainingLoop:
 
     def _record(self) -> None:
         """Evaluate and measure where the schedule says so, and record each point's row."""
-        metrics = {}
+        metrics: dict[str, np.ndarray] = {}
+        diverged = np.atleast_1d(np.asarray(self.state.diverged))
         if self.update in self.logged and self._running():
             with timing("evaluate", self._timers()):
                 metrics = self.batched.evaluate(self.state)
@@ -85,6 +86,10 @@ class TrainingLoop:
                 else {"train/step": self.update}
             )
             row |= {k: float(v) for k, v in self.batched.member(metrics, index).items()}
+            loss = row.get("eval/loss", 0.0)
+            if diverged[index] or not np.isfinite(loss):  # it has no map to measure
+                recorder.add(row | diverged_row(self.update, loss))
+                return recorder.finish(self._state(index))
             if self.update not in self.probed:
                 return recorder.add(row)
             with timing("probe", [recorder.timer]):

@@ -8,11 +8,13 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from gradlab.training.precision import in_float32
 from gradlab.training.program import Program
 
 SHARE = 0.6  # of a device's memory that points may take; the rest is for measuring
 
 
+@in_float32
 def bytes_per_point(program: Program) -> int:
     """Return the bytes that one more vmapped point takes, from shapes alone: nothing is compiled.
 
@@ -24,8 +26,10 @@ def bytes_per_point(program: Program) -> int:
     batch_size = program.config.train.batch_size
     batch = jax.eval_shape(lambda key: program.task.sample(key, batch_size), jax.random.key(0))
     residuals = jax.eval_shape(
-        lambda parameters, batch: jax.vjp(lambda p: program.loss(p, batch), parameters)[1],
-        state.parameters,
+        lambda state, batch: jax.vjp(
+            lambda p: program.loss(p, batch, state.constants), state.parameters
+        )[1],
+        state,
         batch,
     )
     evaluation = jax.make_jaxpr(program.evaluate)(state).jaxpr

@@ -5,11 +5,7 @@ import optax
 from jaxtyping import Array, Float, Shaped
 
 from gradlab.tasks import Batch, Task
-
-
-def is_classes(targets: Array) -> bool:
-    """Return whether targets are classes (integers) rather than values."""
-    return jnp.issubdtype(targets.dtype, jnp.integer)
+from gradlab.tasks.checks import is_classes
 
 
 def losses(outputs: Float[Array, "*batch o"], targets: Array) -> Float[Array, "*batch"]:
@@ -21,8 +17,13 @@ def losses(outputs: Float[Array, "*batch o"], targets: Array) -> Float[Array, "*
 
 def weighted_mean(values: Shaped[Array, "batch time"], batch: Batch) -> Float[Array, ""]:
     """Return the mean of the time steps' values, weighted by `batch.weights`; 0 if all are 0."""
+    return jnp.sum(values * batch.weights) / total_weight(batch)
+
+
+def total_weight(batch: Batch) -> Float[Array, ""]:
+    """Return the sum of a batch's weights; 1 if all are 0."""
     total = jnp.sum(batch.weights)
-    return jnp.sum(values * batch.weights) / jnp.where(total > 0, total, 1)
+    return jnp.where(total > 0, total, 1)
 
 
 def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Float[Array, ""]]:

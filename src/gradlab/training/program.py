@@ -23,16 +23,19 @@ from gradlab.jacobian.flat_cell import flatten_cell
 from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, ProbeInput, run_probes
 from gradlab.tasks import Batch, Task
+from gradlab.tasks.checks import check_task
 from gradlab.training import truncated
 from gradlab.training.gradients import Objective, gradients, segment_objective, sequence_objective
-from gradlab.training.losses import losses, metrics, weighted_mean
-from gradlab.training.telemetry import Telemetry, observe
+from gradlab.training.held_state import check_state_is_held
+from gradlab.training.losses import losses, metrics, total_weight, weighted_mean
+from gradlab.training.precision import in_float32
+from gradlab.training.telemetry import Telemetry, observe, overflows
 
 Hyperparameters = Mapping[str, Float[Array, ""] | Int[Array, ""]]
 
 
 class State(NamedTuple):
-    """Everything that training changes."""
+    """Everything that training changes, and the variables that it holds."""
 
     parameters: nnx.State
     optimiser: PyTree
@@ -40,6 +43,7 @@ class State(NamedTuple):
     step: Int[Array, ""]
     diverged: Bool[Array, ""]
     carry: PyTree  # between updates on segments of a sequence; else None
+    constants: nnx.State  # variables of the network that are no parameters, such as a mask
 
 
 class Program:
@@ -48,6 +52,7 @@ class Program:
     Programs whose configs differ in traced values only are equal, so JAX compiles them once.
     """
 
+    @in_float32
     def __init__(self, config: Config) -> None:
         """Build the task and the network's shape; nothing is compiled before the first call.
 
@@ -56,12 +61,14 @@ class Program:
                 as `hyperparameters`.
 
         Raises:
-            ConfigError: the parts do not fit together: the cell is no recurrent cell, or the model
-                or the task lacks a carry part, stride or window that the config names.
+            ConfigError: the parts do not fit together: the cell is no recurrent cell or changes a
+                state of its own, the task's sequences cannot be trained on, or the model or the
+                task lacks a carry part, stride or window that the config names.
         """
         self.config = config
         self._key = program_key(config)
         self.task: Task = build(config.task)
+        check_task(self.task, config.task["_target_"], config.train.batch_size)
         if config.model.decoder and not self.task.has_answer_flag:
             raise ConfigError(
                 "model.decoder=true needs a task whose last input says when to answer, such as "
@@ -71,6 +78,7 @@ class Program:
             partial(self._network, hyperparameters_of(config)), jax.random.key(0)
         )
         self.definition, _, self.constants = _split(abstract)
+        check_state_is_held(abstract.cell, self.task.features, config.model.cell["_target_"])
         self.readout_span = _check_probe(config.probe, abstract, self.task)
         self.length = self.task.test.inputs.shape[1]
         self.window, self.stride = truncated.check(config.tbptt, self.task.test.weights)
@@ -86,6 +94,7 @@ class Program:
         """Return the hash of what is compiled."""
         return hash(self._key)
 
+    @in_float32
     def abstract_state(self) -> State:
         """Return the shapes and types of a point's state; nothing is computed."""
         state: State = jax.eval_shape(self.initialise, hyperparameters_of(self.config))
@@ -93,14 +102,18 @@ class Program:
 
     @partial(jax.jit, static_argnums=0)
     def initialise(self, hyperparameters: Hyperparameters) -> State:
-        """Draw the parameters of a point and set up its optimiser."""
+        """Draw the parameters of a point and set up its optimiser.
+
+        The point has diverged already where the squares of its weights overflow.
+        """
         weights_key, data_key = jax.random.split(jax.random.key(hyperparameters["seed"]))
         network = self._network(hyperparameters, weights_key)
-        parameters = _split(network)[1]
+        _, parameters, constants = _split(network)
         optimiser = self._build("optim", hyperparameters).init(parameters)
         shape = (self.config.train.batch_size, self.length, self.task.features)
         carry = network.initial_carry(jnp.zeros(shape)) if self.by_segment else None
-        return State(parameters, optimiser, data_key, jnp.array(0), jnp.array(False), carry)
+        diverged = overflows(parameters)
+        return State(parameters, optimiser, data_key, jnp.array(0), diverged, carry, constants)
 
     @partial(jax.jit, static_argnums=(0, 3))
     def advance(
@@ -108,8 +121,8 @@ class Program:
     ) -> tuple[State, Telemetry]:
         """Train for a number of updates.
 
-        At the first loss, gradient or weight that is not finite, the last finite state is kept and
-        marked as diverged, and no further update is made.
+        At the first loss, gradient or weight that is not finite (`telemetry.observe` has the
+        rule), the last finite state is kept and marked as diverged, and no further update is made.
 
         Returns:
             The new state, and the telemetry of each update (steps,).
@@ -126,24 +139,37 @@ class Program:
             parameters = optax.apply_updates(state.parameters, change)
             telemetry = observe(state.step + 1, aux, gradient, parameters)
             diverged = telemetry.nonfinite > 0
-            after = State(parameters, optimiser_state, key, state.step + 1, diverged, aux.carry)
+            after = State(
+                parameters,
+                optimiser_state,
+                key,
+                state.step + 1,
+                diverged,
+                aux.carry,
+                state.constants,
+            )
             before = state._replace(diverged=diverged)
             return jax.tree.map(partial(jnp.where, diverged), before, after), telemetry
 
         return jax.lax.scan(update, state, None, length=steps)
 
-    def merge(self, parameters: nnx.State) -> Network:
-        """Return the network with these parameters."""
-        return nnx.merge(self.definition, parameters, self.constants)
+    def merge(self, parameters: nnx.State, constants: nnx.State | None = None) -> Network:
+        """Return the network with these parameters, and with a state's constants if it has any."""
+        return nnx.merge(
+            self.definition, parameters, self.constants if constants is None else constants
+        )
 
-    def loss(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
+    def loss(
+        self, parameters: nnx.State, batch: Batch, constants: nnx.State | None = None
+    ) -> Float[Array, ""]:
         """Return the mean loss over the weighted steps: cross entropy (nats) or squared error."""
-        return weighted_mean(losses(self.merge(parameters)(batch.inputs), batch.targets), batch)
+        outputs = self.merge(parameters, constants)(batch.inputs)
+        return weighted_mean(losses(outputs, batch.targets), batch)
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
         """Return the loss and error metrics on the held-out sequences."""
-        outputs = self.merge(state.parameters)(self.task.test.inputs)
+        outputs = self.merge(state.parameters, state.constants)(self.task.test.inputs)
         return metrics(outputs, self.task)
 
     def measure(self, hyperparameters: Hyperparameters, state: State) -> Measurement:
@@ -153,13 +179,13 @@ class Program:
         return run_probes(
             probe,
             ProbeInput(
-                cell=self.merge(state.parameters).cell,
+                cell=self.merge(state.parameters, state.constants).cell,
                 inputs=batch.inputs,
                 lengths=batch.lengths,
                 loss=Partial(self._loss_of_carry, state.parameters),
-                targets=(batch.targets, batch.weights / jnp.sum(batch.weights)),
+                targets=(batch.targets, batch.weights / total_weight(batch)),
                 stride=probe["stride"],
-                grad_norm=lambda: float(self._grad_norm(state.parameters, batch)),
+                grad_norm=lambda: float(self._grad_norm(state, batch)),
                 threshold=self._global_norm_threshold(hyperparameters),
             ),
         )
@@ -178,11 +204,12 @@ class Program:
         else:
             regulariser = self._build("regulariser", hyperparameters)
             of_network = sequence_objective(batch, regulariser, self.window, self.stride)
-        return key, lambda parameters, rule: of_network(self.merge(parameters), rule)
+        merge = partial(self.merge, constants=state.constants)
+        return key, lambda parameters, rule: of_network(merge(parameters), rule)
 
     @partial(jax.jit, static_argnums=0)
-    def _grad_norm(self, parameters: nnx.State, batch: Batch) -> Float[Array, ""]:
-        return optax.tree.norm(jax.grad(self.loss)(parameters, batch))
+    def _grad_norm(self, state: State, batch: Batch) -> Float[Array, ""]:
+        return optax.tree.norm(jax.grad(self.loss)(state.parameters, batch, state.constants))
 
     def _loss_of_carry(
         self, parameters: nnx.State, carry: PyTree, target: tuple[Array, Array]

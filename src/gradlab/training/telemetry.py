@@ -17,7 +17,8 @@ class Telemetry(NamedTuple):
     """Scalars of each update; after the first update that diverges, all entries repeat that one.
 
     `nonfinite` counts an update's non-finite numbers among its loss, its gradient's norm and
-    entries, and the new parameters. An update diverges if there is any.
+    entries, and the new parameters; it is 1 where these are finite but their norm is not. An update
+    diverges if there is any.
     """
 
     update: Int[Array, "steps"]  # counts from 1
@@ -34,6 +35,10 @@ def observe(
 ) -> Telemetry:
     """Return the telemetry of one update.
 
+    An update diverges where float32 no longer holds its loss, its gradient or the new weights, nor
+    the squares of these weights, as it cannot beyond 1.8e19: what a learning rate of 1e30 does,
+    while saturated units hide it from the loss.
+
     The update counts as clipped if clipping changed its gradient by more than rounding errors.
 
     Args:
@@ -46,6 +51,7 @@ def observe(
     norm = optax.tree.norm(raw)
     change = optax.tree.norm(optax.tree.sub(clipped, raw))
     numbers = jax.tree.leaves((aux.loss, norm, raw, parameters))
+    nonfinite = jnp.sum(jnp.stack([jnp.sum(~jnp.isfinite(x)) for x in numbers]))
     return Telemetry(
         update,
         aux.loss,
@@ -53,8 +59,13 @@ def observe(
         norm,
         optax.tree.norm(clipped),
         change > CLIP_ROUNDING * norm,
-        jnp.sum(jnp.stack([jnp.sum(~jnp.isfinite(x)) for x in numbers])),
+        jnp.maximum(nonfinite, overflows(parameters)),
     )
+
+
+def overflows(parameters: PyTree) -> Bool[Array, ""]:
+    """Return whether weights, or their squares, are not finite in float32."""
+    return ~jnp.isfinite(optax.tree.norm(parameters))
 
 
 def training_row(step: int, telemetry: Telemetry) -> dict[str, float]:
@@ -91,14 +102,29 @@ def training_row(step: int, telemetry: Telemetry) -> dict[str, float]:
     return row
 
 
+def diverged_row(update: int, loss: float) -> dict[str, float]:
+    """Return the entries of a row for a network that has diverged without an update that did.
+
+    Args:
+        update: the number of updates made.
+        loss: the network's loss on the held-out sequences.
+    """
+    return {"diverged/update": update, "diverged/loss": loss}
+
+
 def divergence(row: dict[str, float]) -> str | None:
     """Describe in one clause how a row's last update diverged; None if it did not."""
     if "diverged/update" not in row:
         return None
+    update, loss = row["diverged/update"], row["diverged/loss"]
+    if "diverged/grad_norm" not in row:
+        return (
+            f"the loss on the held-out sequences ({loss:.6g}) or the squares of the weights were "
+            f"not finite after update {update:.0f}"
+        )
     return (
-        f"the loss, its gradient or the new weights were not finite at update "
-        f"{row['diverged/update']:.0f} (loss {row['diverged/loss']:.6g}, gradient norm "
-        f"{row['diverged/grad_norm']:.6g})"
+        f"the loss, its gradient or the new weights were not finite at update {update:.0f} "
+        f"(loss {loss:.6g}, gradient norm {row['diverged/grad_norm']:.6g})"
     )
 
 

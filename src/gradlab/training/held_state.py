@@ -1,0 +1,82 @@
+"""Cells with a state besides their carry, such as dropout, batch norm or a counter."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from gradlab.components import ConfigError
+
+BATCH = 2
+
+
+def check_state_is_held(cell: nnx.RNNCellBase, features: int, name: str) -> None:
+    """Check that a cell changes nothing of its own in a step: its state is its carry alone.
+
+    Nothing is computed: one step is traced. A state that is only read (a mask, the averages of a
+    batch norm in eval mode) is allowed.
+
+    Args:
+        cell: the network's cell; its arrays may be abstract.
+        features: size of its input.
+        name: `model.cell._target_`.
+
+    Raises:
+        ConfigError: it changes a variable, or cannot run a step at all.
+    """
+    definition, variables = nnx.split(cell)
+    changed: list[str] = []
+
+    def step(variables: nnx.State, inputs: Array) -> None:
+        own = nnx.merge(definition, variables)
+        before = _leaves(own)
+        own(own.initialize_carry(inputs.shape, nnx.Rngs(0)), inputs)
+        after = _leaves(own)
+        changed.extend(path for path in after if after[path] is not before.get(path))
+
+    try:
+        jax.eval_shape(step, variables, jax.ShapeDtypeStruct((BATCH, features), jnp.float32))
+    except Exception as error:  # whatever the code of a cell of somebody's raises
+        raise ConfigError(
+            f"model.cell must run on inputs of shape ({BATCH}, {features}): "
+            f"{name} raises {type(error).__name__} ({_first_line(error)})."
+        ) from error
+    if changed:
+        owners = _owners(cell)
+        named = ", ".join(f"{path} of a {_owner(path, owners)}" for path in changed)
+        raise ConfigError(
+            f"model.cell must have no state but its carry while it is trained: {named} changes at "
+            "every step. Hold it, by self.eval() at the end of the cell's __init__, or make it a "
+            "part of the carry; gradlab.jacobian_log_norms(cell.eval(), inputs) measures the cell "
+            "without training."
+        )
+
+
+def _leaves(cell: nnx.Module) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(nnx.state(cell))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): leaf
+        for path, leaf in leaves
+    }
+
+
+def _owners(cell: nnx.Module) -> dict[str, str]:
+    """Return the class of every module in a cell, by its path."""
+    return {".".join(map(str, path)): _kind(module) for path, module in nnx.iter_modules(cell)}
+
+
+def _owner(path: str, owners: Mapping[str, str]) -> str:
+    """Return the class of the module that a variable belongs to."""
+    above = [owner for owner in owners if not owner or path.startswith(f"{owner}.")]
+    return owners[max(above, key=len)]
+
+
+def _kind(module: nnx.Module) -> str:
+    return type(module).__name__
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0].removesuffix(".")
