@@ -30,6 +30,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "explain": set(),
     "config": {"components", "schedule"},
     **{part: set(CONFIG) for part in PARTS},
+    "regularisers": {"cells", *CONFIG},
     "models": {"cells", *CONFIG},
     "probes": {"cells", "jacobian", "decay", "theory", *CONFIG},
     "training": {"cells", "jacobian", "models", "probes", *PARTS, *CONFIG},

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from gradlab.cells.elman import elman_activation
 from gradlab.components import ConfigError
 from gradlab.config import NonNegative
 
@@ -60,10 +61,10 @@ class Omega:
             raise ConfigError(
                 "regulariser=omega needs the adjoints of whole sequences: tbptt.window=null."
             )
-        if not isinstance(cell, nnx.SimpleCell) or not hasattr(cell, "dense_h"):
+        if elman_activation(cell) is None:
             raise ConfigError(
-                "regulariser=omega needs model=rnn with model.num_layers=1, whose W_hh it is "
-                f"defined by; got {type(cell).__name__}."
+                "regulariser=omega needs model=rnn with model.num_layers=1, one layer of W_hh and "
+                f"an activation, which it is defined by; got {type(cell).__name__}."
             )
 
     def __call__(

@@ -129,9 +129,7 @@ def test_a_step_that_returns_another_carry_is_refused() -> None:
         log_norms(lambda s, x: (s, x), initial_carry=jnp.zeros(3, complex))
     with pytest.raises(ValueError, match=r"must have floating-point numbers.*int32\[3\]"):
         log_norms(lambda s, x: (s, x), initial_carry=jnp.zeros(3, int))
-    with pytest.raises(
-        TypeError, match=r"cell must be a flax\.nnx .*or a function.*got int"
-    ):
+    with pytest.raises(TypeError, match=r"cell must be a flax\.nnx .*or a function.*got int"):
         log_norms(3, initial_carry=jnp.zeros(3))
 
 

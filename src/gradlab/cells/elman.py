@@ -1,6 +1,6 @@
 """The Elman network h⁽ᵗ⁾ = φ(W_xh x⁽ᵗ⁾ + W_hh h⁽ᵗ⁻¹⁾ + b), with φ chosen by name."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -88,3 +88,20 @@ class ConcatenatedElman(Elman):
 def remove_bias(layer: nnx.Linear) -> None:
     """Leave a layer's bias out, in place."""
     layer.bias, layer.use_bias = nnx.data(None), False
+
+
+def elman_activation(cell: Any) -> Activation | None:
+    """Return the name of φ if a cell is one layer φ(W_xh x + W_hh h + b); None if it is not.
+
+    A residual cell, or one with its own step, other layers or another φ, is not.
+    """
+    is_layer = (
+        isinstance(cell, nnx.SimpleCell)
+        and type(cell).__call__ is nnx.SimpleCell.__call__
+        and not cell.residual
+        and type(cell.dense_i) is type(cell.dense_h) is nnx.Linear
+    )
+    for name in get_args(Activation):
+        if is_layer and cell.activation_fn is ACTIVATIONS[name]:
+            return name
+    return None

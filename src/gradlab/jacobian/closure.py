@@ -64,6 +64,29 @@ def closure_convert(function: Callable[..., Any], *examples: PyTree) -> Closure:
     return Closure(program, [jnp.asarray(constant) for constant in closed.consts])
 
 
+def equal_results(function: Callable[..., Any], *examples: PyTree) -> list[int]:
+    """Return a number for each array of a function's result; equal numbers mean equal arrays.
+
+    Arrays are found equal if the same operations make them of the same arguments; constants never.
+    """
+    jaxpr = jax.make_jaxpr(function)(*examples).jaxpr
+    numbers: dict[Any, int] = {v: i for i, v in enumerate([*jaxpr.constvars, *jaxpr.invars])}
+    known: dict[Hashable, int] = {}
+
+    def number(atom: Any) -> Hashable:
+        return _value(np.asarray(atom.val)) if isinstance(atom, jex.Literal) else numbers[atom]
+
+    for equation in jaxpr.eqns:
+        made = (_operation(equation), tuple(map(number, equation.invars)))
+        for index, variable in enumerate(equation.outvars):
+            numbers[variable] = known.setdefault((made, index), len(numbers))
+    is_literal = [isinstance(atom, jex.Literal) for atom in jaxpr.outvars]
+    return [
+        -1 - index if literal else numbers[atom]
+        for index, (atom, literal) in enumerate(zip(jaxpr.outvars, is_literal, strict=True))
+    ]
+
+
 @dataclass(frozen=True)
 class _Identity:
     """A value that equals itself only; it is kept alive, so that its id is not used again."""
@@ -97,14 +120,18 @@ def _key(jaxpr: jex.Jaxpr) -> Hashable:
     equations = []
     for equation in jaxpr.eqns:
         inputs = tuple(map(used, equation.invars))
-        parameters = tuple(
-            (name, _value(value))
-            for name, value in sorted(equation.params.items())
-            if not _is_derivative_rule(equation.primitive, name)
-        )
         outputs = tuple(map(defined, equation.outvars))
-        equations.append((equation.primitive, inputs, parameters, outputs))
+        equations.append((_operation(equation), inputs, outputs))
     return arguments, tuple(equations), tuple(map(used, jaxpr.outvars))
+
+
+def _operation(equation: jex.JaxprEqn) -> Hashable:
+    parameters = tuple(
+        (name, _value(value))
+        for name, value in sorted(equation.params.items())
+        if not _is_derivative_rule(equation.primitive, name)
+    )
+    return equation.primitive, parameters
 
 
 def _is_derivative_rule(primitive: jex.Primitive, parameter: str) -> bool:

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from gradlab import decay, theory
 from gradlab.cells import gates
-from gradlab.jacobian.carry import carry_spans
+from gradlab.cells.elman import Activation, elman_activation
+from gradlab.jacobian.carry import CarryForm
+from gradlab.jacobian.flat_cell import flatten_cell
 from gradlab.probes import Measurement, ProbeInput, labelled
 
 CLOSED, OPEN = 0.1, 0.9  # gates below and above are saturated (Karpathy, Johnson & Fei-Fei 2015)
@@ -63,8 +64,8 @@ def theory_rates(probed: ProbeInput, *, name: str) -> Measurement:
     """
     cell = probed.cell
     inside = np.arange(probed.inputs.shape[1]) < probed.lengths[:, None]
-    if isinstance(cell, nnx.SimpleCell) and hasattr(cell, "dense_h"):
-        rates = _layer_rates(cell, np.asarray(probed.inputs)[inside])
+    if activation := elman_activation(cell):
+        rates = _layer_rates(cell, activation, np.asarray(probed.inputs)[inside])
     else:
         rates = {}
         for gate, values in _run(probed)[1].items():
@@ -83,16 +84,16 @@ def theory_rates(probed: ProbeInput, *, name: str) -> Measurement:
 
 
 def _layer_rates(
-    cell: nnx.SimpleCell, inputs: Float[np.ndarray, "steps features"]
+    cell: Any, activation: Activation, inputs: Float[np.ndarray, "steps features"]
 ) -> dict[str, float]:
     w_hh = np.asarray(cell.dense_h.kernel[...], np.float64).T
-    activation = getattr(cell, "activation", "tanh")
     rates = {
         "bound": theory.jacobian_bound(w_hh, activation),
         "log spectral radius": float(np.log(theory.spectral_radius(w_hh))),
     }
     if activation == "tanh":
-        drive = np.asarray(cell.dense_i(jnp.asarray(inputs)))
+        at_rest = jnp.zeros(len(w_hh))
+        drive = np.asarray(cell.dense_i(jnp.asarray(inputs)) + cell.dense_h(at_rest))
         gain = float(np.sqrt(len(w_hh)) * w_hh.std())
         rates["mean field"] = theory.mean_field(gain, float(np.mean(drive**2))).rate
     return rates
@@ -103,16 +104,20 @@ def _run(
 ) -> tuple[dict[str, Float[np.ndarray, "batch T n"]], dict[str, Float[np.ndarray, "batch T n"]]]:
     """Return the parts of the carry after each step, and the gates at each step, by name."""
     cell: Any = probed.cell
-    states, activations = _trajectories(*nnx.split(cell), probed.inputs)
-    spans = carry_spans(cell.initialize_carry(probed.inputs.shape[-1:], nnx.Rngs(0)))
+    form = flatten_cell(cell, probed.inputs).form
+    states, activations = _trajectories(form, *nnx.split(cell), probed.inputs)
+    spans = dict(form.spans)
     leaves = [p for p in spans if not any(q.startswith(f"{p}.") for q in spans)]
     parts = {part: np.asarray(states[..., slice(*spans[part])]) for part in leaves}
     return parts, {gate: np.asarray(values) for gate, values in activations.items()}
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=(0, 1))
 def _trajectories(
-    definition: nnx.GraphDef, weights: nnx.State, inputs: Float[Array, "batch T features"]
+    form: CarryForm,
+    definition: nnx.GraphDef,
+    weights: nnx.State,
+    inputs: Float[Array, "batch T features"],
 ) -> tuple[Float[Array, "batch T n"], dict[str, Float[Array, "batch T n"]]]:
     cell: Any = nnx.merge(definition, weights)
 
@@ -125,7 +130,7 @@ def _trajectories(
     def advance(carry: PyTree, x: Array) -> tuple[PyTree, tuple[Array, dict[str, Array]]]:
         activations = cell_gates(carry, x)
         carry, _ = cell(carry, x)
-        return carry, (ravel_pytree(carry)[0], activations)
+        return carry, (form.split(carry)[0], activations)
 
     start = cell.initialize_carry(inputs.shape[-1:], nnx.Rngs(0))
     return jax.vmap(lambda sample: jax.lax.scan(advance, start, sample)[1])(inputs)

@@ -12,13 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab.components import ConfigError, build
 from gradlab.config import PROBE_SETTINGS, Config, program_key, traced
-from gradlab.jacobian.carry import Span
 from gradlab.jacobian.flat_cell import flatten_cell
 from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, ProbeInput, run_probes
@@ -29,6 +27,7 @@ from gradlab.training.gradients import Objective, gradients, segment_objective, 
 from gradlab.training.held_state import check_state_is_held
 from gradlab.training.losses import losses, metrics, total_weight, weighted_mean
 from gradlab.training.precision import in_float32
+from gradlab.training.readout import output_in_carry
 from gradlab.training.telemetry import Telemetry, observe, overflows
 
 Hyperparameters = Mapping[str, Float[Array, ""] | Int[Array, ""]]
@@ -79,7 +78,8 @@ class Program:
         )
         self.definition, _, self.constants = _split(abstract)
         check_state_is_held(abstract.cell, self.task.features, config.model.cell["_target_"])
-        self.readout_span = _check_probe(config.probe, abstract, self.task)
+        _check_probe(config.probe, abstract, self.task)
+        self.output_leaf = output_in_carry(abstract.cell, self.task.features)
         self.length = self.task.test.inputs.shape[1]
         self.window, self.stride = truncated.check(config.tbptt, self.task.test.weights)
         self.by_segment = config.tbptt.update == "segment"
@@ -214,9 +214,19 @@ class Program:
     def _loss_of_carry(
         self, parameters: nnx.State, carry: PyTree, target: tuple[Array, Array]
     ) -> Float[Array, ""]:
-        """Return one step's part of the mean loss; the cell's output is its state h."""
+        """Return one step's part of the mean loss.
+
+        Raises:
+            ConfigError: the readout reads an output that is no part of the carry.
+        """
+        if self.output_leaf is None:
+            raise ConfigError(
+                "a probe of the loss needs a cell whose output is a part of its carry, as h is; "
+                f"that of {self.config.model.cell['_target_']} is none: leave out the probes "
+                "adjoint and contribution."
+            )
         network = self.merge(parameters)
-        hidden = ravel_pytree(carry)[0][slice(*self.readout_span)]
+        hidden = jax.tree.leaves(carry)[self.output_leaf]
         return target[1] * losses(network.readout(hidden), target[0])
 
     def _network(self, hyperparameters: Hyperparameters, key: Key[Array, ""]) -> Network:
@@ -253,14 +263,14 @@ def _split(network: Network) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     return definition, parameters, constants
 
 
-def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> Span:
-    """Validate the probes; return the slice of the flat carry that the readout reads."""
-    flat = flatten_cell(network.cell, jax.ShapeDtypeStruct((1, task.features), jnp.float32)).form
+def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> None:
+    """Validate the probes' parts of the carry, and their stride."""
+    form = flatten_cell(network.cell, jax.ShapeDtypeStruct((1, task.features), jnp.float32)).form
     for name, component in probe.items():
         for end in ("of", "wrt"):
             if name not in PROBE_SETTINGS and end in component:
                 try:
-                    flat.span(component[end], f"probe.{name}.{end}")
+                    form.span(component[end], f"probe.{name}.{end}")
                 except ValueError as error:
                     raise ConfigError(str(error)) from error
     length = task.test.inputs.shape[1]
@@ -268,4 +278,3 @@ def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> Span
         raise ConfigError(
             f"probe.stride must be at most the task's {length} steps; got {probe['stride']}."
         )
-    return flat.span("h" if any(f".{part}".endswith(".h") for part in flat.spans) else None, "")
