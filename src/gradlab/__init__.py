@@ -16,7 +16,8 @@ if TYPE_CHECKING:
         lyapunov_spectrum,
         truncation,
     )
-    from gradlab.records import load_gradients, load_runs
+    from gradlab.records import load_gradients
+    from gradlab.records.table import load_runs
     from gradlab.tracking.restore import load_wandb
 
 __all__ = [
@@ -36,7 +37,7 @@ __all__ = [
 ]
 HOMES = {
     "load_gradients": "gradlab.records",
-    "load_runs": "gradlab.records",
+    "load_runs": "gradlab.records.table",
     "load_wandb": "gradlab.tracking.restore",
 }
 

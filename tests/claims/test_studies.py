@@ -20,6 +20,7 @@ from gradlab.claims.reproduce import compute, conclude
 from gradlab.claims.statistics import Estimate, crossing, fisher, mann_whitney, rate, sample_median
 from gradlab.claims.study import Claim, load_study, study_names
 from gradlab.claims.verdicts import judge
+from gradlab.records.table import load_runs
 from gradlab.studies import copying
 
 ROOT = Path(__file__).parents[2]
@@ -325,7 +326,7 @@ def test_losses_and_log_norms_of_the_copying_problem_are_rows(tmp_path: Path) ->
     lags = {"jacobian/log_norm/lag_1": [0.5, np.nan], "jacobian/log_norm/lag_16": [-2.0, np.nan]}
     metrics = pd.DataFrame({"train/step": [0, 100], "eval/loss": [3.0, np.inf], **lags})
     write_training(tmp_path / "0", metrics, network="irnn", model="rnn")
-    table = copying.curves(records.load_runs(tmp_path)).sort_values("value")
+    table = copying.curves(load_runs(tmp_path)).sort_values("value")
     assert list(table["value"]) == [-2, 0.5, 3]
     assert list(table["quantity"]) == ["jacobian/log_norm"] * 2 + ["eval/loss"]
     np.testing.assert_array_equal(table["lag"], [16, 1, np.nan])

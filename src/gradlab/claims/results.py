@@ -17,7 +17,8 @@ import pandas as pd
 from gradlab import components
 from gradlab.claims.expressions import ClaimError, NoRows, evaluate
 from gradlab.claims.study import Scale, Study
-from gradlab.records import NOT_CONFIG, TABLE, load_choices, load_metrics, load_runs, load_status
+from gradlab.records import NOT_CONFIG, TABLE, load_choices, load_metrics, load_status
+from gradlab.records.table import load_runs
 
 RESULTS = "results"
 PLACES = ("path", "reason", "name", "wandb.")  # columns of where and when a run was

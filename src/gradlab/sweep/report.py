@@ -11,7 +11,8 @@ from rich.table import Table
 from gradlab.figures import labels, selection, style
 from gradlab.figures.overview import overview_figure
 from gradlab.point import Point
-from gradlab.records import OVERVIEW, WANDB, load_runs, sweep_folder
+from gradlab.records import OVERVIEW, WANDB, sweep_folder
+from gradlab.records.table import load_runs
 
 COLOURS = {
     "vanishing": "blue",

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradlab import records
+from gradlab.records.table import load_runs
 from gradlab.tracking.runs import (
     ARTIFACT_TYPE,
     PATH_KEY,
@@ -91,7 +92,7 @@ def load_wandb(source: str | Path, folder: str | Path | None = None) -> pd.DataF
             raise FileNotFoundError(f"no point that gradlab logged to W&B is in {str(source)!r}.")
         for point, place in places(points).items():
             shutil.copytree(point.folder, Path(folder) / place, dirs_exist_ok=True)
-    return records.load_runs(folder)
+    return load_runs(folder)
 
 
 def places(points: Iterable[Restored]) -> dict[Restored, PurePosixPath]:

@@ -1,7 +1,6 @@
 """Cells with a state besides their carry, such as dropout, batch norm or a counter."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from gradlab.components import ConfigError
+from gradlab.jacobian.pure_step import leaves_by_path
 
 BATCH = 2
 
@@ -32,9 +32,9 @@ def check_state_is_held(cell: nnx.RNNCellBase, features: int, name: str) -> None
 
     def step(variables: nnx.State, inputs: Array) -> None:
         own = nnx.merge(definition, variables)
-        before = _leaves(own)
+        before = leaves_by_path(nnx.state(own))
         own(own.initialize_carry(inputs.shape, nnx.Rngs(0)), inputs)
-        after = _leaves(own)
+        after = leaves_by_path(nnx.state(own))
         changed.extend(path for path in after if after[path] is not before.get(path))
 
     try:
@@ -53,14 +53,6 @@ def check_state_is_held(cell: nnx.RNNCellBase, features: int, name: str) -> None
             "part of the carry; gradlab.jacobian_log_norms(cell.eval(), inputs) measures the cell "
             "without training."
         )
-
-
-def _leaves(cell: nnx.Module) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(nnx.state(cell))
-    return {
-        jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): leaf
-        for path, leaf in leaves
-    }
 
 
 def _owners(cell: nnx.Module) -> dict[str, str]:
