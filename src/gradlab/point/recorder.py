@@ -45,7 +45,7 @@ class Point:
     @property
     def sweep(self) -> str:
         """Return the name of the sweep, by which W&B groups its runs."""
-        folder = records.sweep_folder(self.folder)
+        folder = records.sweep_folder(self.folder.absolute())
         return f"{folder.parent.name}/{folder.name}"
 
 

@@ -68,9 +68,9 @@ def sweep_folder(point: Path) -> Path:
 
     (With hydra.sweep.subdir=A/B the points lie deeper than one folder below their sweep's.)
     """
-    above = point.absolute().parents
+    above = point.parents
     recorded = (f for f in above if (f / SWEEP).exists() or (f / MULTIRUN).exists())
-    return next(recorded, above[0])
+    return next(recorded, point.parent)
 
 
 def load_gradients(run_folder: str | Path) -> xr.Dataset:

@@ -125,7 +125,7 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else W&B sends reports of its errors
     import wandb
 
-    sweep = records.sweep_folder(folder)
+    sweep = records.sweep_folder(folder.absolute())
     place = {PATH_KEY: f"{group}/{folder.absolute().relative_to(sweep).as_posix()}"}
     if sweep_id := records.sweep_id_of(sweep):
         place[SWEEP_KEY] = sweep_id
