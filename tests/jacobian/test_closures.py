@@ -174,6 +174,25 @@ def test_a_custom_derivative_is_that_of_the_present() -> None:
         np.testing.assert_allclose(MEASURE["map"](step), np.log(value), atol=1e-6)
 
 
+def test_a_derivative_in_reverse_mode_only() -> None:
+    """A spiking cell whose surrogate gradient is a jax.custom_vjp, against products in NumPy."""
+
+    @jax.custom_vjp
+    def spike(v: Array) -> Array:
+        return jnp.heaviside(v, 0.0)
+
+    spike.defvjp(lambda v: (spike(v), v), lambda v, g: (g / (1 + jnp.abs(v)) ** 2,))
+    weights = np.random.default_rng(0).normal(size=(3, 3))
+    step = lambda h, x: (spike(weights.astype(np.float32) @ h + x), h)  # noqa: E731
+    measured = gradlab.jacobian_log_norms(step, INPUTS, initial_carry=H0, norm="frobenius")
+    h, product = np.zeros(3), np.eye(3)
+    for t in range(5):
+        v = weights @ h + 1
+        product = np.diag(1 / (1 + np.abs(v)) ** 2) @ weights @ product
+        h = np.heaviside(v, 0)
+        assert measured[t + 1, 0] == pytest.approx(np.log(np.linalg.norm(product)), abs=1e-5)
+
+
 def test_operations_that_differ_in_a_constant_differ() -> None:
     steps = [lambda h, x, a=a: (a * h, h) for a in (0.5, 2.0, -0.0)]
     assert [float(MEASURE["map"](step)) for step in steps] == pytest.approx(

@@ -81,7 +81,7 @@ def flatten_cell(
     initial_carry: PyTree | None = None,
     parameters: PyTree | None = None,
     *,
-    jacobian: Callable[..., Any] = jax.jacfwd,
+    jacobian: Callable[..., Any] | None = None,
 ) -> FlatCell:
     """Return a Flax cell, or a function step(carry, x) -> (carry, y), as a step on a vector.
 
@@ -93,7 +93,7 @@ def flatten_cell(
         initial_carry: the state s⁽⁰⁾ of one sample, shared by a batch, or of every sample, with
             the batch's leading axis; by default the cell's own.
         parameters: the weights of a plain function, which is then step(parameters, carry, x).
-        jacobian: takes the derivative, jax.jacfwd or jax.jacrev.
+        jacobian: takes the derivative, jax.jacrev; by default jax.jacfwd where a cell allows it.
 
     Raises:
         ValueError: the inputs or the initial carry do not fit, or a step returns another carry.
@@ -119,7 +119,7 @@ def flatten_cell(
         def step(vector: Array) -> Array:
             return advance(parameters, state._replace(vector=vector), x).vector
 
-        return jacobian(step)(state.vector)
+        return (jacobian or _forward_or_reverse)(step)(state.vector)
 
     initial = flatten(example, pure.own)
     arguments = (pure.parameters, initial, x)
@@ -132,6 +132,20 @@ def flatten_cell(
     return FlatCell(
         form, batch is not None, advance_closure, jacobian_closure, pure.parameters, initial
     )
+
+
+def _forward_or_reverse(step: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Return the Jacobian in forward mode; in reverse mode where a jax.custom_vjp rules this out."""
+
+    def jacobian(vector: Float[Array, "n"]) -> Float[Array, "n n"]:
+        try:
+            return jax.jacfwd(step)(vector)
+        except TypeError as error:
+            if "custom_vjp" not in str(error):
+                raise
+            return jax.jacrev(step)(vector)
+
+    return jacobian
 
 
 def split_weights(
