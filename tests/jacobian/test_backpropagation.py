@@ -170,6 +170,49 @@ def test_adjoints_of_thousands_of_steps_stay_finite() -> None:
     assert log_norms[0] > 2700
 
 
+def test_terms_of_a_long_decay_keep_their_digits() -> None:
+    """h⁽ᵏ⁾ = w h⁽ᵏ⁻¹⁾ + 1, and the loss is 1e-36 h⁽ᵀ⁾: the term (T, k) is 1e-36 w^(T−k) h⁽ᵏ⁻¹⁾."""
+    length, w = 70, 1e-6
+
+    def step(weights: Any, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return weights["w"] * h + x, h
+
+    def scaled(h: jax.Array, target: jax.Array) -> jax.Array:
+        return jnp.sum(target * h)
+
+    targets = np.where(np.arange(length) == length - 1, 1e-36, 0).astype(np.float32)
+    inputs, parameters = np.ones((length, 1), np.float32), {"w": jnp.array([w]), "n": jnp.array(3)}
+    options: dict[str, Any] = {"initial_carry": jnp.ones(1), "parameters": parameters}
+    terms = backpropagate(step, inputs, scaled, targets, **options)
+    lags = np.arange(length)
+    expected = np.log(1e-36) + lags * np.log(w)  # h⁽ᵏ⁾ is 1, to six digits
+    assert terms.log_norms.keys() == terms.by_lag.keys() == {"w"}
+    np.testing.assert_allclose(terms.log_norms["w"][length, 1:][::-1], expected, atol=1e-3)
+    assert np.isneginf(terms.log_norms["w"][:length]).all()
+    by_lag = np.asarray(terms.by_lag["w"])
+    assert by_lag.dtype == np.float32
+    assert by_lag.shape == (length, 1)
+    logs = np.log(by_lag[:5, 0]) + terms.log_scale
+    np.testing.assert_allclose(logs, expected[:5], atol=1e-3)
+
+
+def test_adjoints_have_the_range_of_float64() -> None:
+    """h⁽ᵏ⁾ = 1e-60 h⁽ᵏ⁻¹⁾, and only the first step has a loss, 1e-90 h⁽¹⁾."""
+    with jax.enable_x64(True):
+        inputs, targets = np.zeros((4, 1)), np.array([1e-90, 0, 0, 0])
+        options: dict[str, Any] = {"initial_carry": jnp.ones(1)}
+        step = lambda h, x: (1e-60 * h, h)  # noqa: E731
+        early = lambda h, target: jnp.sum(target * h)  # noqa: E731
+        summed = adjoint_log_norms(step, inputs, early, targets, **options)
+        each = adjoint_log_norms(step, inputs, early, targets, each=True, **options)
+    expected = np.array([-150, -90, -np.inf, -np.inf, -np.inf]) * np.log(10)
+    np.testing.assert_allclose(summed, expected, rtol=1e-6)
+    np.testing.assert_allclose(each[1], expected, rtol=1e-6)
+    assert np.isneginf(np.delete(each, 1, axis=0)).all()
+    with pytest.raises(ValueError, match="wrt must be None"):
+        adjoint_log_norms(step, inputs, early, targets, wrt="c", initial_carry=jnp.ones(1))
+
+
 def test_truncation_error_is_that_of_a_gradient_stopped_at_the_window() -> None:
     cell = CELLS["gru"]()
     terms = backpropagate(cell, INPUTS[0], loss, TARGETS[0])
@@ -219,6 +262,16 @@ def test_credit_adds_up_to_the_gradient_and_to_the_norm_removed_by_clipping() ->
     assert not credit(by_lag, threshold=2 * norm).cut.any()
     with_readout = credit(by_lag, threshold=2 * norm, other_norm=np.sqrt(15) * norm)
     assert with_readout.cut.sum() == pytest.approx((4 - 2) * norm / 16, rel=1e-5)
+
+
+def test_a_gradient_of_zero_and_one_of_cancelling_terms() -> None:
+    truncated = truncation(np.zeros((3, 2)))
+    assert np.isnan([truncated.relative_error, truncated.cosine]).all()
+    credits = credit(np.zeros((3, 2)), threshold=1.0)
+    assert not np.any([credits.share, credits.cut])
+    terms = np.array([[1e8], [1], [-1e8]], np.float32)  # in float32 their sum is 0
+    np.testing.assert_allclose(credit(terms).share, [1e8, 1, -1e8])
+    np.testing.assert_allclose(truncation(terms).relative_error, [1e8 - 1, 1e8, 0])
 
 
 def test_long_range_share_of_powers_matches_their_sums() -> None:

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gradlab import jacobian_log_norms, log_singular_values, lyapunov_spectrum
+from gradlab import (
+    adjoint_log_norms,
+    contribution_log_norms,
+    jacobian_log_norms,
+    log_singular_values,
+    lyapunov_exponents,
+    lyapunov_spectrum,
+)
+from gradlab.jacobian.certify import sample_pairs
 
 FEATURES, HIDDEN, LENGTH = 3, 8, 37
 INPUTS = np.random.default_rng(1).normal(size=(LENGTH, FEATURES)).astype(np.float32)
@@ -36,8 +44,74 @@ def test_a_certificate_reveals_a_wrong_entry(monkeypatch: pytest.MonkeyPatch) ->
     with_diagonal = pairs._with_diagonal
     monkeypatch.setattr(pairs, "_with_diagonal", lambda *args: with_diagonal(*args) * 1.01)
     inputs = INPUTS[:36]  # a length that no other test compiles
-    _, certificate = jacobian_log_norms(cell(0.5), inputs, norm="frobenius", certify=True)
-    assert certificate.largest_error > 1e-2
+    log_norms, certificate = jacobian_log_norms(cell(0.5), inputs, norm="frobenius", certify=True)
+    excess = np.asarray(log_norms)[tuple(certificate.pairs.T)] * (1 - 1 / 1.01)
+    expected = np.abs(np.expm1(excess))
+    np.testing.assert_allclose(certificate.relative_error, expected, rtol=1e-2, atol=1e-5)
+    assert certificate.largest_error == pytest.approx(expected.max(), rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["spectral", "rms"])
+def test_a_certificate_of_a_block_in_strides_is_that_of_its_entries(norm: Any) -> None:
+    lstm = cell(1.5, nnx.OptimizedLSTMCell)
+    options: dict[str, Any] = {"norm": norm, "of": "h", "stride": 3, "certify": True}
+    log_norms, certificate = jacobian_log_norms(lstm, INPUTS, **options)
+    assert log_norms.shape == certificate.unresolved.shape == (13, 13)
+    assert certificate.pairs.max() == LENGTH // 3
+    assert certificate.largest_error < 1e-4
+
+
+def test_pairs_of_a_certificate_have_every_scale_of_lag() -> None:
+    for length, stride in ((1, 1), (100, 1), (100, 7)):
+        t, k = sample_pairs(length, stride).T
+        assert (k >= 0).all()
+        assert (t <= length // stride).all()
+        assert {1, min(2, length // stride), length // stride} <= set(t - k)
+
+
+def test_a_certificate_knows_which_steps_lose_their_derivative() -> None:
+    """Four units on their own and a counter; each case changes one input, at step 5 of 9."""
+
+    def step(carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        a, b, c, d = carry["h"]
+        h = [jnp.tanh(x[0] + a), jnp.tanh(x[1] * (b + 1)), jax.nn.relu(x[2] + c)]
+        false = x[3] * (d - jax.lax.stop_gradient(d))  # 0, with a derivative that is not
+        return {"h": jnp.stack([*h, 0.5 * d + false]), "n": carry["n"] + 1}, x
+
+    carry = {"h": jnp.zeros(4), "n": jnp.array(0)}
+
+    def certified(unit: int, value: float, steps: Any = 4) -> Any:
+        inputs = np.tile(np.array([0, 0.5, 1, 0], np.float32), (9, 1))
+        inputs[steps, unit] = value
+        options: dict[str, Any] = {"norm": "frobenius", "stride": 3, "certify": True}
+        return jacobian_log_norms(step, inputs, initial_carry=carry, **options)[1]
+
+    t, k = np.indices((4, 4))
+    across = (3 * t >= 5) & (3 * k < 5)
+    ever, never = t > k, np.zeros((4, 4), bool)
+    cases = [
+        (certified(0, 0.0), never),
+        (certified(0, 20.0), across),  # tanh, whose derivative rounds to 0
+        (certified(0, 20.0, slice(None)), ever),  # at every step, but not at rest
+        (certified(1, 20.0), across),  # zero at rest, but not at every step
+        (certified(2, -100.0), never),  # the zero of a ReLU is exact
+    ]
+    for certificate, unresolved in cases:
+        np.testing.assert_array_equal(certificate.unresolved, unresolved)
+        assert certificate.largest_error < 1e-5
+        assert certificate.difference_error < 1e-5
+    assert certified(3, 1.0, 8).difference_error > 0.1
+
+
+def test_a_derivative_lost_in_the_cells_own_precision_is_unresolved() -> None:
+    """1 − tanh²(9) is 6e-8, which float32 rounds to 0."""
+    inputs = np.zeros((9, 1), np.float32)
+    inputs[4] = 9
+    certificate = jacobian_log_norms(
+        lambda h, x: (jnp.tanh(x + h), h), inputs, initial_carry=jnp.zeros(1), certify=True
+    )[1]
+    t, k = np.indices((10, 10))
+    np.testing.assert_array_equal(certificate.unresolved, (t >= 5) & (k < 5))
 
 
 def test_zeros_of_saturated_units_are_unresolved() -> None:
@@ -66,7 +140,7 @@ def test_exact_zeros_are_resolved() -> None:
 def test_singular_values_are_right_below_the_range_of_floats(gain: float) -> None:
     """The reference is an SVD of the product in 400 digits."""
     recurrent = cell(gain)
-    pairs = [(1, 0), (5, 2), (37, 0)]
+    pairs = [(1, 0), (5, 2), (4, 4), (37, 0)]
     log_values = np.asarray(log_singular_values(recurrent, INPUTS, pairs))
     from gradlab.jacobian import step_jacobians
 
@@ -88,8 +162,28 @@ def test_the_largest_singular_value_is_the_spectral_norm_of_the_map() -> None:
     log_values = log_singular_values(lstm, INPUTS, [(30, 4), (9, 8)], of="h", wrt="c")
     assert log_values.shape == (2, HIDDEN)
     np.testing.assert_allclose(log_values[:, 0], [norms[30, 4], norms[9, 8]], atol=1e-3)
-    with pytest.raises(ValueError, match=r"pairs must be .t, k. with 0 ≤ k ≤ t ≤ 37; got .*3, 9"):
-        log_singular_values(lstm, INPUTS, [(3, 9)])
+    for pair in ((3, 9), (3, -1), (38, 0)):
+        with pytest.raises(ValueError, match=rf"pairs must be .*≤ k ≤ t ≤ 37; got .*{pair[1]}"):
+            log_singular_values(lstm, INPUTS, [(1, 0), pair])
+    with pytest.raises(ValueError, match=r"pairs must be .*; got none"):
+        log_singular_values(lstm, INPUTS, [])
+    with pytest.raises(ValueError, match=r"inputs must be \(time, features\)"):
+        log_singular_values(lstm, INPUTS[None], [(1, 0)])
+
+
+def test_exact_zeros_among_singular_values_are_minus_infinity() -> None:
+    """Each step shifts by one place and doubles: n − lag values are 2^lag, the others 0."""
+
+    def shift(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return 2 * jnp.concatenate([jnp.zeros(1, h.dtype), h[:-1]]), h
+
+    lags = [0, 1, 3, 4, 6]
+    pairs = [(6, 6 - lag) for lag in lags]
+    log_values = log_singular_values(shift, INPUTS[:6], pairs, initial_carry=jnp.zeros(4))
+    for lag, values in zip(lags, log_values, strict=True):
+        count = max(0, 4 - lag)
+        np.testing.assert_allclose(values[:count], lag * np.log(2), atol=1e-6)
+        assert np.isneginf(values[count:]).all()
 
 
 def test_the_standard_error_of_the_exponents_is_that_of_a_mean() -> None:
@@ -132,3 +226,35 @@ def test_a_state_that_overflows_is_reported_with_its_step() -> None:
 
     with pytest.raises(FloatingPointError, match="the state is not finite at step 7"):
         jacobian_log_norms(square, INPUTS, initial_carry=jnp.ones(HIDDEN), norm="frobenius")
+
+
+def by_every_measurement(step: Any, loss: Any, h: jax.Array) -> dict[str, Any]:
+    """Return each measurement of step(w, h, x), w = 1, with one unit, as a function to call."""
+    inputs, alone, targets = np.zeros((3, 1), np.float32), lambda h, x: step(1.0, h, x), np.ones(3)
+    start: dict[str, Any] = {"initial_carry": h}
+    return {
+        "map": lambda: jacobian_log_norms(alone, inputs, norm="frobenius", **start),
+        "exponents": lambda: lyapunov_exponents(alone, inputs, **start),
+        "singular values": lambda: log_singular_values(alone, inputs, [(1, 0)], **start),
+        "adjoints": lambda: adjoint_log_norms(alone, inputs, loss, targets, **start),
+        "terms": lambda: contribution_log_norms(
+            step, inputs, loss, targets, parameters=jnp.ones(()), **start
+        ),
+    }
+
+
+@pytest.mark.parametrize("measured", ["map", "exponents", "singular values", "adjoints", "terms"])
+def test_a_derivative_that_is_not_finite_is_reported_by_every_measurement(measured: str) -> None:
+    """The root's slope at 0 is infinite, and its value is not."""
+    root = lambda w, h, x: (w * jnp.sqrt(h), h)  # noqa: E731
+    measure = by_every_measurement(root, lambda h, target: h.sum(), jnp.zeros(1))[measured]
+    with pytest.raises(FloatingPointError, match="the step Jacobian is not finite at step 1"):
+        measure()
+
+
+@pytest.mark.parametrize("measured", ["adjoints", "terms"])
+def test_a_loss_that_is_not_finite_is_reported(measured: str) -> None:
+    keep = lambda w, h, x: (w * h, h)  # noqa: E731
+    measure = by_every_measurement(keep, lambda h, target: jnp.sqrt(h).sum(), jnp.zeros(1))
+    with pytest.raises(FloatingPointError, match="the loss or its gradient is not finite"):
+        measure[measured]()

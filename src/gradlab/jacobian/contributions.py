@@ -240,8 +240,10 @@ def _add_terms(
     by_lag = {name: x * jnp.exp(sums.log_scale - scale) for name, x in sums.by_lag.items()}
     norms = {name: jnp.full(rows.log_scale.size, -jnp.inf) for name in by_lag}
     size = min(ROWS, rows.log_scale.size)
-    # Rows of lags beyond the sequence's end are zero: their chunks are skipped.
-    filled = jnp.max(jnp.where(jnp.isfinite(rows.log_scale), jnp.arange(rows.log_scale.size), -1))
+    # Rows of lags beyond the sequence's end are zero: their chunks are skipped. One that is not
+    # finite is kept, so that the measurement is refused.
+    is_zero = jnp.isneginf(rows.log_scale)
+    filled = jnp.max(jnp.where(is_zero, -1, jnp.arange(rows.log_scale.size)))
 
     def add(index: Array, state: tuple[Weights, Weights]) -> tuple[Weights, Weights]:
         begin = index * size
