@@ -100,7 +100,7 @@ def test_a_certificate_knows_which_steps_lose_their_derivative() -> None:
         np.testing.assert_array_equal(certificate.unresolved, unresolved)
         assert certificate.largest_error < 1e-5
         assert certificate.difference_error < 1e-5
-    assert certified(3, 1.0, 8).difference_error > 0.1
+    assert certified(3, 1.0, 8).difference_error > 1e-2
 
 
 def test_a_derivative_lost_in_the_cells_own_precision_is_unresolved() -> None:
@@ -112,6 +112,37 @@ def test_a_derivative_lost_in_the_cells_own_precision_is_unresolved() -> None:
     )[1]
     t, k = np.indices((10, 10))
     np.testing.assert_array_equal(certificate.unresolved, (t >= 5) & (k < 5))
+
+
+@pytest.mark.parametrize("norm", ["frobenius", "spectral"])
+def test_what_float32_products_do_not_resolve_is_unresolved(norm: Any) -> None:
+    options: dict[str, Any] = {"norm": norm, "precision": "float32", "certify": True}
+
+    # c keeps its size, and h shrinks a thousandfold: resolved beside c after one step, not two.
+    log_norms, certificate = jacobian_log_norms(
+        lambda s, x: ((s[0], 1e-3 * s[1]), x),
+        np.zeros((12, 1), np.float32),
+        initial_carry=(jnp.ones(1), jnp.ones(1)),
+        **{"of": "h", "wrt": "h"} | options,
+    )
+    lag = np.subtract.outer(np.arange(13), np.arange(13))
+    np.testing.assert_array_equal(certificate.unresolved, lag >= 2)
+    expected = np.where(lag >= 0, lag * np.log(1e-3), -np.inf)
+    np.testing.assert_allclose(log_norms, expected, rtol=1e-5)
+
+    # Projections on two directions that are almost orthogonal, in steps 8 and 9 of 16.
+    angles = np.array([0.5, 0.5 + np.pi / 2 - 1e-4])
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    inputs = np.tile(np.eye(2), (16, 1, 1))
+    inputs[7:9] = directions[:, :, None] * directions[:, None, :]
+    _, certificate = jacobian_log_norms(
+        lambda h, x: (x.reshape(2, 2) @ h, x),
+        inputs.reshape(16, 4).astype(np.float32),
+        initial_carry=jnp.zeros(2),
+        **options,
+    )
+    t, k = np.indices((17, 17))
+    np.testing.assert_array_equal(certificate.unresolved, (t >= 9) & (k <= 7))
 
 
 def test_zeros_of_saturated_units_are_unresolved() -> None:
@@ -154,6 +185,25 @@ def test_singular_values_are_right_below_the_range_of_floats(gain: float) -> Non
             logs = [float(mpmath.log(value)) for value in exact]
             np.testing.assert_allclose(values, logs, rtol=1e-6, atol=1e-4)
     assert log_values[-1, -1] < -60
+
+
+def test_small_singular_values_that_lie_close_are_right() -> None:
+    """Three of the product's are 1e-10 of the largest."""
+    rng = np.random.default_rng(0)
+    left, right = np.linalg.qr(rng.normal(size=(2, 2, 4, 4)))[0]
+    steps = left * np.array([1, 1e-5, 0.8e-5, 0.6e-5]) @ right
+
+    with jax.enable_x64(True):
+        log_values = log_singular_values(
+            lambda h, x: (x.reshape(4, 4) @ h, h),
+            steps.reshape(2, 16),
+            [(2, 0)],
+            initial_carry=jnp.zeros(4),
+        )
+    with mpmath.workdps(50):
+        product = mpmath.matrix(steps[1].tolist()) * mpmath.matrix(steps[0].tolist())
+        logs = [float(mpmath.log(x)) for x in mpmath.svd_r(product, compute_uv=False)]
+    np.testing.assert_allclose(log_values[0], logs, atol=1e-3)
 
 
 def test_the_largest_singular_value_is_the_spectral_norm_of_the_map() -> None:

@@ -98,7 +98,8 @@ def _in_float64(tree: PyTree) -> PyTree:
 
     def cast(leaf: Any) -> Any:
         leaf = jnp.asarray(leaf)
-        return leaf.astype(jnp.float64) if is_real(leaf) else leaf
+        # With a type of its own, or JAX would promote a weakly typed counter to 64 bits.
+        return jnp.asarray(leaf, jnp.float64 if is_real(leaf) else leaf.dtype)
 
     return jax.tree.map(cast, tree)
 

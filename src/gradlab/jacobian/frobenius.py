@@ -8,14 +8,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradlab.jacobian.products import ResolvedLogNorms, Scaled, multiply, resolved, safe_log
+from gradlab.jacobian.products import (
+    ResolvedLogNorms,
+    Scaled,
+    multiply,
+    rescale,
+    resolved,
+    safe_log,
+)
 
 
 def product_log_norms(product: Scaled) -> ResolvedLogNorms:
     """Return the log Frobenius norms of matrices, whose rows and columns are already chosen."""
-    squares = jnp.sum(product.unit**2, axis=(-2, -1))
-    norms = jnp.sqrt(jnp.where(squares == 0, 1, squares)) * (squares != 0)
-    return ResolvedLogNorms(safe_log(norms) + product.log_scale, resolved(norms))
+    # They may be far smaller than the whole: squares of their entries would underflow.
+    chosen = rescale(product.unit)
+    return ResolvedLogNorms(
+        chosen.log_scale + product.log_scale, resolved(jnp.exp(chosen.log_scale))
+    )
 
 
 def cross_log_norms(prefix: Scaled, suffix_T: Scaled) -> ResolvedLogNorms:

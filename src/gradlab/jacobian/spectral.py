@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradlab.jacobian.frobenius import gram
-from gradlab.jacobian.products import ResolvedLogNorms, Scaled, multiply, resolved
+from gradlab.jacobian.products import ResolvedLogNorms, Scaled, multiply, rescale, resolved
 
 TOLERANCE = 1e-5  # Largest residual over σ²; the error of the largest eigenvalue is far smaller.
 CHECK_EVERY = 4  # Steps between checks of the residual, each as expensive as a step or two.
@@ -27,11 +27,14 @@ SIDE = 64  # Rows and columns of a tile, whose vectors and matrices then fit a C
 
 def product_log_norms(product: Scaled) -> ResolvedLogNorms:
     """Return the log spectral norms of matrices, whose rows and columns are already chosen."""
-    grams = gram(product.unit)
+    # They may be far smaller than the whole: squares of their entries would underflow.
+    chosen = rescale(product.unit)
+    grams = gram(chosen.unit)
     start = _start(grams.shape[:1], grams.shape[-1], grams)
     squares = top_eigenvalue(lambda v: multiply(v[:, None], grams)[:, 0], start)
     norms = jnp.sqrt(squares)
-    return ResolvedLogNorms(jnp.log(norms) + product.log_scale, resolved(norms))
+    logs = jnp.log(norms) + chosen.log_scale + product.log_scale
+    return ResolvedLogNorms(logs, resolved(norms * jnp.exp(chosen.log_scale)))
 
 
 def cross_log_norms(prefix: Scaled, suffix_T: Scaled) -> ResolvedLogNorms:
