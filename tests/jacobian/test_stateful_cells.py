@@ -99,6 +99,41 @@ def test_a_measurement_leaves_the_cell_as_it_was() -> None:
         assert jnp.array_equal(old, new)
 
 
+def test_a_drawn_initial_carry_is_the_same_each_time() -> None:
+    class Drawing(nnx.GRUCell):
+        def __init__(self) -> None:
+            super().__init__(3, 4, rngs=nnx.Rngs(0))
+            self.own = nnx.Rngs(carry=5)
+
+        def initialize_carry(self, *_: Any, **__: Any) -> Array:
+            return jax.random.normal(self.own.carry(), (4,))
+
+    cell = Drawing()
+    first, second = (gradlab.jacobian_log_norms(cell, INPUTS) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    drawn = cell.initialize_carry()
+    np.testing.assert_allclose(
+        gradlab.jacobian_log_norms(cell, INPUTS, initial_carry=drawn), first, atol=1e-6
+    )
+
+
+def test_a_module_without_an_initial_carry_of_its_own_takes_one() -> None:
+    class Gain(nnx.Module):
+        def __init__(self) -> None:
+            self.gain = nnx.Param(jnp.array(0.5))
+
+        def __call__(self, h: Array, x: Array) -> list[Array]:
+            return [self.gain[...] * h, h]
+
+    cell: Any = Gain()
+    measured = gradlab.jacobian_log_norms(cell, INPUTS, initial_carry=jnp.ones(4))
+    np.testing.assert_allclose(measured[5, 0], 5 * np.log(0.5), rtol=1e-6)
+    with pytest.raises(ValueError, match="initial_carry is needed"):
+        gradlab.jacobian_log_norms(cell, INPUTS)
+    with pytest.raises(ValueError, match="a Flax cell holds its own"):
+        gradlab.backpropagate(cell, INPUTS, lambda h, y: h.sum(), INPUTS, parameters={"w": 1.0})
+
+
 @pytest.mark.parametrize("layer", [nnx.BatchNorm(4, rngs=nnx.Rngs(1)), Remembering()])
 def test_real_state_outside_the_carry_is_refused(layer: Any) -> None:
     with pytest.raises(ValueError, match=r"the cell changes layer\.\w+.* call cell.eval\(\)"):

@@ -87,7 +87,8 @@ def _of_module(cell: nnx.Module) -> PureStep:
         return carry, jax.tree.unflatten(own_structure, [own_after[path] for path in own_paths])
 
     def carry_of(features: int) -> PyTree:
-        module: Any = nnx.merge(definition, parameters, own)  # a copy: it may draw random numbers
+        # A copy: drawing random numbers advances the counts of those who draw.
+        module: Any = nnx.merge(definition, *jax.tree.map(lambda x: x, (parameters, own)))
         return module.initialize_carry((features,), nnx.Rngs(0))
 
     has_carry = hasattr(cell, "initialize_carry")
