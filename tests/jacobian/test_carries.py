@@ -20,7 +20,9 @@ from jaxtyping import PyTree
 
 import gradlab
 from gradlab.jacobian import step_jacobians
-from gradlab.jacobian.carry import carry_spans
+from gradlab.jacobian.carry import CarryForm, carry_spans
+from gradlab.jacobian.initial import initial_state
+from gradlab.jacobian.pure_step import pure_step
 
 X = jnp.ones((4, 2))
 log_norms = partial(gradlab.jacobian_log_norms, inputs=X, norm="frobenius")
@@ -97,9 +99,12 @@ def test_parts_of_one_name_are_told_apart_or_refused() -> None:
     step = lambda s, x: (s, x)  # noqa: E731
     with pytest.raises(ValueError, match=r"one of 'decoder.h', 'encoder.h'; got 'h'"):
         log_norms(step, initial_carry=carry, of="h")
+    with pytest.raises(ValueError, match=r"one of 'a\.gh', 'a'; got 'h'"):
+        log_norms(step, initial_carry={"a": {"gh": jnp.zeros(2)}}, of="h")
     stack = {f"layer{i}": {"h": jnp.zeros(i + 1)} for i in range(11)}
     form = carry_spans(stack)
     assert form["layer10.h"][1] - form["layer10.h"][0] == 11
+    assert CarryForm.of(stack).span("h", "of") == form["layer10.h"]
     same = {"a.b": jnp.zeros(1), "a": {"b": jnp.zeros(1)}}
     with pytest.raises(ValueError, match=r"two parts of the carry are called 'a\.b'"):
         log_norms(step, initial_carry=same)
@@ -121,6 +126,7 @@ def test_a_step_that_returns_another_carry_is_refused() -> None:
             lambda s, x: ({"h": s["h"] * 1j, "c": s["c"]}, x)
         ),
         r"must return \(carry, output\).*got a dict": lambda s, x: s,
+        r"must return \(carry, output\).*got a tuple": lambda s, x: (s, x, x),
     }
     for sentence, step in wrong.items():
         with pytest.raises(ValueError, match=sentence):
@@ -200,6 +206,31 @@ def test_an_initial_carry_that_could_be_meant_either_way_is_refused() -> None:
         initial_carry=jnp.zeros((3, 3)),
     )
     np.testing.assert_allclose(fast_weights[:, 1, 0], np.log(1.5), atol=1e-6)
+
+
+def test_what_a_step_takes_tells_whether_a_carry_has_the_batchs_axis() -> None:
+    """Without its first axis, none of these carries can be advanced to one of the same shapes."""
+    x, gains = jax.ShapeDtypeStruct((3,), jnp.float32), jnp.ones(5)
+    shared: dict[str, tuple[Callable[..., Any], Any]] = {
+        "needs an element": (lambda h, x: (h.at[0].multiply(0.5), x), gains),
+        "cannot be multiplied": (lambda h, x: (jnp.eye(5) @ h, x), gains),
+        "wrong sizes": (lambda h, x: (jax.lax.dot(jnp.eye(5), h), x), jnp.ones((5, 2))),
+        "grows": (lambda h, x: (gains * h, x), gains),
+        "has a part of one number": (
+            lambda s, x: ({"h": 0.5 * s["h"], "n": s["n"] + 1}, x),
+            {"h": gains, "n": jnp.array(0)},
+        ),
+    }
+    for name, (step, carry) in shared.items():
+        assert initial_state(pure_step(step, None), x, 5, carry) == (carry, False), name
+    cell = nnx.OptimizedLSTMCell(3, 4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="must be as the cell's own carry"):
+        initial_state(pure_step(cell, None), x, None, {"c": jnp.zeros(4), "h": jnp.zeros(4)})
+
+
+def test_numbers_of_plain_python_are_a_carry() -> None:
+    measured = log_norms(lambda h, x: (0.5 * h, x), initial_carry=0.0)
+    assert measured[4, 0] == pytest.approx(4 * np.log(0.5), abs=1e-6)
 
 
 LEAVES = [

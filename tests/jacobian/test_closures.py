@@ -12,7 +12,7 @@ from jax import Array
 
 import gradlab
 from gradlab.jacobian import step_jacobians
-from gradlab.jacobian.closure import closure_convert
+from gradlab.jacobian.closure import _value, closure_convert
 
 INPUTS = jnp.ones((5, 3))
 H0 = jnp.zeros(3)
@@ -74,7 +74,7 @@ def set_global(gain: float) -> Callable[..., Any]:
 
 def setters() -> dict[str, Callable[[float], Callable[..., Any]]]:
     """Return, for each way to read weights, a function that sets them and returns the step."""
-    network, cell, weights = Network(), LinearCell(), [jnp.eye(3)]
+    network, cell, weights, array = Network(), LinearCell(), [jnp.eye(3)], np.eye(3)
 
     def closing(h: Array, x: Array) -> tuple[Array, Array]:
         return weights[0] @ h, h
@@ -82,6 +82,10 @@ def setters() -> dict[str, Callable[[float], Callable[..., Any]]]:
     def set_weights(gain: float) -> Callable[..., Any]:
         weights[0] = gain * jnp.eye(3)
         return closing
+
+    def set_array(gain: float) -> Callable[..., Any]:
+        array[...] = gain * np.eye(3)
+        return lambda h, x: (array @ h, h)
 
     def set_network(gain: float) -> Callable[..., Any]:
         network.weights = gain * jnp.eye(3)
@@ -98,6 +102,7 @@ def setters() -> dict[str, Callable[[float], Callable[..., Any]]]:
     return {
         "global": set_global,
         "closure": set_weights,
+        "NumPy array": set_array,
         "bound method": set_network,
         "cell": set_cell,
         "lambda over a cell": set_cell_in_lambda,
@@ -200,6 +205,12 @@ def test_operations_that_differ_in_a_constant_differ() -> None:
     )
 
 
+def straight_through(function: Callable[[Array], Array], a: Array) -> Array:
+    with_slope_one = jax.custom_jvp(function)
+    with_slope_one.defjvp(lambda primals, tangents: (function(*primals), tangents[0]))
+    return with_slope_one(a)
+
+
 @pytest.mark.parametrize(
     "pair",
     [
@@ -217,6 +228,8 @@ def test_operations_that_differ_in_a_constant_differ() -> None:
         ),
         (lambda a, b: jnp.sum(a, axis=0), lambda a, b: jnp.max(a, axis=0)),
         (lambda a, b: jax.nn.relu(a), lambda a, b: jax.nn.relu6(a)),
+        (lambda a, b: jax.checkpoint(jnp.sin)(a), lambda a, b: jax.checkpoint(jnp.cos)(a)),
+        (lambda a, b: straight_through(jnp.sin, a), lambda a, b: straight_through(jnp.cos, a)),
         (lambda a, b: (a, b), lambda a, b: (b, a)),
         (lambda a, b: (a, b), lambda a, b: [a, b]),
         (
@@ -235,6 +248,15 @@ def test_programs_are_equal_only_if_they_do_the_same(
         again = closure_convert(function, *examples)
         expected, got = function(*examples), again(*examples)
         jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_parameters_are_compared_by_value_and_type() -> None:
+    values = [0.0, -0.0, 1, 1.0, np.float32(1), np.ones(1), np.ones(1, int), np.ones((1, 1))]
+    assert len({_value(value) for value in values}) == len(values)
+    assert _value((float("nan"), [np.ones(2)])) == _value((float("nan"), [np.ones(2)]))
+    ones, same = np.ones(2), {"a": []}
+    assert _value(ones) == _value(ones.copy())
+    assert _value(same) == _value(same) != _value({"a": []})  # of no type that it knows
 
 
 def test_a_jitted_function_keeps_the_arrays_that_it_was_traced_with() -> None:

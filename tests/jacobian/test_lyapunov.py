@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gradlab import jacobian_log_norms, lyapunov_exponents
+from gradlab import jacobian_log_norms, lyapunov_exponents, lyapunov_spectrum
 from gradlab.jacobian import step_jacobians
+from gradlab.jacobian.steps import random_frame
 
 N, FEATURES = 6, 3
 
@@ -70,3 +71,45 @@ def test_count_beyond_the_size_of_the_carry_is_refused(count: int) -> None:
     cell = nnx.GRUCell(FEATURES, N, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=f"count must be from 1 to the size of the carry, {N}"):
         lyapunov_exponents(cell, make_inputs(5), count=count)
+
+
+def test_lengths_cut_each_sample_whatever_follows() -> None:
+    """The errors are those of a mean over ten intervals, of NumPy's QR of the steps before T."""
+    lengths = np.array([1, 7, 23, 40])
+    inputs = np.random.default_rng(0).normal(size=(4, 40, 4)).astype(np.float32)
+    spectrum = lyapunov_spectrum(
+        lambda h, x: (x.reshape(2, 2) @ h, h),
+        inputs,
+        initial_carry=jnp.zeros(2),
+        lengths=jnp.asarray(lengths),
+    )
+    for sample, length in enumerate(lengths):
+        frame, logs = np.asarray(random_frame(2, 2)), np.zeros((length, 2))
+        for t in range(length):
+            frame, triangle = np.linalg.qr(inputs[sample, t].reshape(2, 2) @ frame)
+            logs[t] = np.log(np.abs(np.diagonal(triangle)))
+        order = np.argsort(-logs.mean(axis=0))
+        blocks = min(10, length)
+        interval = np.arange(length) * blocks // length
+        means = np.array([logs[interval == i].mean(axis=0) for i in range(blocks)])
+        with np.errstate(all="ignore"):
+            error = np.sqrt(((means - means.mean(0)) ** 2).sum(0) / (blocks - 1) / blocks)
+        np.testing.assert_allclose(spectrum.exponents[sample], logs.mean(0)[order], atol=1e-5)
+        np.testing.assert_allclose(spectrum.standard_error[sample], error[order], rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [[0, 5], [5, 6], [5], [[5, 5]], 5])
+def test_lengths_that_do_not_fit_are_refused(lengths: Any) -> None:
+    cell = nnx.GRUCell(FEATURES, N, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="lengths must be one number from 1 to 5 for each sample"):
+        lyapunov_exponents(cell, make_inputs(2, 5), lengths=jnp.asarray(lengths))
+
+
+def test_the_exponent_of_a_constant_gain_has_a_derivative() -> None:
+    """Its standard error is 0, where a root has no derivative."""
+
+    def exponent(gain: jax.Array) -> jax.Array:
+        step = lambda h, x: (gain * h, h)  # noqa: E731
+        return lyapunov_exponents(step, make_inputs(5), initial_carry=jnp.zeros(1))[0]
+
+    assert jax.grad(exponent)(jnp.array(0.5)) == pytest.approx(2)

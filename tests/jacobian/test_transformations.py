@@ -1,5 +1,6 @@
 """The engine's functions under jax.jit, jax.vmap and jax.grad, and with 64-bit types enabled."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -143,22 +144,38 @@ def test_64_bit_types_change_nothing(measured: str) -> None:
         np.testing.assert_allclose(MEASURE[measured](CELL, INPUTS), alone, atol=1e-6)
 
 
-def test_exact_zeros_have_no_gradient_instead_of_nan() -> None:
+@pytest.mark.parametrize(
+    ("place", "expected"),  # at (0, 0) every power is nonzero, at (0, 1) only the first
+    [((0, 0), sum(lag * (7 - lag) for lag in range(7)) / 2), ((0, 1), 6 / 2)],
+)
+def test_exact_zeros_have_no_gradient_instead_of_nan(
+    place: tuple[int, int], expected: float
+) -> None:
     def norm(gain: Array) -> Array:
-        weights = jnp.array([[gain, 0.0], [0.0, 0.0]])
+        weights = jnp.zeros((2, 2)).at[place].set(gain)
         norms = gradlab.jacobian_log_norms(
             lambda h, x: (weights @ h, h), INPUTS, initial_carry=jnp.zeros(2), norm="frobenius"
         )
         return jnp.where(jnp.isfinite(norms), norms, 0).sum()
 
-    pairs_times_lag = sum(lag * (7 - lag) for lag in range(7))
-    assert jax.grad(norm)(jnp.array(2.0)) == pytest.approx(pairs_times_lag / 2)
+    assert jax.grad(norm)(jnp.array(2.0)) == pytest.approx(expected)
 
 
 def test_the_memory_of_the_map_is_counted() -> None:
     step = lambda h, x: (0.99 * h, h)  # noqa: E731
     inputs = np.zeros((6000, 2), np.float32)
-    with pytest.raises(ValueError, match=r"6000 steps of a state of 2 .*use a stride of \d"):
-        gradlab.jacobian_log_norms(
-            step, inputs, initial_carry=jnp.ones(2), norm="frobenius", memory_budget=2**26
-        )
+
+    def measured(inputs: Any, budget: int, n: int = 2, stride: int = 1) -> Array:
+        options: dict[str, Any] = {"norm": "frobenius", "stride": stride, "memory_budget": budget}
+        return gradlab.jacobian_log_norms(step, inputs, initial_carry=jnp.ones(n), **options)
+
+    with pytest.raises(
+        ValueError, match=r"6000 steps of a state of 2 .*use a stride of \d"
+    ) as error:
+        measured(inputs, 2**26)
+    (stride,) = re.findall(r"a stride of (\d+)", str(error.value))
+    assert measured(inputs, 2**26, stride=int(stride)).shape[0] == 6000 // int(stride) + 1
+    with pytest.raises(ValueError, match="memory_budget"):  # of the step Jacobians
+        measured(inputs[:50], 12 * 50 * 400**2 * 8, n=400)
+    with pytest.raises(ValueError, match="memory_budget"):  # of the maps of a batch
+        measured(np.zeros((9000, 50, 2), np.float32), 4 * 50**2 * 9000)
