@@ -113,3 +113,21 @@ def test_the_exponent_of_a_constant_gain_has_a_derivative() -> None:
         return lyapunov_exponents(step, make_inputs(5), initial_carry=jnp.zeros(1))[0]
 
     assert jax.grad(exponent)(jnp.array(0.5)) == pytest.approx(2)
+
+
+def test_what_rounding_took_is_no_number() -> None:
+    """Directions that a step maps to zero by cancellation, or by units that are off."""
+    singular = [[1, 2, 0], [2, 4, 0], [0, 0, 1]]  # singular values 5, 1 and 0
+    switched_off = [[0, 0, 0], [0.33, 0.77, 0.21], [0, 0, 0]]
+    graded = np.diag([1, 1e-9, 1e-20])  # small, but of one term
+    inputs, start = np.zeros((40, 1), np.float32), jnp.zeros(3)
+    for matrix, known in ((singular, [5, 1]), (switched_off, [0.77]), (graded, np.diag(graded))):
+        weights = np.array(matrix, np.float32)
+        step = lambda h, x, w=weights: (w @ h, x)  # noqa: E731
+        exponents = np.asarray(lyapunov_exponents(step, inputs, initial_carry=start))
+        np.testing.assert_allclose(exponents[: len(known)], np.log(known), rtol=0.03, atol=0.03)
+        assert not np.isfinite(exponents[len(known) :]).any()
+        values = np.asarray(log_singular_values(step, inputs, [(1, 0)], initial_carry=start)[0])
+        known = np.linalg.svd(weights.astype(float), compute_uv=False)[: len(known)]
+        np.testing.assert_allclose(values[: len(known)], np.log(known), rtol=1e-6, atol=1e-6)
+        assert not np.isfinite(values[len(known) :]).any()

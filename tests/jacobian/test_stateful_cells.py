@@ -159,3 +159,45 @@ def test_a_linen_cell_is_refused_with_what_to_pass() -> None:
         jacobian = jax.jacrev(lambda h, x=x: step(h, x)[0])(state)
         product, state = np.asarray(jacobian, np.float64) @ product, step(state, x)[0]
         assert measured[t + 1, 0] == pytest.approx(np.log(np.linalg.norm(product, 2)), abs=1e-5)
+
+
+class Learned(nnx.GRUCell):
+    """A GRU whose initial state is learned."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 4, rngs=nnx.Rngs(0))
+        self.start = nnx.Param(jnp.ones(4))
+
+    def initialize_carry(self, *_: Any, **options: Any) -> Array:
+        return self.start[...]
+
+
+def test_weights_of_the_initial_state_have_no_terms() -> None:
+    """They act before the first step; without them the terms would not add up to the gradient."""
+    arguments: Any = (Learned(), INPUTS, lambda h, target: jnp.sum(h), jnp.zeros(5))
+    with pytest.raises(ValueError, match=r"depends on its weights start.*pass it as initial_carry"):
+        gradlab.backpropagate(*arguments)
+    terms = gradlab.backpropagate(*arguments, initial_carry=jnp.ones(4))
+    assert float(jnp.abs(terms.by_lag["start"]).max()) == 0
+    assert gradlab.adjoint_log_norms(*arguments).shape == (6,)
+
+
+def test_arguments_that_would_be_misread_are_refused() -> None:
+    cell = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))
+    convolution: Any = linen.ConvLSTMCell(2, (3,))
+    loss: Any = lambda h, target: jnp.sum(h)  # noqa: E731
+    with pytest.raises(TypeError, match=r"pass the cell, rnn\.cell"):
+        gradlab.jacobian_log_norms(nnx.RNN(cell), INPUTS)
+    with pytest.raises(TypeError, match="Linen"):
+        gradlab.jacobian_log_norms(convolution, INPUTS)
+    with pytest.raises(ValueError, match=r"a row for each step.*\(5,\) and more; got \(4, 4\)"):
+        gradlab.adjoint_log_norms(cell, INPUTS, loss, jnp.zeros((4, 4)))
+    with pytest.raises(ValueError, match="complex weights"):
+        gradlab.backpropagate(
+            lambda w, h, x: (h * w.real, x),
+            INPUTS,
+            loss,
+            jnp.zeros(5),
+            initial_carry=jnp.zeros(3),
+            parameters=jnp.ones(3, complex),
+        )

@@ -42,7 +42,8 @@ def adjoint_log_norms(
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
         inputs: (time, features) or (batch, time, features).
-        loss: L⁽ᵗ⁾ as a function loss(carry, target) of the carry s⁽ᵗ⁾ in the cell's own form.
+        loss: L⁽ᵗ⁾ as a function loss(carry, target) of the carry s⁽ᵗ⁾ in the cell's own form; what
+            turns the carry into an output belongs in it.
         targets: second argument of each step's loss: arrays (time, ...) or (batch, time, ...).
         wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h").
         each: return the adjoints of every L⁽ᵗ⁾ instead of those of their sum.
@@ -67,7 +68,7 @@ def adjoint_log_norms(
         >>> adjoint_log_norms(cell, jnp.ones((50, 3)), loss, jnp.zeros((50, 16))).shape  # (51,)
     """
     inputs = jnp.asarray(inputs)
-    targets = jax.tree.map(jnp.asarray, targets)
+    targets = checked_targets(targets, inputs)
     flat = flatten_cell(cell, inputs, initial_carry)
     log_norms = in_float64(
         partial(_adjoints, wrt=flat.form.span(wrt, "wrt"), each=each),
@@ -96,6 +97,22 @@ def _adjoints(
         return sweep(flat, states, inputs, direct, wrt).astype(jnp.float32)
 
     return flat.map_samples(one_sample, inputs, targets)
+
+
+def checked_targets(targets: PyTree, inputs: Float[Array, "*batch T features"]) -> PyTree:
+    """Return the targets as arrays.
+
+    Raises:
+        ValueError: one lacks the axes (time,) or (batch, time) of the inputs.
+    """
+    targets, axes = jax.tree.map(jnp.asarray, targets), inputs.shape[:-1]
+    for target in jax.tree.leaves(targets):
+        if target.shape[: len(axes)] != axes:
+            raise ValueError(
+                f"targets must have a row for each step of the inputs, shapes {axes} and more; "
+                f"got {target.shape}."
+            )
+    return targets
 
 
 def loss_gradient(loss: Loss, flat: FlatCell, targets: PyTree) -> Closure:

@@ -42,8 +42,12 @@ class CarryForm:
     spans: tuple[tuple[str, Span], ...]
 
     @classmethod
-    def of(cls, carry: PyTree) -> "CarryForm":
+    def of(cls, carry: PyTree, pair: tuple[str, str] = ("c", "h")) -> "CarryForm":
         """Return the form of a carry.
+
+        Args:
+            carry: the carry.
+            pair: names of the parts of a pair.
 
         Raises:
             ValueError: it has no real number, it has complex ones, or two parts share a name.
@@ -55,7 +59,7 @@ class CarryForm:
                 f"complex states are not measured: the carry is {_described(carry)}. Pass the real "
                 "and the imaginary part as two real arrays."
             )
-        form = cls(structure, shapes, tuple(carry_spans(carry).items()))
+        form = cls(structure, shapes, tuple(carry_spans(carry, pair).items()))
         if form.size == 0:
             raise ValueError(
                 f"the carry must have floating-point numbers to differentiate; got "
@@ -136,13 +140,13 @@ def is_real(leaf: Any) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jnp.floating))
 
 
-def carry_spans(carry: PyTree) -> dict[str, Span]:
+def carry_spans(carry: PyTree, pair: tuple[str, str] = ("c", "h")) -> dict[str, Span]:
     """Return the name of each part of a carry, and where it lies in the flat vector.
 
-    A lone array is "h" and a pair is (c, h), as in Flax's LSTM. Other parts are named by the keys
-    or fields of their container, those of a longer tuple by position. Nested parts have dotted
-    paths ("layer0.h"), and so have the nodes above them ("layer0"). Integers, booleans and random
-    keys have no components.
+    A lone array is "h". Other parts are named by the keys or fields of their container, those of a
+    tuple or list by position, and those of a pair as `pair` says. Nested parts have dotted paths
+    ("layer0.h"), and so have the nodes above them ("layer0"). Integers, booleans and random keys
+    have no components.
 
     Raises:
         ValueError: two parts have the same dotted path.
@@ -150,7 +154,7 @@ def carry_spans(carry: PyTree) -> dict[str, Span]:
     spans: dict[str, Span] = {}
 
     def visit(node: PyTree, path: str, start: int) -> int:
-        children = _children(node)
+        children = _children(node, pair)
         end = start
         if children is None:
             end += node.size if is_real(node) else 0
@@ -162,18 +166,17 @@ def carry_spans(carry: PyTree) -> dict[str, Span]:
             spans[path] = (start, end)
         return end
 
-    visit({"h": carry} if _children(carry) is None else carry, "", 0)
+    visit({"h": carry} if _children(carry, pair) is None else carry, "", 0)
     return spans
 
 
-def _children(node: PyTree) -> list[tuple[str, PyTree]] | None:
+def _children(node: PyTree, pair: tuple[str, str]) -> list[tuple[str, PyTree]] | None:
     """Return the direct children of a node by name, None included; None for a leaf."""
     children, _ = tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     if children and children[0][0] == ():
         return None
-    pair = len(children) == 2 and all(isinstance(path[0], SequenceKey) for path, _ in children)
-    if pair:
-        return [("c", children[0][1]), ("h", children[1][1])]
+    if len(children) == 2 and all(isinstance(path[0], SequenceKey) for path, _ in children):
+        return [(name, child) for name, (_, child) in zip(pair, children, strict=True)]
     return [(keystr(path, simple=True), child) for path, child in children]
 
 

@@ -87,6 +87,16 @@ def equal_results(function: Callable[..., Any], *examples: PyTree) -> list[int]:
     ]
 
 
+def is_read(function: Callable[..., Any], *examples: PyTree) -> list[bool]:
+    """Return, for each array of the arguments, whether the function's result depends on it."""
+    jaxpr = jax.make_jaxpr(function)(*examples).jaxpr
+    needed = {atom for atom in jaxpr.outvars if not isinstance(atom, jex.Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if needed.intersection(equation.outvars):
+            needed.update(a for a in equation.invars if not isinstance(a, jex.Literal))
+    return [variable in needed for variable in jaxpr.invars]
+
+
 @dataclass(frozen=True)
 class _Identity:
     """A value that equals itself only; it is kept alive, so that its id is not used again."""

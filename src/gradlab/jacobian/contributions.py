@@ -17,16 +17,18 @@ from jaxtyping import Array, Float, PyTree
 from gradlab.jacobian.adjoints import (
     Loss,
     by_pair,
+    checked_targets,
     direct_gradients,
     loss_gradient,
     shift_lags,
     through_step,
 )
 from gradlab.jacobian.carry import FlatState
-from gradlab.jacobian.closure import Closure, closure_convert
+from gradlab.jacobian.closure import Closure, closure_convert, is_read
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, flatten_cell, split_weights
 from gradlab.jacobian.products import Scaled, rescale
+from gradlab.jacobian.pure_step import PureStep, leaves_by_path, pure_step
 from gradlab.jacobian.transforms import in_float64
 
 ROWS = 32  # adjoints whose weight gradients are in memory at once
@@ -113,7 +115,8 @@ def backpropagate(
         cell: any flax.nnx.RNNCellBase, or, with `parameters`, any function
             step(parameters, carry, x) -> (carry, y).
         inputs: (time, features) or (batch, time, features).
-        loss: L⁽ᵗ⁾ as a function loss(carry, target) of the carry s⁽ᵗ⁾ in the cell's own form.
+        loss: L⁽ᵗ⁾ as a function loss(carry, target) of the carry s⁽ᵗ⁾ in the cell's own form; what
+            turns the carry into an output belongs in it.
         targets: second argument of each step's loss: arrays (time, ...) or (batch, time, ...).
         initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
             leading axis; by default the cell's own.
@@ -137,17 +140,36 @@ def backpropagate(
         >>> gradient = terms.by_lag["dense_h.kernel"].sum(axis=0) * jnp.exp(terms.log_scale)
     """
     inputs = jnp.asarray(inputs)
-    targets = jax.tree.map(jnp.asarray, targets)
+    targets = checked_targets(targets, inputs)
     if not isinstance(cell, nnx.Module) and not jax.tree.leaves(parameters):
         raise ValueError(
             "parameters is needed with a plain function: pass the weights that "
             "step(parameters, carry, x) takes as its first argument."
         )
+    pure = pure_step(cell, parameters)
+    _check_weights(pure, inputs.shape[-1], initial_carry)
     flat = flatten_cell(cell, inputs, initial_carry, parameters)
     gradient = loss_gradient(loss, flat, targets)
     terms = in_float64(_terms, flat, _weight_gradient(flat, inputs), gradient, inputs, targets)
     check_finite(terms.log_norms, flat, inputs)
     return terms
+
+
+def _check_weights(pure: PureStep, features: int, initial_carry: PyTree | None) -> None:
+    """Check that weights are real, and that none acts on the initial state."""
+    arrays = leaves_by_path(pure.parameters)
+    if any(jnp.iscomplexobj(array) for array in arrays.values()):
+        raise ValueError("complex weights are not measured: pass real and imaginary parts apart.")
+    if initial_carry is not None or pure.carry_of is None:
+        return
+    carry_of = pure.carry_of
+    reads = is_read(lambda weights: carry_of(weights, features), pure.parameters)
+    if any(reads):
+        names = ", ".join(name for name, read in zip(arrays, reads, strict=True) if read)
+        raise ValueError(
+            f"the cell's initial carry depends on its weights {names}, and s⁽⁰⁾ is held fixed "
+            "here: pass it as initial_carry, and the terms of all other weights are measured."
+        )
 
 
 def _weight_gradient(flat: FlatCell, inputs: Float[Array, "*batch T features"]) -> Closure:

@@ -13,7 +13,7 @@ from jaxtyping import Float, PyTree
 from gradlab.jacobian.carry import CarryForm, FlatState, is_real
 from gradlab.jacobian.closure import Closure, closure_convert
 from gradlab.jacobian.initial import first_sample, initial_state
-from gradlab.jacobian.pure_step import leaves_by_path, pure_step
+from gradlab.jacobian.pure_step import PureStep, leaves_by_path, output_index, pure_step
 
 StepFunction = Callable[[PyTree, Array], tuple[PyTree, Any]]
 
@@ -105,7 +105,7 @@ def flatten_cell(
     pure = pure_step(cell, parameters)
     carry, is_batched = initial_state(pure, x, batch, initial_carry)
     example = first_sample(carry) if is_batched else carry
-    form = CarryForm.of(example)
+    form = CarryForm.of(example, _names_of_pair(cell, pure, example, x))
 
     def flatten(carry: PyTree, own: PyTree) -> FlatState:
         vector, held = form.split(carry)
@@ -113,7 +113,7 @@ def flatten_cell(
 
     def advance(parameters: PyTree, state: FlatState, x: Array) -> FlatState:
         held, own = state.held
-        return flatten(*pure.step(parameters, own, form.join(state.vector, held), x))
+        return flatten(*pure.step(parameters, own, form.join(state.vector, held), x)[:2])
 
     def differentiate(parameters: PyTree, state: FlatState, x: Array) -> Array:
         def step(vector: Array) -> Array:
@@ -134,8 +134,22 @@ def flatten_cell(
     )
 
 
+def _names_of_pair(
+    cell: Any, pure: PureStep, carry: PyTree, x: jax.ShapeDtypeStruct
+) -> tuple[str, str]:
+    """Return the names of a pair's parts: the one that a step returns as its output is h.
+
+    Where neither is, a Flax cell's are (c, h), as in Flax's LSTM; a function's have no names.
+    """
+    is_pair = isinstance(carry, tuple | list) and len(jax.tree.leaves(carry)) == len(carry) == 2
+    output = output_index(pure, carry, x) if is_pair else None
+    if output is None:
+        return ("c", "h") if isinstance(cell, nnx.Module) else ("0", "1")
+    return ("h", "c") if output == 0 else ("c", "h")
+
+
 def _forward_or_reverse(step: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Return the Jacobian in forward mode; in reverse mode where a jax.custom_vjp rules this out."""
+    """Return the Jacobian in forward mode; in reverse mode if a jax.custom_vjp allows no other."""
 
     def jacobian(vector: Float[Array, "n"]) -> Float[Array, "n n"]:
         try:

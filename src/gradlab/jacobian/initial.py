@@ -60,7 +60,7 @@ def _own_carry(pure: PureStep, features: int) -> PyTree | None:
     if pure.carry_of is None:
         return None
     try:
-        return jax.tree.map(jnp.asarray, pure.carry_of(features))
+        return jax.tree.map(jnp.asarray, pure.carry_of(pure.parameters, features))
     except NotImplementedError:
         return None
 

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
-from gradlab.jacobian.products import multiply, safe_log
-from gradlab.jacobian.steps import random_frame
+from gradlab.jacobian.products import safe_log
+from gradlab.jacobian.steps import random_frame, stretch
 from gradlab.jacobian.transforms import in_float64
 
 BLOCKS = 10  # intervals of time whose exponents give the standard error
@@ -45,7 +45,7 @@ def lyapunov_exponents(
         cell, inputs, initial_carry, count, lengths: as in `lyapunov_spectrum`.
 
     Returns:
-        float32 (..., count); −inf for directions that are mapped to zero.
+        float32 (..., count); −inf and NaN as in `lyapunov_spectrum`.
 
     Raises:
         ValueError, FloatingPointError: as `lyapunov_spectrum`.
@@ -87,7 +87,9 @@ def lyapunov_spectrum(
             t ≤ T, whatever inputs follow. By default all steps.
 
     Returns:
-        float32 (..., count) each; −inf for directions that are mapped to zero.
+        float32 (..., count) each; −inf for directions that are mapped to zero, and NaN, last, for
+        those of which a step in the second half of the sequence leaves no more than its rounding
+        errors, 1e-16 of its terms (units that a ReLU switches off, for example).
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
@@ -111,8 +113,8 @@ def lyapunov_spectrum(
     measured = jnp.full(batch, steps) if lengths is None else jnp.asarray(lengths)
     _check_lengths(measured, tuple(batch), steps)
     frame = random_frame(n, count)
-    spectrum: LyapunovSpectrum = in_float64(_spectrum, flat, inputs, measured, frame)
-    check_finite(spectrum.exponents, flat, inputs)
+    spectrum, largest = in_float64(_spectrum, flat, inputs, measured, frame)
+    check_finite(largest, flat, inputs)
     return spectrum
 
 
@@ -122,38 +124,44 @@ def _spectrum(
     inputs: Float[Array, "*batch T features"],
     lengths: Int[Array, "*batch"],
     frame: Float[Array, "n count"],
-) -> LyapunovSpectrum:
+) -> tuple[LyapunovSpectrum, Float[Array, "*batch T"]]:
+    """Return the spectrum, and the log of each measured step Jacobian's largest entry."""
     count = frame.shape[1]
     steps = inputs.shape[-2]
     rows = min(BLOCKS, steps)
 
     def one_sample(
         flat: FlatCell, inputs: Float[Array, "T features"], length: Int[Array, ""]
-    ) -> LyapunovSpectrum:
+    ) -> tuple[LyapunovSpectrum, Float[Array, "T"]]:
         blocks = jnp.minimum(BLOCKS, length)
         # Steps past the length belong to no block: what is added to the row `rows` is dropped.
         block_of = jnp.where(jnp.arange(steps) < length, jnp.arange(steps) * blocks // length, rows)
+        # In the first half the random frame has yet to turn towards the directions of growth.
+        is_late = jnp.arange(steps) >= length // 2
         block_steps = jnp.bincount(block_of, length=rows)[:, None]
 
         def advance(
-            carry: tuple[FlatState, Array, Array], step: tuple[Array, Array]
-        ) -> tuple[tuple[FlatState, Array, Array], None]:
+            carry: tuple[FlatState, Array, Array], step: tuple[Array, Array, Array]
+        ) -> tuple[tuple[FlatState, Array, Array], Array]:
             state, frame, growth = carry
-            x, block = step
+            x, block, is_late = step
             jacobian = flat.jacobian(state, x).astype(frame.dtype)
-            frame, triangle = jnp.linalg.qr(multiply(jacobian, frame))
+            frame, triangle, resolved = stretch(jacobian, frame)
             logs = safe_log(jnp.abs(jnp.diagonal(triangle)))
+            logs = jnp.where(resolved | ~is_late, logs, jnp.nan)
             growth = growth.at[block].add(logs, mode="drop")
-            return (flat.step(state, x), frame, growth), None
+            largest = jnp.where(block < rows, safe_log(jnp.max(jnp.abs(jacobian))), -jnp.inf)
+            return (flat.step(state, x), frame, growth), largest
 
         start = (flat.initial, frame, jnp.zeros((rows, count)))
-        (_, _, growth), _ = jax.lax.scan(advance, start, (inputs, block_of))
+        (_, _, growth), largest = jax.lax.scan(advance, start, (inputs, block_of, is_late))
         exponents = growth.sum(axis=0) / length
         order = jnp.argsort(-exponents)
         filled = jnp.arange(rows)[:, None] < blocks
         rates = jax.lax.stop_gradient(growth / jnp.maximum(block_steps, 1))
         error = jnp.std(rates, axis=0, ddof=1, where=filled) / jnp.sqrt(blocks)
-        return LyapunovSpectrum(*(x[order].astype(jnp.float32) for x in (exponents, error)))
+        spectrum = (x[order].astype(jnp.float32) for x in (exponents, error))
+        return LyapunovSpectrum(*spectrum), largest.astype(jnp.float32)
 
     return flat.map_samples(one_sample, inputs, lengths.astype(jnp.int64))
 

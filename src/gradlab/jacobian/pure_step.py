@@ -11,22 +11,25 @@ from jax import Array
 from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import PyTree
 
+from gradlab.jacobian.closure import equal_results
+
 
 class PureStep(NamedTuple):
     """A step without side effects.
 
     Attributes:
-        step: (parameters, own, carry, x) -> (carry, own).
+        step: (parameters, own, carry, x) -> (carry, own, output).
         parameters: weights that are known by name; a plain function may read others besides.
         own: integers and random keys that a Flax cell keeps outside its carry, such as the count
             of a dropout layer's draws.
-        carry_of: the cell's own initial carry, from the number of features; None if it has none.
+        carry_of: the cell's own initial carry, from (parameters, number of features); None if it
+            has none.
     """
 
-    step: Callable[[PyTree, PyTree, PyTree, Array], tuple[PyTree, PyTree]]
+    step: Callable[[PyTree, PyTree, PyTree, Array], tuple[PyTree, PyTree, PyTree]]
     parameters: PyTree
     own: PyTree
-    carry_of: Callable[[int], PyTree] | None
+    carry_of: Callable[[PyTree, int], PyTree] | None
 
 
 def pure_step(cell: nnx.RNNCellBase | Callable[..., Any], parameters: PyTree | None) -> PureStep:
@@ -45,6 +48,13 @@ def pure_step(cell: nnx.RNNCellBase | Callable[..., Any], parameters: PyTree | N
             "cell must be a flax.nnx recurrent cell or a function step(carry, x) -> (carry, y); "
             f"got {type(cell).__name__}."
         )
+    if isinstance(cell, nnx.RNN):
+        raise TypeError("flax.nnx.RNN runs a cell over a sequence: pass the cell, rnn.cell.")
+    if (axes := _feature_axes(cell)) != 1:
+        raise TypeError(
+            f"an input of {type(cell).__name__} has {axes} axes of features, and "
+            "inputs here are (time, features): pass a function that reshapes x, and initial_carry."
+        )
     if not isinstance(cell, nnx.Module):
         return _of_function(cell, parameters)
     if parameters is not None:
@@ -52,13 +62,21 @@ def pure_step(cell: nnx.RNNCellBase | Callable[..., Any], parameters: PyTree | N
     return _of_module(cell)
 
 
+def _feature_axes(cell: Any) -> int:
+    try:
+        return getattr(cell, "num_feature_axes", 1)
+    except NotImplementedError:  # nnx.RNNCellBase leaves it to its subclasses
+        return 1
+
+
 def _of_function(function: Callable[..., Any], parameters: PyTree | None) -> PureStep:
     def step(
         parameters: PyTree | None, own: PyTree, carry: PyTree, x: Array
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, PyTree, PyTree]:
         leading = () if parameters is None else (parameters,)
         try:
-            return _carry_of_result(function(*leading, carry, x)), own
+            carry, output = _checked_pair(function(*leading, carry, x))
+            return carry, own, output
         except TraceContextError as error:
             raise ValueError(
                 "the step changes the state of a Flax module that it reads, such as a dropout's "
@@ -71,12 +89,14 @@ def _of_function(function: Callable[..., Any], parameters: PyTree | None) -> Pur
 def _of_module(cell: nnx.Module) -> PureStep:
     definition, parameters, own = _split(cell)
 
-    def step(parameters: PyTree, own: PyTree, carry: PyTree, x: Array) -> tuple[PyTree, PyTree]:
+    def step(
+        parameters: PyTree, own: PyTree, carry: PyTree, x: Array
+    ) -> tuple[PyTree, PyTree, PyTree]:
         before = leaves_by_path(parameters)
         own_paths, own_structure = list(leaves_by_path(own)), jax.tree.structure(own)
         # Copies of the variables, which may be written to in the trace in which they were made.
         module: Any = nnx.merge(definition, *jax.tree.map(lambda x: x, (parameters, own)))
-        carry = _carry_of_result(module(carry, x))
+        carry, output = _checked_pair(module(carry, x))
         after, own_after = map(leaves_by_path, _split(module)[1:])
         changed = [path for path, leaf in before.items() if after.get(path) is not leaf]
         if changed:
@@ -84,9 +104,10 @@ def _of_module(cell: nnx.Module) -> PureStep:
                 f"the cell changes {', '.join(changed)} at each step, outside its carry, where no "
                 "derivative sees it: call cell.eval() for a batch norm, or return it in the carry."
             )
-        return carry, jax.tree.unflatten(own_structure, [own_after[path] for path in own_paths])
+        own = jax.tree.unflatten(own_structure, [own_after[path] for path in own_paths])
+        return carry, own, output
 
-    def carry_of(features: int) -> PyTree:
+    def carry_of(parameters: PyTree, features: int) -> PyTree:
         # A copy: drawing random numbers advances the counts of those who draw.
         module: Any = nnx.merge(definition, *jax.tree.map(lambda x: x, (parameters, own)))
         return module.initialize_carry((features,), nnx.Rngs(0))
@@ -114,10 +135,31 @@ def leaves_by_path(tree: PyTree) -> dict[str, Array]:
     }
 
 
-def _carry_of_result(result: Any) -> PyTree:
+def output_index(pure: PureStep, carry: PyTree, x: jax.ShapeDtypeStruct) -> int | None:
+    """Return the leaf of the new carry that is the step's output; None if none is.
+
+    Args:
+        pure: the step.
+        carry: of one sample.
+        x: shape and type of one step's input.
+    """
+
+    def step(parameters: PyTree, carry: PyTree, x: Array) -> tuple[PyTree, PyTree]:
+        carry, _, output = pure.step(parameters, pure.own, carry, x)
+        return carry, output
+
+    size = len(jax.tree.leaves(carry))
+    leaves = equal_results(step, pure.parameters, carry, x)
+    if len(leaves) != size + 1:
+        return None
+    matches = [leaf for leaf in range(size) if leaves[leaf] == leaves[size]]
+    return matches[-1] if matches else None
+
+
+def _checked_pair(result: Any) -> tuple[PyTree, PyTree]:
     if not (isinstance(result, tuple | list) and len(result) == 2):
         raise ValueError(
             "the step must return (carry, output), as flax.nnx cells and jax.lax.scan have it; "
             f"got a {type(result).__name__}."
         )
-    return result[0]
+    return result[0], result[1]

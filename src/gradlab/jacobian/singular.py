@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.products import multiply, safe_log
-from gradlab.jacobian.steps import random_frame, trajectory
+from gradlab.jacobian.steps import random_frame, stretch, trajectory
 from gradlab.jacobian.transforms import in_float64
 
 ITERATIONS = 60  # QR on the graded factor: values 5 % apart converge to 1e-3 nats
@@ -40,7 +40,9 @@ def log_singular_values(
     """Return log σᵢ of ∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾ for chosen pairs (t, k), descending, in nats.
 
     Values within 1e-8 of the largest are exact to rounding. Smaller ones of a whole carry are
-    within 1e-3 nats where neighbouring values lie 5 % apart; smaller ones of a block are −inf.
+    within 1e-3 nats where neighbouring values lie 5 % apart. NaN are smaller ones of a block, and
+    those of which a step leaves no more than its rounding errors, 1e-16 of its terms (units that a
+    ReLU switches off, for example); −inf is an exact zero.
 
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
@@ -104,14 +106,19 @@ def _log_singular_values(
     def one_pair(pair: Int[Array, "2"]) -> Float[Array, "m"]:
         end, begin = pair
         z = _right_frame(jacobians, frame, begin, end)
-        q, grade, unit = _forward(jacobians, z, begin, end)
+        q, grade, unit, resolved = _forward(jacobians, z, begin, end)
         highest = jnp.max(grade)
         highest = jnp.where(jnp.isfinite(highest), highest, 0)
         core = jnp.exp(grade - highest)[:, None] * unit
         block = multiply(multiply(q, core), z.T)[slice(*of), slice(*wrt)]
         values = jnp.linalg.svd(block, compute_uv=False)
         trusted = values > TRUSTED * values[0]
-        smaller = _graded_log_values(grade, unit) if whole else jnp.full(values.size, -jnp.inf)
+        smaller = jnp.full(values.size, jnp.where(values[0] == 0, -jnp.inf, jnp.nan))
+        if whole:
+            lost = jnp.max(jnp.where(resolved, -jnp.inf, grade))
+            count = jnp.sum(grade > lost)  # as many values lie above what was lost
+            is_kept = (jnp.arange(n) < count) | resolved.all()
+            smaller = jnp.where(is_kept, _graded_log_values(grade, unit), jnp.nan)
         return jnp.where(trusted, jnp.log(values) + highest, smaller)
 
     log_values = jax.lax.map(one_pair, pairs).astype(jnp.float32)
@@ -132,17 +139,20 @@ def _right_frame(
 
 def _forward(
     jacobians: Array, frame: Array, begin: Array, end: Array
-) -> tuple[Float[Array, "n n"], Float[Array, "n"], Float[Array, "n n"]]:
-    """Return (Q, d, N) with J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾ frame = Q diag(eᵈ) N."""
+) -> tuple[Float[Array, "n n"], Float[Array, "n"], Float[Array, "n n"], Bool[Array, "n"]]:
+    """Return (Q, d, N) with J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾ frame = Q diag(eᵈ) N, and which d rounding left."""
     n = frame.shape[0]
 
-    def advance(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        q, grade, unit = state
-        q, triangle = jnp.linalg.qr(multiply(jacobians[i], q))
+    def advance(
+        i: Array, state: tuple[Array, Array, Array, Array]
+    ) -> tuple[Array, Array, Array, Array]:
+        q, grade, unit, resolved = state
+        q, triangle, left = stretch(jacobians[i], q)
         signs = jnp.where(jnp.diagonal(triangle) < 0, -1, 1)  # grades are logs: they hold no sign
-        return q * signs, *_graded(triangle, grade, unit)
+        return q * signs, *_graded(triangle, grade, unit), resolved & left
 
-    return jax.lax.fori_loop(begin, end, advance, (frame, jnp.zeros(n), jnp.eye(n)))
+    start = (frame, jnp.zeros(n), jnp.eye(n), jnp.full(n, True))
+    return jax.lax.fori_loop(begin, end, advance, start)
 
 
 def _graded(

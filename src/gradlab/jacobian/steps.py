@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, PyTree
+from jaxtyping import Bool, Float, PyTree
 
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
@@ -88,3 +88,18 @@ def random_frame(n: int, count: int) -> Float[Array, "n count"]:
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
         key = jax.random.key(0, impl="threefry2x32")
         return jnp.linalg.qr(jax.random.normal(key, (n, count), jnp.float64))[0]
+
+
+def stretch(
+    jacobian: Float[Array, "n n"], frame: Float[Array, "n count"]
+) -> tuple[Float[Array, "n count"], Float[Array, "count count"], Bool[Array, "count"]]:
+    """Return Q and R of J · frame = Q R, and whether rounding left something of each |Rᵢᵢ|.
+
+    What cancels in the sums of J · frame and of the factorisation leaves rounding errors as large
+    as 1e-16 of the terms; an exact zero is resolved.
+    """
+    q, triangle = jnp.linalg.qr(multiply(jacobian, frame))
+    terms = jnp.linalg.norm(multiply(jnp.abs(jacobian), jnp.abs(frame)), axis=0)
+    diagonal = jnp.abs(jnp.diagonal(triangle))
+    noise = jacobian.shape[0] * jnp.finfo(jacobian.dtype).eps * terms
+    return q, triangle, (diagonal > noise) | (diagonal == 0)

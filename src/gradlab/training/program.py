@@ -17,7 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab.components import ConfigError, build
 from gradlab.config import PROBE_SETTINGS, Config, program_key, traced
+from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import flatten_cell
+from gradlab.jacobian.pure_step import output_index, pure_step
 from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, ProbeInput, run_probes
 from gradlab.tasks import Batch, Task
@@ -27,7 +29,6 @@ from gradlab.training.gradients import Objective, gradients, segment_objective, 
 from gradlab.training.held_state import check_state_is_held
 from gradlab.training.losses import losses, metrics, total_weight, weighted_mean
 from gradlab.training.precision import in_float32
-from gradlab.training.readout import output_in_carry
 from gradlab.training.telemetry import Telemetry, observe, overflows
 
 Hyperparameters = Mapping[str, Float[Array, ""] | Int[Array, ""]]
@@ -78,8 +79,8 @@ class Program:
         )
         self.definition, _, self.constants = _split(abstract)
         check_state_is_held(abstract.cell, self.task.features, config.model.cell["_target_"])
-        _check_probe(config.probe, abstract, self.task)
-        self.output_leaf = output_in_carry(abstract.cell, self.task.features)
+        form, self.output_leaf = _carry_and_output(abstract.cell, self.task.features)
+        _check_probe(config.probe, form, self.task)
         self.length = self.task.test.inputs.shape[1]
         self.window, self.stride = truncated.check(config.tbptt, self.task.test.weights)
         self.by_segment = config.tbptt.update == "segment"
@@ -263,9 +264,27 @@ def _split(network: Network) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     return definition, parameters, constants
 
 
-def _check_probe(probe: Mapping[str, Any], network: Network, task: Task) -> None:
+def _carry_and_output(cell: nnx.RNNCellBase, features: int) -> tuple[CarryForm, int | None]:
+    """Return the form of a cell's carry, and which leaf of it is the cell's output, if one is.
+
+    Nothing is computed; the cell's arrays may be abstract.
+    """
+    definition, variables = nnx.split(cell)
+    traced_facts: list[tuple[CarryForm, int | None]] = []
+
+    def trace(variables: nnx.State, inputs: Array) -> None:
+        own: Any = nnx.merge(definition, variables)
+        flat = flatten_cell(own, inputs)
+        x = jax.ShapeDtypeStruct(inputs.shape[1:], inputs.dtype)
+        output = output_index(pure_step(own, None), flat.carry(flat.example), x)
+        traced_facts.append((flat.form, output))
+
+    jax.eval_shape(trace, variables, jax.ShapeDtypeStruct((1, features), jnp.float32))
+    return traced_facts[0]
+
+
+def _check_probe(probe: Mapping[str, Any], form: CarryForm, task: Task) -> None:
     """Validate the probes' parts of the carry, and their stride."""
-    form = flatten_cell(network.cell, jax.ShapeDtypeStruct((1, task.features), jnp.float32)).form
     for name, component in probe.items():
         for end in ("of", "wrt"):
             if name not in PROBE_SETTINGS and end in component:
