@@ -318,6 +318,7 @@ def test_any_carry_has_the_jacobian_of_its_real_numbers(description: PyTree, see
 
     def step(carry: PyTree, x: Array) -> tuple[PyTree, Array]:
         leaves = jax.tree.leaves(carry)
+        assert [leaf.dtype for leaf in leaves] == [leaf.dtype for leaf in flat]
         vector = jnp.concatenate([jnp.ravel(leaves[i]).astype(jnp.float32) for i in real])
         pieces = jnp.split(matrix @ vector * x[0], np.cumsum(sizes)[:-1])
         after = [leaf if i in real else advanced(leaf) for i, leaf in enumerate(leaves)]

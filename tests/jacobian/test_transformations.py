@@ -145,16 +145,18 @@ def test_64_bit_types_change_nothing(measured: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "expected"),  # at (0, 0) every power is nonzero, at (0, 1) only the first
-    [((0, 0), sum(lag * (7 - lag) for lag in range(7)) / 2), ((0, 1), 6 / 2)],
+    ("place", "length", "expected"),  # at (0, 0) every power is nonzero, at (0, 1) only the first
+    [((0, 0), 6, sum(lag * (7 - lag) for lag in range(7)) / 2), ((0, 1), 16, 16 / 2)],
 )
 def test_exact_zeros_have_no_gradient_instead_of_nan(
-    place: tuple[int, int], expected: float
+    place: tuple[int, int], length: int, expected: float
 ) -> None:
+    inputs = jnp.zeros((length, 2))
+
     def norm(gain: Array) -> Array:
         weights = jnp.zeros((2, 2)).at[place].set(gain)
         norms = gradlab.jacobian_log_norms(
-            lambda h, x: (weights @ h, h), INPUTS, initial_carry=jnp.zeros(2), norm="frobenius"
+            lambda h, x: (weights @ h, h), inputs, initial_carry=jnp.zeros(2), norm="frobenius"
         )
         return jnp.where(jnp.isfinite(norms), norms, 0).sum()
 
