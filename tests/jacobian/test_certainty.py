@@ -118,7 +118,7 @@ def test_a_derivative_lost_in_the_cells_own_precision_is_unresolved() -> None:
 def test_what_float32_products_do_not_resolve_is_unresolved(norm: Any) -> None:
     options: dict[str, Any] = {"norm": norm, "precision": "float32", "certify": True}
 
-    # One part keeps its size, and the other shrinks a thousandfold: resolved after one step, not two.
+    # One part keeps its size, the other shrinks a thousandfold: resolved after one step, not two.
     log_norms, certificate = jacobian_log_norms(
         lambda s, x: ((s[0], 1e-3 * s[1]), x),
         np.zeros((12, 1), np.float32),

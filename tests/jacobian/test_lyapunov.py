@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gradlab import jacobian_log_norms, lyapunov_exponents, lyapunov_spectrum
+from gradlab import (
+    jacobian_log_norms,
+    log_singular_values,
+    lyapunov_exponents,
+    lyapunov_spectrum,
+)
 from gradlab.jacobian import step_jacobians
 from gradlab.jacobian.steps import random_frame
 
@@ -120,7 +125,7 @@ def test_what_rounding_took_is_no_number() -> None:
     singular = [[1, 2, 0], [2, 4, 0], [0, 0, 1]]  # singular values 5, 1 and 0
     switched_off = [[0, 0, 0], [0.33, 0.77, 0.21], [0, 0, 0]]
     graded = np.diag([1, 1e-9, 1e-20])  # small, but of one term
-    inputs, start = np.zeros((40, 1), np.float32), jnp.zeros(3)
+    inputs, start = np.zeros((200, 1), np.float32), jnp.zeros(3)
     for matrix, known in ((singular, [5, 1]), (switched_off, [0.77]), (graded, np.diag(graded))):
         weights = np.array(matrix, np.float32)
         step = lambda h, x, w=weights: (w @ h, x)  # noqa: E731

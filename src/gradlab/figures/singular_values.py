@@ -20,7 +20,7 @@ def singular_values_table(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         `point`, `when`, `step`, `quantity` ("lag 4"), `lag` (time steps), `index` (from 1,
         descending) and `log_value` (nats, mean over the samples whose product is not exactly zero,
-        if any is not).
+        if any is not; NaN where rounding took it).
 
     Raises:
         ValueError: a run has no singular values.
@@ -43,9 +43,12 @@ def singular_values_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN)
 
 
 def _remarks(table: pd.DataFrame) -> list[str]:
-    if not np.isneginf(table["log_value"]).any():
+    if np.isfinite(table["log_value"]).all():
         return []
-    return ["Not resolved, and not drawn: values of a part of the state below 1e-8 of the largest."]
+    return [
+        "Not drawn: values that rounding took (of a part of the state: below 1e-8 of the largest) "
+        "and exact zeros."
+    ]
 
 
 def _quantities(table: pd.DataFrame) -> list[lines.Quantity]:
@@ -62,4 +65,5 @@ def _spectrum(measurements: xr.Dataset) -> pd.DataFrame:
     log_values = nonzero.mean("sample").astype(float).rename("log_value")
     table = log_values.to_series().reset_index().rename(columns={"chosen_lag": "lag"})
     table.insert(0, "quantity", "lag " + table["lag"].astype(str))
-    return table.dropna()
+    is_measured = table["log_value"].notna().groupby(table["lag"]).transform("any")
+    return table[is_measured]

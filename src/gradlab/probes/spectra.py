@@ -21,9 +21,9 @@ def lyapunov(
 ) -> Measurement:
     """Measure the Lyapunov exponents (nats per step), descending, and their standard errors.
 
-    An exponent is −inf in a sample where a step maps its direction to zero. The metrics "max" and
-    "max_error" are means over the samples where λ₁ is finite, and "zero_share" is the share of the
-    others; "sum" is the mean over all.
+    An exponent is −inf in a sample where a step maps its direction to zero, and NaN where rounding
+    took it. The metrics "max" and "max_error" are means over the samples where λ₁ is finite, and
+    "zero_share" is the share of those where it is −inf; "sum" is the mean over all.
 
     Args:
         probed: the cell and sequences.
@@ -47,7 +47,7 @@ def lyapunov(
     metrics = {
         f"{name}/max": float(decay.mean_log_norm(leading)),
         f"{name}/max_error": float(np.mean(error)) if error.size else np.nan,
-        f"{name}/zero_share": float(np.mean(~finite)),
+        f"{name}/zero_share": float(np.mean(np.isneginf(leading))),
         f"{name}/sum": float(np.mean(np.sum(spectrum.exponents, axis=1))),
     }
     return Measurement(metrics, {f"{name}_exponent": exponents, f"{name}_standard_error": errors})
@@ -63,8 +63,9 @@ def singular_values(
 ) -> Measurement:
     """Measure all log singular values (nats) of ∂of⁽ᵀ⁾/∂wrt⁽ᵏ⁾ at chosen lags T − k.
 
-    T is each sequence's own length. The metric "spread" is the mean of ln σ₁/σₙ over the samples
-    that are as long as the lag, and whose product is not exactly zero.
+    T is each sequence's own length; values that rounding took are NaN. The metric "spread" is the
+    mean of ln σ₁/σₙ over the samples that are as long as the lag, and whose product is not exactly
+    zero.
 
     Args:
         probed: the cell and sequences.
