@@ -5,6 +5,7 @@ from threading import Event
 
 import jax
 import numpy as np
+from jaxtyping import Bool
 
 from gradlab.point.recorder import Recorder, Row
 from gradlab.point.stopwatch import Stopwatch, timing
@@ -58,7 +59,7 @@ class TrainingLoop:
         count = update - self.update
         with timing("train", self._timers()):
             self.state, telemetry = self.batched.advance(self.state, count, self.max_chunk)
-            diverged = np.atleast_1d(np.asarray(self.state.diverged))
+            diverged = self._diverged()
         self.update = update
         self.telemetry.append(telemetry)
 
@@ -73,7 +74,7 @@ class TrainingLoop:
     def _record(self) -> None:
         """Evaluate and measure where the schedule says so, and record each point's row."""
         metrics: dict[str, np.ndarray] = {}
-        diverged = np.atleast_1d(np.asarray(self.state.diverged))
+        diverged = self._diverged()
         if self.update in self.logged and self._running():
             with timing("evaluate", self._timers()):
                 metrics = self.batched.evaluate(self.state)
@@ -105,6 +106,11 @@ class TrainingLoop:
     def _training_row(self, update: int, index: int) -> Row:
         joined = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=-1), *self.telemetry)
         return training_row(update, self.batched.member(joined, index))
+
+    def _diverged(self) -> Bool[np.ndarray, "points"]:
+        # Weights first: on a CPU, XLA never answers for a scalar of a program without memory.
+        jax.block_until_ready(self.state.parameters)
+        return np.atleast_1d(np.asarray(self.state.diverged))
 
     def _state(self, index: int) -> State:
         return self.batched.member(self.state, index)
