@@ -64,9 +64,12 @@ def test_jit_and_vmap_change_nothing(measured: str) -> None:
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-@pytest.mark.parametrize("kind", [nnx.GRUCell, "relu"])
-@pytest.mark.parametrize("measured", list(DIFFERENTIABLE))
-def test_gradients_are_those_of_finite_differences(measured: str, kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("measured", "kind"),
+    [(measured, "gru") for measured in DIFFERENTIABLE]
+    + [(measured, "relu") for measured in ("frobenius", "adjoint", "contribution")],
+)
+def test_gradients_are_those_of_finite_differences(measured: str, kind: str) -> None:
     """In float64, of inputs and of weights that a function closes over."""
     with jax.enable_x64(True):
         cell: Any = (
@@ -136,7 +139,7 @@ def test_step_jacobians_and_maps_of_them_under_jit_and_grad() -> None:
     np.testing.assert_allclose(jax.grad(norm)(jacobians)[0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("measured", list(MEASURE))
+@pytest.mark.parametrize("measured", ["spectral", "exponents", "singular values", "contribution"])
 def test_64_bit_types_change_nothing(measured: str) -> None:
     """A cell of float32 is one whatever the flag, and so is a step that draws random numbers."""
     alone = MEASURE[measured](CELL, INPUTS)
