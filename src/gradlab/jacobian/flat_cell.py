@@ -141,7 +141,9 @@ def _names_of_pair(
 
     Where neither is, a Flax cell's are (c, h), as in Flax's LSTM; a function's have no names.
     """
-    is_pair = isinstance(carry, tuple | list) and len(jax.tree.leaves(carry)) == len(carry) == 2
+    leaves = jax.tree.leaves(carry)
+    is_pair = type(carry) in (tuple, list) and len(leaves) == len(carry) == 2
+    is_pair = is_pair and all(map(is_real, leaves))
     output = output_index(pure, carry, x) if is_pair else None
     if output is None:
         return ("c", "h") if isinstance(cell, nnx.Module) else ("0", "1")
