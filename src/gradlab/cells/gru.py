@@ -2,9 +2,7 @@
 
 from flax import nnx
 
-from gradlab.cells.elman import remove_bias
-
-lecun, orthogonal = nnx.initializers.lecun_normal(), nnx.initializers.orthogonal()
+from gradlab.cells.elman import lecun, orthogonal, remove_bias
 
 
 class GRU(nnx.GRUCell):

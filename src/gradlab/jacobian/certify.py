@@ -85,15 +85,15 @@ def in_double_precision(
     with jax.enable_x64(True):
         if isinstance(cell, nnx.Module):
             definition, state = nnx.split(cell)
-            cell = nnx.merge(definition, _in_float64(state))
+            cell = nnx.merge(definition, _as_float64(state))
             for _, module in nnx.iter_modules(cell):
                 if getattr(module, "dtype", None) is not None:  # in which Flax's cells compute
                     module.dtype = jnp.float64  # type: ignore[attr-defined]
         carry = flat.carry(flat.example) if initial_carry is None else initial_carry
-        return flatten_cell(cell, _in_float64(inputs), _in_float64(carry), jacobian=jax.jacrev)
+        return flatten_cell(cell, _as_float64(inputs), _as_float64(carry), jacobian=jax.jacrev)
 
 
-def _in_float64(tree: PyTree) -> PyTree:
+def _as_float64(tree: PyTree) -> PyTree:
     """Return the tree with its real arrays as float64; integers and keys stay."""
 
     def cast(leaf: Any) -> Any:
@@ -128,7 +128,7 @@ def certificate(
     """
     states, last = trajectory(flat, inputs)
     own = (states, inputs)
-    double: tuple[FlatState, Array] = _in_float64(own)
+    double: tuple[FlatState, Array] = _as_float64(own)
     pairs = sample_pairs(inputs.shape[0], stride)
     expected = _direct_log_norms(exact, *double, pairs * stride, norm, of, wrt)
     entries = log_norms[pairs[:, 0], pairs[:, 1]].astype(jnp.float64)

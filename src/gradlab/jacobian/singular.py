@@ -21,7 +21,7 @@ from gradlab.jacobian.carry import Span
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.products import multiply, safe_log
-from gradlab.jacobian.steps import random_frame, stretch, trajectory
+from gradlab.jacobian.steps import jacobians_along, one_sequence, random_frame, stretch
 from gradlab.jacobian.transforms import in_float64
 
 ITERATIONS = 60  # QR on the graded factor: values 5 % apart converge to 1e-3 nats
@@ -66,9 +66,7 @@ def log_singular_values(
         >>> log_values = log_singular_values(cell, jnp.ones((50, 3)), [(50, 40), (50, 0)])
         >>> spread = log_values[:, 0] - log_values[:, -1]
     """
-    inputs = jnp.asarray(inputs)
-    if inputs.ndim != 2:
-        raise ValueError(f"inputs must be (time, features); got an array of shape {inputs.shape}.")
+    inputs = one_sequence(inputs)
     length = inputs.shape[0]
     wrong = [pair for pair in pairs if not 0 <= pair[1] <= pair[0] <= length]
     if wrong or not pairs:
@@ -99,7 +97,7 @@ def _log_singular_values(
     wrt: Span,
 ) -> tuple[Float[Array, "pairs m"], Float[Array, "T"]]:
     """Return the log singular values, and the log of each step Jacobian's largest entry."""
-    jacobians = jax.vmap(flat.jacobian)(trajectory(flat, inputs)[0], inputs).astype(jnp.float64)
+    jacobians = jacobians_along(flat, inputs).astype(jnp.float64)
     n = jacobians.shape[-1]
     whole = of == wrt == (0, n)
 

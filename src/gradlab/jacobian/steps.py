@@ -40,14 +40,25 @@ def step_jacobians(
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
     """
+    inputs = one_sequence(inputs)
+    return jacobians_along(flatten_cell(cell, inputs, initial_carry), inputs)
+
+
+def one_sequence(inputs: Float[Array, "T features"]) -> Float[Array, "T features"]:
+    """Return the inputs of one sample as an array.
+
+    Raises:
+        ValueError: they have another rank.
+    """
     inputs = jnp.asarray(inputs)
     if inputs.ndim != 2:
         raise ValueError(f"inputs must be (time, features); got an array of shape {inputs.shape}.")
-    return _step_jacobians(flatten_cell(cell, inputs, initial_carry), inputs)
+    return inputs
 
 
 @jax.jit
-def _step_jacobians(flat: FlatCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n n"]:
+def jacobians_along(flat: FlatCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n n"]:
+    """Return the step Jacobians along the trajectory, in the cell's own precision."""
     return jax.vmap(flat.jacobian)(trajectory(flat, inputs)[0], inputs)
 
 

@@ -1,4 +1,4 @@
-"""What changes a point's numbers besides its config: versions, device, flags of JAX and XLA."""
+"""Versions, device and flags of JAX and XLA, which change a point's numbers beside its config."""
 
 import os
 from importlib.metadata import version
