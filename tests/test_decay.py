@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from float64_products import log_norm_map
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -65,20 +66,6 @@ def test_the_verdict_names_a_tenfold_change_over_the_sequence(rate: float, verdi
 
 
 # Exact zeros, and pairs that were not measured
-
-
-def log_norm_map(jacobians: np.ndarray) -> np.ndarray:
-    """Return log ‖J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾‖₂ of plain float64 products, −inf where zero or k > t."""
-    length, n, _ = jacobians.shape
-    norms = np.zeros((length + 1, length + 1))
-    for k in range(length + 1):
-        product = np.eye(n)
-        norms[k, k] = 1
-        for t in range(k + 1, length + 1):
-            product = jacobians[t - 1] @ product
-            norms[t, k] = np.linalg.norm(product, 2)
-    with np.errstate(divide="ignore"):
-        return np.log(norms)
 
 
 def metrics_of(log_norms: np.ndarray) -> dict[str, float]:

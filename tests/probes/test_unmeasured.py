@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import Compose
 from flax import nnx
+from float64_products import log_norm_map
 
 from gradlab import decay, lyapunov_exponents, theory
 from gradlab.__main__ import CONF
@@ -39,21 +40,12 @@ def measure(composed: Compose, *overrides: str) -> tuple[Any, Batch, Measurement
 def float64_map(w_x: Any, w_h: Any, inputs: np.ndarray) -> np.ndarray:
     """Return the log norms of a ReLU layer's products, in plain float64; −inf where k > t."""
     w_x, w_h = np.asarray(w_x, float), np.asarray(w_h, float)
-    length, n = len(inputs), len(w_h)
-    h, jacobians = np.zeros(n), []
+    h, jacobians = np.zeros(len(w_h)), []
     for x in np.asarray(inputs, float):
         z = x @ w_x + h @ w_h
         h = np.maximum(z, 0)
         jacobians.append((z > 0)[:, None] * w_h.T)
-    norms = np.zeros((length + 1, length + 1))
-    for k in range(length + 1):
-        product = np.eye(n)
-        norms[k, k] = 1
-        for t in range(k + 1, length + 1):
-            product = jacobians[t - 1] @ product
-            norms[t, k] = np.linalg.norm(product, 2)
-    with np.errstate(divide="ignore"):
-        return np.log(norms)
+    return log_norm_map(np.array(jacobians))
 
 
 # Exact zeros
