@@ -134,6 +134,14 @@ def flatten_cell(
     )
 
 
+def carry_form(cell: nnx.RNNCellBase, features: int) -> tuple[CarryForm, int | None]:
+    """Return the form of a Flax cell's own carry, and which leaf of it is the output, if one is."""
+    x, pure = jax.ShapeDtypeStruct((features,), jnp.float32), pure_step(cell, None)
+    carry, _ = initial_state(pure, x, None, None)
+    form = CarryForm.of(carry, _names_of_pair(cell, pure, carry, x))
+    return form, output_index(pure, carry, x)
+
+
 def _names_of_pair(
     cell: Any, pure: PureStep, carry: PyTree, x: jax.ShapeDtypeStruct
 ) -> tuple[str, str]:

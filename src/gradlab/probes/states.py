@@ -13,7 +13,7 @@ from gradlab import decay, theory
 from gradlab.cells import gates
 from gradlab.cells.elman import Activation, elman_activation
 from gradlab.jacobian.carry import CarryForm
-from gradlab.jacobian.flat_cell import flatten_cell
+from gradlab.jacobian.flat_cell import carry_form
 from gradlab.probes import Measurement, ProbeInput, labelled
 
 CLOSED, OPEN = 0.1, 0.9  # gates below and above are saturated (Karpathy, Johnson & Fei-Fei 2015)
@@ -104,7 +104,7 @@ def _run(
 ) -> tuple[dict[str, Float[np.ndarray, "batch T n"]], dict[str, Float[np.ndarray, "batch T n"]]]:
     """Return the parts of the carry after each step, and the gates at each step, by name."""
     cell: Any = probed.cell
-    form = flatten_cell(cell, probed.inputs).form
+    form, _ = carry_form(cell, probed.inputs.shape[-1])
     states, activations = _trajectories(form, *nnx.split(cell), probed.inputs)
     spans = dict(form.spans)
     leaves = [p for p in spans if not any(q.startswith(f"{p}.") for q in spans)]

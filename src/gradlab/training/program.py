@@ -18,8 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from gradlab.components import ConfigError, build
 from gradlab.config import PROBE_SETTINGS, Config, program_key, traced
 from gradlab.jacobian.carry import CarryForm
-from gradlab.jacobian.flat_cell import flatten_cell
-from gradlab.jacobian.pure_step import output_index, pure_step
+from gradlab.jacobian.flat_cell import carry_form
 from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, ProbeInput, run_probes
 from gradlab.tasks import Batch, Task
@@ -272,14 +271,10 @@ def _carry_and_output(cell: nnx.RNNCellBase, features: int) -> tuple[CarryForm, 
     definition, variables = nnx.split(cell)
     traced_facts: list[tuple[CarryForm, int | None]] = []
 
-    def trace(variables: nnx.State, inputs: Array) -> None:
-        own: Any = nnx.merge(definition, variables)
-        flat = flatten_cell(own, inputs)
-        x = jax.ShapeDtypeStruct(inputs.shape[1:], inputs.dtype)
-        output = output_index(pure_step(own, None), flat.carry(flat.example), x)
-        traced_facts.append((flat.form, output))
+    def trace(variables: nnx.State) -> None:
+        traced_facts.append(carry_form(nnx.merge(definition, variables), features))
 
-    jax.eval_shape(trace, variables, jax.ShapeDtypeStruct((1, features), jnp.float32))
+    jax.eval_shape(trace, variables)
     return traced_facts[0]
 
 
