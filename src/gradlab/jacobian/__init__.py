@@ -34,7 +34,7 @@ from gradlab.jacobian.lyapunov import (
 from gradlab.jacobian.pairs import Norm, log_norm_map
 from gradlab.jacobian.products import rescale
 from gradlab.jacobian.singular import log_singular_values
-from gradlab.jacobian.steps import step_jacobians, step_products
+from gradlab.jacobian.steps import step_jacobians, step_products, trajectory
 from gradlab.jacobian.transforms import in_float64
 
 Precision = Literal["float64", "float32"]
@@ -188,12 +188,13 @@ def _maps(
     def one_sample(
         flat: FlatCell, sample: Float[Array, "T features"]
     ) -> tuple[Array, Certificate | None]:
-        jacobians = step_products(flat, sample, stride, jnp.dtype(precision))
+        states, last = trajectory(flat, sample)
+        jacobians = step_products(flat, states, sample, stride, jnp.dtype(precision))
         log_norms = log_norm_map(jacobians, norm=norm, of=of, wrt=wrt)
         if exact is None:
             return log_norms.value, None
         return log_norms.value, certificate(
-            flat, exact, sample, *log_norms, norm=norm, of=of, wrt=wrt, stride=stride
+            flat, exact, states, last, sample, *log_norms, norm=norm, of=of, wrt=wrt, stride=stride
         )
 
     return flat.map_samples(one_sample, inputs, samples=samples)

@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradlab.jacobian.carry import FlatState, Span, is_real
 from gradlab.jacobian.flat_cell import FlatCell, flatten_cell
-from gradlab.jacobian.pairs import Norm
+from gradlab.jacobian.pairs import Norm, log_norm_map
 from gradlab.jacobian.products import Scaled, multiply, rescale
-from gradlab.jacobian.steps import trajectory
+from gradlab.jacobian.steps import step_products
 
 PAIRS = 48  # entries in a sample
 SHORT = 4  # lag of the central differences: over longer ones a chaotic network amplifies rounding
@@ -107,6 +107,8 @@ def _as_float64(tree: PyTree) -> PyTree:
 def certificate(
     flat: FlatCell,
     exact: FlatCell,
+    states: FlatState,
+    last: FlatState,
     inputs: Float[Array, "T features"],
     log_norms: Float[Array, "T+1 T+1"],
     resolved: Bool[Array, "T+1 T+1"],
@@ -121,19 +123,22 @@ def certificate(
     Args:
         flat: the cell that was measured.
         exact: the same in float64 (`in_double_precision`).
+        states, last: s⁽⁰⁾..s⁽ᵀ⁻¹⁾ and s⁽ᵀ⁾, as measured.
         inputs: (time, features).
         log_norms: the map, [t, k] in strides.
         resolved: the entries whose product kept three digits.
         norm, of, wrt, stride: those of the map.
     """
-    states, last = trajectory(flat, inputs)
     own = (states, inputs)
     double: tuple[FlatState, Array] = _as_float64(own)
     pairs = sample_pairs(inputs.shape[0], stride)
     expected = _direct_log_norms(exact, *double, pairs * stride, norm, of, wrt)
     entries = log_norms[pairs[:, 0], pairs[:, 1]].astype(jnp.float64)
     reached = jnp.concatenate([states.vector[1:], last.vector[None]])
-    reliable = resolved & ~_across_unresolved_steps(flat, exact, own, double, reached, stride)
+    jacobians = step_products(exact, *double, stride, jnp.dtype(jnp.float64))
+    lost = _cancelled(jacobians, log_norms, jnp.finfo(states.vector.dtype).eps, norm, of, wrt)
+    lost = lost | _across_unresolved_steps(flat, exact, own, double, reached, stride)
+    reliable = resolved & ~lost
     same = entries == expected  # both −inf, whose difference is nan
     error = jnp.where(same, 0, jnp.abs(jnp.expm1(entries - expected)))
     largest = jnp.max(jnp.where(reliable[pairs[:, 0], pairs[:, 1]], error, 0))
@@ -164,6 +169,33 @@ def _direct_log_norms(
         return block.log_scale - (0.5 * np.log(wrt[1] - wrt[0]) if norm == "rms" else 0)
 
     return jax.lax.map(one_pair, jnp.asarray(pairs))
+
+
+def _cancelled(
+    jacobians: Scaled,
+    log_norms: Float[Array, "T+1 T+1"],
+    eps: float,
+    norm: Norm,
+    of: Span,
+    wrt: Span,
+) -> Bool[Array, "T+1 T+1"]:
+    """Return the entries in which ways through the state cancel down to the cell's own rounding.
+
+    An error of ε‖J⁽ⁱ⁾‖ in a step Jacobian is one of ε‖∂s⁽ᵗ⁾/∂s⁽ⁱ⁾‖ ‖∂s⁽ⁱ⁾/∂s⁽ᵏ⁾‖ in an entry. This
+    is a bound: what lies below it and is as in float64 is no loss.
+
+    Args:
+        jacobians: of the cell in float64, at the measured states.
+        log_norms: the map that was measured.
+        eps: ε of the cell's own precision.
+        norm, of, wrt: those of the map.
+    """
+    whole = (0, jacobians.unit.shape[-1])
+    exact = log_norm_map(jacobians, norm=norm, of=of, wrt=wrt).value
+    sizes = log_norm_map(jacobians, norm="frobenius", of=whole, wrt=whole).value
+    largest = jax.lax.map(lambda row: jnp.max(row[:, None] + sizes, axis=0), sizes)
+    differs = jnp.abs(jnp.expm1(log_norms - exact)) > UNRESOLVED
+    return differs & (log_norms < largest + np.log(eps / UNRESOLVED))
 
 
 def _across_unresolved_steps(

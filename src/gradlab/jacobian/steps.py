@@ -63,18 +63,21 @@ def jacobians_along(flat: FlatCell, inputs: Float[Array, "T features"]) -> Float
 
 
 def step_products(
-    flat: FlatCell, inputs: Float[Array, "T features"], stride: int, dtype: jnp.dtype
+    flat: FlatCell,
+    states: FlatState,
+    inputs: Float[Array, "T features"],
+    stride: int,
+    dtype: jnp.dtype,
 ) -> Scaled:
     """Return the product of the step Jacobians of every `stride` consecutive steps.
 
-    The Jacobians are computed in the cell's own precision, at the states that the inputs lead to,
-    and multiplied in `dtype`. With stride 1 they are returned as they are.
+    The Jacobians are computed in the cell's own precision, at the given states s⁽⁰⁾..s⁽ᵀ⁻¹⁾, and
+    multiplied in `dtype`. With stride 1 they are returned as they are.
 
     Returns:
         ⌊T / stride⌋ matrices (n, n); steps after the last full stride are left out.
     """
     count = inputs.shape[0] // stride
-    states, _ = trajectory(flat, inputs)
 
     def grouped(x: Array) -> Array:
         return x[: count * stride].reshape(count, stride, *x.shape[1:])
