@@ -146,6 +146,27 @@ def test_what_float32_products_do_not_resolve_is_unresolved(norm: Any) -> None:
         np.testing.assert_array_equal(certificate.unresolved, unresolved)
 
 
+def test_what_cancels_in_the_cells_own_precision_is_unresolved() -> None:
+    """Only a·b goes on, which does not depend on z: the carry is read as a·e⁻³ᶻ and b·e³ᶻ."""
+
+    def step(s: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        u = s["a"] * jnp.exp(-3 * s["z"]) * s["b"] * jnp.exp(s["z"]) * jnp.exp(2 * s["z"])
+        after = {"a": jnp.tanh(x[0] + u), "b": jnp.tanh(x[1] - u), "z": 0.7 + 0 * s["z"]}
+        return after | {"small": 1e-3 * s["small"]}, x
+
+    def certified(part: str, wrt: str) -> Any:
+        carry = {name: jnp.array(0.7) for name in ("a", "b", "z", "small")}
+        options: dict[str, Any] = {"of": part, "wrt": wrt, "certify": True}
+        return jacobian_log_norms(step, INPUTS[:4], initial_carry=carry, **options)
+
+    log_norms, certificate = certified("a", "z")
+    is_noise = np.isfinite(log_norms)
+    assert is_noise.any()
+    assert certificate.unresolved[is_noise].all()
+    assert certificate.largest_error < 1e-5
+    assert not certified("small", "small")[1].unresolved.any()  # it has one way
+
+
 def test_zeros_of_saturated_units_are_unresolved() -> None:
     """At gain 90, 1 − tanh² rounds to 0 in float32, where it is 1e-9 and smaller."""
     log_norms, certificate = jacobian_log_norms(cell(90.0), INPUTS, norm="frobenius", certify=True)

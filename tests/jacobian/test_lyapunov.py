@@ -125,8 +125,16 @@ def test_what_rounding_took_is_no_number() -> None:
     singular = [[1, 2, 0], [2, 4, 0], [0, 0, 1]]  # singular values 5, 1 and 0
     switched_off = [[0, 0, 0], [0.33, 0.77, 0.21], [0, 0, 0]]
     graded = np.diag([1, 1e-9, 1e-20])  # small, but of one term
+    in_float32 = np.diag([0, 0, 1.0])  # of rank 2, but for the rounding of its entries
+    in_float32[:2, :2] = np.outer([0.3, 0.7], [0.9, 0.4]).astype(np.float32)
+    slope = 0.3 * 0.9 + 0.7 * 0.4  # its trace: the projection on (0.3, 0.7) has no other growth
     inputs, start = np.zeros((200, 1), np.float32), jnp.zeros(3)
-    for matrix, known in ((singular, [5, 1]), (switched_off, [0.77]), (graded, np.diag(graded))):
+    for matrix, known in (
+        (singular, [5, 1]),
+        (in_float32, [1, slope]),
+        (switched_off, [0.77]),
+        (graded, np.diag(graded)),
+    ):
         weights = np.array(matrix, np.float32)
         step = lambda h, x, w=weights: (w @ h, x)  # noqa: E731
         exponents = np.asarray(lyapunov_exponents(step, inputs, initial_carry=start))

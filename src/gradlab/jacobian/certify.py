@@ -136,7 +136,8 @@ def certificate(
     entries = log_norms[pairs[:, 0], pairs[:, 1]].astype(jnp.float64)
     reached = jnp.concatenate([states.vector[1:], last.vector[None]])
     jacobians = step_products(exact, *double, stride, jnp.dtype(jnp.float64))
-    lost = _cancelled(jacobians, log_norms, jnp.finfo(states.vector.dtype).eps, norm, of, wrt)
+    eps = float(jnp.finfo(states.vector.dtype).eps)
+    lost = _cancelled(jacobians, log_norms, eps, norm, of, wrt)
     lost = lost | _across_unresolved_steps(flat, exact, own, double, reached, stride)
     reliable = resolved & ~lost
     same = entries == expected  # both −inf, whose difference is nan

@@ -88,8 +88,9 @@ def lyapunov_spectrum(
 
     Returns:
         float32 (..., count) each; −inf for directions that are mapped to zero, and NaN, last, for
-        those of which a step in the second half of the sequence leaves no more than its rounding
-        errors, 1e-16 of its terms (units that a ReLU switches off, for example).
+        those of which a step in the second half of the sequence leaves no more than the rounding
+        errors of the cell's own precision, in float32 1e-7 of its terms (saturated units, or those
+        that a ReLU switches off).
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
@@ -145,7 +146,7 @@ def _spectrum(
         ) -> tuple[tuple[FlatState, Array, Array], Array]:
             state, frame, growth = carry
             x, block, is_late = step
-            jacobian = flat.jacobian(state, x).astype(frame.dtype)
+            jacobian = flat.jacobian(state, x)
             frame, triangle, resolved = stretch(jacobian, frame)
             logs = safe_log(jnp.abs(jnp.diagonal(triangle)))
             logs = jnp.where(resolved | ~is_late, logs, jnp.nan)

@@ -25,7 +25,7 @@ from gradlab.jacobian.steps import jacobians_along, one_sequence, random_frame, 
 from gradlab.jacobian.transforms import in_float64
 
 ITERATIONS = 60  # QR on the graded factor: values 5 % apart converge to 1e-3 nats
-TRUSTED = 1e-8  # relative to the largest: above it, the singular values are LAPACK's
+TRUSTED = 1e-8  # relative to the largest: above it, singular values in float64 are LAPACK's
 
 
 def log_singular_values(
@@ -39,10 +39,11 @@ def log_singular_values(
 ) -> Float[Array, "pairs m"]:
     """Return log σᵢ of ∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾ for chosen pairs (t, k), descending, in nats.
 
-    Values within 1e-8 of the largest are exact to rounding. Smaller ones of a whole carry are
-    within 1e-3 nats where neighbouring values lie 5 % apart. NaN are smaller ones of a block, and
-    those of which a step leaves no more than its rounding errors, 1e-16 of its terms (units that a
-    ReLU switches off, for example); −inf is an exact zero.
+    Values above 1e-6 of the largest (1e-8 where the cell computes in float64) are exact to
+    rounding. Smaller ones of a whole carry are within 1e-3 nats where neighbouring values lie 5 %
+    apart. NaN are smaller ones of a block, and those of which a step leaves no more than the
+    rounding errors of the cell's own precision, in float32 1e-7 of its terms (saturated units, or
+    those that a ReLU switches off); −inf is an exact zero.
 
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
@@ -97,8 +98,8 @@ def _log_singular_values(
     wrt: Span,
 ) -> tuple[Float[Array, "pairs m"], Float[Array, "T"]]:
     """Return the log singular values, and the log of each step Jacobian's largest entry."""
-    jacobians = jacobians_along(flat, inputs).astype(jnp.float64)
-    n = jacobians.shape[-1]
+    jacobians = jacobians_along(flat, inputs)
+    n, eps = jacobians.shape[-1], float(jnp.finfo(jacobians.dtype).eps)
     whole = of == wrt == (0, n)
 
     def one_pair(pair: Int[Array, "2"]) -> Float[Array, "m"]:
@@ -110,7 +111,7 @@ def _log_singular_values(
         core = jnp.exp(grade - highest)[:, None] * unit
         block = multiply(multiply(q, core), z.T)[slice(*of), slice(*wrt)]
         values = jnp.linalg.svd(block, compute_uv=False)
-        trusted = values > TRUSTED * values[0]
+        trusted = values > max(TRUSTED, 8 * eps) * values[0]
         smaller = jnp.full(values.size, jnp.where(values[0] == 0, -jnp.inf, jnp.nan))
         if whole:
             lost = jnp.max(jnp.where(resolved, -jnp.inf, grade))
@@ -130,7 +131,7 @@ def _right_frame(
     """Return an orthogonal frame that approximates the right singular vectors of the product."""
 
     def back(i: Array, frame: Array) -> Array:
-        return jnp.linalg.qr(multiply(jacobians[end - 1 - i].T, frame))[0]
+        return jnp.linalg.qr(multiply(jacobians[end - 1 - i].T.astype(frame.dtype), frame))[0]
 
     return jax.lax.fori_loop(0, end - begin, back, frame)
 

@@ -107,13 +107,15 @@ def random_frame(n: int, count: int) -> Float[Array, "n count"]:
 def stretch(
     jacobian: Float[Array, "n n"], frame: Float[Array, "n count"]
 ) -> tuple[Float[Array, "n count"], Float[Array, "count count"], Bool[Array, "count"]]:
-    """Return Q and R of J · frame = Q R, and whether rounding left something of each |Rᵢᵢ|.
+    """Return Q and R of J · frame = Q R in float64, and whether rounding left some of each |Rᵢᵢ|.
 
-    What cancels in the sums of J · frame and of the factorisation leaves rounding errors as large
-    as 1e-16 of the terms; an exact zero is resolved.
+    What cancels in the sums of J · frame leaves the rounding errors of the cell's own precision,
+    1e-7 of the terms in float32, and of the factorisation; an exact zero is resolved.
     """
+    own, exact = (jnp.finfo(dtype).eps for dtype in (jacobian.dtype, frame.dtype))
+    jacobian = jacobian.astype(frame.dtype)
     q, triangle = jnp.linalg.qr(multiply(jacobian, frame))
     terms = jnp.linalg.norm(multiply(jnp.abs(jacobian), jnp.abs(frame)), axis=0)
     diagonal = jnp.abs(jnp.diagonal(triangle))
-    noise = jacobian.shape[0] * jnp.finfo(jacobian.dtype).eps * terms
+    noise = jnp.maximum(own, jacobian.shape[0] * exact) * terms
     return q, triangle, (diagonal > noise) | (diagonal == 0)
