@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gradlab.cells import GRU, LSTM, ConcatenatedElman, Elman, gates, set_gate_biases
 from gradlab.cells.affine import affine_form
@@ -160,6 +162,33 @@ def test_a_replaced_layer_is_the_one_that_runs(name: str) -> None:
             assert_unrolls_as_it_steps(cell, case)
         else:
             assert_steps_the_same(cell, case)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(list(CELLS)),
+    layers=st.dictionaries(st.sampled_from(["dense_i", "dense_h"]), st.sampled_from(list(LAYERS))),
+    functions=st.dictionaries(
+        st.sampled_from(["gate_fn", "activation_fn"]),
+        st.sampled_from([jnp.sin, jax.nn.relu, jax.nn.softmax, PReLU()]),
+    ),
+)
+def test_parts_replaced_together_are_those_that_run(
+    name: str, layers: dict[str, str], functions: dict[str, Any]
+) -> None:
+    if "Simple" not in name:  # others do not run with it
+        layers = {part: layer for part, layer in layers.items() if layer != "of one column"}
+    cell = make(CELLS[name])
+    for part, replacement in layers.items():
+        setattr(cell, part, LAYERS[replacement](getattr(cell, part)))
+    for part, function in functions.items():
+        if hasattr(cell, part):
+            setattr(cell, part, nnx.data(function) if isinstance(function, PReLU) else function)
+    case = f"{name}, {layers}, {functions}"
+    if "in low precision" in layers.values():
+        assert_steps_the_same(cell, case)
+    else:
+        assert_unrolls_as_it_steps(cell, case)
 
 
 @pytest.mark.parametrize("kind", [Elman, ConcatenatedElman, LSTM, GRU])

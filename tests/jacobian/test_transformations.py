@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax import Array
 
 import gradlab
@@ -98,6 +100,55 @@ def test_gradients_are_those_of_finite_differences(measured: str, kind: str) -> 
             products = jax.tree.map(lambda g, d: jnp.sum(g * d), found, step)
             total = sum(jax.tree.leaves(products))
             np.testing.assert_allclose(total, expected, rtol=0.02, atol=2e-3)
+
+
+Function = Callable[[Array], Array]  # of inputs
+
+
+AROUND: dict[str, Callable[[Function], Function]] = {  # each leaves the value as it is
+    "jit": jax.jit,
+    "vmap": lambda f: lambda x: jax.vmap(f)(jnp.stack([-x, x]))[1],
+    "map": lambda f: lambda x: jax.lax.map(f, jnp.stack([x, -x]))[0],
+    "map in batches": lambda f: lambda x: jax.lax.map(f, jnp.stack([x] * 3), batch_size=2)[2],
+    "cond": lambda f: lambda x: jax.lax.cond(x[0, 0] < jnp.inf, f, lambda x: jnp.float32(0), x),
+    "scan": lambda f: lambda x: jax.lax.scan(lambda c, x: (c, f(x)), 0, x[None])[1][0],
+    "checkpoint": jax.checkpoint,
+    "a traced scale": lambda f: lambda x: jax.jit(lambda scale: f(scale * x))(1.0),
+}
+
+
+@pytest.mark.filterwarnings("error::UserWarning")  # 64-bit types lost on the way
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+    measured=st.sampled_from(list(MEASURE)),
+    around=st.lists(st.sampled_from(list(AROUND)), min_size=1, max_size=3),
+    with_gradient=st.booleans(),
+    with_64_bit_types=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_transformations_within_each_other_change_nothing(
+    measured: str, around: list[str], with_gradient: bool, with_64_bit_types: bool, seed: int
+) -> None:
+    inputs = jax.random.normal(jax.random.key(seed), INPUTS.shape)
+
+    def alone(x: Array) -> Array:
+        return MEASURE[measured](CELL, x)
+
+    nested: Function = alone
+    for name in around:
+        nested = AROUND[name](nested)
+    if not with_gradient:
+        expected = alone(inputs)
+        with jax.enable_x64(with_64_bit_types):
+            np.testing.assert_allclose(nested(inputs), expected, rtol=1e-6, atol=2e-6)
+    elif measured in DIFFERENTIABLE:
+        slope = jax.grad(alone)(inputs)
+        with jax.enable_x64(with_64_bit_types):
+            found = jax.grad(nested)(inputs)
+        np.testing.assert_allclose(found, slope, rtol=0, atol=1e-4 * np.max(np.abs(slope)))
+    else:
+        with pytest.raises(TypeError, match="cannot be differentiated here: use"):
+            jax.grad(nested)(inputs)
 
 
 @pytest.mark.parametrize("measured", list(OTHERS))

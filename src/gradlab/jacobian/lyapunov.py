@@ -1,5 +1,6 @@
 """Lyapunov exponents: mean growth rates of small perturbations along the trajectory."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -113,21 +114,21 @@ def lyapunov_spectrum(
     *batch, steps, _ = inputs.shape
     measured = jnp.full(batch, steps) if lengths is None else jnp.asarray(lengths)
     _check_lengths(measured, tuple(batch), steps)
-    frame = random_frame(n, count)
-    spectrum, largest = in_float64(_spectrum, flat, inputs, measured, frame)
+    spectrum, largest = in_float64(partial(_spectrum, count=count), flat, inputs, measured)
     check_finite(largest, flat, inputs)
     return spectrum
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="count")
 def _spectrum(
     flat: FlatCell,
     inputs: Float[Array, "*batch T features"],
     lengths: Int[Array, "*batch"],
-    frame: Float[Array, "n count"],
+    *,
+    count: int,
 ) -> tuple[LyapunovSpectrum, Float[Array, "*batch T"]]:
     """Return the spectrum, and the log of each measured step Jacobian's largest entry."""
-    count = frame.shape[1]
+    frame = random_frame(flat.form.size, count)
     steps = inputs.shape[-2]
     rows = min(BLOCKS, steps)
 
@@ -151,7 +152,8 @@ def _spectrum(
             logs = safe_log(jnp.abs(jnp.diagonal(triangle)))
             logs = jnp.where(resolved | ~is_late, logs, jnp.nan)
             growth = growth.at[block].add(logs, mode="drop")
-            largest = jnp.where(block < rows, safe_log(jnp.max(jnp.abs(jacobian))), -jnp.inf)
+            largest = safe_log(jnp.max(jnp.abs(jax.lax.stop_gradient(jacobian))))
+            largest = jnp.where(block < rows, largest, -jnp.inf)
             return (flat.step(state, x), frame, growth), largest
 
         start = (flat.initial, frame, jnp.zeros((rows, count)))

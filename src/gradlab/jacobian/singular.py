@@ -79,7 +79,6 @@ def log_singular_values(
         flat,
         inputs,
         np.asarray(pairs),
-        random_frame(flat.form.size, flat.form.size),
         not_differentiable="singular values of all sizes cannot be differentiated here: use "
         "lyapunov_exponents, or jacobian_log_norms with norm='frobenius'.",
     )
@@ -92,7 +91,6 @@ def _log_singular_values(
     flat: FlatCell,
     inputs: Float[Array, "T features"],
     pairs: Int[Array, "pairs 2"],
-    frame: Float[Array, "n n"],
     *,
     of: Span,
     wrt: Span,
@@ -100,7 +98,7 @@ def _log_singular_values(
     """Return the log singular values, and the log of each step Jacobian's largest entry."""
     jacobians = jacobians_along(flat, inputs)
     n, eps = jacobians.shape[-1], float(jnp.finfo(jacobians.dtype).eps)
-    whole = of == wrt == (0, n)
+    whole, frame = of == wrt == (0, n), random_frame(n, n)
 
     def one_pair(pair: Int[Array, "2"]) -> Float[Array, "m"]:
         end, begin = pair
