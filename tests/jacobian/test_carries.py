@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from flax.core import FrozenDict
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import Array
 from jaxtyping import PyTree
@@ -254,6 +254,27 @@ def test_numbers_of_plain_python_are_a_carry() -> None:
     assert measured[4, 0] == pytest.approx(4 * np.log(0.5), abs=1e-6)
 
 
+def test_a_state_keeps_its_own_type_where_a_step_promotes_it() -> None:
+    """The derivative of sin(rounded) is the cosine of what bfloat16 keeps."""
+
+    def step(s: Any, x: Array) -> tuple[Any, Array]:
+        return {"low": s["low"].astype(jnp.float32) * 1.7, "high": jnp.sin(s["low"])}, x
+
+    carry = {"low": jnp.full(1, 0.3, jnp.bfloat16), "high": jnp.zeros(1)}
+    jacobians = step_jacobians(step, X, initial_carry=carry)
+    low = jnp.full(1, 0.3, jnp.bfloat16)
+    for jacobian in jacobians:  # parts in the order of the alphabet: high, low
+        np.testing.assert_allclose(jacobian[0, 1], jnp.cos(low.astype(jnp.float32))[0], rtol=5e-3)
+        np.testing.assert_allclose(jacobian[1, 1], 1.7, rtol=5e-3)
+        low = (low.astype(jnp.float32) * 1.7).astype(jnp.bfloat16)
+
+    with jax.enable_x64(True):
+        jacobians = step_jacobians(
+            lambda h, x: (jnp.sin(h), x), X[:1], initial_carry=jnp.full(1, 0.3)
+        )
+        np.testing.assert_allclose(jacobians[0, 0, 0], np.cos(0.3), rtol=1e-15)
+
+
 LEAVES = [
     ("real", ()),
     ("real", (1,)),
@@ -308,6 +329,7 @@ def advanced(leaf: Array) -> Array:
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(description=containers, seed=st.integers(0, 99))
+@example(description=(("bfloat16", (1,)), ("counter", ()), ("real", (2,))), seed=0)
 def test_any_carry_has_the_jacobian_of_its_real_numbers(description: PyTree, seed: int) -> None:
     """A linear map of all real numbers, in order of the leaves, times the step's number."""
     carry = jax.tree.map(lambda leaf: made(*leaf), description, is_leaf=is_description)

@@ -71,6 +71,14 @@ def test_a_batch_has_the_exponents_of_its_samples_and_count_limits_them() -> Non
     assert lyapunov_exponents(cell, inputs, count=2).shape == (2, 2)
 
 
+def test_the_frame_is_the_same_whatever_random_numbers_the_user_chose() -> None:
+    cell, inputs = nnx.GRUCell(FEATURES, N, rngs=nnx.Rngs(0)), make_inputs(3)
+    exponents = lyapunov_exponents(cell, inputs)
+    jax.clear_caches()
+    with jax.default_prng_impl("rbg"):
+        np.testing.assert_array_equal(lyapunov_exponents(cell, inputs), exponents)
+
+
 @pytest.mark.parametrize("count", [0, N + 1])
 def test_count_beyond_the_size_of_the_carry_is_refused(count: int) -> None:
     cell = nnx.GRUCell(FEATURES, N, rngs=nnx.Rngs(0))

@@ -302,6 +302,16 @@ def test_a_plain_step_function_is_measured_like_a_cell() -> None:
     assert_same_norms(log_norms, expected, 1e-5)
 
 
+def test_tokens_are_inputs() -> None:
+    gains = jnp.array([0.5, 2.0, 3.0])
+    tokens = np.array([[1], [0], [2], [2]])
+    log_norms = jacobian_log_norms(
+        lambda h, x: (gains[x[0]] * h, h), tokens, initial_carry=jnp.zeros(3), certify=True
+    )[0]
+    growth = np.log(np.asarray(gains, np.float64)[tokens[:, 0]])
+    np.testing.assert_allclose(log_norms[4, :4], np.cumsum(growth[::-1])[::-1], rtol=1e-6)
+
+
 def test_new_weights_do_not_compile_again() -> None:
     from gradlab.jacobian import _maps
 

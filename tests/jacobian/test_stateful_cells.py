@@ -43,12 +43,12 @@ class Counting(nnx.Module):
 class Remembering(nnx.Module):
     """Keeps a state that the carry should hold."""
 
-    def __init__(self) -> None:
-        self.memory = nnx.Variable(jnp.zeros(4))
+    def __init__(self, dtype: Any = jnp.float32) -> None:
+        self.memory = nnx.Variable(jnp.zeros(4, dtype))
 
     def __call__(self, h: Array) -> Array:
         self.memory[...] = 0.5 * self.memory[...] + h
-        return self.memory[...]
+        return self.memory[...].real
 
 
 def by_hand(cell: Wrapped) -> np.ndarray:
@@ -134,7 +134,9 @@ def test_a_module_without_an_initial_carry_of_its_own_takes_one() -> None:
         gradlab.backpropagate(cell, INPUTS, lambda h, y: h.sum(), INPUTS, parameters={"w": 1.0})
 
 
-@pytest.mark.parametrize("layer", [nnx.BatchNorm(4, rngs=nnx.Rngs(1)), Remembering()])
+@pytest.mark.parametrize(
+    "layer", [nnx.BatchNorm(4, rngs=nnx.Rngs(1)), Remembering(), Remembering(jnp.complex64)]
+)
 def test_real_state_outside_the_carry_is_refused(layer: Any) -> None:
     with pytest.raises(ValueError, match=r"the cell changes layer\.\w+.* call cell.eval\(\)"):
         gradlab.jacobian_log_norms(Wrapped(layer), INPUTS)

@@ -25,13 +25,11 @@ class Program:
     Attributes:
         key: describes the operations; programs are equal if their keys are.
         output: structure of the result.
-        x64: whether it was traced with 64-bit types, under which it is also run.
         jaxpr: the operations; its first arguments are the constants.
     """
 
     key: Hashable
     output: jax.tree_util.PyTreeDef
-    x64: bool
     jaxpr: jex.Jaxpr = field(compare=False, repr=False)
 
 
@@ -46,9 +44,7 @@ class Closure:
     def __call__(self, *arguments: PyTree) -> Any:
         """Return the function's result; the arguments have the shapes of the examples."""
         function = jex.jaxpr_as_fun(jex.ClosedJaxpr(self.program.jaxpr, self.constants))
-        with jax.enable_x64(self.program.x64):
-            results = function(*jax.tree.leaves(arguments))
-        return jax.tree.unflatten(self.program.output, results)
+        return jax.tree.unflatten(self.program.output, function(*jax.tree.leaves(arguments)))
 
 
 def closure_convert(function: Callable[..., Any], *examples: PyTree) -> Closure:
@@ -59,8 +55,7 @@ def closure_convert(function: Callable[..., Any], *examples: PyTree) -> Closure:
         examples: arguments for which it is traced: arrays, or jax.ShapeDtypeStruct.
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
-    x64 = jnp.result_type(float) == jnp.float64
-    program = Program(_key(closed.jaxpr), jax.tree.structure(shape), x64, closed.jaxpr)
+    program = Program(_key(closed.jaxpr), jax.tree.structure(shape), closed.jaxpr)
     return Closure(program, [jnp.asarray(constant) for constant in closed.consts])
 
 

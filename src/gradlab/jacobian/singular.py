@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
-from gradlab.jacobian.products import multiply, safe_log
+from gradlab.jacobian.products import Scaled, multiply, rescale, safe_log
 from gradlab.jacobian.steps import jacobians_along, one_sequence, random_frame, stretch
 from gradlab.jacobian.transforms import in_float64
 
@@ -97,30 +97,54 @@ def _log_singular_values(
 ) -> tuple[Float[Array, "pairs m"], Float[Array, "T"]]:
     """Return the log singular values, and the log of each step Jacobian's largest entry."""
     jacobians = jacobians_along(flat, inputs)
-    n, eps = jacobians.shape[-1], float(jnp.finfo(jacobians.dtype).eps)
-    whole, frame = of == wrt == (0, n), random_frame(n, n)
+    n = jacobians.shape[-1]
+    frame = random_frame(n, n)
 
     def one_pair(pair: Int[Array, "2"]) -> Float[Array, "m"]:
         end, begin = pair
-        z = _right_frame(jacobians, frame, begin, end)
-        q, grade, unit, resolved = _forward(jacobians, z, begin, end)
-        highest = jnp.max(grade)
-        highest = jnp.where(jnp.isfinite(highest), highest, 0)
-        core = jnp.exp(grade - highest)[:, None] * unit
-        block = multiply(multiply(q, core), z.T)[slice(*of), slice(*wrt)]
-        values = jnp.linalg.svd(block, compute_uv=False)
-        trusted = values > max(TRUSTED, 8 * eps) * values[0]
-        smaller = jnp.full(values.size, jnp.where(values[0] == 0, -jnp.inf, jnp.nan))
-        if whole:
-            lost = jnp.max(jnp.where(resolved, -jnp.inf, grade))
-            count = jnp.sum(grade > lost)  # as many values lie above what was lost
-            is_kept = (jnp.arange(n) < count) | resolved.all()
-            smaller = jnp.where(is_kept, _graded_log_values(grade, unit), jnp.nan)
-        return jnp.where(trusted, jnp.log(values) + highest, smaller)
+        if of == wrt == (0, n):
+            return _values_of_whole(jacobians, frame, begin, end)
+        return _values_of_block(jacobians, of, wrt, begin, end)
 
     log_values = jax.lax.map(one_pair, pairs).astype(jnp.float32)
     largest = safe_log(jnp.max(jnp.abs(jacobians), axis=(1, 2))).astype(jnp.float32)
     return log_values, largest
+
+
+def _values_of_whole(
+    jacobians: Float[Array, "T n n"], frame: Float[Array, "n n"], begin: Array, end: Array
+) -> Float[Array, "n"]:
+    z = _right_frame(jacobians, frame, begin, end)
+    grade, unit, resolved = _forward(jacobians, z, begin, end)
+    highest = jnp.max(grade)
+    highest = jnp.where(jnp.isfinite(highest), highest, 0)
+    values = jnp.linalg.svd(jnp.exp(grade - highest)[:, None] * unit, compute_uv=False)
+    lost = jnp.max(jnp.where(resolved, -jnp.inf, grade))
+    count = jnp.sum(grade > lost)  # as many values lie above what was lost
+    is_kept = (jnp.arange(grade.size) < count) | resolved.all()
+    smaller = jnp.where(is_kept, _graded_log_values(grade, unit), jnp.nan)
+    return jnp.where(_are_trusted(values, jacobians), jnp.log(values) + highest, smaller)
+
+
+def _values_of_block(
+    jacobians: Float[Array, "T n n"], of: Span, wrt: Span, begin: Array, end: Array
+) -> Float[Array, "m"]:
+    """Return the log singular values of a block, from its columns' product with each step."""
+
+    def extend(i: Array, columns: Scaled) -> Scaled:
+        jacobian = jacobians[i].astype(jnp.float64)
+        return rescale(multiply(jacobian, columns.unit), columns.log_scale)
+
+    start = rescale(jnp.eye(jacobians.shape[-1])[:, slice(*wrt)])
+    columns = jax.lax.fori_loop(begin, end, extend, start)
+    block = rescale(columns.unit[slice(*of)], columns.log_scale)
+    values = jnp.linalg.svd(block.unit, compute_uv=False)
+    smaller = jnp.where(values[0] == 0, -jnp.inf, jnp.nan)
+    return jnp.where(_are_trusted(values, jacobians), jnp.log(values) + block.log_scale, smaller)
+
+
+def _are_trusted(values: Float[Array, "m"], jacobians: Float[Array, "T n n"]) -> Bool[Array, "m"]:
+    return values > max(TRUSTED, 8 * float(jnp.finfo(jacobians.dtype).eps)) * values[0]
 
 
 def _right_frame(
@@ -136,8 +160,8 @@ def _right_frame(
 
 def _forward(
     jacobians: Array, frame: Array, begin: Array, end: Array
-) -> tuple[Float[Array, "n n"], Float[Array, "n"], Float[Array, "n n"], Bool[Array, "n"]]:
-    """Return (Q, d, N) with J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾ frame = Q diag(eᵈ) N, and which d rounding left."""
+) -> tuple[Float[Array, "n"], Float[Array, "n n"], Bool[Array, "n"]]:
+    """Return (d, N) with J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾ frame = Q diag(eᵈ) N, and which d rounding left."""
     n = frame.shape[0]
 
     def advance(
@@ -149,7 +173,8 @@ def _forward(
         return q * signs, *_graded(triangle, grade, unit), resolved & left
 
     start = (frame, jnp.zeros(n), jnp.eye(n), jnp.full(n, True))
-    return jax.lax.fori_loop(begin, end, advance, start)
+    _, grade, unit, resolved = jax.lax.fori_loop(begin, end, advance, start)
+    return grade, unit, resolved
 
 
 def _graded(

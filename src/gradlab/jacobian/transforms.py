@@ -41,9 +41,7 @@ def in_float64(
         real = [None if leaf.dtype == jax.dtypes.float0 else leaf for leaf in leaves]
 
         def pull_back(arguments: tuple[PyTree, ...], real: list[Array | None]) -> PyTree:
-            chosen = [
-                leaf if new is None else new for leaf, new in zip(leaves, real, strict=True)
-            ]
+            chosen = [leaf if new is None else new for leaf, new in zip(leaves, real, strict=True)]
             gradients = jax.vjp(measure, *arguments)[1](jax.tree.unflatten(structure, chosen))
             return jax.tree.map(lambda x: None if x.dtype == jax.dtypes.float0 else x, gradients)
 
