@@ -25,8 +25,17 @@ def _programs_end_with_their_file() -> Iterator[None]:
     jax.clear_caches()
 
 
-# Tests mostly compile; this takes a third off it, for programs and for those that tests start.
+# Tests mostly compile. The flag takes a third off it. Programs are kept for other tests and for the
+# next run, by each worker for itself, since JAX reads and writes its cache without a lock.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+KEPT = {
+    "jax_compilation_cache_dir": str(Path(__file__).parents[1] / ".pytest_cache" / "xla" / WORKER),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+}
+for option, value in KEPT.items():
+    jax.config.update(option, value)
+    os.environ[option.upper()] = str(value)  # for the programs that tests start
 
 Compose = Callable[..., config.Config]
 

@@ -1,6 +1,7 @@
 """Every file of conf/experiment runs, cut to seconds; the studies that take seconds run whole."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -53,7 +54,12 @@ def test_a_study_run_whole_comes_to_its_verdicts(composed: Compose, name: str) -
     )
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - set(WHOLE)))
+def paper_scale_is_slow(name: str) -> Any:
+    """Mark an experiment at its paper's scale, which runs the same code as the one beside it."""
+    return pytest.param(name, marks=pytest.mark.slow if name.endswith("_full") else ())
+
+
+@pytest.mark.parametrize("name", map(paper_scale_is_slow, sorted(set(FILES) - set(WHOLE))))
 def test_an_experiment_cut_to_seconds(composed: Compose, name: str, tmp_path: Path) -> None:
     if name in CUT:
         cut = tuple(f"measure.{change}" for change in CUT[name])

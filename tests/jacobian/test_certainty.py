@@ -166,6 +166,15 @@ def test_what_cancels_in_the_cells_own_precision_is_unresolved() -> None:
     assert certificate.largest_error < 1e-5
     assert not certified("small", "small")[1].unresolved.any()  # it has one way
 
+    def project(h: jax.Array, angle: jax.Array) -> tuple[jax.Array, jax.Array]:
+        direction = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)])
+        return direction * (direction @ h), h
+
+    angles = np.float32([0.5, 0.5, 0.5 + np.pi / 2, 0.5 + np.pi / 2])[:, None]
+    _, certificate = jacobian_log_norms(project, angles, initial_carry=jnp.ones(2), certify=True)
+    t, k = np.indices((5, 5))
+    np.testing.assert_array_equal(certificate.unresolved, (t > 2) & (k < 2))
+
 
 def test_zeros_of_saturated_units_are_unresolved() -> None:
     """At gain 90, 1 − tanh² rounds to 0 in float32, where it is 1e-9 and smaller."""
