@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gradlab.cells import GRU, LSTM, ConcatenatedElman, Elman, gates, set_gate_biases
@@ -176,6 +176,8 @@ def test_a_replaced_layer_is_the_one_that_runs(name: str) -> None:
 def test_parts_replaced_together_are_those_that_run(
     name: str, layers: dict[str, str], functions: dict[str, Any]
 ) -> None:
+    # With both in low precision the state is too, which a scan over time refuses.
+    assume(list(layers.values()).count("in low precision") < 2)
     if "Simple" not in name:  # others do not run with it
         layers = {part: layer for part, layer in layers.items() if layer != "of one column"}
     cell = make(CELLS[name])
