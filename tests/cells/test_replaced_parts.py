@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from itertools import product
 from typing import Any
 
 import jax
@@ -151,8 +150,11 @@ def assert_steps_the_same(cell: Any, case: str) -> None:
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_replaced_layer_is_the_one_that_runs(name: str) -> None:
-    for part, replacement in product(("dense_i", "dense_h"), LAYERS):
-        cell = make(CELLS[name])
+    first = list(CELLS).index(
+        name
+    )  # one cell's dense_i is replaced where the next one's dense_h is
+    for index, replacement in enumerate(LAYERS):
+        cell, part = make(CELLS[name]), ("dense_i", "dense_h")[(first + index) % 2]
         setattr(cell, part, LAYERS[replacement](getattr(cell, part)))
         case = f"{part} {replacement}"
         assert (affine_form(cell) is not None) == (replacement in FAST), case
@@ -164,7 +166,7 @@ def test_a_replaced_layer_is_the_one_that_runs(name: str) -> None:
             assert_steps_the_same(cell, case)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(list(CELLS)),
     layers=st.dictionaries(st.sampled_from(["dense_i", "dense_h"]), st.sampled_from(list(LAYERS))),

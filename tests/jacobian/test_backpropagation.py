@@ -283,6 +283,21 @@ def test_long_range_share_of_powers_matches_their_sums() -> None:
     )
 
 
+def test_weights_that_are_one_array_have_a_name() -> None:
+    """The terms of h⁽ᵗ⁾ = w h⁽ᵗ⁻¹⁾ with L⁽ᵗ⁾ = h⁽ᵗ⁾ are wᵗ⁻¹ h⁽⁰⁾, whatever k is."""
+    terms = contribution_log_norms(
+        lambda w, h, x: (w * h, h),
+        np.zeros((4, 1), np.float32),
+        lambda h, y: h.sum(),
+        np.zeros(4),
+        initial_carry=jnp.full(1, 3.0),
+        parameters=jnp.array(0.5),
+    )
+    t, k = np.indices((5, 5))
+    expected = np.where((k >= 1) & (t >= k), np.log(3) + (t - 1) * np.log(0.5), -np.inf)
+    np.testing.assert_allclose(terms["weights"], expected, rtol=1e-6)
+
+
 def test_a_plain_function_without_weights_is_refused() -> None:
     with pytest.raises(ValueError, match="parameters is needed with a plain function"):
         backpropagate(lambda h, x: (h, h), INPUTS, loss, TARGETS, initial_carry=jnp.zeros(2))

@@ -185,8 +185,10 @@ def test_random_keys_and_counters_are_carried_and_held(typed: bool) -> None:
     loss = lambda carry, target: carry["h"][0]  # noqa: E731
     adjoints = gradlab.adjoint_log_norms(step, X[:1], loss, jnp.zeros(1), initial_carry=carry)
     assert adjoints[0] == pytest.approx(expected[0], abs=1e-5)
-    with pytest.raises(ValueError, match=r"certify=True.*random numbers"):
-        log_norms(step, initial_carry=carry, certify=True)
+    gamma = lambda h, x: (jax.random.gamma(jax.random.key(0), 2.0) * h, x)  # noqa: E731
+    for draws, state in ((step, carry), (gamma, jnp.ones(1))):
+        with pytest.raises(ValueError, match=r"certify=True.*random numbers"):
+            log_norms(draws, initial_carry=state, certify=True)
 
 
 @pytest.mark.parametrize("kind", [nnx.GRUCell, nnx.OptimizedLSTMCell])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import Array
 
@@ -126,6 +126,8 @@ AROUND: dict[str, Callable[[Function], Function]] = {  # each leaves the value a
     with_64_bit_types=st.booleans(),
     seed=st.integers(0, 9),
 )
+@example("frobenius", ["jit", "vmap", "vmap"], True, False, 0)
+@example("exponents", ["jit"], True, False, 2)
 def test_transformations_within_each_other_change_nothing(
     measured: str, around: list[str], with_gradient: bool, with_64_bit_types: bool, seed: int
 ) -> None:
@@ -234,6 +236,8 @@ def test_the_memory_of_the_map_is_counted() -> None:
         measured(inputs, 2**26)
     (stride,) = re.findall(r"a stride of (\d+)", str(error.value))
     assert measured(inputs, 2**26, stride=int(stride)).shape[0] == 6000 // int(stride) + 1
+    with pytest.raises(ValueError, match="memory_budget"):  # of the map while it is made
+        measured(inputs, 2 * 4 * 6001**2)
     with pytest.raises(ValueError, match="memory_budget"):  # of the step Jacobians
         measured(inputs[:50], 12 * 50 * 400**2 * 8, n=400)
     with pytest.raises(ValueError, match="memory_budget"):  # of the maps of a batch

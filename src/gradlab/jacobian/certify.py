@@ -77,7 +77,8 @@ def in_double_precision(
     Raises:
         ValueError: the cell draws random numbers, which would be others in float64.
     """
-    if any(name in str(flat.advance.program.jaxpr) for name in ("random_bits", "threefry2x32")):
+    drawing = ("random_bits", "random_gamma", "threefry2x32")
+    if any(name in str(flat.advance.program.jaxpr) for name in drawing):
         raise ValueError(
             "certify=True compares with the same cell in float64, for which random numbers are "
             "drawn anew: leave it out for a cell that draws any."

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.extend.core as jex
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -56,7 +55,7 @@ def closure_convert(function: Callable[..., Any], *examples: PyTree) -> Closure:
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
     program = Program(_key(closed.jaxpr), jax.tree.structure(shape), closed.jaxpr)
-    return Closure(program, [jnp.asarray(constant) for constant in closed.consts])
+    return Closure(program, closed.consts)
 
 
 def equal_results(function: Callable[..., Any], *examples: PyTree) -> list[int]:
