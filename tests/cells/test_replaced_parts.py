@@ -178,8 +178,9 @@ def test_a_replaced_layer_is_the_one_that_runs(name: str) -> None:
 def test_parts_replaced_together_are_those_that_run(
     name: str, layers: dict[str, str], functions: dict[str, Any]
 ) -> None:
-    # With both in low precision the state is too, which a scan over time refuses.
-    assume(list(layers.values()).count("in low precision") < 2)
+    # With both of these the state is another after a step, which a scan over time refuses.
+    for layer in ("in low precision", "of one column"):
+        assume(list(layers.values()).count(layer) < 2)
     if "Simple" not in name:  # others do not run with it
         layers = {part: layer for part, layer in layers.items() if layer != "of one column"}
     cell = make(CELLS[name])
