@@ -283,19 +283,25 @@ def test_long_range_share_of_powers_matches_their_sums() -> None:
     )
 
 
-def test_weights_that_are_one_array_have_a_name() -> None:
-    """The terms of h⁽ᵗ⁾ = w h⁽ᵗ⁻¹⁾ with L⁽ᵗ⁾ = h⁽ᵗ⁾ are wᵗ⁻¹ h⁽⁰⁾, whatever k is."""
-    terms = contribution_log_norms(
-        lambda w, h, x: (w * h, h),
-        np.zeros((4, 1), np.float32),
-        lambda h, y: h.sum(),
-        np.zeros(4),
-        initial_carry=jnp.full(1, 3.0),
-        parameters=jnp.array(0.5),
+def test_terms_of_one_array_from_a_state_of_each_sample() -> None:
+    """With h⁽ᵗ⁾ = w h⁽ᵗ⁻¹⁾ and L⁽ᵗ⁾ = y⁽ᵗ⁾ h⁽ᵗ⁾ they are y⁽ᵗ⁾ wᵗ⁻¹ h⁽⁰⁾, whatever k is."""
+    starts, weights = np.array([3.0, 5.0]), np.array([1.0, 1, 1, 0])  # the last loss is none
+    terms = backpropagate(
+        lambda w, h, x: (w @ h, h),
+        np.zeros((2, 4, 1), np.float32),
+        lambda h, y: y * h.sum(),
+        np.tile(weights, (2, 1)),
+        initial_carry=jnp.asarray(starts, jnp.float32)[:, None],
+        parameters=jnp.array([[0.5]]),
     )
     t, k = np.indices((5, 5))
-    expected = np.where((k >= 1) & (t >= k), np.log(3) + (t - 1) * np.log(0.5), -np.inf)
-    np.testing.assert_allclose(terms["weights"], expected, rtol=1e-6)
+    for start, log_norms in zip(starts, terms.log_norms["weights"], strict=True):
+        expected = np.log(start) + (t - 1) * np.log(0.5)
+        expected = np.where((k >= 1) & (t >= k) & (t < 4), expected, -np.inf)
+        np.testing.assert_allclose(log_norms, expected, rtol=1e-6)
+    by_lag = terms.by_lag["weights"] * np.exp(terms.log_scale)
+    expected = [8 * (1 + 0.5 + 0.25), 8 * (0.5 + 0.25), 8 * 0.25, 0]
+    np.testing.assert_allclose(by_lag.ravel(), expected, rtol=1e-6)
 
 
 def test_a_plain_function_without_weights_is_refused() -> None:

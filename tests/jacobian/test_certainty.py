@@ -107,14 +107,15 @@ def test_a_certificate_knows_which_steps_lose_their_derivative() -> None:
 
 
 def test_a_derivative_lost_in_the_cells_own_precision_is_unresolved() -> None:
-    """1 − tanh²(9) is 6e-8, which float32 rounds to 0."""
-    inputs = np.zeros((9, 1), np.float32)
-    inputs[4] = 9
-    certificate = jacobian_log_norms(
-        lambda h, x: (jnp.tanh(x + h), h), inputs, initial_carry=jnp.zeros(1), certify=True
-    )[1]
-    t, k = np.indices((10, 10))
-    np.testing.assert_array_equal(certificate.unresolved, (t >= 5) & (k < 5))
+    """1 − tanh²(9) is 6e-8, which float32 rounds to 0; of 1 − tanh²(7.3) it keeps one digit."""
+    for value in (9, 7.3):
+        inputs = np.zeros((9, 1), np.float32)
+        inputs[4] = value
+        certificate = jacobian_log_norms(
+            lambda h, x: (jnp.tanh(x + h), h), inputs, initial_carry=jnp.zeros(1), certify=True
+        )[1]
+        t, k = np.indices((10, 10))
+        np.testing.assert_array_equal(certificate.unresolved, (t >= 5) & (k < 5))
 
 
 @pytest.mark.parametrize("norm", ["frobenius", "spectral"])
@@ -222,10 +223,10 @@ def test_singular_values_are_right_below_the_range_of_floats(gain: float) -> Non
 
 
 def test_small_singular_values_that_lie_close_are_right() -> None:
-    """Three of the product's are 1e-15 of the largest."""
+    """Three of the product's are near 1e-14 of the largest."""
     rng = np.random.default_rng(0)
     left, right = np.linalg.qr(rng.normal(size=(2, 3, 4, 4)))[0]
-    steps = left * np.array([1, 1e-5, 0.8e-5, 0.6e-5]) @ right
+    steps = left * np.array([1, 2e-5, 1.6e-5, 1.2e-5]) @ right
 
     with jax.enable_x64(True):
         log_values = log_singular_values(
@@ -321,7 +322,7 @@ def test_a_number_that_is_not_finite_is_reported_with_its_step(where: str, messa
     recurrent: Any = cell(1.0)
     inputs = np.stack([INPUTS, INPUTS])
     if where == "inputs":
-        inputs[1, 7] = np.nan
+        inputs[1, 7, 1] = np.nan
     else:
         recurrent.dense_h.kernel[...] = recurrent.dense_h.kernel[...].at[2, 3].set(jnp.nan)
     with pytest.raises(FloatingPointError, match=message):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gradlab import adjoint_log_norms, jacobian_log_norms, log_singular_values, lyapunov_exponents
@@ -37,6 +37,10 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(case=cases())
+@example(
+    {"kind": "lstm", "n": 3, "length": 2, "batch": 2, "of": None, "wrt": "h", "stride": 1}
+    | {"norm": "rms", "precision": "float64", "dtype": np.float32}
+)
 def test_a_map_of_any_shape_agrees_with_explicit_products(case: dict[str, Any]) -> None:
     cell = KINDS[case["kind"]](2, case["n"], rngs=nnx.Rngs(0))
     samples = case["batch"] or 1

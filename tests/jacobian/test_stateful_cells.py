@@ -117,8 +117,9 @@ def test_a_drawn_initial_carry_is_the_same_each_time() -> None:
     )
 
 
-def test_a_module_without_an_initial_carry_of_its_own_takes_one() -> None:
-    class Gain(nnx.Module):
+@pytest.mark.parametrize("base", [nnx.Module, nnx.RNNCellBase])
+def test_a_module_without_an_initial_carry_of_its_own_takes_one(base: Any) -> None:
+    class Gain(base):
         def __init__(self) -> None:
             self.gain = nnx.Param(jnp.array(0.5))
 
