@@ -119,7 +119,7 @@ def jacobian_log_norms(
     length = inputs.shape[-2]
     if not 1 <= stride <= length:
         raise ValueError(f"stride must be from 1 to the number of steps, {length}; got {stride}.")
-    exact = in_double_precision(cell, flat, inputs, initial_carry) if certify else None
+    exact = in_double_precision(cell, flat, inputs) if certify else None
     log_norms, certificate = in_float64(
         partial(
             _maps,

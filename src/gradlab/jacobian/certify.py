@@ -64,14 +64,13 @@ def in_double_precision(
     cell: nnx.RNNCellBase | Callable[..., Any],
     flat: FlatCell,
     inputs: Float[Array, "*batch T features"],
-    initial_carry: PyTree | None,
 ) -> FlatCell:
     """Return the cell computing in float64, with Jacobians in reverse mode.
 
     Weights that a plain function reads keep their own type, which float64 states promote.
 
     Args:
-        cell, inputs, initial_carry: those of the measurement.
+        cell, inputs: those of the measurement.
         flat: the cell in its own precision.
 
     Raises:
@@ -90,8 +89,8 @@ def in_double_precision(
             for _, module in nnx.iter_modules(cell):
                 if getattr(module, "dtype", None) is not None:  # in which Flax's cells compute
                     module.dtype = jnp.float64  # type: ignore[attr-defined]
-        carry = flat.carry(flat.example) if initial_carry is None else initial_carry
-        return flatten_cell(cell, _as_float64(inputs), _as_float64(carry), jacobian=jax.jacrev)
+        carry = _as_float64(flat.carry(flat.example))
+        return flatten_cell(cell, _as_float64(inputs), carry, jacobian=jax.jacrev)
 
 
 def _as_float64(tree: PyTree) -> PyTree:
