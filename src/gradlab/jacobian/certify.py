@@ -89,8 +89,9 @@ def in_double_precision(
             for _, module in nnx.iter_modules(cell):
                 if getattr(module, "dtype", None) is not None:  # in which Flax's cells compute
                     module.dtype = jnp.float64  # type: ignore[attr-defined]
-        carry = _as_float64(flat.carry(flat.example))
-        return flatten_cell(cell, _as_float64(inputs), carry, jacobian=jax.jacrev)
+        carry = flat.carry(flat.example)
+        sample = inputs.reshape(-1, *inputs.shape[-2:])[0]
+        return flatten_cell(cell, _as_float64(sample), _as_float64(carry), jacobian=jax.jacrev)
 
 
 def _as_float64(tree: PyTree) -> PyTree:
