@@ -254,6 +254,15 @@ def test_programs_are_equal_only_if_they_do_the_same(
         jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
+def test_a_custom_derivative_does_not_keep_programs_apart() -> None:
+    """Its rule is a new object in every trace."""
+    one, other = (
+        closure_convert(lambda a: straight_through(jnp.sin, a), jnp.ones(3)).program
+        for _ in range(2)
+    )
+    assert one == other
+
+
 def test_parameters_are_compared_by_value_and_type() -> None:
     values = [0.0, -0.0, 1, 1.0, np.float32(1), np.ones(1), np.ones(1, int), np.ones((1, 1))]
     assert len({_value(value) for value in values}) == len(values)

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradlab import jacobian_log_norms
-from gradlab.cells import Elman
 from gradlab.jacobian import map_log_norms, step_jacobians
 from gradlab.models import Stack
 
@@ -317,16 +316,10 @@ def test_new_weights_do_not_compile_again() -> None:
     from gradlab.jacobian import _maps
 
     inputs = make_inputs(23)
-    # A ReLU has a custom derivative, which is a new object in every trace.
-    relu = Elman(FEATURES, HIDDEN, activation="relu", rngs=nnx.Rngs(0))
-    for one, other in (
-        (make_cell(nnx.SimpleCell, 1.0), make_cell(nnx.SimpleCell, 2.0)),
-        (relu, Elman(FEATURES, HIDDEN, activation="relu", rngs=nnx.Rngs(1))),
-    ):
-        jacobian_log_norms(one, inputs, norm="frobenius")
-        compiled = _maps._cache_size()
-        jacobian_log_norms(other, inputs, norm="frobenius")
-        assert _maps._cache_size() == compiled
+    jacobian_log_norms(make_cell(nnx.SimpleCell, 1.0), inputs, norm="frobenius")
+    compiled = _maps._cache_size()
+    jacobian_log_norms(make_cell(nnx.SimpleCell, 2.0), inputs, norm="frobenius")
+    assert _maps._cache_size() == compiled
 
 
 @pytest.mark.parametrize(
