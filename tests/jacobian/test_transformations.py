@@ -127,7 +127,6 @@ AROUND: dict[str, Callable[[Function], Function]] = {  # each leaves the value a
     seed=st.integers(0, 9),
 )
 @example("frobenius", ["jit", "vmap", "vmap"], True, False, 0)
-@example("exponents", ["jit"], True, False, 2)
 def test_transformations_within_each_other_change_nothing(
     measured: str, around: list[str], with_gradient: bool, with_64_bit_types: bool, seed: int
 ) -> None:
