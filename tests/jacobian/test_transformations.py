@@ -103,8 +103,6 @@ def test_gradients_are_those_of_finite_differences(measured: str, kind: str) -> 
 
 
 Function = Callable[[Array], Array]  # of inputs
-
-
 AROUND: dict[str, Callable[[Function], Function]] = {  # each leaves the value as it is
     "jit": jax.jit,
     "vmap": lambda f: lambda x: jax.vmap(f)(jnp.stack([-x, x]))[1],

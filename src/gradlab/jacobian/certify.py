@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from gradlab.jacobian.carry import FlatState, Span, is_real
 from gradlab.jacobian.flat_cell import FlatCell, flatten_cell
 from gradlab.jacobian.pairs import Norm, log_norm_map
-from gradlab.jacobian.products import Scaled, multiply, rescale
+from gradlab.jacobian.products import Scaled, extend, rescale
 from gradlab.jacobian.steps import step_products
 
 PAIRS = 48  # entries in a sample
@@ -159,12 +159,11 @@ def _direct_log_norms(
     wrt: Span,
 ) -> Float[Array, "pairs"]:
     def one_pair(pair: Int[Array, "2"]) -> Float[Array, ""]:
-        def extend(step: Array, product: Scaled) -> Scaled:
-            jacobian = cell.jacobian(*_at(step, (states, inputs)))
-            return rescale(multiply(jacobian, product.unit), product.log_scale)
+        def advance(step: Array, product: Scaled) -> Scaled:
+            return extend(product, cell.jacobian(*_at(step, (states, inputs))))
 
         start = rescale(jnp.eye(cell.form.size))
-        product = jax.lax.fori_loop(pair[1], pair[0], extend, start)
+        product = jax.lax.fori_loop(pair[1], pair[0], advance, start)
         block = rescale(product.unit[slice(*of), slice(*wrt)], product.log_scale)
         if norm == "spectral":
             return jnp.log(jnp.linalg.norm(block.unit, 2)) + block.log_scale

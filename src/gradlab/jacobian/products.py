@@ -134,6 +134,11 @@ def multiply(
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
+def extend(product: Scaled, jacobian: Float[Array, "n n"]) -> Scaled:
+    """Return the product after one more step."""
+    return rescale(multiply(jacobian, product.unit), product.log_scale)
+
+
 def stack(items: list[Scaled]) -> Scaled:
     """Stack scaled matrices along a new first axis."""
     return Scaled(*(jnp.stack(x) for x in zip(*items, strict=True)))

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
-from gradlab.jacobian.products import Scaled, multiply, rescale, safe_log
+from gradlab.jacobian.products import extend, multiply, rescale, safe_log
 from gradlab.jacobian.steps import jacobians_along, one_sequence, random_frame, stretch
 from gradlab.jacobian.transforms import in_float64
 
@@ -130,13 +130,10 @@ def _values_of_block(
     jacobians: Float[Array, "T n n"], of: Span, wrt: Span, begin: Array, end: Array
 ) -> Float[Array, "m"]:
     """Return the log singular values of a block, from its columns' product with each step."""
-
-    def extend(i: Array, columns: Scaled) -> Scaled:
-        jacobian = jacobians[i].astype(jnp.float64)
-        return rescale(multiply(jacobian, columns.unit), columns.log_scale)
-
     start = rescale(jnp.eye(jacobians.shape[-1])[:, slice(*wrt)])
-    columns = jax.lax.fori_loop(begin, end, extend, start)
+    columns = jax.lax.fori_loop(
+        begin, end, lambda i, columns: extend(columns, jacobians[i].astype(jnp.float64)), start
+    )
     block = rescale(columns.unit[slice(*of)], columns.log_scale)
     values = jnp.linalg.svd(block.unit, compute_uv=False)
     smaller = jnp.where(values[0] == 0, -jnp.inf, jnp.nan)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, PyTree
 
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
-from gradlab.jacobian.products import Scaled, multiply, rescale
+from gradlab.jacobian.products import Scaled, extend, multiply, rescale
 
 
 def trajectory(flat: FlatCell, inputs: Float[Array, "T features"]) -> tuple[FlatState, FlatState]:
@@ -84,10 +84,8 @@ def step_products(
 
     def product(group: tuple[FlatState, Array]) -> Scaled:
         jacobians = jax.vmap(flat.jacobian)(*group).astype(dtype)
-        return jax.lax.scan(extend, rescale(jacobians[0]), jacobians[1:])[0]
-
-    def extend(total: Scaled, step: Float[Array, "n n"]) -> tuple[Scaled, None]:
-        return rescale(multiply(step, total.unit), total.log_scale), None
+        total, rest = rescale(jacobians[0]), jacobians[1:]
+        return jax.lax.scan(lambda total, step: (extend(total, step), None), total, rest)[0]
 
     groups = jax.tree.map(grouped, (states, inputs))
     return jax.lax.map(product, groups, batch_size=max(1, 64 // stride))
