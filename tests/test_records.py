@@ -12,6 +12,7 @@ import pytest
 from gradlab import load_gradients, load_runs, records
 from gradlab.probes import Measurement, join_steps, labelled
 from gradlab.probes.maps import map_metrics
+from gradlab.records.files import RecordError
 
 
 def test_runs_have_one_row_per_point_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_a_full_disk_gives_one_sentence_and_leaves_the_old_files(
         lambda: records.save_status(tmp_path, {"state": "done"}),
         lambda: records.save_metrics(tmp_path, rows * 2),
     ):
-        with pytest.raises(records.RecordError, match="could not be written: No space left on dev"):
+        with pytest.raises(RecordError, match="could not be written: No space left on dev"):
             save()
     pd.testing.assert_frame_equal(records.load_metrics(tmp_path), rows)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.parquet"]
@@ -224,5 +225,5 @@ def test_a_full_disk_gives_one_sentence_and_leaves_the_old_files(
 
 def test_a_folder_that_cannot_be_made_gives_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(records.RecordError, match=r"status\.json could not be written"):
+    with pytest.raises(RecordError, match=r"status\.json could not be written"):
         records.save_status(tmp_path / "file" / "0", {"state": "running"})

@@ -19,6 +19,7 @@ from gradlab.point import checkpoints
 from gradlab.point.environment import environment
 from gradlab.point.stopwatch import Stopwatch, times
 from gradlab.probes import Measurement, join_steps, split_steps
+from gradlab.records.files import RecordError
 from gradlab.tracking.runs import track
 from gradlab.training.program import State
 from gradlab.training.success import success
@@ -152,11 +153,11 @@ class Recorder:
         """End the point as failed; everything recorded so far is written."""
         with contextlib.suppress(Exception):  # the first failure is the one to report
             self._write()
-        is_sentence = isinstance(error, records.RecordError)
+        is_sentence = isinstance(error, RecordError)
         reason = str(error) if is_sentence else f"{type(error).__name__}: {error}"
         status = {"state": "failed", "reason": reason}
         self._close_unfinished(status, error)
-        with contextlib.suppress(records.RecordError):  # the status reaches the sweep all the same
+        with contextlib.suppress(RecordError):  # the status reaches the sweep all the same
             self._end(status)
 
     def _restore(self, abstract_state: Callable[[], State]) -> State | None:

@@ -21,17 +21,16 @@ and, beside the points' folders,
     overview.png      the sweep's figure, drawn at its end
     slurm/            submitit's scripts and logs, if the points ran as jobs of SLURM
 
-Every file that this module writes gets a temporary name first and is then renamed, so that none is
+Every file gets a temporary name first and is then renamed (`files.write_whole`), so that none is
 ever half written.
 """
 
 import hashlib
 import json
 import math
-import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,8 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 from omegaconf import OmegaConf
+
+from gradlab.records.files import write_whole
 
 CONFIG = Path(".hydra") / "config.yaml"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
@@ -57,10 +58,6 @@ SLURM_LOGS = "slurm"
 NONFINITE = ("inf", "-inf", "nan")  # how status.json spells them
 # The columns of `load_runs` that are neither config nor logged metrics.
 NOT_CONFIG = ("verdict", "status", "reason", "path")
-
-
-class RecordError(OSError):
-    """A file could not be written; the message names it, the reason and a remedy."""
 
 
 def sweep_folder(point: Path) -> Path:
@@ -123,14 +120,14 @@ def load_choices(run_folder: str | Path) -> dict[str, str]:
 
 def save_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write the resolved config to the file that Hydra's own launchers write."""
-    _write(folder / CONFIG, lambda path: OmegaConf.save(OmegaConf.create(dict(config)), path))
+    write_whole(folder / CONFIG, lambda path: OmegaConf.save(OmegaConf.create(dict(config)), path))
 
 
 def save_status(folder: Path, status: Mapping[str, Any]) -> None:
     """Write or replace status.json, with a hash ("seal") by which `verify` detects later edits."""
     sealed = _nonfinite_as_text(dict(status) | {"seal": _seal(status)})
     text = json.dumps(sealed, indent=2, allow_nan=False)
-    _write(folder / STATUS, lambda path: path.write_text(text))
+    write_whole(folder / STATUS, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def load_status(run_folder: str | Path) -> dict[str, Any]:
@@ -142,7 +139,7 @@ def load_status(run_folder: str | Path) -> dict[str, Any]:
     """
     path = Path(run_folder) / STATUS
     try:
-        status: dict[str, Any] = json.loads(path.read_text())
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         summary = status.get("summary", {})
         nonfinite = {name: float(value) for name, value in summary.items() if value in NONFINITE}
         status["state"]
@@ -184,7 +181,7 @@ def save_sweep(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
     """Write or replace sweep.json; the sweep's id is drawn the first time, and stays."""
     sweep_id = sweep_id_of(folder) if (folder / SWEEP).exists() else secrets.token_hex(4)
     text = json.dumps(({"id": sweep_id} if sweep_id else {}) | {"points": points}, indent=1)
-    _write(folder / SWEEP, lambda path: path.write_text(text))
+    write_whole(folder / SWEEP, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def sweep_id_of(folder: Path) -> str:
@@ -200,7 +197,7 @@ def sweep_id_of(folder: Path) -> str:
 
 @lru_cache(maxsize=8)  # every point asks for it, and the file grows with their number
 def _sweep_id(path: Path, _changed: int) -> str:
-    return str(json.loads(path.read_text())["id"])
+    return str(json.loads(path.read_text(encoding="utf-8"))["id"])
 
 
 def load_sweep(folder: Path) -> list[dict[str, Any]]:
@@ -211,7 +208,9 @@ def load_sweep(folder: Path) -> list[dict[str, Any]]:
         ValueError: the file is damaged.
     """
     try:
-        points: list[dict[str, Any]] = json.loads((folder / SWEEP).read_text())["points"]
+        points: list[dict[str, Any]] = json.loads((folder / SWEEP).read_text(encoding="utf-8"))[
+            "points"
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / SWEEP} is damaged") from error
     return points
@@ -219,18 +218,18 @@ def load_sweep(folder: Path) -> list[dict[str, Any]]:
 
 def save_metrics(folder: Path, metrics: pd.DataFrame) -> None:
     """Write metrics.parquet."""
-    _write(folder / METRICS, lambda path: metrics.to_parquet(path, index=False))
+    write_whole(folder / METRICS, lambda path: metrics.to_parquet(path, index=False))
 
 
 def save_table(folder: Path, table: pd.DataFrame) -> None:
     """Write table.parquet."""
-    _write(folder / TABLE, lambda path: table.to_parquet(path, index=False))
+    write_whole(folder / TABLE, lambda path: table.to_parquet(path, index=False))
 
 
 def save_gradients(folder: Path, gradients: xr.Dataset) -> None:
     """Write gradients.nc, compressed."""
     encoding = {name: {"zlib": True, "complevel": 4} for name in gradients.data_vars}
-    _write(
+    write_whole(
         folder / GRADIENTS,
         lambda path: gradients.to_netcdf(path, engine="h5netcdf", encoding=encoding),
     )
@@ -247,22 +246,6 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     for key, child in node.items():
         flat |= flatten(child, f"{prefix}.{key}" if prefix else str(key))
     return flat
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(unfinished)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise RecordError(
-            f"{path} could not be written: {error.strerror or error}; what was there before is "
-            "whole. Make room, or choose another folder with hydra.sweep.dir=FOLDER."
-        ) from error
 
 
 def _nonfinite_as_text(node: Any) -> Any:

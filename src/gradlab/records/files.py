@@ -1,0 +1,44 @@
+"""Writing a file whole or not at all: under a temporary name, which is then replaced."""
+
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # the temporary names
+
+
+class RecordError(OSError):
+    """A file could not be written; the message names it, the reason and a remedy."""
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under a temporary name and rename it; a link in its place is replaced.
+
+    Args:
+        path: the file. Folders above it are made.
+        write: writes the file that it is given.
+
+    Raises:
+        RecordError: it could not be written; what was there before is whole.
+    """
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise RecordError(
+            f"{path} could not be written: {error.strerror or error}; what was there before is "
+            "whole. Make room, or choose another folder with hydra.sweep.dir=FOLDER."
+        ) from error
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete the temporary files that a process which was killed has left in a folder."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
