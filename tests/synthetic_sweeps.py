@@ -112,9 +112,9 @@ def write_point(
         "seed": seed,
     }
     metrics_at_end = {"jacobian/decay_rate": -0.1 * seed, "verdict": state, **(summary or {})}
-    records.save_config(folder, config)
-    records.save_status(folder, {"state": state, "reason": "so", "summary": metrics_at_end})
+    status = {"state": state, "reason": "so", "summary": metrics_at_end}
+    records.save_config(folder, config, status)
     if metrics is not None:
-        records.save_metrics(folder, metrics)
+        records.save_metrics(folder, metrics, status)
     if gradients is not None:
-        records.save_gradients(folder, gradients)
+        records.save_gradients(folder, gradients, status)

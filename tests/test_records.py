@@ -18,11 +18,9 @@ from gradlab.records.files import RecordError
 def test_runs_have_one_row_per_point_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for number in (10, 2, 1):
         folder = tmp_path / str(number)
-        records.save_config(
-            folder, {"init": {"gain": float(number)}, "clip": {"threshold": np.inf}}
-        )
         summary = {"jacobian/horizon": np.inf, "verdict": "stable"}
-        records.save_status(folder, {"state": "done", "summary": summary})
+        config = {"init": {"gain": float(number)}, "clip": {"threshold": np.inf}}
+        records.save_config(folder, config, {"state": "done", "summary": summary})
     runs = load_runs(tmp_path)
     assert list(runs["init.gain"]) == [1, 2, 10]
     assert list(runs["path"]) == [str(tmp_path / name) for name in ("1", "2", "10")]
@@ -32,8 +30,8 @@ def test_runs_have_one_row_per_point_in_the_order_of_their_numbers(tmp_path: Pat
 
 
 def test_a_failed_point_is_a_row_with_its_reason(tmp_path: Path) -> None:
-    records.save_config(tmp_path / "0", {"seed": 1})
-    records.save_status(tmp_path / "0", {"state": "failed", "reason": "out of luck"})
+    status = {"state": "failed", "reason": "out of luck"}
+    records.save_config(tmp_path / "0", {"seed": 1}, status)
     (run,) = load_runs(tmp_path).to_dict("records")
     assert (run["status"], run["reason"], run["seed"]) == ("failed", "out of luck", 1)
     with pytest.raises(FileNotFoundError, match=r"holds no gradients\.nc"):
@@ -45,8 +43,7 @@ def write_sweep(folder: Path, *names: str) -> None:
     points = [{"folder": name, "config": {"seed": n}} for n, name in enumerate(names)]
     records.save_sweep(folder, points)
     for point in points:
-        records.save_config(folder / str(point["folder"]), point["config"])  # type: ignore[arg-type]
-        records.save_status(folder / str(point["folder"]), {"state": "done"})
+        records.save_config(folder / str(point["folder"]), point["config"], {"state": "done"})  # type: ignore[arg-type]
 
 
 def read(folder: Path) -> dict[str, int]:
@@ -103,7 +100,7 @@ def test_a_copy_without_hidden_files_has_its_configs_in_the_sweep(
     copy: str, tmp_path: Path
 ) -> None:
     write_sweep(tmp_path / "s", "0", "rnn/7")
-    expected = load_runs(tmp_path / "s").drop(columns="path")
+    expected = load_runs(tmp_path / "s").drop(columns=["path", "sweep"])
     shutil.copytree(tmp_path / "s", tmp_path / "copy", ignore=shutil.ignore_patterns(".*"))
     folder = tmp_path / "copy"
     if copy == "linked":
@@ -115,7 +112,7 @@ def test_a_copy_without_hidden_files_has_its_configs_in_the_sweep(
         folder.mkdir()
         (folder / "0").symlink_to(tmp_path / "copy" / "0")
         (folder / "7").symlink_to(tmp_path / "copy" / "rnn" / "7")
-    pd.testing.assert_frame_equal(load_runs(folder).drop(columns="path"), expected)
+    pd.testing.assert_frame_equal(load_runs(folder).drop(columns=["path", "sweep"]), expected)
 
 
 def test_a_point_whose_config_was_not_copied_is_named(tmp_path: Path) -> None:
@@ -150,7 +147,7 @@ def test_gradients_keep_their_numbers_and_units(tmp_path: Path) -> None:
         )
         for step, x in maps.items()
     }
-    records.save_gradients(tmp_path, join_steps(measured))
+    records.save_gradients(tmp_path, join_steps(measured), {"state": "done"})
     variable = load_gradients(tmp_path)["jacobian_log_norm"]
     assert variable.dims == ("step", "sample", "t", "k")
     assert variable.attrs["units"] == "nats"
@@ -161,7 +158,7 @@ def test_gradients_keep_their_numbers_and_units(tmp_path: Path) -> None:
 
 def test_metrics_keep_infinities_and_missing_values(tmp_path: Path) -> None:
     rows = pd.DataFrame([{"train/step": 0, "jacobian/horizon": np.inf}, {"train/step": 1}])
-    records.save_metrics(tmp_path, rows)
+    records.save_metrics(tmp_path, rows, {"state": "done"})
     pd.testing.assert_frame_equal(records.load_metrics(tmp_path), rows)
 
 
@@ -206,7 +203,8 @@ def test_a_full_disk_gives_one_sentence_and_leaves_the_old_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = pd.DataFrame([{"train/step": 0}])
-    records.save_metrics(tmp_path, rows)
+    status = {"state": "running"}
+    records.save_metrics(tmp_path, rows, status)
 
     def fill_disk(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -215,12 +213,12 @@ def test_a_full_disk_gives_one_sentence_and_leaves_the_old_files(
     monkeypatch.setattr(pd.DataFrame, "to_parquet", fill_disk)
     for save in (
         lambda: records.save_status(tmp_path, {"state": "done"}),
-        lambda: records.save_metrics(tmp_path, rows * 2),
+        lambda: records.save_metrics(tmp_path, rows * 2, status),
     ):
         with pytest.raises(RecordError, match="could not be written: No space left on dev"):
             save()
     pd.testing.assert_frame_equal(records.load_metrics(tmp_path), rows)
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.parquet"]
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.parquet", "status.json"}
 
 
 def test_a_folder_that_cannot_be_made_gives_one_sentence(tmp_path: Path) -> None:

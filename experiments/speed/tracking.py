@@ -92,7 +92,7 @@ def parts(folder: Path, repeats: int, length: int) -> Seconds:
         seconds[what].append((time.perf_counter() - begin) / times)
 
     gradients = maps(length)
-    records.save_gradients(folder, gradients)
+    records.save_gradients(folder, gradients, {"state": "running"})
     row = {f"train/metric_{number}": 1.0 for number in range(METRICS)}
     for _ in range(repeats + 1):
         with contextlib.ExitStack() as run:

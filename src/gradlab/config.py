@@ -160,6 +160,7 @@ class Sweep:
     plan_only: bool = False  # print the plan, run nothing (--dry)
     lanes: Annotated[str, one_of(*get_args(Lanes))] = "auto"  # auto: threads on a CPU, else vmap
     chunk: Annotated[int | None, Field(ge=1)] = None  # points vmapped together; None: what fits
+    trust: list[str] = field(default_factory=list)  # foreign `_target_`s that a record may call
     keep_programs: bool = True  # compiled programs are kept on disk for the next sweep
 
     @property

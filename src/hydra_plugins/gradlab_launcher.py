@@ -7,7 +7,7 @@ Hydra imports every module of this folder at each start, so heavy imports wait f
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,8 +66,8 @@ class FusedLauncher(Launcher):
         launcher: Any = OmegaConf.to_container(self._config.hydra.launcher)
         check_component(launcher, "hydra.launcher")
         resumes = self._config.sweep.resume or initial_job_idx  # a later batch adds to the first
-        recorded = ledger.read(folder) if resumes else []
-        composed = self._compose(job_overrides, initial_job_idx, recorded)
+        recorded = self._recorded(folder) if resumes else []
+        composed = self._compose(folder, job_overrides, initial_job_idx, recorded)
         programs: dict[str, Program] = {}
         configs, requested = zip(*(self._check(x, programs) for x in composed), strict=True)
         settings = sweep.joint_settings(configs)
@@ -90,7 +90,7 @@ class FusedLauncher(Launcher):
             ledger.write(folder, all_entries)
             starting = {point.folder for point in pending}
             jobs = [
-                self._job(config, entry, points[entry.identity].folder in starting)
+                self._job(folder, config, entry, points[entry.identity].folder in starting)
                 for config, entry in zip(composed, entries, strict=True)
             ]
             groups = group_by_program(pending, programs)
@@ -101,8 +101,23 @@ class FusedLauncher(Launcher):
             job.return_value, job.status = by_identity[entry.identity], JobStatus.COMPLETED
         return jobs
 
+    def _recorded(self, folder: Path) -> list["Entry"]:
+        """Return the points of the sweep's record; what their own folders lack is composed."""
+        from gradlab.sweep import ledger
+
+        entries = ledger.read(folder)
+        if all(entry.identity for entry in entries):
+            return entries
+        composed = self._compose_recorded(folder, [(x.number, x.overrides) for x in entries])
+        programs: dict[str, Program] = {}
+        return [
+            replace(self._check(config, programs)[1], number=entry.number, folder=entry.folder)
+            for config, entry in zip(composed, entries, strict=True)
+        ]
+
     def _compose(
         self,
+        folder: Path,
         job_overrides: Sequence[Sequence[str]],
         initial_job_idx: int,
         recorded: Sequence["Entry"],
@@ -111,16 +126,37 @@ class FusedLauncher(Launcher):
         from gradlab.sweep import ledger, refusals
         from gradlab.sweep.composer import Composer
 
+        first = max([initial_job_idx, *(entry.number + 1 for entry in recorded)])
         if self._config.sweep.resume and all(map(ledger.only_bookkeeping, job_overrides)):
             job_overrides = [
                 overrides
                 for added in job_overrides
                 for overrides in ledger.repeat_overrides(added, recorded)
             ]
-        first = max([initial_job_idx, *(entry.number + 1 for entry in recorded)])
+            return self._compose_recorded(folder, [*enumerate(job_overrides, first)])
         compose = Composer(self._context.config_loader, self._config)
         composed = [compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
         refusals.check_options(self._config, job_overrides, composed)
+        return composed
+
+    def _compose_recorded(
+        self, folder: Path, points: Sequence[tuple[int, Sequence[str]]]
+    ) -> list[DictConfig]:
+        """Compose points, numbers and overrides, of a record that may be anybody's.
+
+        Raises:
+            ConfigError: they would do more than set the keys of a point, or call what is foreign.
+        """
+        from gradlab.sweep import trust
+        from gradlab.sweep.composer import Composer
+
+        typed = [str(word) for word in self._config.hydra.overrides.task]
+        recorded = ([word for word in words if word not in typed] for _, words in points)
+        trust.check_words(recorded, folder)
+        compose = Composer(self._context.config_loader, self._config)
+        composed = [compose(overrides, number) for number, overrides in points]
+        known = trust.known_targets(self._context.config_loader, typed)
+        trust.check_targets(composed, known, self._config.sweep.trust, folder)
         return composed
 
     def _check(
@@ -170,9 +206,12 @@ class FusedLauncher(Launcher):
 
         return run_here
 
-    def _job(self, config: DictConfig, entry: "Entry", starting: bool) -> JobReturn:
-        """Return a point's job as Hydra reports it; write its .hydra/ if the point is to run."""
-        if not starting:
+    def _job(self, folder: Path, config: DictConfig, entry: "Entry", starting: bool) -> JobReturn:
+        """Return a point's job as Hydra reports it; write its .hydra/ if the point begins."""
+        from gradlab.records import HYDRA, STATUS, reseal_config
+
+        point = folder / entry.folder
+        if not starting or ((point / STATUS).exists() and (point / HYDRA).exists()):
             return JobReturn(overrides=entry.overrides)
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.id = str(entry.number)
@@ -180,7 +219,7 @@ class FusedLauncher(Launcher):
             config.hydra.sweep.subdir = entry.folder
         return run_job(
             hydra_context=self._context,
-            task_function=lambda _: None,
+            task_function=lambda _: reseal_config(point, entry.config),
             config=config,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",

@@ -294,11 +294,12 @@ def test_the_script_lists_the_studies() -> None:
 
 def write_training(folder: Path, metrics: pd.DataFrame, **choices: str) -> None:
     """Write what a sweep leaves of one point, of which Hydra chose these options."""
-    records.save_config(folder, {"seed": 0, "model": {"name": choices["model"]}})
-    records.save_status(folder, {"state": "done", "summary": {}})
-    records.save_metrics(folder, metrics)
     record = {"hydra": {"runtime": {"choices": choices | {"hydra/launcher": "fused"}}}}
+    (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(record))
+    status = {"state": "done", "summary": {}}
+    records.save_config(folder, {"seed": 0, "model": {"name": choices["model"]}}, status)
+    records.save_metrics(folder, metrics, status)
 
 
 def test_rows_of_a_sweep_stand_beside_the_columns_of_their_training(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_rows_after_the_checkpoint_are_dropped(point: Callable[..., Point]) -> N
     run_point(broken, StopAt(4))
     ahead = load_metrics(whole.folder) * 2  # as if it had been killed between rows and checkpoint
     ahead.iloc[:3] = load_metrics(whole.folder).iloc[:3]
-    records.save_metrics(broken.folder, ahead)
+    records.save_metrics(broken.folder, ahead, records.load_status(broken.folder))
     run_point(broken)
     assert_same(broken, whole)
 

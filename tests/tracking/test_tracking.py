@@ -43,7 +43,7 @@ def config(mode: str = "offline") -> dict[str, Any]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A point's folder that contains maps."""
-    records.save_gradients(tmp_path / "0", MAPS)
+    records.save_gradients(tmp_path / "0", MAPS, {"state": "running"})
     return tmp_path / "0"
 
 

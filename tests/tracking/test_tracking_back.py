@@ -36,10 +36,9 @@ def config(gain: float) -> dict[str, Any]:
 def write(point: Path, gain: float) -> None:
     """Write a point's records and log it to an offline run."""
     status = {"state": "done", "reason": "so", "summary": ROWS[-1] | END_ENTRIES}
-    records.save_config(point, config(gain))
-    records.save_metrics(point, pd.DataFrame(ROWS))
-    records.save_gradients(point, geometric())
-    records.save_status(point, status)
+    records.save_config(point, config(gain), status)
+    records.save_metrics(point, pd.DataFrame(ROWS), status)
+    records.save_gradients(point, geometric(), status)
     with track(point, config(gain), group="reach/today", name=f"{gain}") as tracker:
         for row in ROWS:
             tracker.log(row)

@@ -25,8 +25,7 @@ def run_measurement(composed: DictConfig) -> Path:
     config = check(composed)
     folder = Path(HydraConfig.get().runtime.output_dir)
     status = running_status(config)
-    records.save_config(folder, asdict(config))
-    records.save_status(folder, status)
+    records.save_config(folder, asdict(config), status)
     clock = time.perf_counter()
     try:
         table = build(config.measure)
@@ -35,7 +34,7 @@ def run_measurement(composed: DictConfig) -> Path:
                 f"measure._target_ must return a pandas DataFrame; {config.measure['_target_']} "
                 f"returned a {type(table).__name__}."
             )
-        records.save_table(folder, table)
+        records.save_table(folder, table, status)
         status |= {"state": "done", "reason": f"{len(table)} rows"}
     except Exception as error:
         status |= {"state": "failed", "reason": f"{type(error).__name__}: {error}"}

@@ -99,8 +99,8 @@ class Recorder:
             fit is reported, and the point starts from the first step.
         """
         point, config = self.point, asdict(self.point.config)
-        records.save_config(point.folder, config)
-        records.save_status(point.folder, self.status)
+        self.status["files"] = self._earlier_seals()
+        records.save_config(point.folder, config, self.status)
         state = self._restore(abstract_state)
         self._tracker = self._open.enter_context(
             track(point.folder, config, group=point.sweep, name=point.name)
@@ -160,6 +160,19 @@ class Recorder:
         with contextlib.suppress(RecordError):  # the status reaches the sweep all the same
             self._end(status)
 
+    def _earlier_seals(self) -> dict[str, Any]:
+        """Return the seals of an earlier attempt's rows and maps, if all its files fit theirs."""
+        folder = self.point.folder
+        try:
+            files = records.load_verified(folder).get("files", {})
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            print(f"gradlab: {error}; {self.point.name} starts anew.", file=sys.stderr)
+            records.delete_records(folder)
+            return {}
+        return {name: entry for name, entry in files.items() if name in records.RESULTS}
+
     def _restore(self, abstract_state: Callable[[], State]) -> State | None:
         folder = self.point.folder
         try:
@@ -183,12 +196,12 @@ class Recorder:
     def _write(self) -> xr.Dataset | None:
         """Write the rows and the measurements; return the latter."""
         folder = self.point.folder
-        records.save_metrics(folder, pd.DataFrame(self.rows))
+        records.save_metrics(folder, pd.DataFrame(self.rows), self.status)
         if not self.measured:
             return None
         gradients = join_steps(self.measured)
         if len(self.measured) > self._written_steps:
-            records.save_gradients(folder, gradients)
+            records.save_gradients(folder, gradients, self.status)
             self._written_steps = len(self.measured)
         return gradients
 
@@ -200,7 +213,7 @@ class Recorder:
 
     def _end(self, status: Status) -> None:
         seconds = round(time.perf_counter() - self._started, 3)
-        status |= {"files": records.digests(self.point.folder)}
+        status |= {"files": records.settled(self.point.folder, self.status.get("files", {}))}
         self.status |= status | {"finished": now(), "seconds": seconds}
         records.save_status(self.point.folder, self.status)
 

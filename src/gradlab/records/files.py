@@ -12,12 +12,17 @@ class RecordError(OSError):
     """A file could not be written; the message names it, the reason and a remedy."""
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(
+    path: Path,
+    write: Callable[[Path], object],
+    seal: Callable[[Path], object] = lambda finished: None,
+) -> None:
     """Write a file under a temporary name and rename it; a link in its place is replaced.
 
     Args:
         path: the file. Folders above it are made.
         write: writes the file that it is given.
+        seal: is given the finished file before that takes its place.
 
     Raises:
         RecordError: it could not be written; what was there before is whole.
@@ -27,9 +32,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(unfinished)
+            seal(unfinished)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+    except RecordError:
+        raise
     except OSError as error:
         raise RecordError(
             f"{path} could not be written: {error.strerror or error}; what was there before is "

@@ -1,34 +1,38 @@
 """The table of all points below a folder, whatever the folders between are called."""
 
 import os
+import shlex
 import warnings
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from gradlab.records import (
+from gradlab.records import flatten
+from gradlab.records.layout import (
     CHECKPOINTS,
     CONFIG,
+    GRADIENTS,
+    METRICS,
     MULTIRUN,
     SLURM_LOGS,
     STATUS,
     SWEEP,
     WANDB,
-    flatten,
-    load_status,
-    load_sweep,
-    sweep_folder,
 )
+from gradlab.records.links import lies_inside
+from gradlab.records.points import load_verified, load_yaml
+from gradlab.records.sweeps import load_sweep, sweep_folder
 
+A_POINTS = frozenset({STATUS, METRICS, GRADIENTS, CHECKPOINTS})
 OWN_FOLDERS = frozenset({CONFIG.parts[0], CHECKPOINTS, WANDB, SLURM_LOGS})  # they hold no points
 
 
 def load_runs(folder: str | Path) -> pd.DataFrame:
-    """Read every point below a folder, each once.
+    """Read every point below a folder, each once, and check its files.
 
     Args:
         folder: a sweep's folder, or any folder above several of them (or above links to them), or
@@ -37,11 +41,14 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
     Returns:
         One row per point, in the order of the folders' numbers: the config flattened with dots
         (`init.gain`), the summary metrics under their W&B names (`jacobian/decay_rate`),
-        `verdict`, `status`, `reason` and `path`.
+        `verdict`, `status`, `reason`, `sweep` (its folder's name, NAME/DATE) and `path`.
+
+        A point with a file that is not as it was written has the status "damaged", the reason and
+        no numbers. One that its sweep lists, and that has no status.json, is "unknown". Configs
+        are data: `${...}` in one is text.
 
     Raises:
-        FileNotFoundError: the folder does not exist, no point lies below it, or a point's config
-            was not copied with it.
+        FileNotFoundError: the folder does not exist, or no point lies below it.
 
     Example:
         >>> runs = gradlab.load_runs("runs/quickstart")
@@ -57,18 +64,25 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
             "those in runs/."
         )
     configs = cache(_configs_of_sweep)  # a sweep.json is read once, for all of its points
-    return pd.DataFrame([_row(point, configs) for point in points])
+    sweeps = _names({sweep_folder(point.resolve()) for point in points})
+    rows = [_row(point, configs) for point in points]
+    for row, point in zip(rows, points, strict=True):
+        row |= {"sweep": sweeps[sweep_folder(point.resolve())], "path": str(point)}
+    return pd.DataFrame(rows)
 
 
 def find_points(folder: Path) -> list[Path]:
     """Return the folders of the points below a folder, through links too, each once.
 
-    A link to a folder that is read anyway, or to one above `folder`, adds nothing. A link that
-    leads nowhere and a folder that cannot be opened are warned of: points may lie behind them.
+    A folder is a point's if it holds a status.json, or any other file of a point, or if a
+    sweep.json lists it. A link to a folder that is read anyway, or to one above `folder`, adds
+    nothing. A link that leads nowhere and a folder that cannot be opened are warned of: points may
+    lie behind them.
     """
     top = folder.resolve()
     seen = {*top.parents}
     points, folders, links = [], [(folder, top)], list[tuple[Path, Path]]()
+    listed: dict[Path, Path] = {}  # by the folder without links
     while folders or links:  # links last, so that a folder is named by its own path if it has one
         here, real = folders.pop() if folders else links.pop(0)
         if real in seen:
@@ -76,8 +90,12 @@ def find_points(folder: Path) -> list[Path]:
         seen.add(real)
         entries = _entries(here)
         names = {entry.name for entry in entries}
-        if STATUS in names:
+        if names & A_POINTS:
             points.append(here)
+            listed.pop(real, None)
+        if SWEEP in names:
+            recorded = (here / name for name in _configs_of_sweep(real))
+            listed |= {path.resolve(): path for path in recorded if path.resolve() not in seen}
         is_ours = bool(names & {STATUS, SWEEP, MULTIRUN})
         for entry in entries:
             path = here / entry.name
@@ -89,44 +107,52 @@ def find_points(folder: Path) -> list[Path]:
                 links.append((path, path.resolve()))
             elif entry.is_dir():
                 folders.append((path, real / entry.name))
-    return points
+    return [*points, *listed.values()]
 
 
-def _row(point: Path, configs: Callable[[Path], Mapping[Path, Any]]) -> dict[str, Any]:
-    status = load_status(point)
-    return {
-        **flatten(_config(point, configs)),
-        **status.get("summary", {}),
-        "status": status["state"],
-        "reason": status.get("reason", ""),
-        "path": str(point),
-    }
-
-
-def _config(point: Path, configs: Callable[[Path], Mapping[Path, Any]]) -> Any:
-    """Return a point's config, from sweep.json if the folder was copied without hidden files.
-
-    Args:
-        point: the point's folder.
-        configs: returns the configs of a sweep, by the folders of its points.
-
-    Raises:
-        FileNotFoundError: neither has it.
-    """
-    if (point / CONFIG).is_file():
-        return OmegaConf.to_container(OmegaConf.load(point / CONFIG), resolve=True)
-    real = point.resolve()
+def _row(point: Path, configs: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a point's config, numbers and status; without numbers where they cannot be trusted."""
+    sweep = sweep_folder(point.resolve())
+    recorded = configs(sweep).get(point.resolve().relative_to(sweep).as_posix(), {})
     try:
-        return configs(sweep_folder(real))[real]
-    except (FileNotFoundError, KeyError) as error:
+        status = load_verified(point)
+        config = load_yaml(point / CONFIG) if (point / CONFIG).is_file() else recorded
+    except FileNotFoundError:
+        return {
+            **flatten(recorded),
+            "status": "unknown",
+            "reason": f"it has no {STATUS}: it has not begun, or the file was not copied",
+        }
+    except ValueError as error:
+        remedy = f"sweep.resume={shlex.quote(str(sweep))} runs the point again"
+        return {**flatten(recorded), "status": "damaged", "reason": f"{error}: {remedy}"}
+    if not config:
         raise FileNotFoundError(
             f"{point} has no {CONFIG}, and no {SWEEP} above it has the point: copy the sweep's "
             "folder whole, with its hidden files."
-        ) from error
+        )
+    return {
+        **flatten(config),
+        **status.get("summary", {}),
+        "status": status["state"],
+        "reason": status.get("reason", ""),
+    }
 
 
-def _configs_of_sweep(folder: Path) -> dict[Path, Any]:
-    return {(folder / point["folder"]).resolve(): point["config"] for point in load_sweep(folder)}
+def _configs_of_sweep(folder: Path) -> dict[str, Any]:
+    """Return the configs in a sweep.json by the names of the points' folders; {} without one."""
+    try:
+        points = {point["folder"]: point["config"] for point in load_sweep(folder)}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+    return {name: config for name, config in points.items() if lies_inside(folder / name, folder)}
+
+
+def _names(sweeps: Iterable[Path]) -> dict[Path, str]:
+    """Return how sweeps are called: NAME/DATE, or their paths where several are called so."""
+    names = {folder: f"{folder.parent.name}/{folder.name}" for folder in sweeps}
+    counts = Counter(names.values())
+    return {folder: name if counts[name] == 1 else str(folder) for folder, name in names.items()}
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

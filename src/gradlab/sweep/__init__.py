@@ -1,7 +1,7 @@
 """Many points as one sweep: planned into groups, run together, shown while they run, reported."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from gradlab.components import ConfigError
 from gradlab.config import Config, Sweep
 from gradlab.point import Point, Status, point_of_job, run_point
+from gradlab.records import reseal_config, sweep_folder
 from gradlab.sweep import ledger
 from gradlab.sweep.groups import Group
 from gradlab.sweep.lanes import run_here
@@ -61,6 +62,8 @@ def run_alone(composed: DictConfig) -> None:
         raise ConfigError("--dry needs a launcher that sees all points: hydra/launcher=fused.")
     if settings.keep_programs:
         keep_programs()
+    ledger.check_links(sweep_folder(point.folder))
+    reseal_config(point.folder, asdict(point.config))  # Hydra has written its own by now
     for pending in ledger.clear(ledger.pending([point], settings.retried)):
         status = run_point(pending)
         outcome = status.get("reason") or status["summary"]["verdict"]
@@ -77,7 +80,8 @@ def joint_settings(configs: Sequence[Config]) -> Sweep:
     """
     sections = [config.sweep for config in configs]
     for key in vars(sections[0]):
-        values = list(dict.fromkeys(getattr(section, key) for section in sections))
+        given = [getattr(section, key) for section in sections]
+        values = [value for i, value in enumerate(given) if value not in given[:i]]
         if len(values) > 1 and key != "retry":
             raise ConfigError(f"sweep.{key} must be the same for all points; got {values}.")
     retried = set[str]().union(*(section.retried for section in sections))

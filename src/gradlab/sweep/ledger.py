@@ -7,15 +7,13 @@ sweep.json names every point before the first begins. A point is recognised by i
 import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from gradlab import records
 from gradlab.components import ConfigError
-from gradlab.config import ROLES, check, from_record, identity, without_bookkeeping
+from gradlab.config import ROLES, from_record, identity, without_bookkeeping
 from gradlab.point import Point, Status
 
 ENDED = ("done", "diverged", "failed")
@@ -60,12 +58,11 @@ def read(folder: Path) -> list[Entry]:
         pass  # another launcher's sweep has none
     except (ValueError, TypeError) as error:
         print(f"{error}: the points' own folders are read instead.")
-    points = (path.parent.parent for path in folder.rglob(str(records.CONFIG)))
+    points = (path.parent.parent for path in folder.rglob(str(records.OVERRIDES)))
     own = [point for point in points if records.sweep_folder(point) == folder]
-    entries = [_read_point(point, folder) for point in own]
-    if not entries:
+    if not own:
         raise ConfigError(f"sweep.resume must be the folder of a sweep; got {str(folder)!r}.")
-    return sorted(entries, key=lambda entry: entry.number)
+    return sorted((_read_point(point, folder) for point in own), key=lambda entry: entry.number)
 
 
 def merge(recorded: Sequence[Entry], matched: Sequence[Entry]) -> list[Entry]:
@@ -91,9 +88,12 @@ def only_bookkeeping(overrides: Sequence[str]) -> bool:
 
 
 def match(recorded: Sequence[Entry], requested: Sequence[Entry]) -> list[Entry]:
-    """Return, for each requested point, the recorded entry with its identity, else the new one."""
-    entries = {entry.identity: entry for entry in [*reversed(requested), *reversed(recorded)]}
-    return [entries[entry.identity] for entry in requested]
+    """Return each requested point, with number and folder of the recorded one of its identity.
+
+    Its config is the requested one: what is run was composed here, and not read from a record.
+    """
+    places = {entry.identity: entry for entry in reversed([*recorded, *requested])}
+    return [replace(places[x.identity], config=x.config) for x in requested]
 
 
 def check_same(recorded: Sequence[Entry], requested: Sequence[Entry]) -> None:
@@ -112,19 +112,15 @@ def check_same(recorded: Sequence[Entry], requested: Sequence[Entry]) -> None:
 def pending(points: Iterable[Point], retry: Collection[str]) -> list[tuple[Point, str]]:
     """Return the points still to run, each with the reason to delete its old records ("": keep).
 
-    Points that have ended are left alone, unless `retry` names their state or a record of theirs
-    is damaged. Such a point runs again from the start, and one that failed from its checkpoint.
+    Points that have ended are left alone, unless `retry` names their state. A point with a file
+    that is not as it was written runs again from the start, one that failed from its checkpoint.
     """
     to_run = []
     for point in points:
         try:
-            status = records.load_status(point.folder)
-            if status["state"] in ENDED:
-                records.verify(point.folder, status)
-                if status.get("identity") != identity(point.config):
-                    raise ValueError(
-                        f"{point.folder / records.STATUS} is of another config or version"
-                    )
+            status = records.load_verified(point.folder)
+            if status["state"] in ENDED and status.get("identity") != identity(point.config):
+                raise ValueError(f"{point.folder / records.STATUS} is of another config or version")
         except FileNotFoundError:
             to_run.append((point, ""))
         except ValueError as error:
@@ -147,6 +143,7 @@ def clear(to_run: Iterable[tuple[Point, str]]) -> list[Point]:
     """Delete old records where `pending` gives a reason, print it, and return the points to run."""
     points = []
     for point, reason in to_run:
+        records.clear_unfinished(point.folder)
         if reason:
             print(f"point {point.folder.name} runs again from the start: {reason}.")
             records.delete_records(point.folder)
@@ -163,11 +160,13 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other sweeps out of a folder; the system frees the lock when the process ends.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds it, or a link in it leads outside.
     """
     from filelock import FileLock, Timeout  # takes a fifth of a second
 
+    check_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    records.clear_unfinished(folder)
     try:
         with FileLock(folder / records.LOCK, blocking=False):
             yield
@@ -177,15 +176,28 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def check_links(folder: Path) -> None:
+    """Check that nothing in a sweep's folder is written or deleted outside it by a link.
+
+    Raises:
+        ConfigError: a link leads outside; the sentence names it.
+    """
+    for link in records.links_outside(folder):
+        raise ConfigError(
+            f"{str(link)!r} is a link out of the sweep's folder, to {str(link.readlink())!r}, and "
+            "nothing is written or deleted through it: put what it leads to in its place, or "
+            "delete it."
+        )
+
+
 def _read_point(folder: Path, sweep: Path) -> Entry:
-    composed = OmegaConf.load(folder / records.CONFIG)
-    assert isinstance(composed, DictConfig)
-    config = check(composed)
-    words = OmegaConf.load(folder / records.OVERRIDES)
+    """Return a point's entry by its own folder; its status has its identity, if it has begun."""
+    words = records.load_yaml(folder / records.OVERRIDES)
+    if not isinstance(words, list):
+        raise ConfigError(f"{folder / records.OVERRIDES} is damaged.")
     number = int(folder.name) if folder.name.isdigit() else 0
-    overrides = [str(word) for word in words]
     name = folder.relative_to(sweep).as_posix()
-    return Entry(number, name, overrides, identity(config), asdict(config))
+    return Entry(number, name, [str(word) for word in words], "", {})
 
 
 def _key(override: str) -> str:

@@ -260,12 +260,15 @@ def _restore(run: Run, folder: Path) -> Restored | None:
         return None
     config = {key: _plain(value) for key, value in run.config.items() if not key.startswith("_")}
     path, sweep_id = PurePosixPath(config.pop(PATH_KEY)), str(config.pop(SWEEP_KEY, ""))
-    if not (folder / records.CONFIG).exists():
-        records.save_config(folder, config)
-    if not (folder / records.METRICS).exists():
-        records.save_metrics(folder, pd.DataFrame(filter(None, map(_metrics_row, run.history))))
-    if not (folder / records.STATUS).exists():
-        records.save_status(folder, _status(_plain(run.summary), records.load_metrics(folder)))
+    if not (
+        folder / records.STATUS
+    ).exists():  # of a run that was cut off, or of an earlier version
+        rows = pd.DataFrame(filter(None, map(_metrics_row, run.history)))
+        status = _status(_plain(run.summary), rows)
+        records.save_config(folder, config, status)
+        records.save_metrics(folder, rows, status)
+        if (folder / records.GRADIENTS).exists():
+            records.seal_file(folder, status, records.GRADIENTS, folder / records.GRADIENTS)
     decisive = {key: value for key, value in config.items() if key not in BOOKKEEPING}
     content = json.dumps(decisive, sort_keys=True)
     return Restored(folder, run.run_id, run.started, sweep_id, path, content)

@@ -1,0 +1,23 @@
+"""The names of files and folders, and of the columns that are no config."""
+
+from pathlib import Path
+
+CONFIG = Path(".hydra") / "config.yaml"
+OVERRIDES = Path(".hydra") / "overrides.yaml"
+HYDRA = Path(".hydra") / "hydra.yaml"
+STATUS = "status.json"
+METRICS = "metrics.parquet"
+GRADIENTS = "gradients.nc"
+CHECKPOINTS = "checkpoints"
+TABLE = "table.parquet"
+WANDB = "wandb"
+SWEEP = "sweep.json"
+LOCK = ".lock"
+MULTIRUN = "multirun.yaml"
+OVERVIEW = "overview.png"
+SLURM_LOGS = "slurm"
+NONFINITE = ("inf", "-inf", "nan")  # how status.json spells them
+# The columns of `load_runs` that are neither config nor logged metrics.
+NOT_CONFIG = ("verdict", "status", "reason", "sweep", "path")
+# Of a point: what it measured; they are always sealed.
+RESULTS = (METRICS, GRADIENTS, TABLE)

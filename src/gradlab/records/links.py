@@ -1,0 +1,26 @@
+"""Links and paths that lead out of a sweep's folder: nothing is written or deleted through one."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from gradlab.records.layout import WANDB
+
+
+def lies_inside(path: Path, folder: Path) -> bool:
+    """Return whether a path, its links followed, lies in a folder."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def links_outside(folder: Path) -> Iterator[Path]:
+    """Yield the links below a folder that lead out of it.
+
+    W&B's runs are not looked into: they have a link to a log of W&B's, and are never written again.
+    """
+    for here, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(here, name)
+            if path.is_symlink() and not lies_inside(path, folder):
+                yield path
+        if Path(here).name == WANDB:
+            folders.clear()

@@ -1,0 +1,292 @@
+"""A point's files: its config, status, rows and maps, sealed when written and checked when read."""
+
+import contextlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pandas as pd
+import xarray as xr
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from gradlab.records.files import write_whole
+from gradlab.records.layout import (
+    CHECKPOINTS,
+    CONFIG,
+    GRADIENTS,
+    HYDRA,
+    METRICS,
+    NONFINITE,
+    OVERRIDES,
+    RESULTS,
+    STATUS,
+    TABLE,
+)
+from gradlab.records.seals import check_file, digest, fitting, seal_of
+
+
+def load_gradients(run_folder: str | Path) -> xr.Dataset:
+    """Read the gradient maps of one point.
+
+    Args:
+        run_folder: the point's folder: `path` in a row of `load_runs`.
+
+    Returns:
+        A Dataset with dims (step, sample, t, k): `step` is the training step of the measurement,
+        `t` and `k` count from 0. Each variable's attributes name its units, norm, of and wrt.
+
+    Raises:
+        FileNotFoundError: the point has no maps (it failed, or its probes were off).
+        ValueError: the maps are not as they were written, or cannot be checked.
+
+    Example:
+        >>> gradients = gradlab.load_gradients(runs["path"][0])
+        >>> gradients["jacobian_log_norm"].mean("sample")
+    """
+    path = Path(run_folder) / GRADIENTS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{str(run_folder)!r} holds no {GRADIENTS}: the point failed or its probe was off."
+        )
+    check_point_file(Path(run_folder), GRADIENTS)
+    _check_self_contained(path)
+    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        return dataset.load()
+
+
+def load_metrics(run_folder: str | Path) -> pd.DataFrame:
+    """Read one point's metrics: one row per logged step, one column per W&B name.
+
+    Raises:
+        FileNotFoundError: the point has none.
+        ValueError: they are not as they were written, or cannot be checked.
+    """
+    check_point_file(Path(run_folder), METRICS)
+    return pd.read_parquet(Path(run_folder) / METRICS)
+
+
+def load_choices(run_folder: str | Path) -> dict[str, str]:
+    """Return the option chosen for each config group, such as {"network": "irnn", "optim": "adam"}.
+
+    Hydra records the choices of defaults, experiment files and the command alike; the groups of its
+    own config (hydra/...) are left out.
+
+    Raises:
+        FileNotFoundError: the point's folder was copied without its hidden files.
+        ValueError: the file is not as it was written.
+    """
+    path = Path(run_folder) / HYDRA
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: copy the folder with its hidden files.")
+    check_point_file(Path(run_folder), str(HYDRA))
+    choices: dict[str, str] = load_yaml(path)["hydra"]["runtime"]["choices"]
+    return {group: option for group, option in choices.items() if "/" not in group}
+
+
+def save_config(folder: Path, config: Mapping[str, Any], status: dict[str, Any]) -> None:
+    """Write the resolved config to the file that Hydra's own launchers write.
+
+    The status that is written with it seals Hydra's other two files as well.
+    """
+    for name in map(str, (OVERRIDES, HYDRA)):
+        if (folder / name).is_file():
+            status.setdefault("files", {})[name] = [digest(folder / name)]
+    plain = OmegaConf.create(dict(config))
+    _write_sealed(folder, str(CONFIG), status, lambda path: OmegaConf.save(plain, path))
+
+
+def reseal_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a point's config in place of one that Hydra has just written, if it has a status."""
+    with contextlib.suppress(FileNotFoundError, ValueError):  # not begun, or damaged anyway
+        save_config(folder, config, load_status(folder))
+
+
+def save_status(folder: Path, status: Mapping[str, Any]) -> None:
+    """Write or replace status.json, sealed."""
+    content = _nonfinite_as_text(dict(status))
+    text = json.dumps(content | {"seal": seal_of(content)}, indent=2, allow_nan=False)
+    write_whole(folder / STATUS, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def load_status(run_folder: str | Path) -> dict[str, Any]:
+    """Read one point's status.json.
+
+    Raises:
+        FileNotFoundError: the point has not started, so the file does not exist.
+        ValueError: the file is damaged.
+    """
+    path = Path(run_folder) / STATUS
+    try:
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        summary = status.get("summary", {})
+        nonfinite = {name: float(value) for name, value in summary.items() if value in NONFINITE}
+        is_whole = status["seal"] == seal_of(status) and status["state"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged") from error
+    if not is_whole:
+        raise ValueError(f"{path} was edited")
+    return status | ({"summary": summary | nonfinite} if summary else {})
+
+
+def load_verified(run_folder: str | Path) -> dict[str, Any]:
+    """Read one point's status.json, and check all files of the point against it.
+
+    Raises:
+        FileNotFoundError: the point has not started.
+        ValueError: a file is not as it was written; the message names it.
+    """
+    folder = Path(run_folder)
+    return _while_written(folder, lambda status: verify(folder, status))
+
+
+def verify(folder: Path, status: Mapping[str, Any]) -> None:
+    """Check a point's files against its status.
+
+    Hidden files may be missing, since some ways to copy a folder leave them out. A status without
+    digests (of version 0.1.0, while the point ran) is not checked further.
+
+    Raises:
+        ValueError: a file is missing, was changed or was added; the message names it.
+    """
+    files = status.get("files", {})
+    for name in dict.fromkeys([*files, *(RESULTS if files else ())]):
+        if name in RESULTS or (folder / name).exists():
+            check_file(folder / name, files.get(name))
+
+
+def check_point_file(folder: Path, name: str) -> None:
+    """Check one file of a point against its status, read again if the point is being written.
+
+    Raises:
+        FileNotFoundError: the point has no status.json to check it by.
+        ValueError: the file, or status.json, is not as it was written.
+    """
+    if not (folder / STATUS).is_file():
+        raise FileNotFoundError(
+            f"{folder / name} cannot be checked without {STATUS}: copy the point's folder whole."
+        )
+    _while_written(folder, lambda status: _verify_only(folder, status, name))
+
+
+def seal_file(folder: Path, status: dict[str, Any], name: str, path: Path) -> None:
+    """Enter a file into a point's status, and write that.
+
+    Args:
+        folder: the point's.
+        status: the content of status.json, which is changed.
+        name: the file's, below the folder.
+        path: where the file is; it may still be to take its place, and then the one that is there
+            fits too.
+    """
+    files = status.setdefault("files", {})
+    new, present = digest(path), digest(folder / name)
+    old = [present] if present in fitting(files.get(name)) and present != new else []
+    files[name] = [new, *old]
+    save_status(folder, status)
+
+
+def settled(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the seals of a point's files with one digest each, now that none is being replaced."""
+    present = {name: digest(folder / name) for name in files}
+    return {
+        name: [present[name]] if present[name] in fitting(entry) else entry
+        for name, entry in files.items()
+    }
+
+
+def delete_records(folder: Path) -> None:
+    """Delete a point's results and checkpoints; its .hydra/ and its W&B run stay."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (METRICS, GRADIENTS, STATUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def save_metrics(folder: Path, metrics: pd.DataFrame, status: dict[str, Any]) -> None:
+    """Write metrics.parquet, and the status that seals it."""
+    _write_sealed(folder, METRICS, status, lambda path: metrics.to_parquet(path, index=False))
+
+
+def save_table(folder: Path, table: pd.DataFrame, status: dict[str, Any]) -> None:
+    """Write table.parquet, and the status that seals it."""
+    _write_sealed(folder, TABLE, status, lambda path: table.to_parquet(path, index=False))
+
+
+def save_gradients(folder: Path, gradients: xr.Dataset, status: dict[str, Any]) -> None:
+    """Write gradients.nc, compressed, and the status that seals it."""
+    encoding = {name: {"zlib": True, "complevel": 4} for name in gradients.data_vars}
+    _write_sealed(
+        folder,
+        GRADIENTS,
+        status,
+        lambda path: gradients.to_netcdf(path, engine="h5netcdf", encoding=encoding),
+    )
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file as plain data: `${...}` stays text, whatever it names.
+
+    Raises:
+        ValueError: the file is no YAML.
+    """
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeError) as error:
+        raise ValueError(f"{path} is damaged") from error
+
+
+def _nonfinite_as_text(node: Any) -> Any:
+    """Return nested dicts with each non-finite number as a string, since JSON has none."""
+    if isinstance(node, dict):
+        return {name: _nonfinite_as_text(child) for name, child in node.items()}
+    return str(node) if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def _write_sealed(
+    folder: Path, name: str, status: dict[str, Any], write: Callable[[Path], object]
+) -> None:
+    write_whole(folder / name, write, lambda path: seal_file(folder, status, name, path))
+
+
+def _while_written(folder: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Check a point's status; a newer one, if the point is being written meanwhile."""
+    status = load_status(folder)
+    while True:
+        try:
+            check(status)
+        except ValueError:
+            before, status = status, load_status(folder)
+            if status == before:
+                raise
+        else:
+            return status
+
+
+def _verify_only(folder: Path, status: Mapping[str, Any], name: str) -> None:
+    files = status.get("files", {})
+    if name in files or (files and name in RESULTS):
+        check_file(folder / name, files.get(name))
+
+
+def _check_self_contained(path: Path) -> None:
+    """Refuse an HDF5 file whose numbers lie in other files, which HDF5 would open.
+
+    Raises:
+        ValueError: it is no HDF5 file, or has links or data that lead outside.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            for name in file:
+                inside = isinstance(file.get(name, getlink=True), h5py.HardLink)
+                if not inside or (
+                    isinstance(data := file[name], h5py.Dataset)
+                    and (data.external or data.is_virtual)
+                ):
+                    raise ValueError(f"{path} takes {name} from another file: it is not read")
+    except OSError as error:
+        raise ValueError(f"{path} is damaged") from error

@@ -1,0 +1,122 @@
+"""What a sweep's record may name: a folder that somebody sent is data, and runs none of its code.
+
+A resumed point is composed from the words in its record. Functions and classes that they name by
+`_target_` are called only if gradlab's own config names them too, or the person who resumes does:
+in this command, or in a config folder of theirs.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from gradlab.components import ConfigError
+
+TARGET = re.compile(r"_target_[\"']?\s*[:=]\s*[\"']?([\w.]+)")
+RESOLVER = re.compile(r"\$\{.*:", re.DOTALL)  # as in ${oc.env:HOME}; ${task.length} is none
+
+
+def check_words(points: Iterable[Sequence[str]], folder: Path) -> None:
+    """Check that a record's words set a point's own keys, to values that they spell out.
+
+    Args:
+        points: the recorded overrides of each point.
+        folder: the sweep's, for the sentence.
+
+    Raises:
+        ConfigError: a word sets Hydra's config or the sweep's, puts a group elsewhere, or takes its
+            value from the environment; the sentence has the word.
+    """
+    parser = OverridesParser.create()
+    for word in dict.fromkeys(word for words in points for word in words):
+        (override,) = parser.parse_overrides([word])
+        section = re.split(r"[./]", override.key_or_group)[0]
+        is_ours = section not in ("hydra", "sweep") and override.package is None
+        if is_ours and not any(map(RESOLVER.search, _texts(override.value()))):
+            continue
+        raise ConfigError(
+            f"the record in {str(folder)!r} has the word {word!r}, which is not taken from a "
+            "record: repeat the whole command that started the sweep, if you know it."
+        )
+
+
+def check_targets(
+    points: Iterable[DictConfig], known: set[str], trusted: Sequence[str], folder: Path
+) -> None:
+    """Check that points which were composed from a record call nothing that is not known.
+
+    Args:
+        points: their configs, composed and not checked yet, since a check imports what they name.
+        known: of `known_targets`.
+        trusted: what the person who resumes allows beside it.
+        folder: the sweep's, for the sentence.
+
+    Raises:
+        ConfigError: they do; the sentence names it, and says how to allow it.
+    """
+    foreign: dict[str, str] = {}  # target, key
+    for config in points:
+        for section in config:
+            if section != "hydra":
+                node = config._get_node(section)
+                plain = OmegaConf.to_container(node, resolve=True) if _is_section(node) else None
+                foreign |= {target: key for key, target in _targets(plain, str(section))}
+    foreign = {x: key for x, key in foreign.items() if x not in known and x not in trusted}
+    if foreign:
+        listed = ", ".join(f"{target} ({key})" for target, key in foreign.items())
+        names = ",".join([*trusted, *foreign])
+        allow = shlex.quote(f"sweep.trust=[{names}]")
+        raise ConfigError(
+            f"the sweep in {str(folder)!r} calls what is not gradlab's: {listed}. It is not run "
+            f"from a record alone. If you trust it, add {allow}, or repeat the whole command that "
+            "started the sweep."
+        )
+
+
+def known_targets(loader: ConfigLoader, words: Iterable[str]) -> set[str]:
+    """Return all targets that the config's folders (gradlab's, --config-dir) or words name.
+
+    Args:
+        loader: of the command.
+        words: the command's own overrides.
+    """
+    sources = [x for x in loader.get_sources() if x.scheme() == "file"]
+    files = (path for source in sources for path in Path(source.path).rglob("*.yaml"))
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
+    named = set(TARGET.findall("\n".join([*texts, *words])))
+    swept = (
+        word.partition("=")[2] for word in words if word.partition("=")[0].endswith("_target_")
+    )
+    return named | {target for values in swept for target in re.findall(r"[\w.]+", values)}
+
+
+def _is_section(node: Any) -> bool:
+    return OmegaConf.is_config(node) and not node._is_missing() and not node._is_none()
+
+
+def _texts(node: Any) -> Iterator[str]:
+    """Yield every string in plain data."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        yield from _texts([*node, *node.values()])
+    elif isinstance(node, list):
+        for child in node:
+            yield from _texts(child)
+
+
+def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the key of each `_target_` in plain data, and what it names."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield key, str(node["_target_"])
+        for name, child in node.items():
+            yield from _targets(child, f"{key}.{name}")
+    elif isinstance(node, list):
+        for child in node:
+            yield from _targets(child, key)
