@@ -108,7 +108,7 @@ class FusedLauncher(Launcher):
         entries = ledger.read(folder)
         if all(entry.identity for entry in entries):
             return entries
-        composed = self._compose_recorded(folder, [(x.number, x.overrides) for x in entries])
+        composed = self._compose_recorded(folder, entries)
         programs: dict[str, Program] = {}
         return [
             replace(self._check(config, programs)[1], number=entry.number, folder=entry.folder)
@@ -128,34 +128,34 @@ class FusedLauncher(Launcher):
 
         first = max([initial_job_idx, *(entry.number + 1 for entry in recorded)])
         if self._config.sweep.resume and all(map(ledger.only_bookkeeping, job_overrides)):
-            job_overrides = [
-                overrides
-                for added in job_overrides
-                for overrides in ledger.repeat_overrides(added, recorded)
-            ]
-            return self._compose_recorded(folder, [*enumerate(job_overrides, first)])
+            return self._compose_recorded(folder, recorded, job_overrides)
         compose = Composer(self._context.config_loader, self._config)
         composed = [compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
         refusals.check_options(self._config, job_overrides, composed)
         return composed
 
     def _compose_recorded(
-        self, folder: Path, points: Sequence[tuple[int, Sequence[str]]]
+        self, folder: Path, recorded: Sequence["Entry"], added: Sequence[Sequence[str]] = ((),)
     ) -> list[DictConfig]:
-        """Compose points, numbers and overrides, of a record that may be anybody's.
+        """Compose the points of a record that may be anybody's.
+
+        Args:
+            folder: the sweep's.
+            recorded: the points.
+            added: overrides of the command, each for all points.
 
         Raises:
             ConfigError: they would do more than set the keys of a point, or call what is foreign.
         """
-        from gradlab.sweep import trust
+        from gradlab.sweep import ledger, trust
         from gradlab.sweep.composer import Composer
 
-        typed = [str(word) for word in self._config.hydra.overrides.task]
-        recorded = ([word for word in words if word not in typed] for _, words in points)
-        trust.check_words(recorded, folder)
-        compose = Composer(self._context.config_loader, self._config)
-        composed = [compose(overrides, number) for number, overrides in points]
-        known = trust.known_targets(self._context.config_loader, typed)
+        trust.check_words((entry.overrides for entry in recorded), folder)
+        loader, typed = self._context.config_loader, list(self._config.hydra.overrides.task)
+        compose = Composer(loader, self._config)
+        words = [x for given in added for x in ledger.repeat_overrides(given, recorded)]
+        composed = [compose(overrides, number) for number, overrides in enumerate(words)]
+        known = trust.known_targets(loader, typed)
         trust.check_targets(composed, known, self._config.sweep.trust, folder)
         return composed
 

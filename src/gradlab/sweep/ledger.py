@@ -191,13 +191,14 @@ def check_links(folder: Path) -> None:
 
 
 def _read_point(folder: Path, sweep: Path) -> Entry:
-    """Return a point's entry by its own folder; its status has its identity, if it has begun."""
+    """Return a point's entry by its own folder, without the identity and config of its words."""
     words = records.load_yaml(folder / records.OVERRIDES)
     if not isinstance(words, list):
         raise ConfigError(f"{folder / records.OVERRIDES} is damaged.")
     number = int(folder.name) if folder.name.isdigit() else 0
     name = folder.relative_to(sweep).as_posix()
-    return Entry(number, name, [str(word) for word in words], "", {})
+    own = [str(word) for word in words if not str(word).startswith("sweep.")]
+    return Entry(number, name, own, "", {})
 
 
 def _key(override: str) -> str:

@@ -1,0 +1,206 @@
+"""A sweep's folder that somebody sent is data: it runs no code, and reaches nothing outside."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradlab import __main__ as command
+from gradlab import load_gradients, load_runs, records
+from gradlab.records import load_choices
+from gradlab.sweep.trust import check_words
+
+WORDS = (
+    "task=echo",
+    "task.length=6",
+    "task.delay=2",
+    "task.test_size=8",
+    "probe=frobenius",
+    "probe.schedule=ends",
+    "train.steps=2",
+    "train.batch_size=4",
+    "model.hidden_size=4",
+)
+FOREIGN = """
+from pathlib import Path
+from flax import nnx
+(Path(__file__).parent / "imported").touch()
+class Cell(nnx.SimpleCell):
+    pass
+"""
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["gradlab", *words])
+    command.main()
+
+
+def received(folder: Path, *words: str) -> Path:
+    """A sweep's record of one point, as nobody here has written it."""
+    point = {"number": 0, "folder": "0", "overrides": [*WORDS, *words]}
+    records.save_sweep(folder, [point | {"identity": "", "config": {}}])
+    return folder
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a module that notes when it is imported."""
+    (tmp_path / "foreign_module.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "foreign_module", raising=False)
+    return tmp_path
+
+
+CODE = {
+    "a command": (("task._target_=os.system", "~task.length", "+task.command=echo"), "os.system"),
+    "a class": (("model.cell._target_=foreign_module.Cell",), r"foreign_module.Cell \(model.cell"),
+    "ours that is no part": (("task._target_=gradlab.records.delete_records",), "delete_records"),
+    "in a probe": (("+probe.x._target_=foreign_module.Cell",), r"foreign_module.Cell \(probe.x"),
+    "by reference": (
+        ("model.name=foreign_module.Cell", "model.cell._target_=${model.name}"),
+        r"foreign_module.Cell \(model.cell",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CODE)
+def test_a_record_calls_nothing_that_is_not_ours(
+    case: str, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, named = CODE[case]
+    received(there / "s", *words)
+    with pytest.raises(SystemExit, match=f"calls what is not gradlab's: .*{named}.*sweep.trust="):
+        run(monkeypatch, there, "sweep.resume=s", *(["--dry"] if case == "a class" else []))
+    assert not (there / "imported").exists()
+    assert [path.name for path in (there / "s").iterdir()] == ["sweep.json"]
+
+
+@pytest.mark.parametrize("how", ["by name", "in the command", "in a config folder"])
+def test_who_resumes_may_allow_it(
+    how: str, there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    received(there / "s", "model.cell._target_=foreign_module.Cell")
+    (there / "mine").mkdir()
+    (there / "mine" / "theirs.yaml").write_text("cell: {_target_: foreign_module.Cell}\n")
+    allowed = {
+        "by name": ["sweep.trust=[foreign_module.Cell]"],
+        "in the command": [*WORDS, "model.cell._target_=foreign_module.Cell"],
+        "in a config folder": ["--config-dir", "mine"],
+    }
+    run(monkeypatch, there, "sweep.resume=s", "--dry", *allowed[how])
+    assert "1 points to run" in capsys.readouterr().out
+
+
+def test_what_runs_is_what_the_words_say(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An identity that fits and a config that does not: the config in the record is not run."""
+    run(monkeypatch, there, *WORDS, "hydra.sweep.dir=s", "wandb=disabled")
+    (entry,) = records.load_sweep(there / "s")
+    entry["config"]["task"]["_target_"] = "foreign_module.Cell"
+    entry["config"]["init"]["gain"] = 9.0
+    records.save_sweep(there / "s", [entry])
+    shutil.rmtree(there / "s" / "0")
+    run(monkeypatch, there, "sweep.resume=s")
+    assert not (there / "imported").exists()
+    assert load_runs(there / "s")["init.gain"].item() == 1.0
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "hydra.job.env_set.PATH=/tmp",
+        "+hydra.job_logging.x=1",
+        "hydra/launcher=basic",
+        "task@hydra.job_logging=echo",
+        "sweep.trust=[os.system]",
+        "model.name=${oc.env:HOME}",
+        r"model.name=$\{oc.env:HOME\}",
+        "model.name='${oc.${x}:HOME}'",
+        "task={name: '${oc.env:HOME}'}",
+    ],
+)
+def test_a_recorded_word_sets_a_points_own_keys_to_what_it_says(word: str) -> None:
+    from gradlab.components import ConfigError
+
+    with pytest.raises(ConfigError, match="is not taken from a record"):
+        check_words([["seed=1", word]], Path("s"))
+    check_words([["seed=1", "task={a: ${task.length}, b: 1}", "~x", "+experiment=[a,b]"]], Path())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        run(patch, folder, *WORDS, "hydra.sweep.dir=s", "wandb=disabled", "seed=1,2")
+    return folder / "s"
+
+
+LINKS = {
+    "a folder of checkpoints": "0/checkpoints",
+    "a point": "1",
+    "Hydra's files": "0/.hydra",
+    "W&B's runs": "wandb",
+    "the lock": ".lock",
+    "a file": "0/status.json",
+}
+
+
+@pytest.mark.parametrize("place", LINKS.values(), ids=LINKS)
+def test_nothing_is_written_through_a_link_that_leads_outside(
+    place: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "s")
+    link, victim = tmp_path / "s" / place, tmp_path / "victim"
+    if link.is_dir() or place == "wandb":
+        victim.mkdir()
+        (victim / "7").write_text("mine")
+        shutil.rmtree(link, ignore_errors=True)
+    else:
+        victim.write_text("mine")
+        link.unlink(missing_ok=True)
+    link.symlink_to(victim)
+    before = {path: path.stat().st_mtime_ns for path in victim.rglob("*")}
+    with pytest.raises(SystemExit, match=r"is a link out of the sweep's folder"):
+        run(monkeypatch, tmp_path, "sweep.resume=s")
+    assert before == {path: path.stat().st_mtime_ns for path in victim.rglob("*")}
+
+
+def test_a_sweep_reached_by_a_link_is_resumed(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "s").symlink_to(finished)
+    run(monkeypatch, tmp_path, "sweep.resume=s")
+    assert "nothing is left to run" in capsys.readouterr().out
+
+
+def test_records_are_read_without_resolvers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    status = {"state": "done", "summary": {}}
+    config = {"model": {"name": "${oc.env:WANDB_API_KEY}"}}
+    (tmp_path / "0" / ".hydra").mkdir(parents=True)
+    hydra = "hydra: {runtime: {choices: {model: '${oc.env:WANDB_API_KEY}'}}}"
+    (tmp_path / "0" / ".hydra" / "hydra.yaml").write_text(hydra)
+    records.save_config(tmp_path / "0", config, status)
+    assert load_runs(tmp_path)["model.name"].item() == "${oc.env:WANDB_API_KEY}"
+    assert load_choices(tmp_path / "0") == {"model": "${oc.env:WANDB_API_KEY}"}
+
+
+def test_maps_are_read_from_no_other_file(finished: Path, tmp_path: Path) -> None:
+    import h5py
+
+    shutil.copytree(finished / "0", tmp_path / "0")
+    status = records.load_status(tmp_path / "0")
+    path = tmp_path / "0" / "gradients.nc"
+    with h5py.File(path, "a") as file:
+        file["other"] = h5py.ExternalLink(os.devnull, "/x")
+    records.seal_file(tmp_path / "0", status, "gradients.nc", path)
+    with pytest.raises(ValueError, match="takes other from another file"):
+        load_gradients(tmp_path / "0")
