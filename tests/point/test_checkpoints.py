@@ -159,6 +159,18 @@ def test_rows_after_the_checkpoint_are_dropped(point: Callable[..., Point]) -> N
     assert_same(broken, whole)
 
 
+def test_edited_rows_are_not_taken_over(
+    point: Callable[..., Point], capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, whole = point("broken", SHORT), point("whole", SHORT)
+    run_point(whole)
+    run_point(broken, StopAt(4))
+    (load_metrics(broken.folder) * 2).to_parquet(broken.folder / records.METRICS)
+    run_point(broken)
+    assert "metrics.parquet is damaged; " in capsys.readouterr().err
+    assert_same(broken, whole)
+
+
 def truncate(p: Point) -> Point:
     files = (path for path in checkpoints.newest(p.folder).rglob("*") if path.is_file())  # type: ignore[union-attr]
     largest = max(files, key=lambda path: path.stat().st_size)

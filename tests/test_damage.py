@@ -1,0 +1,153 @@
+"""What is read from a point's folder is what was written there, or is said to be damaged."""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_sweeps import geometric
+
+from gradlab import load_gradients, load_runs, records
+from gradlab.records import load_metrics
+
+FILES = ("status.json", "metrics.parquet", "gradients.nc", ".hydra/config.yaml")
+DAMAGES = 60  # of each file
+ROWS = pd.DataFrame({"train/step": [0, 5], "eval/accuracy": [0.1, 0.136]})
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """A sweep of three points; the last has not begun."""
+    folder = tmp_path / "s"
+    points = [{"folder": str(n), "config": {"init": {"gain": n + 0.5}}} for n in range(3)]
+    records.save_sweep(folder, points)
+    for number in range(2):
+        summary = {"eval/accuracy": 0.136, "verdict": "stable"}
+        status = {"state": "done", "summary": summary}
+        records.save_config(folder / f"{number}", points[number]["config"], status)  # type: ignore[arg-type]
+        records.save_metrics(folder / f"{number}", ROWS, status)
+        records.save_gradients(folder / f"{number}", geometric(), status)
+        status["files"] = records.settled(folder / f"{number}", status["files"])  # type: ignore[arg-type]
+        records.save_status(folder / f"{number}", status)
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    return load_runs(folder).to_dict("records")  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_random_damage_is_read(name: str, sweep: Path) -> None:
+    path, chance = sweep / "0" / name, random.Random(7)
+    whole, before = path.read_bytes(), rows(sweep)
+    maps, metrics = load_gradients(sweep / "0"), load_metrics(sweep / "0")
+    for number in range(DAMAGES):
+        damaged = bytearray(whole)
+        match number % 3:
+            case 0:
+                damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+            case 1:
+                del damaged[chance.randrange(len(damaged)) :]
+            case 2:
+                start = chance.randrange(len(damaged))
+                damaged[start : start + 16] = bytes(16)
+        path.write_bytes(damaged)
+        os.utime(path, ns=(number, number))  # writes of one moment are told apart by their size
+        row = rows(sweep)[0]
+        if row["status"] != "damaged":  # such as a space of JSON that became a tab
+            assert row == before[0]
+            assert load_gradients(sweep / "0").equals(maps)
+            pd.testing.assert_frame_equal(load_metrics(sweep / "0"), metrics)
+        else:
+            assert f"{sweep}/0/{name} " in str(row["reason"])
+            assert pd.isna(row["eval/accuracy"])
+            assert row["init.gain"] == 0.5  # sweep.json has it
+        assert rows(sweep)[1] == before[1]
+
+
+def test_an_edited_number_is_not_shown(sweep: Path) -> None:
+    status = sweep / "0" / "status.json"
+    status.write_text(status.read_text().replace("0.136", "0.936"))
+    config = sweep / "1" / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("1.5", "9.5"))
+    first, second, _ = rows(sweep)
+    assert first["status"] == second["status"] == "damaged"
+    assert f"{status} was edited: sweep.resume={sweep} runs the point again" in str(first["reason"])
+    assert "eval/accuracy" not in first
+    assert second["init.gain"] == 1.5
+    with pytest.raises(ValueError, match="was edited"):
+        load_gradients(sweep / "0")
+
+
+@pytest.mark.parametrize("name", ["metrics.parquet", "gradients.nc"])
+def test_another_points_file_is_not_read(name: str, sweep: Path) -> None:
+    records.save_metrics(sweep / "1", ROWS * 2, records.load_status(sweep / "1"))
+    records.save_gradients(sweep / "1", geometric(4), records.load_status(sweep / "1"))
+    shutil.copy(sweep / "1" / name, sweep / "0" / name)
+    assert rows(sweep)[0]["status"] == "damaged"
+    with pytest.raises(ValueError, match="is damaged"):
+        load_metrics(sweep / "0") if "metrics" in name else load_gradients(sweep / "0")
+
+
+def test_a_point_without_a_status_is_a_row(sweep: Path) -> None:
+    (sweep / "0" / "status.json").unlink()
+    first, _, last = rows(sweep)
+    assert (first["status"], first["init.gain"]) == ("unknown", 0.5)
+    assert (last["status"], last["init.gain"], last["path"]) == ("unknown", 2.5, f"{sweep}/2")
+    with pytest.raises(FileNotFoundError, match=r"cannot be checked without status\.json"):
+        load_metrics(sweep / "0")
+    (sweep / "sweep.json").unlink()
+    assert [row["status"] for row in rows(sweep)] == ["unknown", "done"]
+
+
+def test_a_record_lists_no_point_outside_its_sweep(sweep: Path, tmp_path: Path) -> None:
+    shutil.copytree(sweep / "0", tmp_path / "victim")
+    for place in ("../victim", str(tmp_path / "victim"), "0/../../victim"):
+        records.save_sweep(sweep, [{"folder": place, "config": {}}])
+        assert not any("victim" in str(row["path"]) for row in rows(sweep))
+
+
+def test_a_point_is_whole_at_every_moment_of_its_writing(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if killed right before or after each rename."""
+    replace, seen = Path.replace, []
+
+    def look_around(path: Path, target: Path) -> Path:
+        seen.append(rows(sweep)[0]["status"])
+        done = replace(path, target)
+        seen.append(rows(sweep)[0]["status"])
+        return done
+
+    status = records.load_status(sweep / "0")
+    monkeypatch.setattr(Path, "replace", look_around)
+    records.save_config(sweep / "0", {"init": {"gain": 0.5}, "name": "other"}, status)
+    records.save_metrics(sweep / "0", ROWS * 2, status)
+    records.save_gradients(sweep / "0", geometric(4), status)
+    status["files"] = records.settled(sweep / "0", status["files"])
+    records.save_status(sweep / "0", status)
+    assert set(seen) == {"done"}
+    assert len(seen) == 14
+    assert all(len(digests) == 1 for digests in status["files"].values())
+
+
+def test_a_sweeps_record_is_sealed(sweep: Path) -> None:
+    path = sweep / "sweep.json"
+    content = json.loads(path.read_text())
+    content["points"][2]["config"]["init"]["gain"] = 9.5
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="was edited"):
+        records.load_sweep(sweep)
+    assert 9.5 not in load_runs(sweep)["init.gain"].to_list()
+
+
+def test_sweeps_are_told_apart(sweep: Path, tmp_path: Path) -> None:
+    shutil.copytree(sweep, tmp_path / "t")
+    shutil.copytree(sweep, tmp_path / "u" / tmp_path.name / "s")
+    runs = load_runs(tmp_path)
+    names = {f"{tmp_path}/s", f"{tmp_path.name}/t", f"{tmp_path}/u/{tmp_path.name}/s"}
+    assert set(runs["sweep"]) == names
+    assert set(load_runs(sweep)["sweep"]) == {f"{tmp_path.name}/s"}
