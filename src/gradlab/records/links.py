@@ -12,15 +12,15 @@ def lies_inside(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def links_outside(folder: Path) -> Iterator[Path]:
-    """Yield the links below a folder that lead out of it.
+def links_outside(folder: Path, sweep: Path) -> Iterator[Path]:
+    """Yield the links below a folder that lead out of its sweep's.
 
     W&B's runs are not looked into: they have a link to a log of W&B's, and are never written again.
     """
     for here, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(here, name)
-            if path.is_symlink() and not lies_inside(path, folder):
+            if path.is_symlink() and not lies_inside(path, sweep):
                 yield path
         if Path(here).name == WANDB:
             folders.clear()

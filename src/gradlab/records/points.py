@@ -71,6 +71,12 @@ def load_metrics(run_folder: str | Path) -> pd.DataFrame:
     return pd.read_parquet(Path(run_folder) / METRICS)
 
 
+def load_table(run_folder: str | Path) -> pd.DataFrame:
+    """Read the table of a direct measurement; raises as `load_metrics` does."""
+    check_point_file(Path(run_folder), TABLE)
+    return pd.read_parquet(Path(run_folder) / TABLE)
+
+
 def load_choices(run_folder: str | Path) -> dict[str, str]:
     """Return the option chosen for each config group, such as {"network": "irnn", "optim": "adam"}.
 

@@ -62,7 +62,7 @@ def run_alone(composed: DictConfig) -> None:
         raise ConfigError("--dry needs a launcher that sees all points: hydra/launcher=fused.")
     if settings.keep_programs:
         keep_programs()
-    ledger.check_links(sweep_folder(point.folder))
+    ledger.check_links(point.folder, sweep_folder(point.folder))
     reseal_config(point.folder, asdict(point.config))  # Hydra has written its own by now
     for pending in ledger.clear(ledger.pending([point], settings.retried)):
         status = run_point(pending)

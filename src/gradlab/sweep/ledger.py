@@ -164,7 +164,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout  # takes a fifth of a second
 
-    check_links(folder)
+    check_links(folder, folder)
     folder.mkdir(parents=True, exist_ok=True)
     records.clear_unfinished(folder)
     try:
@@ -176,13 +176,13 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def check_links(folder: Path) -> None:
-    """Check that nothing in a sweep's folder is written or deleted outside it by a link.
+def check_links(folder: Path, sweep: Path) -> None:
+    """Check that nothing in a folder is written or deleted outside its sweep's by a link.
 
     Raises:
         ConfigError: a link leads outside; the sentence names it.
     """
-    for link in records.links_outside(folder):
+    for link in records.links_outside(folder, sweep):
         raise ConfigError(
             f"{str(link)!r} is a link out of the sweep's folder, to {str(link.readlink())!r}, and "
             "nothing is written or deleted through it: put what it leads to in its place, or "
