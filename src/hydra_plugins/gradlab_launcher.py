@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from gradlab.config import Config
     from gradlab.point import Status
     from gradlab.sweep import Runner
+    from gradlab.sweep.groups import Built
     from gradlab.sweep.ledger import Entry
-    from gradlab.training.program import Program
 
 
 class FusedLauncher(Launcher):
@@ -59,7 +59,7 @@ class FusedLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         from gradlab import sweep
         from gradlab.components import check_component
-        from gradlab.sweep import ledger, refusals
+        from gradlab.sweep import elsewhere, ledger, refusals
         from gradlab.sweep.groups import group_by_program
 
         setup_globals()
@@ -68,7 +68,7 @@ class FusedLauncher(Launcher):
         resumes = self._config.sweep.resume or initial_job_idx  # a later batch adds to the first
         recorded = self._recorded(folder) if resumes else []
         composed = self._compose(folder, job_overrides, initial_job_idx, recorded)
-        programs: dict[str, Program] = {}
+        programs: dict[str, Built] = {}
         configs, requested = zip(*(self._check(x, programs) for x in composed), strict=True)
         settings = sweep.joint_settings(configs)
         repeats = refusals.check_repeats(requested)
@@ -82,11 +82,15 @@ class FusedLauncher(Launcher):
             from gradlab.sweep.plan import show_plan
 
             pending = [point for point, _ in ledger.pending(points.values(), settings.retried)]
-            show_plan(group_by_program(pending, programs), ended=len(points) - len(pending))
+            running = elsewhere.running(pending)
+            folders = {point.folder for point, _ in running}
+            here = [point for point in pending if point.folder not in folders]
+            ended = len(points) - len(pending)
+            show_plan(group_by_program(here, programs), ended, elsewhere.sentences(running))
             remove_if_empty(folder)
             return []
         with ledger.locked(folder):
-            pending = ledger.clear(ledger.pending(points.values(), settings.retried))
+            pending = ledger.clear(elsewhere.claim(points.values(), settings.retried))
             ledger.write(folder, all_entries)
             starting = {point.folder for point in pending}
             jobs = [
@@ -95,7 +99,7 @@ class FusedLauncher(Launcher):
             ]
             groups = group_by_program(pending, programs)
             statuses = sweep.run_sweep(list(points.values()), groups, settings, self._runner())
-        _exit_unless_done(statuses, folder)
+        _exit_unless_done(statuses, folder, bool(groups))
         by_identity = dict(zip(points, statuses, strict=True))
         for job, entry in zip(jobs, entries, strict=True):
             job.return_value, job.status = by_identity[entry.identity], JobStatus.COMPLETED
@@ -109,7 +113,7 @@ class FusedLauncher(Launcher):
         if all(entry.identity for entry in entries):
             return entries
         composed = self._compose_recorded(folder, entries)
-        programs: dict[str, Program] = {}
+        programs: dict[str, Built] = {}
         return [
             replace(self._check(config, programs)[1], number=entry.number, folder=entry.folder)
             for config, entry in zip(composed, entries, strict=True)
@@ -160,7 +164,7 @@ class FusedLauncher(Launcher):
         return composed
 
     def _check(
-        self, composed: DictConfig, programs: dict[str, "Program"]
+        self, composed: DictConfig, programs: dict[str, "Built"]
     ) -> tuple["Config", "Entry"]:
         """Check a point, and that its parts fit together.
 
@@ -289,17 +293,21 @@ class FusedRayLauncher(FusedLauncher):
         )
 
 
-def _exit_unless_done(statuses: Sequence["Status"], folder: Path) -> None:
+def _exit_unless_done(statuses: Sequence["Status"], folder: Path, has_run: bool) -> None:
+    """Exit with a sentence unless all points are done, or failed before and were left alone now."""
     from gradlab.sweep.ledger import ENDED
 
-    interrupted = sum(status["state"] not in ENDED for status in statuses)
+    states = [status["state"] for status in statuses]
+    interrupted = sum(state not in ENDED for state in states)
+    if interrupted and interrupted == states.count("running"):
+        sys.exit(f"gradlab: {interrupted} of {len(states)} points run elsewhere; see above.")
     if interrupted:
         sys.exit(
             f"gradlab: interrupted, {interrupted} of {len(statuses)} points are not done: go on "
             f"from their checkpoints with sweep.resume={folder}"
         )
-    failed = sum(status["state"] == "failed" for status in statuses)
-    if failed:
+    failed = states.count("failed")
+    if failed and has_run:
         sys.exit(f"gradlab: {failed} of {len(statuses)} points failed; see above.")
 
 

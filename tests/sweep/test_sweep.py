@@ -89,7 +89,7 @@ def test_a_chunk_that_does_not_fit_is_halved(
             return [{"state": "failed", "reason": "RESOURCE_EXHAUSTED: 1 TB"} for _ in points]
         return [{"state": "done"} for _ in points]
 
-    monkeypatch.setattr(lanes, "run_points", fits_two)
+    monkeypatch.setattr(lanes, "run_built", fits_two)
     points = points_of(composed, tmp_path, [[f"seed={seed}"] for seed in range(9)])
     statuses = run_all(points, Sweep(lanes="vmap", chunk=9))
     assert [status["state"] for status in statuses] == ["done"] * 9

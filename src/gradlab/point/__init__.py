@@ -8,12 +8,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gradlab.config import check
+from gradlab.point.failures import is_interrupt
 from gradlab.point.recorder import Point, Recorder, Status
 from gradlab.point.training_loop import TrainingLoop
 from gradlab.training.precision import in_float32
 from gradlab.training.program import Program, State
 
-__all__ = ["Point", "Status", "point_of_job", "run_point", "run_points"]
+__all__ = ["Point", "Status", "fail_points", "point_of_job", "run_point", "run_points"]
 
 
 def point_of_job(composed: DictConfig) -> Point:
@@ -55,7 +56,7 @@ def run_points(
 
     Returns:
         Each point's status, as in status.json: "state" is done, diverged, failed or interrupted.
-        An exception ends in "failed" with its reason, and never in the sweep.
+        Whatever is raised ends in "failed" with its reason, and never in the sweep.
     """
     stop = stop or Event()
     if stop.is_set():
@@ -64,7 +65,8 @@ def run_points(
     by_step: dict[int | None, list[tuple[Recorder, State | None]]] = {}  # of their checkpoints
     for recorder in recorders:
         with recorder.guarded():
-            state = recorder.open(program.abstract_state)
+            recorder.open()
+            state = recorder.restore(program.abstract_state)
             step = None if state is None else int(state.step)
             by_step.setdefault(step, []).append((recorder, state))
     for members in by_step.values():
@@ -72,8 +74,20 @@ def run_points(
         try:
             loop = TrainingLoop(program, [recorder for recorder, _ in members], states)
             loop.run(on_updates, stop)
-        except Exception as error:  # in work that the points share
+        except BaseException as error:  # in work that the points share
+            if is_interrupt(error):
+                raise
             for recorder, _ in members:
                 if recorder.running:
                     recorder.fail(error)
+    return [recorder.status for recorder in recorders]
+
+
+def fail_points(points: Sequence[Point], error: BaseException) -> list[Status]:
+    """Record points as failed that could not be begun; return each one's status."""
+    recorders = [Recorder(point, length=0) for point in points]
+    for recorder in recorders:
+        with recorder.guarded():
+            recorder.open()
+            raise error
     return [recorder.status for recorder in recorders]

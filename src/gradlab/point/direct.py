@@ -1,5 +1,6 @@
 """A study that is computed directly: one Hydra job that calls a function and writes its table."""
 
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,10 @@ from omegaconf import DictConfig
 from gradlab import records
 from gradlab.components import ConfigError, build
 from gradlab.config import check
+from gradlab.point.failures import is_interrupt, reason_of, traceback_of
 from gradlab.point.recorder import now, running_status
+from gradlab.records import leases
+from gradlab.records.files import RecordError
 from gradlab.training.precision import in_float32
 
 
@@ -21,10 +25,12 @@ def run_measurement(composed: DictConfig) -> Path:
 
     Raises:
         ConfigError: its arguments are wrong, or it returned something else than a table.
+        SystemExit: it failed otherwise, which its status and traceback.txt say.
     """
     config = check(composed)
     folder = Path(HydraConfig.get().runtime.output_dir)
     status = running_status(config)
+    leases.take(folder)
     records.save_config(folder, asdict(config), status)
     clock = time.perf_counter()
     try:
@@ -36,11 +42,16 @@ def run_measurement(composed: DictConfig) -> Path:
             )
         records.save_table(folder, table, status)
         status |= {"state": "done", "reason": f"{len(table)} rows"}
-    except Exception as error:
-        status |= {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
-        raise
+    except BaseException as error:
+        state = "interrupted" if is_interrupt(error) else "failed"
+        status |= {"state": state, "reason": reason_of(error)}
+        if isinstance(error, ConfigError | RecordError) or is_interrupt(error):
+            raise
+        records.save_traceback(folder, traceback_of(error))
+        sys.exit(f"gradlab: {reason_of(error)} (see {folder / records.TRACEBACK})")
     finally:
         status |= {"finished": now(), "seconds": round(time.perf_counter() - clock, 3)}
         records.save_status(folder, status)
+        leases.release(folder)
     print(f"records  {folder}")
     return folder

@@ -1,6 +1,8 @@
 """The records of one point: its rows, measurements, W&B run, files, checkpoints and status."""
 
 import contextlib
+import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +19,12 @@ from gradlab import decay, records
 from gradlab.config import Config, identity
 from gradlab.point import checkpoints
 from gradlab.point.environment import environment
+from gradlab.point.failures import is_interrupt, reason_of, traceback_of
 from gradlab.point.stopwatch import Stopwatch, times
 from gradlab.probes import Measurement, join_steps, split_steps
+from gradlab.records import leases
 from gradlab.records.files import RecordError
+from gradlab.records.printable import printable
 from gradlab.tracking.runs import track
 from gradlab.training.program import State
 from gradlab.training.success import success
@@ -27,6 +32,11 @@ from gradlab.training.telemetry import divergence
 
 Row = dict[str, float]
 Status = dict[str, Any]
+LEFT: Status = {"state": "running"}  # by another process
+
+
+class TakenOver(RuntimeError):
+    """Another process runs the point now."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +91,26 @@ class Recorder:
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turn an exception in the block into the failure of this point alone."""
+        """Turn whatever is raised in the block into the failure of this point alone."""
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             self.fail(error)
 
-    def open(self, abstract_state: Callable[[], State]) -> State | None:
-        """Write the config and the first status, and open the W&B run.
+    def open(self) -> None:
+        """Write the config and the first status, and open the W&B run."""
+        point, config = self.point, asdict(self.point.config)
+        (point.folder / records.TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
+        self.status["files"] = self._earlier_seals()
+        records.save_config(point.folder, config, self.status)
+        self._tracker = self._open.enter_context(
+            track(point.folder, config, group=point.sweep, name=point.name)
+        )
+
+    def restore(self, abstract_state: Callable[[], State]) -> State | None:
+        """Read what an earlier process has recorded.
 
         Args:
             abstract_state: gives the shapes and types of the point's state.
@@ -98,13 +120,7 @@ class Recorder:
             and measurements up to it are restored, later ones dropped. A checkpoint that does not
             fit is reported, and the point starts from the first step.
         """
-        point, config = self.point, asdict(self.point.config)
-        self.status["files"] = self._earlier_seals()
-        records.save_config(point.folder, config, self.status)
-        state = self._restore(abstract_state)
-        self._tracker = self._open.enter_context(
-            track(point.folder, config, group=point.sweep, name=point.name)
-        )
+        state = self._restored(abstract_state)
         for row in self.rows:
             self._tracker.log(row)
         return state
@@ -149,15 +165,23 @@ class Recorder:
         self._close_unfinished(status, KeyboardInterrupt())
         self._end(status)
 
-    def fail(self, error: Exception) -> None:
-        """End the point as failed; everything recorded so far is written."""
+    def fail(self, error: BaseException) -> None:
+        """End the point as failed; everything recorded so far is written, and the traceback."""
+        if isinstance(error, TakenOver):  # nothing more is written: the folder is another's
+            self._close_unfinished(LEFT, error)
+            self.status |= LEFT | {"reason": str(error)}
+            return
         with contextlib.suppress(Exception):  # the first failure is the one to report
-            self._write()
-        is_sentence = isinstance(error, RecordError)
-        reason = str(error) if is_sentence else f"{type(error).__name__}: {error}"
-        status = {"state": "failed", "reason": reason}
+            if self.rows:
+                self._write()
+        if not isinstance(error, RecordError):  # which says all there is to say
+            with contextlib.suppress(RecordError):
+                records.save_traceback(self.point.folder, traceback_of(error))
+        status = {"state": "failed", "reason": reason_of(error)}
+        self.status.pop("summary", None)  # what could not be written
         self._close_unfinished(status, error)
-        with contextlib.suppress(RecordError):  # the status reaches the sweep all the same
+        self.status |= status
+        with contextlib.suppress(Exception):  # the status reaches the sweep all the same
             self._end(status)
 
     def _earlier_seals(self) -> dict[str, Any]:
@@ -168,12 +192,16 @@ class Recorder:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            print(f"gradlab: {error}; {self.point.name} starts anew.", file=sys.stderr)
+            self._say_anew(error)
             records.delete_records(folder)
             return {}
         return {name: entry for name, entry in files.items() if name in records.RESULTS}
 
-    def _restore(self, abstract_state: Callable[[], State]) -> State | None:
+    def _say_anew(self, error: Exception) -> None:
+        sentence = f"gradlab: {error}; {self.point.name} starts anew."
+        print(printable(sentence), file=sys.stderr)
+
+    def _restored(self, abstract_state: Callable[[], State]) -> State | None:
         folder = self.point.folder
         try:
             state = checkpoints.load(folder, self.point.config, abstract_state)
@@ -181,7 +209,7 @@ class Recorder:
                 self._restore_records(int(state.step))
                 return state
         except (OSError, ValueError) as error:  # the checkpoint's, or the records' beside it
-            print(f"gradlab: {error}; {self.point.name} starts anew.", file=sys.stderr)
+            self._say_anew(error)
         checkpoints.discard(folder)
         return None
 
@@ -194,8 +222,14 @@ class Recorder:
         self._written_steps = len(self.measured)
 
     def _write(self) -> xr.Dataset | None:
-        """Write the rows and the measurements; return the latter."""
+        """Write the rows and the measurements; return the latter.
+
+        Raises:
+            TakenOver: the lease could not be renewed in time, and another process runs the point.
+        """
         folder = self.point.folder
+        if other := leases.taken_over(folder):
+            raise TakenOver(f"{other} has taken it over")
         records.save_metrics(folder, pd.DataFrame(self.rows), self.status)
         if not self.measured:
             return None
@@ -235,6 +269,8 @@ def running_status(config: Config) -> Status:
         "state": "running",
         "started": now(),
         "identity": identity(config),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
         **environment(),
     }
 

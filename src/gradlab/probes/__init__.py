@@ -97,9 +97,36 @@ def run_probes(probe: Mapping[str, Any], probed: ProbeInput) -> Measurement:
     arrays: dict[str, xr.DataArray] = {}
     for name, component in sorted(probe.items()):  # one order of columns, however it was typed
         if name not in PROBE_SETTINGS:
-            measurement: Measurement = build(component, probed, name=name)
+            measurement = _checked(build(component, probed, name=name), component["_target_"])
             metrics |= measurement.metrics
             arrays |= measurement.arrays
+    return Measurement(metrics, arrays)
+
+
+def _checked(measured: Any, target: str) -> Measurement:
+    """Return what a probe has returned, each metric as a float.
+
+    Raises:
+        TypeError: it is no Measurement of numbers and labelled arrays.
+    """
+    is_one = isinstance(measured, Measurement)
+    if not (is_one and all(isinstance(part, Mapping) for part in measured)):
+        raise TypeError(
+            f"{target} must return a gradlab.probes.Measurement of two dicts; it returned "
+            f"{measured!r:.80}."
+        )
+    metrics, arrays = dict(measured.metrics), dict(measured.arrays)
+    for name, value in metrics.items():
+        try:
+            metrics[name] = float(value)  # NumPy's and JAX's scalars too
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{target} must return numbers; {name} is {value!r:.80}.") from error
+    for name, array in arrays.items():
+        if not isinstance(array, xr.DataArray) or array.dims[:1] != ("sample",):
+            raise TypeError(
+                f'{target} must return arrays that gradlab.probes.labelled makes, with "sample" '
+                f"first; {name} is a {type(array).__name__}."
+            )
     return Measurement(metrics, arrays)
 
 

@@ -12,6 +12,8 @@ A sweep's folder has one folder per point, at any depth below it, which holds
     metrics.parquet   one row per training step that was logged or measured
     gradients.nc      the Jacobian maps, dims (step, sample, t, k)
     checkpoints/STEP  the newest training state (Orbax)
+    traceback.txt     what a point that failed was raised by
+    .lease            the process that runs the point, while it does (`leases`)
     table.parquet     the table of a direct measurement, which has none of the three above
     wandb/            the point's W&B run (a link into the sweep's wandb/ folder)
 
@@ -48,6 +50,7 @@ from gradlab.records.layout import (
     STATUS,
     SWEEP,
     TABLE,
+    TRACEBACK,
     WANDB,
 )
 from gradlab.records.links import lies_inside, links_outside
@@ -66,6 +69,7 @@ from gradlab.records.points import (
     save_metrics,
     save_status,
     save_table,
+    save_traceback,
     seal_file,
     settled,
     verify,
@@ -89,6 +93,7 @@ __all__ = [
     "STATUS",
     "SWEEP",
     "TABLE",
+    "TRACEBACK",
     "WANDB",
     "RecordError",
     "clear_unfinished",
@@ -111,6 +116,7 @@ __all__ = [
     "save_status",
     "save_sweep",
     "save_table",
+    "save_traceback",
     "seal_file",
     "settled",
     "sweep_folder",

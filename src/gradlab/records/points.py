@@ -27,6 +27,7 @@ from gradlab.records.layout import (
     RESULTS,
     STATUS,
     TABLE,
+    TRACEBACK,
 )
 from gradlab.records.seals import check_file, digest, fitting, seal_of
 
@@ -221,6 +222,11 @@ def save_metrics(folder: Path, metrics: pd.DataFrame, status: dict[str, Any]) ->
 def save_table(folder: Path, table: pd.DataFrame, status: dict[str, Any]) -> None:
     """Write table.parquet, and the status that seals it."""
     _write_sealed(folder, TABLE, status, lambda path: table.to_parquet(path, index=False))
+
+
+def save_traceback(folder: Path, text: str) -> None:
+    """Write traceback.txt."""
+    write_whole(folder / TRACEBACK, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def save_gradients(folder: Path, gradients: xr.Dataset, status: dict[str, Any]) -> None:

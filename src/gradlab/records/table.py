@@ -23,6 +23,7 @@ from gradlab.records.layout import (
     SWEEP,
     WANDB,
 )
+from gradlab.records.leases import holder
 from gradlab.records.links import lies_inside
 from gradlab.records.points import load_verified, load_yaml
 from gradlab.records.sweeps import load_sweep, sweep_folder
@@ -44,8 +45,8 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
         `verdict`, `status`, `reason`, `sweep` (its folder's name, NAME/DATE) and `path`.
 
         A point with a file that is not as it was written has the status "damaged", the reason and
-        no numbers. One that its sweep lists, and that has no status.json, is "unknown". Configs
-        are data: `${...}` in one is text.
+        no numbers. One that its sweep lists, and that has no status.json, is "unknown". One that
+        runs, but whose process has ended, is "interrupted". Configs are data: `${...}` is text.
 
     Raises:
         FileNotFoundError: the folder does not exist, or no point lies below it.
@@ -131,11 +132,14 @@ def _row(point: Path, configs: Callable[[Path], Mapping[str, Any]]) -> dict[str,
             f"{point} has no {CONFIG}, and no {SWEEP} above it has the point: copy the sweep's "
             "folder whole, with its hidden files."
         )
+    state, reason = status["state"], status.get("reason", "")
+    if state == "running" and not holder(point):
+        state, reason = "interrupted", "the process that ran it has ended"
     return {
         **flatten(config),
         **status.get("summary", {}),
-        "status": status["state"],
-        "reason": status.get("reason", ""),
+        "status": state,
+        "reason": reason,
     }
 
 

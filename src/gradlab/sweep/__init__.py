@@ -1,21 +1,27 @@
 """Many points as one sweep: planned into groups, run together, shown while they run, reported."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from gradlab.components import ConfigError
 from gradlab.config import Config, Sweep
-from gradlab.point import Point, Status, point_of_job, run_point
-from gradlab.records import reseal_config, sweep_folder
-from gradlab.sweep import ledger
-from gradlab.sweep.groups import Group
+from gradlab.point import Point, Status, point_of_job
+from gradlab.point.failures import reason_of
+from gradlab.records import leases, reseal_config, sweep_folder
+from gradlab.records.printable import printable
+from gradlab.sweep import elsewhere, ledger
+from gradlab.sweep.groups import Group, program_of, run_built
+from gradlab.sweep.interrupts import stopping
 from gradlab.sweep.lanes import run_here
 from gradlab.sweep.program_cache import keep_programs
-from gradlab.sweep.progress import ProgressDisplay
+from gradlab.sweep.progress import ProgressDisplay, sentence_on
+from gradlab.sweep.screen import screen, show
 
 Runner: TypeAlias = Callable[[Sequence[Group], ProgressDisplay, Sweep], dict[Path, Status]]
 
@@ -36,18 +42,48 @@ def run_sweep(
     """
     if settings.keep_programs:
         keep_programs()
-    ended = len(points) - sum(len(group.points) for group in groups)
-    if ended:
-        rest = "" if groups else "; nothing is left to run"
-        print(f"{ended} of {len(points)} points have ended already{rest}.")
+    console, to_run = screen(), {point.folder for group in groups for point in group.points}
+    earlier = {p.folder: ledger.status_of(p) for p in points if p.folder not in to_run}
+    states = [status["state"] for status in earlier.values()]
+    for sentence in _of_earlier(states, len(points)):
+        show(console, sentence)
     statuses: dict[Path, Status] = {}
     if groups:
         with ProgressDisplay(groups) as display:
             statuses = run(groups, display, settings)
-    from gradlab.sweep.report import report  # its figures take a second to import
+    try:
+        from gradlab.sweep.report import report  # its figures take a second to import
 
-    report(points)
-    return [statuses.get(point.folder) or ledger.status_of(point) for point in points]
+        report(points)
+    except Exception as error:
+        sentence = f"The closing report could not be made ({reason_of(error)}); see the records in "
+        show(console, printable(f"{sentence}{sweep_folder(points[0].folder)}"))
+    return [statuses.get(p.folder) or _of_others(earlier.get(p.folder)) for p in points]
+
+
+def _of_others(status: Status | None) -> Status:
+    """Return the status of a point that this sweep has not run; None: it was not begun."""
+    if status is None:
+        return {"state": "waiting"}
+    return status if status["state"] in ledger.ENDED else {"state": "running"}  # elsewhere
+
+
+def _of_earlier(states: Sequence[str], total: int) -> list[str]:
+    """Return sentences on the points that are not to run.
+
+    Args:
+        states: theirs.
+        total: number of points of the sweep.
+    """
+    ended, failed = sum(state in ledger.ENDED for state in states), states.count("failed")
+    if not ended:
+        return []
+    rest = "; nothing is left to run" if ended == total else ""
+    sentences = [f"{ended} of {total} points have ended already{rest}."]
+    if failed:
+        them = "it runs" if failed == 1 else "they run"
+        sentences.append(f"{failed} of them failed: {them} again with sweep.retry=failed.")
+    return sentences
 
 
 def run_alone(composed: DictConfig) -> None:
@@ -55,6 +91,8 @@ def run_alone(composed: DictConfig) -> None:
 
     Raises:
         ConfigError: its config is wrong, or it asks for a plan, which takes all points.
+        HydraException: the point failed.
+        SystemExit: it was interrupted.
     """
     point = point_of_job(composed)
     settings = point.config.sweep
@@ -63,11 +101,17 @@ def run_alone(composed: DictConfig) -> None:
     if settings.keep_programs:
         keep_programs()
     ledger.check_links(point.folder, sweep_folder(point.folder))
-    reseal_config(point.folder, asdict(point.config))  # Hydra has written its own by now
-    for pending in ledger.clear(ledger.pending([point], settings.retried)):
-        status = run_point(pending)
-        outcome = status.get("reason") or status["summary"]["verdict"]
-        print(f"point {point.folder.name} {status['state']}: {outcome}")
+    if not leases.holder(point.folder):
+        reseal_config(point.folder, asdict(point.config))  # Hydra has written its own by now
+    for pending in ledger.clear(elsewhere.claim([point], settings.retried)):
+        with stopping() as stop:
+            (status,) = run_built(program_of(point.config, {}), [pending], stop=stop)
+        elsewhere.release([pending])
+        show(screen(), sentence_on(point, status))
+        if status["state"] == "interrupted":
+            sys.exit("gradlab: interrupted; the same command goes on from the checkpoint.")
+        if status["state"] == "failed":  # Hydra's launcher runs the others, then says so
+            raise HydraException(f"point {point.folder.name} failed; see above.")
 
 
 def joint_settings(configs: Sequence[Config]) -> Sweep:

@@ -1,38 +1,62 @@
 """Points grouped by the program that they compile to."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from threading import Event
+from typing import NamedTuple, TypeAlias
 
+from gradlab.components import ConfigError
 from gradlab.config import Config, program_key
-from gradlab.point import Point
+from gradlab.point import Point, Status, fail_points, run_points
 from gradlab.training.program import Program
+
+Built: TypeAlias = Program | BaseException  # or what building it raised: its points fail by that
 
 
 class Group(NamedTuple):
     """A program, and points that run it: their configs differ in traced values only."""
 
-    program: Program
+    program: Built
     points: Sequence[Point]
 
 
-def program_of(config: Config, programs: dict[str, Program]) -> Program:
+def program_of(config: Config, programs: dict[str, Built]) -> Built:
     """Return the program of a config, and add it to those built already if it is not among them.
 
     Args:
         config: a checked config.
         programs: built already, by `config.program_key`.
 
+    Returns:
+        The program; or the error of a user's cell, task or initialiser that cannot be built.
+
     Raises:
         ConfigError: the parts of the config do not fit together.
     """
     key = program_key(config)
     if key not in programs:
-        programs[key] = Program(config)
+        try:
+            programs[key] = Program(config)
+        except (ConfigError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            programs[key] = error
     return programs[key]
 
 
+def run_built(
+    program: Built,
+    points: Sequence[Point],
+    on_updates: Callable[[int], None] = lambda count: None,
+    stop: Event | None = None,
+) -> list[Status]:
+    """Run points by `point.run_points`; record them as failed if their program was not built."""
+    if isinstance(program, BaseException):
+        return fail_points(points, program)
+    return run_points(program, points, on_updates, stop)
+
+
 def group_by_program(
-    points: Iterable[Point], programs: dict[str, Program] | None = None
+    points: Iterable[Point], programs: dict[str, Built] | None = None
 ) -> list[Group]:
     """Return each program with the points that share it, the largest group first.
 
@@ -44,7 +68,7 @@ def group_by_program(
         ConfigError: the parts of a point's config do not fit together.
     """
     built = {} if programs is None else programs
-    members: dict[Program, list[Point]] = {}
+    members: dict[Built, list[Point]] = {}
     for point in points:
         members.setdefault(program_of(point.config, built), []).append(point)
     groups = [Group(program, shared) for program, shared in members.items()]

@@ -1,11 +1,18 @@
 """Ctrl-C and SIGTERM as a request: points write a checkpoint and end, instead of breaking off."""
 
+import contextlib
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+from typing import NoReturn
+
+from gradlab import records
+from gradlab.records import leases
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,12 +29,13 @@ def stopping() -> Iterator[threading.Event]:
         return
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        signal.signal(number, before[signal.Signals(number)])
+        name = signal.Signals(number).name
+        if stop.is_set():
+            _end_at_once(number, name)
         stop.set()
-        print(
-            f"gradlab: {signal.Signals(number).name}: every running point trains on to its next "
-            "logged step, keeps a checkpoint and ends; once more ends it at once.",
-            file=sys.stderr,
+        _say(
+            f"gradlab: {name}: every running point trains on to its next logged step, keeps a "
+            "checkpoint and ends; once more ends it at once."
         )
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}
@@ -36,3 +44,29 @@ def stopping() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_at_once(number: int, name: str) -> NoReturn:
+    """End the process without waiting for its threads, in which a user's code may hang."""
+    with contextlib.suppress(BaseException):
+        for folder in leases.held():
+            _mark_interrupted(
+                folder, f"ended at once by {name}: run again, it goes on from its last checkpoint"
+            )
+        _say(f"gradlab: {name}: ended at once; go on from the last checkpoints with sweep.resume.")
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(128 + number)
+
+
+def _mark_interrupted(folder: Path, reason: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        status = records.load_status(folder)
+        if status["state"] == "running":
+            records.save_status(folder, status | {"state": "interrupted", "reason": reason})
+    leases.release(folder)
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # no one may read any more
+        print(sentence, file=sys.stderr)

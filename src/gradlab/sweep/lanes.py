@@ -7,8 +7,9 @@ points of a group, vmapped, as its memory holds.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,13 +19,14 @@ from typing import TypeAlias
 import jax
 
 from gradlab.config import Sweep
-from gradlab.point import Point, Status, run_points
-from gradlab.sweep.groups import Group
+from gradlab.point import Point, Status
+from gradlab.point.failures import reason_of
+from gradlab.sweep import elsewhere
+from gradlab.sweep.groups import Built, Group, run_built
 from gradlab.sweep.interrupts import stopping
 from gradlab.sweep.memory import points_at_once
 from gradlab.sweep.program_cache import release_programs
 from gradlab.sweep.progress import ProgressDisplay
-from gradlab.training.program import Program
 
 OUT_OF_MEMORY = ("resource_exhausted", "out of memory", "memoryerror")  # as XLA and Python say
 
@@ -33,7 +35,7 @@ OUT_OF_MEMORY = ("resource_exhausted", "out of memory", "memoryerror")  # as XLA
 class GroupQueue:
     """A group's points that wait for a lane."""
 
-    program: Program
+    program: Built
     waiting: list[Point]
     chunk_size: int  # points
     compiled: bool = False
@@ -60,7 +62,6 @@ class ChunkResult:
     chunk: list[Point]
     device: jax.Device
     statuses: list[Status] = field(default_factory=list)
-    error: BaseException | None = None
 
 
 Events: TypeAlias = "SimpleQueue[ChunkResult | None]"  # None: a group's program is compiled
@@ -85,7 +86,8 @@ def run_groups(
 
     The first chunk of a group runs ahead of the others until it has trained a step, so that no
     program is compiled twice (GPUs share it through the programs kept on disk); while it compiles,
-    other groups run. A chunk that does not fit the memory after all is halved.
+    other groups run. A chunk that does not fit the memory after all is halved. Points whose
+    program could not be built fail. The leases of points that have ended are given up.
 
     Args:
         groups: programs and their points.
@@ -110,7 +112,7 @@ def run_groups(
     ]
     statuses: dict[Path, Status] = {}
     events: Events = SimpleQueue()
-    with ThreadPoolExecutor(max_workers=lanes) as pool:
+    with _released(groups), ThreadPoolExecutor(max_workers=lanes) as pool:
         try:
             while True:
                 while free and not stop.is_set() and (queue := _next(queues)):
@@ -124,6 +126,7 @@ def run_groups(
                     free.append(result.device)
                     for point, status in _settle(result):
                         statuses[point.folder] = status
+                        elsewhere.release([point])
                         display.mark_ended(point, status)
                     if not result.queue.waiting and not result.queue.running:
                         release_programs()
@@ -151,10 +154,19 @@ def _run_chunk(
     result = ChunkResult(queue, chunk, device)
     try:
         with jax.default_device(device):
-            result.statuses = run_points(queue.program, chunk, on_updates, stop)
-    except BaseException as error:
-        result.error = error
+            result.statuses = run_built(queue.program, chunk, on_updates, stop)
+    except BaseException as error:  # not even their records could be begun
+        result.statuses = [{"state": "failed", "reason": reason_of(error)} for _ in chunk]
     events.put(result)
+
+
+@contextmanager
+def _released(groups: Sequence[Group]) -> Iterator[None]:
+    """Give up the leases of all points at the end of the block."""
+    try:
+        yield
+    finally:
+        elsewhere.release(point for group in groups for point in group.points)
 
 
 def cores() -> int:
@@ -163,7 +175,12 @@ def cores() -> int:
 
 
 def _chunk_size(group: Group, settings: Sweep, devices: list[jax.Device]) -> int:
-    return settings.chunk or points_at_once(group.program, len(group.points), devices)
+    if isinstance(group.program, BaseException):
+        return 1
+    try:
+        return settings.chunk or points_at_once(group.program, len(group.points), devices)
+    except Exception:  # a part of the user's fails, as it will in each point
+        return 1
 
 
 def _next(queues: Sequence[GroupQueue]) -> GroupQueue | None:
@@ -174,8 +191,6 @@ def _next(queues: Sequence[GroupQueue]) -> GroupQueue | None:
 
 def _settle(result: ChunkResult) -> list[tuple[Point, Status]]:
     """Return the points of a chunk that have ended; queue those that ran out of memory again."""
-    if result.error:
-        raise result.error
     queue, chunk = result.queue, result.chunk
     queue.running -= 1
     queue.compiled = True

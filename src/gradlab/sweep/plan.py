@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from gradlab.figures import labels, selection
+from gradlab.point.failures import reason_of
 from gradlab.records import flatten
-from gradlab.sweep.groups import Group
+from gradlab.records.printable import printable
+from gradlab.sweep.groups import Built, Group
 from gradlab.sweep.memory import bytes_per_point
+from gradlab.sweep.screen import screen, show
 
 LISTED = 8  # values of a key
 
@@ -32,27 +34,40 @@ def plan_table(groups: Sequence[Group]) -> Table:
             labels.level_label(key, values[0]) for key, values in levels.items() if len(values) == 1
         ]
         varying = [_values(key, levels[key]) for key in own if len(levels[key]) > 1]
-        memory = f"{bytes_per_point(group.program) / 2**20:.3g} MiB"
         table.add_row(
             str(number),
             str(len(group.points)),
-            memory,
-            ", ".join(shared),
-            "; ".join(varying) or "–",
+            _memory(group.program),
+            printable(", ".join(shared)),
+            printable("; ".join(varying) or "–"),
         )
     return table
 
 
-def show_plan(groups: Sequence[Group], ended: int) -> None:
-    """Print what would run, and how many points of the sweep have ended already."""
-    console = Console()
-    if not console.is_terminal:  # a file has no width to keep to
-        console.width = 160
+def show_plan(groups: Sequence[Group], ended: int, elsewhere: Sequence[str] = ()) -> None:
+    """Print what would run, how many points have ended already, and which run elsewhere."""
+    console = screen()
     if groups:
-        console.print(plan_table(groups))
+        show(console, plan_table(groups))
+    for group in groups:
+        if isinstance(group.program, BaseException):
+            count = len(group.points)
+            show(console, f"{count} points cannot be built, and fail: {reason_of(group.program)}")
+    for sentence in elsewhere:
+        show(console, sentence)
     total = sum(len(group.points) for group in groups)
     rest = f"; {ended} have ended" if ended else ""
-    console.print(f"{total} points to run as {len(groups)} programs{rest}. Nothing was run.")
+    show(console, f"{total} points to run as {len(groups)} programs{rest}. Nothing was run.")
+
+
+def _memory(program: Built) -> str:
+    """Return the memory of a point in words; "–" where the user's part of it fails."""
+    if isinstance(program, BaseException):
+        return "–"
+    try:
+        return f"{bytes_per_point(program) / 2**20:.3g} MiB"
+    except Exception:
+        return "–"
 
 
 def _config_table(group: Group) -> pd.DataFrame:

@@ -7,16 +7,40 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
+from rich.text import Text
 
 from gradlab.point import Point, Status
+from gradlab.records import TRACEBACK
+from gradlab.records.printable import printable
 from gradlab.sweep.groups import Group
+from gradlab.sweep.screen import screen, show, unread
 
 PRINT_SECONDS = 10.0  # between plain lines
 FORECAST_FROM = 0.01  # of the steps; before that, time passes mostly in compiling
+SURE_FROM = 0.2  # of the steps; a forecast made before is called an estimate
+
+
+class Shown(NamedTuple):
+    """What the line shows beside the clock, as of the last event."""
+
+    words: list[str]
+    trained: int  # steps, of all points
+    at: float  # seconds since the start
+    left: float | None  # seconds from then on
+    is_sure: bool
+
+    def line(self, elapsed: float) -> str:
+        """Return the progress in words, so many seconds after the start."""
+        parts = [*self.words]
+        if self.trained:
+            parts.append(f"{self.trained / elapsed:,.0f} steps/s")
+        if self.left is not None:
+            left = _clock(max(0.0, self.left - (elapsed - self.at)))
+            parts.append(f"{left} left" if self.is_sure else f"about {left} left")
+        return ", ".join([*parts, f"{_clock(elapsed)} passed"])
 
 
 class ProgressDisplay:
@@ -35,19 +59,21 @@ class ProgressDisplay:
         self._trained, self._states = 0, Counter[str]()
         self._started, self._printed = time.monotonic(), time.monotonic()
         self._lock = threading.Lock()
-        self._console = Console()
+        self._console = screen()
+        self._shown = self._see()
         self._bar = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
+            _Line(self),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(str(self), total=sum(self._length.values()))
+        self._task = self._bar.add_task("", total=sum(self._length.values()))
 
     def __enter__(self) -> Self:
         """Start the live line."""
-        self._bar.start()
+        with unread():
+            self._bar.start()
         return self
 
     def __exit__(
@@ -59,7 +85,8 @@ class ProgressDisplay:
         """Leave the last line standing."""
         with self._lock:
             self._update(last=True)
-        self._bar.stop()
+        with unread():
+            self._bar.stop()
 
     def add_updates(self, points: Sequence[Point], count: int) -> None:
         """Count the updates that each of these points has made."""
@@ -75,30 +102,52 @@ class ProgressDisplay:
             self._reached[point.folder] = self._length[point.folder]
             self._states[status["state"]] += 1
             if status["state"] == "failed":
-                self._console.print(f"point {point.folder.name} failed: {status['reason']}")
+                show(self._console, sentence_on(point, status))
             self._update()
 
     def __str__(self) -> str:
         """Return the progress in words."""
+        return self._shown.line(time.monotonic() - self._started)
+
+    def _see(self) -> Shown:
         ended = self._points - len(self._left)
         groups = self._groups - len(set(self._left.values()))
-        parts = [f"{ended}/{self._points} points", f"{groups}/{self._groups} groups"]
-        parts += [f"{n} {state}" for state, n in sorted(self._states.items()) if state != "done"]
+        words = [f"{ended}/{self._points} points", f"{groups}/{self._groups} groups"]
+        words += [f"{n} {state}" for state, n in sorted(self._states.items()) if state != "done"]
         elapsed = time.monotonic() - self._started
-        if self._trained:
-            parts.append(f"{self._trained / elapsed:,.0f} steps/s")
         share = self._reached.total() / max(1, sum(self._length.values()))
-        if self._left and share > FORECAST_FROM:
-            parts.append(f"{_clock(elapsed * (1 - share) / share)} left")
-        return ", ".join([*parts, f"{_clock(elapsed)} passed"])
+        is_known = bool(self._left) and share > FORECAST_FROM
+        left = elapsed * (1 - share) / share if is_known else None
+        return Shown(words, self._trained, elapsed, left, share > SURE_FROM)
 
     def _update(self, last: bool = False) -> None:
-        self._bar.update(self._task, description=str(self), completed=self._reached.total())
+        self._shown = self._see()
+        with unread():
+            self._bar.update(self._task, completed=self._reached.total())
         if not self._console.is_terminal and (
             last or time.monotonic() - self._printed > PRINT_SECONDS
         ):
             self._printed = time.monotonic()
-            self._console.print(str(self), highlight=False, soft_wrap=True)
+            show(self._console, str(self))
+
+
+class _Line(ProgressColumn):
+    """The progress in words; rich draws it ten times a second, so that its clock runs."""
+
+    def __init__(self, display: ProgressDisplay) -> None:
+        super().__init__()
+        self._display = display
+
+    def render(self, task: Task) -> Text:
+        return Text(str(self._display))
+
+
+def sentence_on(point: Point, status: Status) -> str:
+    """Return how a point has ended, in one line, and where its traceback is if it has one."""
+    outcome = status.get("reason") or status.get("summary", {}).get("verdict", "")
+    sentence = f"point {point.folder.name} {status['state']}: {outcome}"
+    traceback = point.folder / TRACEBACK
+    return printable(f"{sentence} (see {traceback})" if traceback.is_file() else sentence)
 
 
 def _clock(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from gradlab.components import ConfigError
 from gradlab.config import Sweep
 from gradlab.point import Status
+from gradlab.records.printable import printable
 from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
 from gradlab.sweep.remote import Work, follow, split_groups
@@ -35,7 +36,8 @@ class RayTask:
         try:
             ray.get(self.reference)
         except Exception as error:
-            return f"its Ray task ended in {type(error).__name__}: {str(error).splitlines()[-1]}"
+            last = (str(error).splitlines() or [""])[-1]
+            return printable(f"its Ray task ended in {type(error).__name__}: {last}")
         return "its Ray task left it out"
 
     def cancel(self) -> None:

@@ -4,20 +4,25 @@ The scheduler (SLURM, Ray) only has to call the work somewhere. Its results are 
 points' folders, as if the points had run here.
 """
 
+import secrets
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
 from gradlab.config import Sweep
 from gradlab.point import Point, Status
-from gradlab.sweep import ledger
+from gradlab.records import leases
+from gradlab.sweep import elsewhere, ledger
 from gradlab.sweep.groups import Group, group_by_program
 from gradlab.sweep.lanes import run_groups
 from gradlab.sweep.program_cache import keep_programs
 from gradlab.sweep.progress import ProgressDisplay
+from gradlab.sweep.screen import escape_what_it_lacks
 
 POLL_SECONDS = 1.0  # between looks at the records
 
@@ -29,12 +34,15 @@ class Work:
     points: list[Point]
     settings: Sweep
     cpus: int
+    id: str = field(default_factory=partial(secrets.token_hex, 8))
 
     def __call__(self) -> None:
         """Run the points that have not ended; a second call goes on where the first was cut off."""
         if self.settings.keep_programs:
             keep_programs()
-        groups = group_by_program(ledger.clear(ledger.pending(self.points, retry=())))
+        escape_what_it_lacks(sys.stdout)
+        to_run = elsewhere.claim(self.points, retry=(), work=self.id)
+        groups = group_by_program(ledger.clear(to_run))
         with ProgressDisplay(groups) as display:
             run_groups(groups, display, self.settings, Event(), self.cpus)
 
@@ -61,7 +69,12 @@ class Handle(Protocol):
 def split_groups(
     groups: Sequence[Group], limit: int | None, settings: Sweep, cpus: int
 ) -> list[Work]:
-    """Split groups into work of at most `limit` points each; None: one piece per group."""
+    """Split groups into work of at most `limit` points each; None: one piece per group.
+
+    The leases of the points are given up here, for the work to take.
+    """
+    for group in groups:
+        elsewhere.release(group.points)
     works = []
     for group in groups:
         count = limit or len(group.points)
@@ -92,7 +105,12 @@ def follow(
                     if status["state"] not in ledger.ENDED:
                         if not done:
                             continue
-                        status = {"state": "interrupted", "reason": handle.error()}
+                        other = leases.holder(point.folder)
+                        status = (
+                            {"state": "running", "reason": str(other)}
+                            if other
+                            else {"state": "interrupted", "reason": handle.error()}
+                        )
                     statuses[point.folder] = status
                     display.mark_ended(point, status)
                 if not done:

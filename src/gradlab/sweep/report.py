@@ -1,18 +1,21 @@
 """The end of a sweep: a table of its points, its figure, and where everything is."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gradlab.figures import labels, selection, style
 from gradlab.figures.overview import overview_figure
 from gradlab.point import Point
 from gradlab.records import OVERVIEW, WANDB, sweep_folder
+from gradlab.records.printable import printable
 from gradlab.records.table import load_runs
+from gradlab.sweep.screen import screen, show
 
 COLOURS = {
     "vanishing": "blue",
@@ -27,17 +30,15 @@ def report(sweep: Sequence[Point]) -> None:
     """Print the table, draw the overview figure, say where they are and what to type next."""
     folder = sweep_folder(sweep[0].folder)
     runs = load_runs(folder)
-    console = Console()
-    if not console.is_terminal:  # a file has no width to keep to
-        console.width = 160
-    console.print(points_table(selection.comparable(runs), folder))
-    console.print(f"seconds  {seconds(runs)}", highlight=False)
-    console.print(f"records  {_short(folder)}", highlight=False)
+    console, place = screen(), printable(_short(folder))
+    show(console, points_table(selection.comparable(runs), folder))
+    show(console, f"seconds  {seconds(runs)}")
+    show(console, f"records  {place}")
     if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
         style.save(overview_figure(runs).figure, folder / OVERVIEW)
-        console.print(f"figure   {_short(folder / OVERVIEW)}", highlight=False)
+        show(console, f"figure   {place}/{OVERVIEW}")
     if sweep[0].config.wandb.mode != "disabled":
-        console.print(f"W&B      wandb leet {_short(folder / WANDB)}", highlight=False)
+        show(console, f"W&B      wandb leet {shlex.quote(f'{place}/{WANDB}')}")
 
 
 def points_table(runs: pd.DataFrame, folder: Path) -> Table:
@@ -46,14 +47,14 @@ def points_table(runs: pd.DataFrame, folder: Path) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("point", justify="right")
     for key in keys:
-        table.add_column(labels.key_label(key))
+        table.add_column(printable(labels.key_label(key)))
     table.add_column("verdict")
     for heading in ("decay rate\nnats/step", "horizon\nsteps", "loss ÷\nbaseline", "accuracy"):
         table.add_column(heading, justify="right")
     for _, run in runs.iterrows():
-        levels = (labels.value_label(key, run[key]) for key in keys)
+        levels = (printable(labels.value_label(key, run[key])) for key in keys)
         point = Path(run["path"]).relative_to(folder).as_posix()
-        table.add_row(point, *levels, *_results(run))
+        table.add_row(printable(point), *levels, *_results(run))
     return table
 
 
@@ -70,13 +71,13 @@ def seconds(runs: pd.DataFrame) -> str:
     )
 
 
-def _results(run: pd.Series) -> list[str]:
+def _results(run: pd.Series) -> list[str | Text]:
     if run["status"] not in ("done", "diverged"):
-        return [f"[red]{run['status']}[/] {run['reason']}"]
-    verdict = run["verdict"]
+        return [Text.assemble((run["status"], "red"), " ", printable(run["reason"]))]
+    verdict = printable(run["verdict"])
     learned = run.get("eval/loss", float("nan")) / run.get("eval/baseline", float("nan"))
     return [
-        f"[{COLOURS[verdict]}]{verdict}[/]",
+        Text(verdict, COLOURS.get(verdict, "")),
         _number(run.get("jacobian/decay_rate"), "+.3f"),
         _number(run.get("jacobian/horizon"), ".1f"),
         _number(learned, ".2f"),
