@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
+from rich.table import Column
 from rich.text import Text
 
 from gradlab.point import Point, Status
@@ -20,7 +21,7 @@ from gradlab.sweep.screen import screen, show, unread
 
 PRINT_SECONDS = 10.0  # between plain lines
 FORECAST_FROM = 0.01  # of the steps; before that, time passes mostly in compiling
-SURE_FROM = 0.2  # of the steps; a forecast made before is called an estimate
+SURE_FROM = 0.2  # of the steps; before that, and before a point has ended, it is an estimate
 
 
 class Shown(NamedTuple):
@@ -118,7 +119,7 @@ class ProgressDisplay:
         share = self._reached.total() / max(1, sum(self._length.values()))
         is_known = bool(self._left) and share > FORECAST_FROM
         left = elapsed * (1 - share) / share if is_known else None
-        return Shown(words, self._trained, elapsed, left, share > SURE_FROM)
+        return Shown(words, self._trained, elapsed, left, bool(ended) and share > SURE_FROM)
 
     def _update(self, last: bool = False) -> None:
         self._shown = self._see()
@@ -135,7 +136,7 @@ class _Line(ProgressColumn):
     """The progress in words; rich draws it ten times a second, so that its clock runs."""
 
     def __init__(self, display: ProgressDisplay) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._display = display
 
     def render(self, task: Task) -> Text:

@@ -22,7 +22,7 @@ def screen() -> Console:
 
 def escape_what_it_lacks(stream: TextIO) -> None:
     """Let a stream write characters that its encoding lacks as escapes, instead of failing."""
-    if isinstance(stream, TextIOWrapper):
+    if isinstance(stream, TextIOWrapper) and not stream.closed:
         stream.reconfigure(errors="backslashreplace")
 
 
