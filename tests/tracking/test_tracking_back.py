@@ -96,7 +96,7 @@ def test_a_run_that_was_cut_off_gives_its_rows_so_far(sweep: Path, tmp_path: Pat
     log.write_bytes(content[: content.index(b"train/loss") + 10])
     shutil.rmtree(log.parent / "files", ignore_errors=True)  # which are written at the end
     cut, whole = load_wandb(tmp_path / "wandb").to_dict("records")
-    assert (cut["status"], whole["status"]) == ("running", "done")
+    assert (cut["status"], whole["status"]) == ("interrupted", "done")
     assert len(records.load_metrics(cut["path"])) == 1
 
 
