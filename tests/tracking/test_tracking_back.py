@@ -5,6 +5,7 @@ the runs' files. The paths in its logs exist nowhere.
 """
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,8 @@ from omegaconf import OmegaConf
 from synthetic_sweeps import geometric
 
 from gradlab import load_gradients, load_runs, load_wandb, records
-from gradlab.tracking import restore
+from gradlab.tracking import points, server_runs
+from gradlab.tracking.restore import places
 from gradlab.tracking.runs import track
 
 ROWS = [
@@ -107,7 +109,7 @@ def test_a_log_without_a_run_is_named(
     (log,) = (tmp_path / "sweep" / "0" / "wandb").resolve().glob("*.wandb")
     log.write_bytes(b"")
     assert list(load_wandb(tmp_path)["init.gain"]) == [1.5]
-    assert f"gradlab: {log} has no run that can be read; it is left out." in capfd.readouterr().err
+    assert f"gradlab: {log} is left out: it has no run that can" in capfd.readouterr().err
 
 
 def test_sweeps_of_one_name_and_date_keep_apart(tmp_path: Path) -> None:
@@ -173,20 +175,29 @@ def test_the_last_run_of_a_point_counts(tmp_path: Path) -> None:
     assert (restored["status"], restored["reason"]) == ("diverged", "late")
 
 
-def test_of_several_runs_of_a_point_the_last_is_kept(tmp_path: Path) -> None:
-    started = {"a1": "2026-01", "a2": "2026-03", "b": "2026-02", "c": "2026-01"}
-    for name in started:
-        (tmp_path / name).mkdir()
+def test_of_several_runs_of_a_point_the_last_whole_one_is_kept(tmp_path: Path) -> None:
+    def point(name: str, started: str, whole: bool = True, content: str = "{}") -> points.Restored:
+        (tmp_path / name).mkdir(exist_ok=True)
+        path, time = PurePosixPath("reach/today/0"), pd.Timestamp(started).value
+        folder = tmp_path / name
+        return points.Restored(folder, name, name[0], time, whole, "id", path, content)
 
-    def point(name: str, content: str = "{}") -> restore.Restored:
-        path = PurePosixPath("reach/today/0")
-        return restore.Restored(tmp_path / name, name[0], started[name], "id", path, content)
-
-    places = restore.places([point("a2"), point("b"), point("c", "{other}"), point("a1")])
-    assert {point.folder.name: str(place) for point, place in places.items()} == {
-        "c": "reach/today-id/0",
-        "a2": "reach/today-id-a/0",
-    }
+    runs = [
+        point("a1", "2026-01-01T00:00:00.9Z"),
+        point("a2", "2026-01-01T00:00:00.95Z"),  # as text it comes before the first
+        point("a3", "2026-01-09", whole=False),
+        point("b", "2025-12-31"),
+        point("c", "2025-12-30", content="{other}"),
+        point("d1", "2025-12-29", content="{third}"),
+        point("d2", "2025-12-29", content="{third}"),
+    ]
+    for order in (runs, runs[::-1], runs[3:] + runs[:3]):
+        kept = {point.folder.name: str(place) for point, place in places(order).items()}
+        assert kept == {
+            "d2": "reach/today-id/0",
+            "c": "reach/today-id-c/0",
+            "a2": "reach/today-id-a/0",
+        }
 
 
 def test_a_sweep_that_was_copied_and_continued_twice_keeps_all_points(tmp_path: Path) -> None:
@@ -196,6 +207,61 @@ def test_a_sweep_that_was_copied_and_continued_twice_keeps_all_points(tmp_path: 
     write(second / "1", 2.5)
     wandb.teardown()
     assert sorted(load_wandb(tmp_path)["init.gain"]) == [0.5, 1.5, 2.5]
+
+
+def test_two_runs_of_a_point_give_one_answer_whoever_reads(tmp_path: Path) -> None:
+    """An interrupted attempt whose log stayed, the run that went on, and a copy of the former."""
+    sweep = tmp_path / "reach" / "today"
+    records.save_sweep(sweep, [])
+    with pytest.raises(RuntimeError), track(sweep / "0", config(0.5), "reach/today", "n"):
+        raise RuntimeError("stopped")
+    (sweep / "0" / "wandb").rename(sweep / "wandb" / "first")
+    write(sweep / "0", 0.5)
+    wandb.teardown()
+    shutil.copytree((sweep / "wandb" / "first").resolve(), tmp_path / "a" / "offline-run-1-copy")
+    target = tmp_path / "restored"
+
+    def read(number: int) -> list[str]:
+        return list(load_wandb(sweep.parent, target if number % 2 else None)["status"])
+
+    with ThreadPoolExecutor(5) as pool:  # several readers at once write to one folder
+        assert list(pool.map(read, range(15))) == [["done"]] * 15
+    assert [path.name for path in target.rglob("*.part")] == []
+
+
+def test_a_received_folder_reaches_nothing_outside_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    elsewhere = write_sweep(tmp_path / "elsewhere" / "reach" / "mine", 9.0)
+    sweep = write_sweep(tmp_path / "received" / "reach" / "today", 0.5, 1.5, 2.5)
+    settings = records.CONFIG.name
+    for number, text in enumerate(("seed: ${oc.env:WANDB_API_KEY}\n", None, "seed: 4\n")):
+        file = (sweep / str(number) / "wandb").resolve() / "files" / "gradlab" / settings
+        file.unlink()
+        if text is None:
+            file.symlink_to(elsewhere / "0" / records.CONFIG)
+        else:
+            file.write_text(text)
+    (sweep / "wandb" / "more").symlink_to(elsewhere / "wandb")
+    escaping = tmp_path / "received" / "reach" / "escaping"
+    records.save_sweep(escaping, [])
+    (escaping / records.SWEEP).write_text('{"id": "x/../../../elsewhere/reach/mine", "points": []}')
+    write(escaping / "0", 7.0)
+    target, place = tmp_path / "restored", f"reach/today-{records.sweep_id_of(sweep)}"
+    (target / place).mkdir(parents=True)
+    (target / place / "2").symlink_to(elsewhere / "0")
+    wandb.teardown()
+    before = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
+
+    runs = load_wandb(tmp_path / "received", target)
+    said = capsys.readouterr().err
+    assert list(runs["seed"].astype(str)) == ["${oc.env:WANDB_API_KEY}", "3", "3"]
+    assert list(runs["init.gain"].iloc[1:]) == [1.5, 9.0]  # the last is the user's own link
+    assert "its sweep_id is 'x/../../../elsewhere/reach/mine', not letters and digits" in said
+    assert f"{sweep / 'wandb' / 'more'} leads out of its sweep: left out" in said
+    assert f"{target / place / '2'} is a link elsewhere" in said
+    assert {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")} == before
 
 
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
@@ -210,11 +276,16 @@ def test_what_is_neither_a_folder_nor_a_project_is_named(source: str | Path) -> 
 
 
 class Artifact:
-    """Stands in for an artifact of `wandb.Api`."""
+    """Stands in for an artifact of `wandb.Api` and for the one entry of its manifest."""
 
     def __init__(self, kind: str, file: Path) -> None:
         self.type = kind
         self.file = file
+        self.ref = None
+        self.manifest = SimpleNamespace(entries={file.name: self})
+
+    def get_entry(self, name: str) -> "Artifact":
+        return self.manifest.entries[name]
 
     def download(self, root: str) -> None:
         Path(root).mkdir(parents=True, exist_ok=True)
@@ -245,6 +316,7 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
         return SimpleNamespace(
             id=f"run{point.name}",
             created_at="2026-01-31T12:00:00Z",
+            state="finished",
             files=lambda names: [File(n, files / n) for n in names if (files / n).exists()],
             config=config(float(point.name) + 0.5)
             | {"clip": {"threshold": "Infinity"}, "path": f"reach/today/{point.name}"},
@@ -258,11 +330,12 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
 
     def runs(_: Any, path: str, filters: dict[str, str] | None = None) -> list[Any]:
         queries.append((path, filters))
-        foreign = [SimpleNamespace(config=c) for c in ({"lr": 1}, {"path": "/data/imagenet/train"})]
+        configs = {"lr": 1}, {"path": "/data/imagenet/train"}
+        foreign = [SimpleNamespace(id="x", config=config) for config in configs]
         return [*foreign, *(online(Path(path)) for path in load_runs(sweep)["path"])]
 
     queries: list[Any] = []
-    monkeypatch.setattr(restore, "check_login", lambda: None)
+    monkeypatch.setattr(server_runs, "check_login", lambda: None)
     monkeypatch.setattr(wandb, "Api", type("Api", (), {"runs": runs}))
     assert_same_runs(load_wandb("me/project"), load_runs(sweep))
     assert_same_runs(load_wandb("me/project/reach/today"), load_runs(sweep))
@@ -270,18 +343,36 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "path", ["../../elsewhere", "a/../../b", "/a/b/c", "a/b", "", 3, ["a", "b", "c"]], ids=str
+    "path",
+    [
+        *("../../elsewhere", "a/../../b", "a/b/..", "/a/b/c", "a//b/c", "a/b", "", 3),
+        *(["a", "b", "c"], "C:/b/c", "a\\..\\..\\b/c/d", "a/b/\x1b[2J", "a/b/c\n"),
+    ],
+    ids=repr,
 )
-def test_paths_from_the_server_stay_below_the_folder(path: Any, tmp_path: Path) -> None:
-    run = restore.Run("id", "2026", config(1.0) | {"path": path}, [], {})
-    assert restore._restore(run, tmp_path) is None
+def test_paths_from_a_run_stay_below_the_folder(path: Any, tmp_path: Path) -> None:
+    run = points.Run("id", "2026", True, config(1.0) | {"path": path}, [], {})
+    with pytest.raises(ValueError, match="its path is "):
+        points.restore_run(run, tmp_path, "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("which", ["id", "sweep_id"])
+@pytest.mark.parametrize("name", ["x/../../..", "..", "a b", "", 3, "a" * 65], ids=repr)
+def test_ids_from_a_run_are_letters_and_digits(which: str, name: Any, tmp_path: Path) -> None:
+    place = {"path": "name/date/0", "sweep_id": "s" if which == "id" else name or " "}
+    run_id = name if which == "id" else "r"
+    run = points.Run(run_id, "2026", True, config(1.0) | place, [], {})
+    with pytest.raises(ValueError, match=f"its {which} is "):
+        points.restore_run(run, tmp_path, "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_project_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def runs(*_: Any, **__: Any) -> None:
         raise ValueError("Could not find project me/nothing")
 
-    monkeypatch.setattr(restore, "check_login", lambda: None)
+    monkeypatch.setattr(server_runs, "check_login", lambda: None)
     monkeypatch.setattr(wandb, "Api", type("Api", (), {"runs": runs}))
     with pytest.raises(FileNotFoundError, match="W&B has no project 'me/nothing': Could not find"):
         load_wandb("me/nothing")

@@ -7,7 +7,7 @@ import argparse
 import sys
 from typing import Any
 
-from gradlab.tracking.restore import check_login
+from gradlab.tracking.server_runs import check_login
 
 NAME = "gradlab"
 MAP_CHART = "gradlab-jacobian-map"

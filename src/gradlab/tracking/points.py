@@ -1,0 +1,158 @@
+"""A point's folder made anew from the content of its W&B run, whoever logged that.
+
+A run's files hold the point's records. The records of a run without them, which was cut off or is
+of an earlier version, are made anew from its config, rows and summary. What a run says is data: a
+run that names a place outside the folder that it is restored to is refused.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from gradlab import records
+from gradlab.records.files import RecordError
+from gradlab.tracking.runs import PATH_KEY, RECORD_FILES, SWEEP_KEY, end_entries
+
+NONFINITE = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
+PATH_PARTS = 3  # NAME/DATE/POINT, at least
+BOOKKEEPING = ("name", "wandb", "sweep")  # sections of a config that change no number
+RESTORED_FILES = (
+    records.CONFIG,
+    *(path for path in RECORD_FILES.values() if path != records.CONFIG),
+)
+RUN_OR_SWEEP_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+DRIVE = re.compile(r"[A-Za-z]:")  # of Windows
+
+
+class Run(NamedTuple):
+    """The content of a W&B run; `history` are its logged rows."""
+
+    run_id: str
+    started: str  # time, in ISO 8601
+    whole: bool  # it has its end, so it was not cut off
+    config: Mapping[str, Any]
+    history: Iterable[Mapping[str, Any]]
+    summary: Mapping[str, Any]
+
+
+class Restored(NamedTuple):
+    """A run's point, in a folder of its own."""
+
+    folder: Path
+    origin: str  # the log, or the run on the server
+    run_id: str
+    started: int  # nanoseconds since 1970
+    whole: bool
+    sweep_id: str  # "" if its sweep has none
+    path: PurePosixPath  # NAME/DATE/NUMBER
+    content: str  # its config less bookkeeping
+
+    @property
+    def age(self) -> tuple[bool, int, int, str]:
+        """Return what orders the runs of one point, the one that counts last.
+
+        A run that was cut off comes before a whole one, then the time decides, then the number of
+        its files (a copy may lack some), then its name.
+        """
+        files = sum((self.folder / name).exists() for name in RESTORED_FILES)
+        return self.whole, self.started, files, self.origin
+
+
+def restore_or_say(origin: str, restore: Callable[[], Restored | None]) -> Restored | None:
+    """Restore a run; one that cannot be read is named, and left out.
+
+    Raises:
+        RecordError: the point's folder cannot be written.
+    """
+    try:
+        return restore()
+    except RecordError:
+        raise
+    except Exception as error:  # what others wrote can be wrong in any way
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"gradlab: {origin} is left out: {text}.", file=sys.stderr)
+        return None
+
+
+def restore_run(run: Run, folder: Path, origin: str) -> Restored | None:
+    """Write the records of a run's point that its folder lacks; None if it has no point.
+
+    A run that was cut off has no status yet, so its point's is "running".
+
+    Raises:
+        ValueError: the run's id or the place that it gives its point is no plain name.
+    """
+    if not is_point(run.config):
+        return None
+    config = {key: _plain(value) for key, value in run.config.items() if not key.startswith("_")}
+    path, sweep_id = place_below(config.pop(PATH_KEY)), config.pop(SWEEP_KEY, "")
+    for key, name in (("id", run.run_id), (SWEEP_KEY, sweep_id or "none")):
+        if not (isinstance(name, str) and RUN_OR_SWEEP_ID.fullmatch(name)):
+            raise ValueError(f"its {key} is {name!r}, not letters and digits")
+    if not (folder / records.CONFIG).exists():
+        records.save_config(folder, config)
+    if not (folder / records.METRICS).exists():
+        records.save_metrics(folder, pd.DataFrame(filter(None, map(_metrics_row, run.history))))
+    if not (folder / records.STATUS).exists():
+        records.save_status(folder, _status(_plain(run.summary), records.load_metrics(folder)))
+    decisive = {key: value for key, value in config.items() if key not in BOOKKEEPING}
+    content = json.dumps(decisive, sort_keys=True)
+    started = int(pd.to_datetime(run.started, utc=True, errors="coerce").value)
+    return Restored(folder, origin, run.run_id, started, run.whole, sweep_id, path, content)
+
+
+def is_point(config: Mapping[str, Any]) -> bool:
+    """Return whether a run's config is that of a point which gradlab logged."""
+    return PATH_KEY in config and isinstance(config.get("wandb"), Mapping)
+
+
+def place_below(text: Any) -> PurePosixPath:
+    """Return the place that a run gives its point, NAME/DATE/POINT.
+
+    Raises:
+        ValueError: it is none, or may lead outside the folder that it is put below.
+    """
+    parts = text.split("/") if isinstance(text, str) else []
+    if len(parts) < PATH_PARTS or not all(map(is_plain_name, parts)):
+        raise ValueError(f"its {PATH_KEY} is {text!r}, not NAME/DATE/POINT in plain names")
+    return PurePosixPath(*parts)
+
+
+def is_plain_name(part: str) -> bool:
+    """Return whether a name is that of a file or a folder on every system, and no way to others."""
+    plain = part.isprintable() and not set(part) & set("/\\") and not DRIVE.match(part)
+    return plain and part not in ("", ".", "..")
+
+
+def _status(summary: Mapping[str, Any], metrics: pd.DataFrame) -> dict[str, Any]:
+    """Make a point's status from its run's summary and rows."""
+    status = {"state": summary.get("status", "running"), "reason": summary.get("reason", "")}
+    if "verdict" not in summary:
+        return status
+    last = metrics.iloc[-1].dropna().to_dict() | {"train/step": int(metrics["train/step"].iloc[-1])}
+    entries = end_entries(summary)
+    numbers = {name: float(x) for name, x in entries.items() if isinstance(x, int | float)}
+    return status | {"summary": last | entries | numbers}
+
+
+def _metrics_row(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return a logged row without W&B's own columns; {} if it contains pictures or tables."""
+    values = {name: _plain(value) for name, value in row.items() if not name.startswith("_")}
+    if not all(isinstance(value, int | float) for value in values.values()):
+        return {}
+    step = {"train/step": int(values["train/step"])} if "train/step" in values else {}
+    return {name: float(value) for name, value in values.items()} | step
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON value with floats for the non-finite numbers that W&B stores as strings."""
+    if isinstance(value, Mapping):
+        return {key: _plain(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_plain(child) for child in value]
+    return NONFINITE.get(value, value) if isinstance(value, str) else value
