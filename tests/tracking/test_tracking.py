@@ -13,9 +13,10 @@ import wandb_reader as reader
 from conftest import Compose
 from synthetic_sweeps import geometric
 
-from gradlab import load_runs, records
+from gradlab import load_runs, load_wandb, records
 from gradlab.__main__ import CONF
 from gradlab.point import Point, run_point
+from gradlab.tracking import client, runs, server_runs
 from gradlab.tracking.media import MAP_SIDE, decay_curves, map_cells
 from gradlab.tracking.runs import track
 
@@ -145,9 +146,9 @@ def test_a_sweep_with_nested_folders_has_one_wandb_folder(tmp_path: Path) -> Non
     for point in (sweep / "rnn" / "0", sweep / "lstm" / "0"):
         with track(point, config(), "name/date", "n"):
             pass
-    runs = [(sweep / cell / "0" / "wandb").resolve() for cell in ("rnn", "lstm")]
-    assert sorted((sweep / "wandb").glob("offline-run-*")) == sorted(runs)
-    paths = [reader.summary(run)["config"]["path"] for run in runs]
+    folders = [(sweep / cell / "0" / "wandb").resolve() for cell in ("rnn", "lstm")]
+    assert sorted((sweep / "wandb").glob("offline-run-*")) == sorted(folders)
+    paths = [reader.summary(run)["config"]["path"] for run in folders]
     assert paths == ["name/date/rnn/0", "name/date/lstm/0"]
 
 
@@ -196,8 +197,85 @@ def test_the_runs_of_a_sweep_lie_in_one_folder(tmp_path: Path) -> None:
     for name in ("0", "1"):
         with track(tmp_path / name, config(), "g", name):
             pass
-    runs = sorted(path.resolve() for path in (tmp_path / "wandb").glob("offline-run-*"))
-    assert runs == sorted((tmp_path / name / "wandb").resolve() for name in ("0", "1"))
+    folders = sorted(path.resolve() for path in (tmp_path / "wandb").glob("offline-run-*"))
+    assert folders == sorted((tmp_path / name / "wandb").resolve() for name in ("0", "1"))
+    links = [path for path in tmp_path.rglob("*") if path.is_symlink()]
+    targets = {path.name: path.readlink() for path in links}
+    assert set(targets) == {"wandb", "latest-run", "debug.log", "debug-internal.log"}
+    assert not any(target.is_absolute() for target in targets.values())
+    assert all(path.resolve().is_relative_to(tmp_path.resolve()) for path in links)
+
+
+@pytest.mark.parametrize("linked", ["the point's wandb", "the sweep's wandb"])
+def test_nothing_is_written_or_deleted_through_a_link_out_of_the_sweep(
+    linked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "outside" / "offline-run-20260101_000000-abcdefgh"
+    old.mkdir(parents=True)
+    (old / "precious").touch()
+    before = sorted((tmp_path / "outside").rglob("*"))
+    point = tmp_path / "sweep" / "0"
+    point.mkdir(parents=True)
+    if linked == "the sweep's wandb":
+        (point.parent / "wandb").symlink_to(tmp_path / "outside")
+        (point / "wandb").symlink_to(Path("..") / "wandb" / old.name)
+    else:
+        (point / "wandb").symlink_to(old)
+    for _ in range(2):  # it is said once
+        with track(point, config(), "g", "n") as tracker:
+            tracker.log({"train/step": 0})
+            tracker.finish(STATUS, None)
+    assert sorted((tmp_path / "outside").rglob("*")) == before
+    said = capsys.readouterr().err
+    if linked == "the sweep's wandb":
+        assert said == (
+            f"gradlab: W&B runs are missing or not whole: {point.parent / 'wandb'} is a link that "
+            "leads elsewhere. The points go on without them.\n"
+        )
+    else:
+        assert said == ""
+        assert (point / "wandb").resolve().parent == (point.parent / "wandb").resolve()
+
+
+def test_wandb_that_breaks_costs_its_run_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "map_media", full)
+    with track(folder, config(), "g", "n") as tracker:
+        tracker.log({"train/step": 0, "train/loss": 1.0})
+        tracker.finish(STATUS, MAPS)
+        tracker.log({"train/step": 1})
+    assert "not whole: [Errno 28] No space left on device. The points go" in capsys.readouterr().err
+    assert reader.summary(folder / "wandb")["exit_code"] == 1
+
+
+def test_a_home_that_cannot_be_written_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")
+    for name in (*names, "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "set, so that it is restored")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setenv("WANDB_CACHE_DIR", "the user's")
+    client.prepare_client.__wrapped__()
+    assert Path(os.environ["WANDB_DATA_DIR"]).is_dir()
+    assert os.environ["WANDB_CACHE_DIR"] == "the user's"
+
+
+def test_no_key_is_sent_where_a_received_sweep_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client.check_settings()
+    records.save_sweep(tmp_path, [])
+    client.check_settings()
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nbase_url = http://127.0.0.1:9\n")
+    for ask in (server_runs.check_login, lambda: load_wandb("me/project")):
+        with pytest.raises(ConnectionError, match="wandb/settings would decide which server gets"):
+            ask()
 
 
 def test_an_exception_marks_the_run_as_failed(tmp_path: Path) -> None:

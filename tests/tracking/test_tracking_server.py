@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 import wandb_reader as reader
 from conftest import gradlab
 from wandb_server import Server, serving
@@ -32,9 +33,11 @@ def _login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr(uploads, "PAUSE", 0.0)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
     uploads.shared_uploader.cache_clear()
     yield
     uploads.shared_uploader.cache_clear()
+    wandb.teardown()
 
 
 @contextlib.contextmanager
@@ -54,11 +57,20 @@ def uploaded(folder: Path) -> int:
     return len(list(folder.glob("wandb/offline-run-*/*.synced")))
 
 
+def name_server(folder: Path, server: Server) -> None:
+    """Write a file of W&B's settings that names a server."""
+    folder.mkdir(parents=True)
+    (folder / "settings").write_text(f"[default]\nbase_url = {server.url}\n")
+
+
 def test_runs_are_uploaded_while_they_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving("accepts") as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    """To the server of the user's own settings, not to one that the sweep's folder names."""
+    with serving("accepts") as server, serving("accepts") as foreign:
+        name_server(tmp_path / "home" / ".config" / "wandb", server)
+        name_server(tmp_path / "wandb", foreign)
+        wandb.teardown()  # the settings are read anew
         with online_run(tmp_path, 0):
             deadline = time.monotonic() + 60
             while not server.history() and time.monotonic() < deadline:
@@ -69,8 +81,9 @@ def test_runs_are_uploaded_while_they_are_written(
         uploads.shared_uploader().close()
         losses = [row["train/loss"] for row in server.history()]
     assert losses == [2, 1, 2, 1]
+    assert foreign.received == []
     assert uploaded(tmp_path) == 2
-    assert capsys.readouterr().err == ""
+    assert "gradlab: " not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "hangs", "dies"])
@@ -107,7 +120,7 @@ def check_later_upload(server: Server, folder: Path) -> None:
     """Check that the runs can be uploaded once the server works again."""
     server.behaviour = "accepts"
     runs = sorted(folder.glob("wandb/offline-run-*"))
-    assert uploads._problem(uploads._sync(runs), runs) == ""
+    assert uploads.first_problem(uploads.start_upload(runs, folder), runs) == ""
     assert len(server.history()) == 4
 
 

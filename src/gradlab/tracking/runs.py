@@ -13,7 +13,10 @@ import contextlib
 import glob
 import json
 import os
+import re
 import shutil
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,7 @@ import numpy as np
 import xarray as xr
 
 from gradlab import records
+from gradlab.tracking.client import prepare_client
 from gradlab.tracking.media import MAP, map_media
 from gradlab.tracking.uploads import shared_uploader
 
@@ -40,10 +44,16 @@ RECORD_FILES = {
     "metrics.parquet": Path(records.METRICS),
     "gradients.nc": Path(records.GRADIENTS),
 }
+RUN_FOLDER = re.compile(r"offline-run-\d{8}_\d{6}-([0-9A-Za-z_-]{1,64})")
+SAYING, TOLD = threading.Lock(), set[Path]()  # sweeps of which it is said that runs are missing
 
 
 class Tracker:
-    """Logs one point to its W&B run; logs nothing if there is no run (mode "disabled")."""
+    """Logs one point to its W&B run; logs nothing if there is no run (mode "disabled").
+
+    W&B never fails a point: if the run cannot be written, that is said once, and the point goes on
+    without it.
+    """
 
     def __init__(self, run: "wandb.Run | None", folder: Path, config: Mapping[str, Any]) -> None:
         """Log the point in a folder, with its resolved config, to an open run."""
@@ -54,8 +64,10 @@ class Tracker:
 
     def log(self, row: Mapping[str, float]) -> None:
         """Log a row of metrics, which contains "train/step"; leave out NaN (not measured)."""
-        if self._run:
-            self._run.log({name: value for name, value in row.items() if not np.isnan(value)})
+        measured = {name: value for name, value in row.items() if not np.isnan(value)}
+        with self._writing() as run:
+            if run:
+                run.log(measured)
 
     def finish(self, status: Mapping[str, Any], gradients: xr.Dataset | None) -> None:
         """Log the probes' measurements, the point's records and its outcome.
@@ -65,16 +77,38 @@ class Tracker:
                 so only the status and the entries of `end_entries` are added to it.
             gradients: the content of gradients.nc, to be shown; None if the point has none.
         """
-        if not self._run:
-            return
-        if gradients is not None and MAP in gradients:
-            self._run.log(map_media(gradients[MAP]))
-        self._save_records(self._run, status)
-        if gradients is not None:
-            self._log_artifact(self._run, status)
-        outcome = {"status": status["state"], "reason": status.get("reason", "")}
-        self._run.summary.update(outcome | end_entries(status.get("summary", {})))
-        self.finished = True
+        with self._writing() as run:
+            if not run:
+                return
+            if gradients is not None and MAP in gradients:
+                run.log(map_media(gradients[MAP]))
+            self._save_records(run, status)
+            if gradients is not None:
+                self._log_artifact(run, status)
+            outcome = {"status": status["state"], "reason": status.get("reason", "")}
+            run.summary.update(outcome | end_entries(status.get("summary", {})))
+            self.finished = True
+
+    def close(self, error: BaseException | None) -> None:
+        """Close the run, as failed if there is an error."""
+        with self._writing() as run:
+            if run and error and not self.finished:
+                reason = f"{type(error).__name__}: {error}"
+                run.summary.update({"status": "failed", "reason": reason})
+            if run:
+                run.finish(exit_code=1 if error else None)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator["wandb.Run | None"]:
+        """Yield the run; an error in the block ends it, and the point goes on without."""
+        try:
+            yield self._run
+        except Exception as error:
+            run, self._run = self._run, None
+            _say_missing(self._folder, error)
+            with contextlib.suppress(Exception):
+                if run:
+                    run.finish(exit_code=1)
 
     def _save_records(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
         """Make the point's records files of the run; its status.json is not on disk yet."""
@@ -118,14 +152,35 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     Yields:
         The tracker to log to.
     """
-    settings = config["wandb"]
-    if settings["mode"] == "disabled":
-        yield Tracker(None, folder, config)
-        return
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else W&B sends reports of its errors
+    run = None
+    if config["wandb"]["mode"] != "disabled":
+        try:
+            run = _open(folder, config, group, name)
+        except Exception as error:  # a full disk, a name that W&B refuses
+            _say_missing(folder, error)
+    tracker = Tracker(run, folder, config)
+    try:
+        yield tracker
+    except BaseException as error:
+        # The run of an interrupted point is closed as failed too, although the point can go on: W&B
+        # cannot resume a run offline, so the continued point gets a new run in its place.
+        tracker.close(error)
+        raise
+    tracker.close(None)
+
+
+def _open(folder: Path, config: Mapping[str, Any], group: str, name: str) -> "wandb.Run":
+    """Open a point's run; see `track`.
+
+    Raises:
+        OSError: its place cannot be written, or leads out of the sweep.
+    """
+    prepare_client()
     import wandb
 
+    settings = config["wandb"]
     sweep = records.sweep_folder(folder.absolute())
+    _check_place(sweep)
     place = {PATH_KEY: f"{group}/{folder.absolute().relative_to(sweep).as_posix()}"}
     if sweep_id := records.sweep_id_of(sweep):
         place[SWEEP_KEY] = sweep_id
@@ -146,28 +201,49 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
             console="off",
             disable_git=True,
             disable_code=True,
+            use_dot_wandb=False,
             x_disable_stats=True,
             x_disable_machine_info=True,
             x_save_requirements=False,  # slow, and status.json has the versions
         ),
     )
     run_folder = Path(run.settings.sync_dir)
+    # W&B's link to a log of its own in the home folder: the only one that leads out of a sweep.
+    (run_folder / "logs" / "debug-core.log").unlink(missing_ok=True)
     _link(folder / records.WANDB, run_folder)
     if settings["mode"] == "online":
         shared_uploader().add(run_folder)
     run.define_metric("train/step", hidden=True)
     run.define_metric("*", step_metric="train/step")
-    tracker = Tracker(run, folder, config)
-    try:
-        yield tracker
-    except BaseException as error:
-        # The run of an interrupted point is closed as failed too, although the point can go on: W&B
-        # cannot resume a run offline, so the continued point gets a new run in its place.
-        if not tracker.finished:
-            run.summary.update({"status": "failed", "reason": f"{type(error).__name__}: {error}"})
-        run.finish(exit_code=1)
-        raise
-    run.finish()
+    return run
+
+
+def _check_place(sweep: Path) -> None:
+    """Check that runs can be written below a sweep's folder; W&B would go to /tmp instead.
+
+    Raises:
+        OSError: they cannot, or its wandb/ is a link that leads elsewhere.
+    """
+    place = sweep / records.WANDB
+    if place.resolve() != sweep.resolve() / records.WANDB:
+        raise OSError(f"{place} is a link that leads elsewhere")
+    place.mkdir(parents=True, exist_ok=True)
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"{place} may not be written")
+
+
+def _say_missing(folder: Path, error: Exception) -> None:
+    """Say, once for a sweep, that W&B runs are missing."""
+    sweep = records.sweep_folder(folder.absolute())
+    with SAYING:
+        if sweep in TOLD:
+            return
+        TOLD.add(sweep)
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    print(
+        f"gradlab: W&B runs are missing or not whole: {reason}. The points go on without them.",
+        file=sys.stderr,
+    )
 
 
 def end_entries(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,10 +266,11 @@ def _remove_old_run(folder: Path, sweep: Path) -> str | None:
         return None
     run_folder = link.resolve()
     link.unlink()
-    if run_folder.parent != (sweep / records.WANDB).resolve():
+    name = RUN_FOLDER.fullmatch(run_folder.name)
+    if run_folder.parent != sweep.resolve() / records.WANDB or not name:
         return None
     shutil.rmtree(run_folder, ignore_errors=True)
-    return run_folder.name.rpartition("-")[2]
+    return name[1]
 
 
 def _link(link: Path, target: Path) -> None:

@@ -9,11 +9,16 @@ import atexit
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from functools import cache
 from pathlib import Path
 
+from gradlab import records
+from gradlab.tracking.client import base_url, check_settings
+
+SENDER = Path(__file__).with_name("sender.py")
 PAUSE = 30.0  # seconds between the starts of two uploads, each of which costs a CPU second
 PATIENCE = 60.0  # seconds that the end of a sweep waits for its last uploads
 LIMITS = {  # W&B retries for hours by default; giving up after minutes loses nothing
@@ -38,6 +43,7 @@ class Uploader:
         self._sending: list[Path] = []
         self._process: subprocess.Popen[str] | None = None
         self._given_up = self._closing = False
+        self._folder = tempfile.TemporaryDirectory(prefix="gradlab-wandb-")
         threading.Thread(target=self._work, daemon=True).start()
         atexit.register(self.close)
 
@@ -66,9 +72,8 @@ class Uploader:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
                 self._sending, self._waiting = self._waiting, []
-                self._process = _sync(self._sending)
             start = time.monotonic()
-            problem = _problem(self._process, self._sending)
+            problem = self._send()
             with self._changed:
                 if problem:
                     self._give_up(problem)
@@ -76,6 +81,15 @@ class Uploader:
                 self._changed.notify_all()
                 remaining = start + PAUSE - time.monotonic()
                 self._changed.wait_for(lambda: self._closing, max(remaining, 0))
+
+    def _send(self) -> str:
+        """Upload the runs whose turn it is; return the first error in one line, "" if none."""
+        try:
+            check_settings()
+            self._process = start_upload(self._sending, Path(self._folder.name))
+        except OSError as error:
+            return str(error)
+        return first_problem(self._process, self._sending)
 
     def _give_up(self, problem: str) -> None:
         if not self._given_up:
@@ -96,12 +110,19 @@ def shared_uploader() -> Uploader:
     return Uploader()
 
 
-def _sync(runs: list[Path]) -> subprocess.Popen[str]:
-    """Start a process that uploads runs and follows those that are still open to their end."""
+def start_upload(runs: list[Path], folder: Path) -> subprocess.Popen[str]:
+    """Start a process that uploads runs and follows those that are still open to their end.
+
+    Args:
+        runs: their folders.
+        folder: an empty one, for the process to start in and for its log. W&B takes settings from
+            the folder that it starts in, so that is none that somebody else may have written.
+    """
+    (folder / records.WANDB).mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, __file__, *map(str, runs)],
-        cwd=runs[0].parents[1],
-        env=LIMITS | dict(os.environ),
+        [sys.executable, "-P", str(SENDER), *map(str, runs)],
+        cwd=folder,
+        env=LIMITS | {"WANDB_BASE_URL": base_url()} | dict(os.environ),
         stdin=subprocess.PIPE,  # closes when this process ends, even if it is killed
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -109,7 +130,7 @@ def _sync(runs: list[Path]) -> subprocess.Popen[str]:
     )
 
 
-def _problem(process: subprocess.Popen[str], runs: list[Path]) -> str:
+def first_problem(process: subprocess.Popen[str], runs: list[Path]) -> str:
     """Wait for an upload to end; return its first error in one line, "" if it succeeded."""
     assert process.stdout
     lines = [line.removeprefix("wandb: ").strip() for line in process.stdout if line.strip()]
@@ -121,22 +142,3 @@ def _problem(process: subprocess.Popen[str], runs: list[Path]) -> str:
         mark.unlink()
     last_line = [line.rpartition("Error: ")[2].rstrip(".") for line in lines[-1:]]
     return [*errors, *last_line, "W&B's client ended without a word"][0]
-
-
-def _main() -> None:
-    """Upload the runs named on the command line; exit when the parent process ends."""
-
-    def exit_with_parent() -> None:
-        sys.stdin.read()  # returns when the parent's end of the pipe closes
-        os._exit(1)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    if hasattr(os, "nice"):
-        os.nice(10)  # give the sweep precedence
-    from wandb.cli.cli import cli
-
-    cli(["beta", "sync", "--live", *sys.argv[1:]])
-
-
-if __name__ == "__main__":
-    _main()
