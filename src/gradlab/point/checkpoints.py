@@ -4,8 +4,11 @@ A point's folder holds the newest, as checkpoints/STEP. A checkpoint that is dam
 config, of other flags of JAX or of another layout of the state is refused.
 """
 
+import errno
 import hashlib
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,11 @@ from jaxtyping import UInt8
 from gradlab import records
 from gradlab.config import Config, training_digest
 from gradlab.point.environment import unusual_flags
+from gradlab.records.files import RecordError
 from gradlab.training.program import State
+
+ROOM = 2**17  # bytes that a checkpoint takes besides its state, at most
+FILES = 32  # and folders that it is made of, at most
 
 Leaves = dict[str, np.ndarray]
 Digest = UInt8[np.ndarray, "32"]
@@ -32,16 +39,24 @@ def save(folder: Path, config: Config, state: State) -> None:
     """Write a point's state, then delete the one before.
 
     Raises:
-        OSError: it could not be written; the one before is still there.
+        RecordError: it could not be written; the one before is still there.
     """
     import orbax.checkpoint as orbax  # takes a second
 
     path = folder.absolute() / records.CHECKPOINTS / str(int(state.step))
-    path.parent.mkdir(parents=True, exist_ok=True)
     leaves = _leaves(state)
     content = {"state": leaves, "config": _config_digest(config), "content": _digest(leaves)}
-    with orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer:
-        checkpointer.save(path, args=orbax.args.StandardSave(content), force=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(path.parent, sum(leaf.nbytes for leaf in leaves.values()))
+        with orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save(path, args=orbax.args.StandardSave(content), force=True)
+    except Exception as error:  # Orbax and TensorStore raise whatever they meet
+        clear_unfinished(folder)
+        raise RecordError(
+            f"the checkpoint {path} could not be written: {_reason(error)}; the one before is "
+            "whole. Make room, or choose another folder with hydra.sweep.dir=FOLDER."
+        ) from error
     for other in path.parent.iterdir():
         if other != path:
             shutil.rmtree(other, ignore_errors=True)
@@ -89,6 +104,29 @@ def newest(folder: Path) -> Path | None:
 def discard(folder: Path) -> None:
     """Delete a point's checkpoints."""
     shutil.rmtree(folder / records.CHECKPOINTS, ignore_errors=True)
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """Check that a checkpoint of a state of `size` bytes has room in a folder.
+
+    (On a full disk TensorStore's threads print tracebacks, which nothing holds back.)
+
+    Raises:
+        OSError: the disk, or the user's share of it, is full, or has no files left.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size + ROOM)
+    disk = os.statvfs(folder)
+    if disk.f_files and disk.f_favail < FILES:
+        raise OSError(errno.ENOSPC, "no files are left on the disk")
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete what is left of a point's checkpoints that were not written to their end."""
+    for path in (folder / records.CHECKPOINTS).glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _leaves(state: State) -> Leaves:
@@ -142,4 +180,15 @@ def _sha256(content: bytes) -> Digest:
 
 
 def _brief(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return _first_line(error)[:200]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _reason(error: Exception) -> str:
+    """Return the system's reason of an error; TensorStore puts it last, before its source lines."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return _first_line(error).partition(" [")[0].rpartition(": ")[2]

@@ -1,6 +1,7 @@
 """A point's files: its config, status, rows and maps, sealed when written and checked when read."""
 
 import contextlib
+import io
 import json
 import math
 import shutil
@@ -230,13 +231,18 @@ def save_traceback(folder: Path, text: str) -> None:
 
 
 def save_gradients(folder: Path, gradients: xr.Dataset, status: dict[str, Any]) -> None:
-    """Write gradients.nc, compressed, and the status that seals it."""
+    """Write gradients.nc, compressed, and the status that seals it.
+
+    It is made in memory, since HDF5 crashes where the disk is full.
+    """
     encoding = {name: {"zlib": True, "complevel": 4} for name in gradients.data_vars}
+    content = io.BytesIO()
+    gradients.to_netcdf(content, engine="h5netcdf", encoding=encoding)
     _write_sealed(
         folder,
         GRADIENTS,
         status,
-        lambda path: gradients.to_netcdf(path, engine="h5netcdf", encoding=encoding),
+        lambda path: path.write_bytes(content.getbuffer()),
     )
 
 
