@@ -180,8 +180,8 @@ class Recorder:
         status = {"state": "failed", "reason": reason_of(error)}
         self.status.pop("summary", None)  # what could not be written
         self._close_unfinished(status, error)
-        self.status |= status
-        with contextlib.suppress(Exception):  # the status reaches the sweep all the same
+        self.status |= status  # which reaches the sweep even where it cannot be written
+        with contextlib.suppress(Exception):
             self._end(status)
 
     def _earlier_seals(self) -> dict[str, Any]:
