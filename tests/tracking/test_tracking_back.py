@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from synthetic_sweeps import geometric
 
 from gradlab import load_gradients, load_runs, load_wandb, records
-from gradlab.tracking import points, server_runs
+from gradlab.tracking import offline_logs, points, server_runs
 from gradlab.tracking.restore import places
 from gradlab.tracking.runs import track
 
@@ -259,9 +259,43 @@ def test_a_received_folder_reaches_nothing_outside_itself(
     assert list(runs["seed"].astype(str)) == ["${oc.env:WANDB_API_KEY}", "3", "3"]
     assert list(runs["init.gain"].iloc[1:]) == [1.5, 9.0]  # the last is the user's own link
     assert "its sweep_id is 'x/../../../elsewhere/reach/mine', not letters and digits" in said
-    assert f"{sweep / 'wandb' / 'more'} leads out of its sweep: left out" in said
-    assert f"{target / place / '2'} is a link elsewhere" in said
+    assert f"{sweep / 'wandb' / 'more'} is left out: it leads out of its sweep" in said
+    assert f"is left out: {target / place / '2'} is a link elsewhere" in said
     assert {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")} == before
+
+
+def test_a_log_is_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file of maps is read inside its sweep alone; one that makes no sense is left out."""
+    update = config(0.5) | {"path": "reach/today/0"}
+    header = {"run_id": "r", "start_time": "2026", "config": {"update": update}}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / records.GRADIENTS).write_text("precious")
+    for number in range(4):
+        log = tmp_path / "sweep" / "wandb" / f"offline-run-{number}" / f"run-{number}.wandb"
+        log.parent.mkdir(parents=True)
+        log.touch()
+
+    def inspect(_: str, log: Path) -> list[dict[str, Any]]:
+        contents = [{"local_path": str(tmp_path / "mine" / records.GRADIENTS)}]
+        artifact = {"type": "gradients", "manifest": {"contents": contents}}
+        return {
+            "run-0.wandb": [{"type": "run", "run": header}],
+            "run-1.wandb": [{"type": "artifact", "artifact": {"type": "gradients"}}],
+            "run-2.wandb": [{"type": "run", "run": {"run_id": "x"}}],
+            "run-3.wandb": [
+                {"type": "run", "run": header | {"run_id": "s"}},
+                {"type": "artifact", "artifact": artifact},
+                {"type": "exit"},
+            ],
+        }[log.name]
+
+    monkeypatch.setattr(offline_logs, "_inspect", inspect)
+    (path,) = load_wandb(tmp_path / "sweep")["path"]
+    assert not (Path(path) / records.GRADIENTS).exists()
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(".wandb is left out")[0][-5:] for line in said] == ["run-1", "run-2"]
 
 
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
@@ -278,16 +312,17 @@ def test_what_is_neither_a_folder_nor_a_project_is_named(source: str | Path) -> 
 class Artifact:
     """Stands in for an artifact of `wandb.Api` and for the one entry of its manifest."""
 
-    def __init__(self, kind: str, file: Path) -> None:
+    def __init__(self, kind: str, file: Path, ref: str | None = None) -> None:
         self.type = kind
         self.file = file
-        self.ref = None
+        self.ref = ref
         self.manifest = SimpleNamespace(entries={file.name: self})
 
     def get_entry(self, name: str) -> "Artifact":
         return self.manifest.entries[name]
 
     def download(self, root: str) -> None:
+        assert self.ref is None  # it may name a file of the reader's disk
         Path(root).mkdir(parents=True, exist_ok=True)
         shutil.copy(self.file, root)
 
@@ -301,6 +336,7 @@ class File:
 
     def download(self, root: str, replace: bool) -> None:
         assert replace
+        assert "foreign" not in self.name
         (Path(root) / self.name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.file, Path(root) / self.name)
 
@@ -317,7 +353,10 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
             id=f"run{point.name}",
             created_at="2026-01-31T12:00:00Z",
             state="finished",
-            files=lambda names: [File(n, files / n) for n in names if (files / n).exists()],
+            files=lambda names: [
+                *(File(n, files / n) for n in names if (files / n).exists()),
+                File("../../foreign", point / records.STATUS),  # nobody asked for it
+            ],
             config=config(float(point.name) + 0.5)
             | {"clip": {"threshold": "Infinity"}, "path": f"reach/today/{point.name}"},
             scan_history=lambda: [*rows, media],
@@ -325,6 +364,7 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
             logged_artifacts=lambda: [
                 Artifact("run_table", point / records.STATUS),
                 Artifact("gradients", point / records.GRADIENTS),
+                Artifact("gradients", point / records.GRADIENTS, ref="file:///etc/hosts"),
             ],
         )
 

@@ -7,7 +7,6 @@ records say.
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ from shutil import copyfile
 from typing import Any
 
 from gradlab import records
-from gradlab.tracking.points import Restored, Run, restore_or_say, restore_run
+from gradlab.tracking.points import Restored, Run, restore_or_say, restore_run, say_left_out
 from gradlab.tracking.runs import ARTIFACT_TYPE, RECORD_FILES, RECORDS
 
 SWEEP_MARKS = (records.SWEEP, records.MULTIRUN)
@@ -59,7 +58,7 @@ def find_logs(source: Path) -> Iterator[Path]:
                 continue
             real = path.resolve()
             if path.is_symlink() and sweep and not real.is_relative_to(sweep):
-                print(f"gradlab: {path} leads out of its sweep: left out.", file=sys.stderr)
+                say_left_out(str(path), "it leads out of its sweep")
             elif is_log:
                 yield real
             else:
@@ -77,7 +76,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        print(f"gradlab: {folder} is left out: {error.strerror}.", file=sys.stderr)
+        say_left_out(str(folder), error.strerror or str(error))
         return []
 
 

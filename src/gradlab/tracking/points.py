@@ -75,8 +75,14 @@ def restore_or_say(origin: str, restore: Callable[[], Restored | None]) -> Resto
         raise
     except Exception as error:  # what others wrote can be wrong in any way
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
-        print(f"gradlab: {origin} is left out: {text}.", file=sys.stderr)
+        say_left_out(origin, text)
         return None
+
+
+def say_left_out(what: str, reason: str) -> None:
+    """Print that something is left out, without the control characters that its name may have."""
+    sentence = f"gradlab: {what} is left out: {reason}."
+    print("".join(x if x.isprintable() else "?" for x in sentence), file=sys.stderr)
 
 
 def restore_run(run: Run, folder: Path, origin: str) -> Restored | None:

@@ -5,7 +5,6 @@ So every function that reads a sweep's folder works on the restored one.
 
 import atexit
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable
 from functools import partial
@@ -16,7 +15,7 @@ import pandas as pd
 from gradlab.records.files import write_whole
 from gradlab.records.table import load_runs
 from gradlab.tracking.offline_logs import restore_logs
-from gradlab.tracking.points import RESTORED_FILES, Restored
+from gradlab.tracking.points import RESTORED_FILES, Restored, say_left_out
 from gradlab.tracking.server_runs import restore_project
 
 
@@ -92,8 +91,7 @@ def put(point: Restored, folder: Path, place: PurePosixPath) -> None:
     """
     target = folder.resolve() / place
     if any((target / name).parent.resolve() != (target / name).parent for name in RESTORED_FILES):
-        text = f"gradlab: {folder / place} is a link elsewhere: {point.origin} is left out."
-        print(text, file=sys.stderr)
+        say_left_out(point.origin, f"{folder / place} is a link elsewhere")
         return
     for name in RESTORED_FILES:
         if (source := point.folder / name).exists():
