@@ -86,7 +86,7 @@ def say_left_out(what: str, reason: str) -> None:
 
 
 def restore_run(run: Run, folder: Path, origin: str) -> Restored | None:
-    """Write the records of a run's point that its folder lacks; None if it has no point.
+    """Write the records of a run's point, unless they are its files; None if it has no point.
 
     A run that was cut off has no status yet, so its point's is "running".
 
@@ -100,12 +100,13 @@ def restore_run(run: Run, folder: Path, origin: str) -> Restored | None:
     for key, name in (("id", run.run_id), (SWEEP_KEY, sweep_id or "none")):
         if not (isinstance(name, str) and RUN_OR_SWEEP_ID.fullmatch(name)):
             raise ValueError(f"its {key} is {name!r}, not letters and digits")
-    if not (folder / records.CONFIG).exists():
-        records.save_config(folder, config)
-    if not (folder / records.METRICS).exists():
-        records.save_metrics(folder, pd.DataFrame(filter(None, map(_metrics_row, run.history))))
     if not (folder / records.STATUS).exists():
-        records.save_status(folder, _status(_plain(run.summary), records.load_metrics(folder)))
+        rows = pd.DataFrame(filter(None, map(_metrics_row, run.history)))
+        status = _status(_plain(run.summary), rows)
+        records.save_config(folder, config, status)
+        records.save_metrics(folder, rows, status)
+        if (folder / records.GRADIENTS).exists():
+            records.seal_file(folder, status, records.GRADIENTS, folder / records.GRADIENTS)
     decisive = {key: value for key, value in config.items() if key not in BOOKKEEPING}
     content = json.dumps(decisive, sort_keys=True)
     started = int(pd.to_datetime(run.started, utc=True, errors="coerce").value)
