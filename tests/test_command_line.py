@@ -1,14 +1,20 @@
 """The command line as a person meets it: help, and one sentence for each wrong input."""
 
+import errno
 import math
+import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from conftest import gradlab
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gradlab import __main__ as command
 from gradlab import components, explain
@@ -83,8 +89,28 @@ WRONG = {
     "hydra.run.dir=x": ("type hydra.sweep.dir=FOLDER",),
     "hydra.sweep.subdir=.": ("hydra.sweep.subdir", "got '.' for point 0"),
     "hydra.sweeper.max_batch_size=1": ("must be null", "sweep.chunk=N"),
-    "hydra.sweeper.skip=[{nosuch: 1}]": ("hydra.sweeper.skip names nosuch",),
+    "hydra.sweeper.skip=[{nosuch:1}]": ("hydra.sweeper.skip names nosuch",),
     "hydra.mode=SOMETIMES": ("RUN, MULTIRUN",),
+    "hydra.output_subdir=../x": ("hydra.output_subdir must be .hydra",),
+    "name=a/../../x": ("name", "below runs/"),
+    r"name=..\x": ("name", "below runs/"),
+    "name=C:x": ("name", "below runs/"),
+    'name="~/x"': ("name", "below runs/"),
+    "name=~/x": ("name=~/x cannot be read: quote the value, 'name=\"~/x\"'",),
+    "hydra.sweep.subdir=../../up": ("hydra.sweep.subdir", "got '../../up' for point 0"),
+    'hydra.sweep.subdir="~/up"': ("hydra.sweep.subdir", "got '~/up' for point 0"),
+    "hydra/launcher=basic name=../../x": ("name", "below runs/"),
+    "hydra/launcher=basic init.gain=1,-1": ("init.gain", "got -1"),
+    "+experiment=error_surface name=../../x": ("name", "below runs/"),
+    "+experiment=error_surface measure.grid=no": ("measure.grid", "got 'no'"),
+    "+experiment=error_surface sweep.resume=x": ("sweep.resume", "single job"),
+    "task=echo,adding task.delay=5": ("task.delay is unknown with task=adding: task takes",),
+    "task=echo,xor task.permuted=true": ("task.permuted is unknown with task=echo",),
+    "task=digits,echo +task.delay=5": ("there already with task=echo: type task.delay=5",),
+    "init=gaussian,identity init.foo=2": ("init.foo is unknown with init=gaussian: init takes",),
+    "init=gaussian,identity ++init.foo=2": ("init.foo is unknown", "takes key, n, gain"),
+    "+network=irnn,tanh_basic model.cell.x=3": ("model.cell.x", "with +network=irnn"),
+    "task=echo,nosuch seed=1,2": ("task must be one of adding", "got 'nosuch'"),
 }
 
 
@@ -94,14 +120,14 @@ def test_wrong_input_gets_one_sentence_and_runs_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.setattr(sys, "argv", ["gradlab", wrong])
+    monkeypatch.setattr(sys, "argv", ["gradlab", *wrong.split()])
     with pytest.raises(SystemExit) as stopped:
         command.main()
     message = str(stopped.value.code)
     assert message.count("\n") == 0
     for part in WRONG[wrong]:
         assert part in message
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert list(tmp_path.rglob("*")) == []
 
 
 WORDS = {  # as typed, and as Hydra gets them
@@ -112,7 +138,7 @@ WORDS = {  # as typed, and as Hydra gets them
     "--cfg=job a=1": "a=1 --cfg job",
     "--info a=1": "a=1 --info",
     "--info defaults a=1": "a=1 --info defaults",
-    "-cd conf +experiment=mine": "+experiment=mine --config-dir conf",
+    "-cd . +experiment=mine": "+experiment=mine --config-dir .",
     "-sc query=bash": "query=bash --shell-completion",
     "~probe +probe=rms": "~probe +probe=rms",
     "probe=[rms,theory] init.gain=-1": "probe=[rms,theory] init.gain=-1",
@@ -168,6 +194,33 @@ def test_the_command_says_what_it_replaces_and_where_it_is_at(tmp_path: Path) ->
     assert first == "gradlab: init.gain=0 is replaced by init.gain=-1."
     assert "init.gain must be greater than or equal to 0; got -1" in second
     assert gradlab("--version", folder=tmp_path).stdout == f"gradlab {version('gradlab')}\n"
+
+
+def test_keys_that_every_swept_option_takes_are_no_error_of_the_default_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    params = "# @package _global_\nhydra: {sweeper: {params: {task: 'echo,xor'}}}\n"
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(params)
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ("task=echo,xor", "model=rnn,lstm", "init=gaussian,orthogonal"),
+        ("--config-dir", "conf", "+experiment=mine", "model=rnn,lstm", "init.gain=1,2"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["gradlab", *words, "task.delay=3", "--dry"])
+        command.main()
+        assert "8 points to run" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["conf"]
+
+
+def test_a_direct_measurement_is_planned_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gradlab", "+experiment=error_surface", "--dry"])
+    command.main()
+    assert "1 table to compute, by gradlab.studies.error_surface" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_points_have_no_single_config(tmp_path: Path) -> None:
@@ -233,6 +286,29 @@ def test_the_process_fails_without_a_traceback(tmp_path: Path) -> None:
     assert done.stderr == "gradlab: model.hidden_size must be greater than or equal to 1; got 0.\n"
 
 
+def test_help_lists_the_users_own_options_and_marks_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for option in ("experiment/mine", "bias/mine", "cells/odd", "init/gaussian"):
+        path = tmp_path / "own" / f"{option}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("# Of my own.\n")
+    for words in ("--config-dir own --help", "-cd own -h", "--help --config-dir=own"):
+        monkeypatch.setattr(sys, "argv", ["gradlab", *words.split()])
+        command.main()
+        lines = capsys.readouterr().out.splitlines()
+        assert sum(line.split() == ["mine", "Of", "my", "own.", "[own]"] for line in lines) == 2
+        assert lines[lines.index("+cells=…") + 1].split() == ["odd", "Of", "my", "own.", "[own]"]
+        assert any("  gaussian " in x and x.endswith("gradlab has that name") for x in lines)
+    for words in ("--help --config-dir=onw", "-cd onw seed=1"):
+        monkeypatch.setattr(sys, "argv", ["gradlab", *words.split()])
+        with pytest.raises(SystemExit, match=r"must be a folder.*did you mean own\?"):
+            command.main()
+    with pytest.raises(ValueError, match=r"type \+experiment=mine"):
+        explain.arguments(["mine", "--config-dir", "own"], command.CONF)
+
+
 def test_help_lists_experiments_and_groups_with_a_line_each(tmp_path: Path) -> None:
     lines = gradlab("--help", folder=tmp_path).stdout.splitlines()
     for option in command.CONF.glob("*/*.yaml"):
@@ -247,3 +323,62 @@ def test_cfg_job_prints_the_resolved_config(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "_target_: gradlab.cells.LSTM" in done.stdout
     assert "gain: 3" in done.stdout
+
+
+def hydra_reads(word: str) -> str:
+    (override,) = OverridesParser.create().parse_overrides([word])
+    return str(override.value())
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["runs/a/2026-01-01_00-00-00", "a b", "a,b", "it's", 'a"b', "$(touch x)", "a=b", "${x}", "~/ü"],
+)
+def test_a_word_to_paste_is_read_as_it_was_meant(value: str) -> None:
+    (word,) = shlex.split(explain.pasted("sweep.resume", value))
+    assert hydra_reads(word).replace("\\$", "$") == value
+
+
+def test_what_the_system_refuses_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failures = {
+        OSError(errno.ENOSPC, "No space left on device", "x/0"): "x/0: No space left on device.",
+        OSError("x is full:\nmake room."): "x is full: make room.",
+        KeyboardInterrupt(): 130,
+    }
+    for failure, code in failures.items():
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setattr(sys, "argv", ["gradlab", "--dry"])
+        monkeypatch.setattr(command, "_run_hydra", Mock(side_effect=failure))
+        with pytest.raises(SystemExit) as stopped:
+            command.main()
+        assert stopped.value.code == (code if isinstance(code, int) else f"gradlab: {code}")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(command, "_run_hydra", Mock(side_effect=OSError("x")))
+    with pytest.raises(OSError, match="x"):
+        command.main()
+
+
+def test_printing_never_fails_and_the_script_finds_modules_where_it_is_called(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "hübsch.py").write_text("print('here')\ncell = 3\n", encoding="utf-8")
+    call = "import sys; sys.path.remove(''); from gradlab.__main__ import main; main()"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    cases = {"model.cell._target_='hübsch.cell'": r"h\xfcbsch.cell", "name=\udc80÷": r"\xf7"}
+    for word, expected in cases.items():
+        done = subprocess.run(
+            [sys.executable, "-c", call, word],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("gradlab: ")
+        assert expected in done.stderr
+        assert ("here" in done.stdout) == ("hübsch" in word)

@@ -37,35 +37,65 @@ def run(composed: "DictConfig") -> None:
 
 def main() -> None:
     """Run gradlab from the command line; wrong input ends in one sentence and exit status 1."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(explain.usage(CONF))
-        return
-    if "--version" in sys.argv[1:]:
+    explain.escape_what_cannot_be_printed()
+    _find_modules_here()
+    words = sys.argv[1:]
+    if "--version" in words:
         print(f"gradlab {version('gradlab')}")
         return
     try:
-        words = explain.arguments(sys.argv[1:], CONF)
+        if {"-h", "--help"} & set(words):
+            print(explain.usage(CONF, explain.config_folders(words)))
+            return
+        words = explain.arguments(words, CONF)
         for sentence in explain.replaced(words):
             print(f"gradlab: {sentence}", file=sys.stderr)
     except ValueError as error:
         sys.exit(f"gradlab: {error}")
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints the error itself, and ends here
+    try:
+        _run_hydra(words)
+    except KeyboardInterrupt:  # while points run, sweep/interrupts.py takes it
+        print("gradlab: interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if wants_traceback or not _is_told_in_a_sentence(error):
+            raise
+        sys.exit(f"gradlab: {explain.sentence(error)}")
+
+
+def _find_modules_here() -> None:
+    """Let the `gradlab` script import from the working folder, as `python -m gradlab` does."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        sys.exit("gradlab: the working folder has been removed: go to another.")
+    if not sys.flags.safe_path and not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
+
+
+def _run_hydra(words: list[str]) -> None:
     import hydra  # imported late: --help need not wait for it
+    import hydra._internal.hydra as internal
+
+    from gradlab.config import register
+    from hydra_plugins.gradlab_commands import Commands
+
+    register()
+    sys.argv[1:] = words
+    internal.Hydra = Commands  # type: ignore[misc]  # what hydra.main runs
+    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)()
+
+
+def _is_told_in_a_sentence(error: Exception) -> bool:
+    """Return whether an error is the user's or the system's, and no fault of the program."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from gradlab.components import ConfigError
-    from gradlab.config import register
 
-    register()
-    sys.argv[1:] = words
-    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints the error itself, and ends here
-    try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
-            raise
-        sys.exit(f"gradlab: {explain.sentence(error)}")
+    return isinstance(error, (ConfigError, HydraException, OmegaConfBaseException, OSError))
 
 
 if __name__ == "__main__":

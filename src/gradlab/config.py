@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.metadata import version
+from pathlib import PureWindowsPath
 from typing import Annotated, Any, Literal, get_args
 
 from hydra.core.config_store import ConfigStore
@@ -78,7 +79,7 @@ def text(*, longest: int | None = None, without: str = "", parts: bool = False) 
     Args:
         longest: the most characters; None: any number.
         without: characters that may not occur.
-        parts: the string is a path below a folder, which ".." would leave.
+        parts: the string is a path below a folder; see `is_below`.
     """
 
     def check(value: str) -> str:
@@ -88,11 +89,22 @@ def text(*, longest: int | None = None, without: str = "", parts: bool = False) 
             raise ValueError(f"must have at most {longest} characters")
         if set(value) & set(without):
             raise ValueError(f"must be without the characters {' '.join(without)}")
-        if parts and (value.startswith("/") or ".." in value.split("/")):
+        if parts and not is_below(value):
             raise ValueError("must be a folder's name, below runs/")
         return value
 
     return AfterValidator(check)
+
+
+def is_below(path: str) -> bool:
+    """Return whether a path, on any system, leads to a folder below the one that it starts from.
+
+    (Not upwards, not from the root, a drive or a home, and not to the start itself.)
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    on_windows = PureWindowsPath(path)
+    leads_out = ".." in (*parts, *on_windows.parts) or path.startswith("~")
+    return bool(parts) and not on_windows.anchor and not leads_out and path.isprintable()
 
 
 WANDB_NAME = text(longest=128, without="/\\#?%:")  # what W&B's server accepts

@@ -1,7 +1,11 @@
 """The words of the command line and its texts: the overview of --help, errors as one sentence."""
 
+import io
+import os
 import re
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +53,8 @@ ELSEWHERE = {  # what to type for options that gradlab has not
     "--retry": "type sweep.retry=failed",
     "--experimental-rerun": "type sweep.resume=FOLDER",
 }
+CONFIG_DIR = re.compile(r"(?:--config-dir|-cd)(?:=(.*))?", re.DOTALL)
+PLAIN = re.compile(r"[\w./+@-]+")  # a value that needs no quotes, to Hydra and to the shell
 NO_NAME = re.compile(r"(?i)|null|true|false|[-+]?\.?\d[\d._e+-]*")  # "" included
 
 
@@ -64,11 +70,15 @@ def arguments(words: Sequence[str], conf: Path) -> list[str]:
     Raises:
         ValueError: a word is neither an option nor KEY=VALUE, or cannot be meant.
     """
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise ValueError(f"{word!r} is not text in {sys.getfilesystemencoding()}.")
+    confs = [conf, *config_folders(words)]
     overrides, options, rest = [], dict[str, list[str]](), list(words)
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
-            overrides.append(_checked_override(word, conf))
+            overrides.append(_checked_override(word, confs))
             continue
         name, joined, value = word.partition("=")
         name = next((long for long, short in SHORT.items() if short == name), name)
@@ -111,15 +121,37 @@ def replaced(words: Sequence[str]) -> list[str]:
     return sentences
 
 
-def _checked_override(word: str, conf: Path) -> str:
+def config_folders(words: Sequence[str]) -> list[Path]:
+    """Return the folder that --config-dir names, if it is given (the last one, as Hydra does).
+
+    Raises:
+        ValueError: it is no folder.
+    """
+    given = [
+        match[1] if match[1] is not None else following
+        for word, following in zip(words, [*words[1:], ""], strict=True)
+        if (match := CONFIG_DIR.fullmatch(word))
+    ]
+    if not given or not given[-1]:
+        return []
+    folder = Path(given[-1])
+    if folder.is_dir():
+        return [folder]
+    beside = folder.parent if folder.parent.is_dir() else Path()
+    near = get_close_matches(folder.name, [x.name for x in beside.iterdir() if x.is_dir()], n=1)
+    likely = f"; did you mean {beside / near[0]}?" if near else "."
+    raise ValueError(f"--config-dir must be a folder; got {given[-1]!r}{likely}")
+
+
+def _checked_override(word: str, confs: Sequence[Path]) -> str:
     key, equals, value = word.partition("=")
     name = key.lstrip("+~")
     if not name or not (equals or key.startswith("~")):
-        known = (conf / "experiment" / f"{word}.yaml").is_file()
+        known = any((conf / "experiment" / f"{word}.yaml").is_file() for conf in confs)
         remedy = f"type +experiment={word}" if known else "--help shows what to type"
         raise ValueError(f"{word!r} is neither KEY=VALUE nor an option: {remedy}.")
     group = name.replace(".", "/")
-    options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+    options = sorted({path.stem for conf in confs for path in (conf / group).glob("*.yaml")})
     if not options or not equals:
         return word
     if group != name:
@@ -143,28 +175,47 @@ def _unknown_option(word: str) -> str:
     return f"{word} is no option of gradlab: {remedy}"
 
 
-def usage(conf: Path) -> str:
-    """Return the help text: what to type, then experiments and groups, each with its first line."""
-    groups = sorted({path.parent for path in conf.glob("*/**/*.yaml")} - {conf / "experiment"})
-    defaults = (conf / "config.yaml").read_text()
-    sections = [("experiments (+experiment=…)", conf / "experiment")]
-    for group in groups:
-        name = group.relative_to(conf).as_posix()
-        sections.append((f"{name}=…" if f" {name}: " in defaults else f"+{name}=…", group))
+def usage(conf: Path, own: Sequence[Path] = ()) -> str:
+    """Return the help text: what to type, then experiments and groups, each with its first line.
+
+    Args:
+        conf: gradlab's folder of config groups.
+        own: the user's, of --config-dir; what is in them is marked.
+    """
+    defaults = (conf / "config.yaml").read_text(encoding="utf-8")
     lines = [USAGE]
-    for heading, folder in sections:
-        options = {path.stem: first_line(path) for path in sorted(folder.glob("*.yaml"))}
+    for group in sorted(_groups([conf, *own]), key=lambda group: (group != "experiment", group)):
+        options: dict[str, str] = {}
+        for folder in (conf, *own):
+            for path in sorted((folder / group).glob("*.yaml")):
+                mark = f"  [{folder}]" if folder != conf else ""
+                hidden = f"{mark} has one too, which is not used: gradlab has that name"
+                before = options.get(path.stem)
+                options[path.stem] = f"{before}{hidden}" if before else f"{first_line(path)}{mark}"
         width = max(12, *(len(name) for name in options))
+        is_default = f" {group}: " in defaults or f"/{group}: " in defaults
+        heading = f"{group}=…" if is_default else f"+{group}=…"
+        heading = "experiments (+experiment=…)" if group == "experiment" else heading
         lines += [heading, *(f"  {name:{width}}  {text}" for name, text in options.items()), ""]
     return "\n".join(lines).rstrip()
 
 
+def _groups(confs: Iterable[Path]) -> set[str]:
+    """Return the config groups of some folders: those below which there are options."""
+    return {
+        path.parent.relative_to(conf).as_posix()
+        for conf in confs
+        for path in conf.glob("*/**/*.yaml")
+    }
+
+
 def sentence(error: BaseException) -> str:
     """Return an error as one sentence: what was wrong, what is allowed, what was given."""
-    from hydra.errors import MissingConfigException  # imported late: --help need not wait for Hydra
+    from hydra.errors import MissingConfigException, OverrideParseException  # late: --help is quick
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
     cause = error.__cause__
+    notes = getattr(error, "__notes__", ())
     if several := re.match(
         r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'", str(error)
     ):
@@ -172,25 +223,71 @@ def sentence(error: BaseException) -> str:
             f"{several[1]} names several points where one is asked for (--cfg, hydra.mode=RUN): "
             "give it one value."
         )
+    if there := re.search(
+        r"An item is already at '(.*?)'.*?prefix: '(.*?)'$", str(error), re.M | re.S
+    ):
+        return f"{there[1]} is there already{_options(there[1], notes)}: type {there[2]}."
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group} must be one of {', '.join(error.options)}; got {name!r}."
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return _unknown_key(cause)
+        return _unknown_key(cause, notes)
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {str(cause).splitlines()[0]}."
+    if isinstance(error, OverrideParseException) and "(" not in error.override:
+        key, _, value = error.override.partition("=")
+        return f"{error.override} cannot be read: quote the value, {pasted(key, value)}."
+    if isinstance(error, OSError):
+        return _system_error(error)
     return _one_line(str(error))
 
 
-def _unknown_key(error: "OmegaConfBaseException") -> str:
+def _unknown_key(error: "OmegaConfBaseException", notes: Sequence[str]) -> str:
     section = str(error.full_key).rpartition(".")[0]
     known = [str(key) for key in error.parent_node or ()]
     likely = get_close_matches(str(error.key), known, n=1)
     suggestion = f" Did you mean {likely[0]}?" if likely else ""
     return (
-        f"{error.full_key} is unknown: {section or 'the config'} takes {', '.join(known)}."
-        f"{suggestion}"
+        f"{error.full_key} is unknown{_options(str(error.full_key), notes)}: "
+        f"{section or 'the config'} takes {', '.join(known)}.{suggestion}"
     )
+
+
+def _options(key: str, words: Sequence[str]) -> str:
+    """Return the options on which a key's section depends: " with task=echo".
+
+    Args:
+        key: the key.
+        words: all options that the point chooses.
+    """
+    group = re.compile(rf"{re.escape(key.partition('.')[0])}(@.*)?=.*", re.DOTALL)
+    decisive = [x for x in words if group.fullmatch(x)] or [x for x in words if x.startswith("+")]
+    return f" with {' '.join(decisive)}" if decisive else ""
+
+
+def _system_error(error: OSError) -> str:
+    """Return what the system refused, with the path: "runs/x/0: No space left on device."."""
+    if error.strerror is None:
+        return _one_line(str(error))
+    paths = " and ".join(str(x) for x in (error.filename, error.filename2) if x is not None)
+    return f"{paths}{': ' if paths else ''}{error.strerror}."
+
+
+def escape_what_cannot_be_printed() -> None:
+    """Print characters that the terminal's encoding lacks as escapes; printing then never fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def pasted(key: str, value: str | os.PathLike[str]) -> str:
+    """Return KEY=VALUE as it is typed: quoted for Hydra's grammar, then for the shell."""
+    text = os.fspath(value)
+    if not PLAIN.fullmatch(text):
+        escaped = re.sub(r'(\\*)"', r"\1\1\"", text)  # backslashes count before a quote only
+        escaped = re.sub(r"(\\+)$", r"\1\1", escaped).replace("${", "\\${")
+        text = f'"{escaped}"'
+    return shlex.quote(f"{key}={text}")
 
 
 def _one_line(text: str) -> str:
@@ -199,5 +296,7 @@ def _one_line(text: str) -> str:
 
 def first_line(path: Path) -> str:
     """Return the first comment of a config file, which says what it is for."""
-    comments = [line for line in path.read_text().splitlines() if re.match(r"# (?!@)", line)]
+    comments = [
+        line for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"# (?!@)", line)
+    ]
     return comments[0].removeprefix("# ") if comments else ""

@@ -6,7 +6,6 @@ Hydra imports every module of this folder at each start, so heavy imports wait f
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -48,11 +47,7 @@ class FusedLauncher(Launcher):
             SystemExit: a point failed; all others have run.
         """
         folder = Path(str(self._config.hydra.sweep.dir))
-        try:
-            return self._launch(folder, job_overrides, initial_job_idx)
-        except Exception:
-            remove_if_empty(folder)
-            raise
+        return self._launch(folder, job_overrides, initial_job_idx)
 
     def _launch(
         self, folder: Path, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -87,9 +82,9 @@ class FusedLauncher(Launcher):
             here = [point for point in pending if point.folder not in folders]
             ended = len(points) - len(pending)
             show_plan(group_by_program(here, programs), ended, elsewhere.sentences(running))
-            remove_if_empty(folder)
             return []
         with ledger.locked(folder):
+            write_multirun(self._config, folder)
             pending = ledger.clear(elsewhere.claim(points.values(), settings.retried))
             ledger.write(folder, all_entries)
             starting = {point.folder for point in pending}
@@ -295,6 +290,7 @@ class FusedRayLauncher(FusedLauncher):
 
 def _exit_unless_done(statuses: Sequence["Status"], folder: Path, has_run: bool) -> None:
     """Exit with a sentence unless all points are done, or failed before and were left alone now."""
+    from gradlab.explain import pasted
     from gradlab.sweep.ledger import ENDED
 
     states = [status["state"] for status in statuses]
@@ -304,19 +300,16 @@ def _exit_unless_done(statuses: Sequence["Status"], folder: Path, has_run: bool)
     if interrupted:
         sys.exit(
             f"gradlab: interrupted, {interrupted} of {len(statuses)} points are not done: go on "
-            f"from their checkpoints with sweep.resume={folder}"
+            f"from their checkpoints with {pasted('sweep.resume', folder)}"
         )
     failed = states.count("failed")
     if failed and has_run:
         sys.exit(f"gradlab: {failed} of {len(statuses)} points failed; see above.")
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Remove the folder that Hydra made for a sweep before it called the launcher."""
+def write_multirun(config: DictConfig, folder: Path) -> None:
+    """Write Hydra's own config of a sweep into the sweep's folder, as Hydra's sweepers do."""
     from gradlab.records import MULTIRUN
+    from gradlab.records.files import write_whole
 
-    with suppress(OSError):  # a folder that holds something else stays
-        if [path.name for path in folder.iterdir()] == [MULTIRUN]:
-            (folder / MULTIRUN).unlink()
-        for empty in (folder, *folder.parents):
-            empty.rmdir()
+    write_whole(folder / MULTIRUN, lambda path: OmegaConf.save(config, path))

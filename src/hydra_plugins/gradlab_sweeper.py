@@ -1,5 +1,6 @@
 """Hydra's sweeper over all combinations of values, with combinations left out on request."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,15 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.gradlab_launcher import FusedLauncher, remove_if_empty
+from hydra_plugins.gradlab_launcher import FusedLauncher, write_multirun
 
 
 class ProductSweeper(BasicSweeper):
-    """Hydra's own sweeper, with combinations left out on request.
-
-    It skips Hydra's trial composition where the launcher composes every point itself.
-    """
+    """Hydra's own sweeper, with combinations left out on request and checks before it writes."""
 
     def __init__(
         self,
@@ -32,36 +32,37 @@ class ProductSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep of `params` and the command's words.
 
+        Hydra's own makes the sweep's folder first. Here a folder is made, and multirun.yaml
+        written, once every point has been checked: by `launch` where the launcher sees all points.
+
         Raises:
-            ConfigError: the sweep's folder cannot be made, or the points are given in batches to a
-                launcher that checks them together.
+            ConfigError: the sweep's folder cannot be made, the points are given in batches to a
+                launcher that checks them together, or a point is wrong.
         """
         from gradlab.components import ConfigError
-        from gradlab.records import MULTIRUN
 
-        folder = Path(_checked_folder(self._master))
-        if self._master.sweep.plan_only and not isinstance(self.launcher, FusedLauncher):
+        folder, is_fused = Path(_checked_folder(self._master)), self._is_fused
+        if self._master.sweep.plan_only and not is_fused:
             raise ConfigError("--dry needs a launcher that sees all points: hydra/launcher=fused.")
-        if self.max_batch_size is not None and isinstance(self.launcher, FusedLauncher):
+        if self.max_batch_size is not None and is_fused:
             raise ConfigError(
                 "hydra.sweeper.max_batch_size must be null, since all points are checked before "
                 f"the first runs; got {self.max_batch_size}. sweep.chunk=N limits how many run "
                 "together."
             )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"hydra.sweep.dir={folder} cannot be made: {error.strerror}; choose another folder."
-            ) from error
-        is_whole = not self._master.sweep.resume or (folder / MULTIRUN).exists()
-        try:
-            return super().sweep(arguments)
-        except ConfigError:
-            if not is_whole:  # Hydra has written it to a folder that may be no sweep's
-                (folder / MULTIRUN).unlink(missing_ok=True)
-            remove_if_empty(folder)
-            raise
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
+        words = parser.parse_overrides([*self._parse_config(), *arguments])
+        batches = self.split_arguments(words, self.max_batch_size)
+        if not is_fused:
+            self._check_points(folder, [point for batch in batches for point in batch])
+            write_multirun(self._master, folder)
+        launched: list[Sequence[JobReturn]] = []
+        for batch in batches:
+            assert self.launcher is not None
+            launched.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, launched))))
+            for job in launched[-1]:
+                _ = job.return_value  # raises the error of a job that failed
+        return launched
 
     def split_arguments(  # type: ignore[override]  # Hydra's is static
         self, overrides: list[Override], max_batch_size: int | None
@@ -94,29 +95,48 @@ class ProductSweeper(BasicSweeper):
             raise ConfigError("hydra.sweeper.skip leaves out every point of this sweep.")
         return [batch for batch in remaining if batch]
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose and check the points of all batches, unless the launcher does that itself.
+    def _check_points(self, folder: Path, points: Sequence[Sequence[str]]) -> None:
+        """Compose and check all points, where the launcher does not do that itself.
 
         Raises:
-            ConfigError: points share a folder, or an option that is swept over has its own sweep.
+            ConfigError: a point's config is wrong, points share a folder, a folder holds another
+                point, or an option that is swept over has its own sweep.
         """
-        if isinstance(self.launcher, FusedLauncher) or self.batch_index > 1:
-            return
-        from gradlab.sweep import refusals
+        from gradlab.components import ConfigError
+        from gradlab.config import check, identity
+        from gradlab.sweep import ledger, refusals
         from gradlab.sweep.composer import Composer
+        from gradlab.sweep.groups import program_of
+        from gradlab.training.program import Program
 
-        assert self.overrides is not None
-        assert self.hydra_context is not None
-        points = [point for batch in self.overrides for point in batch]
-        compose = Composer(self.hydra_context.config_loader, self._master)
+        recorded = ledger.read(folder) if self._master.sweep.resume else []
+        owners = {entry.folder: entry.identity for entry in recorded}
+        names = refusals.describe(range(len(points)), points)
+        compose = Composer(self._context.config_loader, self._master)
         composed = [compose(point, number) for number, point in enumerate(points)]
         refusals.check_options(self._master, points, composed)
-        folders = []
-        for config in composed:
+        folders, programs = [], dict[str, Program]()
+        for name, config in zip(names, composed, strict=True):
             HydraConfig.instance().set_config(config)  # interpolations may look into it
-            folders.append(str(config.hydra.sweep.subdir))
-        names = refusals.describe(range(len(points)), points)
-        refusals.check_folders(str(self._master.hydra.sweep.dir), names, folders)
+            checked, own = check(config), str(config.hydra.sweep.subdir)
+            if checked.measure is None:
+                program_of(checked, programs)
+            if owners.get(own, identity(checked)) != identity(checked):
+                raise ConfigError(
+                    f"{name} has the folder {own!r}, which holds another point of this sweep: "
+                    "repeat the command as it was."
+                )
+            folders.append(own)
+        refusals.check_folders(str(folder), names, folders)
+
+    @property
+    def _is_fused(self) -> bool:
+        return isinstance(self.launcher, FusedLauncher)
+
+    @property
+    def _context(self) -> HydraContext:
+        assert self.hydra_context is not None
+        return self.hydra_context
 
     @property
     def _master(self) -> DictConfig:
@@ -146,7 +166,39 @@ def _checked_folder(master: DictConfig) -> str:
         raise ConfigError(
             f"sweep.resume must be the folder of a sweep; got {folder!r}, a part of {str(whole)!r}."
         )
+    check_folder("sweep.resume" if resumed else "hydra.sweep.dir", Path(folder), master)
     return folder
+
+
+def check_folder(key: str, folder: Path, config: DictConfig) -> None:
+    """Check that a command may make its folder, or write into it; nothing is made.
+
+    Args:
+        key: what names the folder, for the sentence.
+        folder: the folder of a sweep or of a single job.
+        config: the command's.
+
+    Raises:
+        ConfigError: it cannot be made or written to, or it holds a sweep that is not resumed.
+    """
+    from gradlab.components import ConfigError
+    from gradlab.records import CONFIG, MULTIRUN, SWEEP
+
+    if config.hydra.output_subdir != CONFIG.parent.name:
+        raise ConfigError(f"hydra.output_subdir must be {CONFIG.parent.name}: leave it out.")
+    try:
+        above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise ConfigError(f"{key}={folder} cannot be used: {error.strerror}.") from error
+    writable = config.sweep.plan_only or os.access(above, os.W_OK | os.X_OK)
+    if not above.is_dir() or not writable:
+        reason = "may not be written to" if above.is_dir() else "is no folder"
+        raise ConfigError(f"{key}={folder} cannot be made: {above} {reason}; choose another.")
+    is_sweep = (folder / SWEEP).exists() or (
+        (folder / MULTIRUN).exists() and any(folder.rglob(str(CONFIG)))  # another launcher's
+    )
+    if is_sweep and not config.sweep.resume:
+        raise ConfigError(f"{str(folder)!r} holds a sweep: go on with it by sweep.resume.")
 
 
 def _values(combination: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,9 @@ SHARED = {
     "none": (("0", ""), "a folder of the point's own"),
     "above": (("0", "../1"), "a folder of the point's own"),
     "elsewhere": (("0", "/tmp/1"), "a folder of the point's own"),
+    "a home": (("0", "~/1"), "a folder of the point's own"),
+    "a drive": (("0", "C:/1"), "a folder of the point's own"),
+    "above on Windows": (("0", "..\\1"), "a folder of the point's own"),
     "W&B's": (("0", "wandb/1"), "a folder of the point's own"),
     "the record": (("0", "sweep.json"), "a folder of the point's own"),
 }
@@ -71,6 +75,44 @@ def test_a_shared_folder_is_refused_before_anything_runs(
         gradlab(monkeypatch, tmp_path, *words, "seed=1,2")
     assert "hydra.sweep.subdir='${model.name}/${seed}'" in str(stopped.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file and folder below a folder, with when it was changed and what a file holds."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
+    }
+
+
+NOTHING_CHANGES = {
+    "--dry": "--dry hydra.sweep.dir=mine/own",
+    "--dry here": "--dry hydra.sweep.dir=.",
+    "a wrong value": "hydra.sweep.dir=mine/own init.gain=-1",
+    "a wrong value here": "hydra.sweep.dir=. init.gain=-1",
+    "another launcher": "hydra.sweep.dir=mine/own init.gain=-1 hydra/launcher=basic",
+    "an initialiser that raises": "hydra.sweep.dir=mine/own init._target_=odd.init ~init.gain",
+    "no sweep": "sweep.resume=mine/own",
+    "no sweep, --dry": "sweep.resume=mine/own --dry",
+    "no sweep, another launcher": "sweep.resume=mine/own hydra/launcher=basic",
+}
+
+
+@pytest.mark.parametrize("case", NOTHING_CHANGES)
+def test_what_does_not_run_changes_nothing(
+    case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mine" / "own").mkdir(parents=True)  # empty, and not gradlab's
+    (tmp_path / "odd.py").write_text("def init(*arguments):\n    raise RuntimeError('odd')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = everything(tmp_path)
+    with suppress(SystemExit, RuntimeError):
+        gradlab(monkeypatch, tmp_path, *NOTHING_CHANGES[case].split())
+    assert everything(tmp_path) == before
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +177,9 @@ def test_a_nested_sweep_is_resumed(
     if record == "damaged":
         (nested / "sweep.json").write_text(text[:100])
     monkeypatch.setattr("test_sweep_folders.TINY", ())
+    before = everything(nested)
     gradlab(monkeypatch, nested.parent, "sweep.resume=s", "--dry")
+    assert everything(nested) == before
     assert "0 points to run as 0 programs; 4 have ended" in capsys.readouterr().out
     (nested / "sweep.json").write_text(text)
 
@@ -176,6 +220,38 @@ def test_a_shared_folder_is_refused_on_resume(
     ):
         gradlab(monkeypatch, nested.parent, *words)
     assert points_on_disk(nested) == before
+
+
+def test_a_refused_command_leaves_a_sweep_as_it_is(
+    nested: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything(nested)
+    for words, sentence in {
+        ("sweep.resume=s", "init.gain=7"): "are not those of the sweep",
+        ("sweep.resume=s", "init.gain=-7"): "init.gain must be",
+        ("hydra.sweep.dir=s", "seed=9"): "holds a sweep",
+        ("hydra.sweep.dir=s", "seed=9", "hydra/launcher=basic"): "holds a sweep",
+    }.items():
+        with pytest.raises(SystemExit, match=sentence):
+            gradlab(monkeypatch, nested.parent, *words)
+    assert everything(nested) == before
+
+
+def test_another_launchers_sweep_is_resumed_by_its_own_command_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    basic = ("hydra/launcher=basic", "train.steps=0", "wandb=disabled")
+    gradlab(monkeypatch, tmp_path, *basic, "hydra.sweep.dir=s", "seed=1")
+    before = everything(tmp_path / "s" / "0")
+    for words, sentence in {
+        ("hydra.sweep.dir=s", "seed=2"): "holds a sweep",
+        ("sweep.resume=s", "seed=2"): "'0', which holds another point",
+    }.items():
+        with pytest.raises(SystemExit, match=sentence):
+            gradlab(monkeypatch, tmp_path, *basic, *words)
+    assert everything(tmp_path / "s" / "0") == before
+    gradlab(monkeypatch, tmp_path, *basic, "sweep.resume=s", "seed=1,2")
+    assert set(load_runs(tmp_path / "s")["seed"]) == {1, 2}
 
 
 def test_a_record_whose_points_share_a_folder_is_not_resumed(

@@ -11,6 +11,7 @@ from functools import cache
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,21 +35,36 @@ class Composer:
         """Return the config of Hydra's job of that number.
 
         Raises:
-            ConfigCompositionException: an override does not fit.
+            ConfigCompositionException: an override does not fit; its notes are the options that the
+                point chooses ("task=echo"), one of which does not take it.
         """
         parsed = self._parser.parse_overrides(list(overrides))
         values = [] if self._by_words else [x for x in parsed if self._is_value(x)]
         parts = tuple(word for word, x in zip(overrides, parsed, strict=True) if x not in values)
         try:
-            config = copy.deepcopy(self._compose_parts(parts))
-            for override in values:
-                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        except OmegaConfBaseException:
-            config = self._compose(tuple(overrides))  # says what is wrong in Hydra's way
+            config = self._composed(parts, values) or self._compose(tuple(overrides))
+        except HydraException as error:
+            for override in parsed:
+                if self._is_group(override.key_or_group):
+                    error.add_note(str(override.input_line))
+            raise
         with open_dict(config):
             config.hydra.overrides.task = list(overrides)
             config.hydra.job.id = str(number)
             config.hydra.job.num = number
+        return config
+
+    def _composed(self, parts: Parts, values: Sequence[Override]) -> DictConfig | None:
+        """Return the shared work of `parts` with a point's values; None where one does not fit.
+
+        (To compose all of it then says what is wrong in Hydra's way.)
+        """
+        config = copy.deepcopy(self._compose_parts(parts))
+        try:
+            for override in values:
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+        except OmegaConfBaseException:
+            return None
         return config
 
     def _is_value(self, override: Override) -> bool:

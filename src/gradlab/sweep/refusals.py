@@ -1,6 +1,7 @@
 """Sweeps refused before their first point runs: shared folders, lost points, options that sweep."""
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -9,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradlab import records
 from gradlab.components import ConfigError
+from gradlab.config import is_below
 from gradlab.sweep.ledger import Entry
 
 # Names in a sweep's folder that are not a point's.
@@ -48,7 +50,7 @@ def check_folders(sweep: str, points: Sequence[str], folders: Sequence[str]) -> 
     owners: dict[PurePath, str] = {}
     for point, folder in zip(points, folders, strict=True):
         path = PurePath(os.path.normcase(os.path.normpath(folder)))
-        if path.is_absolute() or path == PurePath() or path.parts[0] in (os.pardir, *TAKEN):
+        if not is_below(path.as_posix()) or path.parts[0] in TAKEN:
             raise ConfigError(
                 f"hydra.sweep.subdir must be a folder of the point's own below {sweep!r}, none of "
                 f"{', '.join(sorted(TAKEN))}; got {folder!r} for {point}: {REMEDY}."
@@ -135,7 +137,7 @@ def check_options(
         listed = f" ({', '.join(params)})" if params else ""
         others = {word.partition("=")[0] for words in points for word in words}
         rest = " …" if others - {key, "sweep.plan_only"} else ""
-        commands = " and ".join(f"python -m gradlab {word}{rest}" for word in options)
+        commands = " and ".join(f"python -m gradlab {shlex.quote(x)}{rest}" for x in options)
         raise ConfigError(
             f"{key} is swept over, which leaves out the hydra.{section} of {options[0]}{listed}: "
             f"type a command for each, {commands}."
