@@ -9,34 +9,41 @@ from rich.console import Console
 from gradlab.claims.expressions import ClaimError
 from gradlab.claims.report import tally, terminal_table, write_page, write_summary
 from gradlab.claims.reproduce import Conclusion, compute, conclude
-from gradlab.claims.results import bundled_scales
+from gradlab.claims.results import scales_of
 from gradlab.claims.study import load_study, study_names
+from gradlab.explain import escape_what_cannot_be_printed, sentence
 
 ROOT = Path(__file__).resolve().parent.parent
-SUMMARY = ROOT / "experiments" / "README.md"
+SUMMARY = "README.md"
 
 
 def main() -> None:
     """Reproduce one study or all of them, and write the verdicts into their pages."""
+    escape_what_cannot_be_printed()
     arguments = _parser().parse_args()
     if bool(arguments.study) == arguments.all:
         sys.exit("name a study, or give --all; --help lists the studies.")
     try:
         names = study_names(ROOT) if arguments.all else [arguments.study]
         conclusions = [_reproduce(name, arguments) for name in names]
-    except (ClaimError, ValueError) as error:
-        sys.exit(f"reproduce: {error}")
-    if arguments.all:
-        print(tally(conclusions), write_summary(conclusions, SUMMARY), sep="\n")
+        if arguments.all:
+            folder = ROOT / ("experiments" if arguments.bundle else "runs")
+            print(tally(conclusions), write_summary(conclusions, folder / SUMMARY), sep="\n")
+    except (ValueError, OSError) as error:
+        sys.exit(f"reproduce: {sentence(error)}")
 
 
 def _reproduce(name: str, arguments: argparse.Namespace) -> Conclusion:
     study = load_study(ROOT, name)
+    own = study.folder if arguments.bundle else study.runs
+    results = study.folder if arguments.figures_only else own
     if not arguments.figures_only:
-        compute(study, arguments.scale or "small", arguments.resume)
-    scales = [arguments.scale] if arguments.scale else bundled_scales(study)
+        compute(study, arguments.scale or "small", own, arguments.resume)
+    scales = [arguments.scale] if arguments.scale else scales_of(study, results)
+    if not scales:
+        raise ClaimError(f"{name} has no bundled results: leave --figures-only out to run it.")
     for scale in scales:
-        conclusion = conclude(study, scale)
+        conclusion = conclude(study, scale, results, own)
         console = Console()
         if not console.is_terminal:  # a file has no width to keep to
             console.width = 200
@@ -48,7 +55,8 @@ def _reproduce(name: str, arguments: argparse.Namespace) -> Conclusion:
 def _parser() -> argparse.ArgumentParser:
     lines = [f"  {name:<22}{load_study(ROOT, name).question}" for name in study_names(ROOT)]
     parser = argparse.ArgumentParser(
-        description="Run a study of a paper, draw its figure, and check each claim against it.",
+        description="Run a study of a paper, draw its figure, and check each claim against it. "
+        "All that is written is below runs/.",
         epilog="\n".join(["studies:", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on with its last sweep, where that was cut off"
     )
     parser.add_argument(
-        "--figures-only", action="store_true", help="redraw and judge the bundled results"
+        "--figures-only", action="store_true", help="draw and judge the bundled results"
+    )
+    parser.add_argument(
+        "--bundle", action="store_true", help="write into experiments/, which git tracks"
     )
     return parser
 

@@ -35,7 +35,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "probes": {"cells", "jacobian", "decay", "theory", *CONFIG},
     "training": {"cells", "jacobian", "models", "probes", *PARTS, *CONFIG},
     "tracking": {"decay", "records", "figures"},
-    "figures": {"decay", "records", "tracking"},
+    "figures": {"decay", "records", "tracking", "explain"},
     "point": {"training", "probes", "tracking", "records", "decay", *CONFIG},
     "sweep": {"point", "training", "records", "figures", *CONFIG},
     "claims": {"records", "figures", "explain", *CONFIG},

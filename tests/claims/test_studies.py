@@ -1,25 +1,31 @@
 """Studies: the language of claims, verdicts, and a study made of only a YAML and a claims file."""
 
+import io
+import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import gradlab
+from matplotlib.figure import Figure
+from rich.console import Console
 from scipy import stats
 
 from gradlab import records
 from gradlab.claims import results
 from gradlab.claims.expressions import ClaimError, NoRows, evaluate
-from gradlab.claims.report import write_page
-from gradlab.claims.reproduce import compute, conclude
+from gradlab.claims.report import terminal_table, write_page
+from gradlab.claims.reproduce import Conclusion, compute, conclude
 from gradlab.claims.statistics import Estimate, crossing, fisher, mann_whitney, rate, sample_median
-from gradlab.claims.study import Claim, load_study, study_names
-from gradlab.claims.verdicts import judge
+from gradlab.claims.study import Claim, function_of, load_study, study_names
+from gradlab.claims.verdicts import Verdict, judge
 from gradlab.records.table import load_runs
 from gradlab.studies import copying
 
@@ -70,11 +76,28 @@ def test_each_evaluates_once_per_value() -> None:
         "steps[",
         "task + 1",
         "steps is None",
+        "steps.__class__.__base__",
+        "().__class__",
+        "max.__globals__",
+        "'a' * 999999999",
+        "999999999 * [1]",
+        "task * 999999999",
+        "1 / 0",
+        "each(sum_of_two, 1)",
+        "max(9 ** 9 ** 9 ** 9, steps, steps)",
+        "(" * 500 + "1" + ")" * 500,
+        "+".join(["1"] * 1100),
+        "steps + " + "9" * 5000,
     ],
 )
 def test_what_is_not_of_the_language_is_refused(text: str) -> None:
     with pytest.raises(ClaimError):
-        evaluate(text, TABLE)
+        evaluate(text, TABLE, {"sum_of_two": 3})
+
+
+def test_huge_powers_are_infinite_and_take_no_time() -> None:
+    assert evaluate("9 ** 9 ** 9 ** 9", TABLE) == np.inf
+    assert evaluate("max(steps ** 999)", TABLE) == np.inf
 
 
 def test_a_condition_without_rows_is_no_error_of_the_claim() -> None:
@@ -154,8 +177,8 @@ def test_verdicts() -> None:
 def test_bundled_results_are_redrawn_and_judged(name: str, tmp_path: Path) -> None:
     study = load_study(ROOT, name)
     page = (study.folder / "README.md").read_text()
-    for scale in results.bundled_scales(study):
-        table, manifest = results.load_results(study, scale)
+    for scale in results.scales_of(study, study.folder):
+        table, manifest = results.load_results(study, scale, study.folder)
         assert manifest["rows"] == len(table)
         for entry in study.claims:
             verdict = judge(entry, table)
@@ -169,12 +192,6 @@ import pandas as pd
 
 def table(top: int = 3) -> pd.DataFrame:
     return pd.DataFrame({"x": range(top), "y": [2 * x for x in range(top)]})
-
-def figure(table):
-    from matplotlib.figure import Figure
-    drawn = Figure()
-    drawn.subplots().plot(table.iloc[:, 0])
-    return drawn
 """
 DIRECT = """\
 # @package _global_
@@ -195,15 +212,35 @@ hydra:
 """
 
 
+def figure(table: pd.DataFrame) -> Figure:
+    drawn = Figure()
+    drawn.subplots().plot(table.iloc[:, 0])
+    return drawn
+
+
+@pytest.fixture
+def own_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gradlab.studies.mine`, which draws the figure above."""
+    module = ModuleType("gradlab.studies.mine")
+    module.figure = figure  # type: ignore[attr-defined]
+    monkeypatch.setattr(figure, "__module__", module.__name__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
 def write_study(root: Path, name: str, experiment: str, **fields: object) -> None:
     (root / "conf" / "experiment").mkdir(parents=True, exist_ok=True)
     (root / "conf" / "experiment" / f"{name}.yaml").write_text(experiment)
     folder = root / "experiments" / name
-    folder.mkdir(parents=True)
-    written = {"title": name, "sources": ["nobody"], "figure": {"_target_": "mine.figure"}}
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {
+        "title": name,
+        "sources": ["nobody"],
+        "figure": {"_target_": "gradlab.studies.mine.figure"},
+    }
     (folder / "claims.yaml").write_text(yaml.safe_dump(written | fields))
 
 
+@pytest.mark.usefixtures("own_figure")
 def test_a_study_is_a_yaml_and_a_claims_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,9 +251,9 @@ def test_a_study_is_a_yaml_and_a_claims_file(
     write_study(tmp_path, "twice", DIRECT, claims=[right.model_dump(), wrong.model_dump()])
     study = load_study(tmp_path, "twice")
     with pytest.raises(ClaimError, match="leave --resume out"):
-        compute(study, "small", resume=True)
-    compute(study, "small")
-    conclusion = conclude(study, "small")
+        compute(study, "small", study.runs, resume=True)
+    compute(study, "small", study.runs)
+    conclusion = conclude(study, "small", study.runs, study.runs)
     assert [v.outcome for v in conclusion.verdicts] == ["reproduced", "not reproduced"]
     assert conclusion.manifest["settings"] == {"measure._target_": "mine.table"}
     assert conclusion.figure.stat().st_size > 1000
@@ -226,11 +263,12 @@ def test_a_study_is_a_yaml_and_a_claims_file(
     assert text.count("| **X.a**") == 1
     assert "What we think." in text
     assert "Is y twice x?" in text
-    (study.folder / "results" / "small.parquet").write_bytes(b"")
+    (study.runs / "results" / "small.parquet").write_bytes(b"")
     with pytest.raises(ClaimError, match="sha256"):
-        conclude(study, "small")
+        conclude(study, "small", study.runs, study.runs)
 
 
+@pytest.mark.usefixtures("own_figure")
 def test_a_study_of_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(MEASURE)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -249,17 +287,18 @@ def test_a_study_of_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         claims=[claim("never == 0 and always == 1", statistic=statistic).model_dump()],
     )
     study = load_study(tmp_path, "clipped")
-    compute(study, "small")
-    conclusion = conclude(study, "small")
+    compute(study, "small", study.runs)
+    conclusion = conclude(study, "small", study.runs, study.runs)
     assert [v.outcome for v in conclusion.verdicts] == ["reproduced"]
-    assert (results.load_results(study, "small")[0]["never_reached"] == np.inf).all()
+    assert (results.load_results(study, "small", study.runs)[0]["never_reached"] == np.inf).all()
     assert conclusion.manifest["points"] == 4
     assert conclusion.manifest["settings"]["train.steps"] == 4
-    assert str(tmp_path) not in (study.folder / "results" / "small.json").read_text()
-    (sweep,) = (tmp_path / "runs" / "clipped").iterdir()
+    assert str(tmp_path) not in (study.runs / "results" / "small.json").read_text()
+    assert [path.name for path in study.folder.iterdir()] == ["claims.yaml"]
+    (sweep,) = (path for path in study.runs.iterdir() if path.name.startswith("20"))
     shutil.rmtree(sweep / "3")
-    compute(study, "small", resume=True)
-    assert conclude(study, "small").manifest["points"] == 4
+    compute(study, "small", study.runs, resume=True)
+    assert conclude(study, "small", study.runs, study.runs).manifest["points"] == 4
 
 
 def test_wrong_claims_files_get_one_sentence(tmp_path: Path) -> None:
@@ -271,6 +310,72 @@ def test_wrong_claims_files_get_one_sentence(tmp_path: Path) -> None:
         load_study(tmp_path, "two")
     with pytest.raises(ClaimError, match="the studies are one, two"):
         load_study(tmp_path, "three")
+
+
+FOREIGN = ("os.system", "mine.figure", "gradlab.records.load_runs", "gradlab.figures._x")
+NO_FIGURES = (
+    "gradlab.figures.command.sys.exit",
+    "gradlab.figures.save",
+    "gradlab.figures.style.Path",
+    "gradlab.figures.nosuch",
+)
+
+
+@pytest.mark.parametrize("target", [*FOREIGN, *NO_FIGURES])
+def test_claims_call_figures_and_tables_of_gradlab_only(target: str, tmp_path: Path) -> None:
+    write_study(tmp_path, "one", DIRECT, claims=[], figure={"_target_": target})
+    with pytest.raises(ClaimError, match=re.escape(target)):
+        function_of(load_study(tmp_path, "one").figure, "Figure")
+    if target in FOREIGN:
+        write_study(tmp_path, "two", DIRECT, claims=[], rows={"_target_": target})
+        with pytest.raises(ClaimError, match=r"rows.*gradlab\.figures or gradlab\.studies"):
+            load_study(tmp_path, "two")
+
+
+def test_a_reader_writes_below_runs_and_a_maintainer_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, root = "error_surface", tmp_path / "checkout"
+    shutil.copytree(ROOT / "experiments" / name, root / "experiments" / name)
+    for path in (f"conf/experiment/{name}.yaml", "analysis/reproduce.py"):
+        (root / path).parent.mkdir(parents=True)
+        shutil.copy(ROOT / path, root / path)
+    (root / "src").symlink_to(ROOT / "src")  # pages link to it
+
+    def reproduce(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", *words])
+        runpy.run_path(str(root / "analysis" / "reproduce.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    tracked = {path: path.read_bytes() for path in root.glob("experiments/**/*.*")}
+    page = root / "runs" / name / "README.md"
+    assert f"page     {page}" in reproduce(name, "--figures-only")
+    reproduce("--all", "--figures-only")
+    assert {path: path.read_bytes() for path in tracked} == tracked
+    written = {path.relative_to(root / "runs").as_posix() for path in root.glob("runs/**/*.*")}
+    assert written == {"README.md", f"{name}/README.md", f"{name}/small.png"}
+    bundled = root / "experiments" / name
+    assert f"page     {bundled / 'README.md'}" in reproduce(name, "--figures-only", "--bundle")
+    assert (bundled / "README.md").read_bytes() == tracked[bundled / "README.md"]
+    manifest = bundled / "results" / "small.json"
+    for damaged in ("{", '{"sha256": "0"}', "[]"):
+        manifest.write_text(damaged)
+        with pytest.raises(SystemExit, match=r"small\.json is damaged"):
+            reproduce(name, "--figures-only")
+    with pytest.raises(SystemExit, match=r"there is no study '\.\./error_surface'"):
+        reproduce("../error_surface", "--figures-only")
+
+
+def test_names_are_text_and_no_markup() -> None:
+    text = "[/data/run] [red]x[/]"
+    verdict = Verdict(claim("1 < 2", claim=text), "reproduced", {"slope [a/b]": 1.5})
+    study = SimpleNamespace(title=text)
+    conclusion = Conclusion(study, "small", [verdict], Path(), {})  # type: ignore[arg-type]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(terminal_table(conclusion))
+    printed = console.export_text()
+    assert printed.count(text) == 2
+    assert "slope [a/b] 1.5" in printed
 
 
 def test_a_direct_measurement_is_not_swept(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@
 A name is a column (dots belong to it: init.gain) or a statistic computed before. x[condition]
 computes x from the rows where the condition holds; each(column, x) computes x once for each value
 of a column, in ascending order. The functions are those of `statistics.FUNCTIONS`. The text is
-parsed with Python's grammar and evaluated here; Python itself never executes any of it.
+parsed with Python's grammar and evaluated here; Python itself never executes any of it. Arithmetic
+is that of numbers, powers are floats, and a text has at most LONGEST characters, so that no text
+takes more memory than some columns.
 """
 
 import ast
@@ -27,8 +29,9 @@ ARITHMETIC: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
+    ast.Pow: lambda x, y: np.power(np.asarray(x, float), y)[()],
 }
+LONGEST = 2000
 COMPARISONS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -74,7 +77,7 @@ def evaluate(text: str, rows: pd.DataFrame, values: Mapping[str, Any] | None = N
     try:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return _value(tree, Scope(rows, values or {}))
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
         if isinstance(error, ClaimError):
             raise
         raise ClaimError(f"{text!r} cannot be computed from these rows: {error}.") from error
@@ -86,10 +89,14 @@ def parse(text: str) -> ast.expr:
     Raises:
         ClaimError: the text is not an expression.
     """
+    if len(text) > LONGEST:
+        raise ClaimError(f"{text[:20]!r}… is longer than {LONGEST} characters.")
     try:
         return ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
         raise ClaimError(f"{text!r} is not an expression: {error.msg}.") from error
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise ClaimError(f"{text!r} is not an expression: {type(error).__name__}.") from error
 
 
 def _value(node: ast.expr, scope: Scope) -> Any:
@@ -101,11 +108,11 @@ def _value(node: ast.expr, scope: Scope) -> Any:
         case ast.List(elts=entries):
             return [_value(entry, scope) for entry in entries]
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_number(_value(operand, scope))
+            return -_arithmetic(_value(operand, scope))
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return _not(_value(operand, scope))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
-            sides = (_number(_value(side, scope)) for side in (left, right))
+            sides = (_arithmetic(_value(side, scope)) for side in (left, right))
             return ARITHMETIC[type(op)](*sides)
         case ast.Compare(left=left, ops=ops, comparators=others):
             return _all([*_comparisons(left, ops, others, scope)])
@@ -174,6 +181,19 @@ def _ends(x: Any) -> tuple[Any, Any]:
 
 def _number(x: Any) -> Any:
     return x.value if isinstance(x, Estimate) else x
+
+
+def _arithmetic(x: Any) -> Any:
+    """Return a value to compute with: a column or a number, not a text, which "3 * text" repeats.
+
+    Raises:
+        TypeError: it is none.
+    """
+    number = _number(x)
+    values = number.flat if isinstance(number, np.ndarray) and number.dtype == object else [number]
+    if any(isinstance(value, str | list) for value in values):
+        raise TypeError("text is no number")
+    return number
 
 
 def _all(parts: Sequence[Any]) -> Any:

@@ -1,6 +1,7 @@
 """Verdicts as text: in the terminal, on each study's page, and on one page for all studies."""
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from gradlab.claims.reproduce import Conclusion, command
 from gradlab.claims.statistics import Estimate
 from gradlab.claims.study import CLAIMS, Scale, Study
 from gradlab.claims.verdicts import Outcome
+from gradlab.records.files import write_whole
 
 PAGE = "README.md"
 VERDICT_COLOURS: dict[Outcome, str] = {
@@ -26,12 +29,14 @@ SUMMARY = """\
 # Studies
 
 What the papers of the field claim, and what gradlab measures. Each study is one command; it ends in
-a figure and in a verdict for each claim. This page is written by
+a figure and in a verdict for each claim. To see it for yourself, below `runs/`:
 
 ```bash
 python analysis/reproduce.py --all                  # compute everything again
 python analysis/reproduce.py --all --figures-only   # redraw and judge the bundled results
 ```
+
+(With `--bundle` the same writes this page, and the results, figures and pages beside it.)
 
 Provenance of a claim: *exact* is a closed form, *paper-text* and *paper-figure* are what the source
 prints, *pilot* is a threshold that trial runs of ours proposed, *memory* is what the field
@@ -41,19 +46,18 @@ interval.
 
 
 def write_page(conclusion: Conclusion) -> Path:
-    """Write the figure and the verdicts of one scale into the study's page, and return its path.
+    """Write the figure and the verdicts of one scale into the page beside it, and return its path.
 
     They replace those of the same scale; the rest of the page stays. A new page gets a heading.
     """
     study, scale = conclusion.study, conclusion.scale
-    page = study.folder / PAGE
-    text = page.read_text() if page.is_file() else _head(study)
+    page = conclusion.figure.parent / PAGE
+    text = page.read_text(encoding="utf-8") if page.is_file() else _head(study)
     start, end = f"<!-- {scale}: written by reproduce.py -->", f"<!-- end of {scale} -->"
     block = f"{start}\n\n{_block(conclusion)}\n\n{end}"
     old = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     replaced, count = old.subn(lambda _: block, text)
-    page.write_text(replaced if count else f"{text.rstrip()}\n\n{block}\n")
-    return page
+    return _write(page, replaced if count else f"{text.rstrip()}\n\n{block}\n")
 
 
 def write_summary(conclusions: Sequence[Conclusion], page: Path) -> Path:
@@ -66,7 +70,11 @@ def write_summary(conclusions: Sequence[Conclusion], page: Path) -> Path:
             f"## [{study.title}]({study.name}/{PAGE})\n\n{study.question}\n\n"
             f"![{study.title}]({figure})\n\n{verdict_table(conclusion)}"
         )
-    page.write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    return _write(page, "\n\n".join(part.strip() for part in parts) + "\n")
+
+
+def _write(page: Path, text: str) -> Path:
+    write_whole(page, lambda file: file.write_text(text, encoding="utf-8"))
     return page
 
 
@@ -88,11 +96,13 @@ def verdict_table(conclusion: Conclusion) -> str:
 
 def terminal_table(conclusion: Conclusion) -> Table:
     """Return the verdicts as a table for a terminal."""
-    table = Table(box=None, header_style="bold", pad_edge=False, title=conclusion.study.title)
+    title = Text(conclusion.study.title)  # a Text is shown as it is; rich reads markup in a string
+    table = Table(box=None, header_style="bold", pad_edge=False, title=title)
     for heading in HEADINGS:
         table.add_column(heading)
     for *cells, outcome in _rows(conclusion):
-        table.add_row(*cells, f"[{VERDICT_COLOURS[outcome]}]{outcome}[/]")  # type: ignore[index]
+        colour = VERDICT_COLOURS[outcome]  # type: ignore[index]
+        table.add_row(*map(Text, cells), Text(outcome, style=colour))
     return table
 
 
@@ -142,8 +152,8 @@ def _links(study: Study, scale: Scale) -> str:
 
 def _head(study: Study) -> str:
     sources = "\n".join(f"- {source}" for source in study.sources)
-    runs = "\n".join(f"python {' '.join(command(study, scale))}" for scale in study.scales())
+    runs = "\n".join(shlex.join(["python", *command(study, scale)]) for scale in study.scales())
     return (
         f"# {study.title}\n\n{study.question}\n\n{sources}\n\n```bash\n"
-        f"python analysis/reproduce.py {study.name}   # run, draw, judge\n{runs}\n```"
+        f"python analysis/reproduce.py {shlex.quote(study.name)}   # run, draw, judge\n{runs}\n```"
     )

@@ -1,15 +1,13 @@
-"""Reproducing a study: run it, bundle its table, draw its figure, judge its claims."""
+"""Reproducing a study: run it, save its table, draw its figure, judge its claims."""
 
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.utils import get_object
-
 from gradlab.claims.expressions import ClaimError
-from gradlab.claims.results import bundle, load_results
-from gradlab.claims.study import Scale, Study
+from gradlab.claims.results import RESULTS, bundle, load_results
+from gradlab.claims.study import Scale, Study, function_of
 from gradlab.claims.verdicts import Verdict, judge
 from gradlab.figures import save
 from gradlab.records import SWEEP
@@ -25,12 +23,13 @@ class Conclusion(NamedTuple):
     manifest: dict[str, Any]
 
 
-def compute(study: Study, scale: Scale, resume: bool = False) -> None:
-    """Run a study by the command on its page, and bundle its table.
+def compute(study: Study, scale: Scale, folder: Path, resume: bool = False) -> None:
+    """Run a study by the command on its page, and save its table among a folder's results.
 
     Args:
         study: the study.
         scale: the scale of the run.
+        folder: the study's (`Study.folder`), or the reader's (`Study.runs`).
         resume: continue the study's last sweep; only its missing points are run.
 
     Raises:
@@ -48,7 +47,7 @@ def compute(study: Study, scale: Scale, resume: bool = False) -> None:
     new = {last} if resume else set(_run_folders(study)) - before
     if process.returncode or not new:
         raise ClaimError(f"{study.name} failed: see above.")
-    bundle(study, scale, max(new))
+    bundle(study, scale, max(new), folder)
 
 
 def command(study: Study, scale: Scale) -> list[str]:
@@ -56,16 +55,22 @@ def command(study: Study, scale: Scale) -> list[str]:
     return ["-m", "gradlab", f"+experiment={study.experiment(scale).stem}", "wandb=disabled"]
 
 
-def conclude(study: Study, scale: Scale) -> Conclusion:
-    """Draw the bundled results and judge the study's claims on them.
+def conclude(study: Study, scale: Scale, results: Path, page: Path) -> Conclusion:
+    """Judge a study's claims on its results, and draw them.
+
+    Args:
+        study: the study.
+        scale: the scale of the results.
+        results: the folder that has them.
+        page: the folder into which the figure is written.
 
     Raises:
         ClaimError: there are no results, or a claim does not fit them.
     """
-    table, manifest = load_results(study, scale)
+    table, manifest = load_results(study, scale, results)
     arguments = {k: v for k, v in study.figure.items() if k != "_target_"}
-    drawn = get_object(study.figure["_target_"])(table, **arguments)
-    figure = save(drawn, study.folder / f"{scale}.png")
+    drawn = function_of(study.figure, "Figure")(table, **arguments)
+    figure = save(drawn, page / f"{scale}.png")
     return Conclusion(study, scale, [judge(x, table) for x in study.claims], figure, manifest)
 
 
@@ -77,4 +82,4 @@ def _last_sweep(study: Study) -> Path:
 
 
 def _run_folders(study: Study) -> list[Path]:
-    return [path for path in (study.root / "runs" / study.name).glob("*") if path.is_dir()]
+    return [path for path in study.runs.glob("*") if path.is_dir() and path.name != RESULTS]

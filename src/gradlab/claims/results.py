@@ -1,8 +1,8 @@
 """A study's results as one table: collected from its runs, and bundled with a manifest.
 
-experiments/NAME/results/ holds SCALE.parquet and, for each, SCALE.json: the command, settings,
-versions, device, seconds and date of the run, the sha256 of the table and, if the table was later
-rearranged, how (`migrated`).
+FOLDER/results/, where FOLDER is experiments/NAME or a reader's runs/NAME, holds SCALE.parquet and,
+for each, SCALE.json: the command, settings, versions, device, seconds and date of the run, the
+sha256 of the table and, if the table was later rearranged, how (`migrated`).
 """
 
 import hashlib
@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradlab import components
 from gradlab.claims.expressions import ClaimError, NoRows, evaluate
-from gradlab.claims.study import Scale, Study
+from gradlab.claims.study import Scale, Study, function_of
 from gradlab.records import NOT_CONFIG, TABLE, load_choices, load_metrics, load_status
+from gradlab.records.files import write_whole
 from gradlab.records.table import load_runs
 
 RESULTS = "results"
 PLACES = ("path", "reason", "name", "wandb.")  # columns of where and when a run was
+MANIFEST = {"finished", "seconds", "points", "device", "versions", "sha256"}
 EXPERIMENT = "experiment"  # the config group of the studies themselves
 
 
@@ -58,7 +59,9 @@ def collect(
     trainings = _dotted(runs[scalars].join(_presets(runs)))
     if not rows:
         return trainings
-    return components.build(rows, runs).join(trainings, on="point").drop(columns="point")
+    arguments = {key: value for key, value in rows.items() if key != "_target_"}
+    table = function_of(rows, "DataFrame")(runs, **arguments)
+    return table.join(trainings, on="point").drop(columns="point")
 
 
 def _presets(runs: pd.DataFrame) -> pd.DataFrame:
@@ -78,32 +81,45 @@ def _number(text: str, history: pd.DataFrame) -> float:
         return np.inf
 
 
-def bundle(study: Study, scale: Scale, runs_folder: Path) -> None:
-    """Save a run's table and its manifest among the study's results."""
-    path, table = _path(study, scale), collect(runs_folder, study.points, study.rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(path, index=False, compression="zstd")
+def bundle(study: Study, scale: Scale, runs_folder: Path, folder: Path) -> None:
+    """Save a run's table and its manifest among the results of a folder.
+
+    Args:
+        study: the study.
+        scale: the scale of the run.
+        runs_folder: the folder of the run or sweep.
+        folder: the study's (`Study.folder`), or the reader's (`Study.runs`).
+    """
+    path, table = _path(folder, scale), collect(runs_folder, study.points, study.rows)
+    write_whole(path, lambda file: table.to_parquet(file, index=False, compression="zstd"))
     facts = {**_origin(runs_folder), "rows": len(table), "sha256": _sha256(path)}
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+    text = json.dumps(facts, indent=2) + "\n"
+    write_whole(path.with_suffix(".json"), lambda file: file.write_text(text, encoding="utf-8"))
 
 
-def bundled_scales(study: Study) -> list[Scale]:
-    """Return the scales that have bundled results, the largest last."""
-    return [scale for scale in study.scales() if _path(study, scale).is_file()]
+def scales_of(study: Study, folder: Path) -> list[Scale]:
+    """Return the scales that have results in a folder, the largest last."""
+    return [scale for scale in study.scales() if _path(folder, scale).is_file()]
 
 
-def load_results(study: Study, scale: Scale) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read a bundled table and its manifest.
+def load_results(study: Study, scale: Scale, folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read a table among the results of a folder, and its manifest.
 
     Raises:
-        ClaimError: there is no such table, or its sha256 is not that of its manifest.
+        ClaimError: there is no such table, its manifest is damaged, or its sha256 is another.
     """
-    path = _path(study, scale)
+    path = _path(folder, scale)
     if not path.is_file():
         raise ClaimError(
             f"{study.name} has no results at scale {scale}: leave --figures-only out to run it."
         )
-    manifest = json.loads(path.with_suffix(".json").read_text())
+    try:
+        manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        is_whole = set(manifest) >= MANIFEST and isinstance(manifest["versions"], dict)
+    except (ValueError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise ClaimError(f"{path.with_suffix('.json')} is damaged: run the study again.")
     if manifest["sha256"] != _sha256(path):
         raise ClaimError(f"{path} is not the table of its manifest (sha256): run the study again.")
     return pd.read_parquet(path), manifest
@@ -128,8 +144,8 @@ def _origin(runs_folder: Path) -> dict[str, Any]:
     }
 
 
-def _path(study: Study, scale: Scale) -> Path:
-    return study.folder / RESULTS / f"{scale}.parquet"
+def _path(folder: Path, scale: Scale) -> Path:
+    return folder / RESULTS / f"{scale}.parquet"
 
 
 def _dotted(table: pd.DataFrame) -> pd.DataFrame:

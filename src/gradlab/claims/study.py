@@ -1,11 +1,19 @@
-"""Studies and their claims, as experiments/NAME/claims.yaml declares them."""
+"""Studies and their claims, as experiments/NAME/claims.yaml declares them.
 
+The file is data: it may come from somebody else. Its expressions are evaluated by `expressions`,
+and the functions that it names are figures and tables of gradlab's own (`function_of`).
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from hydra.utils import get_object
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gradlab.claims.expressions import ClaimError, parse
 from gradlab.explain import first_line
@@ -16,6 +24,44 @@ FULL = "_full"  # conf/experiment/NAME_full.yaml is the study at the scale of it
 Provenance = Literal["exact", "paper-text", "paper-figure", "pilot", "memory"]
 Kind = Literal["exact", "numeric", "ordinal", "invariant"]
 Scale = Literal["small", "full"]
+
+
+OWN = re.compile(r"gradlab\.(figures|studies)(\.[A-Za-z]\w*)+")  # whose functions are called
+
+
+def _names_own_function(section: dict[str, Any]) -> dict[str, Any]:
+    target = section.get("_target_")
+    if section and not (isinstance(target, str) and OWN.fullmatch(target)):
+        raise ValueError(
+            f"_target_ must be a function of gradlab.figures or gradlab.studies; got {target!r}"
+        )
+    return section
+
+
+Called = Annotated[dict[str, Any], AfterValidator(_names_own_function)]
+
+
+def function_of(section: Mapping[str, Any], returns: str) -> Callable[..., Any]:
+    """Return the function that a section of claims.yaml names by `_target_`.
+
+    Args:
+        section: the section.
+        returns: the name of the type that it must return, by its annotation.
+
+    Raises:
+        ClaimError: gradlab.figures and gradlab.studies define no such function.
+    """
+    target = str(section.get("_target_"))
+    try:
+        _names_own_function(dict(section))
+        function = get_object(target)
+        is_own = inspect.isfunction(function) and OWN.fullmatch(f"{function.__module__}.x")
+        returned = get_type_hints(function).get("return") if is_own else None
+        if getattr(returned, "__name__", "") == returns:
+            return function
+    except (ValueError, ImportError):
+        pass
+    raise ClaimError(f"gradlab has no function {target} that returns a {returns}.")
 
 
 class _Strict(BaseModel):
@@ -61,16 +107,21 @@ class Study(_Strict):
     name: str
     title: str
     sources: list[str]
-    figure: dict[str, Any]  # `_target_`: a function of the table; and its other arguments
+    figure: Called  # `_target_`: a function of the table; and its other arguments
     points: dict[str, str] = Field(default_factory=dict)  # of sweeps: a number per training
-    rows: dict[str, Any] = Field(default_factory=dict)  # of sweeps: `_target_`, see `collect`
+    rows: Called = Field(default_factory=dict)  # of sweeps: `_target_`, see `collect`
     claims: list[Claim]
     root: Path
 
     @property
     def folder(self) -> Path:
-        """Return the folder of its claims, results, figure and verdicts."""
+        """Return the folder of its claims, and of the results, figure and verdicts we bundle."""
         return self.root / "experiments" / self.name
+
+    @property
+    def runs(self) -> Path:
+        """Return the folder of a reader's own runs, results, figure and verdicts."""
+        return self.root / "runs" / self.name
 
     @property
     def question(self) -> str:
@@ -96,12 +147,11 @@ def load_study(root: Path, name: str) -> Study:
             where.
     """
     path = root / "experiments" / name / CLAIMS
-    if not path.is_file():
-        known = ", ".join(study_names(root))
-        raise ClaimError(f"there is no study {name!r}; the studies are {known}.")
+    if name not in (known := study_names(root)):
+        raise ClaimError(f"there is no study {name!r}; the studies are {', '.join(known)}.")
     try:
-        study = Study(name=name, root=root, **yaml.safe_load(path.read_text()))
-    except (pydantic.ValidationError, yaml.YAMLError, TypeError) as error:
+        study = Study(name=name, root=root, **yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValueError, yaml.YAMLError, TypeError) as error:
         raise ClaimError(f"{path.relative_to(root)}: {_first_error(error)}.") from error
     ids = [claim.id for claim in study.claims]
     for duplicate in {i for i in ids if ids.count(i) > 1}:

@@ -15,7 +15,7 @@ from typing import NoReturn
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab import load_runs, load_wandb
+from gradlab import explain, load_runs, load_wandb
 from gradlab.figures import lines, outcome, selection, style
 
 FORMATS = ("png", "svg", "pdf")
@@ -169,10 +169,11 @@ def write_figure(
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """End the script with an error's own sentence instead of a traceback, if a user caused it."""
+    explain.escape_what_cannot_be_printed()
     try:
         yield
-    except (FileNotFoundError, ConnectionError, ValueError) as error:
-        sys.exit(str(error))
+    except (OSError, ValueError) as error:
+        sys.exit(explain.sentence(error))
 
 
 def output_path(arguments: argparse.Namespace) -> Path:

@@ -7,6 +7,7 @@ and runs that were not uploaded are still complete on disk.
 
 import atexit
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -99,7 +100,7 @@ class Uploader:
                 folder = folder.relative_to(Path.cwd())
             print(
                 f"gradlab: W&B runs are kept offline: {problem}. "
-                f"Send them later with: wandb sync {folder}",
+                f"Send them later with: wandb sync {shlex.quote(str(folder))}",
                 file=sys.stderr,
             )
 
