@@ -95,6 +95,8 @@ WRONG = {
     "name=a/../../x": ("name", "below runs/"),
     r"name=..\x": ("name", "below runs/"),
     "name=C:x": ("name", "below runs/"),
+    f"name={'x' * 300}": ("hydra.sweep.dir=runs/xxx", "File name too long"),
+    f"hydra.sweep.subdir={'x' * 300}": ("the folder of point 0", "300 characters", "takes 255"),
     'name="~/x"': ("name", "below runs/"),
     "name=~/x": ("name=~/x cannot be read: quote the value, 'name=\"~/x\"'",),
     "hydra.sweep.subdir=../../up": ("hydra.sweep.subdir", "got '../../up' for point 0"),
@@ -110,6 +112,10 @@ WRONG = {
     "init=gaussian,identity init.foo=2": ("init.foo is unknown with init=gaussian: init takes",),
     "init=gaussian,identity ++init.foo=2": ("init.foo is unknown", "takes key, n, gain"),
     "+network=irnn,tanh_basic model.cell.x=3": ("model.cell.x", "with +network=irnn"),
+    "seed=range(1,3),5": ("seed=range(1,3),5 has a range among its values",),
+    "hydra.sweeper.params=3": ("hydra.sweeper.params must be keys with their values; got 3",),
+    "name=${oc.env:NOSUCH}": ("hydra.sweep.dir", "'NOSUCH' not found"),
+    "~seed": ("seed is missing: leave ~seed out",),
     "task=echo,nosuch seed=1,2": ("task must be one of adding", "got 'nosuch'"),
 }
 
@@ -205,6 +211,7 @@ def test_keys_that_every_swept_option_takes_are_no_error_of_the_default_one(
     monkeypatch.chdir(tmp_path)
     for words in (
         ("task=echo,xor", "model=rnn,lstm", "init=gaussian,orthogonal"),
+        ("task=echo,xor", "seed=1,2", 'model.name="[/a]","[b]"'),  # names are no markup
         ("--config-dir", "conf", "+experiment=mine", "model=rnn,lstm", "init.gain=1,2"),
     ):
         monkeypatch.setattr(sys, "argv", ["gradlab", *words, "task.delay=3", "--dry"])
@@ -301,6 +308,13 @@ def test_help_lists_the_users_own_options_and_marks_them(
         assert sum(line.split() == ["mine", "Of", "my", "own.", "[own]"] for line in lines) == 2
         assert lines[lines.index("+cells=…") + 1].split() == ["odd", "Of", "my", "own.", "[own]"]
         assert any("  gaussian " in x and x.endswith("gradlab has that name") for x in lines)
+    (tmp_path / "own" / "experiment" / "wrong.yaml").write_text("# @package _global_\nname: [a")
+    (tmp_path / "own" / "experiment" / "latin.yaml").write_bytes(b"# @package _global_\n# \xfc\n")
+    for name, sentence in {"wrong": "wrong.yaml.* line 2", "latin": "not text in UTF-8"}.items():
+        monkeypatch.setattr(sys, "argv", ["gradlab", "-cd", "own", f"+experiment={name}"])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        with pytest.raises(SystemExit, match=sentence):
+            command.main()
     for words in ("--help --config-dir=onw", "-cd onw seed=1"):
         monkeypatch.setattr(sys, "argv", ["gradlab", *words.split()])
         with pytest.raises(SystemExit, match=r"must be a folder.*did you mean own\?"):

@@ -92,10 +92,12 @@ def _is_told_in_a_sentence(error: Exception) -> bool:
     """Return whether an error is the user's or the system's, and no fault of the program."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     from gradlab.components import ConfigError
 
-    return isinstance(error, (ConfigError, HydraException, OmegaConfBaseException, OSError))
+    told = (ConfigError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
+    return isinstance(error, (*told, OSError))
 
 
 if __name__ == "__main__":

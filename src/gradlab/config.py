@@ -317,7 +317,10 @@ def _checked_section(schema: Any, values: Mapping[str, Any], prefix: str) -> Any
         section = prefix.removesuffix(".") or "the config"
         raise ConfigError(f"{prefix}{unknown[0]} is unknown: {section} takes {', '.join(names)}.")
     for entry in fields(schema):
-        key, value = f"{prefix}{entry.name}", values[entry.name]
+        key = f"{prefix}{entry.name}"
+        if entry.name not in values:
+            raise ConfigError(f"{key} is missing: leave ~{key} out.")
+        value = values[entry.name]
         if isinstance(entry.type, type) and is_dataclass(entry.type):
             checked[entry.name] = _checked_section(entry.type, value, f"{key}.")
         else:

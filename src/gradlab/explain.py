@@ -214,7 +214,7 @@ def sentence(error: BaseException) -> str:
     from hydra.errors import MissingConfigException, OverrideParseException  # late: --help is quick
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-    cause = error.__cause__
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     notes = getattr(error, "__notes__", ())
     if several := re.match(
         r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'", str(error)
@@ -239,6 +239,8 @@ def sentence(error: BaseException) -> str:
         return f"{error.override} cannot be read: quote the value, {pasted(key, value)}."
     if isinstance(error, OSError):
         return _system_error(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"a file of the config is not text in UTF-8: {error}."
     return _one_line(str(error))
 
 
@@ -291,6 +293,7 @@ def pasted(key: str, value: str | os.PathLike[str]) -> str:
 
 
 def _one_line(text: str) -> str:
+    text = re.sub(r"\n\s*full_key: .*", "", text, flags=re.DOTALL)  # OmegaConf's own terms
     return re.sub(r"\s*\n\s*", " ", text.strip()).replace("\t", " ")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Sweep
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
@@ -50,6 +50,10 @@ class ProductSweeper(BasicSweeper):
                 f"the first runs; got {self.max_batch_size}. sweep.chunk=N limits how many run "
                 "together."
             )
+        if not isinstance(self.params, Mapping):
+            raise ConfigError(
+                f"hydra.sweeper.params must be keys with their values; got {self.params}."
+            )
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         words = parser.parse_overrides([*self._parse_config(), *arguments])
         batches = self.split_arguments(words, self.max_batch_size)
@@ -78,6 +82,8 @@ class ProductSweeper(BasicSweeper):
             line, is_sweep = override.input_line, override.is_sweep_override()
             if is_sweep and not override.is_discrete_sweep():
                 raise ConfigError(f"{line} names no values: type A,B,C or range(START,STOP,STEP).")
+            if any(isinstance(x, Sweep) for x in getattr(override.value(), "list", ())):
+                raise ConfigError(f"{line} has a range among its values: type them all, A,B,C.")
             if is_sweep and not any(override.sweep_string_iterator()):
                 raise ConfigError(f"{line} has no value: give one, or several.")
         batches = super().split_arguments(overrides, max_batch_size)
@@ -161,12 +167,12 @@ def _checked_folder(master: DictConfig) -> str:
         raise ConfigError(
             f"sweep.resume={resumed} goes on in that folder: leave hydra.sweep.dir={folder} out."
         )
+    check_folder("sweep.resume" if resumed else "hydra.sweep.dir", Path(folder), master)
     whole = sweep_folder(Path(folder) / "point")
     if resumed and whole != Path(folder):
         raise ConfigError(
             f"sweep.resume must be the folder of a sweep; got {folder!r}, a part of {str(whole)!r}."
         )
-    check_folder("sweep.resume" if resumed else "hydra.sweep.dir", Path(folder), master)
     return folder
 
 

@@ -38,7 +38,7 @@ def gradlab(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> None:
 SHARED = {
     "the same": (("rnn", "rnn"), "have one folder, 'rnn'"),
     "a slash": (("rnn", "rnn/"), "have one folder, 'rnn/'"),
-    "a way up": (("rnn", "lstm/../rnn"), "have one folder, 'lstm/../rnn'"),
+    "a way up": (("rnn", "lstm/../rnn"), "a folder of the point's own"),
     "a way round": (("rnn", "./rnn"), "have one folder"),
     "inside": (("rnn", "rnn/1"), "inside that of point 0"),
     "deep inside": (("rnn/1/2", "rnn"), "inside that of point 1"),

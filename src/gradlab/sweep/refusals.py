@@ -24,6 +24,7 @@ TAKEN = {
 }
 # What Hydra reads once for a whole sweep, without the words that are swept over.
 OF_THE_SWEEP = ("sweeper", "launcher", "sweep")
+LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
 REMEDY = (
     "start the sweep without hydra.sweep.subdir (its points are numbered), or name in it what "
     "varies"
@@ -50,10 +51,15 @@ def check_folders(sweep: str, points: Sequence[str], folders: Sequence[str]) -> 
     owners: dict[PurePath, str] = {}
     for point, folder in zip(points, folders, strict=True):
         path = PurePath(os.path.normcase(os.path.normpath(folder)))
-        if not is_below(path.as_posix()) or path.parts[0] in TAKEN:
+        if not is_below(folder) or path.parts[0] in TAKEN:
             raise ConfigError(
                 f"hydra.sweep.subdir must be a folder of the point's own below {sweep!r}, none of "
                 f"{', '.join(sorted(TAKEN))}; got {folder!r} for {point}: {REMEDY}."
+            )
+        if long := [part for part in path.parts if len(os.fsencode(part)) > LONGEST_NAME]:
+            raise ConfigError(
+                f"the folder of {point} has a name of {len(long[0])} characters, "
+                f"{long[0][:40]!r}…, and a file system takes {LONGEST_NAME}: {REMEDY}."
             )
         if path in owners:
             raise ConfigError(
