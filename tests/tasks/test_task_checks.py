@@ -1,5 +1,6 @@
 """Tasks of somebody's whose sequences cannot be trained on are refused before anything runs."""
 
+import math
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ from test_tasks import NAMES
 
 from gradlab.components import ConfigError
 from gradlab.tasks import Batch, Task
-from gradlab.tasks.checks import check_batch
+from gradlab.tasks.checks import check_batch, check_task
+from gradlab.training.losses import metrics
 from gradlab.training.program import Program
 
 SIZES = (4, 5)  # sequences, steps
@@ -39,6 +41,11 @@ def batch(kind: str) -> Batch:
         "weights of a sequence": fine._replace(weights=weights[:, :1]),
         "one feature": fine._replace(inputs=inputs[..., :1]),
         "no features": fine._replace(inputs=inputs[..., 0]),
+        "words": fine._replace(targets=np.full(SIZES, "B")),
+        "integers": fine._replace(inputs=inputs.astype(int)),
+        "complex weights": fine._replace(weights=weights + 1j),
+        "a list": fine._replace(weights=[[1.0] * 5] * 4),
+        "three arrays": (inputs, classes, weights),
     }[kind]
 
 
@@ -54,6 +61,11 @@ WRONG = {
     "weights of a sequence": r"weights must have shape \(COUNT, 5\)",
     "one feature": r"inputs must have shape \(COUNT, 5, 2\)",
     "no features": r"inputs must have shape \(batch, time, features\)",
+    "words": r"targets must be an array of real numbers \(values\) or integers \(classes\)",
+    "integers": "inputs must be an array of real numbers; .*have int",
+    "complex weights": "weights must be an array of real numbers; .*have complex64",
+    "a list": "weights must be an array of real numbers; .*have list",
+    "three arrays": r"must be a gradlab.tasks.Batch of inputs, targets and weights; got a tuple",
 }
 
 
@@ -64,8 +76,55 @@ def somebodys(test: str = "fine", train: str = "fine") -> Task:
     return Task(features=2, outputs=3, sample=sample, test=batch(test), baseline=1.0)
 
 
-@pytest.mark.parametrize("part", ["test", "train"])
-@pytest.mark.parametrize("kind", WRONG)
+WRONG_ENTRIES = {
+    "features": (1.5, "features of x.y must be a whole number from 1; got 1.5"),
+    "outputs": (0, "outputs of x.y must be a whole number from 1; got 0"),
+    "sample": (None, "sample of x.y must be a function of"),
+    "baseline": (math.nan, "baseline of x.y must be a number"),
+    "tolerance": (-1.0, "tolerance of x.y must be None or a number of at least 0"),
+}
+
+
+@pytest.mark.parametrize("entry", WRONG_ENTRIES)
+def test_entries_of_a_task(entry: str) -> None:
+    value, sentence = WRONG_ENTRIES[entry]
+    with pytest.raises(ConfigError, match=sentence):
+        check_task(somebodys()._replace(**{entry: value}), "x.y", 6)
+
+
+@pytest.mark.parametrize(
+    ("sample", "sentence"),
+    [
+        (lambda key: None, "must be a function of .key, batch size. that JAX can trace; got Type"),
+        (lambda key, count: batch("fine"), r"sample\(key, 6\) must draw 6 sequences; .* are 4"),
+        (somebodys(train="values").sample, "classes .integers. or values .real numbers. through"),
+    ],
+)
+def test_training_sequences_unlike_what_was_asked_for(sample: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        check_task(somebodys()._replace(sample=sample), "x.y", 6)
+
+
+def test_what_is_no_task() -> None:
+    with pytest.raises(ConfigError, match=r"x.y must return a gradlab.tasks.Task.*returned a dict"):
+        check_task({}, "x.y", 6)
+
+
+def test_only_sequences_with_an_answer_due_are_judged() -> None:
+    task = somebodys(test="some without weights")
+    right = jax.nn.one_hot(task.test.targets, 3)
+    wrong = jnp.roll(right, 1, axis=-1)
+    assert metrics(right, task)["eval/error_rate"] == 0
+    assert metrics(wrong, task)["eval/error_rate"] == 1
+    for value in metrics(right, somebodys(test="no weights")).values():
+        assert np.isnan(value) or value == task.baseline
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [("test", kind) for kind in WRONG]
+    + [("train", kind) for kind in WRONG if kind not in ("words", "a list")],  # no arrays of JAX's
+)
 def test_a_task_that_cannot_be_trained_on(composed: Compose, kind: str, part: str) -> None:
     task = ("task._target_=test_task_checks.somebodys", f"+task.{part}='{kind}'", "~task.length")
     where, count = ("held-out", "4") if part == "test" else ("training", "6")

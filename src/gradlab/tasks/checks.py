@@ -1,4 +1,7 @@
-"""Checks that a task's sequences can be trained on and judged: shapes, classes, weights."""
+"""Checks that a task's sequences can be trained on and judged: shapes, types, classes, weights."""
+
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,30 +14,52 @@ from gradlab.tasks import Batch, Task
 OWN = "gradlab.tasks."  # tests hold the training sequences of these to the same
 
 
-def check_task(task: Task, name: str, batch_size: int) -> None:
-    """Check a task's held-out sequences, and one training batch of somebody's own task.
+def check_task(task: Any, name: str, batch_size: int) -> None:
+    """Check a task, its held-out sequences, and one training batch of somebody's own task.
 
     Args:
-        task: the task.
+        task: what the task's function returned.
         name: its `_target_`.
         batch_size: training sequences of one update.
 
     Raises:
-        ConfigError: shapes do not agree, numbers are not finite, a class does not exist, or no step
-            has a weight.
+        ConfigError: it is no `Task`, one of its entries is out of range, shapes or types do not
+            agree, numbers are not finite, a class does not exist, or no step has a weight.
     """
+    if not isinstance(task, Task):
+        raise ConfigError(
+            f"{name} must return a gradlab.tasks.Task, as the function of a task does; it returned "
+            f"a {type(task).__name__}."
+        )
+    _check_entries(task, name)
     check_batch(task.test, task, f"the held-out sequences of {name}")
     drawn = f"the training sequences of {name}"
-    shapes = jax.eval_shape(lambda key: task.sample(key, batch_size), jax.random.key(0))
-    _check_shapes(shapes, task, drawn)
+    try:
+        shapes = jax.eval_shape(lambda key: task.sample(key, batch_size), jax.random.key(0))
+    except Exception as error:  # somebody's function, which JAX traces in every update
+        raise ConfigError(
+            f"the sample of {name} must be a function of (key, batch size) that JAX can trace; "
+            f"got {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        ) from error
+    _check_arrays(shapes, task, drawn)
+    if shapes.inputs.shape[0] != batch_size:
+        raise ConfigError(
+            f"sample(key, {batch_size}) must draw {batch_size} sequences; {drawn} are "
+            f"{shapes.inputs.shape[0]}."
+        )
     if not name.startswith(OWN):
         sample = jax.jit(task.sample, static_argnums=1)
         check_batch(sample(jax.random.key(0), batch_size), task, drawn)
+    if is_classes(shapes.targets) != is_classes(task.test.targets):
+        raise ConfigError(
+            f"targets must be classes (integers) or values (real numbers) throughout; {drawn} have "
+            f"{shapes.targets.dtype}, and its held-out ones {task.test.targets.dtype}."
+        )
 
 
 def check_batch(batch: Batch, task: Task, where: str) -> None:
     """Check one batch; see `check_task`."""
-    _check_shapes(batch, task, where)
+    _check_arrays(batch, task, where)
     inputs, targets, weights = (np.asarray(x) for x in batch)
     for part, values in (("inputs", inputs), ("targets", targets), ("weights", weights)):
         if not np.isfinite(values).all():
@@ -53,8 +78,50 @@ def check_batch(batch: Batch, task: Task, where: str) -> None:
         )
 
 
-def _check_shapes(batch: Batch, task: Task, where: str) -> None:
-    """Check the shapes of a batch against each other and against the task's sizes."""
+def _check_entries(task: Task, name: str) -> None:
+    """Check the entries of a task that are no arrays."""
+    for entry in ("features", "outputs"):
+        size = getattr(task, entry)
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise ConfigError(f"{entry} of {name} must be a whole number from 1; got {size!r}.")
+    if not callable(task.sample):
+        raise ConfigError(
+            f"sample of {name} must be a function of (key, batch size); got {task.sample!r}."
+        )
+    if not _is_number(task.baseline):
+        raise ConfigError(
+            f"baseline of {name} must be a number, the loss to beat; got {task.baseline!r}."
+        )
+    tolerance = task.tolerance
+    if tolerance is not None and not (_is_number(tolerance) and tolerance >= 0):
+        raise ConfigError(
+            f"tolerance of {name} must be None or a number of at least 0; got {tolerance!r}."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def _check_arrays(batch: Any, task: Task, where: str) -> None:
+    """Check that a batch's parts are arrays of real numbers, and their shapes."""
+    if not isinstance(batch, Batch):
+        raise ConfigError(
+            f"{where} must be a gradlab.tasks.Batch of inputs, targets and weights; got a "
+            f"{type(batch).__name__}."
+        )
+    for part, array in batch._asdict().items():
+        dtype = getattr(array, "dtype", None)
+        allowed = (jnp.floating, jnp.integer) if part == "targets" else (jnp.floating,)
+        if dtype is None or not any(jnp.issubdtype(dtype, kind) for kind in allowed):
+            kinds = "real numbers (values) or integers (classes)"
+            raise ConfigError(
+                f"{part} must be an array of {kinds if part == 'targets' else 'real numbers'}; "
+                f"{where} have {dtype or type(array).__name__}."
+            )
     shape = jnp.shape(batch.inputs)
     sizes = shape[:2]
     per_step = sizes if is_classes(batch.targets) else (*sizes, task.outputs)

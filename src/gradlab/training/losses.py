@@ -1,11 +1,16 @@
 """Losses and evaluation metrics: cross entropy for classes, squared error for values."""
 
+import math
+
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Shaped
 
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.checks import is_classes
+
+LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)  # the smallest that float32 holds in full
 
 
 def losses(outputs: Float[Array, "*batch o"], targets: Array) -> Float[Array, "*batch"]:
@@ -26,6 +31,30 @@ def total_weight(batch: Batch) -> Float[Array, ""]:
     return jnp.where(total > 0, total, 1)
 
 
+def worst_loss(batch: Batch) -> float:
+    """Return the loss of the worst answers that are themselves targets.
+
+    For values, the end of the targets' range that is farther from the right value, at every step
+    and for every output: no answer within the range is worse. For classes, certainty of a wrong
+    class, as far as float32 has probabilities for it: −ln 2⁻¹²⁶ = 87.3 nats. A greater loss is that
+    of outputs that no target asks for.
+
+    Args:
+        batch: the sequences that are judged.
+
+    Returns:
+        Nats, or a squared error; inf if all values are the same, which have no range.
+    """
+    if is_classes(batch.targets):
+        return -math.log(LEAST_PROBABILITY)
+    weights = np.asarray(batch.weights, np.float64)
+    targets = np.asarray(batch.targets, np.float64)
+    due = targets[weights > 0]
+    low, high = due.min(axis=0), due.max(axis=0)
+    farthest = np.maximum(targets - low, high - targets)
+    return float(np.average(np.mean(farthest**2, axis=-1), weights=weights)) or math.inf
+
+
 def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Float[Array, ""]]:
     """Evaluate outputs for the held-out sequences.
 
@@ -37,19 +66,21 @@ def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Floa
     Returns:
         By W&B names: the loss; the task's baseline, a loss to beat; for classes, the share of time
         steps that are right; and for classes or with a tolerance, the share of sequences that have
-        a wrong time step.
+        a wrong time step, among those with an answer due. NaN where no answer is due at all.
     """
     batch = task.test
+    due = batch.weights > 0
+    judged = jnp.where(due.any(), 1.0, jnp.nan)
     row = {
-        "eval/loss": weighted_mean(losses(outputs, batch.targets), batch),
+        "eval/loss": judged * weighted_mean(losses(outputs, batch.targets), batch),
         "eval/baseline": jnp.asarray(task.baseline),
     }
     if is_classes(batch.targets):
         is_right = jnp.argmax(outputs, axis=-1) == batch.targets
-        row["eval/accuracy"] = weighted_mean(is_right, batch)
+        row["eval/accuracy"] = judged * weighted_mean(is_right, batch)
     elif task.tolerance is not None:
         is_right = jnp.all(jnp.abs(outputs - batch.targets) <= task.tolerance, axis=-1)
     else:
         return row
-    row["eval/error_rate"] = jnp.mean(jnp.any(~is_right & (batch.weights > 0), axis=1))
+    row["eval/error_rate"] = jnp.mean(jnp.any(~is_right & due, axis=1), where=due.any(axis=1))
     return row
