@@ -113,6 +113,27 @@ def test_a_learning_rate_beyond_float32_diverges(
     assert status["summary"]["train/step"] == 0
 
 
+@pytest.mark.parametrize(
+    ("task", "rate", "worst"), [("digits", "1e10", 87.3), ("adding", "10", 1.83)]
+)
+def test_training_that_drives_the_loss_beyond_the_worst_answers_has_diverged(
+    run: Callable[..., list[dict]], task: str, rate: str, worst: float
+) -> None:
+    """Not the network whose states grow to such a loss without training."""
+    words = (f"task={task}", "task.length=4", "optim=sgd")
+    grows = ("+model.cell.activation=identity", "init=identity", "init.gain=1e3")
+    diverged, done = run(*((*words, f"optim.learning_rate={x}") for x in (rate, "0.01")))
+    summary = diverged["summary"]
+    assert diverged["state"] == summary["verdict"] == "diverged"
+    assert (summary["train/step"], done["state"]) == (4, "done")
+    assert summary["diverged/worst"] == pytest.approx(worst, rel=0.1)
+    assert f"{summary['eval/loss']:.6g} after update 4" in diverged["reason"]
+    assert f"beyond {summary['diverged/worst']:.6g}, that of the worst" in diverged["reason"]
+    (status,) = run((*words, *grows, "optim.learning_rate=1e-30"))
+    assert status["summary"]["eval/loss"] > worst
+    assert (status["state"], status["summary"]["verdict"]) == ("done", "exploding")
+
+
 @pytest.mark.parametrize("steps", [0, 4])
 def test_a_gain_beyond_float32_has_diverged_before_the_first_update(
     run: Callable[..., list[dict]], tmp_path: Path, steps: int

@@ -11,8 +11,9 @@ from gradlab.point.recorder import Recorder, Row
 from gradlab.point.stopwatch import Stopwatch, timing
 from gradlab.schedule import logged_steps, probed_steps
 from gradlab.training.batched import BatchedProgram
+from gradlab.training.losses import worst_loss
 from gradlab.training.program import Program, State, hyperparameters_of
-from gradlab.training.telemetry import Telemetry, diverged_row, training_row
+from gradlab.training.telemetry import Telemetry, diverged_row, training_row, worsened_row
 
 
 class TrainingLoop:
@@ -32,6 +33,7 @@ class TrainingLoop:
         self.num_updates, self.max_chunk = config.train.steps, config.train.log_every
         self.logged = logged_steps(self.num_updates, self.max_chunk)
         self.probed = probed_steps(self.num_updates, config.probe["schedule"])
+        self.worst_loss = worst_loss(program.task.test)
         self.telemetry: list[Telemetry] = []  # since the last logged update
         self.resumed = bool(states)
         self.state = self.batched.stack(states) if states else self.batched.initialise()
@@ -91,6 +93,9 @@ class TrainingLoop:
             if diverged[index] or not np.isfinite(loss):  # it has no map to measure
                 recorder.add(row | diverged_row(self.update, loss))
                 return recorder.finish(self._state(index))
+            if self.update == self.num_updates:
+                before = [*recorder.rows, row][0].get("eval/loss", np.inf)
+                row |= worsened_row(self.update, loss, before, self.worst_loss)
             if self.update not in self.probed:
                 return recorder.add(row)
             with timing("probe", [recorder.timer]):

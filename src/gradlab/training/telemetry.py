@@ -112,11 +112,37 @@ def diverged_row(update: int, loss: float) -> dict[str, float]:
     return {"diverged/update": update, "diverged/loss": loss}
 
 
+def worsened_row(update: int, loss: float, before: float, worst: float) -> dict[str, float]:
+    """Return the entries of the last row of a network that training has driven off its task.
+
+    It has if its loss is beyond that of the worst answers among the targets, and was less before
+    training: a network whose states grow so from the start has not diverged.
+
+    Args:
+        update: the number of updates made.
+        loss: the network's loss on the held-out sequences.
+        before: that before training.
+        worst: from `losses.worst_loss`.
+
+    Returns:
+        Nothing if it has not.
+    """
+    if not loss > max(before, worst):
+        return {}
+    return diverged_row(update, loss) | {"diverged/loss_before": before, "diverged/worst": worst}
+
+
 def divergence(row: dict[str, float]) -> str | None:
-    """Describe in one clause how a row's last update diverged; None if it did not."""
+    """Describe in one clause how a row's network diverged; None if it did not."""
     if "diverged/update" not in row:
         return None
     update, loss = row["diverged/update"], row["diverged/loss"]
+    if "diverged/worst" in row:
+        return (
+            f"the loss on the held-out sequences is {loss:.6g} after update {update:.0f}, beyond "
+            f"{row['diverged/worst']:.6g}, that of the worst answers among the task's targets, and "
+            f"was {row['diverged/loss_before']:.6g} before training"
+        )
     if "diverged/grad_norm" not in row:
         return (
             f"the loss on the held-out sequences ({loss:.6g}) or the squares of the weights were "
