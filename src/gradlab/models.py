@@ -154,7 +154,7 @@ def build_network(
 
     Raises:
         ConfigError: the cell does not take the arguments that Flax's recurrent cells take, or has
-            no gate biases where the rule sets some.
+            no gate biases where the rule sets some; or the initialiser or the rule is none.
     """
     rngs = nnx.Rngs(key)
     build_stack = partial(_build_stack, model, initialiser, bias_rule, rngs=rngs)
@@ -187,7 +187,9 @@ def _build_stack(
         _check_cell(model.cell, arguments)
         layers.append(components.build(model.cell, **arguments))
         try:
-            set_gate_biases(layers[-1], bias_rule(rngs.biases(), n))
+            set_gate_biases(layers[-1], _drawn_biases(bias_rule, rngs.biases(), n))
+        except ConfigError:
+            raise
         except ValueError as error:
             raise ConfigError(str(error)) from error
     return layers[0] if len(layers) == 1 else Stack(layers)
@@ -204,10 +206,61 @@ def by_gate(initialiser: Initialiser) -> Callable[..., Float[Array, "n gates*n"]
 
     def initialise(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
         n, columns = shape
-        matrices = [initialiser(k, n) for k in jax.random.split(key, columns // n)]
+        matrices = [_drawn(initialiser, k, n) for k in jax.random.split(key, columns // n)]
         return jnp.concatenate(matrices, axis=1).astype(dtype)
 
     return initialise
+
+
+def _drawn(initialiser: Initialiser, key: Key[Array, ""], n: int) -> Float[Array, "n n"]:
+    """Return the matrix that an initialiser draws.
+
+    Raises:
+        ConfigError: it takes other arguments, raises, or returns something else.
+    """
+    matrix = _called("init._target_", "an (n, n) matrix", initialiser, key, n)
+    if getattr(matrix, "shape", None) != (n, n) or jnp.iscomplexobj(matrix):
+        raise ConfigError(
+            f"init._target_ must return an (n, n) matrix of real numbers, here {(n, n)}; it "
+            f"returned {_kind(matrix)}."
+        )
+    return matrix
+
+
+def _drawn_biases(rule: BiasRule, key: Key[Array, ""], n: int) -> dict[str, Float[Array, "n"]]:
+    """Return the biases that a rule draws.
+
+    Raises:
+        ConfigError: it takes other arguments, raises, or returns something else.
+    """
+    biases = _called("bias._target_", "a dictionary of n biases by gate", rule, key, n)
+    wrong = biases.values() if isinstance(biases, dict) else [biases]
+    wrong = [_kind(values) for values in wrong if getattr(values, "shape", None) != (n,)]
+    if wrong:
+        raise ConfigError(
+            f"bias._target_ must return a dictionary of n biases by gate, here of shape {(n,)}; "
+            f"it returned {wrong[0]}."
+        )
+    return biases
+
+
+def _called(name: str, returned: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a component of the config returns; an error of its own is one of the config."""
+    try:
+        return function(*arguments)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever the code of somebody's function raises
+        lines = str(error).strip().splitlines() or [""]
+        raise ConfigError(
+            f"{name} must be a function of (key, n) that returns {returned}; it raises "
+            f"{type(error).__name__}: {lines[0]}"
+        ) from error
+
+
+def _kind(value: Any) -> str:
+    has_shape = hasattr(value, "dtype")
+    return f"{value.dtype} of shape {value.shape}" if has_shape else f"a {type(value).__name__}"
 
 
 def _check_cell(cell: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:

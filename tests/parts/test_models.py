@@ -1,5 +1,6 @@
 """Cells as configured: initialisers, gates, stacks."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from conftest import Compose
 from flax import nnx
 
 from gradlab import initialisers
+from gradlab.components import ConfigError
 from gradlab.models import Stack, by_gate
 from gradlab.training.program import Program, hyperparameters_of
 
@@ -132,3 +134,48 @@ def test_a_stack_is_its_layers_one_after_the_other() -> None:
 def test_layers_are_configured(composed: Compose) -> None:
     stack = network(composed, "model=gru", "model.num_layers=3", "model.hidden_size=6").cell
     assert [layer.in_features for layer in stack.layers] == [8, 6, 6]
+
+
+def takes_the_key_alone(key: Any) -> Any:
+    return key
+
+
+def draws_a_row(key: Any, n: int) -> Any:
+    return jax.random.normal(key, (n,))
+
+
+def draws_nothing(key: Any, n: int) -> None:
+    return None
+
+
+def takes_a_rate(learning_rate: float = 0.1, threshold: float = 1.0) -> float:
+    return learning_rate * threshold
+
+
+@pytest.mark.parametrize(
+    ("section", "function", "sentence"),
+    [
+        ("init", takes_the_key_alone, r"init._target_ must be a function of \(key, n\) that retu"),
+        ("init", draws_a_row, r"an \(n, n\) matrix .*here \(5, 5\); .*float32 of shape \(5,\)"),
+        ("init", draws_nothing, r"init._target_ must return an \(n, n\) matrix .*a NoneType"),
+        (
+            "bias",
+            draws_nothing,
+            r"bias._target_ must return a dictionary of n biases by gate.*None",
+        ),
+        ("bias", takes_the_key_alone, r"bias._target_ must be a function of \(key, n\).*TypeError"),
+        (
+            "optim",
+            takes_a_rate,
+            r"optim._target_ must return an optax.GradientTransformation; .*fl",
+        ),
+        ("clip", takes_a_rate, r"clip._target_ must .*, or a function of the adjoint; .* a "),
+    ],
+)
+def test_functions_that_are_none_of_what_the_config_calls(
+    composed: Compose, section: str, function: Any, sentence: str
+) -> None:
+    config = composed("model.hidden_size=5", "task.length=4")
+    changed = {section: {"_target_": f"test_models.{function.__name__}"}}
+    with pytest.raises(ConfigError, match=sentence):
+        Program(dataclasses.replace(config, **changed))

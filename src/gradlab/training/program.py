@@ -73,6 +73,8 @@ class Program:
                 "model.decoder=true needs a task whose last input says when to answer, such as "
                 f"task=reversal; got {config.task['_target_']}."
             )
+        _check_rule("optim", self._build("optim", hyperparameters_of(config)))
+        _check_rule("clip", self._build("clip", hyperparameters_of(config)))
         abstract = nnx.eval_shape(
             partial(self._network, hyperparameters_of(config)), jax.random.key(0)
         )
@@ -256,6 +258,17 @@ def hyperparameters_of(config: Config) -> Hyperparameters:
     """Return a checked config's traced values as arrays: reals in float32, the seed in uint32."""
     kinds = {float: jnp.float32, int: jnp.uint32}
     return {k: jnp.asarray(v, kinds[type(v)]) for k, v in traced(config).items()}
+
+
+def _check_rule(section: str, rule: Any) -> None:
+    """Check that an optimiser or a clipping rule is one."""
+    is_rule = isinstance(rule, optax.GradientTransformation)
+    if not is_rule and not (section == "clip" and callable(rule)):
+        also = ", or a function of the adjoint" if section == "clip" else ""
+        raise ConfigError(
+            f"{section}._target_ must return an optax.GradientTransformation{also}; it returned a "
+            f"{type(rule).__name__}."
+        )
 
 
 def _split(network: Network) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
