@@ -302,8 +302,3 @@ def test_terms_of_one_array_from_a_state_of_each_sample() -> None:
     by_lag = terms.by_lag["weights"] * np.exp(terms.log_scale)
     expected = [8 * (1 + 0.5 + 0.25), 8 * (0.5 + 0.25), 8 * 0.25, 0]
     np.testing.assert_allclose(by_lag.ravel(), expected, rtol=1e-6)
-
-
-def test_a_plain_function_without_weights_is_refused() -> None:
-    with pytest.raises(ValueError, match="parameters is needed with a plain function"):
-        backpropagate(lambda h, x: (h, h), INPUTS, loss, TARGETS, initial_carry=jnp.zeros(2))

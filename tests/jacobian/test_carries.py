@@ -121,7 +121,7 @@ def test_parts_of_one_name_are_told_apart_or_refused() -> None:
     step = lambda s, x: (s, x)  # noqa: E731
     with pytest.raises(ValueError, match=r"one of 'decoder.h', 'encoder.h'; got 'h'"):
         log_norms(step, initial_carry=carry, of="h")
-    with pytest.raises(ValueError, match=r"one of 'a\.gh', 'a'; got 'h'"):
+    with pytest.raises(ValueError, match=r"one of 'a\.gh', 'a', 'gh'; got 'h'"):
         log_norms(step, initial_carry={"a": {"gh": jnp.zeros(2)}}, of="h")
     stack = {f"layer{i}": {"h": jnp.zeros(i + 1)} for i in range(11)}
     form = carry_spans(stack)

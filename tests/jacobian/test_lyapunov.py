@@ -82,7 +82,9 @@ def test_the_frame_is_the_same_whatever_random_numbers_the_user_chose() -> None:
 @pytest.mark.parametrize("count", [0, N + 1])
 def test_count_beyond_the_size_of_the_carry_is_refused(count: int) -> None:
     cell = nnx.GRUCell(FEATURES, N, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=f"count must be from 1 to the size of the carry, {N}"):
+    with pytest.raises(
+        ValueError, match=f"count must be a whole number from 1 to the size of the carry, {N}"
+    ):
         lyapunov_exponents(cell, make_inputs(5), count=count)
 
 
@@ -117,7 +119,9 @@ def test_lengths_cut_each_sample_whatever_follows() -> None:
 @pytest.mark.parametrize("lengths", [[0, 5], [5, 6], [5], [[5, 5]], 5])
 def test_lengths_that_do_not_fit_are_refused(lengths: Any) -> None:
     cell = nnx.GRUCell(FEATURES, N, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="lengths must be one number from 1 to 5 for each sample"):
+    with pytest.raises(
+        ValueError, match="lengths must be one whole number from 1 to 5 for each sample"
+    ):
         lyapunov_exponents(cell, make_inputs(2, 5), lengths=jnp.asarray(lengths))
 
 

@@ -264,5 +264,5 @@ def test_exponents_of_a_length_are_those_of_the_steps_up_to_it() -> None:
     for ours, expected in zip(whole, lyapunov_spectrum(cell, inputs), strict=True):
         np.testing.assert_array_equal(ours, expected)
     for wrong in ([1, 7], [0, 7, 30], [1, 7, 31]):
-        with pytest.raises(ValueError, match="lengths must be one number from 1 to 30"):
+        with pytest.raises(ValueError, match="lengths must be one whole number from 1 to 30"):
             lyapunov_exponents(cell, inputs, lengths=jnp.array(wrong))

@@ -16,6 +16,13 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from gradlab.jacobian.adjoints import adjoint_log_norms
+from gradlab.jacobian.arguments import (
+    check_at_least_zero,
+    check_choice,
+    check_finite_jacobians,
+    numbers,
+    whole_number,
+)
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.certify import Certificate, certificate, in_double_precision
 from gradlab.jacobian.contributions import (
@@ -82,12 +89,14 @@ def jacobian_log_norms(
 
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
-        inputs: (time, features) or (batch, time, features).
+        inputs: (time, features) or (batch, time, features), real numbers; integers where the step
+            looks something up by them.
         initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
             leading axis; by default the cell's own.
         norm: "spectral", the largest singular value: the worst case; "frobenius"; or "rms",
             Frobenius over √columns: the typical growth of a random vector.
-        of, wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h").
+        of, wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h"). In a
+            stack "h" is that of the top layer.
         stride: measure every stride-th t and k only.
         precision: of the products. float64 costs about twice the time of float32 on a CPU and
             resolves norms down to 1e-7 of those of the factors; float32 down to 1e-3.
@@ -112,13 +121,14 @@ def jacobian_log_norms(
         >>> log_norms = jacobian_log_norms(cell, jnp.ones((50, 3)), of="h", wrt="h")
         >>> log_norms[50, 40]  # log ‖∂h⁽⁵⁰⁾/∂h⁽⁴⁰⁾‖
     """
-    inputs = jnp.asarray(inputs)
-    _check_choice("norm", norm, get_args(Norm))
-    _check_choice("precision", precision, get_args(Precision))
+    inputs = numbers("inputs", inputs)
+    check_choice("norm", norm, get_args(Norm))
+    check_choice("precision", precision, get_args(Precision))
+    check_choice("certify", certify, (False, True))
+    check_at_least_zero("memory_budget", memory_budget)
     flat = flatten_cell(cell, inputs, initial_carry)
     length = inputs.shape[-2]
-    if not 1 <= stride <= length:
-        raise ValueError(f"stride must be from 1 to the number of steps, {length}; got {stride}.")
+    stride = whole_number("stride", stride, 1, length, "the number of steps")
     exact = in_double_precision(cell, flat, inputs) if certify else None
     log_norms, certificate = in_float64(
         partial(
@@ -154,12 +164,16 @@ def map_log_norms(
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
+        FloatingPointError: a Jacobian is not finite; the message names its step.
     """
-    _check_choice("norm", norm, get_args(Norm))
-    _check_choice("precision", precision, get_args(Precision))
+    check_choice("norm", norm, get_args(Norm))
+    check_choice("precision", precision, get_args(Precision))
+    with jax.enable_x64(True):
+        jacobians = numbers("jacobians", jacobians)
     shape = jnp.shape(jacobians)
-    if len(shape) != 3 or shape[0] < 1 or shape[1] != shape[2]:
-        raise ValueError(f"jacobians must be (time, n, n) with time ≥ 1; got shape {shape}.")
+    if len(shape) != 3 or min(shape) < 1 or shape[1] != shape[2]:
+        raise ValueError(f"jacobians must be (time, n, n) with time, n ≥ 1; got shape {shape}.")
+    check_finite_jacobians(jacobians)
     whole = (0, shape[1])
 
     def measure(jacobians: Float[Array, "T n n"]) -> Float[Array, "T+1 T+1"]:
@@ -167,8 +181,6 @@ def map_log_norms(
         return log_norm_map(scaled, norm=norm, of=whole, wrt=whole).value
 
     reason = _NO_DERIVATIVE if norm == "spectral" else ""
-    with jax.enable_x64(True):
-        jacobians = jnp.asarray(jacobians)
     return in_float64(measure, jacobians, not_differentiable=reason)
 
 
@@ -214,15 +226,10 @@ def _samples_at_once(
         raise ValueError(
             f"measuring {length} steps of a state of {n} numbers takes about "
             f"{total / 2**30:.1f} GiB, more than memory_budget={memory_budget / 2**30:.1f} GiB: "
-            f"raise memory_budget or use a stride of {-(-total // memory_budget)} or more times "
-            "the present one."
+            "raise memory_budget or use a stride of "
+            f"{-(-total // max(1, int(memory_budget)))} or more times the present one."
         )
     # One sample keeps a CPU busy; an accelerator needs as many as fit.
     if jax.default_backend() == "cpu":
         return 1
-    return (memory_budget - needed_by_maps) // needed
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+    return int(min(math.prod(inputs.shape[:-2]), (memory_budget - needed_by_maps) // needed))

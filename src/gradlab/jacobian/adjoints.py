@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.jacobian.carry import FlatState, Span
+from gradlab.jacobian.arguments import arrays, check_choice, first_line, numbers
+from gradlab.jacobian.carry import FlatState, Span, described, is_real
 from gradlab.jacobian.closure import Closure, closure_convert
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
@@ -45,7 +46,8 @@ def adjoint_log_norms(
         loss: L⁽ᵗ⁾ as a function loss(carry, target) of the carry s⁽ᵗ⁾ in the cell's own form; what
             turns the carry into an output belongs in it.
         targets: second argument of each step's loss: arrays (time, ...) or (batch, time, ...).
-        wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h").
+        wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h"). In a stack
+            "h" is that of the top layer.
         each: return the adjoints of every L⁽ᵗ⁾ instead of those of their sum.
         initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
             leading axis; by default the cell's own.
@@ -67,9 +69,10 @@ def adjoint_log_norms(
         >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
         >>> adjoint_log_norms(cell, jnp.ones((50, 3)), loss, jnp.zeros((50, 16))).shape  # (51,)
     """
-    inputs = jnp.asarray(inputs)
-    targets = checked_targets(targets, inputs)
+    inputs = numbers("inputs", inputs)
+    check_choice("each", each, (False, True))
     flat = flatten_cell(cell, inputs, initial_carry)
+    targets = checked_targets(targets, inputs)
     log_norms = in_float64(
         partial(_adjoints, wrt=flat.form.span(wrt, "wrt"), each=each),
         flat,
@@ -105,7 +108,7 @@ def checked_targets(targets: PyTree, inputs: Float[Array, "*batch T features"]) 
     Raises:
         ValueError: one lacks the axes (time,) or (batch, time) of the inputs.
     """
-    targets, axes = jax.tree.map(jnp.asarray, targets), inputs.shape[:-1]
+    targets, axes = arrays("targets", targets), inputs.shape[:-1]
     for target in jax.tree.leaves(targets):
         if target.shape[: len(axes)] != axes:
             raise ValueError(
@@ -116,17 +119,38 @@ def checked_targets(targets: PyTree, inputs: Float[Array, "*batch T features"]) 
 
 
 def loss_gradient(loss: Loss, flat: FlatCell, targets: PyTree) -> Closure:
-    """Return ∂L⁽ᵗ⁾/∂s⁽ᵗ⁾ as a function of the state and the target, with the loss as it is now."""
+    """Return ∂L⁽ᵗ⁾/∂s⁽ᵗ⁾ as a function of the state and the target, with the loss as it is now.
+
+    Raises:
+        ValueError: the loss is no function of a carry and a target, or returns no real number.
+    """
     by_step = first_sample(targets) if flat.has_batch else targets
     target = jax.tree.map(lambda x: x[0], by_step)
 
     def gradient(state: FlatState, target: PyTree) -> Float[Array, "n"]:
         def loss_of(vector: Float[Array, "n"]) -> Float[Array, ""]:
-            return loss(flat.carry(state._replace(vector=vector)), target)
+            return _real_number(loss, flat.carry(state._replace(vector=vector)), target)
 
         return jax.grad(loss_of)(state.vector)
 
     return closure_convert(gradient, flat.example, target)
+
+
+def _real_number(loss: Loss, carry: PyTree, target: PyTree) -> Float[Array, ""]:
+    """Return the loss of one step."""
+    try:
+        value = loss(carry, target)
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise ValueError(
+            "loss must be a function loss(carry, target) of one step: on the carry "
+            f"{described(carry)} and the target {described(target)} it raises {first_line(error)}"
+        ) from error
+    if not hasattr(value, "dtype") or value.shape != () or not is_real(value):
+        raise ValueError(
+            "loss(carry, target) must return one real number, the loss of that step; got "
+            f"{described(value)}."
+        )
+    return value
 
 
 def direct_gradients(

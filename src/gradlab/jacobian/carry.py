@@ -1,7 +1,7 @@
 """The carry of a recurrent cell as a vector: what is differentiated, and the names of its parts."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -56,14 +56,14 @@ class CarryForm:
         shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
         if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in shapes):
             raise ValueError(
-                f"complex states are not measured: the carry is {_described(carry)}. Pass the real "
+                f"complex states are not measured: the carry is {described(carry)}. Pass the real "
                 "and the imaginary part as two real arrays."
             )
         form = cls(structure, shapes, tuple(carry_spans(carry, pair).items()))
         if form.size == 0:
             raise ValueError(
                 f"the carry must have floating-point numbers to differentiate; got "
-                f"{_described(carry)}."
+                f"{described(carry)}."
             )
         return form
 
@@ -83,8 +83,8 @@ class CarryForm:
             expected = jax.tree.unflatten(self.structure, self.leaves)
             raise ValueError(
                 "the step must return the carry as it takes it (structure, shapes and types), as "
-                f"jax.lax.scan asks: it takes {_described(expected)} and returns "
-                f"{_described(carry)}."
+                f"jax.lax.scan asks: it takes {described(expected)} and returns "
+                f"{described(carry)}."
             )
         dtype = jnp.result_type(*(x.dtype for x in self.leaves if is_real(x)))
         # A cell may promote its state (a 64-bit constant, say); the recurrence keeps its own type.
@@ -111,7 +111,8 @@ class CarryForm:
         """Return the components of a part of the state.
 
         A name that is no part's full path stands for the part whose dotted path ends with it; of
-        numbered ones for the last: "h" is that of a stack's top layer.
+        numbered ones for the last: "h" is that of a stack's top layer. The list of allowed names
+        has these short ones too.
 
         Args:
             name: the part; None for the whole state.
@@ -123,16 +124,32 @@ class CarryForm:
         if name is None:
             return (0, self.size)
         spans = dict(self.spans)
-        if name in spans:
-            return spans[name]
-        matches = [part for part in spans if part.endswith(f".{name}")]
+        matches = _parts_called(name, spans)
         if len({re.sub(r"\d+", "#", part) for part in matches}) != 1:
-            known = ", ".join(map(repr, matches or spans))
+            known = ", ".join(map(repr, matches or [*spans, *_short_names(spans)]))
             raise ValueError(
                 f"{argument} must be None (the whole carry) or one of {known}; got {name!r}."
             )
         # "layer10" comes after "layer9", but before it in the alphabet.
         return spans[max(matches, key=lambda part: (len(part), part))]
+
+
+def _parts_called(name: Any, spans: Mapping[str, Span]) -> list[str]:
+    """Return the part of that full path, else those whose dotted path ends with the name."""
+    if name in list(spans):
+        return [name]
+    return [part for part in spans if part.endswith(f".{name}")]
+
+
+def _short_names(spans: Mapping[str, Span]) -> list[str]:
+    """Return the ends of dotted paths that stand for one part, or for the last of numbered ones."""
+    ends = [part.partition(".")[2] for part in spans]
+    ends += [end.partition(".")[2] for end in ends]
+    names = dict.fromkeys(end for end in ends if end and end not in spans)
+    kinds = {
+        name: {re.sub(r"\d+", "#", part) for part in _parts_called(name, spans)} for name in names
+    }
+    return [name for name in names if len(kinds[name]) == 1]
 
 
 def is_real(leaf: Any) -> bool:
@@ -186,6 +203,12 @@ def _fits(leaf: Any, kind: jax.ShapeDtypeStruct) -> bool:
     )
 
 
-def _described(carry: PyTree) -> str:
-    kinds = jax.tree.map(lambda x: f"{x.dtype}[{','.join(map(str, x.shape))}]", carry)
-    return str(kinds).replace("'", "")
+def described(carry: PyTree) -> str:
+    """Return a pytree of arrays with the type and shape of each, as "{c: float32[4]}"."""
+
+    def kind(leaf: Any) -> str:
+        if not hasattr(leaf, "dtype"):
+            return type(leaf).__name__
+        return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+    return str(jax.tree.map(kind, carry)).replace("'", "")

@@ -23,12 +23,13 @@ from gradlab.jacobian.adjoints import (
     shift_lags,
     through_step,
 )
+from gradlab.jacobian.arguments import arrays, numbers
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.closure import Closure, closure_convert, is_read
 from gradlab.jacobian.finite import check_finite
-from gradlab.jacobian.flat_cell import FlatCell, flatten_cell, split_weights
+from gradlab.jacobian.flat_cell import FlatCell, check_inputs, flatten_cell, split_weights
 from gradlab.jacobian.products import Scaled, rescale
-from gradlab.jacobian.pure_step import PureStep, leaves_by_path, pure_step
+from gradlab.jacobian.pure_step import PureStep, check_kind, leaves_by_path, pure_step
 from gradlab.jacobian.transforms import in_float64
 
 ROWS = 32  # adjoints whose weight gradients are in memory at once
@@ -139,20 +140,27 @@ def backpropagate(
         >>> terms = backpropagate(cell, jnp.ones((50, 3)), loss, jnp.zeros((50, 16)))
         >>> gradient = terms.by_lag["dense_h.kernel"].sum(axis=0) * jnp.exp(terms.log_scale)
     """
-    inputs = jnp.asarray(inputs)
-    targets = checked_targets(targets, inputs)
-    if not isinstance(cell, nnx.Module) and not jax.tree.leaves(parameters):
+    inputs = numbers("inputs", inputs)
+    parameters = arrays("parameters", parameters)
+    check_inputs(inputs)
+    check_kind(cell)
+    if not isinstance(cell, nnx.Module) and not _has_weights(parameters):
         raise ValueError(
-            "parameters is needed with a plain function: pass the weights that "
+            "parameters is needed with a plain function: pass the weights, real numbers, that "
             "step(parameters, carry, x) takes as its first argument."
         )
     pure = pure_step(cell, parameters)
     _check_weights(pure, inputs.shape[-1], initial_carry)
     flat = flatten_cell(cell, inputs, initial_carry, parameters)
+    targets = checked_targets(targets, inputs)
     gradient = loss_gradient(loss, flat, targets)
     terms = in_float64(_terms, flat, _weight_gradient(flat, inputs), gradient, inputs, targets)
     check_finite(terms.log_norms, flat, inputs)
     return terms
+
+
+def _has_weights(parameters: PyTree) -> bool:
+    return any(jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(parameters))
 
 
 def _check_weights(pure: PureStep, features: int, initial_carry: PyTree | None) -> None:

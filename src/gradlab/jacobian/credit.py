@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from gradlab.jacobian.arguments import check_at_least_zero, numbers
+from gradlab.jacobian.carry import described
+
 
 class Truncation(NamedTuple):
     """Error of the gradient g_K of truncation window K against the full gradient g.
@@ -48,6 +51,9 @@ def truncation(by_lag: PyTree) -> Truncation:
 
     Returns:
         A `Truncation`: relative error and cosine for K = 1..T, at index K − 1.
+
+    Raises:
+        ValueError: `by_lag` is not such.
 
     References:
         Tallec & Ollivier 2017, Unbiased online recurrent optimization: the bias of truncation.
@@ -89,6 +95,9 @@ def credit(by_lag: PyTree, threshold: float = np.inf, other_norm: float = 0.0) -
     Returns:
         A `Credit`: share and cut, each (T,) by lag.
 
+    Raises:
+        ValueError: an argument is invalid; the message says what it must be.
+
     References:
         Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks,
         section 3.2: clipping by global norm.
@@ -99,6 +108,8 @@ def credit(by_lag: PyTree, threshold: float = np.inf, other_norm: float = 0.0) -
         >>> shares, cuts = credit(by_lag, threshold=1.0)
     """
     terms = _rows(by_lag)
+    check_at_least_zero("threshold", threshold)
+    check_at_least_zero("other_norm", other_norm)
     gradient = terms.sum(axis=0)
     along = terms @ gradient
     square = max(float(gradient @ gradient), np.finfo(float).tiny)
@@ -117,12 +128,22 @@ def long_range_share(log_norms: Float[Array, "*batch T+1 T+1"], lag: int) -> Flo
         lag: in steps.
 
     Returns:
-        A number from 0 to 1 for each sample.
+        A number from 0 to 1 for each sample; NaN where every term is exactly zero.
+
+    Raises:
+        ValueError: an argument is invalid; the message says what it must be.
 
     Example:
         >>> terms = contribution_log_norms(cell, inputs, loss, targets)
         >>> long_range_share(terms["dense_h.kernel"], lag=20)
     """
+    log_norms = numbers("log_norms", log_norms)
+    if log_norms.ndim < 2 or log_norms.shape[-1] != log_norms.shape[-2]:
+        raise ValueError(
+            "log_norms must be those of one weight array, (..., T + 1, T + 1), as "
+            f"contribution_log_norms(...)['dense_h.kernel']; got shape {log_norms.shape}."
+        )
+    check_at_least_zero("lag", lag)
     steps = jnp.arange(log_norms.shape[-1])
     far = steps[:, None] - steps[None, :] > lag
     total = jax.nn.logsumexp(log_norms, axis=(-2, -1))
@@ -131,5 +152,11 @@ def long_range_share(log_norms: Float[Array, "*batch T+1 T+1"], lag: int) -> Flo
 
 
 def _rows(by_lag: PyTree) -> Float[np.ndarray, "T weights"]:
-    arrays = [np.asarray(x, np.float64) for x in jax.tree.leaves(by_lag)]
-    return np.concatenate([x.reshape(len(x), -1) for x in arrays], axis=1)
+    leaves = [np.asarray(numbers("by_lag", leaf), np.float64) for leaf in jax.tree.leaves(by_lag)]
+    lengths = {leaf.shape[:1] for leaf in leaves}
+    if len(lengths) != 1 or not all(leaf.ndim and leaf.size for leaf in leaves):
+        raise ValueError(
+            "by_lag must be the by_lag of backpropagate(...) or one of its arrays, (T, ...) each "
+            f"with T ≥ 1; got {described(by_lag) if leaves else 'no array'}."
+        )
+    return np.concatenate([x.reshape(len(x), -1) for x in leaves], axis=1)

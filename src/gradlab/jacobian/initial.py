@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from gradlab.jacobian.arguments import arrays
 from gradlab.jacobian.pure_step import PureStep
 
 
@@ -34,7 +35,7 @@ def initial_state(
                 "first argument takes it."
             )
         return own, False
-    given = jax.tree.map(jnp.asarray, given)
+    given = arrays("initial_carry", given)
     leaves = jax.tree.leaves(given)
     has_axis = batch is not None and all(jnp.shape(leaf)[:1] == (batch,) for leaf in leaves)
     if own is not None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
+from gradlab.jacobian.arguments import numbers, whole_number
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
@@ -105,14 +106,12 @@ def lyapunov_spectrum(
         >>> cell = nnx.GRUCell(3, 16, rngs=nnx.Rngs(0))
         >>> exponents, standard_error = lyapunov_spectrum(cell, jnp.ones((1000, 3)))
     """
-    inputs = jnp.asarray(inputs)
+    inputs = numbers("inputs", inputs)
     flat = flatten_cell(cell, inputs, initial_carry)
     n = flat.form.size
-    count = n if count is None else count
-    if not 1 <= count <= n:
-        raise ValueError(f"count must be from 1 to the size of the carry, {n}; got {count}.")
+    count = n if count is None else whole_number("count", count, 1, n, "the size of the carry")
     *batch, steps, _ = inputs.shape
-    measured = jnp.full(batch, steps) if lengths is None else jnp.asarray(lengths)
+    measured = jnp.full(batch, steps) if lengths is None else numbers("lengths", lengths)
     _check_lengths(measured, tuple(batch), steps)
     spectrum, largest = in_float64(partial(_spectrum, count=count), flat, inputs, measured)
     check_finite(largest, flat, inputs)
@@ -171,8 +170,9 @@ def _spectrum(
 
 def _check_lengths(lengths: Int[Array, "*batch"], batch: tuple[int, ...], steps: int) -> None:
     is_known = not isinstance(lengths, jax.core.Tracer)
-    if lengths.shape != batch or (is_known and not ((lengths >= 1) & (lengths <= steps)).all()):
+    fits = lengths.shape == batch and jnp.issubdtype(lengths.dtype, jnp.integer)
+    if not fits or (is_known and not ((lengths >= 1) & (lengths <= steps)).all()):
         raise ValueError(
-            f"lengths must be one number from 1 to {steps} for each sample, of shape {batch}; "
-            f"got {lengths}."
+            f"lengths must be one whole number from 1 to {steps} for each sample, of shape "
+            f"{batch}; got {lengths}."
         )

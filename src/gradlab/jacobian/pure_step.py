@@ -1,5 +1,6 @@
 """A cell, or a function of somebody's, as a pure function of its weights and of its own state."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from jax import Array
 from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import PyTree
 
+from gradlab.jacobian.arguments import first_line
+from gradlab.jacobian.carry import described
 from gradlab.jacobian.closure import equal_results
 
 
@@ -38,28 +41,81 @@ def pure_step(cell: nnx.RNNCellBase | Callable[..., Any], parameters: PyTree | N
     Raises:
         TypeError: it is none of these.
     """
-    if isinstance(cell, linen.Module):
-        raise TypeError(
-            "a Linen cell's weights lie outside it: pass a function, "
-            "lambda carry, x: cell.apply(variables, carry, x), and its initial_carry."
-        )
-    if not callable(cell):
-        raise TypeError(
-            "cell must be a flax.nnx recurrent cell or a function step(carry, x) -> (carry, y); "
-            f"got {type(cell).__name__}."
-        )
-    if isinstance(cell, nnx.RNN):
-        raise TypeError("flax.nnx.RNN runs a cell over a sequence: pass the cell, rnn.cell.")
+    check_kind(cell)
     if (axes := _feature_axes(cell)) != 1:
         raise TypeError(
             f"an input of {type(cell).__name__} has {axes} axes of features, and "
             "inputs here are (time, features): pass a function that reshapes x, and initial_carry."
         )
+    _check_takes(cell, 2 if parameters is None else 3)
     if not isinstance(cell, nnx.Module):
         return _of_function(cell, parameters)
-    if parameters is not None:
-        raise ValueError("parameters are those of a plain function; a Flax cell holds its own.")
     return _of_module(cell)
+
+
+def check_kind(cell: Any) -> None:
+    """Check that a cell is a Flax cell or a function, and no class, network or foreign layer.
+
+    Raises:
+        TypeError: it is none; the message says what to pass instead.
+    """
+    origins = {base.__module__ for base in type(cell).__mro__}
+    if isinstance(cell, type):
+        is_flax = issubclass(cell, nnx.Module)
+        example = f", such as {cell.__name__}(3, 16, rngs=nnx.Rngs(0))" if is_flax else ""
+        wrong = f"{cell.__name__} is a class: pass an instance{example}"
+    elif isinstance(cell, linen.Module):
+        wrong = (
+            "a Linen cell's weights lie outside it: pass a function, "
+            "lambda carry, x: cell.apply(variables, carry, x), and its initial_carry"
+        )
+    elif isinstance(cell, nnx.RNN):
+        wrong = "flax.nnx.RNN runs a cell over a sequence: pass the cell, rnn.cell"
+    elif isinstance(cell, nnx.Bidirectional):
+        wrong = (
+            "flax.nnx.Bidirectional runs two cells over a sequence, one of them backwards: pass "
+            "one of them, such as bidirectional.forward_rnn.cell"
+        )
+    elif any(origin.partition(".")[0] == "torch" for origin in origins):
+        wrong = (
+            f"{type(cell).__name__} is a torch module, which JAX cannot differentiate: pass its "
+            "step as a function of JAX arrays"
+        )
+    elif any(origin.startswith("equinox.nn") for origin in origins):
+        wrong = (
+            f"an Equinox {type(cell).__name__} takes (x, carry) and returns no pair: pass a "
+            "function step(carry, x) that calls it and returns (carry, y), and its initial_carry"
+        )
+    elif not callable(cell):
+        wrong = f"got {type(cell).__name__}"
+    else:
+        return
+    raise TypeError(
+        f"cell must be a flax.nnx recurrent cell or a function step(carry, x) -> (carry, y); "
+        f"{wrong}."
+    )
+
+
+def _check_takes(cell: Any, count: int) -> None:
+    """Check that a cell can be called with a carry and an input, and parameters before them."""
+    if isinstance(cell, nnx.Module) and count == 3:
+        raise ValueError("parameters are those of a plain function; a Flax cell holds its own.")
+    try:
+        signature = inspect.signature(cell)
+    except (TypeError, ValueError):  # of a function that has none
+        return
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        names = "(carry, x)" if count == 2 else "(parameters, carry, x)"
+        hint = ": pass its cell, .cell" if hasattr(cell, "cell") else ""
+        raise TypeError(
+            f"cell must take {names}, as a step; {_name(cell)} takes {signature}{hint}."
+        ) from error
+
+
+def _name(cell: Any) -> str:
+    return getattr(cell, "__name__", None) or type(cell).__name__
 
 
 def _feature_axes(cell: Any) -> int:
@@ -74,14 +130,8 @@ def _of_function(function: Callable[..., Any], parameters: PyTree | None) -> Pur
         parameters: PyTree | None, own: PyTree, carry: PyTree, x: Array
     ) -> tuple[PyTree, PyTree, PyTree]:
         leading = () if parameters is None else (parameters,)
-        try:
-            carry, output = _checked_pair(function(*leading, carry, x))
-            return carry, own, output
-        except TraceContextError as error:
-            raise ValueError(
-                "the step changes the state of a Flax module that it reads, such as a dropout's "
-                "or a batch norm's: call that module's eval() first, or pass the cell itself."
-            ) from error
+        carry, output = _run(function, leading, carry, x)
+        return carry, own, output
 
     return PureStep(step, parameters, (), None)
 
@@ -96,7 +146,7 @@ def _of_module(cell: nnx.Module) -> PureStep:
         own_paths, own_structure = list(leaves_by_path(own)), jax.tree.structure(own)
         # Copies of the variables, which may be written to in the trace in which they were made.
         module: Any = nnx.merge(definition, *jax.tree.map(lambda x: x, (parameters, own)))
-        carry, output = _checked_pair(module(carry, x))
+        carry, output = _run(module, (), carry, x)
         after, own_after = map(leaves_by_path, _split(module)[1:])
         changed = [path for path, leaf in before.items() if after.get(path) is not leaf]
         if changed:
@@ -156,7 +206,29 @@ def output_index(pure: PureStep, carry: PyTree, x: jax.ShapeDtypeStruct) -> int 
     return matches[-1] if matches else None
 
 
-def _checked_pair(result: Any) -> tuple[PyTree, PyTree]:
+def _run(
+    cell: Callable[..., Any], leading: tuple[PyTree, ...], carry: PyTree, x: Array
+) -> tuple[PyTree, PyTree]:
+    """Return the carry and the output of a step.
+
+    Raises:
+        ValueError: the step cannot run on such a carry and input, or returns no pair.
+    """
+    try:
+        result = cell(*leading, carry, x)
+    except TraceContextError as error:
+        raise ValueError(
+            "the step changes the state of a Flax module that it reads, such as a dropout's "
+            "or a batch norm's: call that module's eval() first, or pass the cell itself."
+        ) from error
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        if "custom_vjp" in str(error):  # the cell allows reverse mode only, which is tried next
+            raise
+        raise ValueError(
+            f"{_name(cell)} does not run on one step's inputs {described(x)} and the carry "
+            f"{described(carry)} ({first_line(error)}): inputs must have the features that it "
+            "reads, and initial_carry the form that it takes."
+        ) from error
     if not (isinstance(result, tuple | list) and len(result) == 2):
         raise ValueError(
             "the step must return (carry, output), as flax.nnx cells and jax.lax.scan have it; "

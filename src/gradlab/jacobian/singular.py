@@ -8,8 +8,10 @@ with grades d and N unit upper triangular of moderate size. QR iterations on the
 diag(eᵈ) N then converge to its singular values.
 """
 
+import reprlib
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +52,8 @@ def log_singular_values(
         inputs: (time, features), of one sample.
         pairs: (t, k) with 0 ≤ k ≤ t ≤ T.
         initial_carry: s⁽⁰⁾; by default the cell's own.
-        of, wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h").
+        of, wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h"). In a
+            stack "h" is that of the top layer.
 
     Returns:
         float32 (pairs, m), with m the smaller of the sizes of `of` and `wrt`.
@@ -68,22 +71,39 @@ def log_singular_values(
         >>> spread = log_values[:, 0] - log_values[:, -1]
     """
     inputs = one_sequence(inputs)
-    length = inputs.shape[0]
-    wrong = [pair for pair in pairs if not 0 <= pair[1] <= pair[0] <= length]
-    if wrong or not pairs:
-        raise ValueError(f"pairs must be (t, k) with 0 ≤ k ≤ t ≤ {length}; got {wrong or 'none'}.")
+    chosen = _checked_pairs(pairs, inputs.shape[0])
     flat = flatten_cell(cell, inputs, initial_carry)
     rows, columns = flat.form.span(of, "of"), flat.form.span(wrt, "wrt")
     log_values, largest = in_float64(
         partial(_log_singular_values, of=rows, wrt=columns),
         flat,
         inputs,
-        np.asarray(pairs),
+        chosen,
         not_differentiable="singular values of all sizes cannot be differentiated here: use "
         "lyapunov_exponents, or jacobian_log_norms with norm='frobenius'.",
     )
     check_finite(largest, flat, inputs)
     return log_values
+
+
+def _checked_pairs(pairs: Any, length: int) -> Int[np.ndarray, "pairs 2"]:
+    """Return the pairs (t, k) as an array."""
+    try:
+        chosen = np.asarray(list(pairs))
+    except (TypeError, ValueError):  # no sequence, or one of pairs of unequal length
+        chosen = np.empty(0, object)
+    if chosen.ndim == 2 and chosen.shape[1] == 2 and np.issubdtype(chosen.dtype, np.integer):
+        t, k = chosen.T
+        chosen_wrongly = [*map(tuple, chosen[~((k >= 0) & (k <= t) & (t <= length))].tolist())]
+        if not chosen_wrongly:
+            return chosen
+    else:
+        chosen_wrongly = pairs
+    given = "none" if np.size(chosen) == 0 and not chosen_wrongly else reprlib.repr(chosen_wrongly)
+    raise ValueError(
+        f"pairs must be (t, k) with 0 ≤ k ≤ t ≤ {length}, whole numbers, as [(20, 10), (20, 0)]; "
+        f"got {given}."
+    )
 
 
 @partial(jax.jit, static_argnames=("of", "wrt"))

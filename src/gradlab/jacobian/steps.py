@@ -6,6 +6,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, PyTree
 
+from gradlab.jacobian.arguments import check_finite_jacobians, numbers
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.products import Scaled, extend, multiply, rescale
@@ -39,18 +40,21 @@ def step_jacobians(
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
+        FloatingPointError: a Jacobian is not finite; the message names its step.
     """
     inputs = one_sequence(inputs)
-    return jacobians_along(flatten_cell(cell, inputs, initial_carry), inputs)
+    jacobians: Array = jacobians_along(flatten_cell(cell, inputs, initial_carry), inputs)
+    check_finite_jacobians(jacobians)
+    return jacobians
 
 
 def one_sequence(inputs: Float[Array, "T features"]) -> Float[Array, "T features"]:
     """Return the inputs of one sample as an array.
 
     Raises:
-        ValueError: they have another rank.
+        ValueError: they are no numbers, or have another rank.
     """
-    inputs = jnp.asarray(inputs)
+    inputs = numbers("inputs", inputs)
     if inputs.ndim != 2:
         raise ValueError(f"inputs must be (time, features); got an array of shape {inputs.shape}.")
     return inputs
