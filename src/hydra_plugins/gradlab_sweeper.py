@@ -112,22 +112,20 @@ class ProductSweeper(BasicSweeper):
         from gradlab.config import check, identity
         from gradlab.sweep import ledger, refusals
         from gradlab.sweep.composer import Composer
-        from gradlab.sweep.groups import program_of
-        from gradlab.training.program import Program
+        from gradlab.sweep.groups import Built, program_of
 
-        recorded = ledger.read(folder) if self._master.sweep.resume else []
-        owners = {entry.folder: entry.identity for entry in recorded}
+        resumes = bool(self._master.sweep.resume and ledger.read(folder))
         names = refusals.describe(range(len(points)), points)
         compose = Composer(self._context.config_loader, self._master)
         composed = [compose(point, number) for number, point in enumerate(points)]
         refusals.check_options(self._master, points, composed)
-        folders, programs = [], dict[str, Program]()
+        folders, programs = [], dict[str, Built]()
         for name, config in zip(names, composed, strict=True):
             HydraConfig.instance().set_config(config)  # interpolations may look into it
             checked, own = check(config), str(config.hydra.sweep.subdir)
             if checked.measure is None:
                 program_of(checked, programs)
-            if owners.get(own, identity(checked)) != identity(checked):
+            if resumes and ledger.identity_in(folder / own) not in ("", identity(checked)):
                 raise ConfigError(
                     f"{name} has the folder {own!r}, which holds another point of this sweep: "
                     "repeat the command as it was."

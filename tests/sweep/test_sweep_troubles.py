@@ -141,7 +141,8 @@ def test_a_sweep_of_failed_points_has_nothing_left_to_do(
     words = ("model.cell._target_=parts.Cell", "seed=1,2", "hydra.sweep.dir=sweep")
     with pytest.raises(SystemExit, match="2 of 2 points failed"):
         gradlab(monkeypatch, tmp_path, *TINY, *words)
-    gradlab(monkeypatch, tmp_path, "sweep.resume=sweep")  # exit status 0
+    trusted = ("sweep.resume=sweep", "sweep.trust=[parts.Cell]")
+    gradlab(monkeypatch, tmp_path, *trusted)  # exit status 0
     printed = capsys.readouterr().out
     assert "2 of 2 points have ended already; nothing is left to run." in printed
     assert "2 of them failed: they run again with sweep.retry=failed." in printed

@@ -139,6 +139,14 @@ def status_of(point: Point) -> Status:
         return {"state": "waiting"}
 
 
+def identity_in(folder: Path) -> str:
+    """Return the identity of the point whose status is in a folder; "" if there is none."""
+    try:
+        return str(records.load_status(folder).get("identity", ""))
+    except (FileNotFoundError, ValueError):
+        return ""
+
+
 def clear(to_run: Iterable[tuple[Point, str]]) -> list[Point]:
     """Delete old records where `pending` gives a reason, print it, and return the points to run."""
     points = []
