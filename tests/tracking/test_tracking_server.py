@@ -128,12 +128,15 @@ def test_a_server_that_hangs_is_given_up_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "600")
+    folder = tmp_path / "a; b"
     with serving("hangs") as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        with online_run(tmp_path, 0):
+        with online_run(folder, 0):
             pass
         uploads.shared_uploader().close(patience=1)
-    assert "they were not sent 1 s after the last point. Send them" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "they were not sent 1 s after the last point. Send them" in said
+    assert f"wandb sync '{folder / 'wandb'}'\n" in said  # as a shell takes it
 
 
 def test_a_sweep_completes_without_its_server(
