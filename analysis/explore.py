@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gradlab.figures import command
 from gradlab.figures.explorer import PAGE_CELLS, PAGE_STEPS, explorer_data, explorer_page
+from gradlab.records.files import write_whole
 
 
 def main() -> None:
@@ -23,8 +24,7 @@ def main() -> None:
         page = explorer_page(explorer_data(runs, arguments.cells, arguments.steps))
         path = arguments.out or (arguments.runs or Path()) / "explore.html"
         path = path if path.suffix else path.with_suffix(".html")  # or a browser shows text
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        write_whole(path, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))
     print(path)
 
 

@@ -1,11 +1,15 @@
 """The scripts of analysis/ write a figure and its data, and report bad input in one sentence."""
 
+import csv
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from synthetic_sweeps import all_probes, metrics_with, write_point
 
@@ -143,3 +147,24 @@ def test_norms_are_labelled_at_round_numbers() -> None:
     assert labels(np.log(0.04), np.log(1.5)) == ["0.05", "$10^{-1}$", "0.2", "0.5", "$1$"]
     assert labels(np.log(0.89), np.log(1.31)) == ["0.9", "$1$", "1.1", "1.2", "1.3"]
     assert len(labels(-900, 5)) >= 3
+
+
+def test_no_text_in_a_csv_is_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["=1+1", "+a", "-a", "@a", "\t=1", "\r=1", "a\r=1", "a,b\n=1", "-1.5", "rnn"]
+    table = pd.DataFrame({"=name": texts, "value": [-1.5, np.inf, -np.inf] + [2.0] * 7})
+    arguments = ["analysis/decay.py", "--runs", "two\nlines,=1+1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    outside = tmp_path / "outside.csv"
+    outside.write_text("mine")
+    (tmp_path / "a.csv").symlink_to(outside)
+    command.write(Figure(), table, tmp_path / "a.png")
+    assert outside.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.png", "outside.csv"]
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        first, *rows = csv.reader(file)
+    assert first == ["# python analysis/decay.py --runs 'two\\nlines", "''=1+1'"]
+    assert shlex.split(",".join(first))[-1] == "two\\nlines,=1+1"
+    assert rows[0] == ["'=name", "value"]
+    shown = ["'=1+1", "'+a", "'-a", "'@a", "'\t=1", "'\\r=1", "a\\r=1", "a,b\n=1", "-1.5", "rnn"]
+    assert [row[0] for row in rows[1:]] == shown
+    assert [row[1] for row in rows[1:4]] == ["-1.5", "inf", "-inf"]

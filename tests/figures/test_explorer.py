@@ -65,15 +65,6 @@ def test_twenty_four_runs_with_many_steps_stay_small(tmp_path: Path) -> None:
     assert "://" not in page  # nothing is fetched
 
 
-def test_text_of_a_run_cannot_end_the_script(tmp_path: Path) -> None:
-    for i, model in enumerate(("</script><b>", "rnn")):
-        write_point(tmp_path / str(i), geometric(4), model=model)
-    page = explorer_page(explorer_data(load_runs(tmp_path)))
-    start = page.index(">", page.index('id="data"')) + 1
-    data = json.loads(page[start : page.index("</script>", start)])
-    assert data["runs"][0]["name"] == "</script><b>"
-
-
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
     if not (CHROMIUM and DRIVER):
@@ -129,3 +120,45 @@ def test_a_browser_shows_runs_steps_and_values(browser: Any, tmp_path: Path) -> 
     all_of("#filter")[0].send_keys("lstm")
     assert [label.text for label in all_of("#runs label") if label.is_displayed()] == ["LSTM"]
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+NAMES = (
+    '</script><script>document.title="x"</script>',
+    '<!-- <script> <img src=x onerror="document.title=1">',
+    "line\u2028line ${name}",
+)
+
+
+def hostile_page(folder: Path) -> str:
+    for i in range(len(NAMES)):
+        write_point(folder / str(i), geometric(4), gain=1.0 + i)
+    runs = load_runs(folder).assign(**{"model.name": NAMES}, status='</script><b id="bold">')
+    return explorer_page(explorer_data(runs.drop(columns="init.gain")))
+
+
+def test_text_of_a_run_cannot_end_the_data(tmp_path: Path) -> None:
+    page = hostile_page(tmp_path)
+    start = page.index(">", page.index('id="data"')) + 1
+    data = json.loads(page[start : page.index("<", start)])
+    assert [run["name"] for run in data["runs"]] == list(NAMES)
+
+
+def test_a_browser_shows_names_as_text(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "explore.html"
+    path.write_text(hostile_page(tmp_path / "sweep"), encoding="utf-8")
+    browser.get(path.as_uri())
+    assert browser.title == "gradlab: how far does the gradient reach?"
+    labels = browser.find_elements("css selector", "#runs label")
+    status = '(</script><b id="bold">)'
+    assert [label.text for label in labels[:2]] == [f"{name} {status}" for name in NAMES[:2]]
+    caption = browser.find_element("css selector", "figcaption")
+    assert caption.text == NAMES[0]
+    assert browser.find_elements("css selector", "#bold, img") == []
+    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+def test_a_run_without_a_map_is_named_with_its_probe(tmp_path: Path) -> None:
+    maps = geometric(4)
+    write_point(tmp_path / "0", maps.rename(jacobian_log_norm="lyapunov_exponent"))
+    with pytest.raises(ValueError, match=r"did not measure jacobian_log_norm.*probe=\[spectral\]"):
+        explorer_data(load_runs(tmp_path))

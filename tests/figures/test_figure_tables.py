@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 from synthetic_sweeps import geometric, write_point
 
@@ -212,3 +213,6 @@ def test_labels() -> None:
     assert level_label("tbptt.window", np.nan) == "window none"
     assert log_norm_label("spectral", "c", None).count("c^{(t)}") == 1
     assert "s^{(k)}" in log_norm_label("spectral", "c", None)
+    assert r"\mathrm{layer0.h}" in log_norm_label("spectral", "layer0.h", None)
+    MathTextParser("path").parse(log_norm_label("spectral", "}$a_", "\\bad{é"))  # is a formula
+    assert level_label("model.name", "n" * 99) == "n" * 59 + "…"

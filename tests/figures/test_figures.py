@@ -82,6 +82,12 @@ def _many(folder: Path) -> None:
         write_point(folder / str(i), geometric(4), model=model, gain=gain)
 
 
+def _hostile(folder: Path) -> None:
+    names = ("a$b$", r"$\bad{$ \frac", "\a\n\u202e\U0001f600\t$", "long " * 100, "<b>&{x}%s\\$")
+    for i, name in enumerate(names):
+        write_point(folder / str(i), geometric(), model=name, gain=1.0 + i % 2, seed=i)
+
+
 SWEEPS: list[Callable[[Path], None]] = [
     _single,
     _one_step,
@@ -92,6 +98,7 @@ SWEEPS: list[Callable[[Path], None]] = [
     _ragged,
     _seeds,
     _many,
+    _hostile,
 ]
 
 
@@ -120,6 +127,23 @@ def test_points_without_maps_are_named(
 ) -> None:
     _failed_and_diverged(tmp_path)
     assert "Not measured: gain 2 (failed)." in text_of(draw(load_runs(tmp_path)).figure)
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+def test_damaged_points_and_pooled_sweeps_are_named(
+    draw: Callable[[pd.DataFrame], Drawn], tmp_path: Path
+) -> None:
+    for i in range(3):
+        write_point(tmp_path / str(i), geometric(), gain=1.0 + i)
+    runs = load_runs(tmp_path)
+    damaged = {"path": runs["path"][2], "status": "damaged", "reason": "edited"}
+    runs = pd.concat([runs[:2], pd.DataFrame([damaged])], ignore_index=True)
+    drawn = draw(runs.assign(sweep=["reach/today", "reach/tomorrow", "reach/today"]))
+    assert set(drawn.table["point"]) == {0, 1}
+    text = text_of(drawn.figure)
+    assert "Points of 2 sweeps are pooled. Not measured: 2 (damaged)." in text
+    with pytest.raises(ValueError, match="records of all 1 points are damaged"):
+        draw(runs[2:])
 
 
 @pytest.mark.parametrize("draw", FIGURES)

@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from gradlab import decay
-from gradlab.figures import lines, style
+from gradlab.figures import lines, selection, style
 from gradlab.figures.labels import symbol
 
 VARIABLE = "adjoint_log_norm"
@@ -40,7 +40,7 @@ def adjoint_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     Raises:
         ValueError: no run has gradients, or one has no adjoints.
     """
-    parts = set(runs.get("probe.adjoint.wrt", ["h"]))
+    parts = set(selection.readable(runs).get("probe.adjoint.wrt", ["h"]))
     state = symbol(parts.pop() if len(parts) == 1 else None)
     norm = rf"$\Vert\partial L/\partial {state}^{{(k)}}\Vert$"
     profile = lines.Quantity("k", "k (steps)", "log_norm", norm, scale="nats")

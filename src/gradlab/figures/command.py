@@ -5,20 +5,24 @@ after training, `draw` for others. A script with options of its own makes a pars
 """
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab import explain, load_runs, load_wandb
 from gradlab.figures import lines, outcome, selection, style
+from gradlab.records.files import write_whole
 
 FORMATS = ("png", "svg", "pdf")
+# How text begins that a spreadsheet takes for a formula; a number in quotes is none.
+FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 MOMENTS = {"first": ("before",), "last": ("after",), "both": lines.WHEN}
 
 
@@ -195,21 +199,52 @@ def output_path(arguments: argparse.Namespace) -> Path:
 def write(figure: Figure, table: pd.DataFrame, path: Path) -> Path:
     """Write a figure and, beside it as CSV, the command that drew it and the data it shows.
 
-    Read the data with `pandas.read_csv(path, comment="#")`.
+    Read the data with `pandas.read_csv(path, skiprows=1)`. Text that a spreadsheet would take for a
+    formula has an apostrophe before it.
     """
     style.save(figure, path)
-    command = shlex.join(["python", *sys.argv])
-    with path.with_suffix(".csv").open("w") as file:
-        file.write(f"# {command}\n")
-        table.to_csv(file, index=False, float_format="%.7g")
+    text = f"# {command_line(sys.argv)}\n" + as_text(table).to_csv(
+        index=False, float_format="%.7g", lineterminator="\n"
+    )
+
+    def write_data(unfinished: Path) -> None:
+        with unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.write(text)
+
+    write_whole(path.with_suffix(".csv"), write_data)
     return path
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """Return the command that runs a script, in one line, and no cell of which is a formula."""
+    line = shlex.join(["python", *arguments])
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return re.sub(r"(?<=[,;])(?=[=+\-@])", "''", line)  # to a shell, two quotes are nothing
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose text, column names included, no spreadsheet takes for a formula."""
+    texts = table.select_dtypes(exclude="number").columns
+    return table.assign(**{name: table[name].map(_as_text) for name in texts}).rename(
+        columns=_as_text
+    )
+
+
+def _as_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    with suppress(ValueError):
+        float(value)  # a number is no formula
+        return value
+    line = value.replace("\r", "\\r")  # which would begin a row of its own
+    return f"'{line}" if FORMULA.match(value) else line
 
 
 def name_points(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Replace the column `point` by the config values that vary, and sort by them."""
     if "point" not in table:
         return table
-    runs = selection.comparable(runs)
+    runs = selection.readable(runs)
     keys = selection.varying_keys(runs)
     values = table.drop(columns=["point", *table.columns.intersection(keys)])
     config = runs.loc[table["point"], keys].reset_index(drop=True)

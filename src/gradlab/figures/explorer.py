@@ -17,7 +17,6 @@ from gradlab import decay
 from gradlab.figures import selection, style
 from gradlab.figures.labels import point_label
 from gradlab.figures.map_images import MAX_LIMIT, evenly
-from gradlab.records import load_gradients
 
 PAGE_CELLS, PAGE_STEPS = 64, 12  # cells along an axis of a map, training steps of a run, at most
 CODES = 65534  # of finite values in a map
@@ -60,9 +59,9 @@ def explorer_page(data: dict[str, Any]) -> str:
     Args:
         data: from `explorer_data`.
     """
-    template = files("gradlab.figures").joinpath("explorer.html").read_text()
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    text = text.replace("</", "<\\/")  # a run's name with "</script>" would end the data
+    template = files("gradlab.figures").joinpath("explorer.html").read_text(encoding="utf-8")
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    text = text.replace("<", "\\u003c")  # "</script>" or "<!--" in a name would end the data
     return template.replace(PLACEHOLDER, text)
 
 
@@ -82,13 +81,13 @@ def pack(values: Float[np.ndarray, "pairs"]) -> dict[str, Any]:
 
 
 def _run(run: pd.Series, name: str, cells: int, steps: int) -> dict[str, Any]:
-    maps = load_gradients(run["path"])["jacobian_log_norm"]
+    maps = selection.load_measured(run, "jacobian_log_norm")["jacobian_log_norm"]
     times = evenly(maps.sizes["t"], cells)
     maps = maps.isel(step=evenly(maps.sizes["step"], steps))
     return {
         "name": name,
-        "status": run["status"],
-        "quantity": maps.attrs.get("long_name", "log norm"),
+        "status": str(run["status"]),
+        "quantity": str(maps.attrs.get("long_name", "log norm")),
         "t": maps["t"].to_numpy()[times].tolist(),
         "maps": [_map(maps.isel(step=i), times) for i in range(maps.sizes["step"])],
     }

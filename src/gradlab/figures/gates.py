@@ -50,7 +50,7 @@ def _quantities(table: pd.DataFrame) -> list[lines.Quantity]:
 
 
 def _label(name: str) -> str:
-    subject, _, statistic = name.rpartition(" ")
+    subject, _, statistic = style.literal(name).rpartition(" ")
     return f"{subject},\nmean" if statistic == "mean" else f"norm of {subject}"
 
 

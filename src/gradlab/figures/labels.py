@@ -16,13 +16,14 @@ KEYS = {
     "optim._target_": "optimiser",
 }
 MODELS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
+LONGEST = 60  # letters of a label, at most
 NORMS = {"spectral": "_2", "frobenius": "_F", "rms": r"_\mathrm{rms}"}
 
 
 def key_label(key: str) -> str:
     """Name a config key: `init.gain` is "gain", `task._target_` is "task"."""
     section, _, entry = key.rpartition(".")
-    return KEYS.get(key, section if entry == "_target_" else entry.replace("_", " "))
+    return KEYS.get(key, _cut(section if entry == "_target_" else entry.replace("_", " ")))
 
 
 def value_label(key: str, value: Any) -> str:
@@ -32,12 +33,12 @@ def value_label(key: str, value: Any) -> str:
     """
     if isinstance(value, str):
         name = value.rpartition(".")[-1] if key.endswith("_target_") else value
-        return MODELS.get(name, name) if key == "model.name" else name
+        return MODELS.get(name, _cut(name)) if key == "model.name" else _cut(name)
     if pd.isna(value) and key.endswith("_gate"):
         return "learned"
     if pd.isna(value) or (key == "clip.threshold" and math.isinf(value)):
         return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else _cut(str(value))
 
 
 def level_label(key: str, value: Any) -> str:
@@ -77,5 +78,10 @@ def steps_label(steps: float) -> str:
 
 def symbol(leaf: str | None) -> str:
     """Return the symbol of a part of the carry in a formula; of the whole carry, s, if None."""
-    leaf = "s" if pd.isna(leaf) else leaf
-    return leaf if len(leaf) == 1 else rf"\mathrm{{{leaf}}}"
+    leaf = "s" if pd.isna(leaf) else _cut(str(leaf))
+    plain = "".join(c if c.isascii() and (c.isalnum() or c == ".") else r"\_" for c in leaf)
+    return plain if len(plain) == 1 else rf"\mathrm{{{plain}}}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

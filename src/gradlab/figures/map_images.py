@@ -80,11 +80,11 @@ def panel_block(body: SubFigure, cells: GridSpec, rows: int, columns: int, block
 
 def title_block(block: Panels, header: str, columns: Sequence[str]) -> None:
     """Write a header over a block of panels and a title over each of its columns."""
-    titles = [textwrap.fill(column, TITLE) for column in columns]
+    titles = [textwrap.fill(style.literal(column), TITLE) for column in columns]
     for axes, title in zip(block[0], titles, strict=True):
         axes.set_title(title)
     room = "\n" * max(len(title.splitlines()) for title in titles)  # for the titles
-    block[0, 0].set_title(header + room, loc="left", weight="bold")
+    block[0, 0].set_title(style.literal(header) + room, loc="left", weight="bold")
 
 
 def label_rows(block: Panels, labels: Sequence[str], height: float) -> None:
@@ -239,5 +239,5 @@ def _mark_horizon(axes: Axes, table: pd.DataFrame, last: float) -> None:
 def _draw_status(axes: Axes, cell: pd.DataFrame) -> None:
     axes.set(xticks=(), yticks=(), aspect="equal")
     axes.spines[:].set_visible(False)
-    text = "" if cell.empty else cell["status"].iloc[0]
+    text = "" if cell.empty else style.literal(str(cell["status"].iloc[0]))
     axes.text(0.5, 0.5, text, ha="center", va="center", color=style.GREY)

@@ -85,7 +85,7 @@ def draw_curves(panels: Sequence[Axes], grid: selection.Grid, table: pd.DataFram
     lines.label_panels(panels, decay.PROFILE)
     for axes, (label, group) in zip(panels, grid.groups(), strict=True):
         decay.draw_curves(axes, group, table)
-        axes.set_title(label)
+        axes.set_title(style.literal(label))
     shown = _finite(table).clip(-VIEW, VIEW)
     low, high = min(decay.HORIZON_LEVEL, shown.min()), max(0.0, shown.max())
     pad = 0.05 * (high - low)

@@ -82,8 +82,8 @@ def phase_figure(
     Raises:
         ValueError: as in `phase_table`.
     """
+    everything, runs = runs, selection.readable(runs)
     table = phase_table(runs, value, x, y, error=error, accuracy=accuracy)
-    runs = selection.comparable(runs)
     group_keys = [key for key in selection.varying_keys(runs) if key not in (x, y, "seed")]
     grid = selection.arrange(runs, None, group_keys, levels=1, groups=PANELS)
     table = table[table["point"].isin(grid.runs.index)]
@@ -98,8 +98,8 @@ def phase_figure(
         _draw(axes, numbers, marks, colours, norm)
         marked |= set(marks.to_numpy().ravel())
         axes.set_title(style.wrapped(label, width / len(groups)))
-        axes.set_xticks(range(numbers.shape[1]), [value_label(x, v) for v in numbers.columns])
-        axes.set_yticks(range(numbers.shape[0]), [value_label(y, v) for v in numbers.index])
+        axes.set_xticks(range(numbers.shape[1]), _ticks(x, numbers.columns))
+        axes.set_yticks(range(numbers.shape[0]), _ticks(y, numbers.index))
         axes.set_xlabel(_axis_label(x))
     panels[0].set_ylabel(_axis_label(y))
     bar = ScalarMappable(norm, colours)
@@ -114,7 +114,7 @@ def phase_figure(
         style.legend(body, entries)
     notes = [
         *_left_out(table.join(grid.runs[group_keys], on="point"), [x, y, *group_keys], value),
-        *selection.notes(runs, runs, grid.runs),
+        *selection.notes(everything, runs, grid.runs),
     ]
     if value == "success":
         notes.append(outcome.criterion(runs, error, accuracy))
@@ -180,4 +180,9 @@ def _colours(value: str, numbers: pd.Series) -> tuple[Colormap, Normalize]:
 
 
 def _axis_label(key: str) -> str:
-    return f"{key_label(key)} (steps)" if key == "task.length" else key_label(key)
+    label = style.literal(key_label(key))
+    return f"{label} (steps)" if key == "task.length" else label
+
+
+def _ticks(key: str, levels: pd.Index) -> list[str]:
+    return [style.literal(value_label(key, level)) for level in levels]

@@ -19,6 +19,8 @@ from gradlab.figures.labels import key_label, level_label, point_label
 SECTIONS = ("model", "init", "task", "clip", "tbptt", "optim", "train")
 FIRST_OF_SECTION = ("model.name", "init.gain", "task.length", "clip.threshold")
 PINNED_TO_LARGEST = ("task.length", "clip.threshold")  # the longest sequence, no clipping
+UNREADABLE = ("damaged", "unknown")  # states of points whose records show no numbers
+NOT_KEYS = {*records.NOT_CONFIG, "sweep"}  # columns of the runs that are no config
 NAMED = 3  # points that a note names before it says "and … more"
 PROBES = {  # the probe that measures the variables whose names begin so
     "jacobian": "spectral",
@@ -77,6 +79,20 @@ class Grid(NamedTuple):
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs with lists from the config as text, so that values compare and sort."""
     return runs.map(lambda value: value if isinstance(value, Hashable) else str(value))
+
+
+def readable(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the points whose records can be read, made `comparable`.
+
+    Raises:
+        ValueError: there are none.
+    """
+    usable = comparable(runs[~runs["status"].isin(UNREADABLE)])
+    if usable.empty:
+        raise ValueError(
+            f"the records of all {len(runs)} points are damaged or incomplete: nothing to draw."
+        )
+    return usable.dropna(axis="columns", how="all") if len(usable) < len(runs) else usable
 
 
 def with_gradients(runs: pd.DataFrame) -> pd.DataFrame:
@@ -211,6 +227,23 @@ def load_before_and_after(run: pd.Series, *needed: str) -> dict[str, xr.Dataset]
     Raises:
         ValueError: one of them is missing.
     """
+    gradients = load_measured(run, *needed)
+    measurements = {"before": gradients.isel(step=0)}
+    if run["status"] == "done" and gradients.sizes["step"] > 1:
+        measurements["after"] = gradients.isel(step=-1)
+    return measurements
+
+
+def load_measured(run: pd.Series, *needed: str) -> xr.Dataset:
+    """Read a point's measurements.
+
+    Args:
+        run: a row of the runs.
+        needed: variables that the point must have measured.
+
+    Raises:
+        ValueError: one of them is missing.
+    """
     gradients = records.load_gradients(run["path"])
     for variable in needed:
         if variable not in gradients:
@@ -219,10 +252,7 @@ def load_before_and_after(run: pd.Series, *needed: str) -> dict[str, xr.Dataset]
             raise ValueError(
                 f"{run['path']} did not measure {variable}: run it with probe=[{probes}]."
             )
-    measurements = {"before": gradients.isel(step=0)}
-    if run["status"] == "done" and gradients.sizes["step"] > 1:
-        measurements["after"] = gradients.isel(step=-1)
-    return measurements
+    return gradients
 
 
 def notes(runs: pd.DataFrame, usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
@@ -235,17 +265,23 @@ def notes(runs: pd.DataFrame, usable: pd.DataFrame, shown: pd.DataFrame) -> list
     """
     runs = comparable(runs)
     return [
+        *_pooled_note(shown),
         *_choice_note(usable, shown),
-        *_missing_note(runs.drop(usable.index), varying_keys(runs)),
+        *_missing_note(runs.drop(usable.index), varying_keys(readable(runs))),
     ]
 
 
 def _with_file(runs: pd.DataFrame, file: str, description: str) -> pd.DataFrame:
-    runs = comparable(runs)
-    usable = runs[[(Path(path) / file).is_file() for path in runs["path"]]]
+    usable = readable(runs)
+    usable = usable[[(Path(path) / file).is_file() for path in usable["path"]]]
     if usable.empty:
         raise ValueError(f"none of the {len(runs)} points has {description} to draw.")
     return usable
+
+
+def _pooled_note(shown: pd.DataFrame) -> list[str]:
+    sweeps = shown["sweep"].nunique() if "sweep" in shown else 1
+    return [f"Points of {sweeps} sweeps are pooled."] if sweeps > 1 else []
 
 
 def _choice_note(usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
@@ -265,9 +301,14 @@ def _choice_note(usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
 def _missing_note(missing: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     if missing.empty:
         return []
-    names = [f"{point_label(run, keys)} ({run['status']})" for _, run in missing.iterrows()]
+    names = [f"{_name(run, keys)} ({run['status']})" for _, run in missing.iterrows()]
     more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
     return [f"Not measured: {'; '.join(names[:NAMED] + more)}."]
+
+
+def _name(run: pd.Series, keys: Sequence[str]) -> str:
+    """Name a point by its config, or by its folder if that cannot be trusted."""
+    return Path(run["path"]).name if run["status"] in UNREADABLE else point_label(run, keys)
 
 
 def _limit_levels(runs: pd.DataFrame, keys: Sequence[str], most: int) -> pd.DataFrame:
@@ -290,7 +331,7 @@ def _config_keys(runs: pd.DataFrame) -> list[str]:
     return [
         key
         for key in runs.columns
-        if "/" not in key and key not in records.NOT_CONFIG and _section(key) != "wandb"
+        if "/" not in key and key not in NOT_KEYS and _section(key) != "wandb"
     ]
 
 

@@ -4,9 +4,11 @@ Figures use only `matplotlib.figure.Figure`, without a display or state of pyplo
 """
 
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from threading import RLock
@@ -20,9 +22,14 @@ from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator
 
+from gradlab.records.files import write_whole
+
+FONT = "DejaVu Sans"  # ships with Matplotlib: the same figure on every machine
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # in place of what no font shows
 GREY = "0.4"
 LEGEND_MARK, LEGEND_LETTER = 0.55, 0.075  # inches: width of an entry's mark, of a letter
 NOTE_LETTERS = 16  # of a note in an inch
@@ -71,7 +78,7 @@ _ONE_TWO_FIVE = np.outer(10.0 ** np.arange(4), (1, 2, 5)).ravel()
 
 THEME: dict[Any, Any] = {
     **sns.axes_style("ticks"),
-    "font.sans-serif": ["DejaVu Sans"],  # ships with Matplotlib: the same figure on every machine
+    "font.sans-serif": [FONT],
     "axes.linewidth": 0.8,
     "figure.dpi": 150,
     "figure.titleweight": "bold",
@@ -126,16 +133,34 @@ def save(figure: Figure, path: str | Path) -> Path:
 
     Raises:
         ValueError: Matplotlib does not write the format of the suffix.
+        RecordError: the file could not be written; what was there before is whole.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    suffix = path.suffix.removeprefix(".")
+    if suffix not in figure.canvas.get_supported_filetypes():
+        raise ValueError(f"a figure is not written as {path.name!r}: end it in .png, .svg or .pdf.")
+    write_whole(path, lambda unfinished: figure.savefig(unfinished, format=suffix))
     return path
+
+
+def literal(text: str) -> str:
+    """Return text of a record as Matplotlib shows it: no formula, in one line, in glyphs it has."""
+    shown = " ".join(text.split())
+    shown = "".join(c if ord(c) in _glyphs() else UNKNOWN for c in shown)
+    return shown.replace("$", r"\$")
+
+
+@cache
+def _glyphs() -> set[int]:
+    """Return the characters that the font has, upright and bold, and that are no controls."""
+    fonts = [get_font(findfont(FontProperties(family=FONT, weight=w))) for w in ("normal", "bold")]
+    known = set.intersection(*(set(font.get_charmap()) for font in fonts))
+    return {code for code in known if not unicodedata.category(chr(code)).startswith("C")}
 
 
 def model_colours(runs: pd.DataFrame) -> dict[str, str]:
     """Return the colour of each model: fixed for Flax's cells, the next free one for any other."""
-    others = sorted(set(runs["model.name"]) - set(MODEL_COLOURS))
+    others = sorted(set(runs["model.name"]) - set(MODEL_COLOURS), key=str)
     return MODEL_COLOURS | dict(zip(others, cycle(OTHER_COLOURS), strict=False))
 
 
@@ -161,7 +186,7 @@ def new_figure(width: float, height: float, title: str = "") -> tuple[Figure, Su
     """Return a figure with a title, and in it the body to draw in; width and height in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     letters = int(TITLE_LETTERS * width / current_style().text)
-    figure.suptitle(textwrap.fill(title, letters, break_long_words=True))
+    figure.suptitle(textwrap.fill(literal(title), letters, break_long_words=True))
     return figure, figure.add_subfigure(figure.add_gridspec(1, 1)[0])
 
 
@@ -175,7 +200,8 @@ def wrapped(text: str, width: float) -> str:
         "\N{NO-BREAK SPACE}",
     )
     parts = [
-        part if len(part) > letters else part.replace(" ", no_break) for part in text.split(", ")
+        part if len(part) > letters else part.replace(" ", no_break)
+        for part in literal(text).split(", ")
     ]
     return textwrap.fill(", ".join(parts), letters).replace(no_break, " ")
 
@@ -188,7 +214,7 @@ def legend(body: SubFigure, entries: Sequence[Entry]) -> None:
         entries: an entry of several marks shows them side by side under the label of the first.
     """
     firsts = [entry[0] if isinstance(entry, tuple) else entry for entry in entries]
-    labels = [str(mark.get_label()) for mark in firsts]
+    labels = [literal(str(mark.get_label())) for mark in firsts]
     letters, columns = [len(label) for label in labels], len(entries)
     width = body.bbox.width / body.get_dpi() / current_style().text
     while columns > 1 and _legend_width(letters, columns) > width:
@@ -243,7 +269,7 @@ def finish(figure: Figure, notes: Sequence[str]) -> Figure:
         notes: sentences, such as what the figure leaves out.
     """
     letters = int(NOTE_LETTERS * figure.get_figwidth() / current_style().text)
-    text = textwrap.fill(" ".join(notes), width=letters)
+    text = textwrap.fill(literal(" ".join(notes)), width=letters)
     if text:
         figure.supxlabel(text, x=0.01, ha="left", fontsize="small", color=GREY)
     # The layout of square panels beside a colour bar needs two drawings; this is the first.

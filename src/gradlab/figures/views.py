@@ -61,7 +61,7 @@ def views_figure(runs: pd.DataFrame) -> style.Drawn:
     table, last = views_table(gradients), _last_step(gradients)
     look = style.current_style()
     height = 1.7 + 2.2 * look.text  # leaves room for the axis labels
-    figure, body = style.new_figure(look.width, height, run["reason"].partition(";")[0])
+    figure, body = style.new_figure(look.width, height, str(run["reason"]).partition(";")[0])
     decay_axes, spectrum_axes = body.subplots(1, 2)
     _draw_decay(decay_axes, last, table)
     _draw_spectrum(spectrum_axes, last, table)
