@@ -157,6 +157,14 @@ def test_a_browser_shows_names_as_text(browser: Any, tmp_path: Path) -> None:
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
+def test_runs_of_several_sweeps_are_told_apart(tmp_path: Path) -> None:
+    for i in range(2):
+        write_point(tmp_path / str(i), geometric(4))
+    runs = load_runs(tmp_path).assign(sweep=["reach/today", "reach/tomorrow"])
+    names = [run["name"] for run in explorer_data(runs)["runs"]]
+    assert names == ["sweep reach/today", "sweep reach/tomorrow"]
+
+
 def test_a_run_without_a_map_is_named_with_its_probe(tmp_path: Path) -> None:
     maps = geometric(4)
     write_point(tmp_path / "0", maps.rename(jacobian_log_norm="lyapunov_exponent"))

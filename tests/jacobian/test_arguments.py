@@ -90,7 +90,7 @@ WRONG_INPUTS: dict[str, tuple[Any, str]] = {
     "rank": (INPUTS[0], r"inputs must be \(time, features\)"),
     "scalar": (1.0, r"inputs must be \(time, features\)"),
     "no steps": (INPUTS[:0], "inputs must have at least one time step|k ≤ t ≤ 0"),
-    "words": ([["a"]], r"inputs must be an array of numbers; got \[\['a'\]\]"),
+    "words": ([["word"]], r"inputs must be an array of numbers; got \[\['word'\]\]"),
     "ragged": ([[1.0, 2.0], [1.0]], "inputs must be an array of numbers"),
     "complex": (INPUTS + 1j, "complex inputs are not measured: pass real and imaginary parts"),
 }

@@ -45,6 +45,8 @@ def explorer_data(
     """
     usable = selection.with_gradients(runs)
     keys = selection.varying_keys(usable)
+    if selection.pools_sweeps(usable):
+        keys = ["sweep", *keys]
     ramp = np.asarray(style.norm_colours()(np.linspace(0, 1, 256)))[:, :3]
     return {
         "colours": _base64((ramp * 255).round().astype(np.uint8)),

@@ -113,6 +113,11 @@ def with_metrics(runs: pd.DataFrame) -> pd.DataFrame:
     return _with_file(runs, records.METRICS, "logged metrics")
 
 
+def pools_sweeps(runs: pd.DataFrame) -> bool:
+    """Return whether the points are of more than one sweep."""
+    return "sweep" in runs and len(set(runs["sweep"].dropna())) > 1
+
+
 def varying_keys(runs: pd.DataFrame) -> list[str]:
     """Return the config keys that vary, in order of `SECTIONS`, with `seed` last.
 
@@ -280,8 +285,9 @@ def _with_file(runs: pd.DataFrame, file: str, description: str) -> pd.DataFrame:
 
 
 def _pooled_note(shown: pd.DataFrame) -> list[str]:
-    sweeps = shown["sweep"].nunique() if "sweep" in shown else 1
-    return [f"Points of {sweeps} sweeps are pooled."] if sweeps > 1 else []
+    if not pools_sweeps(shown):
+        return []
+    return [f"Points of {shown['sweep'].nunique()} sweeps are pooled."]
 
 
 def _choice_note(usable: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
