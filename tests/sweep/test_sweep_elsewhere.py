@@ -2,7 +2,9 @@
 
 import importlib.util
 import itertools
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from conftest import gradlab
 
 from gradlab import load_gradients, load_runs
 from gradlab.records import load_metrics, load_status
+from gradlab.records.leases import holder
 
 SMALL = (
     "+experiment=quickstart",
@@ -149,6 +152,37 @@ def test_a_job_that_slurm_preempts_goes_on_where_it_was(tmp_path: Path) -> None:
         assert load_status(tmp_path / folder)["state"] == "done"
     expected, found = (load_metrics(tmp_path / x) for x in ("whole/sweep/0", "sweep/0"))
     pd.testing.assert_frame_equal(measured(expected), measured(found), check_exact=True)
+
+
+@pytest.mark.slow
+@NEEDS["fused_slurm"]
+def test_a_job_whose_head_was_killed_goes_on_and_is_left_alone(tmp_path: Path) -> None:
+    words = (
+        *("task.length=4", "train.steps=4000", "train.log_every=100", "probe.schedule=ends"),
+        *("train.checkpoint_seconds=0", *RECORDS, "hydra/launcher=fused_slurm"),
+    )
+    with subprocess.Popen([sys.executable, "-m", "gradlab", *words], cwd=tmp_path) as head:
+        while not list(tmp_path.glob("sweep/0/checkpoints/*")) and head.poll() is None:
+            time.sleep(0.1)
+        head.kill()
+    running = holder(tmp_path / "sweep" / "0")
+    assert running is not None
+    os.kill(running.pid, signal.SIGSTOP)  # so that it does not end before the next line
+    job = running.job
+    left_alone = gradlab("sweep.resume=sweep", folder=tmp_path)
+    assert left_alone.returncode == 1
+    assert f"SLURM job {job} on " in left_alone.stdout
+    assert f"end it there (scancel {job})" in left_alone.stdout
+    assert "1 of 1 points run elsewhere" in left_alone.stderr
+    assert load_status(tmp_path / "sweep/0")["state"] == "running"
+    os.kill(running.pid, signal.SIGKILL)
+    subprocess.run(["scancel", job], check=True)
+    while holder(tmp_path / "sweep" / "0"):
+        time.sleep(0.1)
+    done = gradlab("sweep.resume=sweep", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "starts anew" not in done.stderr
+    assert load_status(tmp_path / "sweep/0")["state"] == "done"
 
 
 @pytest.mark.slow
