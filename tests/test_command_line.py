@@ -95,7 +95,7 @@ WRONG = {
     "name=a/../../x": ("name", "below runs/"),
     r"name=..\x": ("name", "below runs/"),
     "name=C:x": ("name", "below runs/"),
-    f"name={'x' * 300}": ("hydra.sweep.dir=runs/xxx", "File name too long"),
+    f"name={'x' * 300}": ("hydra.sweep.dir has a name of 300 characters", "takes 255"),
     f"hydra.sweep.subdir={'x' * 300}": ("the folder of point 0", "300 characters", "takes 255"),
     'name="~/x"': ("name", "below runs/"),
     "name=~/x": ("name=~/x cannot be read: quote the value, 'name=\"~/x\"'",),

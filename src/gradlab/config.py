@@ -6,10 +6,11 @@ a function by `_target_` (init, task, optim, clip, model.cell, …) are checked 
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.metadata import version
-from pathlib import PureWindowsPath
+from pathlib import PurePath, PureWindowsPath
 from typing import Annotated, Any, Literal, get_args
 
 from hydra.core.config_store import ConfigStore
@@ -28,6 +29,7 @@ from gradlab.schedule import Schedule
 
 WandbMode = Literal["offline", "online", "disabled"]
 Lanes = Literal["auto", "threads", "vmap"]
+LONGEST_NAME = 255  # bytes of a file's name
 Retry = Literal["nothing", "failed", "diverged", "failed,diverged"]
 
 
@@ -105,6 +107,11 @@ def is_below(path: str) -> bool:
     on_windows = PureWindowsPath(path)
     leads_out = ".." in (*parts, *on_windows.parts) or path.startswith("~")
     return bool(parts) and not on_windows.anchor and not leads_out and path.isprintable()
+
+
+def too_long(path: PurePath) -> str:
+    """Return the first name in a path that no usual file system takes; "" if there is none."""
+    return next((name for name in path.parts if len(os.fsencode(name)) > LONGEST_NAME), "")
 
 
 WANDB_NAME = text(longest=128, without="/\\#?%:")  # what W&B's server accepts

@@ -186,10 +186,16 @@ def check_folder(key: str, folder: Path, config: DictConfig) -> None:
         ConfigError: it cannot be made or written to, or it holds a sweep that is not resumed.
     """
     from gradlab.components import ConfigError
+    from gradlab.config import LONGEST_NAME, too_long
     from gradlab.records import CONFIG, MULTIRUN, SWEEP
 
     if config.hydra.output_subdir != CONFIG.parent.name:
         raise ConfigError(f"hydra.output_subdir must be {CONFIG.parent.name}: leave it out.")
+    if long := too_long(folder):
+        raise ConfigError(
+            f"{key} has a name of {len(long)} characters, {long[:40]!r}…; a file system takes "
+            f"{LONGEST_NAME}: choose another."
+        )
     try:
         above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except OSError as error:

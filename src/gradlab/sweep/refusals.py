@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradlab import records
 from gradlab.components import ConfigError
-from gradlab.config import is_below
+from gradlab.config import LONGEST_NAME, is_below, too_long
 from gradlab.sweep.ledger import Entry
 
 # Names in a sweep's folder that are not a point's.
@@ -24,7 +24,6 @@ TAKEN = {
 }
 # What Hydra reads once for a whole sweep, without the words that are swept over.
 OF_THE_SWEEP = ("sweeper", "launcher", "sweep")
-LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
 REMEDY = (
     "start the sweep without hydra.sweep.subdir (its points are numbered), or name in it what "
     "varies"
@@ -56,10 +55,10 @@ def check_folders(sweep: str, points: Sequence[str], folders: Sequence[str]) -> 
                 f"hydra.sweep.subdir must be a folder of the point's own below {sweep!r}, none of "
                 f"{', '.join(sorted(TAKEN))}; got {folder!r} for {point}: {REMEDY}."
             )
-        if long := [part for part in path.parts if len(os.fsencode(part)) > LONGEST_NAME]:
+        if long := too_long(path):
             raise ConfigError(
-                f"the folder of {point} has a name of {len(long[0])} characters, "
-                f"{long[0][:40]!r}…, and a file system takes {LONGEST_NAME}: {REMEDY}."
+                f"the folder of {point} has a name of {len(long)} characters, {long[:40]!r}…, and "
+                f"a file system takes {LONGEST_NAME}: {REMEDY}."
             )
         if path in owners:
             raise ConfigError(
