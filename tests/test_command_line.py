@@ -361,7 +361,9 @@ def test_what_the_system_refuses_is_told_in_a_sentence(
         OSError(errno.ENOSPC, "No space left on device", "x/0"): "x/0: No space left on device.",
         OSError("x is full:\nmake room."): "x is full: make room.",
         KeyboardInterrupt(): 130,
+        (cut := ImportError("initializing the extension")): 130,
     }
+    cut.__cause__ = KeyboardInterrupt()
     for failure, code in failures.items():
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         monkeypatch.setattr(sys, "argv", ["gradlab", "--dry"])

@@ -56,10 +56,10 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints the error itself, and ends here
     try:
         _run_hydra(words)
-    except KeyboardInterrupt:  # while points run, sweep/interrupts.py takes it
-        print("gradlab: interrupted.", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if _is_interrupt(error):  # while points run, sweep/interrupts.py takes it
+            print("gradlab: interrupted.", file=sys.stderr)
+            sys.exit(130)
         if wants_traceback or not _is_told_in_a_sentence(error):
             raise
         sys.exit(f"gradlab: {explain.sentence(error)}")
@@ -88,7 +88,14 @@ def _run_hydra(words: list[str]) -> None:
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)()
 
 
-def _is_told_in_a_sentence(error: Exception) -> bool:
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C caused an error (an import that it cuts short is an ImportError)."""
+    if isinstance(error, KeyboardInterrupt) or error is None:
+        return error is not None
+    return _is_interrupt(error.__cause__)
+
+
+def _is_told_in_a_sentence(error: BaseException) -> bool:
     """Return whether an error is the user's or the system's, and no fault of the program."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -296,6 +296,9 @@ def test_a_study_of_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert str(tmp_path) not in (study.runs / "results" / "small.json").read_text()
     assert [path.name for path in study.folder.iterdir()] == ["claims.yaml"]
     (sweep,) = (path for path in study.runs.iterdir() if path.name.startswith("20"))
+    records.save_status(sweep / "3", {"state": "interrupted", "reason": "so"})
+    with pytest.raises(ClaimError, match=r"3 is interrupted.*--resume"):
+        results.bundle(study, "small", sweep, study.runs)
     shutil.rmtree(sweep / "3")
     compute(study, "small", study.runs, resume=True)
     assert conclude(study, "small", study.runs, study.runs).manifest["points"] == 4

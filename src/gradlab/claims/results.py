@@ -22,6 +22,7 @@ from gradlab.records.table import load_runs
 
 RESULTS = "results"
 PLACES = ("path", "reason", "name", "wandb.")  # columns of where and when a run was
+MEASURED = ("done", "diverged")  # states of points that have their numbers
 MANIFEST = {"finished", "seconds", "points", "device", "versions", "sha256"}
 EXPERIMENT = "experiment"  # the config group of the studies themselves
 
@@ -89,7 +90,15 @@ def bundle(study: Study, scale: Scale, runs_folder: Path, folder: Path) -> None:
         scale: the scale of the run.
         runs_folder: the folder of the run or sweep.
         folder: the study's (`Study.folder`), or the reader's (`Study.runs`).
+
+    Raises:
+        ClaimError: a point of the run has not ended, or its records are damaged.
     """
+    runs = load_runs(runs_folder)
+    for _, run in runs[~runs["status"].isin(MEASURED)].iterrows():
+        raise ClaimError(
+            f"{run['path']} is {run['status']}, so the study cannot be judged: go on with --resume."
+        )
     path, table = _path(folder, scale), collect(runs_folder, study.points, study.rows)
     write_whole(path, lambda file: table.to_parquet(file, index=False, compression="zstd"))
     facts = {**_origin(runs_folder), "rows": len(table), "sha256": _sha256(path)}
