@@ -329,6 +329,8 @@ def test_claims_call_figures_and_tables_of_gradlab_only(target: str, tmp_path: P
     write_study(tmp_path, "one", DIRECT, claims=[], figure={"_target_": target})
     with pytest.raises(ClaimError, match=re.escape(target)):
         function_of(load_study(tmp_path, "one").figure, "Figure")
+    with pytest.raises(ClaimError, match="'odd'"):
+        function_of({"_target_": "gradlab.studies.copying.figure", "odd": 1}, "Figure")
     if target in FOREIGN:
         write_study(tmp_path, "two", DIRECT, claims=[], rows={"_target_": target})
         with pytest.raises(ClaimError, match=r"rows.*gradlab\.figures or gradlab\.studies"):

@@ -68,8 +68,7 @@ def conclude(study: Study, scale: Scale, results: Path, page: Path) -> Conclusio
         ClaimError: there are no results, or a claim does not fit them.
     """
     table, manifest = load_results(study, scale, results)
-    arguments = {k: v for k, v in study.figure.items() if k != "_target_"}
-    drawn = function_of(study.figure, "Figure")(table, **arguments)
+    drawn = function_of(study.figure, "Figure")(table)
     figure = save(drawn, page / f"{scale}.png")
     return Conclusion(study, scale, [judge(x, table) for x in study.claims], figure, manifest)
 

@@ -21,7 +21,7 @@ from gradlab.records.files import write_whole
 from gradlab.records.table import load_runs
 
 RESULTS = "results"
-PLACES = ("path", "reason", "name", "wandb.")  # columns of where and when a run was
+PLACES = ("path", "sweep", "reason", "name")  # columns of where and when a run was; and wandb.…
 MEASURED = ("done", "diverged")  # states of points that have their numbers
 MANIFEST = {"finished", "seconds", "points", "device", "versions", "sha256"}
 EXPERIMENT = "experiment"  # the config group of the studies themselves
@@ -55,13 +55,12 @@ def collect(
     scalars = [
         column
         for column in map(str, runs)
-        if not column.startswith(PLACES) and runs[column].map(np.isscalar).all()
+        if not _is_place(column) and runs[column].map(np.isscalar).all()
     ]
     trainings = _dotted(runs[scalars].join(_presets(runs)))
     if not rows:
         return trainings
-    arguments = {key: value for key, value in rows.items() if key != "_target_"}
-    table = function_of(rows, "DataFrame")(runs, **arguments)
+    table = function_of(rows, "DataFrame")(runs)
     return table.join(trainings, on="point").drop(columns="point")
 
 
@@ -139,7 +138,7 @@ def _origin(runs_folder: Path) -> dict[str, Any]:
     runs = load_runs(runs_folder)
     statuses = [load_status(path) for path in runs["path"]]
     keys = [key for key in map(str, runs) if "/" not in key]
-    keys = [key for key in keys if not key.startswith((*PLACES, *NOT_CONFIG))]
+    keys = [key for key in keys if not _is_place(key) and key not in NOT_CONFIG]
     if "measure._target_" in keys:
         keys = [key for key in keys if key.startswith("measure.")]
     shared = {key: runs[key].iloc[0] for key in keys if len(set(runs[key].map(str))) == 1}
@@ -151,6 +150,10 @@ def _origin(runs_folder: Path) -> dict[str, Any]:
         "versions": statuses[0]["versions"],
         "settings": json.loads(pd.Series(shared).to_json()),
     }
+
+
+def _is_place(column: str) -> bool:
+    return column in PLACES or column.startswith("wandb.")
 
 
 def _path(folder: Path, scale: Scale) -> Path:

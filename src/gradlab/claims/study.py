@@ -7,9 +7,11 @@ and the functions that it names are figures and tables of gradlab's own (`functi
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+import pandas as pd
 import pydantic
 import yaml
 from hydra.utils import get_object
@@ -41,26 +43,31 @@ def _names_own_function(section: dict[str, Any]) -> dict[str, Any]:
 Called = Annotated[dict[str, Any], AfterValidator(_names_own_function)]
 
 
-def function_of(section: Mapping[str, Any], returns: str) -> Callable[..., Any]:
-    """Return the function that a section of claims.yaml names by `_target_`.
+def function_of(section: Mapping[str, Any], returns: str) -> Callable[[pd.DataFrame], Any]:
+    """Return the function of a table that a section of claims.yaml names, with its arguments.
 
     Args:
-        section: the section.
+        section: `_target_` and arguments.
         returns: the name of the type that it must return, by its annotation.
 
     Raises:
-        ClaimError: gradlab.figures and gradlab.studies define no such function.
+        ClaimError: gradlab.figures and gradlab.studies define no such function, or it does not take
+            these arguments.
     """
     target = str(section.get("_target_"))
+    arguments = {key: value for key, value in section.items() if key != "_target_"}
     try:
         _names_own_function(dict(section))
         function = get_object(target)
         is_own = inspect.isfunction(function) and OWN.fullmatch(f"{function.__module__}.x")
         returned = get_type_hints(function).get("return") if is_own else None
         if getattr(returned, "__name__", "") == returns:
-            return function
+            inspect.signature(function).bind(None, **arguments)
+            return partial(function, **arguments)
     except (ValueError, ImportError):
         pass
+    except TypeError as error:
+        raise ClaimError(f"{target}: {error}.") from error
     raise ClaimError(f"gradlab has no function {target} that returns a {returns}.")
 
 
