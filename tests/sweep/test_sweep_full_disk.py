@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import subprocess
+import tracemalloc  # noqa: F401  # pytest wants it, when there may be no file handle left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -15,8 +15,8 @@ from wandb_server import Server, serving
 
 from gradlab import load_gradients, load_runs, load_wandb, records
 from gradlab.config import Config
-from gradlab.point import Point, run_points
-from gradlab.training.program import Program
+from gradlab.point import Point
+from gradlab.sweep.groups import program_of, run_built
 
 TINY = (
     "task.length=4",
@@ -45,13 +45,14 @@ def moved(finished: Path, tmp_path: Path) -> Path:
 
 def assert_same_points(restored: pd.DataFrame, original: pd.DataFrame) -> None:
     """Check the whole tables: columns, their types and order, and values; and the points' files."""
-    pd.testing.assert_frame_equal(restored.drop(columns="path"), original.drop(columns="path"))
+    places = ["path", "sweep"]
+    pd.testing.assert_frame_equal(restored.drop(columns=places), original.drop(columns=places))
     for copy, source in zip(restored["path"], original["path"], strict=True):
-        metrics = records.load_metrics(source)
-        pd.testing.assert_frame_equal(records.load_metrics(copy), metrics)
-        assert (Path(copy) / records.GRADIENTS).exists() == (
-            Path(source) / records.GRADIENTS
-        ).exists()
+        for name in (records.METRICS, records.GRADIENTS):
+            assert (Path(copy) / name).exists() == (Path(source) / name).exists()
+        if (Path(source) / records.METRICS).exists():
+            metrics = records.load_metrics(source)
+            pd.testing.assert_frame_equal(records.load_metrics(copy), metrics)
 
 
 def test_the_table_of_a_sweep_is_the_same_from_both(finished: Path) -> None:
@@ -74,8 +75,8 @@ def test_points_that_ended_in_any_way_are_the_same_from_both(
     def run(number: int, config: Config) -> str:
         point, stop = Point(config, sweep / str(number), str(number)), Event()
         stops = number == 2
-        program = Program(config)
-        (status,) = run_points(program, [point], lambda _: stop.set() if stops else None, stop)
+        program = program_of(config, {})
+        (status,) = run_built(program, [point], lambda _: stop.set() if stops else None, stop)
         return str(status["state"])
 
     words = (["seed=1"], ["clip._target_=breaking.clip"], ["seed=2"])

@@ -102,9 +102,9 @@ class Recorder:
     def open(self) -> None:
         """Write the config and the first status, and open the W&B run."""
         point, config = self.point, asdict(self.point.config)
-        (point.folder / records.TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
         self.status["files"] = self._earlier_seals()
         records.save_config(point.folder, config, self.status)
+        (point.folder / records.TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
         self._tracker = self._open.enter_context(
             track(point.folder, config, group=point.sweep, name=point.name)
         )
@@ -189,7 +189,7 @@ class Recorder:
         folder = self.point.folder
         try:
             files = records.load_verified(folder).get("files", {})
-        except FileNotFoundError:
+        except OSError:  # there is none, or writing here will say what is wrong
             return {}
         except ValueError as error:
             self._say_anew(error)

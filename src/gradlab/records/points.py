@@ -30,7 +30,7 @@ from gradlab.records.layout import (
     TABLE,
     TRACEBACK,
 )
-from gradlab.records.seals import check_file, digest, fitting, seal_of
+from gradlab.records.seals import ABSENT, check_file, digest, fitting, seal_of
 
 
 def load_gradients(run_folder: str | Path) -> xr.Dataset:
@@ -103,8 +103,8 @@ def save_config(folder: Path, config: Mapping[str, Any], status: dict[str, Any])
     The status that is written with it seals Hydra's other two files as well.
     """
     for name in map(str, (OVERRIDES, HYDRA)):
-        if (folder / name).is_file():
-            status.setdefault("files", {})[name] = [digest(folder / name)]
+        if (found := digest(folder / name)) != ABSENT:
+            status.setdefault("files", {})[name] = [found]
     plain = OmegaConf.create(dict(config))
     _write_sealed(folder, str(CONFIG), status, lambda path: OmegaConf.save(plain, path))
 

@@ -22,12 +22,12 @@ def seal_of(status: Mapping[str, Any]) -> str:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, `ABSENT` if there is none; once for a size and time."""
+    """Return the SHA-256 of a file, `ABSENT` if none can be read; once for a size and time."""
     try:
         stat = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+        return _digest(path, stat.st_size, stat.st_mtime_ns)
+    except OSError:
         return ABSENT
-    return _digest(path, stat.st_size, stat.st_mtime_ns)
 
 
 def fitting(entry: str | Sequence[str] | None) -> list[str]:

@@ -124,7 +124,7 @@ def _row(point: Path, configs: Callable[[Path], Mapping[str, Any]]) -> dict[str,
             "status": "unknown",
             "reason": f"it has no {STATUS}: it has not begun, or the file was not copied",
         }
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         remedy = f"sweep.resume={shlex.quote(str(sweep))} runs the point again"
         return {**flatten(recorded), "status": "damaged", "reason": f"{error}: {remedy}"}
     if not config:

@@ -14,7 +14,7 @@ from typing import Any
 from gradlab import records
 from gradlab.components import ConfigError
 from gradlab.config import ROLES, from_record, identity, without_bookkeeping
-from gradlab.point import Point, Status
+from gradlab.point import Point, Status, checkpoints
 
 ENDED = ("done", "diverged", "failed")
 LISTED = 6  # differences in a message
@@ -152,12 +152,11 @@ def clear(to_run: Iterable[tuple[Point, str]]) -> list[Point]:
     points = []
     for point, reason in to_run:
         records.clear_unfinished(point.folder)
+        checkpoints.clear_unfinished(point.folder)
         if reason:
             print(f"point {point.folder.name} runs again from the start: {reason}.")
             records.delete_records(point.folder)
-        elif (
-            status_of(point)["state"] in ENDED
-        ):  # so that no reader takes it for ended before it starts
+        elif status_of(point)["state"] in ENDED:  # no reader is to take it for ended any more
             (point.folder / records.STATUS).unlink()
         points.append(point)
     return points

@@ -100,6 +100,8 @@ def restore_run(run: Run, folder: Path, origin: str) -> Restored | None:
     for key, name in (("id", run.run_id), (SWEEP_KEY, sweep_id or "none")):
         if not (isinstance(name, str) and RUN_OR_SWEEP_ID.fullmatch(name)):
             raise ValueError(f"its {key} is {name!r}, not letters and digits")
+    if (folder / records.STATUS).exists() and not (folder / records.CONFIG).exists():
+        records.reseal_config(folder, config)
     if not (folder / records.STATUS).exists():
         rows = pd.DataFrame(filter(None, map(_metrics_row, run.history)))
         status = _status(_plain(run.summary), rows)
