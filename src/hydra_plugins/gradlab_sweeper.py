@@ -183,11 +183,11 @@ def check_folder(key: str, folder: Path, config: DictConfig) -> None:
         config: the command's.
 
     Raises:
-        ConfigError: it cannot be made or written to, or it holds a sweep that is not resumed.
+        ConfigError: it cannot be made or written to, or it holds points that are not resumed.
     """
     from gradlab.components import ConfigError
     from gradlab.config import LONGEST_NAME, too_long
-    from gradlab.records import CONFIG, MULTIRUN, SWEEP
+    from gradlab.records import CONFIG, MULTIRUN, STATUS, SWEEP
 
     if config.hydra.output_subdir != CONFIG.parent.name:
         raise ConfigError(f"hydra.output_subdir must be {CONFIG.parent.name}: leave it out.")
@@ -204,10 +204,13 @@ def check_folder(key: str, folder: Path, config: DictConfig) -> None:
     if not above.is_dir() or not writable:
         reason = "may not be written to" if above.is_dir() else "is no folder"
         raise ConfigError(f"{key}={folder} cannot be made: {above} {reason}; choose another.")
-    is_sweep = (folder / SWEEP).exists() or (
-        (folder / MULTIRUN).exists() and any(folder.rglob(str(CONFIG)))  # another launcher's
-    )
-    if is_sweep and not config.sweep.resume:
+    if config.sweep.resume:
+        return
+    if (folder / STATUS).exists():
+        raise ConfigError(f"{str(folder)!r} is the folder of a point: choose another.")
+    others = folder.rglob(str(CONFIG)) if (folder / MULTIRUN).exists() else ()  # by no record
+    numbered = (path.parent for path in folder.glob(f"*/{STATUS}") if path.parent.name.isdigit())
+    if (folder / SWEEP).exists() or any(others) or any(numbered):
         raise ConfigError(f"{str(folder)!r} holds a sweep: go on with it by sweep.resume.")
 
 

@@ -231,6 +231,9 @@ def test_a_refused_command_leaves_a_sweep_as_it_is(
         ("sweep.resume=s", "init.gain=-7"): "init.gain must be",
         ("hydra.sweep.dir=s", "seed=9"): "holds a sweep",
         ("hydra.sweep.dir=s", "seed=9", "hydra/launcher=basic"): "holds a sweep",
+        ("hydra.sweep.dir=s/gain_1", "seed=9"): "holds a sweep",  # the record lies above
+        ("hydra.sweep.dir=s/gain_1/1", "seed=9"): "is the folder of a point",
+        ("hydra.sweep.dir=s/gain_1/1", "+experiment=error_surface"): "is the folder of a point",
     }.items():
         with pytest.raises(SystemExit, match=sentence):
             gradlab(monkeypatch, nested.parent, *words)
