@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.jacobian.arguments import arrays, check_choice, first_line, numbers
+from gradlab.jacobian.arguments import arrays, check_choice, first_line, is_plain, numbers
 from gradlab.jacobian.carry import FlatState, Span, described, is_real
 from gradlab.jacobian.closure import Closure, closure_convert
 from gradlab.jacobian.finite import check_finite
@@ -141,6 +141,8 @@ def _real_number(loss: Loss, carry: PyTree, target: PyTree) -> Float[Array, ""]:
     try:
         value = loss(carry, target)
     except (TypeError, ValueError, IndexError, KeyError) as error:
+        if not is_plain(error):
+            raise
         raise ValueError(
             "loss must be a function loss(carry, target) of one step: on the carry "
             f"{described(carry)} and the target {described(target)} it raises {first_line(error)}"

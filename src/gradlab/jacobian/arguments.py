@@ -103,6 +103,11 @@ def check_finite_jacobians(jacobians: Float[Array, "T n n"]) -> None:
         )
 
 
+def is_plain(error: Exception) -> bool:
+    """Return whether an error is one of Python's own kinds; another has a sentence of its own."""
+    return type(error).__module__ == "builtins"
+
+
 def first_line(error: BaseException) -> str:
     """Return an error's kind and the first line of its message."""
     lines = str(error).strip().splitlines()

@@ -12,7 +12,7 @@ from jax import Array
 from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import PyTree
 
-from gradlab.jacobian.arguments import first_line
+from gradlab.jacobian.arguments import first_line, is_plain
 from gradlab.jacobian.carry import described
 from gradlab.jacobian.closure import equal_results
 
@@ -222,7 +222,7 @@ def _run(
             "or a batch norm's: call that module's eval() first, or pass the cell itself."
         ) from error
     except (TypeError, ValueError, IndexError, KeyError) as error:
-        if "custom_vjp" in str(error):  # the cell allows reverse mode only, which is tried next
+        if not is_plain(error) or "custom_vjp" in str(error):  # reverse mode is tried next
             raise
         raise ValueError(
             f"{_name(cell)} does not run on one step's inputs {described(x)} and the carry "
