@@ -3,6 +3,7 @@
 import threading
 import traceback
 
+from gradlab.components import ConfigError
 from gradlab.records.files import RecordError
 from gradlab.records.printable import escaped, printable
 
@@ -16,7 +17,7 @@ def is_interrupt(error: BaseException) -> bool:
 def reason_of(error: BaseException) -> str:
     """Return an error as one line: its kind and what it says."""
     words = _message(error)
-    if isinstance(error, RecordError):  # is a sentence
+    if isinstance(error, ConfigError | RecordError) and words:  # they are sentences
         return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 

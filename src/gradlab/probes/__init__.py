@@ -122,11 +122,9 @@ def _checked(measured: Any, target: str) -> Measurement:
         except (TypeError, ValueError) as error:
             raise TypeError(f"{target} must return numbers; {name} is {value!r:.80}.") from error
     for name, array in arrays.items():
-        if not isinstance(array, xr.DataArray) or array.dims[:1] != ("sample",):
-            raise TypeError(
-                f'{target} must return arrays that gradlab.probes.labelled makes, with "sample" '
-                f"first; {name} is a {type(array).__name__}."
-            )
+        if not isinstance(array, xr.DataArray):
+            kind = type(array).__name__
+            raise TypeError(f"{target} must return labelled arrays (xarray); {name} is a {kind}.")
     return Measurement(metrics, arrays)
 
 

@@ -7,6 +7,7 @@ from gradlab.records import leases
 from gradlab.records.leases import Holder
 from gradlab.records.printable import printable
 from gradlab.sweep import ledger
+from gradlab.sweep.screen import screen, show
 
 LISTED = 8  # points in a message
 
@@ -31,7 +32,7 @@ def claim(
         else:
             taken.append(point)
     for sentence in sentences(running):
-        print(sentence)
+        show(screen(), sentence)
     to_run = ledger.pending(taken, retry)  # again: another process may have ended one since
     kept = {point.folder for point, _ in to_run}
     release(point for point in taken if point.folder not in kept)

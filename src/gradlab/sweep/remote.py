@@ -88,7 +88,7 @@ def follow(
 ) -> dict[Path, Status]:
     """Wait for work to end; collect its points' statuses, each as soon as it is on disk.
 
-    A point that its work has left unfinished is interrupted, with the reason.
+    A point that its work has left unfinished is interrupted, with the reason; Ctrl-C ends all work.
     """
     statuses: dict[Path, Status] = {}
     running = list(zip(works, handles, strict=True))
@@ -116,8 +116,11 @@ def follow(
                 if not done:
                     still_running.append((work, handle))
             running = still_running
-    except BaseException:
-        for _, handle in running:
+    except BaseException as error:
+        for work, handle in running:
             handle.cancel()
-        raise
+            for point in work.points:
+                statuses.setdefault(point.folder, {"state": "interrupted", "reason": "by SIGINT"})
+        if not isinstance(error, KeyboardInterrupt):
+            raise
     return statuses
