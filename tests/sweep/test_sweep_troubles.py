@@ -49,6 +49,7 @@ def interrupts(probed, *, name): raise KeyboardInterrupt
 def marks_up(probed, *, name): raise ERROR
 def forgets(probed, *, name): return None
 def says(probed, *, name): return Measurement({f"{name}/a": "a word"}, {})
+def leaves(): sys.exit(0)
 def hangs(probed, *, name): open("hangs", "w").close(); time.sleep(600)
 def counts(probed, *, name):
     scalars = np.float32(1.5), np.array(2), jnp.ones(())
@@ -146,6 +147,17 @@ def test_a_sweep_of_failed_points_has_nothing_left_to_do(
     printed = capsys.readouterr().out
     assert "2 of 2 points have ended already; nothing is left to run." in printed
     assert "2 of them failed: they run again with sweep.retry=failed." in printed
+
+
+def test_a_direct_measurement_that_fails_keeps_its_traceback(
+    parts: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ("hydra.mode=RUN", "measure={_target_: parts.leaves}", "hydra.run.dir=table")
+    with pytest.raises(SystemExit, match=r"gradlab: SystemExit: 0 \(see .*traceback\.txt\)"):
+        gradlab(monkeypatch, tmp_path, *words)
+    assert records.load_status(tmp_path / "table")["state"] == "failed"
+    assert "in leaves" in (tmp_path / "table" / records.TRACEBACK).read_text()
+    assert not (tmp_path / "table" / leases.LEASE).exists()
 
 
 def test_printing_never_fails(

@@ -179,7 +179,7 @@ def _chunk_size(group: Group, settings: Sweep, devices: list[jax.Device]) -> int
         return 1
     try:
         return settings.chunk or points_at_once(group.program, len(group.points), devices)
-    except Exception:  # a part of the user's fails, as it will in each point
+    except (Exception, SystemExit):  # a part of the user's fails, as it will in each point
         return 1
 
 

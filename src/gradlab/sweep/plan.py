@@ -66,7 +66,7 @@ def _memory(program: Built) -> str:
         return "–"
     try:
         return f"{bytes_per_point(program) / 2**20:.3g} MiB"
-    except Exception:
+    except (Exception, SystemExit):
         return "–"
 
 
