@@ -24,13 +24,17 @@ def run_measurement(composed: DictConfig) -> Path:
     """Call the function that `measure` names and write its table to the job's folder.
 
     Raises:
-        ConfigError: its arguments are wrong, or it returned something else than a table.
+        ConfigError: its arguments are wrong, it returned something else than a table, or another
+            process computes it.
         SystemExit: it failed otherwise, which its status and traceback.txt say.
     """
     config = check(composed)
     folder = Path(HydraConfig.get().runtime.output_dir)
     status = running_status(config)
-    leases.take(folder)
+    if other := leases.take(folder):
+        raise ConfigError(
+            f"{other} computes {str(folder)!r}: wait for it, or end it ({other.end})."
+        )
     records.save_config(folder, asdict(config), status)
     clock = time.perf_counter()
     try:
