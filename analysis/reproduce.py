@@ -11,7 +11,8 @@ from gradlab.claims.report import tally, terminal_table, write_page, write_summa
 from gradlab.claims.reproduce import Conclusion, compute, conclude
 from gradlab.claims.results import scales_of
 from gradlab.claims.study import load_study, study_names
-from gradlab.explain import escape_what_cannot_be_printed, sentence
+from gradlab.explain import sentence
+from gradlab.printable import escape_what_cannot_be_printed
 
 ROOT = Path(__file__).resolve().parent.parent
 SUMMARY = "README.md"

@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gradlab import __main__ as command
 from gradlab import components, explain
+from gradlab.printable import pasted
 
 WRONG = {
     "model.hidden_size=0": ("model.hidden_size", "greater than or equal to 1", "got 0"),
@@ -349,7 +350,7 @@ def hydra_reads(word: str) -> str:
     ["runs/a/2026-01-01_00-00-00", "a b", "a,b", "it's", 'a"b', "$(touch x)", "a=b", "${x}", "~/ü"],
 )
 def test_a_word_to_paste_is_read_as_it_was_meant(value: str) -> None:
-    (word,) = shlex.split(explain.pasted("sweep.resume", value))
+    (word,) = shlex.split(pasted("sweep.resume", value))
     assert hydra_reads(word).replace("\\$", "$") == value
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradlab import explain
+from gradlab.printable import escape_what_cannot_be_printed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,7 +38,7 @@ def run(composed: "DictConfig") -> None:
 
 def main() -> None:
     """Run gradlab from the command line; wrong input ends in one sentence and exit status 1."""
-    explain.escape_what_cannot_be_printed()
+    escape_what_cannot_be_printed()
     _find_modules_here()
     words = sys.argv[1:]
     if "--version" in words:

@@ -1,14 +1,13 @@
 """The words of the command line and its texts: the overview of --help, errors as one sentence."""
 
-import io
-import os
 import re
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gradlab.printable import pasted
 
 if TYPE_CHECKING:
     from omegaconf.errors import OmegaConfBaseException
@@ -54,7 +53,6 @@ ELSEWHERE = {  # what to type for options that gradlab has not
     "--experimental-rerun": "type sweep.resume=FOLDER",
 }
 CONFIG_DIR = re.compile(r"(?:--config-dir|-cd)(?:=(.*))?", re.DOTALL)
-PLAIN = re.compile(r"[\w./+@-]+")  # a value that needs no quotes, to Hydra and to the shell
 NO_NAME = re.compile(r"(?i)|null|true|false|[-+]?\.?\d[\d._e+-]*")  # "" included
 
 
@@ -273,23 +271,6 @@ def _system_error(error: OSError) -> str:
         return _one_line(str(error))
     paths = " and ".join(str(x) for x in (error.filename, error.filename2) if x is not None)
     return f"{paths}{': ' if paths else ''}{error.strerror}."
-
-
-def escape_what_cannot_be_printed() -> None:
-    """Print characters that the terminal's encoding lacks as escapes; printing then never fails."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def pasted(key: str, value: str | os.PathLike[str]) -> str:
-    """Return KEY=VALUE as it is typed: quoted for Hydra's grammar, then for the shell."""
-    text = os.fspath(value)
-    if not PLAIN.fullmatch(text):
-        escaped = re.sub(r'(\\*)"', r"\1\1\"", text)  # backslashes count before a quote only
-        escaped = re.sub(r"(\\+)$", r"\1\1", escaped).replace("${", "\\${")
-        text = f'"{escaped}"'
-    return shlex.quote(f"{key}={text}")
 
 
 def _one_line(text: str) -> str:

@@ -290,7 +290,7 @@ class FusedRayLauncher(FusedLauncher):
 
 def _exit_unless_done(statuses: Sequence["Status"], folder: Path, has_run: bool) -> None:
     """Exit with a sentence unless all points are done, or failed before and were left alone now."""
-    from gradlab.explain import pasted
+    from gradlab.printable import pasted
     from gradlab.sweep.ledger import ENDED
 
     states = [status["state"] for status in statuses]

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from gradlab import explain, load_runs, load_wandb
 from gradlab.figures import lines, outcome, selection, style
+from gradlab.printable import escape_what_cannot_be_printed
 from gradlab.records.files import write_whole
 
 FORMATS = ("png", "svg", "pdf")
@@ -173,7 +174,7 @@ def write_figure(
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """End the script with an error's own sentence instead of a traceback, if a user caused it."""
-    explain.escape_what_cannot_be_printed()
+    escape_what_cannot_be_printed()
     try:
         yield
     except (OSError, ValueError) as error:

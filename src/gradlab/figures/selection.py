@@ -20,7 +20,6 @@ SECTIONS = ("model", "init", "task", "clip", "tbptt", "optim", "train")
 FIRST_OF_SECTION = ("model.name", "init.gain", "task.length", "clip.threshold")
 PINNED_TO_LARGEST = ("task.length", "clip.threshold")  # the longest sequence, no clipping
 UNREADABLE = ("damaged", "unknown")  # states of points whose records show no numbers
-NOT_KEYS = {*records.NOT_CONFIG, "sweep"}  # columns of the runs that are no config
 NAMED = 3  # points that a note names before it says "and … more"
 PROBES = {  # the probe that measures the variables whose names begin so
     "jacobian": "spectral",
@@ -337,7 +336,7 @@ def _config_keys(runs: pd.DataFrame) -> list[str]:
     return [
         key
         for key in runs.columns
-        if "/" not in key and key not in NOT_KEYS and _section(key) != "wandb"
+        if "/" not in key and key not in records.NOT_CONFIG and _section(key) != "wandb"
     ]
 
 

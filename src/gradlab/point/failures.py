@@ -4,8 +4,8 @@ import threading
 import traceback
 
 from gradlab.components import ConfigError
+from gradlab.printable import escaped, printable
 from gradlab.records.files import RecordError
-from gradlab.records.printable import escaped, printable
 
 
 def is_interrupt(error: BaseException) -> bool:

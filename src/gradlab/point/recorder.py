@@ -21,10 +21,10 @@ from gradlab.point import checkpoints
 from gradlab.point.environment import environment
 from gradlab.point.failures import is_interrupt, reason_of, traceback_of
 from gradlab.point.stopwatch import Stopwatch, times
+from gradlab.printable import printable
 from gradlab.probes import Measurement, join_steps, split_steps
 from gradlab.records import leases
 from gradlab.records.files import RecordError
-from gradlab.records.printable import printable
 from gradlab.tracking.runs import track
 from gradlab.training.program import State
 from gradlab.training.success import success

@@ -41,7 +41,7 @@ def write_whole(
     except OSError as error:
         raise RecordError(
             f"{path} could not be written: {error.strerror or error}; what was there before is "
-            "whole. Make room, or choose another folder with hydra.sweep.dir=FOLDER."
+            "whole. Make room, or choose another folder (of a sweep: hydra.sweep.dir=FOLDER)."
         ) from error
 
 

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gradlab.records.printable import printable
+from gradlab.printable import printable
 
 LEASE = ".lease"
 RENEW_SECONDS = 20.0

@@ -1,7 +1,6 @@
 """The table of all points below a folder, whatever the folders between are called."""
 
 import os
-import shlex
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from gradlab.printable import escaped, pasted
 from gradlab.records import flatten
 from gradlab.records.layout import (
     CHECKPOINTS,
@@ -67,6 +67,7 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
     configs = cache(_configs_of_sweep)  # a sweep.json is read once, for all of its points
     sweeps = _names({sweep_folder(point.resolve()) for point in points})
     rows = [_row(point, configs) for point in points]
+    rows = [{escaped(key): _shown(value) for key, value in row.items()} for row in rows]
     for row, point in zip(rows, points, strict=True):
         row |= {"sweep": sweeps[sweep_folder(point.resolve())], "path": str(point)}
     return pd.DataFrame(rows)
@@ -125,7 +126,7 @@ def _row(point: Path, configs: Callable[[Path], Mapping[str, Any]]) -> dict[str,
             "reason": f"it has no {STATUS}: it has not begun, or the file was not copied",
         }
     except (ValueError, OSError) as error:
-        remedy = f"sweep.resume={shlex.quote(str(sweep))} runs the point again"
+        remedy = f"{pasted('sweep.resume', sweep)} runs the point again"
         return {**flatten(recorded), "status": "damaged", "reason": f"{error}: {remedy}"}
     if not config:
         raise FileNotFoundError(
@@ -141,6 +142,11 @@ def _row(point: Path, configs: Callable[[Path], Mapping[str, Any]]) -> dict[str,
         "status": state,
         "reason": reason,
     }
+
+
+def _shown(value: Any) -> Any:
+    """Return a value with the characters escaped that a table or a terminal cannot take."""
+    return escaped(value) if isinstance(value, str) else value
 
 
 def _configs_of_sweep(folder: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from gradlab.components import ConfigError
 from gradlab.config import Config, Sweep
 from gradlab.point import Point, Status, point_of_job
 from gradlab.point.failures import reason_of
+from gradlab.printable import printable
 from gradlab.records import leases, reseal_config, sweep_folder
-from gradlab.records.printable import printable
 from gradlab.sweep import elsewhere, ledger
 from gradlab.sweep.groups import Group, program_of, run_built
 from gradlab.sweep.interrupts import stopping

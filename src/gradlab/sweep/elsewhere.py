@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Sequence
 
 from gradlab.point import Point
+from gradlab.printable import printable
 from gradlab.records import leases
 from gradlab.records.leases import Holder
-from gradlab.records.printable import printable
 from gradlab.sweep import ledger
 from gradlab.sweep.screen import screen, show
 

@@ -8,8 +8,8 @@ from rich.table import Table
 
 from gradlab.figures import labels, selection
 from gradlab.point.failures import reason_of
+from gradlab.printable import printable
 from gradlab.records import flatten
-from gradlab.records.printable import printable
 from gradlab.sweep.groups import Built, Group
 from gradlab.sweep.memory import bytes_per_point
 from gradlab.sweep.screen import screen, show

@@ -14,8 +14,8 @@ from rich.table import Column
 from rich.text import Text
 
 from gradlab.point import Point, Status
+from gradlab.printable import printable
 from gradlab.records import TRACEBACK
-from gradlab.records.printable import printable
 from gradlab.sweep.groups import Group
 from gradlab.sweep.screen import screen, show, unread
 

@@ -11,7 +11,7 @@ from typing import Any
 from gradlab.components import ConfigError
 from gradlab.config import Sweep
 from gradlab.point import Status
-from gradlab.records.printable import printable
+from gradlab.printable import printable
 from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
 from gradlab.sweep.remote import Work, follow, split_groups

@@ -5,7 +5,6 @@ points' folders, as if the points had run here.
 """
 
 import secrets
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,13 @@ from typing import Any, Protocol
 
 from gradlab.config import Sweep
 from gradlab.point import Point, Status
+from gradlab.printable import escape_what_cannot_be_printed
 from gradlab.records import leases
 from gradlab.sweep import elsewhere, ledger
 from gradlab.sweep.groups import Group, group_by_program
 from gradlab.sweep.lanes import run_groups
 from gradlab.sweep.program_cache import keep_programs
 from gradlab.sweep.progress import ProgressDisplay
-from gradlab.sweep.screen import escape_what_it_lacks
 
 POLL_SECONDS = 1.0  # between looks at the records
 
@@ -40,7 +39,7 @@ class Work:
         """Run the points that have not ended; a second call goes on where the first was cut off."""
         if self.settings.keep_programs:
             keep_programs()
-        escape_what_it_lacks(sys.stdout)
+        escape_what_cannot_be_printed()
         to_run = elsewhere.claim(self.points, retry=(), work=self.id)
         groups = group_by_program(ledger.clear(to_run))
         with ProgressDisplay(groups) as display:

@@ -12,8 +12,8 @@ from rich.text import Text
 from gradlab.figures import labels, selection, style
 from gradlab.figures.overview import overview_figure
 from gradlab.point import Point
+from gradlab.printable import printable
 from gradlab.records import OVERVIEW, WANDB, sweep_folder
-from gradlab.records.printable import printable
 from gradlab.records.table import load_runs
 from gradlab.sweep.screen import screen, show
 

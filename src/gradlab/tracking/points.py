@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradlab import records
+from gradlab.printable import printable
 from gradlab.records.files import RecordError
 from gradlab.tracking.runs import PATH_KEY, RECORD_FILES, SWEEP_KEY, end_entries
 
@@ -81,8 +82,7 @@ def restore_or_say(origin: str, restore: Callable[[], Restored | None]) -> Resto
 
 def say_left_out(what: str, reason: str) -> None:
     """Print that something is left out, without the control characters that its name may have."""
-    sentence = f"gradlab: {what} is left out: {reason}."
-    print("".join(x if x.isprintable() else "?" for x in sentence), file=sys.stderr)
+    print(printable(f"gradlab: {what} is left out: {reason}."), file=sys.stderr)
 
 
 def restore_run(run: Run, folder: Path, origin: str) -> Restored | None:

@@ -1,0 +1,40 @@
+"""Text of a record, an error or a user, fit for a terminal, a table, a file or a command."""
+
+import io
+import os
+import re
+import shlex
+import sys
+
+PLAIN = re.compile(r"[\w./+@-]+")  # a value that needs no quotes, to Hydra and to the shell
+
+
+def printable(text: object) -> str:
+    r"""Return text in one line, with what cannot be shown as escapes.
+
+    Runs of whitespace become one space. Control characters, which a terminal would obey, and lone
+    surrogates, which no file can hold, become `\x1b` or `\udcff`.
+    """
+    return escaped(" ".join(str(text).split()))
+
+
+def escaped(text: str, kept: str = "") -> str:
+    """Return text with the characters that cannot be shown as escapes, those in `kept` aside."""
+    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
+
+
+def escape_what_cannot_be_printed() -> None:
+    """Print characters that the terminal's encoding lacks as escapes; printing then never fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
+            stream.reconfigure(errors="backslashreplace")
+
+
+def pasted(key: str, value: str | os.PathLike[str]) -> str:
+    """Return KEY=VALUE as it is typed: quoted for Hydra's grammar, then for the shell."""
+    text = os.fspath(value)
+    if not PLAIN.fullmatch(text):
+        quoted = re.sub(r'(\\*)"', r"\1\1\"", text)  # backslashes count before a quote only
+        quoted = re.sub(r"(\\+)$", r"\1\1", quoted).replace("${", "\\${")
+        text = f'"{quoted}"'
+    return shlex.quote(f"{key}={text}")
