@@ -43,7 +43,7 @@ def check_component(component: Any, key: str) -> Component:
         function = get_object(str(target))
         parameters = parameters_of(function)
         _hints(function)  # annotations that cannot be read are an error of the component
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module may end the process when it is imported
         raise ConfigError(
             f"{key}._target_ must be the dotted path of something that can be imported and "
             f"called; got {target!r} ({_last_line(error)})."

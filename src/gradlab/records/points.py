@@ -211,7 +211,7 @@ def settled(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
 def delete_records(folder: Path) -> None:
     """Delete a point's results and checkpoints; its .hydra/ and its W&B run stay."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    for name in (METRICS, GRADIENTS, STATUS):
+    for name in (METRICS, GRADIENTS, STATUS, TRACEBACK):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -135,7 +135,7 @@ def status_of(point: Point) -> Status:
     """Return a point's status.json; "waiting" if there is none that can be read."""
     try:
         return records.load_status(point.folder)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {"state": "waiting"}
 
 

@@ -43,7 +43,8 @@ def report(sweep: Sequence[Point]) -> None:
 
 def points_table(runs: pd.DataFrame, folder: Path) -> Table:
     """Return one row per point of a sweep's folder: varying keys, verdict, reach, success."""
-    keys = selection.varying_keys(runs)
+    readable = runs[~runs["status"].isin(selection.UNREADABLE)]  # the others may lack a config
+    keys = selection.varying_keys(readable if len(readable) else runs)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("point", justify="right")
     for key in keys:
