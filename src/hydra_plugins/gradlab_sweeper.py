@@ -125,7 +125,8 @@ class ProductSweeper(BasicSweeper):
             checked, own = check(config), str(config.hydra.sweep.subdir)
             if checked.measure is None:
                 program_of(checked, programs)
-            if resumes and ledger.identity_in(folder / own) not in ("", identity(checked)):
+            holds = ledger.status_in(folder / own).get("identity") if resumes else None
+            if holds not in (None, identity(checked)):
                 raise ConfigError(
                     f"{name} has the folder {own!r}, which holds another point of this sweep: "
                     "repeat the command as it was."

@@ -6,23 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_sweep_folders import TINY as WORDS
 
 from gradlab import __main__ as command
 from gradlab import load_gradients, load_runs, records
 from gradlab.records import load_choices
 from gradlab.sweep.trust import check_words
 
-WORDS = (
-    "task=echo",
-    "task.length=6",
-    "task.delay=2",
-    "task.test_size=8",
-    "probe=frobenius",
-    "probe.schedule=ends",
-    "train.steps=2",
-    "train.batch_size=4",
-    "model.hidden_size=4",
-)
 FOREIGN = """
 from pathlib import Path
 from flax import nnx

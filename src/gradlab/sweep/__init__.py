@@ -43,7 +43,7 @@ def run_sweep(
     if settings.keep_programs:
         keep_programs()
     console, to_run = screen(), {point.folder for group in groups for point in group.points}
-    earlier = {p.folder: ledger.status_of(p) for p in points if p.folder not in to_run}
+    earlier = {p.folder: ledger.status_in(p.folder) for p in points if p.folder not in to_run}
     states = [status["state"] for status in earlier.values()]
     for sentence in _of_earlier(states, len(points)):
         show(console, sentence)

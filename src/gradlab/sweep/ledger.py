@@ -131,20 +131,12 @@ def pending(points: Iterable[Point], retry: Collection[str]) -> list[tuple[Point
     return to_run
 
 
-def status_of(point: Point) -> Status:
-    """Return a point's status.json; "waiting" if there is none that can be read."""
+def status_in(folder: Path) -> Status:
+    """Return the status.json of a point's folder; "waiting" if there is none that can be read."""
     try:
-        return records.load_status(point.folder)
+        return records.load_status(folder)
     except (OSError, ValueError):
         return {"state": "waiting"}
-
-
-def identity_in(folder: Path) -> str:
-    """Return the identity of the point whose status is in a folder; "" if there is none."""
-    try:
-        return str(records.load_status(folder).get("identity", ""))
-    except (FileNotFoundError, ValueError):
-        return ""
 
 
 def clear(to_run: Iterable[tuple[Point, str]]) -> list[Point]:
@@ -156,7 +148,9 @@ def clear(to_run: Iterable[tuple[Point, str]]) -> list[Point]:
         if reason:
             print(f"point {point.folder.name} runs again from the start: {reason}.")
             records.delete_records(point.folder)
-        elif status_of(point)["state"] in ENDED:  # no reader is to take it for ended any more
+        elif (
+            status_in(point.folder)["state"] in ENDED
+        ):  # no reader is to take it for ended any more
             (point.folder / records.STATUS).unlink()
         points.append(point)
     return points

@@ -100,7 +100,7 @@ def follow(
                 for point in work.points:
                     if point.folder in statuses:
                         continue
-                    status = ledger.status_of(point)
+                    status = ledger.status_in(point.folder)
                     if status["state"] not in ledger.ENDED:
                         if not done:
                             continue
