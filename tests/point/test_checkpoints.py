@@ -17,6 +17,7 @@ from conftest import Compose
 from gradlab import load_gradients, records
 from gradlab.point import Point, checkpoints, run_point, run_points
 from gradlab.records import load_metrics
+from gradlab.sweep import ledger
 from gradlab.training.program import Program, State
 
 SMALL = (
@@ -156,6 +157,20 @@ def test_rows_after_the_checkpoint_are_dropped(point: Callable[..., Point]) -> N
     ahead.iloc[:3] = load_metrics(whole.folder).iloc[:3]
     records.save_metrics(broken.folder, ahead, records.load_status(broken.folder))
     run_point(broken)
+    assert_same(broken, whole)
+
+
+def test_a_failed_point_that_is_retried_goes_on_from_its_checkpoint(
+    point: Callable[..., Point], capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, whole = point("broken", SHORT), point("whole", SHORT)
+    run_point(whole)
+    run_point(broken, StopAt(4))
+    status = records.load_status(broken.folder)
+    records.save_status(broken.folder, status | {"state": "failed"})
+    ledger.clear(ledger.pending([broken], ["failed"]))
+    run_point(broken)
+    assert "starts anew" not in capsys.readouterr().err
     assert_same(broken, whole)
 
 

@@ -15,6 +15,7 @@ from gradlab import records
 from gradlab.components import ConfigError
 from gradlab.config import ROLES, from_record, identity, without_bookkeeping
 from gradlab.point import Point, Status, checkpoints
+from gradlab.printable import printable
 
 ENDED = ("done", "diverged", "failed")
 LISTED = 6  # differences in a message
@@ -57,7 +58,7 @@ def read(folder: Path) -> list[Entry]:
     except FileNotFoundError:
         pass  # another launcher's sweep has none
     except (ValueError, TypeError) as error:
-        print(f"{error}: the points' own folders are read instead.")
+        print(printable(f"{error}: the points' own folders are read instead."))
     points = (path.parent.parent for path in folder.rglob(str(records.OVERRIDES)))
     own = [point for point in points if records.sweep_folder(point) == folder]
     if not own:
@@ -145,13 +146,14 @@ def clear(to_run: Iterable[tuple[Point, str]]) -> list[Point]:
     for point, reason in to_run:
         records.clear_unfinished(point.folder)
         checkpoints.clear_unfinished(point.folder)
+        status = status_in(point.folder)
         if reason:
-            print(f"point {point.folder.name} runs again from the start: {reason}.")
+            sentence = f"point {point.folder.name} runs again from the start: {reason}."
+            print(printable(sentence))
             records.delete_records(point.folder)
-        elif (
-            status_in(point.folder)["state"] in ENDED
-        ):  # no reader is to take it for ended any more
-            (point.folder / records.STATUS).unlink()
+        elif status["state"] in ENDED:  # no reader is to take it for ended any more
+            again = {"state": "interrupted", "reason": "it is to run again"}
+            records.save_status(point.folder, status | again)
         points.append(point)
     return points
 
