@@ -16,7 +16,7 @@ import pandas as pd
 
 from gradlab.claims.expressions import ClaimError, NoRows, evaluate
 from gradlab.claims.study import Scale, Study, function_of
-from gradlab.records import NOT_CONFIG, TABLE, load_choices, load_metrics, load_status
+from gradlab.records import NOT_CONFIG, TABLE, load_choices, load_metrics, load_status, load_table
 from gradlab.records.files import write_whole
 from gradlab.records.table import load_runs
 
@@ -45,9 +45,8 @@ def collect(
             the index of the runs, like those of `gradlab.figures`. Its rows are then the results,
             each beside the columns of its training.
     """
-    direct = runs_folder / TABLE
-    if direct.is_file():
-        return pd.read_parquet(direct)
+    if (runs_folder / TABLE).is_file():
+        return load_table(runs_folder)
     runs = load_runs(runs_folder)
     histories = [_dotted(load_metrics(path)) for path in runs["path"]]
     for name, text in points.items():
