@@ -53,10 +53,10 @@ def test_one_whose_records_fail_leaves_those_in_lock_step(
 ) -> None:
     save = records.save_gradients
 
-    def full(folder: Path, gradients: object) -> None:
+    def full(folder: Path, *content: object) -> None:
         if folder.name == "1":
             raise OSError(28, "No space left on device")
-        save(folder, gradients)  # type: ignore[arg-type]
+        save(folder, *content)  # type: ignore[arg-type]
 
     monkeypatch.setattr(records, "save_gradients", full)
     together = points(tmp_path, composed, "seed=1", "seed=2", "seed=3")

@@ -28,7 +28,7 @@ SWEEP = (
     "wandb=disabled",
     "hydra.sweep.dir=sweep",
 )
-NOT_NUMBERS = ("path", "reason")
+NOT_NUMBERS = ("path", "sweep", "reason")
 
 
 def killed(folder: Path, after: float, *arguments: str) -> bool:

@@ -18,6 +18,7 @@ from gradlab.point import Point, Status, checkpoints
 from gradlab.printable import printable
 
 ENDED = ("done", "diverged", "failed")
+OF_THE_COMMAND: Mapping[str, Any] = {"resume": None, "retry": "nothing", "plan_only": False, "trust": []}
 LISTED = 6  # differences in a message
 
 
@@ -91,10 +92,17 @@ def only_bookkeeping(overrides: Sequence[str]) -> bool:
 def match(recorded: Sequence[Entry], requested: Sequence[Entry]) -> list[Entry]:
     """Return each requested point, with number and folder of the recorded one of its identity.
 
-    Its config is the requested one: what is run was composed here, and not read from a record.
+    Its config is the requested one: what is run was composed here, and not read from a record. What
+    that says of this command alone is left out, so that a resume changes no record.
     """
     places = {entry.identity: entry for entry in reversed([*recorded, *requested])}
-    return [replace(places[x.identity], config=x.config) for x in requested]
+    return [
+        replace(
+            places[entry.identity],
+            config={**entry.config, "sweep": entry.config["sweep"] | OF_THE_COMMAND},
+        )
+        for entry in requested
+    ]
 
 
 def check_same(recorded: Sequence[Entry], requested: Sequence[Entry]) -> None:
