@@ -149,8 +149,9 @@ class FusedLauncher(Launcher):
         from gradlab.sweep import ledger, trust
         from gradlab.sweep.composer import Composer
 
-        trust.check_words((entry.overrides for entry in recorded), folder)
         loader, typed = self._context.config_loader, list(self._config.hydra.overrides.task)
+        options = loader.get_group_options
+        trust.check_words((entry.overrides for entry in recorded), folder, options)
         compose = Composer(loader, self._config)
         words = [x for given in added for x in ledger.repeat_overrides(given, recorded)]
         composed = [compose(overrides, number) for number, overrides in enumerate(words)]

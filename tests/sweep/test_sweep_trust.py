@@ -110,14 +110,23 @@ def test_what_runs_is_what_the_words_say(there: Path, monkeypatch: pytest.Monkey
         r"model.name=$\{oc.env:HOME\}",
         "model.name='${oc.${x}:HOME}'",
         "task={name: '${oc.env:HOME}'}",
+        "model.name=choice(${oc.env:HOME})",
+        "model.name=x,y",
+        "model.name=${hydra.runtime.cwd}",
+        "+experiment=../../evil",
+        "+experiment=[adding,../evil]",
     ],
 )
 def test_a_recorded_word_sets_a_points_own_keys_to_what_it_says(word: str) -> None:
     from gradlab.components import ConfigError
 
+    def options(group: str) -> list[str]:
+        return ["quickstart", "adding"] if group == "experiment" else []
+
     with pytest.raises(ConfigError, match="is not taken from a record"):
-        check_words([["seed=1", word]], Path("s"))
-    check_words([["seed=1", "task={a: ${task.length}, b: 1}", "~x", "+experiment=[a,b]"]], Path())
+        check_words([["seed=1", word]], Path("s"), options)
+    fine = ["seed=1", "task={a: ${task.length}, b: 1}", "~x", "+experiment=[quickstart,adding]"]
+    check_words([fine], Path(), options)
 
 
 @pytest.fixture(scope="module")

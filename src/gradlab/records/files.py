@@ -2,10 +2,13 @@
 
 import re
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
-UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # the temporary names
+from gradlab.records.layout import WRITTEN
+
+UNFINISHED = re.compile(rf"\.({'|'.join(map(re.escape, WRITTEN))})\.[0-9a-f]{{8}}\.part")
 
 
 class RecordError(OSError):
@@ -43,6 +46,19 @@ def write_whole(
             f"{path} could not be written: {error.strerror or error}; what was there before is "
             "whole. Make room, or choose another folder (of a sweep: hydra.sweep.dir=FOLDER)."
         ) from error
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, and nothing else: to open a pipe would wait for ever.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no file, or no text.
+        OSError: it cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path} is no file")
+    return path.read_text(encoding="utf-8")
 
 
 def clear_unfinished(folder: Path) -> None:

@@ -22,3 +22,7 @@ NONFINITE = ("inf", "-inf", "nan")  # how status.json spells them
 NOT_CONFIG = ("verdict", "status", "reason", "sweep", "path")
 # Of a point: what it measured; they are always sealed.
 RESULTS = (METRICS, GRADIENTS, TABLE)
+# Of a point: all that a seal is for.
+SEALED = (*RESULTS, *map(str, (CONFIG, OVERRIDES, HYDRA)))
+# Files that are written under a temporary name first.
+WRITTEN = (STATUS, *RESULTS, CONFIG.name, TRACEBACK, SWEEP, MULTIRUN, OVERVIEW)

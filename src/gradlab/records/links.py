@@ -9,7 +9,7 @@ from gradlab.records.layout import WANDB
 
 def lies_inside(path: Path, folder: Path) -> bool:
     """Return whether a path, its links followed, lies in a folder."""
-    return path.resolve().is_relative_to(folder.resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))  # of loops too
 
 
 def links_outside(folder: Path, sweep: Path) -> Iterator[Path]:

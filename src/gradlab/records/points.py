@@ -5,7 +5,8 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gradlab.records.files import write_whole
+from gradlab.records.files import read_text, write_whole
 from gradlab.records.layout import (
     CHECKPOINTS,
     CONFIG,
@@ -26,6 +27,7 @@ from gradlab.records.layout import (
     NONFINITE,
     OVERRIDES,
     RESULTS,
+    SEALED,
     STATUS,
     TABLE,
     TRACEBACK,
@@ -58,7 +60,7 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
         )
     check_point_file(Path(run_folder), GRADIENTS)
     _check_self_contained(path)
-    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+    with _readable(path), xr.open_dataset(path, engine="h5netcdf") as dataset:
         return dataset.load()
 
 
@@ -69,14 +71,12 @@ def load_metrics(run_folder: str | Path) -> pd.DataFrame:
         FileNotFoundError: the point has none.
         ValueError: they are not as they were written, or cannot be checked.
     """
-    check_point_file(Path(run_folder), METRICS)
-    return pd.read_parquet(Path(run_folder) / METRICS)
+    return _load_sealed_table(Path(run_folder), METRICS)
 
 
 def load_table(run_folder: str | Path) -> pd.DataFrame:
     """Read the table of a direct measurement; raises as `load_metrics` does."""
-    check_point_file(Path(run_folder), TABLE)
-    return pd.read_parquet(Path(run_folder) / TABLE)
+    return _load_sealed_table(Path(run_folder), TABLE)
 
 
 def load_choices(run_folder: str | Path) -> dict[str, str]:
@@ -131,11 +131,12 @@ def load_status(run_folder: str | Path) -> dict[str, Any]:
     """
     path = Path(run_folder) / STATUS
     try:
-        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        summary = status.get("summary", {})
+        status: dict[str, Any] = json.loads(read_text(path))
+        summary, files = status.get("summary", {}), status.get("files", {})
+        is_whole = all(isinstance(x, str) for entry in files.values() for x in fitting(entry))
         nonfinite = {name: float(value) for name, value in summary.items() if value in NONFINITE}
-        is_whole = status["seal"] == seal_of(status) and status["state"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        is_whole = is_whole and status["seal"] == seal_of(status) and bool(status["state"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged") from error
     if not is_whole:
         raise ValueError(f"{path} was edited")
@@ -162,10 +163,9 @@ def verify(folder: Path, status: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a file is missing, was changed or was added; the message names it.
     """
-    files = status.get("files", {})
-    for name in dict.fromkeys([*files, *(RESULTS if files else ())]):
+    for name in SEALED:
         if name in RESULTS or (folder / name).exists():
-            check_file(folder / name, files.get(name))
+            _verify_only(folder, status, name)
 
 
 def check_point_file(folder: Path, name: str) -> None:
@@ -253,8 +253,8 @@ def load_yaml(path: Path) -> Any:
         ValueError: the file is no YAML.
     """
     try:
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeError) as error:
+        return OmegaConf.to_container(OmegaConf.create(read_text(path)), resolve=False)
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged") from error
 
 
@@ -263,6 +263,24 @@ def _nonfinite_as_text(node: Any) -> Any:
     if isinstance(node, dict):
         return {name: _nonfinite_as_text(child) for name, child in node.items()}
     return str(node) if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def _load_sealed_table(folder: Path, name: str) -> pd.DataFrame:
+    check_point_file(folder, name)
+    with _readable(folder / name):
+        return pd.read_parquet(folder / name)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Name the file in whatever a library raises that cannot read it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise ValueError(f"{path} is damaged: it cannot be read ({kind})") from error
 
 
 def _write_sealed(
@@ -286,9 +304,11 @@ def _while_written(folder: Path, check: Callable[[dict[str, Any]], None]) -> dic
 
 
 def _verify_only(folder: Path, status: Mapping[str, Any], name: str) -> None:
-    files = status.get("files", {})
+    files, path = status.get("files", {}), folder / name
     if name in files or (files and name in RESULTS):
-        check_file(folder / name, files.get(name))
+        check_file(path, files.get(name))
+    elif path.is_symlink() or (path.exists() and not path.is_file()):  # unsealed, so not followed
+        raise ValueError(f"{path} is no file")
 
 
 def _check_self_contained(path: Path) -> None:
@@ -297,14 +317,16 @@ def _check_self_contained(path: Path) -> None:
     Raises:
         ValueError: it is no HDF5 file, or has links or data that lead outside.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            for name in file:
-                inside = isinstance(file.get(name, getlink=True), h5py.HardLink)
-                if not inside or (
-                    isinstance(data := file[name], h5py.Dataset)
-                    and (data.external or data.is_virtual)
-                ):
-                    raise ValueError(f"{path} takes {name} from another file: it is not read")
-    except OSError as error:
-        raise ValueError(f"{path} is damaged") from error
+    with _readable(path), h5py.File(path, "r") as file:
+        foreign = next(filter(None, map(partial(_foreign, file), file)), None)
+    if foreign:
+        raise ValueError(f"{path} takes {foreign} from another file: it is not read")
+
+
+def _foreign(file: h5py.File, name: str) -> str:
+    """Return the name of an entry whose numbers lie in another file; "" if they do not."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return name
+    data = file[name]
+    lies_elsewhere = isinstance(data, h5py.Dataset) and (data.external or data.is_virtual)
+    return name if lies_elsewhere else ""

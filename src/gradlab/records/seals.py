@@ -7,6 +7,8 @@ that a process may be killed at any moment between the two writes.
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +26,9 @@ def seal_of(status: Mapping[str, Any]) -> str:
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file, `ABSENT` if none can be read; once for a size and time."""
     try:
-        stat = path.stat()
-        return _digest(path, stat.st_size, stat.st_mtime_ns)
+        found = path.stat()
+        is_file = stat.S_ISREG(found.st_mode)  # a pipe would keep the reader waiting
+        return _digest(path, found.st_size, found.st_mtime_ns) if is_file else ABSENT
     except OSError:
         return ABSENT
 
@@ -41,9 +44,9 @@ def check_file(path: Path, entry: str | Sequence[str] | None) -> None:
     Raises:
         ValueError: it is not as it was written; the message names it.
     """
-    found = digest(path)
-    if found not in fitting(entry):
-        raise ValueError(f"{path} is {'missing' if found == ABSENT else 'damaged'}")
+    found, is_there = digest(path), os.path.lexists(path)
+    if found not in fitting(entry) or (found == ABSENT and is_there):
+        raise ValueError(f"{path} is {'damaged' if is_there else 'missing'}")
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gradlab.records.files import write_whole
+from gradlab.records.files import read_text, write_whole
 from gradlab.records.layout import MULTIRUN, SWEEP
 from gradlab.records.seals import seal_of
 
@@ -60,12 +60,17 @@ def _content(folder: Path) -> dict[str, Any]:
 @lru_cache(maxsize=8)  # every point asks for it, and the file grows with their number
 def _read(path: Path, _changed: int) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        is_whole = isinstance(content["points"], list) and (
+        content: dict[str, Any] = json.loads(read_text(path))
+        is_whole = all(map(_is_point, content["points"])) and (
             "seal" not in content or content["seal"] == seal_of(content)  # 0.1.0 wrote none
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged") from error
     if not is_whole:
         raise ValueError(f"{path} was edited")
     return content
+
+
+def _is_point(entry: dict[str, Any]) -> bool:
+    folder = entry["folder"]
+    return isinstance(folder, str) and "\0" not in folder and isinstance(entry["config"], dict)

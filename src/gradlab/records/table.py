@@ -64,9 +64,9 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
             f"no point was found below {str(folder)!r}: give a folder that a sweep wrote, such as "
             "those in runs/."
         )
-    configs = cache(_configs_of_sweep)  # a sweep.json is read once, for all of its points
+    recorded = cache(_points_of_sweep)  # a sweep.json is read once, for all of its points
     sweeps = _names({sweep_folder(point.resolve()) for point in points})
-    rows = [_row(point, configs) for point in points]
+    rows = [_row(point, recorded) for point in points]
     rows = [{escaped(key): _shown(value) for key, value in row.items()} for row in rows]
     for row, point in zip(rows, points, strict=True):
         row |= {"sweep": sweeps[sweep_folder(point.resolve())], "path": str(point)}
@@ -96,7 +96,7 @@ def find_points(folder: Path) -> list[Path]:
             points.append(here)
             listed.pop(real, None)
         if SWEEP in names:
-            recorded = (here / name for name in _configs_of_sweep(real))
+            recorded = (here / name for name in _points_of_sweep(real))
             listed |= {path.resolve(): path for path in recorded if path.resolve() not in seen}
         is_ours = bool(names & {STATUS, SWEEP, MULTIRUN})
         for entry in entries:
@@ -112,36 +112,34 @@ def find_points(folder: Path) -> list[Path]:
     return [*points, *listed.values()]
 
 
-def _row(point: Path, configs: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+def _row(point: Path, recorded: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
     """Return a point's config, numbers and status; without numbers where they cannot be trusted."""
     sweep = sweep_folder(point.resolve())
-    recorded = configs(sweep).get(point.resolve().relative_to(sweep).as_posix(), {})
+    entry = recorded(sweep).get(point.resolve().relative_to(sweep).as_posix(), {})
+    config = entry.get("config", {})
     try:
         status = load_verified(point)
-        config = load_yaml(point / CONFIG) if (point / CONFIG).is_file() else recorded
+        if status.get("identity", "") != entry.get("identity", status.get("identity", "")):
+            raise ValueError(f"{point / STATUS} is another point's")
+        config = load_yaml(point / CONFIG) if (point / CONFIG).is_file() else config
     except FileNotFoundError:
-        return {
-            **flatten(recorded),
-            "status": "unknown",
-            "reason": f"it has no {STATUS}: it has not begun, or the file was not copied",
-        }
+        reason = f"it has no {STATUS}: it has not begun, or the file was not copied"
+        return {**flatten(config), "status": "unknown", "reason": reason}
     except (ValueError, OSError) as error:
         remedy = f"{pasted('sweep.resume', sweep)} runs the point again"
-        return {**flatten(recorded), "status": "damaged", "reason": f"{error}: {remedy}"}
+        return {**flatten(config), "status": "damaged", "reason": f"{error}: {remedy}"}
     if not config:
-        raise FileNotFoundError(
-            f"{point} has no {CONFIG}, and no {SWEEP} above it has the point: copy the sweep's "
-            "folder whole, with its hidden files."
+        reason = (
+            f"it has no {CONFIG}, and no {SWEEP} above it has the point: copy the sweep's folder "
+            "whole, with its hidden files"
         )
+        return {"status": "unknown", "reason": reason}
     state, reason = status["state"], status.get("reason", "")
     if state == "running" and not holder(point):
         state, reason = "interrupted", "the process that ran it has ended"
-    return {
-        **flatten(config),
-        **status.get("summary", {}),
-        "status": state,
-        "reason": reason,
-    }
+    settings = flatten(config)  # which no number replaces
+    numbers = {k: v for k, v in status.get("summary", {}).items() if k not in settings}
+    return {**settings, **numbers, "status": state, "reason": reason}
 
 
 def _shown(value: Any) -> Any:
@@ -149,13 +147,13 @@ def _shown(value: Any) -> Any:
     return escaped(value) if isinstance(value, str) else value
 
 
-def _configs_of_sweep(folder: Path) -> dict[str, Any]:
-    """Return the configs in a sweep.json by the names of the points' folders; {} without one."""
+def _points_of_sweep(folder: Path) -> dict[str, Any]:
+    """Return the entries of a sweep.json by the names of the points' folders; {} without one."""
     try:
-        points = {point["folder"]: point["config"] for point in load_sweep(folder)}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        points = {point["folder"]: point for point in load_sweep(folder)}
+    except (OSError, ValueError):
         return {}
-    return {name: config for name, config in points.items() if lies_inside(folder / name, folder)}
+    return {name: point for name, point in points.items() if lies_inside(folder / name, folder)}
 
 
 def _names(sweeps: Iterable[Path]) -> dict[Path, str]:

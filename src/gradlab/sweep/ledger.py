@@ -18,7 +18,12 @@ from gradlab.point import Point, Status, checkpoints
 from gradlab.printable import printable
 
 ENDED = ("done", "diverged", "failed")
-OF_THE_COMMAND: Mapping[str, Any] = {"resume": None, "retry": "nothing", "plan_only": False, "trust": []}
+OF_THE_COMMAND: Mapping[str, Any] = {
+    "resume": None,
+    "retry": "nothing",
+    "plan_only": False,
+    "trust": [],
+}
 LISTED = 6  # differences in a message
 
 

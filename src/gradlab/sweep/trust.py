@@ -7,7 +7,7 @@ in this command, or in a config folder of theirs.
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,34 @@ from omegaconf import DictConfig, OmegaConf
 from gradlab.components import ConfigError
 
 TARGET = re.compile(r"_target_[\"']?\s*[:=]\s*[\"']?([\w.]+)")
-RESOLVER = re.compile(r"\$\{.*:", re.DOTALL)  # as in ${oc.env:HOME}; ${task.length} is none
+# An interpolation of more than a key of the point's own: ${oc.env:HOME}, ${hydra.runtime.cwd}.
+RESOLVER = re.compile(r"\$\{.*(:|hydra|\$\{)", re.DOTALL | re.IGNORECASE)
 
 
-def check_words(points: Iterable[Sequence[str]], folder: Path) -> None:
+def check_words(
+    points: Iterable[Sequence[str]], folder: Path, options: Callable[[str], list[str]]
+) -> None:
     """Check that a record's words set a point's own keys, to values that they spell out.
 
     Args:
         points: the recorded overrides of each point.
         folder: the sweep's, for the sentence.
+        options: returns the options of a config group; none for a key that is no group.
 
     Raises:
-        ConfigError: a word sets Hydra's config or the sweep's, puts a group elsewhere, or takes its
-            value from the environment; the sentence has the word.
+        ConfigError: a word sets Hydra's config or the sweep's, puts a group elsewhere, chooses what
+            is no option of its group, has several values, or takes its value from elsewhere; the
+            sentence has the word.
     """
     parser = OverridesParser.create()
     for word in dict.fromkeys(word for words in points for word in words):
         (override,) = parser.parse_overrides([word])
-        section = re.split(r"[./]", override.key_or_group)[0]
-        is_ours = section not in ("hydra", "sweep") and override.package is None
-        if is_ours and not any(map(RESOLVER.search, _texts(override.value()))):
+        key, value = override.key_or_group, override.value()
+        is_ours = re.split(r"[./]", key)[0] not in ("hydra", "sweep") and override.package is None
+        known = options(key)
+        is_option = not known or all(str(x) in known for x in _texts(value))
+        spelt_out = is_plain(value) and not any(map(RESOLVER.search, _texts(value)))
+        if is_ours and is_option and spelt_out:
             continue
         raise ConfigError(
             f"the record in {str(folder)!r} has the word {word!r}, which is not taken from a "
@@ -97,6 +105,15 @@ def known_targets(loader: ConfigLoader, words: Iterable[str]) -> set[str]:
 
 def _is_section(node: Any) -> bool:
     return OmegaConf.is_config(node) and not node._is_missing() and not node._is_none()
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether an override's value is one value of plain data, and no choice or range."""
+    if isinstance(value, dict):
+        return all(map(is_plain, [*value, *value.values()]))
+    if isinstance(value, list):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
 
 
 def _texts(node: Any) -> Iterator[str]:
