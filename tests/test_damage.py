@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -90,6 +91,73 @@ def test_another_points_file_is_not_read(name: str, sweep: Path) -> None:
     assert rows(sweep)[0]["status"] == "damaged"
     with pytest.raises(ValueError, match="is damaged"):
         load_metrics(sweep / "0") if "metrics" in name else load_gradients(sweep / "0")
+
+
+def test_numbers_stay_with_their_config(sweep: Path) -> None:
+    """Points exchanged after a copy without hidden files; entries named as keys of the config."""
+    entries = records.load_sweep(sweep)
+    for number in range(2):
+        entries[number]["identity"] = f"of point {number}"
+        status = records.load_status(sweep / f"{number}")
+        status["summary"]["init.gain"] = 7.0
+        records.save_status(sweep / f"{number}", status | {"identity": f"of point {number}"})
+        shutil.rmtree(sweep / f"{number}" / ".hydra")
+    records.save_sweep(sweep, entries)
+    assert [row["init.gain"] for row in rows(sweep)] == [0.5, 1.5, 2.5]
+    for old, new in (("0", "x"), ("1", "0"), ("x", "1")):
+        (sweep / old).rename(sweep / new)
+    assert [row["status"] for row in rows(sweep)] == ["damaged", "damaged", "unknown"]
+    assert "status.json is another point's" in str(rows(sweep)[0]["reason"])
+
+
+def test_what_is_no_file_of_the_points_own_is_not_read(sweep: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    ROWS.to_parquet(secret / "part.parquet")
+    path = sweep / "0" / "metrics.parquet"
+    for files in (True, False):
+        for target in (secret, secret / "part.parquet"):
+            status = records.load_status(sweep / "0")
+            status.get("files", {}).pop("metrics.parquet", None)
+            if not files:
+                status.pop("files", None)
+            records.save_status(sweep / "0", status)
+            path.unlink(missing_ok=True)
+            path.symlink_to(target)
+            assert rows(sweep)[0]["status"] == "damaged"
+            with pytest.raises(ValueError, match=r"metrics\.parquet is"):
+                load_metrics(sweep / "0")
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda s: (s / "0" / "status.json").write_text(DEEP),
+        lambda s: (s / "sweep.json").write_text(DEEP),
+        lambda s: (s / "0" / ".hydra" / "config.yaml").write_text(DEEP),
+        lambda s: records.save_status(s / "0", {"state": "done", "files": ["x"]}),
+        lambda s: records.save_status(s / "0", {"state": "done", "files": None}),
+        lambda s: records.save_status(s / "0", {"state": "done", "files": {"metrics.parquet": 5}}),
+        lambda s: records.save_status(s / "0", {"state": 5, "summary": []}),
+        lambda s: records.save_sweep(s, [{"folder": 5, "config": {}}]),
+        lambda s: records.save_sweep(s, [{"folder": "a\0b", "config": {}}]),
+        lambda s: (s / "loop").symlink_to("loop"),
+        lambda s: [(s / "sweep.json").unlink(), (s / "sweep.json").mkdir()],
+        lambda s: [(s / "sweep.json").unlink(), os.mkfifo(s / "sweep.json")],
+        lambda s: [(s / "0" / "status.json").unlink(), os.mkfifo(s / "0" / "status.json")],
+        lambda s: [(s / "sweep.json").unlink(), shutil.rmtree(s / "0" / ".hydra")],
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*is a link to nothing")
+def test_one_bad_record_hides_no_other(break_it: Callable[[Path], object], sweep: Path) -> None:
+    other = rows(sweep)[1]
+    break_it(sweep)
+    (found,) = [row for row in rows(sweep) if row["path"] == str(sweep / "1")]
+    assert found["status"] == "done"
+    assert found["eval/accuracy"] == other["eval/accuracy"]
 
 
 def test_a_point_without_a_status_is_a_row(sweep: Path) -> None:

@@ -54,6 +54,7 @@ class FusedLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         from gradlab import sweep
         from gradlab.components import check_component
+        from gradlab.records import OVERVIEW
         from gradlab.sweep import elsewhere, ledger, refusals
         from gradlab.sweep.groups import group_by_program
 
@@ -70,6 +71,9 @@ class FusedLauncher(Launcher):
         entries = self._match(folder, recorded, requested)
         all_entries = ledger.merge(recorded, entries)
         refusals.check_entries(str(folder), all_entries)
+        known = {entry.folder for entry in recorded}
+        new = [entry.folder for entry in entries if entry.folder not in known]
+        refusals.check_unused(folder, new if recorded else [*new, OVERVIEW])
         if repeats:
             print(repeats)
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
@@ -157,6 +161,8 @@ class FusedLauncher(Launcher):
         composed = [compose(overrides, number) for number, overrides in enumerate(words)]
         known = trust.known_targets(loader, typed)
         trust.check_targets(composed, known, self._config.sweep.trust, folder)
+        if not any(word.lstrip("+").startswith("wandb") for word in typed):
+            trust.keep_offline(composed)
         return composed
 
     def _check(

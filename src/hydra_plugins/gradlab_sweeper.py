@@ -133,6 +133,8 @@ class ProductSweeper(BasicSweeper):
                 )
             folders.append(own)
         refusals.check_folders(str(folder), names, folders)
+        if not resumes:
+            refusals.check_unused(folder, folders)
 
     @property
     def _is_fused(self) -> bool:

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from test_sweep_folders import TINY as WORDS
 
 from gradlab import __main__ as command
 from gradlab import load_gradients, load_runs, records
 from gradlab.records import load_choices
-from gradlab.sweep.trust import check_words
+from gradlab.sweep.trust import check_words, keep_offline
 
 FOREIGN = """
 from pathlib import Path
@@ -176,6 +177,33 @@ def test_a_sweep_reached_by_a_link_is_resumed(
     (tmp_path / "s").symlink_to(finished)
     run(monkeypatch, tmp_path, "sweep.resume=s")
     assert "nothing is left to run" in capsys.readouterr().out
+
+
+def test_a_record_names_no_folder_by_a_variable_and_sends_nothing(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    shutil.copytree(finished, tmp_path / "s")
+    entries = records.load_sweep(tmp_path / "s")
+    entries[0]["folder"] = "${oc.env:HOME}"
+    records.save_sweep(tmp_path / "s", entries)
+    with pytest.raises(SystemExit, match="must be a folder of the point's own"):
+        run(monkeypatch, tmp_path, "sweep.resume=s")
+    point = OmegaConf.create({"wandb": {"mode": "online"}})
+    keep_offline([point])
+    assert point.wandb.mode == "offline"
+
+
+@pytest.mark.parametrize("place", ["0/checkpoints/keep", "0/metrics.parquet", "overview.png"])
+def test_a_new_sweep_replaces_nothing(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "own" / place
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(SystemExit, match="holds something else"):
+        run(monkeypatch, tmp_path, *WORDS, "hydra.sweep.dir=own")
+    assert [path for path in (tmp_path / "own").rglob("*") if path.is_file()] == [mine]
 
 
 def test_records_are_read_without_resolvers(

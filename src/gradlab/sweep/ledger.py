@@ -18,12 +18,8 @@ from gradlab.point import Point, Status, checkpoints
 from gradlab.printable import printable
 
 ENDED = ("done", "diverged", "failed")
-OF_THE_COMMAND: Mapping[str, Any] = {
-    "resume": None,
-    "retry": "nothing",
-    "plan_only": False,
-    "trust": [],
-}
+# What the section `sweep` says of one command, and not of the points.
+OF_THE_COMMAND = dict[str, Any](resume=None, retry="nothing", plan_only=False, trust=[])
 LISTED = 6  # differences in a message
 
 

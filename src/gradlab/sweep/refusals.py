@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -50,7 +50,7 @@ def check_folders(sweep: str, points: Sequence[str], folders: Sequence[str]) -> 
     owners: dict[PurePath, str] = {}
     for point, folder in zip(points, folders, strict=True):
         path = PurePath(os.path.normcase(os.path.normpath(folder)))
-        if not is_below(folder) or path.parts[0] in TAKEN:
+        if not is_below(folder) or "${" in folder or path.parts[0] in TAKEN:
             raise ConfigError(
                 f"hydra.sweep.subdir must be a folder of the point's own below {sweep!r}, none of "
                 f"{', '.join(sorted(TAKEN))}; got {folder!r} for {point}: {REMEDY}."
@@ -71,6 +71,25 @@ def check_folders(sweep: str, points: Sequence[str], folders: Sequence[str]) -> 
             raise ConfigError(
                 f"{point} has its folder {str(path)!r} inside that of {owners[above]}, "
                 f"{str(above)!r}: {REMEDY}."
+            )
+
+
+def check_unused(sweep: Path, folders: Iterable[str]) -> None:
+    """Check that new points, and the figure of a new sweep, replace nothing.
+
+    Args:
+        sweep: the sweep's folder.
+        folders: of the points that no record of the sweep has, below it.
+
+    Raises:
+        ConfigError: the folder of a point, or the figure's place, is not empty.
+    """
+    for folder in folders:
+        path = sweep / folder
+        if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise ConfigError(
+                f"{str(path)!r} holds something else, which a point would replace: choose another "
+                "folder with hydra.sweep.dir=FOLDER, or empty it."
             )
 
 

@@ -86,6 +86,15 @@ def check_targets(
         )
 
 
+def keep_offline(points: Iterable[DictConfig]) -> None:
+    """Let points log to disk that a record would send to a project of its own choice."""
+    online = [config for config in points if config.wandb.mode == "online"]
+    for config in online:
+        config.wandb.mode = "offline"
+    if online:
+        print("W&B runs are kept offline: a record alone sends nothing. Add wandb=online to do so.")
+
+
 def known_targets(loader: ConfigLoader, words: Iterable[str]) -> set[str]:
     """Return all targets that the config's folders (gradlab's, --config-dir) or words name.
 
