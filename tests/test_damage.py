@@ -132,6 +132,15 @@ def test_what_is_no_file_of_the_points_own_is_not_read(sweep: Path, tmp_path: Pa
 DEEP = "[" * 100_000
 
 
+def bomb(point: Path) -> None:
+    """Seal a config whose aliases stand for 10⁹ entries."""
+    uses = ([f"*a{i - 1}"] * 10 for i in range(1, 10))
+    lines = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join(x)}]" for i, x in enumerate(uses, 1))]
+    path = point / ".hydra" / "config.yaml"
+    path.write_text("\n".join(lines))
+    records.seal_file(point, records.load_status(point), ".hydra/config.yaml", path)
+
+
 @pytest.mark.parametrize(
     "break_it",
     [
@@ -145,6 +154,8 @@ DEEP = "[" * 100_000
         lambda s: records.save_sweep(s, [{"folder": 5, "config": {}}]),
         lambda s: records.save_sweep(s, [{"folder": "a\0b", "config": {}}]),
         lambda s: (s / "loop").symlink_to("loop"),
+        lambda s: [shutil.rmtree(s / "0"), (s / "0").symlink_to("0")],
+        lambda s: bomb(s / "0"),
         lambda s: [(s / "sweep.json").unlink(), (s / "sweep.json").mkdir()],
         lambda s: [(s / "sweep.json").unlink(), os.mkfifo(s / "sweep.json")],
         lambda s: [(s / "0" / "status.json").unlink(), os.mkfifo(s / "0" / "status.json")],

@@ -7,9 +7,14 @@ from pathlib import Path
 from gradlab.records.layout import WANDB
 
 
+def real_path(path: Path) -> Path:
+    """Return a path with its links followed; unlike `Path.resolve` it takes loops of links."""
+    return Path(os.path.realpath(path))
+
+
 def lies_inside(path: Path, folder: Path) -> bool:
     """Return whether a path, its links followed, lies in a folder."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))  # of loops too
+    return real_path(path).is_relative_to(real_path(folder))
 
 
 def links_outside(folder: Path, sweep: Path) -> Iterator[Path]:

@@ -13,9 +13,9 @@ from typing import Any
 import h5py
 import pandas as pd
 import xarray as xr
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from gradlab.records.files import read_text, write_whole
 from gradlab.records.layout import (
@@ -253,8 +253,11 @@ def load_yaml(path: Path) -> Any:
         ValueError: the file is no YAML.
     """
     try:
-        return OmegaConf.to_container(OmegaConf.create(read_text(path)), resolve=False)
-    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+        text = read_text(path)
+        if "*" in text and any(isinstance(x, yaml.AliasEvent) for x in yaml.parse(text)):
+            raise ValueError("aliases, which gradlab never writes, may stand for no end of data")
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged") from error
 
 

@@ -24,7 +24,7 @@ from gradlab.records.layout import (
     WANDB,
 )
 from gradlab.records.leases import holder
-from gradlab.records.links import lies_inside
+from gradlab.records.links import lies_inside, real_path
 from gradlab.records.points import load_verified, load_yaml
 from gradlab.records.sweeps import load_sweep, sweep_folder
 
@@ -65,11 +65,11 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
             "those in runs/."
         )
     recorded = cache(_points_of_sweep)  # a sweep.json is read once, for all of its points
-    sweeps = _names({sweep_folder(point.resolve()) for point in points})
+    sweeps = _names({sweep_folder(real_path(point)) for point in points})
     rows = [_row(point, recorded) for point in points]
     rows = [{escaped(key): _shown(value) for key, value in row.items()} for row in rows]
     for row, point in zip(rows, points, strict=True):
-        row |= {"sweep": sweeps[sweep_folder(point.resolve())], "path": str(point)}
+        row |= {"sweep": sweeps[sweep_folder(real_path(point))], "path": str(point)}
     return pd.DataFrame(rows)
 
 
@@ -81,7 +81,7 @@ def find_points(folder: Path) -> list[Path]:
     nothing. A link that leads nowhere and a folder that cannot be opened are warned of: points may
     lie behind them.
     """
-    top = folder.resolve()
+    top = real_path(folder)
     seen = {*top.parents}
     points, folders, links = [], [(folder, top)], list[tuple[Path, Path]]()
     listed: dict[Path, Path] = {}  # by the folder without links
@@ -97,7 +97,7 @@ def find_points(folder: Path) -> list[Path]:
             listed.pop(real, None)
         if SWEEP in names:
             recorded = (here / name for name in _points_of_sweep(real))
-            listed |= {path.resolve(): path for path in recorded if path.resolve() not in seen}
+            listed |= {real_path(path): path for path in recorded if real_path(path) not in seen}
         is_ours = bool(names & {STATUS, SWEEP, MULTIRUN})
         for entry in entries:
             path = here / entry.name
@@ -106,7 +106,7 @@ def find_points(folder: Path) -> list[Path]:
             if entry.is_symlink() and not path.exists():
                 warnings.warn(f"{path} is a link to nothing: copy what it led to.", stacklevel=3)
             elif entry.is_symlink() and path.is_dir():
-                links.append((path, path.resolve()))
+                links.append((path, real_path(path)))
             elif entry.is_dir():
                 folders.append((path, real / entry.name))
     return [*points, *listed.values()]
@@ -114,8 +114,8 @@ def find_points(folder: Path) -> list[Path]:
 
 def _row(point: Path, recorded: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
     """Return a point's config, numbers and status; without numbers where they cannot be trusted."""
-    sweep = sweep_folder(point.resolve())
-    entry = recorded(sweep).get(point.resolve().relative_to(sweep).as_posix(), {})
+    sweep = sweep_folder(real_path(point))
+    entry = recorded(sweep).get(real_path(point).relative_to(sweep).as_posix(), {})
     config = entry.get("config", {})
     try:
         status = load_verified(point)
