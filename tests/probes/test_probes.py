@@ -15,7 +15,7 @@ from flax import nnx
 from gradlab import load_gradients, lyapunov_exponents, theory
 from gradlab.cells import gates
 from gradlab.point import Point, run_point
-from gradlab.probes import Measurement
+from gradlab.probes import Measurement, run_probes
 from gradlab.training.program import Program, hyperparameters_of
 
 SMALL = ("model.hidden_size=5", "task.length=8", "probe.samples=3", "wandb=disabled")
@@ -116,6 +116,22 @@ def test_a_probe_that_is_off_measures_nothing(composed: Compose, tmp_path: Path)
     config = composed(*SMALL, "probe.jacobian=null", "train.steps=1")
     status = run_point(Point(config, tmp_path / "sweep" / "0", "none"))
     assert (status["state"], status["summary"]["verdict"]) == ("done", "unmeasured")
+
+
+@pytest.mark.parametrize(
+    ("taken", "owner"),
+    [("jacobian/decay_rate", "the probe jacobian"), ("eval/loss", "training itself")],
+)
+def test_a_probe_replaces_nobody_elses_result(
+    monkeypatch: pytest.MonkeyPatch, taken: str, owner: str
+) -> None:
+    probes = {name: {"_target_": f"gradlab.theory.{name}"} for name in ("jacobian", "mine")}
+    results = {"jacobian": {"jacobian/decay_rate": -1.0}, "mine": {taken: 99.0}}
+    monkeypatch.setattr(
+        "gradlab.probes.build", lambda component, probed, *, name: Measurement(results[name], {})
+    )
+    with pytest.raises(ValueError, match=f"the probe mine returns '{taken}'.* of {owner}: "):
+        run_probes(probes, None)  # type: ignore[arg-type]
 
 
 def test_a_second_measurement_compiles_nothing(

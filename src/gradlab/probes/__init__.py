@@ -30,6 +30,9 @@ from gradlab.components import build
 from gradlab.config import PROBE_SETTINGS
 from gradlab.jacobian.adjoints import Loss
 
+# How the names begin that a row of metrics and a summary have for themselves.
+OF_THE_ROW = ("train/", "eval/", "diverged/", "success/", "time/")
+
 
 class ProbeInput(NamedTuple):
     """A recurrent cell, the sequences that drive it, and the loss of each step.
@@ -92,12 +95,18 @@ def run_probes(probe: Mapping[str, Any], probed: ProbeInput) -> Measurement:
 
     Returns:
         The metrics and arrays of all of them.
+
+    Raises:
+        TypeError: a probe returns something else.
+        ValueError: a name is that of another probe's result, or begins like those of a row.
     """
     metrics: dict[str, float] = {}
     arrays: dict[str, xr.DataArray] = {}
+    owners: dict[str, str] = {}
     for name, component in sorted(probe.items()):  # one order of columns, however it was typed
         if name not in PROBE_SETTINGS:
             measurement = _checked(build(component, probed, name=name), component["_target_"])
+            _check_names(measurement, name, owners)
             metrics |= measurement.metrics
             arrays |= measurement.arrays
     return Measurement(metrics, arrays)
@@ -126,6 +135,23 @@ def _checked(measured: Any, target: str) -> Measurement:
             kind = type(array).__name__
             raise TypeError(f"{target} must return labelled arrays (xarray); {name} is a {kind}.")
     return Measurement(metrics, arrays)
+
+
+def _check_names(measurement: Measurement, probe: str, owners: dict[str, str]) -> None:
+    """Check that a probe's names are its own, and add them to `owners`: the probe of each name.
+
+    Raises:
+        ValueError: one is taken.
+    """
+    for result in dict.fromkeys([*measurement.metrics, *measurement.arrays]):
+        owner = owners.setdefault(result, probe)
+        is_of_the_row = result.startswith(OF_THE_ROW)
+        if is_of_the_row or owner != probe:
+            taken = "training itself" if is_of_the_row else f"the probe {owner}"
+            raise ValueError(
+                f"the probe {probe} returns {result!r}, which is a name of {taken}: let its names "
+                f"begin with its own, as in '{probe}/value'."
+            )
 
 
 def join_steps(measurements: Mapping[int, Measurement]) -> xr.Dataset:
