@@ -18,7 +18,7 @@ from gradlab import load_gradients, records
 from gradlab.point import Point, checkpoints, run_point, run_points
 from gradlab.records import load_metrics
 from gradlab.sweep import ledger
-from gradlab.training.program import Program, State
+from gradlab.training.program import Program, State, hyperparameters_of
 
 SMALL = (
     "model.hidden_size=5",
@@ -184,6 +184,18 @@ def test_edited_rows_are_not_taken_over(
     run_point(broken)
     assert "metrics.parquet is damaged; " in capsys.readouterr().err
     assert_same(broken, whole)
+
+
+def test_a_checkpoint_is_read_at_any_path(point: Callable[..., Point]) -> None:
+    config = point("0", SHORT).config
+    state = Program(config).initialise(hyperparameters_of(config))
+    for name in ("g[1]*?{a,b}", "%41#b&c;d", r"a\b 'ü", "line\nline", "file:"):
+        odd = point(name, SHORT)
+        checkpoints.save(odd.folder, odd.config, state)
+        assert load(odd) is not None
+        found = checkpoints.newest(odd.folder)
+        assert found is not None
+        assert [path.name for path in found.parent.iterdir()] == ["0"]
 
 
 def truncate(p: Point) -> Point:

@@ -7,9 +7,11 @@ config, of other flags of JAX or of another layout of the state is refused.
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from gradlab.training.program import State
 
 ROOM = 2**17  # bytes that a checkpoint takes besides its state, at most
 FILES = 32  # and folders that it is made of, at most
+PLAIN = re.compile(r"[\w./+@ -]+", re.ASCII)  # a path that Orbax takes for no pattern or address
 
 Leaves = dict[str, np.ndarray]
 Digest = UInt8[np.ndarray, "32"]
@@ -49,8 +52,11 @@ def save(folder: Path, config: Config, state: State) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_room(path.parent, sum(leaf.nbytes for leaf in leaves.values()))
-        with orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save(path, args=orbax.args.StandardSave(content), force=True)
+        with (
+            _plain_path(path) as plain,
+            orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer,
+        ):
+            checkpointer.save(plain, args=orbax.args.StandardSave(content), force=True)
     except Exception as error:  # Orbax and TensorStore raise whatever they meet
         clear_unfinished(folder)
         raise RecordError(
@@ -79,8 +85,11 @@ def load(folder: Path, config: Config, abstract_state: Callable[[], State]) -> S
     import orbax.checkpoint as orbax
 
     try:
-        with orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer:
-            stored = checkpointer.restore(path, args=orbax.args.StandardRestore())
+        with (
+            _plain_path(path) as plain,
+            orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer,
+        ):
+            stored = checkpointer.restore(plain, args=orbax.args.StandardRestore())
         leaves, config_digest, content = stored["state"], stored["config"], stored["content"]
         damaged = not np.array_equal(_digest(leaves), content)
     except Exception as error:  # Orbax and TensorStore raise whatever they meet
@@ -97,8 +106,24 @@ def load(folder: Path, config: Config, abstract_state: Callable[[], State]) -> S
 
 def newest(folder: Path) -> Path | None:
     """Return the path of a point's newest checkpoint, if it has one."""
-    paths = (folder.absolute() / records.CHECKPOINTS).glob("*")
+    parent = folder.absolute() / records.CHECKPOINTS
+    paths = parent.iterdir() if parent.is_dir() else ()
     return max((x for x in paths if x.name.isdigit()), key=lambda x: int(x.name), default=None)
+
+
+@contextmanager
+def _plain_path(path: Path) -> Iterator[Path]:
+    """Give another path to a checkpoint, through a link, if Orbax would not take its own as it is.
+
+    (On reading it takes `*`, `?`, `[` for patterns, and `%`, `#` and the like for an address.)
+    """
+    if PLAIN.fullmatch(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / records.CHECKPOINTS
+        link.symlink_to(path.parent, target_is_directory=True)
+        yield link / path.name
 
 
 def discard(folder: Path) -> None:
