@@ -184,8 +184,15 @@ def test_printing_never_fails(
 
 
 def test_the_closing_report_stops_nothing(
-    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    composed: Compose,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    def vanished(folder: Path) -> None:
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr("gradlab.sweep.report.load_runs", vanished)
     point = Point(composed(*TINY), tmp_path / "0", "vanished")
     records.save_status(point.folder, {"state": "done"})
     (status,) = run_sweep([point], [], Sweep(keep_programs=False))

@@ -142,9 +142,9 @@ def test_the_id_of_a_sweep_stays_and_an_earlier_sweep_gets_none(tmp_path: Path) 
     for folder in (tmp_path / "a", tmp_path / "b"):
         records.save_sweep(folder, [])
         ids.append(records.sweep_id_of(folder))
-        records.save_sweep(folder, [{"number": 0}])
+        records.save_sweep(folder, [{"folder": "0", "config": {}}])
         assert records.sweep_id_of(folder) == ids[-1] != ""
-        assert records.load_sweep(folder) == [{"number": 0}]
+        assert records.load_sweep(folder) == [{"folder": "0", "config": {}}]
     assert ids[0] != ids[1]
     (tmp_path / records.SWEEP).write_text('{"points": []}')
     records.save_sweep(tmp_path, [])

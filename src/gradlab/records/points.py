@@ -212,7 +212,8 @@ def delete_records(folder: Path) -> None:
     """Delete a point's results and checkpoints; its .hydra/ and its W&B run stay."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     for name in (METRICS, GRADIENTS, STATUS, TRACEBACK):
-        (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what stays in the way is named when it is written
+            (folder / name).unlink()
 
 
 def save_metrics(folder: Path, metrics: pd.DataFrame, status: dict[str, Any]) -> None:

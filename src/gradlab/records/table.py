@@ -119,7 +119,7 @@ def _row(point: Path, recorded: Callable[[Path], Mapping[str, Any]]) -> dict[str
     config = entry.get("config", {})
     try:
         status = load_verified(point)
-        if status.get("identity", "") != entry.get("identity", status.get("identity", "")):
+        if len({x["identity"] for x in (status, entry) if "identity" in x}) > 1:
             raise ValueError(f"{point / STATUS} is another point's")
         config = load_yaml(point / CONFIG) if (point / CONFIG).is_file() else config
     except FileNotFoundError:
