@@ -35,7 +35,7 @@ TINY = (
     "wandb=disabled",
 )
 PARTS = """
-import sys, time
+import os, sys, time
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -58,6 +58,7 @@ def counts(probed, *, name):
 
 class Cell(nnx.SimpleCell):
     def __init__(self, *args, **kwargs):
+        os.chdir("/")
         raise ERROR
 """
 FAILURES = {
@@ -96,7 +97,9 @@ def test_a_part_that_fails_fails_its_point_and_keeps_the_traceback(
     words = ("model.cell._target_=parts.Cell", "model.name=mine")
     points.append(Point(composed(*TINY, *words), tmp_path / "Cell", "Cell"))
     failures = FAILURES | {"Cell": FAILURES["marks_up"]}
+    here = Path.cwd()
     groups = group_by_program(points)
+    assert Path.cwd() == here
     show_plan(groups, ended=0)
     planned = capsys.readouterr().out
     assert f"1 points cannot be built, and fail: {failures['Cell']}\n" in planned

@@ -1,6 +1,8 @@
 """Points grouped by the program that they compile to."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import chdir
 from threading import Event
 from typing import NamedTuple, TypeAlias
 
@@ -35,7 +37,8 @@ def program_of(config: Config, programs: dict[str, Built]) -> Built:
     key = program_key(config)
     if key not in programs:
         try:
-            programs[key] = Program(config)
+            with chdir(os.curdir):  # a part of the user's that leaves the folder moves no sweep
+                programs[key] = Program(config)
         except (ConfigError, KeyboardInterrupt):
             raise
         except BaseException as error:
