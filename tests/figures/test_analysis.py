@@ -168,3 +168,18 @@ def test_no_text_in_a_csv_is_a_formula(tmp_path: Path, monkeypatch: pytest.Monke
     shown = ["'=1+1", "'+a", "'-a", "'@a", "'\t=1", "'\\r=1", "a\\r=1", "a,b\n=1", "-1.5", "rnn"]
     assert [row[0] for row in rows[1:]] == shown
     assert [row[1] for row in rows[1:4]] == ["-1.5", "inf", "-inf"]
+
+
+def test_a_table_of_someone_elses_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["analysis/decay.py", "a,=b"])
+    table, data = pd.DataFrame({"a": [1.0]}), tmp_path / "a.csv"
+    data.write_text("mine")
+    with pytest.raises(ValueError, match=r"a\.csv', where the figure's data goes, is a file"):
+        command.write(Figure(), table, tmp_path / "a.png")
+    assert (data.read_text(), len(list(tmp_path.iterdir()))) == ("mine", 1)
+    for text in ('"# python x, kept by a spreadsheet"', "# python x\n1"):
+        data.write_text(text)
+        command.write(Figure(), table, tmp_path / "a.png")
+        assert data.read_text().startswith("# python analysis/decay.py")

@@ -24,6 +24,7 @@ from gradlab.records.files import write_whole
 FORMATS = ("png", "svg", "pdf")
 # How text begins that a spreadsheet takes for a formula; a number in quotes is none.
 FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+OWN = "# python "  # how a table of ours begins
 MOMENTS = {"first": ("before",), "last": ("after",), "both": lines.WHEN}
 
 
@@ -202,7 +203,16 @@ def write(figure: Figure, table: pd.DataFrame, path: Path) -> Path:
 
     Read the data with `pandas.read_csv(path, skiprows=1)`. Text that a spreadsheet would take for a
     formula has an apostrophe before it.
+
+    Raises:
+        ValueError: a file has the table's name that no script here has written.
     """
+    data = path.with_suffix(".csv")
+    if data.is_file() and not data.is_symlink() and not _is_own(data):
+        raise ValueError(
+            f"{str(data)!r}, where the figure's data goes, is a file of someone's own: move it, or "
+            "give another --out."
+        )
     style.save(figure, path)
     text = f"# {command_line(sys.argv)}\n" + as_text(table).to_csv(
         index=False, float_format="%.7g", lineterminator="\n"
@@ -212,8 +222,14 @@ def write(figure: Figure, table: pd.DataFrame, path: Path) -> Path:
         with unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
 
-    write_whole(path.with_suffix(".csv"), write_data)
+    write_whole(data, write_data)
     return path
+
+
+def _is_own(data: Path) -> bool:
+    """Return whether a table begins as those that `write` writes."""
+    with data.open("rb") as file:
+        return file.readline().lstrip(b'"').startswith(OWN.encode())
 
 
 def command_line(arguments: Sequence[str]) -> str:
