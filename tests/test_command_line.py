@@ -91,6 +91,11 @@ WRONG = {
     "hydra.sweep.subdir=.": ("hydra.sweep.subdir", "got '.' for point 0"),
     "hydra.sweeper.max_batch_size=1": ("must be null", "sweep.chunk=N"),
     "hydra.sweeper.skip=[{nosuch:1}]": ("hydra.sweeper.skip names nosuch",),
+    "hydra.sweeper.skip=5": ("hydra.sweeper.skip must be a list of keys", "got 5"),
+    "hydra.sweeper.skip=[5] seed=0,1": ("hydra.sweeper.skip must be a list", "got [5]"),
+    "seed=range(0,10,0)": ("seed=range(0,10,0) has steps of 0",),
+    "sweep.resume=../base,../base": ("give sweep.resume one value for all points",),
+    "sweep.chunk=1,2": ("give sweep.chunk one value for all points",),
     "hydra.mode=SOMETIMES": ("RUN, MULTIRUN",),
     "hydra.output_subdir=../x": ("hydra.output_subdir must be .hydra",),
     "name=a/../../x": ("name", "below runs/"),
@@ -148,6 +153,8 @@ WORDS = {  # as typed, and as Hydra gets them
     "-cd . +experiment=mine": "+experiment=mine --config-dir .",
     "-sc query=bash": "query=bash --shell-completion",
     "~probe +probe=rms": "~probe +probe=rms",
+    "probe=[rms],[theory]": "probe=[rms],[theory]",
+    "probe=choice([rms],[theory])": "probe=choice([rms],[theory])",
     "probe=[rms,theory] init.gain=-1": "probe=[rms,theory] init.gain=-1",
 }
 
@@ -179,6 +186,12 @@ WRONG_WORDS = {
     "probe=null": "probe must be one of adjoint.*got 'null'",
     "hydra.launcher=basic": "type hydra/launcher=basic",
     "task=[echo,adding]": "type task=echo,adding",
+    "@x=1": "'@x=1' chooses no option of a group",
+    "init@a=1": "'init@a=1' chooses no option of a group",
+    "--shell-completion": "--shell-completion takes install=SHELL: bash, fish, zsh",
+    "-sc install=tcsh": "--shell-completion takes install=SHELL",
+    "probe=[spectral,[lyapunov]]": "probe takes names: type probe=NAME or",
+    "probe=[spectral,{a:1}]": "probe takes names: type probe=NAME or",
 }
 
 
@@ -376,6 +389,15 @@ def test_what_the_system_refuses_is_told_in_a_sentence(
     monkeypatch.setattr(command, "_run_hydra", Mock(side_effect=OSError("x")))
     with pytest.raises(OSError, match="x"):
         command.main()
+
+
+def test_help_that_no_one_reads_to_its_end_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "gradlab", "--help"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_printing_never_fails_and_the_script_finds_modules_where_it_is_called(

@@ -38,6 +38,15 @@ def run(composed: "DictConfig") -> None:
 
 def main() -> None:
     """Run gradlab from the command line; wrong input ends in one sentence and exit status 1."""
+    try:
+        _main()
+        print(end="", flush=True)
+    except BrokenPipeError:  # no one reads on, as in `gradlab --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush
+        sys.exit(1)
+
+
+def _main() -> None:
     escape_what_cannot_be_printed()
     _find_modules_here()
     words = sys.argv[1:]
@@ -61,7 +70,11 @@ def main() -> None:
         if _is_interrupt(error):  # while points run, sweep/interrupts.py takes it
             print("gradlab: interrupted.", file=sys.stderr)
             sys.exit(130)
-        if wants_traceback or not _is_told_in_a_sentence(error):
+        if (
+            isinstance(error, BrokenPipeError)
+            or wants_traceback
+            or not _is_told_in_a_sentence(error)
+        ):
             raise
         sys.exit(f"gradlab: {explain.sentence(error)}")
 

@@ -53,6 +53,9 @@ ELSEWHERE = {  # what to type for options that gradlab has not
     "--experimental-rerun": "type sweep.resume=FOLDER",
 }
 CONFIG_DIR = re.compile(r"(?:--config-dir|-cd)(?:=(.*))?", re.DOTALL)
+SHELLS = ("bash", "fish", "zsh")
+COMPLETION = re.compile(rf"(?:install|uninstall|query)=(?:{'|'.join(SHELLS)})")
+LISTS = ("probe", "experiment")  # the groups of which several options may be chosen
 NO_NAME = re.compile(r"(?i)|null|true|false|[-+]?\.?\d[\d._e+-]*")  # "" included
 
 
@@ -95,6 +98,8 @@ def arguments(words: Sequence[str], conf: Path) -> list[str]:
         overrides.append("sweep.plan_only=true")
     if len(modes := [name for name in MODES if name in options]) > 1:
         raise ValueError(f"{' and '.join(modes)} do different things: give one of them.")
+    if "--shell-completion" in options and not any(map(COMPLETION.fullmatch, overrides)):
+        raise ValueError(f"--shell-completion takes install=SHELL: {', '.join(SHELLS)}.")
     return [*overrides, *(word for name, given in options.items() for word in (name, *given))]
 
 
@@ -144,6 +149,8 @@ def config_folders(words: Sequence[str]) -> list[Path]:
 def _checked_override(word: str, confs: Sequence[Path]) -> str:
     key, equals, value = word.partition("=")
     name = key.lstrip("+~")
+    if equals and "@" in name and (name.startswith("@") or NO_NAME.fullmatch(value)):
+        raise ValueError(f"{word!r} chooses no option of a group: type GROUP=NAME.")
     if not name or not (equals or key.startswith("~")):
         known = any((conf / "experiment" / f"{word}.yaml").is_file() for conf in confs)
         remedy = f"type +experiment={word}" if known else "--help shows what to type"
@@ -154,9 +161,13 @@ def _checked_override(word: str, confs: Sequence[Path]) -> str:
         return word
     if group != name:
         raise ValueError(f"{name} is a group of the config: type {key.replace('.', '/')}={value}.")
+    if name in LISTS and re.search(r"\[[^\]]*[\[{]", value):
+        raise ValueError(
+            f"{name} takes names: type {key}=NAME or {key}=[NAME,NAME]; got {value!r}."
+        )
     if NO_NAME.fullmatch(value):
         raise ValueError(f"{name} must be one of {', '.join(options)}; got {value!r}.")
-    if value.startswith("[") and "," in value and name not in ("probe", "experiment"):
+    if value.startswith("[") and "," in value and name not in LISTS:
         several = value.strip("[]").replace(" ", "")
         raise ValueError(f"{name} takes one choice; for a sweep over several type {key}={several}.")
     return word

@@ -8,7 +8,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Sweep
+from hydra.core.override_parser.types import Override, RangeSweep, Sweep
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
@@ -54,6 +54,12 @@ class ProductSweeper(BasicSweeper):
             raise ConfigError(
                 f"hydra.sweeper.params must be keys with their values; got {self.params}."
             )
+        is_list = isinstance(self._skip, Sequence) and not isinstance(self._skip, str)
+        if not is_list or not all(isinstance(entry, Mapping) for entry in self._skip):
+            raise ConfigError(
+                "hydra.sweeper.skip must be a list of keys with their values, such as "
+                f"[{{seed:[1,2]}}]; got {self._skip}."
+            )
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         words = parser.parse_overrides([*self._parse_config(), *arguments])
         batches = self.split_arguments(words, self.max_batch_size)
@@ -82,7 +88,15 @@ class ProductSweeper(BasicSweeper):
             line, is_sweep = override.input_line, override.is_sweep_override()
             if is_sweep and not override.is_discrete_sweep():
                 raise ConfigError(f"{line} names no values: type A,B,C or range(START,STOP,STEP).")
-            if any(isinstance(x, Sweep) for x in getattr(override.value(), "list", ())):
+            if (
+                is_sweep
+                and override.key_or_group.startswith("sweep.")
+                and override.key_or_group != "sweep.retry"
+            ):
+                raise ConfigError(f"{line}: give {override.key_or_group} one value for all points.")
+            if isinstance(value := override.value(), RangeSweep) and value.step == 0:
+                raise ConfigError(f"{line} has steps of 0: give a step, range(START,STOP,STEP).")
+            if any(isinstance(x, Sweep) for x in getattr(value, "list", ())):
                 raise ConfigError(f"{line} has a range among its values: type them all, A,B,C.")
             if is_sweep and not any(override.sweep_string_iterator()):
                 raise ConfigError(f"{line} has no value: give one, or several.")
