@@ -129,6 +129,18 @@ def test_what_is_no_file_of_the_points_own_is_not_read(sweep: Path, tmp_path: Pa
                 load_metrics(sweep / "0")
 
 
+def test_no_config_is_read_through_a_link(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "config.yaml").write_text("token: secret")
+    status = records.load_status(sweep / "0")
+    del status["files"][".hydra/config.yaml"]
+    records.save_status(sweep / "0", status)
+    shutil.rmtree(sweep / "0" / ".hydra")
+    (sweep / "0" / ".hydra").symlink_to(tmp_path / "secret")
+    assert rows(sweep)[0]["status"] == "damaged"
+    assert "token" not in rows(sweep)[0]
+
+
 DEEP = "[" * 100_000
 
 
@@ -217,9 +229,10 @@ def test_a_sweeps_record_is_sealed(sweep: Path) -> None:
     path = sweep / "sweep.json"
     content = json.loads(path.read_text())
     content["points"][2]["config"]["init"]["gain"] = 9.5
-    path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="was edited"):
-        records.load_sweep(sweep)
+    for keys in (set(content), set(content) - {"seal"}):
+        path.write_text(json.dumps({key: content[key] for key in keys}))
+        with pytest.raises(ValueError, match=r"was edited|is damaged"):
+            records.load_sweep(sweep)
     assert 9.5 not in load_runs(sweep)["init.gain"].to_list()
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 PACKAGE = Path(__file__).parent
+RECORDS = ("sweep.json", "multirun.yaml", "status.json")  # a folder with one is a sweep's
 # A wheel carries conf/ inside the package; a checkout has it at the top.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if path.is_dir())
 
@@ -85,7 +86,9 @@ def _find_modules_here() -> None:
         here = os.getcwd()
     except FileNotFoundError:
         sys.exit("gradlab: the working folder has been removed: go to another.")
-    if not sys.flags.safe_path and not {"", here} & set(sys.path):
+    if any((Path(here) / name).exists() for name in RECORDS):  # whose modules may be anybody's
+        sys.path[:] = [folder for folder in sys.path if folder not in ("", here)]
+    elif not sys.flags.safe_path and not {"", here} & set(sys.path):
         sys.path.insert(0, here)
 
 

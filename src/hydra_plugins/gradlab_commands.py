@@ -105,6 +105,7 @@ class Commands(Hydra):
         """
         from gradlab.components import ConfigError
         from gradlab.config import check
+        from gradlab.sweep.refusals import check_unused
 
         composed = self.compose_config(config_name, overrides, RunMode.RUN)
         HydraConfig.instance().set_config(composed)  # interpolations may look into it
@@ -115,6 +116,7 @@ class Commands(Hydra):
             raise ConfigError("--dry shows the plan of a sweep: leave hydra.mode=RUN out.")
         folder = Path(str(composed.hydra.run.dir))
         check_folder("hydra.sweep.dir", folder, composed)
+        check_unused(folder.parent, [folder.name])
         if config.sweep.plan_only:
             print(f"1 table to compute, by {config.measure['_target_']}.")
             return JobReturn()

@@ -124,6 +124,7 @@ class ProductSweeper(BasicSweeper):
         """
         from gradlab.components import ConfigError
         from gradlab.config import check, identity
+        from gradlab.records import MULTIRUN
         from gradlab.sweep import ledger, refusals
         from gradlab.sweep.composer import Composer
         from gradlab.sweep.groups import Built, program_of
@@ -148,7 +149,7 @@ class ProductSweeper(BasicSweeper):
             folders.append(own)
         refusals.check_folders(str(folder), names, folders)
         if not resumes:
-            refusals.check_unused(folder, folders)
+            refusals.check_unused(folder, [*folders, MULTIRUN])
 
     @property
     def _is_fused(self) -> bool:

@@ -168,6 +168,10 @@ def test_a_failed_point_that_is_retried_goes_on_from_its_checkpoint(
     run_point(broken, StopAt(4))
     status = records.load_status(broken.folder)
     records.save_status(broken.folder, status | {"state": "failed"})
+    records.save_status(broken.folder, status | {"identity": "another point's"})
+    ((_, reason),) = ledger.pending([broken], [])
+    assert "is of another config or version" in reason
+    records.save_status(broken.folder, status | {"state": "failed"})
     ledger.clear(ledger.pending([broken], ["failed"]))
     run_point(broken)
     assert "starts anew" not in capsys.readouterr().err

@@ -143,6 +143,7 @@ LINKS = {
     "a point": "1",
     "Hydra's files": "0/.hydra",
     "W&B's runs": "wandb",
+    "a folder below W&B's": "wandb/x/checkpoints",
     "the lock": ".lock",
     "a file": "0/status.json",
 }
@@ -154,7 +155,8 @@ def test_nothing_is_written_through_a_link_that_leads_outside(
 ) -> None:
     shutil.copytree(finished, tmp_path / "s")
     link, victim = tmp_path / "s" / place, tmp_path / "victim"
-    if link.is_dir() or place == "wandb":
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_dir() or "wandb" in place:
         victim.mkdir()
         (victim / "7").write_text("mine")
         shutil.rmtree(link, ignore_errors=True)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradlab.records.layout import WANDB
+WANDB_LOG = "debug-core.log"
 
 
 def real_path(path: Path) -> Path:
@@ -20,12 +20,10 @@ def lies_inside(path: Path, folder: Path) -> bool:
 def links_outside(folder: Path, sweep: Path) -> Iterator[Path]:
     """Yield the links below a folder that lead out of its sweep's.
 
-    W&B's runs are not looked into: they have a link to a log of W&B's, and are never written again.
+    W&B's own link to its log is left out: nothing of ours is written there.
     """
     for here, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(here, name)
-            if path.is_symlink() and not lies_inside(path, sweep):
+            if path.is_symlink() and name != WANDB_LOG and not lies_inside(path, sweep):
                 yield path
-        if Path(here).name == WANDB:
-            folders.clear()

@@ -32,6 +32,7 @@ from gradlab.records.layout import (
     TABLE,
     TRACEBACK,
 )
+from gradlab.records.links import lies_inside
 from gradlab.records.seals import ABSENT, check_file, digest, fitting, seal_of
 
 
@@ -311,8 +312,8 @@ def _verify_only(folder: Path, status: Mapping[str, Any], name: str) -> None:
     files, path = status.get("files", {}), folder / name
     if name in files or (files and name in RESULTS):
         check_file(path, files.get(name))
-    elif path.is_symlink() or (path.exists() and not path.is_file()):  # unsealed, so not followed
-        raise ValueError(f"{path} is no file")
+    elif path.exists() and not (path.is_file() and lies_inside(path, folder)):
+        raise ValueError(f"{path} is no file of the point's own")
 
 
 def _check_self_contained(path: Path) -> None:

@@ -62,7 +62,8 @@ def _read(path: Path, _changed: int) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(read_text(path))
         is_whole = all(map(_is_point, content["points"])) and (
-            "seal" not in content or content["seal"] == seal_of(content)  # 0.1.0 wrote none
+            # The first versions wrote neither.
+            not {"id", "seal"} & set(content) or content["seal"] == seal_of(content)
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged") from error

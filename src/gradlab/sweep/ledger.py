@@ -129,7 +129,7 @@ def pending(points: Iterable[Point], retry: Collection[str]) -> list[tuple[Point
     for point in points:
         try:
             status = records.load_verified(point.folder)
-            if status["state"] in ENDED and status.get("identity") != identity(point.config):
+            if status.get("identity") != identity(point.config):
                 raise ValueError(f"{point.folder / records.STATUS} is of another config or version")
         except FileNotFoundError:
             to_run.append((point, ""))

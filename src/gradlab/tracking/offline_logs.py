@@ -106,7 +106,7 @@ def _restore_log(program: str, log: Path, folder: Path) -> Restored | None:
     for name, path in RECORD_FILES.items():
         _copy_first([files / name], folder / path, log.parent)
     if gradients:  # a run of an earlier version; its sweep may have been moved
-        sweep = log.parents[2]
+        sweep = log.parents[2] if log.parents[1].name == records.WANDB else log.parent
         moved = sweep / gradients.parent.name / records.GRADIENTS
         _copy_first([gradients, moved], folder / records.GRADIENTS, sweep)
     config = header["config"]["update"]
