@@ -4,6 +4,7 @@ recorded/ is a sweep as version 0.1.0's first code wrote it: without an id, its 
 the runs' files. The paths in its logs exist nowhere.
 """
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from omegaconf import OmegaConf
 from synthetic_sweeps import geometric
 
 from gradlab import load_gradients, load_runs, load_wandb, records
+from gradlab.records.seals import seal_of
 from gradlab.tracking import offline_logs, points, server_runs
 from gradlab.tracking.restore import places
 from gradlab.tracking.runs import track
@@ -246,7 +248,8 @@ def test_a_received_folder_reaches_nothing_outside_itself(
     (sweep / "wandb" / "more").symlink_to(elsewhere / "wandb")
     escaping = tmp_path / "received" / "reach" / "escaping"
     records.save_sweep(escaping, [])
-    (escaping / records.SWEEP).write_text('{"id": "x/../../../elsewhere/reach/mine", "points": []}')
+    content = {"id": "x/../../../elsewhere/reach/mine", "points": []}
+    (escaping / records.SWEEP).write_text(json.dumps(content | {"seal": seal_of(content)}))
     write(escaping / "0", 7.0)
     target, place = tmp_path / "restored", f"reach/today-{records.sweep_id_of(sweep)}"
     (target / place).mkdir(parents=True)
