@@ -46,12 +46,6 @@ class FusedLauncher(Launcher):
                 sweep to resume is not of these points; then no point has run.
             SystemExit: a point failed; all others have run.
         """
-        folder = Path(str(self._config.hydra.sweep.dir))
-        return self._launch(folder, job_overrides, initial_job_idx)
-
-    def _launch(
-        self, folder: Path, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
         from gradlab import sweep
         from gradlab.components import check_component
         from gradlab.records import MULTIRUN, OVERVIEW
@@ -59,6 +53,7 @@ class FusedLauncher(Launcher):
         from gradlab.sweep.groups import group_by_program
 
         setup_globals()
+        folder = Path(str(self._config.hydra.sweep.dir))
         launcher: Any = OmegaConf.to_container(self._config.hydra.launcher)
         check_component(launcher, "hydra.launcher")
         resumes = self._config.sweep.resume or initial_job_idx  # a later batch adds to the first

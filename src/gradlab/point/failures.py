@@ -1,4 +1,4 @@
-"""What a point's failure leaves: one sentence for its status, and the traceback in a file."""
+"""Tell a point's failure: one sentence for its status, and the traceback for a file."""
 
 import threading
 import traceback

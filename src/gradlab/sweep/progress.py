@@ -25,7 +25,7 @@ SURE_FROM = 0.2  # of the steps; before that, and before a point has ended, it i
 
 
 class Shown(NamedTuple):
-    """What the line shows beside the clock, as of the last event."""
+    """The content of the line beside the clock, as of the last event."""
 
     words: list[str]
     trained: int  # steps, of all points

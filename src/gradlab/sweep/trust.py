@@ -1,4 +1,4 @@
-"""What a sweep's record may name: a folder that somebody sent is data, and runs none of its code.
+"""Check what a sweep's record names: a folder from somebody else is data and runs no code of its.
 
 A resumed point is composed from the words in its record. Functions and classes that they name by
 `_target_` are called only if gradlab's own config names them too, or the person who resumes does:
@@ -44,7 +44,7 @@ def check_words(
         is_ours = re.split(r"[./]", key)[0] not in ("hydra", "sweep") and override.package is None
         known = options(key)
         is_option = not known or all(str(x) in known for x in _texts(value))
-        spelt_out = is_plain(value) and not any(map(RESOLVER.search, _texts(value)))
+        spelt_out = _is_plain(value) and not any(map(RESOLVER.search, _texts(value)))
         if is_ours and is_option and spelt_out:
             continue
         raise ConfigError(
@@ -116,12 +116,12 @@ def _is_section(node: Any) -> bool:
     return OmegaConf.is_config(node) and not node._is_missing() and not node._is_none()
 
 
-def is_plain(value: Any) -> bool:
+def _is_plain(value: Any) -> bool:
     """Return whether an override's value is one value of plain data, and no choice or range."""
     if isinstance(value, dict):
-        return all(map(is_plain, [*value, *value.values()]))
+        return all(map(_is_plain, [*value, *value.values()]))
     if isinstance(value, list):
-        return all(map(is_plain, value))
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, str | int | float | bool)
 
 
