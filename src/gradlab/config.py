@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import chdir
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import PurePath, PureWindowsPath
@@ -229,6 +230,12 @@ def check(composed: DictConfig) -> Config:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value: give it one.") from error
     config: Config = _checked_section(Config, resolved, "")
+    with chdir(os.curdir):  # a part of the user's that leaves the folder moves no sweep
+        _check_components(config)
+    return config
+
+
+def _check_components(config: Config) -> None:
     for section, role in ROLES.items():
         if role.component and (section != "measure" or config.measure is not None):
             setattr(config, section, check_component(getattr(config, section), section))
@@ -240,7 +247,6 @@ def check(composed: DictConfig) -> Config:
         for name, value in config.probe.items()
         if value is not None  # probe.NAME=null switches one off
     }
-    return config
 
 
 def from_record(record: Mapping[str, Any]) -> Config:

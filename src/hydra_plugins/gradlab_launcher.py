@@ -296,17 +296,22 @@ def _exit_unless_done(statuses: Sequence["Status"], folder: Path, has_run: bool)
     from gradlab.sweep.ledger import ENDED
 
     states = [status["state"] for status in statuses]
-    interrupted = sum(state not in ENDED for state in states)
-    if interrupted and interrupted == states.count("running"):
-        sys.exit(f"gradlab: {interrupted} of {len(states)} points run elsewhere; see above.")
-    if interrupted:
+    unfinished, again = sum(state not in ENDED for state in states), pasted("sweep.resume", folder)
+    if unfinished and unfinished == states.count("running"):
+        sys.exit(f"gradlab: {unfinished} of {len(states)} points run elsewhere; see above.")
+    if damaged := states.count("damaged"):
         sys.exit(
-            f"gradlab: interrupted, {interrupted} of {len(statuses)} points are not done: go on "
-            f"from their checkpoints with {pasted('sweep.resume', folder)}"
+            f"gradlab: {damaged} of {len(states)} points have damaged records: run them again "
+            f"with {again}"
+        )
+    if unfinished:
+        sys.exit(
+            f"gradlab: interrupted, {unfinished} of {len(states)} points are not done: go on "
+            f"from their checkpoints with {again}"
         )
     failed = states.count("failed")
     if failed and has_run:
-        sys.exit(f"gradlab: {failed} of {len(statuses)} points failed; see above.")
+        sys.exit(f"gradlab: {failed} of {len(states)} points failed; see above.")
 
 
 def write_multirun(config: DictConfig, folder: Path) -> None:

@@ -16,7 +16,7 @@ from gradlab.config import Sweep
 from gradlab.point import Point, fail_points, run_points
 from gradlab.records import leases
 from gradlab.sweep import run_sweep
-from gradlab.sweep.groups import Group, group_by_program
+from gradlab.sweep.groups import Group, group_by_program, program_of
 from gradlab.sweep.plan import show_plan
 from gradlab.sweep.progress import ProgressDisplay, Shown
 from gradlab.training.program import Program
@@ -54,6 +54,12 @@ def hangs(probed, *, name): open("hangs", "w").close(); time.sleep(600)
 def counts(probed, *, name):
     scalars = np.float32(1.5), np.array(2), jnp.ones(())
     return Measurement({f"{name}/{i}": x for i, x in enumerate(scalars)}, {})
+
+
+class Mover(nnx.SimpleCell):
+    def __init__(self, *args, **kwargs):
+        os.chdir("/")
+        super().__init__(*args, **kwargs)
 
 
 class Cell(nnx.SimpleCell):
@@ -120,6 +126,12 @@ def test_a_part_that_fails_fails_its_point_and_keeps_the_traceback(
         assert "\x1b" not in text
         assert f"point {point.name} failed: {status['reason']} (see {traceback})\n" in printed
     assert set(load_runs(tmp_path)["status"]) == {"done", "failed"}
+    done = next(point for point in points if point.name == "counts")
+    rows = (done.folder / records.METRICS).read_bytes()
+    (done.folder / records.METRICS).write_bytes(rows[:-7])
+    (damaged,) = run_sweep([done], [], Sweep(keep_programs=False))
+    assert damaged["state"] == "damaged"
+    (done.folder / records.METRICS).write_bytes(rows)
     again = group_by_program([points[0]])  # and once it is mended, no traceback is left
     (tmp_path / "parts.py").write_text(
         PARTS.replace("sys.exit(0)", "return counts(probed, name=name)")
@@ -184,6 +196,15 @@ def test_printing_never_fails(
     assert r"point [red] failed: OSError: [/x] \udcff \xf7 (see " in text
     assert "1 points to run as 1 programs" in text
     assert r"loss \xf7" in text  # the table's heading
+
+
+def test_a_part_that_goes_elsewhere_moves_no_sweep(
+    parts: None, composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = composed(*TINY, "model.cell._target_=parts.Mover", "model.name=mine")
+    assert isinstance(program_of(config, {}), Program)
+    assert Path.cwd() == tmp_path
 
 
 def test_the_closing_report_stops_nothing(

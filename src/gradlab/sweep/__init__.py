@@ -9,6 +9,7 @@ from typing import TypeAlias
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from gradlab import records
 from gradlab.components import ConfigError
 from gradlab.config import Config, Sweep
 from gradlab.point import Point, Status, point_of_job
@@ -58,7 +59,21 @@ def run_sweep(
     except Exception as error:
         sentence = f"The closing report could not be made ({reason_of(error)}); see the records in "
         show(console, printable(f"{sentence}{sweep_folder(points[0].folder)}"))
-    return [statuses.get(p.folder) or _of_others(earlier.get(p.folder)) for p in points]
+    return [
+        _as_recorded(p.folder, statuses.get(p.folder) or _of_others(earlier.get(p.folder)))
+        for p in points
+    ]
+
+
+def _as_recorded(folder: Path, status: Status) -> Status:
+    """Return a point's status, "damaged" if its files are no longer those that it sealed."""
+    try:
+        records.load_verified(folder)
+    except FileNotFoundError:  # it has written none
+        return status
+    except ValueError:
+        return {"state": "damaged"}
+    return status
 
 
 def _of_others(status: Status | None) -> Status:
