@@ -59,7 +59,9 @@ def paper_scale_is_slow(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.slow if name.endswith("_full") else ())
 
 
-@pytest.mark.parametrize("name", map(paper_scale_is_slow, sorted(set(FILES) - set(WHOLE))))
+@pytest.mark.parametrize(
+    "name", [paper_scale_is_slow(name) for name in sorted(set(FILES) - set(WHOLE))]
+)
 def test_an_experiment_cut_to_seconds(composed: Compose, name: str, tmp_path: Path) -> None:
     if name in CUT:
         cut = tuple(f"measure.{change}" for change in CUT[name])

@@ -144,6 +144,7 @@ LINKS = {
     "Hydra's files": "0/.hydra",
     "W&B's runs": "wandb",
     "a folder below W&B's": "wandb/x/checkpoints",
+    "a folder by the name of W&B's log": "wandb/x/logs/debug-core.log",
     "the lock": ".lock",
     "a file": "0/status.json",
 }

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-WANDB_LOG = "debug-core.log"
+from gradlab.records.layout import WANDB
 
 
 def real_path(path: Path) -> Path:
@@ -20,10 +20,14 @@ def lies_inside(path: Path, folder: Path) -> bool:
 def links_outside(folder: Path, sweep: Path) -> Iterator[Path]:
     """Yield the links below a folder that lead out of its sweep's.
 
-    W&B's own link to its log is left out: nothing of ours is written there.
+    W&B's own link to its log in the home folder is left out: a file, and none of a point's.
     """
     for here, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(here, name)
-            if path.is_symlink() and name != WANDB_LOG and not lies_inside(path, sweep):
+            if path.is_symlink() and not lies_inside(path, sweep) and not _is_wandb_log(path):
                 yield path
+
+
+def _is_wandb_log(path: Path) -> bool:
+    return path.match(f"{WANDB}/*/logs/debug-core.log") and not path.is_dir()
