@@ -27,7 +27,8 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "records": set(),
     "schedule": set(),
     "printable": set(),
-    "components": set(),
+    "working_folder": set(),
+    "components": {"working_folder"},
     "explain": set(),
     "config": {"components", "schedule"},
     **{part: set(CONFIG) for part in PARTS},
@@ -48,7 +49,7 @@ ONLY = {  # who may import these packages
     "orbax": {"point"},
     "submitit": {"sweep"},
     "ray": {"sweep"},
-    "hydra": {"__main__", "explain", "config", "components", "models", "point", "sweep", "claims"},
+    "hydra": {"__main__", "explain", "config", "components", "point", "sweep", "claims"},
     "matplotlib": {"figures", "studies", "tasks"},
 }
 

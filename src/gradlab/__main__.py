@@ -6,18 +6,15 @@ them together, point/ trains, measures and records one, tracking/ logs it to W&B
 
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab import explain
-from gradlab.printable import escape_what_cannot_be_printed
+from gradlab.working_folder import leave_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 PACKAGE = Path(__file__).parent
-RECORDS = ("sweep.json", "multirun.yaml", "status.json")  # a folder with one is a sweep's
 # A wheel carries conf/ inside the package; a checkout has it at the top.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if path.is_dir())
 
@@ -40,6 +37,7 @@ def run(composed: "DictConfig") -> None:
 def main() -> None:
     """Run gradlab from the command line; wrong input ends in one sentence and exit status 1."""
     try:
+        leave_path()  # before anything that is no part of Python is imported
         _main()
         print(end="", flush=True)
     except BrokenPipeError:  # no one reads on, as in `gradlab --help | head`
@@ -48,10 +46,14 @@ def main() -> None:
 
 
 def _main() -> None:
+    from gradlab import explain
+    from gradlab.printable import escape_what_cannot_be_printed
+
     escape_what_cannot_be_printed()
-    _find_modules_here()
     words = sys.argv[1:]
     if "--version" in words:
+        from importlib.metadata import version
+
         print(f"gradlab {version('gradlab')}")
         return
     try:
@@ -78,18 +80,6 @@ def _main() -> None:
         ):
             raise
         sys.exit(f"gradlab: {explain.sentence(error)}")
-
-
-def _find_modules_here() -> None:
-    """Let the `gradlab` script import from the working folder, as `python -m gradlab` does."""
-    try:
-        here = os.getcwd()
-    except FileNotFoundError:
-        sys.exit("gradlab: the working folder has been removed: go to another.")
-    if any((Path(here) / name).exists() for name in RECORDS):  # whose modules may be anybody's
-        sys.path[:] = [folder for folder in sys.path if folder not in ("", here)]
-    elif not sys.flags.safe_path and not {"", here} & set(sys.path):
-        sys.path.insert(0, here)
 
 
 def _run_hydra(words: list[str]) -> None:

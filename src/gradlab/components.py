@@ -15,6 +15,8 @@ import pydantic
 import pydantic_core
 from hydra.utils import get_object
 
+from gradlab.working_folder import join_path
+
 Component: TypeAlias = dict[str, Any]
 Validator: TypeAlias = pydantic.TypeAdapter[Any]
 
@@ -40,7 +42,7 @@ def check_component(component: Any, key: str) -> Component:
         raise ConfigError(f"{key} must name what it calls by {key}._target_; got {component!r}.")
     target = component["_target_"]
     try:
-        function = get_object(str(target))
+        function = locate(str(target))
         parameters = parameters_of(function)
         _hints(function)  # annotations that cannot be read are an error of the component
     except (Exception, SystemExit) as error:  # a module may end the process when it is imported
@@ -65,7 +67,7 @@ def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
     Raises:
         ConfigError: the component has an argument that `args` give.
     """
-    function = get_object(component["_target_"])
+    function = locate(component["_target_"])
     arguments = {k: v for k, v in component.items() if k != "_target_"} | overrides
     for name in list(parameters_of(function))[: len(args)]:
         if name in arguments:
@@ -73,6 +75,12 @@ def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
                 f"{component['_target_']} gets its {name} from the network: leave {name} out."
             )
     return function(*args, **arguments)
+
+
+def locate(target: str) -> Any:
+    """Return what a `_target_` names, in the working folder too if that is where its module is."""
+    join_path(target)
+    return get_object(target)
 
 
 def parameters_of(function: Any) -> Mapping[str, inspect.Parameter]:

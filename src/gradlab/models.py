@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from hydra.utils import get_object
 from jaxtyping import Array, Float, Key, PyTree
 
 from gradlab import components
@@ -269,7 +268,7 @@ def _check_cell(cell: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: it is not, or does not.
     """
-    target = get_object(cell["_target_"])
+    target = components.locate(cell["_target_"])
     if not (isinstance(target, type) and issubclass(target, nnx.RNNCellBase)):
         raise ConfigError(
             "model.cell._target_ must be a subclass of flax.nnx.RNNCellBase; got "

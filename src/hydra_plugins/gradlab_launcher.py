@@ -82,6 +82,8 @@ class FusedLauncher(Launcher):
             ended = len(points) - len(pending)
             show_plan(group_by_program(here, programs), ended, elsewhere.sentences(running))
             return []
+        # A launcher that cannot start says so before anything is written or deleted.
+        runner = self._runner() if ledger.pending(points.values(), settings.retried) else None
         with ledger.locked(folder):
             write_multirun(self._config, folder)
             pending = ledger.clear(elsewhere.claim(points.values(), settings.retried))
@@ -92,7 +94,7 @@ class FusedLauncher(Launcher):
                 for config, entry in zip(composed, entries, strict=True)
             ]
             groups = group_by_program(pending, programs)
-            statuses = sweep.run_sweep(list(points.values()), groups, settings, self._runner())
+            statuses = sweep.run_sweep(list(points.values()), groups, settings, runner)
         _exit_unless_done(statuses, folder, bool(groups))
         by_identity = dict(zip(points, statuses, strict=True))
         for job, entry in zip(jobs, entries, strict=True):
@@ -104,13 +106,15 @@ class FusedLauncher(Launcher):
         from gradlab.sweep import ledger
 
         entries = ledger.read(folder)
-        if all(entry.identity for entry in entries):
+        if all(entry.config for entry in entries):
             return entries
         composed = self._compose_recorded(folder, entries)
         programs: dict[str, Built] = {}
+        checked = [self._check(config, programs)[1] for config in composed]
+        ledger.check_unchanged(entries, checked)
         return [
-            replace(self._check(config, programs)[1], number=entry.number, folder=entry.folder)
-            for config, entry in zip(composed, entries, strict=True)
+            replace(entry, identity=now.identity, config=now.config)
+            for entry, now in zip(entries, checked, strict=True)
         ]
 
     def _compose(
@@ -156,7 +160,7 @@ class FusedLauncher(Launcher):
         composed = [compose(overrides, number) for number, overrides in enumerate(words)]
         known = trust.known_targets(loader, typed)
         trust.check_targets(composed, known, self._config.sweep.trust, folder)
-        if not any(word.lstrip("+").startswith("wandb") for word in typed):
+        if not {"wandb=online", "wandb.mode=online"} & set(typed):
             trust.keep_offline(composed)
         return composed
 
@@ -255,8 +259,9 @@ class FusedSlurmLauncher(FusedLauncher):
         }
 
     def _runner(self) -> "Runner":
-        from gradlab.sweep.slurm import run_in_jobs
+        from gradlab.sweep.slurm import check_slurm, run_in_jobs
 
+        check_slurm()
         return partial(
             run_in_jobs, points_per_job=self._points, cpus=self._cpus, resources=self._resources
         )
@@ -279,14 +284,14 @@ class FusedRayLauncher(FusedLauncher):
         self._cluster = {"address": address, **options}
 
     def _runner(self) -> "Runner":
-        from gradlab.sweep.ray import run_in_tasks
+        from gradlab.sweep.ray import connect, run_in_tasks
 
         return partial(
             run_in_tasks,
             points_per_task=self._points,
             cpus=self._cpus,
             gpus=self._gpus,
-            cluster=self._cluster,
+            context=connect(self._cluster),
         )
 
 

@@ -63,9 +63,16 @@ class ProductSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         words = parser.parse_overrides([*self._parse_config(), *arguments])
         batches = self.split_arguments(words, self.max_batch_size)
-        if not is_fused:
-            self._check_points(folder, [point for batch in batches for point in batch])
+        if is_fused:
+            return self._launch(batches)
+        from gradlab.sweep import ledger
+
+        self._check_points(folder, [point for batch in batches for point in batch])
+        with ledger.locked(folder):
             write_multirun(self._master, folder)
+            return self._launch(batches)
+
+    def _launch(self, batches: list[list[list[str]]]) -> list[Sequence[JobReturn]]:
         launched: list[Sequence[JobReturn]] = []
         for batch in batches:
             assert self.launcher is not None
@@ -120,11 +127,11 @@ class ProductSweeper(BasicSweeper):
 
         Raises:
             ConfigError: a point's config is wrong, points share a folder, a folder holds another
-                point, or an option that is swept over has its own sweep.
+                point or one that runs, or an option that is swept over has its own sweep.
         """
         from gradlab.components import ConfigError
         from gradlab.config import check, identity
-        from gradlab.records import MULTIRUN
+        from gradlab.records import MULTIRUN, leases
         from gradlab.sweep import ledger, refusals
         from gradlab.sweep.composer import Composer
         from gradlab.sweep.groups import Built, program_of
@@ -141,6 +148,8 @@ class ProductSweeper(BasicSweeper):
             if checked.measure is None:
                 program_of(checked, programs)
             holds = ledger.status_in(folder / own).get("identity") if resumes else None
+            if other := leases.holder(folder / own):  # Hydra would write beside it
+                raise ConfigError(f"{other} runs {name}: end it there ({other.end}), or wait.")
             if holds not in (None, identity(checked)):
                 raise ConfigError(
                     f"{name} has the folder {own!r}, which holds another point of this sweep: "

@@ -63,9 +63,7 @@ def save(folder: Path, config: Config, state: State) -> None:
             f"the checkpoint {path} could not be written: {_reason(error)}; the one before is "
             "whole. Make room, or choose another folder with hydra.sweep.dir=FOLDER."
         ) from error
-    for other in path.parent.iterdir():
-        if other != path:
-            shutil.rmtree(other, ignore_errors=True)
+    records.delete_checkpoints(folder, keep=path.name)
 
 
 def load(folder: Path, config: Config, abstract_state: Callable[[], State]) -> State | None:
@@ -124,11 +122,6 @@ def _plain_path(path: Path) -> Iterator[Path]:
         link = Path(folder) / records.CHECKPOINTS
         link.symlink_to(path.parent, target_is_directory=True)
         yield link / path.name
-
-
-def discard(folder: Path) -> None:
-    """Delete a point's checkpoints."""
-    shutil.rmtree(folder / records.CHECKPOINTS, ignore_errors=True)
 
 
 def _check_room(folder: Path, size: int) -> None:

@@ -210,7 +210,7 @@ class Recorder:
                 return state
         except (OSError, ValueError) as error:  # the checkpoint's, or the records' beside it
             self._say_anew(error)
-        checkpoints.discard(folder)
+        records.delete_checkpoints(folder)
         return None
 
     def _restore_records(self, step: int) -> None:

@@ -55,6 +55,7 @@ from gradlab.records.layout import (
 )
 from gradlab.records.links import lies_inside, links_outside
 from gradlab.records.points import (
+    delete_checkpoints,
     delete_records,
     load_choices,
     load_gradients,
@@ -97,6 +98,7 @@ __all__ = [
     "WANDB",
     "RecordError",
     "clear_unfinished",
+    "delete_checkpoints",
     "delete_records",
     "flatten",
     "lies_inside",

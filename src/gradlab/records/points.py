@@ -211,10 +211,24 @@ def settled(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
 
 def delete_records(folder: Path) -> None:
     """Delete a point's results and checkpoints; its .hydra/ and its W&B run stay."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    delete_checkpoints(folder)
     for name in (METRICS, GRADIENTS, STATUS, TRACEBACK):
         with contextlib.suppress(OSError):  # what stays in the way is named when it is written
             (folder / name).unlink()
+
+
+def delete_checkpoints(folder: Path, keep: str = "") -> None:
+    """Delete a point's checkpoints but one; what else somebody keeps beside them stays.
+
+    Args:
+        folder: the point's.
+        keep: the name of the one to keep; "": delete all.
+    """
+    with contextlib.suppress(OSError):
+        for path in (folder / CHECKPOINTS).iterdir():
+            if path.name.isdigit() and path.name != keep:
+                shutil.rmtree(path, ignore_errors=True)
+        (folder / CHECKPOINTS).rmdir()  # unless something is left in it
 
 
 def save_metrics(folder: Path, metrics: pd.DataFrame, status: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ Runner: TypeAlias = Callable[[Sequence[Group], ProgressDisplay, Sweep], dict[Pat
 
 
 def run_sweep(
-    points: Sequence[Point], groups: Sequence[Group], settings: Sweep, run: Runner = run_here
+    points: Sequence[Point], groups: Sequence[Group], settings: Sweep, run: Runner | None = None
 ) -> list[Status]:
     """Run points of one sweep, show the progress, and end with the table and the figure.
 
@@ -36,7 +36,7 @@ def run_sweep(
         points: all points of the sweep.
         groups: the unfinished ones, by program.
         settings: the config's sweep section.
-        run: runs the groups; by default in this process.
+        run: runs the groups; None: in this process.
 
     Returns:
         The points' statuses, in their order.
@@ -51,7 +51,7 @@ def run_sweep(
     statuses: dict[Path, Status] = {}
     if groups:
         with ProgressDisplay(groups) as display:
-            statuses = run(groups, display, settings)
+            statuses = (run or run_here)(groups, display, settings)
     try:
         from gradlab.sweep.report import report  # its figures take a second to import
 

@@ -7,13 +7,13 @@ sweep.json names every point before the first begins. A point is recognised by i
 import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from gradlab import records
 from gradlab.components import ConfigError
-from gradlab.config import ROLES, from_record, identity, without_bookkeeping
+from gradlab.config import ROLES, Config, from_record, identity, without_bookkeeping
 from gradlab.point import Point, Status, checkpoints
 from gradlab.printable import printable
 
@@ -61,9 +61,10 @@ def read(folder: Path) -> list[Entry]:
         pass  # another launcher's sweep has none
     except (ValueError, TypeError) as error:
         print(printable(f"{error}: the points' own folders are read instead."))
+    check_links(folder, folder)  # the points' own files are read through none
     points = (path.parent.parent for path in folder.rglob(str(records.OVERRIDES)))
     own = [point for point in points if records.sweep_folder(point) == folder]
-    if not own:
+    if not own or not all(map(_is_point, own)):
         raise ConfigError(f"sweep.resume must be the folder of a sweep; got {str(folder)!r}.")
     return sorted((_read_point(point, folder) for point in own), key=lambda entry: entry.number)
 
@@ -81,6 +82,8 @@ def write(folder: Path, entries: Sequence[Entry]) -> None:
 def repeat_overrides(given: Sequence[str], recorded: Sequence[Entry]) -> list[list[str]]:
     """Return each recorded point's overrides; given ones replace those of the same key."""
     keys = {_key(override) for override in given}
+    if "wandb" in keys:  # its options say the mode
+        keys.add("wandb.mode")
     return [[*(x for x in entry.overrides if _key(x) not in keys), *given] for entry in recorded]
 
 
@@ -119,11 +122,33 @@ def check_same(recorded: Sequence[Entry], requested: Sequence[Entry]) -> None:
         raise ConfigError(_changed(new, gone))
 
 
+def check_unchanged(recorded: Sequence[Entry], composed: Sequence[Entry]) -> None:
+    """Check that the words of points give the configs that these have run with.
+
+    Args:
+        recorded: the points; "" in place of an identity: it has none yet.
+        composed: what their words give now.
+
+    Raises:
+        ConfigError: a point has records of another config or version, which would be replaced.
+    """
+    for entry, now in zip(recorded, composed, strict=True):
+        if entry.identity not in ("", now.identity):
+            raise ConfigError(
+                f"point {entry.number} has run with another config than its words give now, or "
+                "with another version of gradlab, and its records would be replaced: put back the "
+                "config files that it was started with, or start a new sweep."
+            )
+
+
 def pending(points: Iterable[Point], retry: Collection[str]) -> list[tuple[Point, str]]:
     """Return the points still to run, each with the reason to delete its old records ("": keep).
 
     Points that have ended are left alone, unless `retry` names their state. A point with a file
     that is not as it was written runs again from the start, one that failed from its checkpoint.
+
+    Raises:
+        ConfigError: a file of a point is there and cannot be read.
     """
     to_run = []
     for point in points:
@@ -134,6 +159,7 @@ def pending(points: Iterable[Point], retry: Collection[str]) -> list[tuple[Point
         except FileNotFoundError:
             to_run.append((point, ""))
         except ValueError as error:
+            _check_readable(point.folder)
             to_run.append((point, str(error)))
         else:
             if status["state"] not in ENDED or status["state"] in retry:
@@ -202,15 +228,41 @@ def check_links(folder: Path, sweep: Path) -> None:
         )
 
 
+def _check_readable(folder: Path) -> None:
+    """Check that what looks like damage is none of rights or of the disk: the results may be whole.
+
+    Raises:
+        ConfigError: a file of a point cannot be read.
+    """
+    for path in (folder / name for name in records.RESULTS):
+        try:
+            if path.is_file():
+                path.read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"{path} cannot be read ({error.strerror}): make it readable, or delete it to run "
+                "its point again."
+            ) from error
+
+
 def _read_point(folder: Path, sweep: Path) -> Entry:
-    """Return a point's entry by its own folder, without the identity and config of its words."""
+    """Return a point's entry by its own folder; its config follows from its words."""
     words = records.load_yaml(folder / records.OVERRIDES)
     if not isinstance(words, list):
         raise ConfigError(f"{folder / records.OVERRIDES} is damaged.")
     number = int(folder.name) if folder.name.isdigit() else 0
     name = folder.relative_to(sweep).as_posix()
     own = [str(word) for word in words if not str(word).startswith("sweep.")]
-    return Entry(number, name, own, "", {})
+    return Entry(number, name, own, status_in(folder).get("identity", ""), {})
+
+
+def _is_point(folder: Path) -> bool:
+    """Return whether a folder with Hydra's files is a point's, and not of another program."""
+    try:
+        config = records.load_yaml(folder / records.CONFIG)
+        return {section.name for section in fields(Config)} <= set(config)
+    except (ValueError, TypeError):
+        return False
 
 
 def _key(override: str) -> str:

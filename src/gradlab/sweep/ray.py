@@ -2,11 +2,12 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradlab.components import ConfigError
 from gradlab.config import Sweep
@@ -15,6 +16,9 @@ from gradlab.printable import printable
 from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
 from gradlab.sweep.remote import Work, follow, split_groups
+
+if TYPE_CHECKING:
+    from ray._private.worker import BaseContext
 
 
 @dataclass
@@ -47,6 +51,42 @@ class RayTask:
         ray.cancel(self.reference)
 
 
+def connect(cluster: Mapping[str, Any]) -> "BaseContext":
+    """Connect to a cluster of Ray, or start one here.
+
+    Args:
+        cluster: arguments of ray.init besides gradlab's.
+
+    Raises:
+        ConfigError: there is no Ray, or no cluster at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "hydra/launcher=fused_ray needs Ray: pip install 'gradlab[ray]'."
+        ) from error
+    # A task finds modules of the user where this process does: in the working folder, if any is.
+    here = os.getcwd() if os.getcwd() in sys.path else None
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), here)))
+    with warnings.catch_warnings():
+        # Ray forks before JAX has done anything here that a fork could break.
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        try:
+            return ray.init(
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": {"PYTHONPATH": path}},
+                **cluster,
+            )
+        except ConnectionError as error:
+            reason = printable((str(error).splitlines() or [""])[0])
+            raise ConfigError(
+                f"hydra/launcher=fused_ray: no cluster answers ({reason})."
+            ) from error
+
+
 def run_in_tasks(
     groups: Sequence[Group],
     display: ProgressDisplay,
@@ -55,7 +95,7 @@ def run_in_tasks(
     points_per_task: int | None,
     cpus: int,
     gpus: float,
-    cluster: Mapping[str, Any],
+    context: "BaseContext",
 ) -> dict[Path, Status]:
     """Run all points in tasks and return their statuses by folder.
 
@@ -65,29 +105,10 @@ def run_in_tasks(
         settings: the config's sweep section.
         points_per_task: at most so many; None: all of a group.
         cpus, gpus: requested for a task.
-        cluster: further arguments of ray.init.
-
-    Raises:
-        ConfigError: there is no Ray.
+        context: the connection to the cluster, which is closed at the end.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            "hydra/launcher=fused_ray needs Ray: pip install 'gradlab[ray]'."
-        ) from error
-    # A task finds modules of the user where this process does: in the working folder.
-    path = os.pathsep.join(filter(None, (os.getcwd(), os.environ.get("PYTHONPATH"))))
-    with warnings.catch_warnings():
-        # Ray forks before JAX has done anything here that a fork could break.
-        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
-        context = ray.init(
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": path}},
-            **cluster,
-        )
+    import ray
+
     with context:
         works = split_groups(groups, points_per_task, settings, cpus)
         run = ray.remote(num_cpus=cpus, num_gpus=gpus)(Work.__call__)

@@ -1,6 +1,8 @@
 """Groups of points as an array job of SLURM, through submitit."""
 
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any
 from gradlab.components import ConfigError
 from gradlab.config import Sweep
 from gradlab.point import Status
+from gradlab.printable import printable
 from gradlab.records import SLURM_LOGS, sweep_folder
 from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
@@ -57,6 +60,32 @@ class SlurmJob:
         self.job.cancel()
 
 
+def check_slurm() -> None:
+    """Check that jobs can be given to SLURM.
+
+    Raises:
+        ConfigError: there is no submitit, or no SLURM that answers here.
+    """
+    try:
+        import submitit  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "hydra/launcher=fused_slurm needs submitit: pip install 'gradlab[slurm]'."
+        ) from error
+    try:
+        subprocess.run(["sbatch", "--version"], capture_output=True, check=True)
+        subprocess.run(["squeue", "--me"], capture_output=True, check=True, text=True)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "hydra/launcher=fused_slurm needs SLURM's commands (sbatch) on this machine."
+        ) from error
+    except subprocess.CalledProcessError as error:
+        reason = printable((error.stderr.strip().splitlines() or ["it gives no reason"])[-1])
+        raise ConfigError(
+            f"hydra/launcher=fused_slurm: SLURM does not answer ({reason})."
+        ) from error
+
+
 def run_in_jobs(
     groups: Sequence[Group],
     display: ProgressDisplay,
@@ -77,23 +106,16 @@ def run_in_jobs(
         points_per_job: at most so many; None: all of a group.
         cpus: cores that a job's lanes use.
         resources: parameters of submitit's executor; None values are left out.
-
-    Raises:
-        ConfigError: there is no submitit, or no SLURM here.
     """
-    try:
-        import submitit
-    except ImportError as error:
-        raise ConfigError(
-            "hydra/launcher=fused_slurm needs submitit: pip install 'gradlab[slurm]'."
-        ) from error
+    import submitit
+
     logs = sweep_folder(groups[0].points[0].folder) / SLURM_LOGS
-    try:
-        executor = submitit.AutoExecutor(logs / "%j", cluster="slurm", slurm_max_num_timeout=100)
-    except RuntimeError as error:
-        raise ConfigError(
-            "hydra/launcher=fused_slurm needs SLURM's commands (sbatch) on this machine."
-        ) from error
+    executor = submitit.AutoExecutor(
+        logs / "%j",
+        cluster="slurm",
+        slurm_max_num_timeout=100,
+        slurm_python=f"{shlex.quote(sys.executable)} -P",  # the working folder's modules come last
+    )
     executor.update_parameters(
         name="gradlab", **{key: value for key, value in resources.items() if value is not None}
     )
