@@ -93,6 +93,27 @@ def test_another_points_file_is_not_read(name: str, sweep: Path) -> None:
         load_metrics(sweep / "0") if "metrics" in name else load_gradients(sweep / "0")
 
 
+def test_a_file_of_the_same_place_size_and_time_is_read_anew(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damage(path: Path) -> None:
+        found, content = path.stat(), bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+    copy = tmp_path / "copy" / sweep.name
+    shutil.copytree(sweep, copy)
+    damage(copy / "0" / "metrics.parquet")
+    states = []
+    for folder in (sweep.parent, copy.parent):
+        monkeypatch.chdir(folder)
+        states.append(rows(Path(sweep.name))[0]["status"])
+    assert states == ["done", "damaged"]
+    damage(sweep / "1" / "gradients.nc")
+    assert rows(sweep)[1]["status"] == "damaged"
+
+
 def test_numbers_stay_with_their_config(sweep: Path) -> None:
     """Points exchanged after a copy without hidden files; entries named as keys of the config."""
     entries = records.load_sweep(sweep)

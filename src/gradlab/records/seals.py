@@ -24,11 +24,17 @@ def seal_of(status: Mapping[str, Any]) -> str:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, `ABSENT` if none can be read; once for a size and time."""
+    """Return the SHA-256 of a file, `ABSENT` if none can be read.
+
+    A file is read once for as long as its device, inode, size and times of change are the same.
+    (Damage on the disk itself changes none of these, and is found by the next process.)
+    """
     try:
         found = path.stat()
-        is_file = stat.S_ISREG(found.st_mode)  # a pipe would keep the reader waiting
-        return _digest(path, found.st_size, found.st_mtime_ns) if is_file else ABSENT
+        if not stat.S_ISREG(found.st_mode):  # a pipe would keep the reader waiting
+            return ABSENT
+        times = (found.st_mtime_ns, found.st_ctime_ns)
+        return _digest(path, (found.st_dev, found.st_ino, found.st_size, *times))
     except OSError:
         return ABSENT
 
@@ -50,6 +56,6 @@ def check_file(path: Path, entry: str | Sequence[str] | None) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _digest(path: Path, _size: int, _changed: int) -> str:
+def _digest(path: Path, _file: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
