@@ -71,8 +71,9 @@ def group_by_program(
         ConfigError: the parts of a point's config do not fit together.
     """
     built = {} if programs is None else programs
-    members: dict[Built, list[Point]] = {}
+    members: dict[str, list[Point]] = {}
     for point in points:
-        members.setdefault(program_of(point.config, built), []).append(point)
-    groups = [Group(program, shared) for program, shared in members.items()]
+        program_of(point.config, built)
+        members.setdefault(program_key(point.config), []).append(point)
+    groups = [Group(built[key], shared) for key, shared in members.items()]
     return sorted(groups, key=lambda group: len(group.points), reverse=True)
