@@ -7,7 +7,8 @@ yours, needs no change here.
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeAlias, get_type_hints
 
@@ -23,6 +24,10 @@ Validator: TypeAlias = pydantic.TypeAdapter[Any]
 
 class ConfigError(ValueError):
     """A wrong value, name or type in the config: one sentence for the person who typed it."""
+
+
+class CallError(TypeError):
+    """A function does not take the arguments that gradlab gives it; it has not begun."""
 
 
 def check_component(component: Any, key: str) -> Component:
@@ -66,6 +71,7 @@ def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
 
     Raises:
         ConfigError: the component has an argument that `args` give.
+        CallError: as in `call`.
     """
     function = locate(component["_target_"])
     arguments = {k: v for k, v in component.items() if k != "_target_"} | overrides
@@ -74,7 +80,25 @@ def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
             raise ConfigError(
                 f"{component['_target_']} gets its {name} from the network: leave {name} out."
             )
-    return function(*args, **arguments)
+    return call(function, *args, **arguments)
+
+
+def call(function: Callable[..., Any], *args: Any, **arguments: Any) -> Any:
+    """Call a function of somebody's; what its own code raises is raised as it is.
+
+    Raises:
+        CallError: it does not take these arguments.
+    """
+    try:
+        return function(*args, **arguments)
+    except TypeError as error:
+        with suppress(ValueError):  # some of C have no signature
+            signature = inspect.signature(function)
+            try:
+                signature.bind(*args, **arguments)
+            except TypeError:
+                raise CallError(_last_line(error)) from error
+        raise
 
 
 def locate(target: str) -> Any:

@@ -56,7 +56,7 @@ class Stack(nnx.RNNCellBase):
         """Run one step, in which each layer reads the output of the one below at that step."""
         new_carry = {}
         for i, cell in enumerate(self.layers):
-            state, inputs = cell(_unwrap(carry[f"layer{i}"]), inputs)
+            state, inputs = components.call(cell, _unwrap(carry[f"layer{i}"]), inputs)
             new_carry[f"layer{i}"] = _wrap(state)
         return new_carry, inputs
 
@@ -153,7 +153,8 @@ def build_network(
 
     Raises:
         ConfigError: the cell does not take the arguments that Flax's recurrent cells take, or has
-            no gate biases where the rule sets some; or the initialiser or the rule is none.
+            no gate biases where the rule sets some; or the initialiser or the rule is none. What
+            their own code raises is raised as it is.
     """
     rngs = nnx.Rngs(key)
     build_stack = partial(_build_stack, model, initialiser, bias_rule, rngs=rngs)
@@ -185,10 +186,9 @@ def _build_stack(
         }
         _check_cell(model.cell, arguments)
         layers.append(components.build(model.cell, **arguments))
+        biases = _drawn_biases(bias_rule, rngs.biases(), n)
         try:
-            set_gate_biases(layers[-1], _drawn_biases(bias_rule, rngs.biases(), n))
-        except ConfigError:
-            raise
+            set_gate_biases(layers[-1], biases)
         except ValueError as error:
             raise ConfigError(str(error)) from error
     return layers[0] if len(layers) == 1 else Stack(layers)
@@ -215,7 +215,7 @@ def _drawn(initialiser: Initialiser, key: Key[Array, ""], n: int) -> Float[Array
     """Return the matrix that an initialiser draws.
 
     Raises:
-        ConfigError: it takes other arguments, raises, or returns something else.
+        ConfigError: it takes other arguments, or returns something else.
     """
     matrix = _called("init._target_", "an (n, n) matrix", initialiser, key, n)
     if getattr(matrix, "shape", None) != (n, n) or jnp.iscomplexobj(matrix):
@@ -230,7 +230,7 @@ def _drawn_biases(rule: BiasRule, key: Key[Array, ""], n: int) -> dict[str, Floa
     """Return the biases that a rule draws.
 
     Raises:
-        ConfigError: it takes other arguments, raises, or returns something else.
+        ConfigError: it takes other arguments, or returns something else.
     """
     biases = _called("bias._target_", "a dictionary of n biases by gate", rule, key, n)
     wrong = biases.values() if isinstance(biases, dict) else [biases]
@@ -244,16 +244,13 @@ def _drawn_biases(rule: BiasRule, key: Key[Array, ""], n: int) -> dict[str, Floa
 
 
 def _called(name: str, returned: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a component of the config returns; an error of its own is one of the config."""
+    """Return what a component of the config returns."""
     try:
         return function(*arguments)
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever the code of somebody's function raises
-        lines = str(error).strip().splitlines() or [""]
+    except components.CallError as error:
         raise ConfigError(
             f"{name} must be a function of (key, n) that returns {returned}; it raises "
-            f"{type(error).__name__}: {lines[0]}"
+            f"TypeError: {error}"
         ) from error
 
 

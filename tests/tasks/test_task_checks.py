@@ -105,6 +105,11 @@ def test_training_sequences_unlike_what_was_asked_for(sample: Any, sentence: str
         check_task(somebodys()._replace(sample=sample), "x.y", 6)
 
 
+def test_an_error_in_a_sample_is_its_own() -> None:
+    with pytest.raises(TypeError, match="has no len"):
+        check_task(somebodys()._replace(sample=lambda key, count: len(count)), "x.y", 6)
+
+
 def test_what_is_no_task() -> None:
     with pytest.raises(ConfigError, match=r"x.y must return a gradlab.tasks.Task.*returned a dict"):
         check_task({}, "x.y", 6)

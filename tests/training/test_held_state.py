@@ -38,6 +38,13 @@ class TorchGRU(nnx.GRUCell):
         )
 
 
+class Timed(nnx.GRUCell):
+    """A GRU that asks for the time."""
+
+    def __call__(self, carry: Any, inputs: Any, time: Any) -> Any:  # type: ignore[override]
+        return super().__call__(carry, inputs + time)
+
+
 class Wrapped(nnx.GRUCell):
     """A GRU whose state goes through a layer of the given kind."""
 
@@ -148,7 +155,6 @@ def test_gate_biases_of_a_cell_without_any_are_refused(composed: Compose) -> Non
         ("norm", "layer.mean of a BatchNorm, .*layer.var of a BatchNorm.* changes"),
         ("counter", "count of a Wrapped changes at every step.*make it a part of the carry"),
         ("lazy", "seen of a Wrapped"),
-        ("broken", r"must run on inputs of shape \(2, 1\): test_held_state.Wrapped raises T"),
     ],
 )
 def test_a_cell_that_changes_a_state_of_its_own_is_refused(
@@ -158,6 +164,18 @@ def test_a_cell_that_changes_a_state_of_its_own_is_refused(
         override = (f"+model.cell.kind={kind}", f"model.num_layers={layers}")
         with pytest.raises(ConfigError, match=named):
             Program(of_cell(composed, "Wrapped", *override))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_step_of_other_arguments_is_refused_and_an_error_in_it_is_its_own(
+    composed: Compose, layers: int
+) -> None:
+    stacked = f"model.num_layers={layers}"
+    named = r"must run on inputs of shape \(2, 1\): test_held_state.Timed raises TypeE.*'time'"
+    with pytest.raises(ConfigError, match=named):
+        Program(of_cell(composed, "Timed", stacked))
+    with pytest.raises(TypeError, match="dot_general"):
+        Program(of_cell(composed, "Wrapped", "+model.cell.kind=broken", stacked))
 
 
 @pytest.mark.parametrize("kind", ["held dropout", "held norm", "mask"])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gradlab.components import ConfigError
+from gradlab.components import CallError, ConfigError, call
 from gradlab.tasks import Batch, Task
 
 OWN = "gradlab.tasks."  # tests hold the training sequences of these to the same
@@ -24,7 +24,8 @@ def check_task(task: Any, name: str, batch_size: int) -> None:
 
     Raises:
         ConfigError: it is no `Task`, one of its entries is out of range, shapes or types do not
-            agree, numbers are not finite, a class does not exist, or no step has a weight.
+            agree, numbers are not finite, a class does not exist, or no step has a weight. What
+            its sample raises is raised as it is.
     """
     if not isinstance(task, Task):
         raise ConfigError(
@@ -35,11 +36,11 @@ def check_task(task: Any, name: str, batch_size: int) -> None:
     check_batch(task.test, task, f"the held-out sequences of {name}")
     drawn = f"the training sequences of {name}"
     try:
-        shapes = jax.eval_shape(lambda key: task.sample(key, batch_size), jax.random.key(0))
-    except Exception as error:  # somebody's function, which JAX traces in every update
+        shapes = jax.eval_shape(lambda key: call(task.sample, key, batch_size), jax.random.key(0))
+    except CallError as error:
         raise ConfigError(
             f"the sample of {name} must be a function of (key, batch size) that JAX can trace; "
-            f"got {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            f"got TypeError: {error}"
         ) from error
     _check_arrays(shapes, task, drawn)
     if shapes.inputs.shape[0] != batch_size:

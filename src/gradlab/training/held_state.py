@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from gradlab.components import ConfigError
+from gradlab.components import CallError, ConfigError, call
 from gradlab.jacobian.pure_step import leaves_by_path
 
 BATCH = 2
@@ -25,7 +25,8 @@ def check_state_is_held(cell: nnx.RNNCellBase, features: int, name: str) -> None
         name: `model.cell._target_`.
 
     Raises:
-        ConfigError: it changes a variable, or cannot run a step at all.
+        ConfigError: it changes a variable, or takes other arguments than a cell. What its own code
+            raises is raised as it is.
     """
     definition, variables = nnx.split(cell)
     changed: list[str] = []
@@ -33,16 +34,16 @@ def check_state_is_held(cell: nnx.RNNCellBase, features: int, name: str) -> None
     def step(variables: nnx.State, inputs: Array) -> None:
         own = nnx.merge(definition, variables)
         before = leaves_by_path(nnx.state(own))
-        own(own.initialize_carry(inputs.shape, nnx.Rngs(0)), inputs)
+        call(own, call(own.initialize_carry, inputs.shape, nnx.Rngs(0)), inputs)
         after = leaves_by_path(nnx.state(own))
         changed.extend(path for path in after if after[path] is not before.get(path))
 
     try:
         jax.eval_shape(step, variables, jax.ShapeDtypeStruct((BATCH, features), jnp.float32))
-    except Exception as error:  # whatever the code of a cell of somebody's raises
+    except CallError as error:
         raise ConfigError(
             f"model.cell must run on inputs of shape ({BATCH}, {features}): "
-            f"{name} raises {type(error).__name__} ({_first_line(error)})."
+            f"{name} raises TypeError ({error})."
         ) from error
     if changed:
         owners = _owners(cell)
@@ -68,7 +69,3 @@ def _owner(path: str, owners: Mapping[str, str]) -> str:
 
 def _kind(module: nnx.Module) -> str:
     return type(module).__name__
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "no message").splitlines()[0].removesuffix(".")
