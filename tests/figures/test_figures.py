@@ -4,19 +4,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from synthetic_sweeps import geometric, write_point
+from synthetic_sweeps import all_probes, geometric, write_point
 
 from gradlab import load_runs
 from gradlab.figures import (
     decay_figure,
     heatmap_figure,
     overview_figure,
+    phase_figure,
     save,
     style,
     views_figure,
@@ -191,6 +193,32 @@ def test_threads_draw_the_same_figure(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as threads:
         assert len(set(threads.map(draw, "abcd"))) == 1
+
+
+def test_no_setting_of_matplotlib_changes_a_figure(tmp_path: Path) -> None:
+    write_point(tmp_path / "0", all_probes())
+    runs = load_runs(tmp_path)
+    drawing = (heatmap_figure, overview_figure, views_figure, phase_figure)
+
+    def draw() -> list[bytes]:
+        paths = [save(draw(runs).figure, tmp_path / f"{i}.png") for i, draw in enumerate(drawing)]
+        return [path.read_bytes() for path in paths]
+
+    plain = draw()
+    settings: dict[Any, Any] = {  # as a matplotlibrc of the working folder may have them
+        "image.origin": "lower",
+        "image.interpolation": "bicubic",
+        "text.usetex": True,
+        "text.latex.preamble": r"\input{secret}",
+        "axes.grid.axis": "x",
+        "lines.antialiased": False,
+        "savefig.bbox": "tight",
+        "savefig.dpi": 40,
+        "savefig.facecolor": "red",
+        "figure.constrained_layout.wspace": 0.5,
+    }
+    with matplotlib.rc_context(settings):
+        assert draw() == plain
 
 
 def test_entries_lost_to_rounding_are_hatched_and_named(tmp_path: Path) -> None:

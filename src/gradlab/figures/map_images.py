@@ -121,7 +121,7 @@ def draw_map(axes: Axes, table: pd.DataFrame, limit: float, edge: str) -> None:
     last = table["t"].max()
     half_cell = last / (len(log_norms) - 1) / 2
     low, high = -half_cell, last + half_cell
-    axes.imshow(map_colours(log_norms, limit), extent=(low, high, high, low))
+    axes.imshow(map_colours(log_norms, limit), extent=(low, high, high, low), origin="upper")
     axes.patch.set(**style.ZERO)
     for t, k in table.loc[table["unresolved"], ["t", "k"]].to_numpy():
         corner = (k - half_cell, t - half_cell)

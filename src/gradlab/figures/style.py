@@ -76,7 +76,8 @@ DEFAULT = "notebook"
 
 _ONE_TWO_FIVE = np.outer(10.0 ** np.arange(4), (1, 2, 5)).ravel()
 
-THEME: dict[Any, Any] = {
+THEME: dict[Any, Any] = {  # all of Matplotlib's settings, whatever a matplotlibrc or caller says
+    **{key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"},
     **sns.axes_style("ticks"),
     "font.sans-serif": [FONT],
     "axes.linewidth": 0.8,
