@@ -1,6 +1,7 @@
 """The scripts of analysis/ write a figure and its data, and report bad input in one sentence."""
 
 import csv
+import re
 import runpy
 import shlex
 import sys
@@ -165,9 +166,37 @@ def test_no_text_in_a_csv_is_a_formula(tmp_path: Path, monkeypatch: pytest.Monke
     assert first == ["# python analysis/decay.py --runs 'two\\nlines", "''=1+1'"]
     assert shlex.split(",".join(first))[-1] == "two\\nlines,=1+1"
     assert rows[0] == ["'=name", "value"]
-    shown = ["'=1+1", "'+a", "'-a", "'@a", "'\t=1", "'\\r=1", "a\\r=1", "a,b\n=1", "-1.5", "rnn"]
+    shown = [
+        "'=1+1",
+        "'+a",
+        "'-a",
+        "'@a",
+        "'\t'=1",
+        "'\\r'=1",
+        "a\\r'=1",
+        "a,b\n'=1",
+        "-1.5",
+        "rnn",
+    ]
     assert [row[0] for row in rows[1:]] == shown
     assert [row[1] for row in rows[1:4]] == ["-1.5", "inf", "-inf"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_no_cell_is_a_formula_whatever_the_separator(
+    separator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = ("=1;y", '"=1"', "' @a", "-2", "+a")
+    texts = [f"x{mark}{text}" for mark in ",;|\t\n" for text in begins]
+    monkeypatch.setattr(sys, "argv", ["analysis/decay.py", *texts])
+    table = pd.DataFrame({"n;=1": [*texts, ["x", f"y{separator}=1"]], "b": "x"})
+    command.write(Figure(), table, tmp_path / "a.png")
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        line = file.readline()
+        cells = [cell for row in csv.reader([line, *file], delimiter=separator) for cell in row]
+    assert not [cell for cell in cells if re.match(r"[\s\"]*[=+\-@]", cell)]
+    typed = [text.replace("\t", "\\t").replace("\n", "\\n") for text in texts]
+    assert shlex.split(line.removeprefix("# python"))[1:] == typed
 
 
 def test_a_table_of_someone_elses_is_not_replaced(

@@ -22,8 +22,8 @@ from gradlab.printable import escape_what_cannot_be_printed
 from gradlab.records.files import write_whole
 
 FORMATS = ("png", "svg", "pdf")
-# How text begins that a spreadsheet takes for a formula; a number in quotes is none.
-FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+# Where a cell begins that a spreadsheet takes for a formula, whichever separator it splits at.
+FORMULA = re.compile(r"(?<![^,;|\t\r\n])(?=[\s\"']*[=+\-@＝＋－＠])")
 OWN = "# python "  # how a table of ours begins
 MOMENTS = {"first": ("before",), "last": ("after",), "both": lines.WHEN}
 
@@ -202,7 +202,7 @@ def write(figure: Figure, table: pd.DataFrame, path: Path) -> Path:
     """Write a figure and, beside it as CSV, the command that drew it and the data it shows.
 
     Read the data with `pandas.read_csv(path, skiprows=1)`. Text that a spreadsheet would take for a
-    formula has an apostrophe before it.
+    formula, be it after a separator, has an apostrophe before it.
 
     Raises:
         ValueError: a file has the table's name that no script here has written.
@@ -236,7 +236,7 @@ def command_line(arguments: Sequence[str]) -> str:
     """Return the command that runs a script, in one line, and no cell of which is a formula."""
     line = shlex.join(["python", *arguments])
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    return re.sub(r"(?<=[,;])(?=[=+\-@])", "''", line)  # to a shell, two quotes are nothing
+    return FORMULA.sub("''", line)  # to a shell, two quotes are nothing
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -248,13 +248,13 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _as_text(value: Any) -> Any:
-    if not isinstance(value, str):
+    if pd.api.types.is_scalar(value) and not isinstance(value, str):
         return value
+    text = str(value)
     with suppress(ValueError):
-        float(value)  # a number is no formula
-        return value
-    line = value.replace("\r", "\\r")  # which would begin a row of its own
-    return f"'{line}" if FORMULA.match(value) else line
+        float(text)  # a number is no formula
+        return text
+    return FORMULA.sub("'", text).replace("\r", "\\r")  # which would begin a row of its own
 
 
 def name_points(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
