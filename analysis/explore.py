@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gradlab.figures import command
 from gradlab.figures.explorer import PAGE_CELLS, PAGE_STEPS, explorer_data, explorer_page
+from gradlab.figures.places import check_place
 from gradlab.records.files import write_whole
 
 
@@ -19,11 +20,13 @@ def main() -> None:
         "--steps", type=command.count, default=PAGE_STEPS, help="of training, a run"
     )
     arguments = parser.parse_args()
+    path = arguments.out or (arguments.runs or Path()) / "explore.html"
+    path = path if path.suffix else path.with_suffix(".html")  # or a browser shows text
     with command.exit_on_user_error():
+        if arguments.out is None:
+            check_place(path)
         runs = command.read_runs(arguments)
         page = explorer_page(explorer_data(runs, arguments.cells, arguments.steps))
-        path = arguments.out or (arguments.runs or Path()) / "explore.html"
-        path = path if path.suffix else path.with_suffix(".html")  # or a browser shows text
         write_whole(path, lambda unfinished: unfinished.write_text(page, encoding="utf-8"))
     print(path)
 

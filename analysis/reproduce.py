@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from gradlab.claims.reproduce import Conclusion, compute, conclude
 from gradlab.claims.results import scales_of
 from gradlab.claims.study import load_study, study_names
 from gradlab.explain import sentence
+from gradlab.figures.places import check_place
 from gradlab.printable import escape_what_cannot_be_printed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,12 +28,24 @@ def main() -> None:
         sys.exit("name a study, or give --all; --help lists the studies.")
     try:
         names = study_names(ROOT) if arguments.all else [arguments.study]
+        if not arguments.bundle:
+            _check_places(names, arguments)
         conclusions = [_reproduce(name, arguments) for name in names]
         if arguments.all:
             folder = ROOT / ("experiments" if arguments.bundle else "runs")
             print(tally(conclusions), write_summary(conclusions, folder / SUMMARY), sep="\n")
     except (ValueError, OSError) as error:
         sys.exit(f"reproduce: {sentence(error)}")
+
+
+def _check_places(names: Sequence[str], arguments: argparse.Namespace) -> None:
+    """Check, before anything is computed, that no file of the reader's will be replaced."""
+    places = [ROOT / "runs" / SUMMARY] if arguments.all else []
+    for study in [load_study(ROOT, name) for name in names]:
+        scales = [arguments.scale] if arguments.scale else study.scales()
+        places += [study.runs / f"{scale}.png" for scale in scales]
+    for place in places:
+        check_place(place, remedy="move it")
 
 
 def _reproduce(name: str, arguments: argparse.Namespace) -> Conclusion:

@@ -359,6 +359,13 @@ def test_a_reader_writes_below_runs_and_a_maintainer_bundles(
     assert {path: path.read_bytes() for path in tracked} == tracked
     written = {path.relative_to(root / "runs").as_posix() for path in root.glob("runs/**/*.*")}
     assert written == {"README.md", f"{name}/README.md", f"{name}/small.png"}
+    for own in (root / "runs" / name / "small.png", root / "runs" / "README.md"):
+        drawn = own.read_bytes()
+        own.write_text("mine")
+        with pytest.raises(SystemExit, match=rf"{own.name}' is there, .*: move it\."):
+            reproduce("--all", "--figures-only")
+        assert own.read_text() == "mine"
+        own.write_bytes(drawn)
     bundled = root / "experiments" / name
     assert f"page     {bundled / 'README.md'}" in reproduce(name, "--figures-only", "--bundle")
     assert (bundled / "README.md").read_bytes() == tracked[bundled / "README.md"]

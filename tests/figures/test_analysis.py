@@ -199,6 +199,29 @@ def test_no_cell_is_a_formula_whatever_the_separator(
     assert shlex.split(line.removeprefix("# python"))[1:] == typed
 
 
+@pytest.mark.parametrize("name", ["decay.png", "decay.svg", "decay.pdf", "explore.html"])
+def test_a_default_place_is_free_or_holds_ours(
+    name: str, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place, script = Path(name), name.partition(".")[0]
+    words = ["--wandb", sweep / "wandb"]
+    words += ["--format", name.partition(".")[2]] if script == "decay" else []
+    for _ in range(2):
+        call(f"{script}.py", *words, monkeypatch=monkeypatch)
+    drawn = place.read_bytes()
+    Path("own").write_text("mine")
+    for put in (place.write_text, place.symlink_to):
+        place.unlink()
+        put("own")
+        with pytest.raises(SystemExit, match=f"{name}' is there, .*: move it, or give --out anot"):
+            call(f"{script}.py", *words, monkeypatch=monkeypatch)
+    assert place.is_symlink()
+    assert Path("own").read_text() == "mine"
+    call(f"{script}.py", *words, "--out", name, monkeypatch=monkeypatch)
+    assert (len(place.read_bytes()), place.is_symlink()) == (len(drawn), False)
+
+
 def test_a_table_of_someone_elses_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

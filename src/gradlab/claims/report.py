@@ -15,6 +15,7 @@ from gradlab.claims.reproduce import Conclusion, command
 from gradlab.claims.statistics import Estimate
 from gradlab.claims.study import CLAIMS, Scale, Study
 from gradlab.claims.verdicts import Outcome
+from gradlab.figures.places import MARK
 from gradlab.records.files import write_whole
 
 PAGE = "README.md"
@@ -25,7 +26,8 @@ VERDICT_COLOURS: dict[Outcome, str] = {
     "not run": "white",
 }
 HEADINGS = ("claim", "source", "expected", "ours", "verdict")
-SUMMARY = """\
+SUMMARY = f"""\
+<!-- {MARK} -->
 # Studies
 
 What the papers of the field claim, and what gradlab measures. Each study is one command; it ends in

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 
 from gradlab import explain, load_runs, load_wandb
 from gradlab.figures import lines, outcome, selection, style
+from gradlab.figures.places import FORMATS, check_place
 from gradlab.printable import escape_what_cannot_be_printed
 from gradlab.records.files import write_whole
 
-FORMATS = ("png", "svg", "pdf")
 # Where a cell begins that a spreadsheet takes for a formula, whichever separator it splits at.
 FORMULA = re.compile(r"(?<![^,;|\t\r\n])(?=[\s\"']*[=+\-@＝＋－＠])")
 OWN = "# python "  # how a table of ours begins
@@ -186,7 +186,8 @@ def output_path(arguments: argparse.Namespace) -> Path:
     """Return the path of the figure, from --out and --format, else beside the runs.
 
     Raises:
-        ValueError: the two name different formats, or --out one that is not in FORMATS.
+        ValueError: the two name different formats, or --out one that is not in FORMATS; or, without
+            --out, the place is taken.
     """
     script = Path(sys.argv[0]).stem
     path = arguments.out or (getattr(arguments, "runs", None) or Path()) / script
@@ -195,7 +196,10 @@ def output_path(arguments: argparse.Namespace) -> Path:
         raise ValueError(f"--out must end in .{', .'.join(FORMATS)}; got {str(path)!r}.")
     if arguments.format not in (None, suffix):
         raise ValueError(f"--out is a {suffix} and --format says {arguments.format}: give one.")
-    return path.with_suffix(f".{suffix}")
+    path = path.with_suffix(f".{suffix}")
+    if arguments.out is None:
+        check_place(path)
+    return path
 
 
 def write(figure: Figure, table: pd.DataFrame, path: Path) -> Path:

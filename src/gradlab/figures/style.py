@@ -26,6 +26,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator
 
+from gradlab.figures.places import FORMATS, MARK
 from gradlab.records.files import write_whole
 
 FONT = "DejaVu Sans"  # ships with Matplotlib: the same figure on every machine
@@ -140,7 +141,8 @@ def save(figure: Figure, path: str | Path) -> Path:
     suffix = path.suffix.removeprefix(".")
     if suffix not in figure.canvas.get_supported_filetypes():
         raise ValueError(f"a figure is not written as {path.name!r}: end it in .png, .svg or .pdf.")
-    write_whole(path, lambda unfinished: figure.savefig(unfinished, format=suffix))
+    maker = {"Creator": MARK} if suffix in FORMATS else None
+    write_whole(path, lambda file: figure.savefig(file, format=suffix, metadata=maker))
     return path
 
 
