@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import wandb
 import wandb_reader as reader
 from conftest import Compose
 from synthetic_sweeps import geometric
 
-from gradlab import load_runs, load_wandb, records
+from gradlab import load_runs, records
 from gradlab.__main__ import CONF
 from gradlab.point import Point, run_point
-from gradlab.tracking import client, runs, server_runs
+from gradlab.tracking import client, runs
 from gradlab.tracking.media import MAP_SIDE, decay_curves, map_cells
 from gradlab.tracking.runs import track
 
@@ -259,23 +260,33 @@ def test_a_home_that_cannot_be_written_is_not_needed(monkeypatch: pytest.MonkeyP
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", "/dev/null")
     monkeypatch.setenv("WANDB_CACHE_DIR", "the user's")
-    client.prepare_client.__wrapped__()
+    client._prepare.__wrapped__()
     assert Path(os.environ["WANDB_DATA_DIR"]).is_dir()
     assert os.environ["WANDB_CACHE_DIR"] == "the user's"
 
 
-def test_no_key_is_sent_where_a_received_sweep_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["wandb", ".wandb"])
+def test_the_current_folder_decides_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    client.check_settings()
-    records.save_sweep(tmp_path, [])
-    client.check_settings()
-    (tmp_path / "wandb").mkdir()
-    (tmp_path / "wandb" / "settings").write_text("[default]\nbase_url = http://127.0.0.1:9\n")
-    for ask in (server_runs.check_login, lambda: load_wandb("me/project")):
-        with pytest.raises(ConnectionError, match="wandb/settings would decide which server gets"):
-            ask()
+    here, outside = tmp_path / "here", tmp_path / "outside"
+    (here / name).mkdir(parents=True)
+    settings = f"[default]\nbase_url = http://127.0.0.1:9\nx_files_dir = {outside}\n"
+    (here / name / "settings").write_text(settings)
+    (here / "config-defaults.yaml").write_text("extra: {value: 1}\n")
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    wandb.teardown()  # the settings are read anew
+    client._prepare.cache_clear()
+    assert client.base_url() != "http://127.0.0.1:9"
+    for number in range(2):
+        with track(here / str(number), config(), "g", "n") as tracker:
+            tracker.finish(STATUS, None)
+        assert (here / str(number) / "wandb" / "files" / "gradlab" / "outcome.json").is_file()
+    assert "extra" not in reader.summary(here / "0" / "wandb")["config"]
+    assert not outside.exists()
+    said = f"gradlab: {here / name / 'settings'} is not read: set WANDB_BASE_URL, WANDB_ENTITY and"
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_an_exception_marks_the_run_as_failed(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def test_runs_are_uploaded_while_they_are_written(
     with serving("accepts") as server, serving("accepts") as foreign:
         name_server(tmp_path / "home" / ".config" / "wandb", server)
         name_server(tmp_path / "wandb", foreign)
+        monkeypatch.chdir(tmp_path)
         wandb.teardown()  # the settings are read anew
         with online_run(tmp_path, 0):
             deadline = time.monotonic() + 60
@@ -83,7 +84,7 @@ def test_runs_are_uploaded_while_they_are_written(
     assert losses == [2, 1, 2, 1]
     assert foreign.received == []
     assert uploaded(tmp_path) == 2
-    assert "gradlab: " not in capsys.readouterr().err
+    assert "gradlab: W&B runs are" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "hangs", "dies"])

@@ -1,56 +1,72 @@
-"""W&B's client, kept from writing where it cannot and from settings that a sweep's folder holds."""
+"""W&B's client, kept from writing where it cannot and from reading what lies in the current folder.
+
+Whoever made a folder could otherwise have the user's key sent to a server of theirs, or W&B's files
+written into another folder.
+"""
 
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
-from gradlab import records
+from gradlab.printable import printable
 
-SETTINGS = Path(records.WANDB) / "settings"  # W&B reads it from the current folder
+SETTINGS = (Path(".wandb") / "settings", Path("wandb") / "settings")  # made by `wandb init`
+PREPARING = threading.Lock()  # the points of several lanes begin at once
+
+
+def prepare_client() -> None:
+    """Keep W&B off the current folder, and set its variables that the user has not.
+
+    From then on W&B takes no settings and no run's config from files of the current folder, in this
+    process; the user's own (~/.config/wandb/settings, WANDB_* variables, netrc) count. Settings
+    that the user's own code had W&B read in this process before stay as they are.
+    """
+    with PREPARING:
+        _prepare()
+
+
+def base_url() -> str:
+    """Return the address of the server that W&B's settings name."""
+    prepare_client()
+    import wandb
+
+    return str(wandb.setup().settings.base_url)
 
 
 @cache
-def prepare_client() -> None:
-    """Set W&B's variables that the user has not: no error reports, and folders that can be written.
+def _prepare() -> None:
+    """Do what `prepare_client` says, once.
 
-    Where the home folder cannot be written, W&B's staged files and its log go to a temporary one.
+    W&B sends no error reports. Where the home folder cannot be written, W&B's staged files and its
+    log go to a temporary one.
     """
+    import wandb
     from wandb import env
+    from wandb.sdk.wandb_config import Config
 
+    for owner, name, instead in (
+        (wandb.Settings, "settings_workspace", property(lambda _: os.devnull)),
+        (Config, "_load_defaults", lambda self: None),  # config-defaults.yaml
+    ):
+        getattr(owner, name)  # a version of W&B without it may read the folder in another way
+        setattr(owner, name, instead)
+    for path in filter(os.path.exists, SETTINGS):
+        print(
+            f"gradlab: {printable(path.absolute())} is not read: set WANDB_BASE_URL, WANDB_ENTITY "
+            "and the like instead, or write them to ~/.config/wandb/settings.",
+            file=sys.stderr,
+        )
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else W&B sends reports of its errors
     defaults = {env.DATA_DIR: Path(env.get_data_dir()), env.CACHE_DIR: env.get_cache_dir()}
     for name, default in defaults.items():
         if name not in os.environ and not _can_be_written(default):
             os.environ[name] = tempfile.mkdtemp(prefix="gradlab-wandb-")
             atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
-
-
-def check_settings() -> None:
-    """Refuse to call a server whose address would come from the sweep's folder that one is in.
-
-    W&B reads wandb/settings of the current folder: a sweep's folder that somebody else made could
-    have the user's key sent to a server of theirs.
-
-    Raises:
-        ConnectionError: the current folder is a sweep's and holds W&B's settings.
-    """
-    here = Path.cwd()
-    marks = (records.SWEEP, records.MULTIRUN)
-    if (here / SETTINGS).exists() and any((here / mark).exists() for mark in marks):
-        raise ConnectionError(
-            f"{here / SETTINGS} would decide which server gets your key: go to another folder, "
-            "or delete that file"
-        )
-
-
-def base_url() -> str:
-    """Return the address of the server that W&B's settings name."""
-    import wandb
-
-    return str(wandb.setup().settings.base_url)
 
 
 def _can_be_written(folder: Path) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab import records
-from gradlab.tracking.client import check_settings, prepare_client
+from gradlab.tracking.client import prepare_client
 from gradlab.tracking.points import Restored, Run, is_point, restore_or_say, restore_run
 from gradlab.tracking.runs import ARTIFACT_TYPE, RECORD_FILES, RECORDS
 
@@ -18,7 +18,6 @@ def check_login() -> None:
     Raises:
         ConnectionError: the server does not answer or nobody is logged in; one line says why.
     """
-    check_settings()
     prepare_client()
     import wandb
 
@@ -48,7 +47,6 @@ def restore_project(source: str | Path, staging: Path) -> list[Restored]:
             "ENTITY/PROJECT/NAME/DATE of a W&B server."
         )
     project, group = "/".join(parts[:2]), "/".join(parts[2:])
-    check_settings()
     try:
         check_login()
     except ConnectionError as error:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from gradlab import records
-from gradlab.tracking.client import base_url, check_settings
+from gradlab.tracking.client import base_url
 
 SENDER = Path(__file__).with_name("sender.py")
 PAUSE = 30.0  # seconds between the starts of two uploads, each of which costs a CPU second
@@ -86,7 +86,6 @@ class Uploader:
     def _send(self) -> str:
         """Upload the runs whose turn it is; return the first error in one line, "" if none."""
         try:
-            check_settings()
             self._process = start_upload(self._sending, Path(self._folder.name))
         except OSError as error:
             return str(error)
