@@ -42,7 +42,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_point(point, all_probes(), seed=seed, summary=summary, metrics=rows)
         config = OmegaConf.to_container(OmegaConf.load(point / records.CONFIG))
         config["wandb"] = {"mode": "offline", "project": "reach", "entity": None, "tags": []}
-        status = {"state": "done", "reason": "so", "summary": summary}
+        status = records.load_status(point) | {"reason": "so", "summary": summary}
         with track(point, config, group="reach/today", name=str(seed)) as tracker:
             for row in rows.to_dict("records"):
                 tracker.log(row)

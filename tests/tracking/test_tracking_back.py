@@ -133,7 +133,7 @@ def test_the_last_run_of_a_point_counts(tmp_path: Path) -> None:
     point = write_sweep(tmp_path / "reach" / "today", 0.5) / "0"
     run = (point / "wandb").resolve()
     old = shutil.copytree(run, tmp_path / "offline-run-20260101_000000-old")
-    status = {"state": "diverged", "reason": "late", "summary": ROWS[-1]}
+    status = records.load_status(point) | {"state": "diverged", "reason": "late"}
     with track(point, config(0.5), group="reach/today", name="again") as tracker:  # under its id
         tracker.log(ROWS[0])
         tracker.finish(status, None)

@@ -1,9 +1,14 @@
 """What a W&B log or a server's answer is refused for, and what it reaches: nothing outside."""
 
 import json
+import shutil
+from base64 import b64encode
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import wandb
 from logged_sweeps import config, write, write_sweep
@@ -11,6 +16,8 @@ from logged_sweeps import config, write, write_sweep
 from gradlab import load_wandb, records
 from gradlab.records.seals import seal_of
 from gradlab.tracking import offline_logs, points, server_runs
+
+RECORDED = Path(__file__).parent / "recorded"  # of an earlier version: it has no id
 
 
 def test_a_received_folder_reaches_nothing_outside_itself(
@@ -41,13 +48,20 @@ def test_a_received_folder_reaches_nothing_outside_itself(
 
     runs = load_wandb(tmp_path / "received", target)
     said = capsys.readouterr().err
-    assert list(runs["status"]) == ["damaged", "done", "done"]
+    assert list(runs["status"]) == ["damaged", "damaged", "done"]
     assert "secret" not in runs.to_csv()
     assert list(runs["init.gain"].iloc[1:]) == [1.5, 9.0]  # the last is the user's own link
     assert "its sweep_id is 'x/../../../elsewhere/reach/mine', not letters and digits" in said
     assert f"{sweep / 'wandb' / 'more'} is left out: it leads out of its sweep" in said
     assert f"is left out: {target / place / '2'} is a link elsewhere" in said
     assert {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")} == before
+
+
+def entry_of(file: Path) -> dict[str, str]:
+    """Return a file's entry in the manifest of an artifact, as W&B writes it."""
+    content = file.read_bytes()
+    digest, size = b64encode(md5(content).digest()).decode(), str(len(content))
+    return {"path": file.name, "local_path": str(file), "digest": digest, "size": size}
 
 
 def test_a_log_is_data(
@@ -64,7 +78,7 @@ def test_a_log_is_data(
         log.touch()
 
     def inspect(_: str, log: Path) -> list[dict[str, Any]]:
-        contents = [{"local_path": str(tmp_path / "mine" / records.GRADIENTS)}]
+        contents = [entry_of(tmp_path / "mine" / records.GRADIENTS)]
         artifact = {"type": "gradients", "manifest": {"contents": contents}}
         return {
             "run-0.wandb": [{"type": "run", "run": header}],
@@ -82,6 +96,105 @@ def test_a_log_is_data(
     assert not (Path(path) / records.GRADIENTS).exists()
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(".wandb is left out")[0][-5:] for line in said] == ["run-1", "run-2"]
+
+
+@pytest.mark.parametrize(
+    ("place", "named", "taken"),
+    [
+        ("sweep/0", "sweep/0", True),
+        ("sweep/0", "away/0", True),  # it was moved
+        ("private", "private", False),
+        ("private", "away/private", False),
+        ("sweep/private", "sweep/private/../private", True),
+    ],
+)
+def test_maps_of_an_artifact_are_read_in_their_own_sweep(
+    place: str, named: str, taken: bool, tmp_path: Path
+) -> None:
+    """Where it has the run's id, and the file the artifact's digest; else beside the log."""
+    log = tmp_path / "sweep" / "wandb" / "run" / "run-0.wandb"
+    file = tmp_path / place / records.GRADIENTS
+    for folder in (log.parent, file.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    file.write_text("maps")
+    entry = entry_of(file) | {"local_path": str(tmp_path / named / records.GRADIENTS)}
+    assert offline_logs._find_maps([entry], log, "") is None  # the folder is no sweep's
+    records.save_sweep(tmp_path / "sweep", [])
+    sweep_id = records.sweep_id_of(tmp_path / "sweep")
+    assert (offline_logs._find_maps([entry], log, sweep_id) is not None) == taken
+    assert offline_logs._find_maps([entry], log, "another") is None
+    file.write_text("MAPS")
+    assert offline_logs._find_maps([entry], log, sweep_id) is None
+    beside = log.parent / records.GRADIENTS
+    beside.write_text("maps")
+    assert offline_logs._find_maps([entry_of(beside)], log, "another") == beside
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sweep(tmp_path_factory.mktemp("two") / "reach" / "today", 0.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("copied", "deleted", "reason"),
+    [
+        ("*", "", "config.yaml is another run's"),
+        ("[!c]*", "", "config.yaml is damaged"),
+        ("[!c]*", "config.yaml", "config.yaml is missing"),
+        ("", "outcome.json", "outcome.json is missing"),
+        ("", "metrics.parquet", "metrics.parquet is missing"),
+        ("", "[!g]*", "outcome.json is missing"),
+    ],
+)
+def test_records_that_are_not_the_runs_own_do_not_count(
+    copied: str, deleted: str, reason: str, two_runs: Path, tmp_path: Path
+) -> None:
+    sweep = shutil.copytree(two_runs, tmp_path / "sweep", symlinks=True)
+    mine, other = (sweep / point / "wandb" / "files" / "gradlab" for point in "01")
+    for file in other.glob(copied) if copied else ():
+        shutil.copyfile(file, mine / file.name)
+    for file in mine.glob(deleted) if deleted else ():
+        file.unlink()
+    damaged, whole = load_wandb(sweep / "wandb").to_dict("records")
+    assert (damaged["status"], whole["status"]) == ("damaged", "done")
+    (log,) = mine.parents[1].resolve().glob("*.wandb")
+    assert damaged["reason"] == f"the records of {log} do not count: {reason}"
+    assert damaged["init.gain"] == 0.5
+    assert np.isnan(damaged["eval/loss"])
+    assert {path.name for path in Path(damaged["path"]).iterdir()} == {".hydra", "status.json"}
+
+
+def test_records_without_seals_do_not_count(two_runs: Path, tmp_path: Path) -> None:
+    files = shutil.copytree(two_runs, tmp_path / "s") / "0" / "wandb" / "files" / "gradlab"
+    records.save_status(files, {"state": "done", "summary": {"eval/loss": 0.0}})
+    (files / records.STATUS).replace(files / "outcome.json")
+    (damaged,) = load_wandb(tmp_path / "s" / "0").to_dict("records")
+    assert damaged["status"] == "damaged"
+    assert "eval/loss" not in damaged
+    assert damaged["reason"].endswith("do not count: outcome.json has no seal of config.yaml")
+
+
+@pytest.mark.parametrize("held", ["status.json", "metrics.parquet", "checkpoints", "multirun.yaml"])
+def test_what_was_measured_in_the_folder_is_not_replaced(
+    held: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = tmp_path / "reach" / "today"
+    status = {"state": "done", "summary": {"eval/loss": 9.0}}
+    records.save_metrics(sweep / "0", pd.DataFrame([{"eval/loss": 9.0}]), status)
+    if held == "multirun.yaml":
+        (sweep / held).touch()
+    elif held != "status.json":
+        (sweep / "0" / "status.json").unlink()
+    if held == "checkpoints":
+        (sweep / "0" / "metrics.parquet").rename(sweep / "0" / "checkpoints")
+    before = {path: path.read_bytes() for path in (sweep / "0").iterdir()}
+    for _ in range(2):  # what was restored there is replaced
+        load_wandb(RECORDED, tmp_path)
+        said = capsys.readouterr().err
+        whole = held == "multirun.yaml"  # a sweep that ran there: both points are left out
+        assert said.count(" was not read from W&B; give another folder") == 1 + whole
+        assert (sweep / "1").exists() != whole
+        assert {path: path.read_bytes() for path in (sweep / "0").iterdir()} == before
 
 
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ prints them as JSON. Nothing outside the sweep that a log lies in is read, whate
 records say.
 """
 
+import hashlib
 import json
 import subprocess
-from collections.abc import Iterable, Iterator
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copyfile
@@ -15,7 +17,7 @@ from typing import Any
 
 from gradlab import records
 from gradlab.tracking.points import Restored, Run, restore_or_say, restore_run, say_left_out
-from gradlab.tracking.runs import ARTIFACT_TYPE, RECORD_FILES, RECORDS
+from gradlab.tracking.runs import ARTIFACT_TYPE, RECORD_FILES, RECORDS, SWEEP_KEY
 
 SWEEP_MARKS = (records.SWEEP, records.MULTIRUN)
 
@@ -85,7 +87,7 @@ def _restore_log(program: str, log: Path, folder: Path) -> Restored | None:
     header: dict[str, Any] | None = None
     rows: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
-    gradients = None
+    artifact: list[dict[str, Any]] = []
     whole = False
     for record in _inspect(program, log):
         match record["type"]:
@@ -96,31 +98,46 @@ def _restore_log(program: str, log: Path, folder: Path) -> Restored | None:
             case "summary":
                 summary |= record["summary"].get("update", {})
             case "artifact" if record["artifact"]["type"] == ARTIFACT_TYPE:
-                contents = record["artifact"]["manifest"]["contents"]
-                gradients = Path(contents[0]["local_path"])
+                artifact = record["artifact"]["manifest"]["contents"]
             case "exit":
                 whole = True
     if header is None:
         raise ValueError("it has no run that can be read")
     files = log.parent / "files" / RECORDS
     for name, path in RECORD_FILES.items():
-        _copy_first([files / name], folder / path, log.parent)
-    if gradients:  # a run of an earlier version; its sweep may have been moved
-        sweep = log.parents[2] if log.parents[1].name == records.WANDB else log.parent
-        moved = sweep / gradients.parent.name / records.GRADIENTS
-        _copy_first([gradients, moved], folder / records.GRADIENTS, sweep)
+        if (files / name).is_file() and records.lies_inside(files / name, log.parent):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            copyfile(files / name, folder / path)
     config = header["config"]["update"]
-    run = Run(header["run_id"], header["start_time"], whole, config, rows, summary)
+    is_earlier = not (folder / records.STATUS).exists()  # its records are not among its files
+    maps = _find_maps(artifact, log, config.get(SWEEP_KEY, "")) if is_earlier else None
+    run = Run(header["run_id"], header["start_time"], whole, config, rows, summary, maps)
     return restore_run(run, folder, str(log))
 
 
-def _copy_first(sources: Iterable[Path], target: Path, inside: Path) -> None:
-    """Copy the first of some files that exists inside a folder, unless the target does."""
-    own = (path for path in sources if path.resolve().is_relative_to(inside) and path.is_file())
-    source = next(own, None)
-    if source and not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copyfile(source, target)
+def _find_maps(contents: Sequence[Mapping[str, Any]], log: Path, sweep_id: str) -> Path | None:
+    """Return the maps that a log names as its artifact.
+
+    They are read where they certainly are that artifact: in the run's own sweep, which may have
+    been moved, or beside the log; and with the digest that the log has of them.
+    """
+    sweep = _sweep_around(log.parent)
+    place = sweep if sweep and records.sweep_id_of(sweep) == sweep_id else log.parent
+    for entry in contents:
+        if entry["path"] == records.GRADIENTS:
+            named = Path(entry["local_path"])
+            for path in (named, place / named.parent.name / records.GRADIENTS):
+                if records.lies_inside(path, place) and path.is_file() and _fits(path, entry):
+                    return path
+    return None
+
+
+def _fits(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Return whether a file is the one of an entry of an artifact's manifest."""
+    with path.open("rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
+    size = path.stat().st_size
+    return (str(size), b64encode(md5).decode()) == (str(entry["size"]), entry["digest"])
 
 
 def _inspect(program: str, log: Path) -> Iterator[dict[str, Any]]:

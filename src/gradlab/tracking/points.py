@@ -1,12 +1,15 @@
 """A point's folder made anew from the content of its W&B run, whoever logged that.
 
-A run's files hold the point's records. The records of a run without them, which was cut off or is
-of an earlier version, are made anew from its config, rows and summary. What a run says is data: a
-run that names a place outside the folder that it is restored to is refused.
+A run's files hold the point's records, which count as they were sealed, and for a run of their
+config. The records of a run without them, which was cut off or is of an earlier version, are made
+anew from its config, rows and summary. What a run says is data: a run that names a place outside
+the folder that it is restored to is refused.
 """
 
 import json
+import math
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -21,11 +24,8 @@ from gradlab.tracking.runs import PATH_KEY, RECORD_FILES, SWEEP_KEY, end_entries
 
 NONFINITE = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
 PATH_PARTS = 3  # NAME/DATE/POINT, at least
+RESTORED = "restored_from"  # in a status: the run that the point was read back from
 BOOKKEEPING = ("name", "wandb", "sweep")  # sections of a config that change no number
-RESTORED_FILES = (
-    records.CONFIG,
-    *(path for path in RECORD_FILES.values() if path != records.CONFIG),
-)
 RUN_OR_SWEEP_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 DRIVE = re.compile(r"[A-Za-z]:")  # of Windows
 
@@ -39,6 +39,7 @@ class Run(NamedTuple):
     config: Mapping[str, Any]
     history: Iterable[Mapping[str, Any]]
     summary: Mapping[str, Any]
+    maps: Path | None = None  # gradients.nc as the run's artifact
 
 
 class Restored(NamedTuple):
@@ -60,7 +61,7 @@ class Restored(NamedTuple):
         A run that was cut off comes before a whole one, then the time decides, then the number of
         its files (a copy may lack some), then its name.
         """
-        files = sum((self.folder / name).exists() for name in RESTORED_FILES)
+        files = sum((self.folder / name).exists() for name in RECORD_FILES.values())
         return self.whole, self.started, files, self.origin
 
 
@@ -86,9 +87,10 @@ def say_left_out(what: str, reason: str) -> None:
 
 
 def restore_run(run: Run, folder: Path, origin: str) -> Restored | None:
-    """Write the records of a run's point, unless they are its files; None if it has no point.
+    """Make a point's folder of a run's, which holds what its files have; None if it has no point.
 
-    A run that was cut off has no status yet, so its point's is "running".
+    A run that was cut off has no status yet, so its point's is "running". Where the run's files are
+    not whole, or another run's, the point's status is "damaged", and it has no numbers.
 
     Raises:
         ValueError: the run's id or the place that it gives its point is no plain name.
@@ -100,19 +102,84 @@ def restore_run(run: Run, folder: Path, origin: str) -> Restored | None:
     for key, name in (("id", run.run_id), (SWEEP_KEY, sweep_id or "none")):
         if not (isinstance(name, str) and RUN_OR_SWEEP_ID.fullmatch(name)):
             raise ValueError(f"its {key} is {name!r}, not letters and digits")
-    if (folder / records.STATUS).exists() and not (folder / records.CONFIG).exists():
-        records.reseal_config(folder, config)
-    if not (folder / records.STATUS).exists():
-        rows = pd.DataFrame(filter(None, map(_metrics_row, run.history)))
-        status = _status(_plain(run.summary), rows)
-        records.save_config(folder, config, status)
-        records.save_metrics(folder, rows, status)
-        if (folder / records.GRADIENTS).exists():
-            records.seal_file(folder, status, records.GRADIENTS, folder / records.GRADIENTS)
-    decisive = {key: value for key, value in config.items() if key not in BOOKKEEPING}
-    content = json.dumps(decisive, sort_keys=True)
+    mark = {RESTORED: f"W&B run {run.run_id}"}
+    try:
+        status = _check_records(folder, config, run.whole)
+    except (ValueError, OSError) as error:
+        _delete_records(folder)
+        reason = f"the records of {origin} do not count: {_renamed(str(error), folder)}"
+        records.save_config(folder, config, mark | {"state": "damaged", "reason": reason})
+    else:
+        if status:
+            records.save_status(folder, status | mark)
+        else:
+            _make_records(folder, run, config, mark)
     started = int(pd.to_datetime(run.started, utc=True, errors="coerce").value)
+    content = _content(config)
     return Restored(folder, origin, run.run_id, started, run.whole, sweep_id, path, content)
+
+
+def _check_records(folder: Path, config: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+    """Return the status among a run's files; {} if there are none, or none were finished.
+
+    Raises:
+        ValueError: a file is missing, is not as it was written, or is another run's.
+    """
+    found = [path for path in RECORD_FILES.values() if (folder / path).exists()]
+    finished = Path(records.STATUS) in found  # it is written last
+    if not found or not (finished or whole):
+        return {}
+    for path in (Path(records.STATUS), records.CONFIG):
+        if path not in found:
+            raise ValueError(f"{folder / path} is missing")
+    status = records.load_verified(folder)
+    if str(records.CONFIG) not in status.get("files", {}):
+        raise ValueError(f"{folder / records.STATUS} has no seal of {records.CONFIG.name}")
+    if _content(_plain(records.load_yaml(folder / records.CONFIG))) != _content(config):
+        raise ValueError(f"{folder / records.CONFIG} is another run's")
+    return status
+
+
+def _make_records(
+    folder: Path, run: Run, config: Mapping[str, Any], mark: Mapping[str, str]
+) -> None:
+    """Make a point's records from its run's config, rows, summary and artifact."""
+    _delete_records(folder)
+    rows = pd.DataFrame(filter(None, map(_metrics_row, run.history)))
+    status = {**_status(_plain(run.summary), rows), **mark}
+    records.save_config(folder, config, status)
+    records.save_metrics(folder, rows, status)
+    if run.maps:
+        shutil.copyfile(run.maps, folder / records.GRADIENTS)
+        records.seal_file(folder, status, records.GRADIENTS, folder / records.GRADIENTS)
+
+
+def _delete_records(folder: Path) -> None:
+    for path in RECORD_FILES.values():
+        (folder / path).unlink(missing_ok=True)
+
+
+def _renamed(text: str, folder: Path) -> str:
+    """Return a message with the names that a point's files have in W&B."""
+    for name, path in RECORD_FILES.items():
+        text = text.replace(str(folder / path), name)
+    return text
+
+
+def _content(config: Mapping[str, Any]) -> str:
+    """Return, as text, a config less bookkeeping, in what W&B keeps apart: not 2 and 2.0."""
+    decisive = {key: _as_floats(node) for key, node in config.items() if key not in BOOKKEEPING}
+    return json.dumps(decisive, sort_keys=True)
+
+
+def _as_floats(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _as_floats(child) for key, child in node.items()}
+    if isinstance(node, list):
+        return [_as_floats(child) for child in node]
+    if isinstance(node, bool) or not isinstance(node, int | float):
+        return node
+    return None if math.isnan(node) else float(node) + 0.0  # -0.0 becomes 0.0
 
 
 def is_point(config: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ So every function that reads a sweep's folder works on the restored one.
 """
 
 import atexit
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -12,11 +13,17 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from gradlab import records
 from gradlab.records.files import write_whole
 from gradlab.records.table import load_runs
 from gradlab.tracking.offline_logs import restore_logs
-from gradlab.tracking.points import RESTORED_FILES, Restored, say_left_out
+from gradlab.tracking.points import RESTORED, Restored, say_left_out
+from gradlab.tracking.runs import RECORD_FILES
 from gradlab.tracking.server_runs import restore_project
+
+# The status comes first: where several restore a point at once, none sees the others' without it.
+RESTORED_FILES = sorted(map(str, RECORD_FILES.values()), key=lambda name: name != records.STATUS)
+MARKS = (*RESTORED_FILES, records.TABLE, records.CHECKPOINTS, records.SWEEP, records.MULTIRUN)
 
 
 def load_wandb(source: str | Path, folder: str | Path | None = None) -> pd.DataFrame:
@@ -29,13 +36,16 @@ def load_wandb(source: str | Path, folder: str | Path | None = None) -> pd.DataF
         source: a folder with offline runs (`runs/NAME/DATE/wandb`, or one above it); or, on the
             server, "ENTITY/PROJECT" for all sweeps or "ENTITY/PROJECT/NAME/DATE" for one.
         folder: where to write the points' records; by default a temporary folder, which is
-            deleted when Python exits. Points that it holds already are rows of the table too.
+            deleted when Python exits. Points that it holds already are rows of the table too; only
+            those that were read from W&B are replaced.
 
     Returns:
         The table of `gradlab.load_runs`; `path` is a point's restored folder, which
         `gradlab.load_gradients` reads. For runs that were cut off, or of an earlier version, W&B
-        does not distinguish 2 from 2.0. A run that cannot be read, or that names a place outside
-        the folder, is left out and named on the terminal.
+        does not distinguish 2 from 2.0. A run whose records are not as they were written, or are
+        another run's, has the status "damaged" and no numbers. One that cannot be read, or that
+        names a place outside the folder or in a sweep that ran there, is left out and named on the
+        terminal.
 
     Raises:
         FileNotFoundError: the source does not exist or contains no point.
@@ -82,9 +92,11 @@ def places(points: Iterable[Restored]) -> dict[Restored, PurePosixPath]:
 
 
 def put(point: Restored, folder: Path, place: PurePosixPath) -> None:
-    """Copy a point's records to its place in a folder, unless a link there leads elsewhere.
+    """Copy a point's records to its place in a folder.
 
-    Records of a point that was restored there before are replaced, or deleted.
+    Records of a point that was restored there before are replaced, or deleted. Nothing is done, and
+    that is said, where a link there leads elsewhere, or the place is a point's or in a sweep that
+    ran there.
 
     Raises:
         RecordError: a file cannot be written.
@@ -93,8 +105,22 @@ def put(point: Restored, folder: Path, place: PurePosixPath) -> None:
     if any((target / name).parent.resolve() != (target / name).parent for name in RESTORED_FILES):
         say_left_out(point.origin, f"{folder / place} is a link elsewhere")
         return
+    own = [target, *target.parents][: len(place.parts)]
+    if measured := next(filter(_was_measured, own), None):
+        say_left_out(point.origin, f"{measured} was not read from W&B; give another folder")
+        return
     for name in RESTORED_FILES:
         if (source := point.folder / name).exists():
             write_whole(target / name, partial(shutil.copyfile, source))
         else:
             (target / name).unlink(missing_ok=True)
+
+
+def _was_measured(folder: Path) -> bool:
+    """Return whether a folder is a point's or a sweep's, but for a point that was restored."""
+    if not any(os.path.lexists(folder / name) for name in MARKS):
+        return False
+    try:
+        return RESTORED not in records.load_status(folder)
+    except (OSError, ValueError):
+        return True

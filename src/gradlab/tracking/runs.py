@@ -113,11 +113,12 @@ class Tracker:
     def _save_records(self, run: "wandb.Run", status: Mapping[str, Any]) -> None:
         """Make the point's records files of the run; its status.json is not on disk yet."""
         folder = Path(run.dir) / RECORDS
-        records.save_status(folder, status)
-        (folder / records.STATUS).replace(folder / OUTCOME)
         for name, path in RECORD_FILES.items():
             if name != OUTCOME and (self._folder / path).is_file():
                 _link_or_copy(self._folder / path, folder / name)
+        seals = records.settled(self._folder, status.get("files", {}))
+        records.save_status(folder, {**status, "files": seals})  # last: with it they are whole
+        (folder / records.STATUS).replace(folder / OUTCOME)
         base = Path(glob.escape(run.dir))  # W&B takes a pattern
         run.save(base / RECORDS / "*", base_path=base, policy="now")
 

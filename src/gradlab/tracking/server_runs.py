@@ -71,8 +71,8 @@ def _restore_from_server(run: Any, folder: Path) -> Restored | None:
             return None
         _download(run, folder)
         whole = run.state in WHOLE
-        rows, summary = run.scan_history(), run.summary_metrics
-        content = Run(run.id, run.created_at, whole, run.config, rows, summary)
+        rows, summary, maps = run.scan_history(), run.summary_metrics, _download_maps(run, folder)
+        content = Run(run.id, run.created_at, whole, run.config, rows, summary, maps)
         return restore_run(content, folder, f"run {run.id}")
 
     return restore_or_say(f"run {run.id}", restore)
@@ -87,10 +87,14 @@ def _download(run: Any, folder: Path) -> None:
             (folder / names[file.name]).parent.mkdir(parents=True, exist_ok=True)
             (folder / file.name).replace(folder / names[file.name])
     shutil.rmtree(folder / RECORDS, ignore_errors=True)
-    if (folder / records.GRADIENTS).exists():
-        return
-    for artifact in run.logged_artifacts():  # of a run of an earlier version
+
+
+def _download_maps(run: Any, folder: Path) -> Path | None:
+    """Download the maps of a run of an earlier version, whose files have no records."""
+    place = folder / ARTIFACT_TYPE
+    for artifact in () if (folder / records.STATUS).exists() else run.logged_artifacts():
         if artifact.type == ARTIFACT_TYPE:
             entry = artifact.manifest.entries.get(records.GRADIENTS)
             if entry is not None and entry.ref is None:  # a reference may name a file of this disk
-                artifact.get_entry(records.GRADIENTS).download(root=str(folder))
+                artifact.get_entry(records.GRADIENTS).download(root=str(place))
+    return place / records.GRADIENTS if (place / records.GRADIENTS).is_file() else None
