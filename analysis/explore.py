@@ -23,6 +23,8 @@ def main() -> None:
     path = arguments.out or (arguments.runs or Path()) / "explore.html"
     path = path if path.suffix else path.with_suffix(".html")  # or a browser shows text
     with command.exit_on_user_error():
+        if path.suffix not in (".html", ".htm"):
+            raise ValueError(f"--out must end in .html; got {str(path)!r}.")
         if arguments.out is None:
             check_place(path)
         runs = command.read_runs(arguments)

@@ -114,6 +114,14 @@ def test_a_file_of_the_same_place_size_and_time_is_read_anew(
     assert rows(sweep)[1]["status"] == "damaged"
 
 
+def test_damage_beside_a_number_that_is_not_one_is_found(sweep: Path) -> None:
+    """A NaN is not equal to itself: a status that is read again would look like a newer one."""
+    status = records.load_status(sweep / "0")
+    records.save_status(sweep / "0", status | {"state": "diverged", "summary": {"a": float("nan")}})
+    (sweep / "0" / "metrics.parquet").write_bytes(b"")
+    assert [row["status"] for row in rows(sweep)][:2] == ["damaged", "done"]
+
+
 def test_numbers_stay_with_their_config(sweep: Path) -> None:
     """Points exchanged after a copy without hidden files; entries named as keys of the config."""
     entries = records.load_sweep(sweep)

@@ -138,6 +138,19 @@ def test_a_copy_that_follows_links_has_each_point_once(tmp_path: Path) -> None:
     assert read(tmp_path / "copy") == {"0": 0, "1": 1}
 
 
+def test_a_copy_of_a_point_in_its_own_sweep_counts_once(tmp_path: Path) -> None:
+    status = {"state": "done", "identity": "a", "summary": {"eval/loss": 1.0}}
+    records.save_sweep(tmp_path, [{"folder": "0", "identity": "a", "config": {"seed": 0}}])
+    records.save_config(tmp_path / "0", {"seed": 0}, status)
+    shutil.copytree(tmp_path / "0", tmp_path / "0 (copy)")
+    runs = load_runs(tmp_path)
+    assert list(runs["status"]) == ["unknown", "done"]
+    assert runs["reason"][0] == f"it is a copy of {tmp_path / '0'}, which counts once"
+    assert runs["eval/loss"].count() == 1
+    shutil.rmtree(tmp_path / "0")  # it was moved
+    assert list(load_runs(tmp_path)["status"]) == ["done", "unknown"]
+
+
 def test_gradients_keep_their_numbers_and_units(tmp_path: Path) -> None:
     maps = {step: np.random.default_rng(step).normal(size=(2, 4, 4)) for step in (0, 50)}
     times, dims = [0, 3, 6, 9], ("sample", "t", "k")

@@ -1,9 +1,11 @@
 """gradlab: how far a gradient reaches in a recurrent network, and what changes that."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing.py of the working folder would be imported here
 if TYPE_CHECKING:
+    from typing import Any
+
     from gradlab.jacobian import (
         adjoint_log_norms,
         backpropagate,
@@ -42,7 +44,7 @@ HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import what is asked for: JAX and pandas take seconds, which --help need not wait for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

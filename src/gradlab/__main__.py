@@ -4,12 +4,15 @@ From here: hydra_plugins/gradlab_launcher.py receives the points, config.py chec
 them together, point/ trains, measures and records one, tracking/ logs it to W&B, figures/ draw.
 """
 
+from gradlab.working_folder import leave_path
+
+if __name__ == "__main__":
+    leave_path()  # before anything else is imported
+
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from gradlab.working_folder import leave_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,7 +40,6 @@ def run(composed: "DictConfig") -> None:
 def main() -> None:
     """Run gradlab from the command line; wrong input ends in one sentence and exit status 1."""
     try:
-        leave_path()  # before anything that is no part of Python is imported
         _main()
         print(end="", flush=True)
     except BrokenPipeError:  # no one reads on, as in `gradlab --help | head`

@@ -160,7 +160,7 @@ class FusedLauncher(Launcher):
         composed = [compose(overrides, number) for number, overrides in enumerate(words)]
         known = trust.known_targets(loader, typed)
         trust.check_targets(composed, known, self._config.sweep.trust, folder)
-        if not {"wandb=online", "wandb.mode=online"} & set(typed):
+        if not {"wandb=online", "wandb.mode=online"} & {word.lstrip("+") for word in typed}:
             trust.keep_offline(composed)
         return composed
 
@@ -213,7 +213,7 @@ class FusedLauncher(Launcher):
 
     def _job(self, folder: Path, config: DictConfig, entry: "Entry", starting: bool) -> JobReturn:
         """Return a point's job as Hydra reports it; write its .hydra/ if the point begins."""
-        from gradlab.records import HYDRA, STATUS, reseal_config
+        from gradlab.records import HYDRA, STATUS, reseal_config, unshare_config
 
         point = folder / entry.folder
         if not starting or ((point / STATUS).exists() and (point / HYDRA).exists()):
@@ -222,6 +222,7 @@ class FusedLauncher(Launcher):
             config.hydra.job.id = str(entry.number)
             config.hydra.job.num = entry.number
             config.hydra.sweep.subdir = entry.folder
+        unshare_config(point)
         return run_job(
             hydra_context=self._context,
             task_function=lambda _: reseal_config(point, entry.config),

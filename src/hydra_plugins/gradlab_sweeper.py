@@ -65,10 +65,13 @@ class ProductSweeper(BasicSweeper):
         batches = self.split_arguments(words, self.max_batch_size)
         if is_fused:
             return self._launch(batches)
+        from gradlab import records
         from gradlab.sweep import ledger
 
-        self._check_points(folder, [point for batch in batches for point in batch])
+        points = self._check_points(folder, [point for batch in batches for point in batch])
         with ledger.locked(folder):
+            for point in points:
+                records.unshare_config(folder / point)
             write_multirun(self._master, folder)
             return self._launch(batches)
 
@@ -122,8 +125,11 @@ class ProductSweeper(BasicSweeper):
             raise ConfigError("hydra.sweeper.skip leaves out every point of this sweep.")
         return [batch for batch in remaining if batch]
 
-    def _check_points(self, folder: Path, points: Sequence[Sequence[str]]) -> None:
+    def _check_points(self, folder: Path, points: Sequence[Sequence[str]]) -> list[str]:
         """Compose and check all points, where the launcher does not do that itself.
+
+        Returns:
+            Their folders below the sweep's.
 
         Raises:
             ConfigError: a point's config is wrong, points share a folder, a folder holds another
@@ -159,6 +165,7 @@ class ProductSweeper(BasicSweeper):
         refusals.check_folders(str(folder), names, folders)
         if not resumes:
             refusals.check_unused(folder, [*folders, MULTIRUN])
+        return folders
 
     @property
     def _is_fused(self) -> bool:

@@ -218,6 +218,9 @@ def test_a_default_place_is_free_or_holds_ours(
             call(f"{script}.py", *words, monkeypatch=monkeypatch)
     assert place.is_symlink()
     assert Path("own").read_text() == "mine"
+    for out in ("0/gradients.nc", "sweep.json"):
+        with pytest.raises(SystemExit, match="--out must end in"):
+            call(f"{script}.py", *words[:2], "--out", out, monkeypatch=monkeypatch)
     call(f"{script}.py", *words, "--out", name, monkeypatch=monkeypatch)
     assert (len(place.read_bytes()), place.is_symlink()) == (len(drawn), False)
 

@@ -1,6 +1,7 @@
 """A command that runs nothing loses no results, and nobody else's files are replaced."""
 
 import errno
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -54,6 +55,7 @@ def test_points_of_another_config_are_not_replaced(
         (own / "s" / records.SWEEP).write_text("{")
     if record == "none":
         (own / "s" / records.SWEEP).unlink()
+        (own / "s" / "1" / records.CONFIG).write_text("")
     write_experiment(own, 4)
     before = everything(own)
     sentence = {"whole": "seed was 3, now 4"}.get(record, "has run with another config than its")
@@ -82,6 +84,20 @@ def test_a_launcher_that_cannot_start_deletes_nothing(
     with pytest.raises(SystemExit, match=sentence):
         resume(monkeypatch, own, "sweep.retry=diverged", word)
     assert everything(own) == before
+
+
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_a_backup_by_hard_links_stays_as_it_is(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (f"hydra/launcher={launcher}", *QUICK[1:], "seed=1")
+    gradlab(monkeypatch, tmp_path, *command, "hydra.sweep.dir=s")
+    shutil.copytree(tmp_path / "s", tmp_path / "backup", copy_function=os.link)
+    before = everything(tmp_path / "backup")
+    (tmp_path / "s" / "0" / records.STATUS).unlink()
+    gradlab(monkeypatch, tmp_path, *command, "sweep.resume=s")
+    assert list(load_runs(tmp_path / "s")["status"]) == ["done"]
+    assert everything(tmp_path / "backup") == before
 
 
 def test_a_folder_of_another_program_is_no_sweep(

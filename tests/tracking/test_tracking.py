@@ -2,7 +2,9 @@
 
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,29 @@ def test_a_point_that_runs_again_has_one_run_with_its_old_id(folder: Path) -> No
         ids.append(run.name.rpartition("-")[2])
     assert ids[0] == ids[1]
     assert len(reader.history(folder / "wandb")) == 3
+
+
+def test_the_run_of_a_point_that_ended_is_kept_until_the_next_is_whole(folder: Path) -> None:
+    place = folder.parent / "wandb"
+
+    def run(is_whole: bool) -> list[str]:
+        with suppress(KeyboardInterrupt), track(folder, config(), "g", "n") as tracker:
+            tracker.log({"train/step": 0, "train/loss": 0.0})
+            if not is_whole:
+                raise KeyboardInterrupt
+            tracker.finish(STATUS, None)
+        return sorted(path.name for path in place.glob("offline-run-*"))
+
+    (first,) = run(is_whole=True)
+    time.sleep(1)  # W&B names a run by the second
+    assert run(is_whole=False)[0] == first
+    time.sleep(1)
+    kept, _ = run(is_whole=False)
+    assert kept == first
+    time.sleep(1)
+    (last,) = run(is_whole=True)
+    assert (place / last).samefile(folder / "wandb")
+    assert last != first
 
 
 @pytest.mark.slow

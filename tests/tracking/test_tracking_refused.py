@@ -251,3 +251,8 @@ def test_a_server_that_is_not_there_is_one_sentence() -> None:
         match="'me/project' is no folder here, and W&B says: nobody is logged in to W&B: type",
     ):
         load_wandb("me/project")
+
+
+def test_a_config_is_the_same_in_what_wandb_changes() -> None:
+    ours, theirs = {"task": {2: 1, 10: [2, -0.0]}}, {"task": {"10": [2.0, 0], "2": 1.0}}
+    assert points._content(ours) == points._content(theirs)

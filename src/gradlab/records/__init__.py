@@ -73,6 +73,7 @@ from gradlab.records.points import (
     save_traceback,
     seal_file,
     settled,
+    unshare_config,
     verify,
 )
 from gradlab.records.sweeps import load_sweep, save_sweep, sweep_folder, sweep_id_of
@@ -123,6 +124,7 @@ __all__ = [
     "settled",
     "sweep_folder",
     "sweep_id_of",
+    "unshare_config",
     "verify",
     "write_whole",
 ]

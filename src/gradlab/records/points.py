@@ -110,6 +110,16 @@ def save_config(folder: Path, config: Mapping[str, Any], status: dict[str, Any])
     _write_sealed(folder, str(CONFIG), status, lambda path: OmegaConf.save(plain, path))
 
 
+def unshare_config(folder: Path) -> None:
+    """Make Hydra's files of a point its own, before Hydra writes into them.
+
+    (A backup by hard links shares them, and would be written to as well.)
+    """
+    for path in (folder / name for name in (CONFIG, OVERRIDES, HYDRA)):
+        if path.is_file():
+            write_whole(path, partial(shutil.copyfile, path))
+
+
 def reseal_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write a point's config in place of one that Hydra has just written, if it has a status."""
     with contextlib.suppress(FileNotFoundError, ValueError):  # not begun, or damaged anyway
@@ -316,7 +326,7 @@ def _while_written(folder: Path, check: Callable[[dict[str, Any]], None]) -> dic
             check(status)
         except ValueError:
             before, status = status, load_status(folder)
-            if status == before:
+            if status["seal"] == before["seal"]:  # a NaN in them is not equal to itself
                 raise
         else:
             return status

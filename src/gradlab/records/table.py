@@ -122,6 +122,9 @@ def _row(point: Path, recorded: Callable[[Path], Mapping[str, Any]]) -> dict[str
         if len({x["identity"] for x in (status, entry) if "identity" in x}) > 1:
             raise ValueError(f"{point / STATUS} is another point's")
         config = load_yaml(point / CONFIG) if (point / CONFIG).is_file() else config
+        if not entry and (original := _listed(status.get("identity"), recorded(sweep), sweep)):
+            reason = f"it is a copy of {original}, which counts once"
+            return {**flatten(config), "status": "unknown", "reason": reason}
     except FileNotFoundError:
         reason = f"it has no {STATUS}: it has not begun, or the file was not copied"
         return {**flatten(config), "status": "unknown", "reason": reason}
@@ -154,6 +157,12 @@ def _points_of_sweep(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return {name: point for name, point in points.items() if lies_inside(folder / name, folder)}
+
+
+def _listed(identity: str | None, points: Mapping[str, Any], sweep: Path) -> Path | None:
+    """Return the folder of the point of that identity, if its sweep's record lists one."""
+    folders = (sweep / name for name, x in points.items() if x.get("identity") == identity)
+    return next((x for x in folders if (x / STATUS).exists()), None) if identity else None
 
 
 def _names(sweeps: Iterable[Path]) -> dict[Path, str]:

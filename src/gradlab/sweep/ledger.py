@@ -258,6 +258,8 @@ def _read_point(folder: Path, sweep: Path) -> Entry:
 
 def _is_point(folder: Path) -> bool:
     """Return whether a folder with Hydra's files is a point's, and not of another program."""
+    if "identity" in status_in(folder):
+        return True
     try:
         config = records.load_yaml(folder / records.CONFIG)
         return {section.name for section in fields(Config)} <= set(config)

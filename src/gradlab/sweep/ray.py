@@ -2,9 +2,9 @@
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,10 +66,8 @@ def connect(cluster: Mapping[str, Any]) -> "BaseContext":
         raise ConfigError(
             "hydra/launcher=fused_ray needs Ray: pip install 'gradlab[ray]'."
         ) from error
-    # A task finds modules of the user where this process does: in the working folder, if any is.
-    here = os.getcwd() if os.getcwd() in sys.path else None
-    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), here)))
-    with warnings.catch_warnings():
+    # Tasks look for all modules where Ray is started: not in the working folder.
+    with warnings.catch_warnings(), chdir(Path(__file__).parents[2]):
         # Ray forks before JAX has done anything here that a fork could break.
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
         try:
@@ -77,7 +75,7 @@ def connect(cluster: Mapping[str, Any]) -> "BaseContext":
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": {"PYTHONPATH": path}},
+                runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}},
                 **cluster,
             )
         except ConnectionError as error:

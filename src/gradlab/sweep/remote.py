@@ -4,9 +4,11 @@ The scheduler (SLURM, Ray) only has to call the work somewhere. Its results are 
 points' folders, as if the points had run here.
 """
 
+import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,10 +35,13 @@ class Work:
     points: list[Point]
     settings: Sweep
     cpus: int
+    working_folder: str = field(default_factory=os.getcwd)
     id: str = field(default_factory=partial(secrets.token_hex, 8))
 
     def __call__(self) -> None:
         """Run the points that have not ended; a second call goes on where the first was cut off."""
+        with suppress(OSError):  # another machine may not have it
+            os.chdir(self.working_folder)
         if self.settings.keep_programs:
             keep_programs()
         escape_what_cannot_be_printed()

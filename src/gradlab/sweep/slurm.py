@@ -73,8 +73,8 @@ def check_slurm() -> None:
             "hydra/launcher=fused_slurm needs submitit: pip install 'gradlab[slurm]'."
         ) from error
     try:
-        subprocess.run(["sbatch", "--version"], capture_output=True, check=True)
-        subprocess.run(["squeue", "--me"], capture_output=True, check=True, text=True)
+        for command in (["sbatch", "--version"], ["squeue", "--noheader"]):
+            subprocess.run(command, capture_output=True, check=True, text=True)
     except FileNotFoundError as error:
         raise ConfigError(
             "hydra/launcher=fused_slurm needs SLURM's commands (sbatch) on this machine."

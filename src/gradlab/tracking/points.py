@@ -174,7 +174,7 @@ def _content(config: Mapping[str, Any]) -> str:
 
 def _as_floats(node: Any) -> Any:
     if isinstance(node, Mapping):
-        return {key: _as_floats(child) for key, child in node.items()}
+        return {str(key): _as_floats(child) for key, child in node.items()}
     if isinstance(node, list):
         return [_as_floats(child) for child in node]
     if isinstance(node, bool) or not isinstance(node, int | float):

@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +55,19 @@ class Tracker:
     without it.
     """
 
-    def __init__(self, run: "wandb.Run | None", folder: Path, config: Mapping[str, Any]) -> None:
-        """Log the point in a folder, with its resolved config, to an open run."""
+    def __init__(
+        self,
+        run: "wandb.Run | None",
+        folder: Path,
+        config: Mapping[str, Any],
+        earlier: Sequence[Path] = (),
+    ) -> None:
+        """Log the point in a folder, with its resolved config, to an open run.
+
+        `earlier` has the run folders of earlier attempts, which go once this run is whole.
+        """
         self._run = run
+        self._earlier = earlier
         self._folder = folder
         self._config = config
         self.finished = False
@@ -97,6 +107,8 @@ class Tracker:
                 run.summary.update({"status": "failed", "reason": reason})
             if run:
                 run.finish(exit_code=1 if error else None)
+                for folder in () if error else self._earlier:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator["wandb.Run | None"]:
@@ -142,7 +154,8 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     """Open a point's run for the block, and mark it as failed if the block raises.
 
     W&B cannot resume a run offline. So a point that is run again or continued gets a new run under
-    its old id, in place of the old one, and must log its earlier rows again.
+    its old id, in place of the old one, and must log its earlier rows again. The run of a point
+    that had ended is kept until the new one is whole.
 
     Args:
         folder: the point's folder; the run is written to wandb/ in its sweep's.
@@ -153,13 +166,15 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     Yields:
         The tracker to log to.
     """
-    run = None
+    run, earlier = None, list[Path]()
     if config["wandb"]["mode"] != "disabled":
         try:
-            run = _open(folder, config, group, name)
+            earlier = _earlier_runs(folder)
+            run = _open(folder, config, group, name, earlier)
         except Exception as error:  # a full disk, a name that W&B refuses
             _say_missing(folder, error)
-    tracker = Tracker(run, folder, config)
+    kept = [old for old in earlier if run and old != Path(run.settings.sync_dir)]
+    tracker = Tracker(run, folder, config, kept)
     try:
         yield tracker
     except BaseException as error:
@@ -170,8 +185,10 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     tracker.close(None)
 
 
-def _open(folder: Path, config: Mapping[str, Any], group: str, name: str) -> "wandb.Run":
-    """Open a point's run; see `track`.
+def _open(
+    folder: Path, config: Mapping[str, Any], group: str, name: str, earlier: Sequence[Path]
+) -> "wandb.Run":
+    """Open a point's run, under the id of its earlier ones, if any; see `track`.
 
     Raises:
         OSError: its place cannot be written, or leads out of the sweep.
@@ -182,13 +199,16 @@ def _open(folder: Path, config: Mapping[str, Any], group: str, name: str) -> "wa
     settings = config["wandb"]
     sweep = records.sweep_folder(folder.absolute())
     _check_place(sweep)
+    for old in earlier:
+        if not _has_ended(old):
+            shutil.rmtree(old, ignore_errors=True)
     place = {PATH_KEY: f"{group}/{folder.absolute().relative_to(sweep).as_posix()}"}
     if sweep_id := records.sweep_id_of(sweep):
         place[SWEEP_KEY] = sweep_id
     run = wandb.init(
         dir=sweep,
         mode="offline",  # online runs too: gradlab.tracking.uploads sends them
-        id=_remove_old_run(folder, sweep),
+        id=_id(earlier[0]) if earlier else None,
         project=settings["project"],
         entity=settings["entity"],
         tags=settings["tags"],
@@ -260,22 +280,33 @@ def end_entries(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _remove_old_run(folder: Path, sweep: Path) -> str | None:
-    """Remove the run of an earlier attempt at a point; return its id, None if there is none."""
-    link = folder / records.WANDB
-    if not link.is_symlink():
-        return None
-    run_folder = link.resolve()
-    link.unlink()
-    name = RUN_FOLDER.fullmatch(run_folder.name)
-    if run_folder.parent != sweep.resolve() / records.WANDB or not name:
-        return None
-    shutil.rmtree(run_folder, ignore_errors=True)
-    return name[1]
+def _earlier_runs(folder: Path) -> list[Path]:
+    """Return the folders of the runs of earlier attempts at a point, which share one id."""
+    place = records.sweep_folder(folder.absolute()).resolve() / records.WANDB
+    last = (folder / records.WANDB).resolve()
+    if last.parent != place or not (run_id := _id(last)):
+        return []
+    return [path for path in place.glob(f"offline-run-*-{run_id}") if _id(path) == run_id]
+
+
+def _id(run_folder: Path) -> str | None:
+    found = RUN_FOLDER.fullmatch(run_folder.name)
+    return found[1] if found and not run_folder.is_symlink() else None
+
+
+def _has_ended(run_folder: Path) -> bool:
+    """Return whether a run has the records of a point that had ended."""
+    try:
+        outcome = json.loads((run_folder / "files" / RECORDS / OUTCOME).read_bytes())
+        return outcome["state"] in ("done", "diverged")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _link(link: Path, target: Path) -> None:
     with contextlib.suppress(OSError):  # some systems have no links
+        if link.is_symlink():  # to the run of an earlier attempt
+            link.unlink()
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
 
