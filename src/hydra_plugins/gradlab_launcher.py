@@ -48,7 +48,7 @@ class FusedLauncher(Launcher):
         """
         from gradlab import sweep
         from gradlab.components import check_component
-        from gradlab.records import MULTIRUN, OVERVIEW
+        from gradlab.records import MULTIRUN, OVERVIEW, WANDB
         from gradlab.sweep import elsewhere, ledger, refusals
         from gradlab.sweep.groups import group_by_program
 
@@ -68,7 +68,7 @@ class FusedLauncher(Launcher):
         refusals.check_entries(str(folder), all_entries)
         known = {entry.folder for entry in recorded}
         new = [entry.folder for entry in entries if entry.folder not in known]
-        refusals.check_unused(folder, new if recorded else [*new, OVERVIEW, MULTIRUN])
+        refusals.check_unused(folder, new if recorded else [*new, OVERVIEW, MULTIRUN, WANDB])
         if repeats:
             print(repeats)
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}

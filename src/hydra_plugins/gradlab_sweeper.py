@@ -137,7 +137,7 @@ class ProductSweeper(BasicSweeper):
         """
         from gradlab.components import ConfigError
         from gradlab.config import check, identity
-        from gradlab.records import MULTIRUN, leases
+        from gradlab.records import MULTIRUN, WANDB, leases
         from gradlab.sweep import ledger, refusals
         from gradlab.sweep.composer import Composer
         from gradlab.sweep.groups import Built, program_of
@@ -164,7 +164,7 @@ class ProductSweeper(BasicSweeper):
             folders.append(own)
         refusals.check_folders(str(folder), names, folders)
         if not resumes:
-            refusals.check_unused(folder, [*folders, MULTIRUN])
+            refusals.check_unused(folder, [*folders, MULTIRUN, WANDB])
         return folders
 
     @property

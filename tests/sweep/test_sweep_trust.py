@@ -197,7 +197,10 @@ def test_a_record_names_no_folder_by_a_variable_and_sends_nothing(
     assert point.wandb.mode == "offline"
 
 
-@pytest.mark.parametrize("place", ["0/checkpoints/keep", "0/metrics.parquet", "overview.png"])
+OWN = ("0/checkpoints/keep", "0/metrics.parquet", "overview.png", "wandb/debug.log")
+
+
+@pytest.mark.parametrize("place", OWN)
 def test_a_new_sweep_replaces_nothing(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

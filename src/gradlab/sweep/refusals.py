@@ -74,18 +74,18 @@ def check_folders(sweep: str, points: Sequence[str], folders: Sequence[str]) -> 
             )
 
 
-def check_unused(sweep: Path, folders: Iterable[str]) -> None:
-    """Check that new points, and the figure of a new sweep, replace nothing.
+def check_unused(sweep: Path, places: Iterable[str]) -> None:
+    """Check that new points, and a new sweep's own files, replace nothing.
 
     Args:
         sweep: the sweep's folder.
-        folders: of the points that no record of the sweep has, below it.
+        places: below it, of the points that no record of the sweep has, and of its own files.
 
     Raises:
-        ConfigError: the folder of a point, or the figure's place, is not empty.
+        ConfigError: a place is taken, and is no empty folder.
     """
-    for folder in folders:
-        path = sweep / folder
+    for place in places:
+        path = sweep / place
         if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise ConfigError(
                 f"{str(path)!r} holds something else, which a point would replace: choose another "
