@@ -163,3 +163,15 @@ def test_what_somebody_keeps_beside_checkpoints_stays(tmp_path: Path) -> None:
     }
     records.delete_records(tmp_path)
     assert {x.name for x in (tmp_path / records.CHECKPOINTS).iterdir()} == {"20_before", "mine"}
+
+
+def test_somebody_elses_picture_in_the_figures_place_stays(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = own / "s" / records.OVERVIEW
+    resume(monkeypatch, own)  # ours is drawn again
+    assert "figure   s/overview.png\n" in capsys.readouterr().out
+    place.write_text("mine")
+    resume(monkeypatch, own)
+    assert "overview.png' is there, and gradlab has not made it" in capsys.readouterr().out
+    assert place.read_text() == "mine"

@@ -98,7 +98,7 @@ def find_points(folder: Path) -> list[Path]:
         if SWEEP in names:
             recorded = (here / name for name in _points_of_sweep(real))
             listed |= {real_path(path): path for path in recorded if real_path(path) not in seen}
-        is_ours = bool(names & {STATUS, SWEEP, MULTIRUN})
+        is_ours = bool(names & {*A_POINTS, SWEEP, MULTIRUN})
         for entry in entries:
             path = here / entry.name
             if is_ours and entry.name in OWN_FOLDERS:

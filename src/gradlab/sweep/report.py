@@ -11,6 +11,7 @@ from rich.text import Text
 
 from gradlab.figures import labels, selection, style
 from gradlab.figures.overview import overview_figure
+from gradlab.figures.places import check_place
 from gradlab.point import Point
 from gradlab.printable import printable
 from gradlab.records import OVERVIEW, WANDB, sweep_folder
@@ -35,10 +36,19 @@ def report(sweep: Sequence[Point]) -> None:
     show(console, f"seconds  {seconds(runs)}")
     show(console, f"records  {place}")
     if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
-        style.save(overview_figure(runs).figure, folder / OVERVIEW)
-        show(console, f"figure   {place}/{OVERVIEW}")
+        show(console, f"figure   {_draw(runs, folder / OVERVIEW, place)}")
     if sweep[0].config.wandb.mode != "disabled":
         show(console, f"W&B      wandb leet {shlex.quote(f'{place}/{WANDB}')}")
+
+
+def _draw(runs: pd.DataFrame, path: Path, place: str) -> str:
+    """Draw the sweep's figure unless its place is taken; return where it is, or why it is not."""
+    try:
+        check_place(path, remedy="move it, and resume the sweep")
+    except ValueError as error:
+        return printable(error)
+    style.save(overview_figure(runs).figure, path)
+    return f"{place}/{path.name}"
 
 
 def points_table(runs: pd.DataFrame, folder: Path) -> Table:
