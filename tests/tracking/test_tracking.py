@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -165,6 +166,10 @@ def test_a_point_that_runs_again_has_one_run_with_its_old_id(folder: Path) -> No
         ids.append(run.name.rpartition("-")[2])
     assert ids[0] == ids[1]
     assert len(reader.history(folder / "wandb")) == 3
+    shutil.rmtree((folder / "wandb").resolve())  # the id is the link's
+    with track(folder, config(), "g", "n"):
+        pass
+    assert (folder / "wandb").resolve().name.rpartition("-")[2] == ids[0]
 
 
 def test_the_run_of_a_point_that_ended_is_kept_until_the_next_is_whole(folder: Path) -> None:

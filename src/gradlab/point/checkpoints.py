@@ -104,9 +104,7 @@ def load(folder: Path, config: Config, abstract_state: Callable[[], State]) -> S
 
 def newest(folder: Path) -> Path | None:
     """Return the path of a point's newest checkpoint, if it has one."""
-    parent = folder.absolute() / records.CHECKPOINTS
-    paths = parent.iterdir() if parent.is_dir() else ()
-    return max((x for x in paths if x.name.isdigit()), key=lambda x: int(x.name), default=None)
+    return next(reversed(records.list_checkpoints(folder.absolute())), None)
 
 
 @contextmanager

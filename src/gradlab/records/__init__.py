@@ -57,6 +57,7 @@ from gradlab.records.links import lies_inside, links_outside
 from gradlab.records.points import (
     delete_checkpoints,
     delete_records,
+    list_checkpoints,
     load_choices,
     load_gradients,
     load_metrics,
@@ -104,6 +105,7 @@ __all__ = [
     "flatten",
     "lies_inside",
     "links_outside",
+    "list_checkpoints",
     "load_choices",
     "load_gradients",
     "load_metrics",

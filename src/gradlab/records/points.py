@@ -227,6 +227,13 @@ def delete_records(folder: Path) -> None:
             (folder / name).unlink()
 
 
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return a point's checkpoints, the newest last; what else lies beside them is none."""
+    parent = folder / CHECKPOINTS
+    found = [x for x in parent.iterdir() if x.name.isdigit()] if parent.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name))
+
+
 def delete_checkpoints(folder: Path, keep: str = "") -> None:
     """Delete a point's checkpoints but one; what else somebody keeps beside them stays.
 
@@ -235,8 +242,8 @@ def delete_checkpoints(folder: Path, keep: str = "") -> None:
         keep: the name of the one to keep; "": delete all.
     """
     with contextlib.suppress(OSError):
-        for path in (folder / CHECKPOINTS).iterdir():
-            if path.name.isdigit() and path.name != keep:
+        for path in list_checkpoints(folder):
+            if path.name != keep:
                 shutil.rmtree(path, ignore_errors=True)
         (folder / CHECKPOINTS).rmdir()  # unless something is left in it
 

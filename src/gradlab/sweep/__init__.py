@@ -69,10 +69,10 @@ def _as_recorded(folder: Path, status: Status) -> Status:
     """Return a point's status, "damaged" if its files are no longer those that it sealed."""
     try:
         records.load_verified(folder)
-    except FileNotFoundError:  # it has written none
-        return status
     except ValueError:
         return {"state": "damaged"}
+    except OSError:  # it has written none, or none that can be read
+        pass
     return status
 
 

@@ -71,9 +71,9 @@ def group_by_program(
         ConfigError: the parts of a point's config do not fit together.
     """
     built = {} if programs is None else programs
-    members: dict[str, list[Point]] = {}
+    members: dict[int, tuple[Built, list[Point]]] = {}  # by id, since an error may have no hash
     for point in points:
-        program_of(point.config, built)
-        members.setdefault(program_key(point.config), []).append(point)
-    groups = [Group(built[key], shared) for key, shared in members.items()]
+        program = program_of(point.config, built)
+        members.setdefault(id(program), (program, []))[1].append(point)
+    groups = [Group(program, shared) for program, shared in members.values()]
     return sorted(groups, key=lambda group: len(group.points), reverse=True)

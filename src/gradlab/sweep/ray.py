@@ -15,7 +15,7 @@ from gradlab.point import Status
 from gradlab.printable import printable
 from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
-from gradlab.sweep.remote import Work, follow, split_groups
+from gradlab.sweep.remote import Work, follow, import_scheduler, split_groups
 
 if TYPE_CHECKING:
     from ray._private.worker import BaseContext
@@ -60,18 +60,13 @@ def connect(cluster: Mapping[str, Any]) -> "BaseContext":
     Raises:
         ConfigError: there is no Ray, or no cluster at the address.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            "hydra/launcher=fused_ray needs Ray: pip install 'gradlab[ray]'."
-        ) from error
+    ray = import_scheduler("ray", "Ray", extra="ray")
     # Tasks look for all modules where Ray is started: not in the working folder.
     with warnings.catch_warnings(), chdir(Path(__file__).parents[2]):
         # Ray forks before JAX has done anything here that a fork could break.
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
         try:
-            return ray.init(
+            context: BaseContext = ray.init(
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -83,6 +78,7 @@ def connect(cluster: Mapping[str, Any]) -> "BaseContext":
             raise ConfigError(
                 f"hydra/launcher=fused_ray: no cluster answers ({reason})."
             ) from error
+    return context
 
 
 def run_in_tasks(

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
+from gradlab.components import ConfigError
 from gradlab.config import Sweep
 from gradlab.point import Point, Status
 from gradlab.printable import escape_what_cannot_be_printed
@@ -55,6 +57,20 @@ class Work:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def import_scheduler(module: str, name: str, extra: str) -> Any:
+    """Import the package of a scheduler, which is an extra of gradlab's.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"hydra/launcher=fused_{extra} needs {name}: pip install 'gradlab[{extra}]'."
+        ) from error
 
 
 class Handle(Protocol):

@@ -16,7 +16,7 @@ from gradlab.printable import printable
 from gradlab.records import SLURM_LOGS, sweep_folder
 from gradlab.sweep.groups import Group
 from gradlab.sweep.progress import ProgressDisplay
-from gradlab.sweep.remote import follow, split_groups
+from gradlab.sweep.remote import follow, import_scheduler, split_groups
 
 POLL_SECONDS = 5.0  # between questions to SLURM
 
@@ -66,14 +66,9 @@ def check_slurm() -> None:
     Raises:
         ConfigError: there is no submitit, or no SLURM that answers here.
     """
+    import_scheduler("submitit", "submitit", extra="slurm")
     try:
-        import submitit  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "hydra/launcher=fused_slurm needs submitit: pip install 'gradlab[slurm]'."
-        ) from error
-    try:
-        for command in (["sbatch", "--version"], ["squeue", "--noheader"]):
+        for command in (["sbatch", "--version"], ["squeue", "--me", "--noheader"]):
             subprocess.run(command, capture_output=True, check=True, text=True)
     except FileNotFoundError as error:
         raise ConfigError(

@@ -169,8 +169,11 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
     run, earlier = None, list[Path]()
     if config["wandb"]["mode"] != "disabled":
         try:
-            earlier = _earlier_runs(folder)
-            run = _open(folder, config, group, name, earlier)
+            run_id, earlier = _earlier_runs(folder)
+            for old in earlier:
+                if not _has_ended(old):
+                    shutil.rmtree(old, ignore_errors=True)
+            run = _open(folder, config, group, name, run_id)
         except Exception as error:  # a full disk, a name that W&B refuses
             _say_missing(folder, error)
     kept = [old for old in earlier if run and old != Path(run.settings.sync_dir)]
@@ -186,9 +189,9 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
 
 
 def _open(
-    folder: Path, config: Mapping[str, Any], group: str, name: str, earlier: Sequence[Path]
+    folder: Path, config: Mapping[str, Any], group: str, name: str, run_id: str | None
 ) -> "wandb.Run":
-    """Open a point's run, under the id of its earlier ones, if any; see `track`.
+    """Open a point's run, under the id of its earlier ones, or None: a new one; see `track`.
 
     Raises:
         OSError: its place cannot be written, or leads out of the sweep.
@@ -199,16 +202,13 @@ def _open(
     settings = config["wandb"]
     sweep = records.sweep_folder(folder.absolute())
     _check_place(sweep)
-    for old in earlier:
-        if not _has_ended(old):
-            shutil.rmtree(old, ignore_errors=True)
     place = {PATH_KEY: f"{group}/{folder.absolute().relative_to(sweep).as_posix()}"}
     if sweep_id := records.sweep_id_of(sweep):
         place[SWEEP_KEY] = sweep_id
     run = wandb.init(
         dir=sweep,
         mode="offline",  # online runs too: gradlab.tracking.uploads sends them
-        id=_id(earlier[0]) if earlier else None,
+        id=run_id,
         project=settings["project"],
         entity=settings["entity"],
         tags=settings["tags"],
@@ -280,13 +280,13 @@ def end_entries(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _earlier_runs(folder: Path) -> list[Path]:
-    """Return the folders of the runs of earlier attempts at a point, which share one id."""
+def _earlier_runs(folder: Path) -> tuple[str | None, list[Path]]:
+    """Return the id of the runs of earlier attempts at a point, and their folders."""
     place = records.sweep_folder(folder.absolute()).resolve() / records.WANDB
     last = (folder / records.WANDB).resolve()
     if last.parent != place or not (run_id := _id(last)):
-        return []
-    return [path for path in place.glob(f"offline-run-*-{run_id}") if _id(path) == run_id]
+        return None, []
+    return run_id, [x for x in place.glob(f"offline-run-*-{run_id}") if _id(x) == run_id]
 
 
 def _id(run_folder: Path) -> str | None:
