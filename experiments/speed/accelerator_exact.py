@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from accelerator_maps import float64_jacobians  # type: ignore[import-not-found, unused-ignore]
 from accelerator_table import (  # type: ignore[import-not-found, unused-ignore]
     Case,
     LeftOut,
@@ -14,12 +15,13 @@ from accelerator_table import (  # type: ignore[import-not-found, unused-ignore]
     timed,
 )
 from flax import nnx
-from timing import FEATURES  # type: ignore[import-not-found, unused-ignore]
+from timing import FEATURES, tanh_layer  # type: ignore[import-not-found, unused-ignore]
 
-from gradlab.jacobian import jacobian_log_norms
+from gradlab.jacobian import jacobian_log_norms, step_jacobians
 
 AGREE = 1e-4  # largest relative error of a norm between two devices, and of a float32 product
 GAIN = 1.2  # driven by noise the network is not chaotic: rounding errors do not grow
+HIGHEST = "under jax.default_matmul_precision('highest')"
 CELLS: dict[str, Any] = {"RNN": nnx.SimpleCell, "LSTM": nnx.OptimizedLSTMCell}
 
 
@@ -30,7 +32,7 @@ def rates(size: int) -> list[Case]:
         Case("PyTorch", "float32", partial(_torch_rate, size, tf32=False), 10),
         Case("JAX, Precision.HIGHEST", "float32", partial(_jax_rate, size, highest), 10),
         Case("PyTorch, allow_tf32", "TF32", partial(_torch_rate, size, tf32=True), 10),
-        Case("JAX, default", "as JAX likes", partial(_jax_rate, size, default), 10),
+        Case("JAX", "JAX's default", partial(_jax_rate, size, default), 10),
         Case("JAX", "float64", partial(_jax_rate, size, highest, "float64"), 10),
     ]
 
@@ -63,18 +65,21 @@ def _with_rate(outcome: Outcome, size: int) -> Outcome:
     return outcome._replace(result=f"{rate / 1e12:.4g} TFLOP/s, n = {size}")
 
 
-def precision_of_products(size: int) -> list[Case]:
-    """Return the cases of one product's rounding error, against NumPy in float64."""
+def roundings(size: int) -> list[Case]:
+    """Return the cases of the rounding error of a product, and of a cell's step Jacobians."""
 
     def ours() -> Outcome:
         from gradlab.jacobian.products import multiply
 
         return _rounding(multiply, size)
 
-    name = "gradlab's product"
+    notes = "float32 rounds to about 1e-7, TF32 to 1e-4 or more"
+    highest = partial(_at_highest, partial(_rounding_of_steps, size))
     return [
-        Case(name, "float32", ours, 5, notes="float32 gives about 1e-7, TF32 1e-4"),
-        Case("JAX, default", "as JAX likes", partial(_rounding, jnp.matmul, size), 5),
+        Case("gradlab's product", "float32", ours, 5, notes=notes),
+        Case("jnp.matmul", "JAX's default", partial(_rounding, jnp.matmul, size), 5, notes=notes),
+        Case("step_jacobians", "JAX's default", partial(_rounding_of_steps, size), 10, notes=notes),
+        Case("step_jacobians", "highest", highest, 10, notes=HIGHEST),
     ]
 
 
@@ -83,14 +88,23 @@ def _rounding(multiply: Callable[..., Any], size: int) -> Outcome:
     left, right = (rng.standard_normal((size, size)).astype(np.float32) for _ in range(2))
     exact = left.astype(np.float64) @ right.astype(np.float64)
     product = np.asarray(jax.jit(multiply)(jnp.asarray(left), jnp.asarray(right)))
-    error = np.linalg.norm(product - exact) / np.linalg.norm(exact)
+    return _error(product, exact, size)
+
+
+def _rounding_of_steps(size: int) -> Outcome:
+    layer = tanh_layer(8, size, GAIN)
+    return _error(np.asarray(step_jacobians(*layer)), float64_jacobians(layer), size)
+
+
+def _error(found: np.ndarray, exact: np.ndarray, size: int) -> Outcome:
+    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     return Outcome(result=f"relative error {error:.1e}, n = {size}")
 
 
 def agreement(length: int, size: int) -> list[Case]:
     """Return the cases of maps on this device against those of the same weights on the CPU.
 
-    The first of each cell also runs with JAX's products at their highest precision everywhere: if
+    One map of each cell is also taken with JAX's products at their highest precision everywhere: if
     only that one agrees, the cell's own products are rounded to TF32.
     """
     whats = [("spectral", "float32"), ("frobenius", "float32"), ("spectral", "float64")]
@@ -102,7 +116,7 @@ def agreement(length: int, size: int) -> list[Case]:
             cases.append(Case(name, precision, measure, 30, notes=f"T = {length}, n = {size}"))
             if norm == "frobenius":
                 within = partial(_at_highest, measure)
-                notes = f"T = {length}, n = {size}; under default_matmul_precision('highest')"
+                notes = f"T = {length}, n = {size}; {HIGHEST}"
                 cases.append(Case(f"{name}, highest", precision, within, 30, notes=notes))
     return cases
 
@@ -130,6 +144,8 @@ def _agreement(kind: str, length: int, size: int, norm: str, precision: str) -> 
 
 
 def _map(cell: nnx.Module, inputs: Any, device: jax.Device, **options: Any) -> Any:
+    if device == jax.devices()[0]:  # already there
+        return jacobian_log_norms(cell, inputs, **options)
     moved = nnx.clone(cell)
     nnx.update(moved, jax.device_put(nnx.state(cell), device))
     return jacobian_log_norms(moved, jax.device_put(inputs, device), **options)

@@ -12,6 +12,7 @@ from accelerator_table import (  # type: ignore[import-not-found, unused-ignore]
 )
 
 OURS = "gradlab, Program.advance"
+DEFAULT = "JAX's default"
 TORCH = "PyTorch, nn.{}"
 
 
@@ -33,7 +34,7 @@ def steps(cell: str, n: int, length: int, batch: int, count: int) -> list[Case]:
     notes = f"{count} steps a call; seconds of one"
     both = _Both(cell, size)
     return [
-        Case(OURS, "as JAX likes", partial(both.ours, count), 30, peers, notes),
+        Case(OURS, DEFAULT, partial(both.ours, count), 30, peers, notes),
         Case(torch_name, "float32", partial(both.torch, count, tf32=False), 15, notes=notes),
         Case(torch_name, "TF32", partial(both.torch, count, tf32=True), 15, notes=notes),
         Case(OURS, "highest", partial(both.ours, count, "highest"), 30, peers, notes),
@@ -87,8 +88,8 @@ def sweep(cell: str, n: int, length: int, batch: int, points: int, count: int) -
     fused = partial(_fused, cell, size, points, count)
     each = partial(_one_by_one, cell, size, points, count)
     return [
-        Case("fused, vmapped", "as JAX likes", fused, 30, ((name, "as JAX likes"),), notes),
-        Case(name, "as JAX likes", each, 30, notes=notes),
+        Case("fused, vmapped", DEFAULT, fused, 30, ((name, DEFAULT),), notes),
+        Case(name, DEFAULT, each, 30, notes=notes),
     ]
 
 
