@@ -172,7 +172,7 @@ def _large(length: int, size: int, norm: str) -> Outcome:
     layer = tanh_layer(length, size, GAIN)
     options: dict[str, Any] = {"norm": norm, "precision": "float32", "memory_budget": MEMORY}
     _free()
-    log_norms, outcome = timed(partial(jacobian_log_norms, *layer, **options), repeats=2)
+    log_norms, outcome = timed(partial(jacobian_log_norms, *layer, **options), repeats=1)
     ends = sorted({max(1, length // 2**i) for i in range(8)})
     error = largest_error(np.asarray(log_norms), _from_the_start(layer, ends, norm))
     return outcome._replace(result=f"largest relative error {error:.1e}; {_peak()}")

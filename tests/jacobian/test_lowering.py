@@ -1,0 +1,118 @@
+"""Programs for a GPU and a TPU, which JAX lowers without either.
+
+A GPU multiplies float32 matrices in TF32 by default, and a TPU in bfloat16: three digits, or two.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from jax import export
+
+from gradlab import (
+    adjoint_log_norms,
+    contribution_log_norms,
+    jacobian_log_norms,
+    log_singular_values,
+    lyapunov_exponents,
+)
+from gradlab.config import Config
+from gradlab.training.program import Program, hyperparameters_of
+
+PLATFORMS = ("cuda", "tpu")
+LENGTH, FEATURES, SIZE = 18, 3, 5
+CELL = nnx.OptimizedLSTMCell(FEATURES, SIZE, rngs=nnx.Rngs(0))
+GATES = str(4 * SIZE)  # only the cell's own products, with its weights, have an axis of this size
+PRODUCT = re.compile(
+    r"stablehlo\.dot_general (.*) : \(tensor<(\w+)>, tensor<(\w+)>\)"  # how, and of which shapes
+)
+
+
+def of_loss(measure: Callable[..., Any], inputs: jax.Array) -> jax.Array:
+    """Measure for a loss of the output's distance from 0."""
+    targets = jnp.zeros((*inputs.shape[:-1], SIZE))
+    return measure(CELL, inputs, lambda carry, target: jnp.sum((carry[1] - target) ** 2), targets)
+
+
+MEASUREMENTS: dict[str, Callable[[jax.Array], Any]] = {
+    **{
+        f"map, {norm}, {precision}": partial(
+            jacobian_log_norms, CELL, norm=norm, precision=precision, of="h", wrt="h"
+        )
+        for norm, precision in (
+            ("frobenius", "float32"),
+            ("spectral", "float32"),
+            ("spectral", "float64"),
+        )
+    },
+    "exponents": partial(lyapunov_exponents, CELL),
+    "adjoints": partial(of_loss, adjoint_log_norms),
+    "contributions": partial(of_loss, contribution_log_norms),
+    "singular values": lambda inputs: log_singular_values(CELL, inputs[0], [(LENGTH, 3)]),
+}
+
+
+def lowered(platform: str, function: Callable[..., Any], *arguments: Any) -> str:
+    """Return a function's program for a platform, in StableHLO."""
+    return export.export(jax.jit(function), platforms=[platform])(*arguments).mlir_module()
+
+
+def products(program: str) -> list[tuple[bool, bool]]:
+    """Return, of each matrix product, whether it has full precision, and whether it is a cell's."""
+    found = [match.groups() for match in map(PRODUCT.search, program.splitlines()) if match]
+    assert len(found) == program.count("stablehlo.dot_general")
+    return [
+        ("precision = [HIGHEST, HIGHEST]" in how, GATES in f"{left}x{right}".split("x"))
+        for how, left, right in found
+    ]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("what", MEASUREMENTS)
+def test_a_measurement_lowers_for_an_accelerator_and_rounds_no_product(
+    what: str, platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apart from the cell's own products with its weights, which are as the user's JAX has them."""
+    monkeypatch.setattr(jax, "default_backend", lambda: {"cuda": "gpu"}.get(platform, platform))
+    # JAX writes a TPU's SVD out as it lowers it: inside `jax.jit`, with the caller's types.
+    with jax.enable_x64(what == "singular values"):
+        inputs = jnp.ones((2, LENGTH, FEATURES), jnp.float32)
+        program = lowered(platform, MEASUREMENTS[what], inputs)
+    ours = [is_full for is_full, is_cells in products(program) if not is_cells]
+    assert ours
+    assert all(ours)
+    assert "@lapack" not in program
+
+
+def test_the_cells_own_products_are_full_where_jax_is_told_so() -> None:
+    inputs = jnp.ones((1, LENGTH, FEATURES))
+    with jax.default_matmul_precision("highest"):
+        program = lowered("cuda", MEASUREMENTS["map, spectral, float32"], inputs)
+    assert any(is_cells for _, is_cells in products(program))
+    assert all(is_full for is_full, _ in products(program))
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("model", ["rnn", "lstm"])
+def test_a_training_step_lowers_for_an_accelerator(
+    model: str, platform: str, composed: Callable[..., Config]
+) -> None:
+    config = composed(
+        f"model={model}", "task=adding", "task.length=12", "clip=global_norm", "train.batch_size=2"
+    )
+    program, hyperparameters = Program(config), hyperparameters_of(config)
+    state = program.abstract_state()
+
+    def update(state: Any, hyperparameters: Any) -> Any:
+        after, telemetry = program.advance(hyperparameters, state, 1)
+        return jax.tree.leaves(after.parameters), telemetry.loss
+
+    with jax.default_matmul_precision("highest"):
+        text = lowered(platform, update, state, hyperparameters)
+    assert products(text)
+    assert all(is_full for is_full, _ in products(text))
