@@ -83,7 +83,7 @@ SMOKE = Sizes(
 
 
 def groups(sizes: Sizes) -> list[Group]:
-    """Return the groups of the table, the most telling ones first; the shares add up to 1."""
+    """Return the groups of the table, the most telling ones first."""
     listed = [
         Group("Rate of a matrix product", 0.03, partial(exact.rates, sizes.product)),
         Group("No silent TF32", 0.03, partial(exact.roundings, sizes.product // 8)),

@@ -61,7 +61,7 @@ class Group(NamedTuple):
     """Cases that share a part of the budget, which are made as late as they are measured."""
 
     title: str
-    share: float  # of the budget
+    share: float  # of the budget, relative to the others'
     cases: Callable[[], Sequence[Case]]
 
 
@@ -115,14 +115,15 @@ def run_groups(
         budget: seconds for all, from the call on.
         keep: writes the rows so far.
     """
-    clock = _Clock(budget)
+    groups = list(groups)
+    clock, shares = _Clock(budget), sum(group.share for group in groups)
     rows: list[Row] = []
     skipped: list[tuple[Row, Case]] = []
     watch = threading.Timer(budget + GRACE, _give_up, (rows, keep))
     watch.daemon = True
     watch.start()
     for group in groups:
-        clock.open(group.share)
+        clock.open(group.share / shares)
         for case in _cases(group):
             row = _empty(group, case)
             rows.append(row)
@@ -198,7 +199,7 @@ def _measure(row: Row, case: Case) -> None:
 def _give_up(rows: list[Row], keep: Callable[[list[Row]], None]) -> None:
     for row in rows:
         if row["reason"] == "running":
-            row["reason"] = "given up: still running at the budget's end"
+            _state(row, reason="given up: still running at the budget's end")
     keep(rows)
     os._exit(0)  # a thread in the middle of a compilation cannot be ended otherwise
 
