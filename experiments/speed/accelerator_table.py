@@ -161,13 +161,13 @@ class _Clock:
 def _cases(group: Group) -> Sequence[Case]:
     try:
         return group.cases()
-    except (LeftOut, ImportError) as error:
-        reason = LeftOut(str(error))
+    except Exception as error:  # it becomes the row's
+        reason = error
 
-        def leave_out() -> Outcome:
+        def fail() -> Outcome:
             raise reason
 
-        return [Case("all of it", "", leave_out, 0)]
+        return [Case("all of it", "", fail, 0)]
 
 
 def _empty(group: Group, case: Case) -> Row:
