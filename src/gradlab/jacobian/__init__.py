@@ -8,10 +8,12 @@ one; J⁽ᵗ⁾ = ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ is a step Jacobian, and ∂s�
 
 import math
 from functools import partial
-from typing import Literal, get_args
+from itertools import islice
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
@@ -23,6 +25,7 @@ from gradlab.jacobian.arguments import (
     numbers,
     whole_number,
 )
+from gradlab.jacobian.arrays import AnyArray, are_known, own_threads
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.certify import Certificate, certificate, in_double_precision
 from gradlab.jacobian.contributions import (
@@ -38,10 +41,16 @@ from gradlab.jacobian.lyapunov import (
     lyapunov_exponents,
     lyapunov_spectrum,
 )
-from gradlab.jacobian.pairs import Norm, log_norm_map
-from gradlab.jacobian.products import rescale
+from gradlab.jacobian.pairs import Norm, log_norm_map, log_norm_maps
+from gradlab.jacobian.products import Scaled, rescale
 from gradlab.jacobian.singular import log_singular_values
-from gradlab.jacobian.steps import step_jacobians, step_products, trajectory
+from gradlab.jacobian.steps import (
+    jacobians_along,
+    jacobians_at,
+    products_of_strides,
+    step_jacobians,
+    trajectory,
+)
 from gradlab.jacobian.transforms import in_float64
 
 Precision = Literal["float64", "float32"]
@@ -129,22 +138,20 @@ def jacobian_log_norms(
     flat = flatten_cell(cell, inputs, initial_carry)
     length = inputs.shape[-2]
     stride = whole_number("stride", stride, 1, length, "the number of steps")
-    exact = in_double_precision(cell, flat, inputs) if certify else None
-    log_norms, certificate = in_float64(
-        partial(
-            _maps,
-            norm=norm,
-            of=flat.form.span(of, "of"),
-            wrt=flat.form.span(wrt, "wrt"),
-            stride=stride,
-            precision=precision,
-            samples=_samples_at_once(flat, inputs, stride, precision, memory_budget),
-        ),
-        flat,
-        exact,
-        inputs,
-        not_differentiable=_NO_DERIVATIVE if norm == "spectral" else "",
-    )
+    part: dict[str, Any] = {"of": flat.form.span(of, "of"), "wrt": flat.form.span(wrt, "wrt")}
+    part |= {"norm": norm, "stride": stride, "precision": precision}
+    samples = _samples_at_once(flat, inputs, stride, precision, memory_budget)
+    certificate = None
+    if not certify and are_known((flat, inputs)):
+        log_norms = _maps_of_known(flat, inputs, samples=samples, **part)
+    else:
+        log_norms, certificate = in_float64(
+            partial(_maps, samples=samples, **part),
+            flat,
+            in_double_precision(cell, flat, inputs) if certify else None,
+            inputs,
+            not_differentiable=_NO_DERIVATIVE if norm == "spectral" else "",
+        )
     check_finite(log_norms, flat, inputs)
     return log_norms if certificate is None else (log_norms, certificate)
 
@@ -176,12 +183,42 @@ def map_log_norms(
     check_finite_jacobians(jacobians)
     whole = (0, shape[1])
 
-    def measure(jacobians: Float[Array, "T n n"]) -> Float[Array, "T+1 T+1"]:
+    def measure(jacobians: Float[AnyArray, "T n n"]) -> Float[AnyArray, "T+1 T+1"]:
         scaled = rescale(jacobians.astype(precision))
         return log_norm_map(scaled, norm=norm, of=whole, wrt=whole).value
 
+    if are_known(jacobians):
+        with own_threads():
+            return jnp.asarray(measure(np.asarray(jacobians)))
     reason = _NO_DERIVATIVE if norm == "spectral" else ""
     return in_float64(measure, jacobians, not_differentiable=reason)
+
+
+def _maps_of_known(
+    flat: FlatCell,
+    inputs: Float[Array, "*batch T features"],
+    *,
+    norm: Norm,
+    of: Span,
+    wrt: Span,
+    stride: int,
+    precision: Precision,
+    samples: int,
+) -> Float[Array, "*batch T//stride+1 T//stride+1"]:
+    """Return the maps of a cell and inputs whose values are known, on a CPU.
+
+    Only the user's step is compiled: XLA takes seconds for the rest, which NumPy does at once.
+    """
+    with jax.enable_x64(True), own_threads():
+        sequences = flat.each_sample(inputs)
+        maps = []
+        while group := list(islice(sequences, samples)):
+            jacobians = [np.asarray(jacobians_along(*sequence)) for sequence in group]
+            products = [products_of_strides(x, stride, precision) for x in jacobians]
+            stacked = Scaled(*map(np.stack, zip(*products, strict=True)))
+            maps.append(log_norm_maps(stacked, norm, of, wrt).value)
+        joined = np.concatenate(maps)
+        return jnp.asarray(joined.reshape(*inputs.shape[:-2], *joined.shape[1:]))
 
 
 @partial(jax.jit, static_argnames=("norm", "of", "wrt", "stride", "precision", "samples"))
@@ -201,8 +238,9 @@ def _maps(
         flat: FlatCell, sample: Float[Array, "T features"]
     ) -> tuple[Array, Certificate | None]:
         states, last = trajectory(flat, sample)
-        jacobians = step_products(flat, states, sample, stride, jnp.dtype(precision))
-        log_norms = log_norm_map(jacobians, norm=norm, of=of, wrt=wrt)
+        jacobians = jacobians_at(flat, states, sample)
+        products = products_of_strides(jacobians, stride, precision)
+        log_norms = log_norm_map(products, norm=norm, of=of, wrt=wrt)
         if exact is None:
             return log_norms.value, None
         return log_norms.value, certificate(
@@ -229,7 +267,7 @@ def _samples_at_once(
             "raise memory_budget or use a stride of "
             f"{-(-total // max(1, int(memory_budget)))} or more times the present one."
         )
-    # One sample keeps a CPU busy; an accelerator needs as many as fit.
-    if jax.default_backend() == "cpu":
-        return 1
-    return int(min(math.prod(inputs.shape[:-2]), (memory_budget - needed_by_maps) // needed))
+    fitting = (memory_budget - needed_by_maps) // needed
+    if jax.default_backend() == "cpu":  # which a few small samples, or a large one, keep busy
+        fitting = min(fitting, max(1, 2**27 // needed))
+    return int(min(math.prod(inputs.shape[:-2]), fitting))

@@ -19,7 +19,7 @@ from gradlab.jacobian.carry import FlatState, Span, is_real
 from gradlab.jacobian.flat_cell import FlatCell, flatten_cell
 from gradlab.jacobian.pairs import Norm, log_norm_map
 from gradlab.jacobian.products import Scaled, extend, rescale
-from gradlab.jacobian.steps import step_products
+from gradlab.jacobian.steps import jacobians_at, products_of_strides
 
 PAIRS = 48  # entries in a sample
 SHORT = 4  # lag of the central differences: over longer ones a chaotic network amplifies rounding
@@ -136,7 +136,7 @@ def certificate(
     expected = _direct_log_norms(exact, *double, pairs * stride, norm, of, wrt)
     entries = log_norms[pairs[:, 0], pairs[:, 1]].astype(jnp.float64)
     reached = jnp.concatenate([states.vector[1:], last.vector[None]])
-    jacobians = step_products(exact, *double, stride, jnp.dtype(jnp.float64))
+    jacobians = products_of_strides(jacobians_at(exact, *double), stride, jnp.float64)
     eps = float(jnp.finfo(states.vector.dtype).eps)
     lost = _cancelled(jacobians, log_norms, eps, norm, of, wrt)
     lost = lost | _across_unresolved_steps(flat, exact, own, double, reached, stride)

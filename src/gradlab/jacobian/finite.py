@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.errors import ConcretizationTypeError
+from jax.errors import TracerArrayConversionError
 from jaxtyping import Array, Bool, Float, PyTree
 
 from gradlab.jacobian.flat_cell import FlatCell, split_weights
@@ -21,9 +21,9 @@ def check_finite(
         FloatingPointError: a value is NaN or +inf; the message names the first one and its step.
     """
     try:
-        if all(bool(jnp.all(leaf < jnp.inf)) for leaf in jax.tree.leaves(measured)):
+        if all((np.asarray(leaf) < np.inf).all() for leaf in jax.tree.leaves(measured)):
             return
-    except ConcretizationTypeError:
+    except TracerArrayConversionError:
         return
     for name, values in split_weights(flat.parameters)[0].items():
         if not np.isfinite(values).all():

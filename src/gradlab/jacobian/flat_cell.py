@@ -1,6 +1,6 @@
 """Any recurrent cell as a pure step on a flat state vector, and as an argument of `jax.jit`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,6 +73,15 @@ class FlatCell:
             return measure(replace(self, has_batch=False, initial=sample[0]), *sample[1:])
 
         return jax.lax.map(measure_sample, (self.initial, *data), batch_size=samples)
+
+    def each_sample(self, inputs: Float[Array, "*batch T features"]) -> Iterator[tuple[Any, Array]]:
+        """Yield this cell with the initial state of each sample of a batch, and its inputs."""
+        if not self.has_batch:
+            yield self, inputs
+            return
+        for index, sample in enumerate(inputs):
+            initial = jax.tree.map(lambda x, i=index: x[i], self.initial)
+            yield replace(self, has_batch=False, initial=initial), sample
 
 
 def flatten_cell(

@@ -4,51 +4,27 @@
 an inner product of n² numbers, all pairs together one (ℓ × n²) by (n² × ℓ) matrix product.
 """
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from gradlab.jacobian.products import (
-    ResolvedLogNorms,
-    Scaled,
-    multiply,
-    rescale,
-    resolved,
-    safe_log,
-)
+from gradlab.jacobian.arrays import AnyArray, in_pieces, inner, library
+from gradlab.jacobian.products import multiply
 
 
-def product_log_norms(product: Scaled) -> ResolvedLogNorms:
-    """Return the log Frobenius norms of matrices, whose rows and columns are already chosen."""
-    # They may be far smaller than the whole: squares of their entries would underflow.
-    chosen = rescale(product.unit)
-    return ResolvedLogNorms(
-        chosen.log_scale + product.log_scale, resolved(jnp.exp(chosen.log_scale))
-    )
+def single_squares(matrices: Float[AnyArray, "N r n"]) -> Float[AnyArray, "N"]:
+    """Return the squared Frobenius norms of matrices."""
+    flat = matrices.reshape(len(matrices), -1)
+    return inner(flat, flat)
 
 
-def cross_log_norms(prefix: Scaled, suffix_T: Scaled) -> ResolvedLogNorms:
-    """Return log ‖A_t B_k‖_F for all pairs of each block.
-
-    Args:
-        prefix: (blocks, ℓ, rows, n), the chosen rows of A_t.
-        suffix_T: (blocks, ℓ, columns, n), the chosen columns of B_k, transposed.
-
-    Returns:
-        (blocks, ℓ, ℓ), [block, t, k].
-    """
-
-    def one_block(pair: tuple[Array, Array]) -> Array:
-        gram_t, gram_k = (gram(x).reshape(x.shape[0], -1) for x in pair)
-        return multiply(gram_t, gram_k.mT)
-
-    squares = jax.lax.map(one_block, (prefix.unit, suffix_T.unit))
+def cross_squares(
+    a: Float[AnyArray, "N t r n"], b_T: Float[AnyArray, "N k q n"]
+) -> Float[AnyArray, "N t k"]:
+    """Return ‖A_t B_k‖²_F for all pairs of each block."""
     # Where the product is exactly zero, rounding can leave a tiny negative number.
-    logs = 0.5 * safe_log(jnp.maximum(squares, 0))
-    logs = logs + prefix.log_scale[:, :, None] + suffix_T.log_scale[:, None, :]
-    return ResolvedLogNorms(logs, resolved(squares))
+    return library(a).maximum(multiply(_grams(a), _grams(b_T).mT), 0)
 
 
-def gram(matrices: Float[Array, "count rows n"]) -> Float[Array, "count n n"]:
-    """Return XᵀX of each matrix, one at a time: on a CPU faster than a batched product."""
-    return jax.lax.map(lambda x: multiply(x.mT, x), matrices)
+def _grams(rows: Float[AnyArray, "N l r n"]) -> Float[AnyArray, "N l n*n"]:
+    count, length, r, n = rows.shape
+    grams = in_pieces(lambda x: multiply(x.mT, x), rows.reshape(-1, r, n), size=n * n * 8)
+    return grams.reshape(count, length, n * n)

@@ -1,44 +1,28 @@
 """The map of log ‖∂s⁽ᵗ⁾/∂s⁽ᵏ⁾‖ for every pair (t, k), by repeated halving of the time axis.
 
-Inside a leaf of 8 to 15 steps every product is formed. Then, level by level, two neighbouring
-blocks become one: their own maps stay, and the pairs across their midpoint are measured from the
-suffixes of the left and the prefixes of the right one (frobenius.py, spectral.py).
+Level by level, two neighbouring blocks become one: their own maps stay, and the pairs across their
+midpoint are measured from the suffixes of the left and the prefixes of the right one (halving.py,
+frobenius.py, spectral.py).
 """
 
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Shaped
 
-from gradlab.jacobian import frobenius, spectral
+from gradlab.jacobian import frobenius, spectral, traced
+from gradlab.jacobian.arrays import AnyArray, library
 from gradlab.jacobian.carry import Span
-from gradlab.jacobian.products import (
-    Block,
-    ResolvedLogNorms,
-    Scaled,
-    concatenate,
-    halves,
-    leaf_block,
-    leaf_products,
-    merge_blocks,
-    pad_steps,
-    rescale,
-    split_length,
-)
+from gradlab.jacobian.halving import Factors, halves, merge_blocks, single_steps
+from gradlab.jacobian.products import ResolvedLogNorms, Scaled, log_norms_of, rescale
 
 Norm = Literal["spectral", "frobenius", "rms"]
 
+TRUNCATION = 1e-5  # what truncation may take of a squared norm
 
-@partial(jax.jit, static_argnames=("norm", "of", "wrt"))
-def log_norm_map(
-    jacobians: Scaled,
-    norm: Norm,
-    of: Span,
-    wrt: Span,
-) -> ResolvedLogNorms:
+
+def log_norm_map(jacobians: Scaled, norm: Norm, of: Span, wrt: Span) -> ResolvedLogNorms:
     """Return the log norms of all products of a sequence of step Jacobians, in nats.
 
     Args:
@@ -50,69 +34,103 @@ def log_norm_map(
     Returns:
         (T + 1, T + 1), [t, k]; values are float32, −inf where k > t or the product is exactly zero.
     """
-    length, n, _ = jacobians.unit.shape
+    if library(jacobians.unit) is np:
+        sample = Scaled(*(x[None] for x in jacobians))
+        return ResolvedLogNorms(*(x[0] for x in log_norm_maps(sample, norm, of, wrt)))
+    within = traced.map_within(jacobians, norm == "spectral", of, wrt)
+    return _with_diagonal(within, jacobians.unit.shape[-1], norm, of, wrt)
+
+
+def log_norm_maps(jacobians: Scaled, norm: Norm, of: Span, wrt: Span) -> ResolvedLogNorms:
+    """Return the maps of several samples, (S, T, n, n), of arrays of NumPy."""
+    truncate = norm == "spectral" and bool(np.isfinite(jacobians.unit).all())
+    maps = _halved(jacobians, norm, of, wrt, truncate)
+    if truncate and (is_harmed := np.isnan(maps.value)).any():
+        exact = _halved(jacobians, norm, of, wrt, truncate=False)
+        maps = ResolvedLogNorms(*(np.where(is_harmed, *x) for x in zip(exact, maps, strict=True)))
+    return _with_diagonal(maps, jacobians.unit.shape[-1], norm, of, wrt)
+
+
+def _halved(jacobians: Scaled, norm: Norm, of: Span, wrt: Span, truncate: bool) -> ResolvedLogNorms:
+    """Return the maps without t = 0 and k = T, (S, T, T), NaN where truncation may do harm."""
+    samples, length = jacobians.log_scale.shape
     norms = spectral if norm == "spectral" else frobenius
-    leaf, levels = split_length(length)
-
-    def one_leaf(steps: Scaled) -> tuple[ResolvedLogNorms, Block]:
-        products = leaf_products(steps)
-        pairs = concatenate(products)
-        chosen = Scaled(pairs.unit[:, slice(*of), slice(*wrt)], pairs.log_scale)
-        within = norms.product_log_norms(chosen)
-        return ResolvedLogNorms(*(_leaf_map(x, leaf) for x in within)), leaf_block(products)
-
-    padded = pad_steps(jacobians, leaf * 2**levels)
-    by_leaf = jax.tree.map(lambda x: x.reshape(-1, leaf, *x.shape[1:]), padded)
-    log_norms, block = jax.lax.map(one_leaf, by_leaf)
-    for level in range(levels):
+    block = single_steps(_merged(jacobians), of, wrt)
+    maps = _single(norms, block.prefix[0].rows, wrt)
+    while (count := len(maps.value) // samples) > 1:
+        if count % 2:
+            block, maps = (_padded(tree, samples) for tree in (block, maps))
         left, right = halves(block)
-        cross = norms.cross_log_norms(_rows(right.prefix, of), _rows(left.suffix_T, wrt))
-        log_norms = ResolvedLogNorms(*map(_join_halves, log_norms, cross))
-        if level < levels - 1:
-            block = merge_blocks(left, right)
-    below, resolved = (x[0, :length, :length] for x in log_norms)
-    return ResolvedLogNorms(
-        _with_diagonal(below, n, norm, of, wrt),
-        jnp.pad(resolved, ((1, 0), (0, 1)), constant_values=True),
-    )
+        maps = _joined(maps, _cross(norms, right.prefix, left.suffix_T))
+        if count > 2:
+            block = merge_blocks(left, right, truncate)
+    return ResolvedLogNorms(*(x[:, :length, :length] for x in maps))
 
 
-def _rows(scaled: Scaled, span: Span) -> Scaled:
-    return rescale(scaled.unit[..., slice(*span), :], scaled.log_scale)
+def _merged(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
-def _leaf_map(by_lag: Shaped[Array, "pairs"], leaf: int) -> Shaped[Array, "leaf leaf"]:
-    """Arrange entries, which are in order of lag and then of k, as [t − 1, k] of a leaf's map."""
-    lag = np.repeat(np.arange(leaf), np.arange(leaf, 0, -1))
-    start = np.concatenate([np.arange(leaf - j) for j in range(leaf)])
-    empty = jnp.full((leaf, leaf), _fill_value(by_lag), by_lag.dtype)
-    return empty.at[start + lag, start].set(by_lag)
+def _padded(tree: Any, samples: int) -> Any:
+    """Append a block of zeros to those of each sample; what it holds is cut off in the end."""
+
+    def pad(x: Shaped[AnyArray, "N ..."]) -> Shaped[AnyArray, "M ..."]:
+        by_sample = x.reshape(samples, -1, *x.shape[1:])
+        return library(x).pad(by_sample, [(0, 0), (0, 1)] + [(0, 0)] * (x.ndim - 1))
+
+    return _merged(jax.tree.map(pad, tree))
 
 
-def _join_halves(
-    within: Shaped[Array, "2*blocks l l"], cross: Shaped[Array, "blocks l l"]
-) -> Shaped[Array, "blocks 2*l 2*l"]:
-    future = jnp.full_like(cross, _fill_value(cross))
-    upper = jnp.concatenate([within[0::2], future], axis=2)
-    return jnp.concatenate([upper, jnp.concatenate([cross, within[1::2]], axis=2)], axis=1)
+def _single(norms: Any, steps: Scaled, wrt: Span) -> ResolvedLogNorms:
+    """Return the maps of single steps, (N, 1, 1)."""
+    part = rescale(steps.unit[..., slice(*wrt)], steps.log_scale)
+    squares = norms.single_squares(part.unit[:, 0])
+    return log_norms_of(squares[:, None, None], part.log_scale[..., None])
 
 
-def _fill_value(entries: Array) -> float | bool:
-    """Return the entry where k > t: log 0 = −inf, which is resolved (True)."""
-    return True if entries.dtype == bool else -np.inf
+def _cross(norms: Any, prefix: list[Factors], suffix_T: list[Factors]) -> ResolvedLogNorms:
+    """Return the maps of the pairs across the midpoints of blocks, (N, ℓ, ℓ)."""
+
+    def one(a: Factors, b: Factors) -> ResolvedLogNorms:
+        squares = norms.cross_squares(a.rows.unit, b.rows.unit)
+        scale = a.rows.log_scale[:, :, None] + b.rows.log_scale[:, None]
+        value, resolved = log_norms_of(squares, scale)
+        is_harmed = a.lost[:, :, None] + b.lost[:, None] > TRUNCATION * squares
+        return ResolvedLogNorms(np.where(is_harmed, np.nan, value), resolved)
+
+    table = [[one(a, b) for b in suffix_T] for a in prefix]
+    return _concatenated([_concatenated(row, axis=2) for row in table], axis=1)
+
+
+def _concatenated(maps: list[ResolvedLogNorms], axis: int) -> ResolvedLogNorms:
+    return ResolvedLogNorms(*(np.concatenate(x, axis) for x in zip(*maps, strict=True)))
+
+
+def _joined(within: ResolvedLogNorms, cross: ResolvedLogNorms) -> ResolvedLogNorms:
+    """Return the maps of N blocks, from those of their 2 N halves and of the pairs across."""
+    joined = (_join(*x) for x in zip(within, cross, (-np.inf, True), strict=True))
+    return ResolvedLogNorms(*joined)
+
+
+def _join(
+    within: Shaped[AnyArray, "2*N l l"], cross: Shaped[AnyArray, "N l l"], future: float | bool
+) -> Shaped[AnyArray, "N 2*l 2*l"]:
+    upper = np.concatenate([within[0::2], np.full_like(cross, future)], axis=2)
+    return np.concatenate([upper, np.concatenate([cross, within[1::2]], axis=2)], axis=1)
 
 
 def _with_diagonal(
-    below: Float[Array, "T T"], n: int, norm: Norm, of: Span, wrt: Span
-) -> Float[Array, "T+1 T+1"]:
+    maps: ResolvedLogNorms, n: int, norm: Norm, of: Span, wrt: Span
+) -> ResolvedLogNorms:
     """Add row t = 0, column k = T and the diagonal t = k, where the product is the identity."""
-    length = below.shape[0]
-    log_norms = jnp.full((length + 1, length + 1), -jnp.inf, below.dtype)
-    log_norms = log_norms.at[1:, :-1].set(below)
-    columns = jnp.eye(n)[slice(*of), slice(*wrt)]
-    squares = jnp.sum(columns) if norm != "spectral" else jnp.max(columns)
-    step = jnp.arange(length + 1)
-    log_norms = log_norms.at[step, step].set(0.5 * jnp.log(squares.astype(below.dtype)))
+    xp, length = library(maps.value), maps.value.shape[-1]
+    around = [(0, 0)] * (maps.value.ndim - 2) + [(1, 0), (0, 1)]
+    columns = np.eye(n)[slice(*of), slice(*wrt)]
+    square = columns.sum() if norm != "spectral" else columns.max()
+    value = xp.pad(maps.value, around, constant_values=-np.inf)
+    diagonal = 0.5 * np.log(square) if square else -np.inf
+    value = xp.where(np.eye(length + 1, dtype=bool), diagonal, value)
     if norm == "rms":
-        log_norms = log_norms - 0.5 * jnp.log(columns.shape[1])
-    return log_norms.astype(jnp.float32)
+        value = value - 0.5 * np.log(columns.shape[1])
+    resolved = xp.pad(maps.resolved, around, constant_values=True)
+    return ResolvedLogNorms(value.astype(np.float32), resolved)

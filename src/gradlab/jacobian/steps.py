@@ -1,5 +1,7 @@
 """Step Jacobians J⁽ᵗ⁾ = ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ along the trajectory that the inputs drive."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,9 +9,12 @@ from jax import Array
 from jaxtyping import Bool, Float, PyTree
 
 from gradlab.jacobian.arguments import check_finite_jacobians, numbers
+from gradlab.jacobian.arrays import AnyArray, fori_loop
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.products import Scaled, extend, multiply, rescale
+
+AT_ONCE = 2**24  # entries of step Jacobians whose derivatives are in memory at once
 
 
 def trajectory(flat: FlatCell, inputs: Float[Array, "T features"]) -> tuple[FlatState, FlatState]:
@@ -63,36 +68,31 @@ def one_sequence(inputs: Float[Array, "T features"]) -> Float[Array, "T features
 @jax.jit
 def jacobians_along(flat: FlatCell, inputs: Float[Array, "T features"]) -> Float[Array, "T n n"]:
     """Return the step Jacobians along the trajectory, in the cell's own precision."""
-    return jax.vmap(flat.jacobian)(trajectory(flat, inputs)[0], inputs)
+    return jacobians_at(flat, trajectory(flat, inputs)[0], inputs)
 
 
-def step_products(
-    flat: FlatCell,
-    states: FlatState,
-    inputs: Float[Array, "T features"],
-    stride: int,
-    dtype: jnp.dtype,
-) -> Scaled:
+def jacobians_at(
+    flat: FlatCell, states: FlatState, inputs: Float[Array, "T features"]
+) -> Float[Array, "T n n"]:
+    """Return the step Jacobians at given states s⁽⁰⁾..s⁽ᵀ⁻¹⁾, in the cell's own precision."""
+    if len(inputs) * flat.form.size**2 <= AT_ONCE:
+        return jax.vmap(flat.jacobian)(states, inputs)
+    batch = max(1, AT_ONCE // flat.form.size**2)
+    return jax.lax.map(lambda step: flat.jacobian(*step), (states, inputs), batch_size=batch)
+
+
+def products_of_strides(jacobians: Float[AnyArray, "T n n"], stride: int, dtype: Any) -> Scaled:
     """Return the product of the step Jacobians of every `stride` consecutive steps.
 
-    The Jacobians are computed in the cell's own precision, at the given states s⁽⁰⁾..s⁽ᵀ⁻¹⁾, and
-    multiplied in `dtype`. With stride 1 they are returned as they are.
-
     Returns:
-        ⌊T / stride⌋ matrices (n, n); steps after the last full stride are left out.
+        ⌊T / stride⌋ matrices (n, n) of a type; steps after the last full stride are left out.
     """
-    count = inputs.shape[0] // stride
-
-    def grouped(x: Array) -> Array:
-        return x[: count * stride].reshape(count, stride, *x.shape[1:])
-
-    def product(group: tuple[FlatState, Array]) -> Scaled:
-        jacobians = jax.vmap(flat.jacobian)(*group).astype(dtype)
-        total, rest = rescale(jacobians[0]), jacobians[1:]
-        return jax.lax.scan(lambda total, step: (extend(total, step), None), total, rest)[0]
-
-    groups = jax.tree.map(grouped, (states, inputs))
-    return jax.lax.map(product, groups, batch_size=max(1, 64 // stride))
+    count = len(jacobians) // stride
+    groups = jacobians[: count * stride].reshape(count, stride, *jacobians.shape[1:])
+    first = rescale(groups[:, 0].astype(dtype))
+    return fori_loop(
+        1, stride, lambda i, product: extend(product, groups[:, i].astype(dtype)), first, jacobians
+    )
 
 
 def random_frame(n: int, count: int) -> Float[Array, "n count"]:
