@@ -92,7 +92,7 @@ WRONG_INPUTS: dict[str, tuple[Any, str]] = {
     "no steps": (INPUTS[:0], "inputs must have at least one time step|k ≤ t ≤ 0"),
     "words": ([["word"]], r"inputs must be an array of numbers; got \[\['word'\]\]"),
     "ragged": ([[1.0, 2.0], [1.0]], "inputs must be an array of numbers"),
-    "complex": (INPUTS + 1j, "complex inputs are not measured: pass real and imaginary parts"),
+    "complex": (INPUTS + 1j, "complex inputs are not measured with a cell of real numbers"),
 }
 
 
@@ -182,9 +182,11 @@ WRONG: list[tuple[str, Callable[[Any], Any], list[Any]]] = [  # sentence, call, 
     ("log_norms must be those of one weight array", lambda v: long_range_share(v, 2), [
         3, STATE, TERMS]),
     ("log_norms must be an array of numbers", lambda v: long_range_share(v, 2), [{"a": TERMS}]),
+    ("complex log_norms are not measured", lambda v: long_range_share(v, 2), [1j * jnp.eye(3)]),
     ("lag must be a number of at least 0", lambda v: long_range_share(jnp.eye(3), v), [
         -1, None, "a", [1]]),
     ("norm must be one of", lambda v: map_log_norms(np.ones((5, 2, 2)), norm=v), ["nuclear"]),
+    ("complex jacobians are not measured", map_log_norms, [1j * np.ones((5, 2, 2))]),
     ("precision must be one of", lambda v: map_log_norms(np.ones((5, 2, 2)), precision=v), ["f2"]),
     (r"jacobians must be \(time, n, n\) with time, n ≥ 1; got shape", map_log_norms, [
         3, np.ones((5, 2, 3)), np.ones((0, 2, 2)), np.ones((2, 2)), np.ones((2, 0, 0))]),

@@ -153,12 +153,35 @@ def test_a_step_that_returns_another_carry_is_refused() -> None:
     for sentence, step in wrong.items():
         with pytest.raises(ValueError, match=sentence):
             log_norms(step, initial_carry=start)
-    with pytest.raises(ValueError, match=r"complex states are not measured.*complex64\[3\]"):
-        log_norms(lambda s, x: (s, x), initial_carry=jnp.zeros(3, complex))
     with pytest.raises(ValueError, match=r"must have floating-point numbers.*int32\[3\]"):
         log_norms(lambda s, x: (s, x), initial_carry=jnp.zeros(3, int))
     with pytest.raises(TypeError, match=r"cell must be a flax\.nnx .*or a function.*got int"):
         log_norms(3, initial_carry=jnp.zeros(3))
+
+
+HELD: dict[str, tuple[Any, str]] = {
+    "count": (jnp.array(0), r"int32\[\]"),
+    "odd": (jnp.ones(2, bool), r"bool\[2\]"),
+    "key": (jax.random.key(0), r"key<fry>\[\]"),
+    "extra": (None, "None"),
+    "rng": ({"count": jnp.array(0)}, r"{count: int32\[\]}"),
+}
+
+
+@pytest.mark.parametrize("name", list(HELD))
+def test_a_part_without_a_derivative_says_what_it_is(name: str) -> None:
+    leaf, described = HELD[name]
+    carry = {"cell": {name: leaf, "h": jnp.zeros(2)}, "c": jnp.zeros(1)}
+    step = lambda s, x: (s, x)  # noqa: E731
+    loss = lambda carry, target: carry["c"][0]  # noqa: E731
+    known = r"must be None \(the whole carry\) or one of 'c', 'cell\.h', 'cell', 'h'; got"
+    for asked in (name, f"cell.{name}"):
+        sentence = f"{known} '{asked}', {described}, which has no derivative: it is held fixed"
+        with pytest.raises(ValueError, match=f"of {sentence}"):
+            log_norms(step, initial_carry=carry, of=asked)
+        with pytest.raises(ValueError, match=f"wrt {sentence}"):
+            gradlab.adjoint_log_norms(step, X, loss, X, wrt=asked, initial_carry=carry)
+    assert log_norms(step, initial_carry=carry, of="h")[4, 0] == pytest.approx(np.log(2) / 2)
 
 
 @pytest.mark.parametrize("typed", [True, False])
@@ -254,6 +277,14 @@ def test_what_a_step_takes_tells_whether_a_carry_has_the_batchs_axis() -> None:
 
 def test_numbers_of_plain_python_are_a_carry() -> None:
     measured = log_norms(lambda h, x: (0.5 * h, x), initial_carry=0.0)
+    assert measured[4, 0] == pytest.approx(4 * np.log(0.5), abs=1e-6)
+
+
+def test_a_counter_made_with_32_bit_types_is_carried_where_64_bit_types_hold() -> None:
+    carry = {"n": jnp.asarray(0), "h": jnp.ones(2)}
+    step = lambda s, x: ({"n": s["n"] + 1, "h": 0.5 * s["h"]}, x)  # noqa: E731
+    with jax.enable_x64(True):
+        measured = log_norms(step, initial_carry=carry, norm="spectral")
     assert measured[4, 0] == pytest.approx(4 * np.log(0.5), abs=1e-6)
 
 

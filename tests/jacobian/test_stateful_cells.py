@@ -195,12 +195,3 @@ def test_arguments_that_would_be_misread_are_refused() -> None:
         gradlab.jacobian_log_norms(convolution, INPUTS)
     with pytest.raises(ValueError, match=r"a row for each step.*\(5,\) and more; got \(4, 4\)"):
         gradlab.adjoint_log_norms(cell, INPUTS, loss, jnp.zeros((4, 4)))
-    with pytest.raises(ValueError, match="complex weights"):
-        gradlab.backpropagate(
-            lambda w, h, x: (h * w.real, x),
-            INPUTS,
-            loss,
-            jnp.zeros(5),
-            initial_carry=jnp.zeros(3),
-            parameters=jnp.ones(3, complex),
-        )

@@ -77,6 +77,38 @@ def test_the_loss_is_that_of_the_output_wherever_it_lies(composed: Compose) -> N
         np.testing.assert_allclose(norms, np.linalg.norm(values, axis=1), rtol=1e-5)
 
 
+class Rotating(nnx.GRUCell):
+    """z ← λ z + B x, a complex state."""
+
+    def __init__(self, in_features: int, hidden_features: int, **options: Any) -> None:
+        super().__init__(in_features, hidden_features, **options)
+        self.eigenvalue = nnx.Param(jnp.array(0.9 * np.exp(0.5j), jnp.complex64))
+        self.kernel = nnx.Param(jnp.full((hidden_features, in_features), 3 + 4j, jnp.complex64))
+
+    def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
+        carry = self.eigenvalue[...] * carry + inputs @ self.kernel[...].T
+        return carry, carry.real
+
+    def initialize_carry(self, *arguments: Any, **options: Any) -> Array:
+        return super().initialize_carry(*arguments, **options).astype(jnp.complex64)
+
+
+def test_a_complex_state_has_the_moduli_of_its_numbers(composed: Compose) -> None:
+    network, test, measurement = measure(
+        composed, *cell("Rotating"), "probe=[spectral,statistics,lyapunov]"
+    )
+    z, norms, flat = jnp.zeros((2, 5), jnp.complex64), [], []
+    for t in range(8):
+        z = network.cell(z, test.inputs[:2, t])[0]
+        norms.append(np.linalg.norm(z, axis=1))
+        flat.append(np.mean(np.abs(z) > 0.95))
+    arrays, metrics = measurement.arrays, measurement.metrics
+    np.testing.assert_allclose(arrays["statistics_h_norm"].values.T, norms, rtol=1e-5)
+    assert metrics["statistics/h/flat"] == pytest.approx(np.mean(flat))
+    assert metrics["jacobian/decay_rate"] == pytest.approx(np.log(0.9), abs=1e-5)
+    np.testing.assert_allclose(arrays["lyapunov_exponent"], np.full((2, 5), np.log(0.9)), atol=1e-5)
+
+
 def test_an_output_that_is_no_part_of_the_carry_has_no_adjoint(composed: Compose) -> None:
     _, _, measurement = measure(composed, *cell("Doubled"), "probe=spectral")
     assert np.isfinite(measurement.metrics["jacobian/decay_rate"])

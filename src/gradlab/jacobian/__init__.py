@@ -23,11 +23,13 @@ from gradlab.jacobian.arguments import (
     check_choice,
     check_finite_jacobians,
     numbers,
+    real_numbers,
     whole_number,
 )
 from gradlab.jacobian.arrays import AnyArray, are_known, own_threads
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.certify import Certificate, certificate, in_double_precision
+from gradlab.jacobian.complex_norms import carry_log_norm_map
 from gradlab.jacobian.contributions import (
     Backpropagation,
     backpropagate,
@@ -98,12 +100,14 @@ def jacobian_log_norms(
 
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
-        inputs: (time, features) or (batch, time, features), real numbers; integers where the step
-            looks something up by them.
+        inputs: (time, features) or (batch, time, features), real or complex numbers; integers
+            where the step looks something up by them.
         initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
             leading axis; by default the cell's own.
         norm: "spectral", the largest singular value: the worst case; "frobenius"; or "rms",
-            Frobenius over √columns: the typical growth of a random vector.
+            Frobenius over √columns: the typical growth of a random vector. Between complex states
+            those of the complex matrix ∂z⁽ᵗ⁾/∂z⁽ᵏ⁾, each number one column. Where a step takes
+            conjugates, δz ↦ P δz + Q δz̄: the spectral norm of that map, and √(‖P‖² + ‖Q‖²).
         of, wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h"). In a
             stack "h" is that of the top layer.
         stride: measure every stride-th t and k only.
@@ -176,7 +180,7 @@ def map_log_norms(
     check_choice("norm", norm, get_args(Norm))
     check_choice("precision", precision, get_args(Precision))
     with jax.enable_x64(True):
-        jacobians = numbers("jacobians", jacobians)
+        jacobians = real_numbers("jacobians", jacobians)
     shape = jnp.shape(jacobians)
     if len(shape) != 3 or min(shape) < 1 or shape[1] != shape[2]:
         raise ValueError(f"jacobians must be (time, n, n) with time, n ≥ 1; got shape {shape}.")
@@ -240,7 +244,7 @@ def _maps(
         states, last = trajectory(flat, sample)
         jacobians = jacobians_at(flat, states, sample)
         products = products_of_strides(jacobians, stride, precision)
-        log_norms = log_norm_map(products, norm=norm, of=of, wrt=wrt)
+        log_norms = carry_log_norm_map(flat.form, products, norm=norm, of=of, wrt=wrt)
         if exact is None:
             return log_norms.value, None
         return log_norms.value, certificate(

@@ -38,7 +38,8 @@ def adjoint_log_norms(
 ) -> Float[Array, "*batch T+1"] | Float[Array, "*batch T+1 T+1"]:
     """Return log ‖∂L/∂s⁽ᵏ⁾‖ of the summed loss L = Σ_t L⁽ᵗ⁾, or log ‖∂L⁽ᵗ⁾/∂s⁽ᵏ⁾‖, in nats.
 
-    The adjoint of the summed loss obeys ∂L/∂s⁽ᵏ⁾ = ∂L/∂s⁽ᵏ⁺¹⁾ J⁽ᵏ⁺¹⁾ + ∂L⁽ᵏ⁾/∂s⁽ᵏ⁾.
+    The adjoint of the summed loss obeys ∂L/∂s⁽ᵏ⁾ = ∂L/∂s⁽ᵏ⁺¹⁾ J⁽ᵏ⁺¹⁾ + ∂L⁽ᵏ⁾/∂s⁽ᵏ⁾. Of a complex
+    state z it is the derivative with respect to (Re z, Im z), whose norm is that of `jax.grad`.
 
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).

@@ -59,17 +59,26 @@ def check_at_least_zero(name: str, value: Any) -> None:
 
 
 def numbers(name: str, value: Any) -> Array:
-    """Return an argument as an array of real numbers, integers or booleans.
+    """Return an argument as an array of numbers or booleans.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        array = jnp.asarray(value)
+        return jnp.asarray(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{name} must be an array of numbers; got {reprlib.repr(value)}."
         ) from error
+
+
+def real_numbers(name: str, value: Any) -> Array:
+    """Return an argument as an array of real numbers, integers or booleans.
+
+    Raises:
+        ValueError: it is none.
+    """
+    array = numbers(name, value)
     if jnp.iscomplexobj(array):
         raise ValueError(f"complex {name} are not measured: pass real and imaginary parts apart.")
     return array

@@ -15,7 +15,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from gradlab.jacobian.carry import FlatState, Span, is_real
+from gradlab.jacobian.carry import CarryForm, FlatState, Span, is_complex, is_real
+from gradlab.jacobian.complex_norms import block_log_norm, carry_log_norm_map
 from gradlab.jacobian.flat_cell import FlatCell, flatten_cell
 from gradlab.jacobian.pairs import Norm, log_norm_map
 from gradlab.jacobian.products import Scaled, extend, rescale
@@ -95,11 +96,13 @@ def in_double_precision(
 
 
 def _as_float64(tree: PyTree) -> PyTree:
-    """Return the tree with its real arrays as float64; integers and keys stay."""
+    """Return the tree with its numbers in double precision; integers and keys stay."""
 
     def cast(leaf: Any) -> Any:
         leaf = jnp.asarray(leaf)
         # With a type of its own, or JAX would promote a weakly typed counter to 64 bits.
+        if is_complex(leaf):
+            return leaf.astype(jnp.complex128)
         return jnp.asarray(leaf, jnp.float64 if is_real(leaf) else leaf.dtype)
 
     return jax.tree.map(cast, tree)
@@ -138,7 +141,7 @@ def certificate(
     reached = jnp.concatenate([states.vector[1:], last.vector[None]])
     jacobians = products_of_strides(jacobians_at(exact, *double), stride, jnp.float64)
     eps = float(jnp.finfo(states.vector.dtype).eps)
-    lost = _cancelled(jacobians, log_norms, eps, norm, of, wrt)
+    lost = _cancelled(exact.form, jacobians, log_norms, eps, norm, of, wrt)
     lost = lost | _across_unresolved_steps(flat, exact, own, double, reached, stride)
     reliable = resolved & ~lost
     same = entries == expected  # both −inf, whose difference is nan
@@ -164,15 +167,13 @@ def _direct_log_norms(
 
         start = rescale(jnp.eye(cell.form.size))
         product = jax.lax.fori_loop(pair[1], pair[0], advance, start)
-        block = rescale(product.unit[slice(*of), slice(*wrt)], product.log_scale)
-        if norm == "spectral":
-            return jnp.log(jnp.linalg.norm(block.unit, 2)) + block.log_scale
-        return block.log_scale - (0.5 * np.log(wrt[1] - wrt[0]) if norm == "rms" else 0)
+        return block_log_norm(cell.form, product, norm=norm, of=of, wrt=wrt)
 
     return jax.lax.map(one_pair, jnp.asarray(pairs))
 
 
 def _cancelled(
+    form: CarryForm,
     jacobians: Scaled,
     log_norms: Float[Array, "T+1 T+1"],
     eps: float,
@@ -186,13 +187,14 @@ def _cancelled(
     is a bound: what lies below it and is as in float64 is no loss.
 
     Args:
+        form: of the carry.
         jacobians: of the cell in float64, at the measured states.
         log_norms: the map that was measured.
         eps: ε of the cell's own precision.
         norm, of, wrt: those of the map.
     """
     whole = (0, jacobians.unit.shape[-1])
-    exact = log_norm_map(jacobians, norm=norm, of=of, wrt=wrt).value
+    exact = carry_log_norm_map(form, jacobians, norm=norm, of=of, wrt=wrt).value
     sizes = log_norm_map(jacobians, norm="frobenius", of=whole, wrt=whole).value
     largest = jax.lax.map(lambda row: jnp.max(row[:, None] + sizes, axis=0), sizes)
     differs = jnp.abs(jnp.expm1(log_norms - exact)) > UNRESOLVED

@@ -24,10 +24,16 @@ from gradlab.jacobian.adjoints import (
     through_step,
 )
 from gradlab.jacobian.arguments import arrays, numbers
-from gradlab.jacobian.carry import FlatState
+from gradlab.jacobian.carry import FlatState, is_complex, is_inexact, real_vector
 from gradlab.jacobian.closure import Closure, closure_convert, is_read
 from gradlab.jacobian.finite import check_finite
-from gradlab.jacobian.flat_cell import FlatCell, check_inputs, flatten_cell, split_weights
+from gradlab.jacobian.flat_cell import (
+    FlatCell,
+    check_inputs,
+    check_linear,
+    flatten_cell,
+    split_weights,
+)
 from gradlab.jacobian.products import Scaled, rescale
 from gradlab.jacobian.pure_step import PureStep, check_kind, leaves_by_path, pure_step
 from gradlab.jacobian.transforms import in_float64
@@ -70,7 +76,8 @@ def contribution_log_norms(
     """Return the log norm of each term (t, k) of backpropagation through time, in nats.
 
     The term is ∂L⁽ᵗ⁾/∂s⁽ᵗ⁾ · ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ · ∂⁺s⁽ᵏ⁾/∂W, with ∂⁺ the immediate derivative; its norm is
-    taken over the whole weight array W. These are the `log_norms` of `backpropagate`.
+    taken over the whole weight array W, with respect to its real and imaginary parts if it is
+    complex. These are the `log_norms` of `backpropagate`.
 
     Args:
         cell, inputs, loss, targets, initial_carry, parameters: as in `backpropagate`.
@@ -110,7 +117,8 @@ def backpropagate(
         ∂L/∂W = Σ_t Σ_k ∂L⁽ᵗ⁾/∂s⁽ᵗ⁾ · ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ · ∂⁺s⁽ᵏ⁾/∂W
 
     L is the loss summed over time and batch, ∂⁺ the immediate derivative, with s⁽ᵏ⁻¹⁾ held fixed.
-    A sample takes O(T² |W|) time and O(T |W|) memory, |W| the number of weights.
+    For complex weights ∂/∂W is ∂/∂Re W − i ∂/∂Im W, as `jax.grad` has it. A sample takes O(T² |W|)
+    time and O(T |W|) memory, |W| the number of weights.
 
     Args:
         cell: any flax.nnx.RNNCellBase, or, with `parameters`, any function
@@ -146,8 +154,8 @@ def backpropagate(
     check_kind(cell)
     if not isinstance(cell, nnx.Module) and not _has_weights(parameters):
         raise ValueError(
-            "parameters is needed with a plain function: pass the weights, real numbers, that "
-            "step(parameters, carry, x) takes as its first argument."
+            "parameters is needed with a plain function: pass the weights, real or complex "
+            "numbers, that step(parameters, carry, x) takes as its first argument."
         )
     pure = pure_step(cell, parameters)
     _check_weights(pure, inputs.shape[-1], initial_carry)
@@ -160,14 +168,12 @@ def backpropagate(
 
 
 def _has_weights(parameters: PyTree) -> bool:
-    return any(jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(parameters))
+    return any(map(is_inexact, jax.tree.leaves(parameters)))
 
 
 def _check_weights(pure: PureStep, features: int, initial_carry: PyTree | None) -> None:
-    """Check that weights are real, and that none acts on the initial state."""
+    """Check that no weight acts on the initial state."""
     arrays = leaves_by_path(pure.parameters)
-    if any(jnp.iscomplexobj(array) for array in arrays.values()):
-        raise ValueError("complex weights are not measured: pass real and imaginary parts apart.")
     if initial_carry is not None or pure.carry_of is None:
         return
     carry_of = pure.carry_of
@@ -196,6 +202,14 @@ def _weight_gradient(flat: FlatCell, inputs: Float[Array, "*batch T features"]) 
         (terms,) = jax.vmap(jax.vjp(step, weights)[1])(rows)
         return terms
 
+    if "custom_vjp_call" in str(flat.advance.program.jaxpr):  # its rule could be of any kind
+        check_linear(
+            lambda rows, weights, state, x: gradient(weights, state, x, rows),
+            rows,
+            flat.parameters,
+            state,
+            x,
+        )
     return closure_convert(gradient, flat.parameters, state, x, rows)
 
 
@@ -234,7 +248,12 @@ def _terms(
         return sums, {name: _with_step_zero(x, length) for name, x in by_lag.items()}
 
     sums = _Sums(
-        {name: jnp.zeros((_padded(length), *w.shape)) for name, w in weights.items()},
+        {
+            name: jnp.zeros(
+                (_padded(length), *w.shape), jnp.complex128 if is_complex(w) else jnp.float64
+            )
+            for name, w in weights.items()
+        },
         jnp.array(-jnp.inf),
     )
     if flat.has_batch:
@@ -248,7 +267,7 @@ def _terms(
     else:
         sums, log_norms = one_sample(flat, sums, inputs, targets)
     by_lag = {name: x[:length].astype(weights[name].dtype) for name, x in sums.by_lag.items()}
-    dtype = jnp.result_type(*by_lag.values())
+    dtype = jnp.result_type(*(x.real for x in by_lag.values()))
     return Backpropagation(log_norms, by_lag, sums.log_scale.astype(dtype))
 
 
@@ -280,11 +299,12 @@ def _add_terms(
         chunk = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, begin, size), rows)
         by_lag, norms = dict(state[0]), dict(state[1])
         for name, term in terms_of(chunk.unit[:, 0]).items():
-            term = term.astype(jnp.float64)
+            term = term.astype(by_lag[name].dtype)
             scaled = term * jnp.exp(chunk.log_scale - scale).reshape(-1, *[1] * (term.ndim - 1))
             old = jax.lax.dynamic_slice_in_dim(by_lag[name], begin, size)
             by_lag[name] = jax.lax.dynamic_update_slice_in_dim(by_lag[name], old + scaled, begin, 0)
-            logs = rescale(term.reshape(size, 1, -1), chunk.log_scale).log_scale
+            parts = jax.vmap(real_vector)(term)
+            logs = rescale(parts[:, None], chunk.log_scale).log_scale
             norms[name] = jax.lax.dynamic_update_slice_in_dim(norms[name], logs, begin, 0)
         return by_lag, norms
 

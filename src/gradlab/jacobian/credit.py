@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.jacobian.arguments import check_at_least_zero, numbers
+from gradlab.jacobian.arguments import check_at_least_zero, numbers, real_numbers
 from gradlab.jacobian.carry import described
 
 
@@ -137,7 +137,7 @@ def long_range_share(log_norms: Float[Array, "*batch T+1 T+1"], lag: int) -> Flo
         >>> terms = contribution_log_norms(cell, inputs, loss, targets)
         >>> long_range_share(terms["dense_h.kernel"], lag=20)
     """
-    log_norms = numbers("log_norms", log_norms)
+    log_norms = real_numbers("log_norms", log_norms)
     if log_norms.ndim < 2 or log_norms.shape[-1] != log_norms.shape[-2]:
         raise ValueError(
             "log_norms must be those of one weight array, (..., T + 1, T + 1), as "
@@ -152,11 +152,13 @@ def long_range_share(log_norms: Float[Array, "*batch T+1 T+1"], lag: int) -> Flo
 
 
 def _rows(by_lag: PyTree) -> Float[np.ndarray, "T weights"]:
-    leaves = [np.asarray(numbers("by_lag", leaf), np.float64) for leaf in jax.tree.leaves(by_lag)]
+    leaves = [np.asarray(numbers("by_lag", leaf)) for leaf in jax.tree.leaves(by_lag)]
     lengths = {leaf.shape[:1] for leaf in leaves}
     if len(lengths) != 1 or not all(leaf.ndim and leaf.size for leaf in leaves):
         raise ValueError(
             "by_lag must be the by_lag of backpropagate(...) or one of its arrays, (T, ...) each "
             f"with T ≥ 1; got {described(by_lag) if leaves else 'no array'}."
         )
-    return np.concatenate([x.reshape(len(x), -1) for x in leaves], axis=1)
+    # Complex weights have an inner product ⟨c_j, g⟩ of real and imaginary parts.
+    parts = [y for x in leaves for y in ((x.real, x.imag) if np.iscomplexobj(x) else (x,))]
+    return np.concatenate([x.reshape(len(x), -1) for x in parts], axis=1, dtype=np.float64)

@@ -10,9 +10,10 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from gradlab.jacobian.carry import CarryForm, FlatState, is_real
+from gradlab.jacobian.carry import CarryForm, FlatState, is_complex, is_inexact
 from gradlab.jacobian.closure import Closure, closure_convert
 from gradlab.jacobian.initial import first_sample, initial_state
+from gradlab.jacobian.linearity import Dependence, dependence
 from gradlab.jacobian.pure_step import PureStep, leaves_by_path, output_index, pure_step
 
 StepFunction = Callable[[PyTree, Array], tuple[PyTree, Any]]
@@ -30,6 +31,8 @@ class FlatCell:
         differentiate: the step Jacobian J⁽ᵗ⁾, (n, n), from the same.
         parameters: the weights of a Flax cell, or those that were handed over beside a function.
         initial: s⁽⁰⁾.
+        is_holomorphic: whether the carry has complex numbers only, and a step takes no conjugate,
+            real or imaginary part of them, so that a step Jacobian is a complex matrix.
     """
 
     form: CarryForm = field(metadata={"static": True})
@@ -38,6 +41,7 @@ class FlatCell:
     differentiate: Closure
     parameters: PyTree
     initial: FlatState
+    is_holomorphic: bool = field(metadata={"static": True}, default=False)
 
     @property
     def example(self) -> FlatState:
@@ -51,6 +55,12 @@ class FlatCell:
     def jacobian(self, state: FlatState, x: Float[Array, "features"]) -> Float[Array, "n n"]:
         """Return the step Jacobian, in the cell's own precision."""
         return self.differentiate(self.parameters, state, x)
+
+    @property
+    def dimensions(self) -> int:
+        """The number of singular values of a step: complex ones count once if it is holomorphic."""
+        whole = (0, self.form.size)
+        return self.form.numbers(whole) if self.is_holomorphic else self.form.size
 
     def carry(self, state: FlatState) -> PyTree:
         """Return a state as the cell's own carry."""
@@ -105,7 +115,8 @@ def flatten_cell(
         jacobian: takes the derivative, jax.jacrev; by default jax.jacfwd where a cell allows it.
 
     Raises:
-        ValueError: the inputs or the initial carry do not fit, or a step returns another carry.
+        ValueError: the inputs or the initial carry do not fit, a step returns another carry, or
+            a jax.custom_vjp in it is not linear.
         TypeError: the cell is no cell and no function.
     """
     check_inputs(inputs)
@@ -114,6 +125,8 @@ def flatten_cell(
     pure = pure_step(cell, parameters)
     carry, is_batched = initial_state(pure, x, batch, initial_carry)
     example = first_sample(carry) if is_batched else carry
+    if isinstance(cell, nnx.Module):
+        _check_complex_inputs(x, pure.parameters, carry)
     form = CarryForm.of(example, _names_of_pair(cell, pure, example, x))
 
     def flatten(carry: PyTree, own: PyTree) -> FlatState:
@@ -139,7 +152,13 @@ def flatten_cell(
     elif batch is not None:
         initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (batch, *leaf.shape)), initial)
     return FlatCell(
-        form, batch is not None, advance_closure, jacobian_closure, pure.parameters, initial
+        form,
+        batch is not None,
+        advance_closure,
+        jacobian_closure,
+        pure.parameters,
+        initial,
+        _is_holomorphic(form, pure, example, x),
     )
 
 
@@ -151,6 +170,15 @@ def carry_form(cell: nnx.RNNCellBase, features: int) -> tuple[CarryForm, int | N
     return form, output_index(pure, carry, x)
 
 
+def _check_complex_inputs(x: jax.ShapeDtypeStruct, *arrays: PyTree) -> None:
+    """Check that a Flax cell does not cast complex inputs to the type of its real weights."""
+    if is_complex(x) and not any(map(is_complex, jax.tree.leaves(arrays))):
+        raise ValueError(
+            "complex inputs are not measured with a cell of real numbers, which would drop their "
+            "imaginary parts: pass real and imaginary parts apart."
+        )
+
+
 def _names_of_pair(
     cell: Any, pure: PureStep, carry: PyTree, x: jax.ShapeDtypeStruct
 ) -> tuple[str, str]:
@@ -160,11 +188,39 @@ def _names_of_pair(
     """
     leaves = jax.tree.leaves(carry)
     is_pair = type(carry) in (tuple, list) and len(leaves) == len(carry) == 2
-    is_pair = is_pair and all(map(is_real, leaves))
+    is_pair = is_pair and all(map(is_inexact, leaves))
     output = output_index(pure, carry, x) if is_pair else None
     if output is None:
         return ("c", "h") if isinstance(cell, nnx.Module) else ("0", "1")
     return ("h", "c") if output == 0 else ("c", "h")
+
+
+def _is_holomorphic(
+    form: CarryForm, pure: PureStep, carry: PyTree, x: jax.ShapeDtypeStruct
+) -> bool:
+    """Return whether the derivative of a step is a complex-linear function of complex numbers."""
+    numbers, held = form.differentiated(carry)
+    if not all(map(is_complex, numbers)):
+        return False
+
+    def push_forward(
+        tangents: list[Array], numbers: list[Array], arguments: PyTree, x: Array
+    ) -> list[Array]:
+        parameters, own, held = arguments
+
+        def step(numbers: list[Array]) -> list[Array]:
+            after = pure.step(parameters, own, form.carry(numbers, held), x)[0]
+            return form.differentiated(after)[0]
+
+        return jax.jvp(step, (numbers,), (tangents,))[1]
+
+    try:
+        found = dependence(push_forward, numbers, numbers, (pure.parameters, pure.own, held), x)
+    except TypeError as error:
+        if not _needs_reverse_mode(error):
+            raise
+        return False
+    return found <= Dependence.COMPLEX_LINEAR
 
 
 def _forward_or_reverse(step: Callable[[Array], Array]) -> Callable[[Array], Array]:
@@ -174,17 +230,40 @@ def _forward_or_reverse(step: Callable[[Array], Array]) -> Callable[[Array], Arr
         try:
             return jax.jacfwd(step)(vector)
         except TypeError as error:
-            if "custom_vjp" not in str(error):
+            if not _needs_reverse_mode(error):
                 raise
-            return jax.jacrev(step)(vector)
+        check_linear(lambda adjoint, vector: jax.vjp(step, vector)[1](adjoint), vector, vector)
+        return jax.jacrev(step)(vector)
 
     return jacobian
+
+
+def _needs_reverse_mode(error: TypeError) -> bool:
+    return "custom_vjp" in str(error)
+
+
+def check_linear(pull_back: Callable[..., Any], adjoint: PyTree, *arguments: PyTree) -> None:
+    """Check that a step's backward pass is a linear function of the adjoint.
+
+    Args:
+        pull_back: takes the adjoint and the arguments.
+        adjoint, arguments: examples.
+
+    Raises:
+        ValueError: it is not: a jax.custom_vjp clips the adjoint, say.
+    """
+    if dependence(pull_back, adjoint, *arguments) == Dependence.NONLINEAR:
+        raise ValueError(
+            "the step has a jax.custom_vjp whose backward rule is not linear in the gradient that "
+            "it is given (it clips or normalises it, say): such a step has no Jacobian. Measure it "
+            "without that rule."
+        )
 
 
 def split_weights(
     parameters: PyTree,
 ) -> tuple[dict[str, Array], Callable[[dict[str, Array]], PyTree]]:
-    """Return the floating-point arrays of a cell, and a function that puts others in their place.
+    """Return the real and complex arrays of a cell, and a function that puts others in their place.
 
     Args:
         parameters: the cell's arrays, as `FlatCell.parameters` or a gradient holds them.
@@ -194,7 +273,7 @@ def split_weights(
         rebuild(weights), which returns parameters with these weights.
     """
     arrays, structure = leaves_by_path(parameters), jax.tree.structure(parameters)
-    weights = {path or "weights": array for path, array in arrays.items() if is_real(array)}
+    weights = {path or "weights": array for path, array in arrays.items() if is_inexact(array)}
 
     def rebuild(others: dict[str, Array]) -> PyTree:
         leaves = [others.get(path or "weights", array) for path, array in arrays.items()]

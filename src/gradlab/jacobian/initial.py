@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from gradlab.jacobian.arguments import arrays
+from gradlab.jacobian.carry import is_complex, is_inexact
 from gradlab.jacobian.pure_step import PureStep
 
 
@@ -35,11 +36,12 @@ def initial_state(
                 "first argument takes it."
             )
         return own, False
-    given = arrays("initial_carry", given)
+    given = jax.tree.map(_with_own_type, arrays("initial_carry", given))
     leaves = jax.tree.leaves(given)
     has_axis = batch is not None and all(jnp.shape(leaf)[:1] == (batch,) for leaf in leaves)
     if own is not None:
-        return given, _is_one_for_each(given, own, has_axis)
+        is_one_for_each = _is_one_for_each(given, own, has_axis)
+        return jax.tree.map(_as_complex_as, given, own), is_one_for_each
     if not has_axis or not _fits(pure, first_sample(given), x):
         return given, False
     if _fits(pure, given, x):
@@ -77,6 +79,17 @@ def _is_one_for_each(given: PyTree, own: PyTree, has_axis: bool) -> bool:
         f"initial_carry must be as the cell's own carry, of shapes {expected}, or have these after "
         f"the batch's axis; got {got}."
     )
+
+
+def _with_own_type(leaf: Array) -> Array:
+    """Return a number of plain Python's as one of its own type, which no step promotes."""
+    return leaf.astype(leaf.dtype) if getattr(leaf, "weak_type", False) else leaf
+
+
+def _as_complex_as(given: Array, own: Array) -> Array:
+    """Return an array of a carry, as complex numbers where the cell's own has these."""
+    is_promoted = is_complex(own) and is_inexact(given)
+    return given.astype(jnp.promote_types(given.dtype, own.dtype)) if is_promoted else given
 
 
 def _fits(pure: PureStep, carry: PyTree, x: jax.ShapeDtypeStruct) -> bool:

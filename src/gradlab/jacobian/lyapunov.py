@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from gradlab.jacobian.arguments import numbers, whole_number
 from gradlab.jacobian.carry import FlatState
+from gradlab.jacobian.complex_norms import own_jacobian
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.products import safe_log
@@ -84,7 +85,10 @@ def lyapunov_spectrum(
         inputs: (time, features) or (batch, time, features).
         initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
             leading axis; by default the cell's own.
-        count: number of exponents, from the largest down; by default all n of the whole carry.
+        count: number of exponents, from the largest down; by default all of the whole carry: one
+            for each real number, and for each complex one if the step is holomorphic (the carry
+            has complex numbers only, and the step takes no conjugate, real or imaginary part of
+            them), else two, for its real and imaginary part.
         lengths: T of each sample, the number of steps that are measured: sums and means are over
             t ≤ T, whatever inputs follow. By default all steps.
 
@@ -108,7 +112,7 @@ def lyapunov_spectrum(
     """
     inputs = numbers("inputs", inputs)
     flat = flatten_cell(cell, inputs, initial_carry)
-    n = flat.form.size
+    n = flat.dimensions
     count = n if count is None else whole_number("count", count, 1, n, "the size of the carry")
     *batch, steps, _ = inputs.shape
     measured = jnp.full(batch, steps) if lengths is None else numbers("lengths", lengths)
@@ -127,7 +131,9 @@ def _spectrum(
     count: int,
 ) -> tuple[LyapunovSpectrum, Float[Array, "*batch T"]]:
     """Return the spectrum, and the log of each measured step Jacobian's largest entry."""
-    frame = random_frame(flat.form.size, count)
+    frame = random_frame(flat.dimensions, count)
+    if flat.is_holomorphic:
+        frame = frame.astype(jnp.complex128)
     steps = inputs.shape[-2]
     rows = min(BLOCKS, steps)
 
@@ -146,7 +152,7 @@ def _spectrum(
         ) -> tuple[tuple[FlatState, Array, Array], Array]:
             state, frame, growth = carry
             x, block, is_late = step
-            jacobian = flat.jacobian(state, x)
+            jacobian = own_jacobian(flat, flat.jacobian(state, x))
             frame, triangle, resolved = stretch(jacobian, frame)
             logs = safe_log(jnp.abs(jnp.diagonal(triangle)))
             logs = jnp.where(resolved | ~is_late, logs, jnp.nan)

@@ -20,6 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradlab.jacobian.carry import Span
+from gradlab.jacobian.complex_norms import own_jacobian
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.products import extend, multiply, rescale, safe_log
@@ -56,7 +57,9 @@ def log_singular_values(
             stack "h" is that of the top layer.
 
     Returns:
-        float32 (pairs, m), with m the smaller of the sizes of `of` and `wrt`.
+        float32 (pairs, m), with m the smaller of the sizes of `of` and `wrt`. A holomorphic step of
+        complex numbers, as in `lyapunov_spectrum`, has one value for each of them; any other step
+        those of the real-linear map, in which a complex number is two.
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
@@ -117,14 +120,16 @@ def _log_singular_values(
 ) -> tuple[Float[Array, "pairs m"], Float[Array, "T"]]:
     """Return the log singular values, and the log of each step Jacobian's largest entry."""
     jacobians = jacobians_along(flat, inputs)
-    n = jacobians.shape[-1]
-    frame = random_frame(n, n)
+    own = own_jacobian(flat, jacobians)
+    n = own.shape[-1]
+    frame = random_frame(n, n).astype(jnp.promote_types(own.dtype, jnp.float64))
 
     def one_pair(pair: Int[Array, "2"]) -> Float[Array, "m"]:
         end, begin = pair
-        if of == wrt == (0, n):
-            return _values_of_whole(jacobians, frame, begin, end)
-        return _values_of_block(jacobians, of, wrt, begin, end)
+        if of == wrt == (0, flat.form.size):
+            return _values_of_whole(own, frame, begin, end)
+        # Each value of a complex matrix is there twice in its real-linear map.
+        return _values_of_block(jacobians, of, wrt, begin, end)[:: 2 if flat.is_holomorphic else 1]
 
     log_values = jax.lax.map(one_pair, pairs).astype(jnp.float32)
     largest = safe_log(jnp.max(jnp.abs(jacobians), axis=(1, 2))).astype(jnp.float32)
@@ -170,7 +175,8 @@ def _right_frame(
     """Return an orthogonal frame that approximates the right singular vectors of the product."""
 
     def back(i: Array, frame: Array) -> Array:
-        return jnp.linalg.qr(multiply(jacobians[end - 1 - i].T.astype(frame.dtype), frame))[0]
+        adjoint = jacobians[end - 1 - i].astype(frame.dtype).conj().T
+        return jnp.linalg.qr(multiply(adjoint, frame))[0]
 
     return jax.lax.fori_loop(0, end - begin, back, frame)
 
@@ -186,10 +192,11 @@ def _forward(
     ) -> tuple[Array, Array, Array, Array]:
         q, grade, unit, resolved = state
         q, triangle, left = stretch(jacobians[i], q)
-        signs = jnp.where(jnp.diagonal(triangle) < 0, -1, 1)  # grades are logs: they hold no sign
-        return q * signs, *_graded(triangle, grade, unit), resolved & left
+        signs = jnp.sign(jnp.diagonal(triangle))  # or phases: grades are logs, which hold none
+        q = q * jnp.where(signs == 0, 1, signs)
+        return q, *_graded(triangle, grade, unit), resolved & left
 
-    start = (frame, jnp.zeros(n), jnp.eye(n), jnp.full(n, True))
+    start = (frame, jnp.zeros(n), jnp.eye(n, dtype=frame.dtype), jnp.full(n, True))
     _, grade, unit, resolved = jax.lax.fori_loop(begin, end, advance, start)
     return grade, unit, resolved
 
@@ -215,7 +222,7 @@ def _graded_log_values(grade: Float[Array, "n"], unit: Float[Array, "n n"]) -> F
     def iterate(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         grade, unit = state
         _, triangle = jnp.linalg.qr(unit.T)
-        return _graded(triangle, grade, jnp.eye(unit.shape[0]))
+        return _graded(triangle, grade, jnp.eye(unit.shape[0], dtype=unit.dtype))
 
     grade, _ = jax.lax.fori_loop(0, ITERATIONS, iterate, (grade, unit))
     return -jnp.sort(-grade)

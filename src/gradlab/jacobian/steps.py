@@ -41,7 +41,8 @@ def step_jacobians(
         initial_carry: s⁽⁰⁾; by default the cell's own.
 
     Returns:
-        (time, n, n), of the whole carry; [t − 1] is J⁽ᵗ⁾.
+        (time, n, n), of the whole carry; [t − 1] is J⁽ᵗ⁾. A complex array in the carry has the
+        rows and columns of its real parts, then those of its imaginary parts.
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from gradlab import decay, theory
 from gradlab.cells import gates
 from gradlab.cells.elman import Activation, elman_activation
-from gradlab.jacobian.carry import CarryForm
+from gradlab.jacobian.carry import REAL, CarryForm, Span
 from gradlab.jacobian.flat_cell import carry_form
 from gradlab.probes import Measurement, ProbeInput, labelled
 
@@ -108,8 +108,18 @@ def _run(
     states, activations = _trajectories(form, *nnx.split(cell), probed.inputs)
     spans = dict(form.spans)
     leaves = [p for p in spans if not any(q.startswith(f"{p}.") for q in spans)]
-    parts = {part: np.asarray(states[..., slice(*spans[part])]) for part in leaves}
+    parts = {part: _of_numbers(form, states, spans[part]) for part in leaves}
     return parts, {gate: np.asarray(values) for gate, values in activations.items()}
+
+
+def _of_numbers(
+    form: CarryForm, states: Float[Array, "batch T n"], span: Span
+) -> Float[np.ndarray, "batch T m"]:
+    """Return the numbers of an array of the carry; of complex ones the absolute values."""
+    values = np.asarray(states[..., slice(*span)])
+    if form.kinds[span[0]] == REAL:
+        return values
+    return np.hypot(*np.split(values, 2, axis=-1))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -1,0 +1,113 @@
+"""Norms of Jacobians through complex states, whose flat vector holds real and imaginary parts.
+
+The engine's matrices are those of real-linear maps. A complex matrix P has the spectral norm of its
+real-linear map z ↦ P z, and 1/√2 of its Frobenius norm, since each number is there twice:
+
+    P z + Q z̄ = [[Re(P + Q), Im(Q − P)], [Im(P + Q), Re(P − Q)]] (Re z, Im z),
+
+of which the squared Frobenius norm is 2 ‖P‖² + 2 ‖Q‖². A block between real and complex numbers has
+its entries once: its norm is that of the real-linear map.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from gradlab.jacobian.carry import IMAGINARY_PART, REAL, REAL_PART, CarryForm, Span
+from gradlab.jacobian.flat_cell import FlatCell
+from gradlab.jacobian.pairs import Norm, log_norm_map
+from gradlab.jacobian.products import ResolvedLogNorms, Scaled, rescale, safe_log
+
+NEGLIGIBLE = np.log(1e-3)  # share of a squared norm, in nats, that may be lost to rounding
+
+
+def carry_log_norm_map(
+    form: CarryForm, jacobians: Scaled, *, norm: Norm, of: Span, wrt: Span
+) -> ResolvedLogNorms:
+    """Return the log norms of all products of step Jacobians of a carry, in nats.
+
+    Args:
+        form: of the carry.
+        jacobians: (T, n, n) of its vector, T ≥ 1.
+        norm: "spectral", of the real-linear map; "frobenius", √(‖P‖² + ‖Q‖²) between complex
+            numbers; or "rms", Frobenius over √columns, a complex number counted once.
+        of, wrt: rows and columns of the product that are measured.
+
+    Returns:
+        As `log_norm_map`.
+    """
+    kinds = form.kinds
+    if norm == "spectral" or not (kinds != REAL).any():
+        return log_norm_map(jacobians, norm=norm, of=of, wrt=wrt)
+    order = np.argsort(kinds != REAL, kind="stable")  # real numbers first
+    if (np.diff(order) < 0).any():
+        jacobians = Scaled(jacobians.unit[:, order][:, :, order], jacobians.log_scale)
+    count = form.numbers(wrt) if norm == "rms" else 1
+    blocks = []
+    for is_complex_row, rows in _by_kind(kinds, of):
+        for is_complex_column, columns in _by_kind(kinds, wrt):
+            block = log_norm_map(jacobians, norm="frobenius", of=rows, wrt=columns)
+            times = 2 if is_complex_row and is_complex_column else 1
+            blocks.append(block._replace(value=block.value - 0.5 * np.log(times * count)))
+    value, resolved = _root_of_squares(blocks)
+    return ResolvedLogNorms(value.astype(jnp.float32), resolved)
+
+
+def block_log_norm(
+    form: CarryForm, product: Scaled, *, norm: Norm, of: Span, wrt: Span
+) -> Float[Array, ""]:
+    """Return the log norm of rows `of` and columns `wrt` of one product (n, n), by LAPACK."""
+    if norm == "spectral":
+        block = rescale(product.unit[slice(*of), slice(*wrt)], product.log_scale)
+        return jnp.log(jnp.linalg.norm(block.unit, 2)) + block.log_scale
+    is_complex = form.kinds != REAL
+    weights = np.where(np.outer(is_complex, is_complex), np.sqrt(0.5), 1.0)
+    weighted = (product.unit * weights)[slice(*of), slice(*wrt)]
+    columns = form.numbers(wrt) if norm == "rms" else 1
+    return rescale(weighted, product.log_scale).log_scale - 0.5 * np.log(columns)
+
+
+def own_jacobian(
+    flat: FlatCell, jacobian: Float[Array, "*steps n n"]
+) -> Float[Array, "*steps n n"] | Complex[Array, "*steps n/2 n/2"]:
+    """Return the complex matrix of a Jacobian if the cell is holomorphic, else the real one."""
+    if not flat.is_holomorphic:
+        return jacobian
+    real, imaginary = (
+        np.flatnonzero(flat.form.kinds == kind) for kind in (REAL_PART, IMAGINARY_PART)
+    )
+    columns = jacobian[..., real]
+    return jax.lax.complex(columns[..., real, :], columns[..., imaginary, :])
+
+
+def _by_kind(kinds: np.ndarray, span: Span) -> list[tuple[bool, Span]]:
+    """Return the real and the complex components of a part, once real ones come first.
+
+    Returns:
+        (is complex, components) of each kind that there is.
+    """
+    found, start = [], 0
+    for is_complex in (False, True):
+        is_kind = (kinds != REAL) == is_complex
+        first, last = (start + int(is_kind[:end].sum()) for end in span)
+        if first < last:
+            found.append((is_complex, (first, last)))
+        start += int(is_kind.sum())
+    return found
+
+
+def _root_of_squares(blocks: list[ResolvedLogNorms]) -> ResolvedLogNorms:
+    """Return the Frobenius norms of matrices from those of their blocks."""
+    if len(blocks) == 1:
+        return blocks[0]
+    values, resolved = (jnp.stack(x) for x in zip(*blocks, strict=True))
+    total = _log_root_of_squares(values)
+    lost = _log_root_of_squares(jnp.where(resolved, -jnp.inf, values))
+    return ResolvedLogNorms(total, jnp.isneginf(lost) | (2 * (lost - total) < NEGLIGIBLE))
+
+
+def _log_root_of_squares(logs: Float[Array, "blocks *pairs"]) -> Float[Array, "*pairs"]:
+    highest = jax.lax.stop_gradient(jnp.max(logs, axis=0))
+    highest = jnp.where(jnp.isneginf(highest), 0, highest)
+    return highest + 0.5 * safe_log(jnp.sum(jnp.exp(2 * (logs - highest)), axis=0))

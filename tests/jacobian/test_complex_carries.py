@@ -1,0 +1,550 @@
+"""Carries of complex numbers, alone and among real ones, against closed forms and NumPy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from jax import Array
+
+import gradlab
+from gradlab.jacobian import step_jacobians
+from gradlab.jacobian.carry import CarryForm, is_complex, is_inexact
+from gradlab.jacobian.flat_cell import flatten_cell
+
+T = 6
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(T, 2)), jnp.float32)
+LAMBDA = np.array([0.9 * np.exp(0.3j), 0.5 * np.exp(1j), 0.2j])
+RADII = np.abs(LAMBDA)
+LAGS = np.subtract.outer(np.arange(T + 1), np.arange(T + 1))
+NORMS: dict[Any, Callable[[np.ndarray], float]] = {
+    "spectral": np.max,
+    "frobenius": np.linalg.norm,
+    "rms": lambda gains: np.sqrt(np.mean(gains**2)),
+}
+
+
+def drawn(*shape: int, seed: int = 0) -> np.ndarray:
+    """Return complex numbers in which both parts are normal, in single precision."""
+    parts = np.random.default_rng(seed).normal(size=(2, *shape)) / np.sqrt(2 * shape[-1])
+    return (parts[0] + 1j * parts[1]).astype(np.complex64)
+
+
+class LRU(nnx.RNNCellBase):
+    """A linear recurrent unit (Orvieto et al. 2023): z ← λ z + B x, y = Re(C z)."""
+
+    def __init__(self) -> None:
+        self.log_decay = nnx.Param(jnp.asarray(np.log(-np.log(RADII)), jnp.float32))
+        self.phase = nnx.Param(jnp.asarray(np.angle(LAMBDA), jnp.float32))
+        self.b, self.c = (nnx.Param(jnp.asarray(drawn(*s))) for s in ((3, 2), (2, 3)))
+
+    def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
+        eigenvalues = jnp.exp(-jnp.exp(self.log_decay[...]) + 1j * self.phase[...])
+        carry = eigenvalues * carry + self.b[...] @ inputs
+        return carry, (self.c[...] @ carry).real
+
+    def initialize_carry(self, *_: Any, **__: Any) -> Array:
+        return jnp.zeros(3, jnp.complex64)
+
+
+def diagonal(z: Array, x: Array) -> tuple[Array, Array]:
+    return jnp.asarray(LAMBDA, jnp.complex64) * z + x[0], z.real
+
+
+@pytest.mark.parametrize("norm", list(NORMS))
+def test_a_diagonal_recurrence_has_the_powers_of_its_eigenvalues(norm: Any) -> None:
+    gains = RADII ** np.maximum(LAGS, 0)[..., None]
+    with np.errstate(divide="ignore"):
+        expected = np.log(np.apply_along_axis(NORMS[norm], -1, gains) * (LAGS >= 0))
+    carry = jnp.zeros(3, jnp.complex64)
+    measured = gradlab.jacobian_log_norms(diagonal, X, initial_carry=carry, norm=norm)
+    np.testing.assert_allclose(measured, expected, atol=2e-6)
+    if norm == "rms":
+        measured, certificate = gradlab.jacobian_log_norms(LRU(), X, norm=norm, certify=True)
+        np.testing.assert_allclose(measured, expected, atol=2e-6)
+        assert certificate.largest_error < 1e-6
+        assert certificate.difference_error < 1e-6
+        assert not certificate.unresolved.any()
+
+
+# A real h beside a complex z, which is also conjugated, and a counter between them:
+# h ← W h + Re(C z),  z ← A z + B z̄ + D h.
+W = 0.6 * np.eye(2)
+A, B, C, D = (
+    0.8 * drawn(*shape, seed=seed)
+    for seed, shape in enumerate([(3, 3), (3, 3), (2, 3), (3, 2)], start=1)
+)
+MIXED = {"h": jnp.zeros(2), "n": jnp.array(0), "z": jnp.zeros(3, jnp.complex64)}
+
+
+def mixed(carry: Any, x: Array) -> tuple[Any, Array]:
+    h, z = carry["h"], carry["z"]
+    after = W.astype(np.float32) @ h + (C @ z).real + x
+    return {"h": after, "n": carry["n"] + 1, "z": A @ z + B @ z.conj() + D @ h}, h
+
+
+def mixed_products() -> list[dict[str, np.ndarray]]:
+    """Return δh = S δh₀ + Re(U δz₀) and δz = P δz₀ + Q δz̄₀ + R δh₀ after each step."""
+    p, q, r = np.eye(3, dtype=complex), np.zeros((3, 3), complex), np.zeros((3, 2), complex)
+    s, u = np.eye(2), np.zeros((2, 3), complex)
+    found = [{"S": s, "U": u, "P": p, "Q": q, "R": r}]
+    for _ in range(T):
+        s, u, p, q, r = (
+            W @ s + (C @ r).real,
+            W @ u + C @ p + (C @ q).conj(),
+            A @ p + B @ q.conj() + D @ u / 2,
+            A @ q + B @ p.conj() + D @ u.conj() / 2,
+            A @ r + B @ r.conj() + D @ s,
+        )
+        found.append({"S": s, "U": u, "P": p, "Q": q, "R": r})
+    return found
+
+
+def real_map(m: dict[str, np.ndarray], of: str | None, wrt: str | None) -> np.ndarray:
+    """Return the matrix from (Re, Im) of `wrt` to (Re, Im) of `of`."""
+    to_real = np.hstack([m["P"] + m["Q"], 1j * (m["P"] - m["Q"])])
+    zz, zh = (np.vstack([x.real, x.imag]) for x in (to_real, m["R"]))
+    hz = np.hstack([m["U"].real, -m["U"].imag])
+    rows = {"h": {"h": m["S"], "z": hz}, "z": {"h": zh, "z": zz}}
+    columns = [wrt] if wrt else ["h", "z"]
+    return np.vstack([np.hstack([rows[i][j] for j in columns]) for i in ([of] if of else "hz")])
+
+
+@pytest.mark.parametrize(
+    ("of", "wrt", "norm"),
+    [
+        *((None, None, norm) for norm in NORMS),
+        *(("z", wrt, "rms") for wrt in (None, "h", "z")),
+        *(("h", wrt, "frobenius") for wrt in (None, "h", "z")),
+        ("h", "z", "spectral"),
+    ],
+)
+def test_blocks_of_real_and_complex_numbers(of: Any, wrt: Any, norm: Any) -> None:
+    entries = {"hh": "S", "hz": "U", "zh": "R", "zz": "PQ"}
+    chosen = "".join(
+        names for b, names in entries.items() if of in (None, b[0]) and wrt in (None, b[1])
+    )
+    inputs = jnp.resize(X, (2 if of else T, 2))
+    measured = gradlab.jacobian_log_norms(
+        mixed, inputs, initial_carry=MIXED, norm=norm, of=of, wrt=wrt
+    )
+    for t, product in enumerate(mixed_products()[: len(measured)]):
+        expected = np.sqrt(sum(np.linalg.norm(product[name]) ** 2 for name in chosen))
+        if norm == "rms":
+            expected /= np.sqrt({None: 5, "h": 2, "z": 3}[wrt])
+        elif norm == "spectral":
+            expected = np.linalg.norm(real_map(product, of, wrt), 2)
+        with np.errstate(divide="ignore"):  # the map is linear: only the lag counts
+            np.testing.assert_allclose(np.diagonal(measured, -t), np.log(expected), atol=5e-6)
+
+
+def test_blocks_are_certified_by_their_own_norms() -> None:
+    """Over so many steps that pairs lie on two sides of a midpoint."""
+    inputs = jnp.zeros((17, 2))
+    measured, certificate = gradlab.jacobian_log_norms(
+        mixed, inputs, initial_carry=MIXED, norm="rms", certify=True
+    )
+    assert certificate.largest_error < 2e-6
+    assert not certificate.unresolved.any()
+    assert np.isfinite(measured[17, 0])
+
+
+KINDS = [
+    ("float32", (2,)),
+    ("float32", ()),
+    ("bfloat16", (1,)),
+    ("complex64", (2,)),
+    ("complex64", ()),
+    ("int32", ()),
+    ("bool", (2,)),
+    ("key", ()),
+    ("none", ()),
+]
+nodes = st.recursive(
+    st.sampled_from(KINDS),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(tuple),
+        st.dictionaries(st.sampled_from("zhca"), inner, min_size=1, max_size=3),
+    ),
+    max_leaves=5,
+)
+
+
+def made(kind: str, shape: tuple[int, ...]) -> Any:
+    if kind == "none":
+        return None
+    if kind == "key":
+        return jax.random.key(0)
+    return jnp.ones(shape, kind)
+
+
+def advanced(leaf: Array) -> Array:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.split(leaf)[0]
+    return ~leaf if leaf.dtype == bool else leaf + 1
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(description=nodes, seed=st.integers(0, 99))
+@example({"a": ("complex64", (2,)), "c": (("int32", ()), ("float32", (2,)))}, 1)
+@example(({"z": ("complex64", ()), "h": ("bfloat16", (1,))}, ("none", ()), ("key", ())), 2)
+def test_any_mixed_carry_agrees_with_forward_mode_in_float64(description: Any, seed: int) -> None:
+    """s ← tanh(M s) + s / 2 of the real and imaginary parts of all numbers, in order."""
+    is_kind = lambda node: isinstance(node, tuple) and node in KINDS  # noqa: E731
+    carry = jax.tree.map(lambda kind: made(*kind), description, is_leaf=is_kind)
+    leaves, structure = jax.tree.flatten(carry)
+    numbers = [i for i, leaf in enumerate(leaves) if is_inexact(leaf)]
+    if not numbers:
+        return
+    sizes = [leaves[i].size * (1 + is_complex(leaves[i])) for i in numbers]
+    n = sum(sizes)
+    matrix = np.random.default_rng(seed).normal(size=(n, n)).astype(np.float32) / np.sqrt(n)
+    is_rounded = any(leaf.dtype == jnp.bfloat16 for leaf in leaves)
+
+    def advance(vector: Array) -> Array:
+        return jnp.tanh(matrix @ vector) + vector / 2
+
+    def parts(leaf: Array) -> Array:
+        return jnp.concatenate(
+            [f(leaf).ravel() for f in (jnp.real, jnp.imag)][: 1 + is_complex(leaf)]
+        )
+
+    def step(carry: Any, x: Array) -> tuple[Any, Array]:
+        now = jax.tree.leaves(carry)
+        assert [leaf.dtype for leaf in now] == [leaf.dtype for leaf in leaves]
+        vector = jnp.concatenate([parts(now[i]).astype(jnp.float32) for i in numbers])
+        pieces = iter(jnp.split(advance(vector), np.cumsum(sizes)[:-1]))
+        after = [None if is_inexact(leaf) else advanced(leaf) for leaf in now]
+        for i in numbers:
+            piece = next(pieces)
+            if is_complex(now[i]):
+                piece = jax.lax.complex(*jnp.split(piece, 2))
+            after[i] = piece.reshape(now[i].shape).astype(now[i].dtype)
+        return jax.tree.unflatten(structure, after), x
+
+    start = jnp.concatenate([parts(leaves[i]).astype(jnp.float32) for i in numbers])
+    with jax.enable_x64(True):
+        matrix64, s, product = matrix.astype(float), np.asarray(start, float), np.eye(n)
+        for _ in range(3):
+            jacobian = jax.jacfwd(lambda v: jnp.tanh(matrix64 @ v) + v / 2)(jnp.asarray(s))
+            product, s = np.asarray(jacobian) @ product, np.tanh(matrix64 @ s) + s / 2
+    spans = dict(CarryForm.of(carry, ("0", "1")).spans)
+    part, (first, last) = list(spans.items())[seed % len(spans)]
+    kind = np.concatenate(
+        [np.repeat(is_complex(leaves[i]), size) for i, size in zip(numbers, sizes, strict=True)]
+    )
+    weights = np.where(np.outer(kind, kind), 0.5, 1)
+    tolerance = 0.1 if is_rounded else 1e-5
+    for of, rows in ((part, slice(first, last)), (None, slice(n))):
+        measured = gradlab.jacobian_log_norms(
+            step, X[:3], initial_carry=carry, of=of, norm="frobenius"
+        )
+        expected = 0.5 * np.log(np.sum((weights * product**2)[rows]))
+        np.testing.assert_allclose(measured[3, 0], expected, atol=tolerance)
+    jacobian = step_jacobians(step, X[:1], initial_carry=carry)[0]
+    ones = jnp.asarray(np.asarray(start, float))
+    slope = 1 - np.tanh(matrix.astype(float) @ ones) ** 2
+    np.testing.assert_allclose(
+        jacobian, slope[:, None] * matrix + np.eye(n) / 2, atol=0.02 if is_rounded else 1e-6
+    )
+
+
+def loss(carry: Any, target: Array) -> Array:
+    return jnp.abs(jnp.sum(carry["z"] * (1 + 2j)) - target[0]) ** 2 + jnp.sum(carry["h"] ** 2)
+
+
+TARGETS = X
+
+
+def losses(nudges: Any) -> Array:
+    """Return L⁽ᵗ⁾ with nudges added to the states s⁽⁰⁾..s⁽ᵀ⁻¹⁾."""
+
+    def advance(carry: Any, step: Any) -> Any:
+        x, target, nudge = step
+        carry = mixed(carry | {k: carry[k] + nudge[k] for k in nudge}, x)[0]
+        return carry, loss(carry, target)
+
+    return jax.lax.scan(advance, MIXED, (X, TARGETS, nudges))[1]
+
+
+@pytest.mark.parametrize("wrt", [None, "z", "h"])
+def test_adjoints_are_the_gradients_of_jax(wrt: Any) -> None:
+    nudges = {k: jnp.zeros((T, *MIXED[k].shape), MIXED[k].dtype) for k in ("h", "z")}
+    chosen = [wrt] if wrt else ["h", "z"]
+
+    def norms(gradient: Any) -> np.ndarray:
+        return np.sqrt(sum(np.sum(np.abs(np.asarray(gradient[k])) ** 2, axis=1) for k in chosen))
+
+    options: dict[str, Any] = {"wrt": wrt, "initial_carry": MIXED}
+    each = gradlab.adjoint_log_norms(mixed, X, loss, TARGETS, each=True, **options)
+    for t in (2, T):
+        gradient = jax.grad(lambda nudges, t=t: losses(nudges)[t - 1])(nudges)
+        np.testing.assert_allclose(np.exp(each[t, :t]), norms(gradient)[:t], rtol=2e-5)
+    summed = gradlab.adjoint_log_norms(mixed, X, loss, TARGETS, **options)
+    gradient = jax.grad(lambda nudges: losses(nudges).sum())(nudges)
+    np.testing.assert_allclose(np.exp(summed[0]), norms(gradient)[0], rtol=2e-5)
+
+
+def weighted(weights: Any, z: Array, x: Array) -> tuple[Array, Array]:
+    """Return the step of an LRU with a gain, real numbers among complex ones."""
+    z = weights["gain"] * (weights["lambda"] * z + weights["b"] @ x)
+    return z, z
+
+
+WEIGHTS = {
+    "b": jnp.asarray(drawn(3, 2)),
+    "gain": jnp.array([0.9, 1.1, 1.0]),
+    "lambda": jnp.asarray(LAMBDA, jnp.complex64),
+}
+
+
+def distance(z: Array, target: Array) -> Array:
+    return jnp.sum(jnp.abs(z - (1 - 2j)) ** 2) * target[0]
+
+
+def last_losses(copies: Any) -> Array:
+    """Return L⁽ᵗ⁾ of weights that every step has its own copy of."""
+
+    def advance(z: Array, step: Any) -> tuple[Array, Array]:
+        weights, x, target = step
+        z = weighted(weights, z, x)[0]
+        return z, distance(z, target)
+
+    return jax.lax.scan(advance, jnp.ones(3, jnp.complex64), (copies, X, TARGETS))[1]
+
+
+def test_terms_of_complex_weights_are_those_of_jax() -> None:
+    terms = gradlab.backpropagate(
+        weighted,
+        X,
+        distance,
+        TARGETS,
+        initial_carry=jnp.ones(3, jnp.complex64),
+        parameters=WEIGHTS,
+    )
+    copies = jax.tree.map(lambda w: jnp.broadcast_to(w, (T, *w.shape)), WEIGHTS)
+    total = jax.grad(lambda copies: last_losses(copies).sum())(copies)
+    for name, by_lag in terms.by_lag.items():
+        assert by_lag.dtype == WEIGHTS[name].dtype
+        expected = total[name].sum(axis=0)  # its conjugate would be another array
+        summed = by_lag.sum(axis=0) * np.exp(terms.log_scale)
+        np.testing.assert_allclose(summed, expected, rtol=1e-5, atol=1e-5)
+    for t in (2, T):
+        gradient = jax.grad(lambda copies, t=t: last_losses(copies)[t - 1])(copies)
+        for name, term in gradient.items():
+            norms = np.linalg.norm(np.asarray(term).reshape(T, -1), axis=1)
+            measured = np.exp(terms.log_norms[name][t, 1:])
+            np.testing.assert_allclose(measured, norms, rtol=2e-5, atol=1e-7)
+    assert terms.log_scale.dtype == jnp.float32
+
+
+def test_credit_of_complex_weights_is_that_of_their_real_and_imaginary_parts() -> None:
+    by_lag = drawn(5, 3)
+    parts = np.concatenate([by_lag.real, by_lag.imag], axis=1)
+    for function in (gradlab.credit, gradlab.truncation):
+        np.testing.assert_allclose(function(by_lag), function(parts), rtol=1e-6)
+
+
+def unitary(n: int) -> np.ndarray:
+    return np.linalg.qr(drawn(n, n, seed=5).astype(complex))[0]
+
+
+def linear(matrix: np.ndarray) -> Callable[[Array, Array], tuple[Array, Array]]:
+    constant = jnp.asarray(matrix, jnp.complex64)
+    return lambda z, x: (constant @ z, x)
+
+
+def test_exponents_of_a_holomorphic_step_are_the_logs_of_its_eigenvalues() -> None:
+    u = unitary(3)
+    inputs, carry = jnp.zeros((1000, 1)), jnp.zeros(3, jnp.complex64)
+    for step in (linear(u * LAMBDA @ u.conj().T), linear(np.diag(LAMBDA))):
+        exponents, error = gradlab.lyapunov_spectrum(step, inputs, initial_carry=carry)
+        np.testing.assert_allclose(exponents, np.log(RADII), atol=5e-3)
+        assert error.shape == (3,)
+    largest = gradlab.lyapunov_exponents(step, inputs, initial_carry=carry, count=1)
+    np.testing.assert_allclose(largest, np.log(0.9), atol=5e-3)
+    with pytest.raises(ValueError, match="from 1 to the size of the carry, 3; got 4"):
+        gradlab.lyapunov_exponents(step, inputs, initial_carry=carry, count=4)
+    exponents = gradlab.lyapunov_exponents(LRU(), inputs[:, [0, 0]])
+    np.testing.assert_allclose(exponents, np.log(RADII), atol=5e-3)
+
+
+def test_exponents_of_a_step_that_is_not_holomorphic_are_those_of_its_real_numbers() -> None:
+    """z ← (a Re z, b Im z) has ln a and ln b; a conjugate in the step has each twice."""
+    inputs, carry = jnp.zeros((1000, 1)), jnp.ones(1, jnp.complex64)
+    stretched = lambda z, x: (0.9 * z.real + 0.3j * z.imag, x)  # noqa: E731
+    exponents = gradlab.lyapunov_exponents(stretched, inputs, initial_carry=carry)
+    np.testing.assert_allclose(exponents, np.log([0.9, 0.3]), atol=5e-3)
+    conjugated = lambda z, x: (0.5j * z.conj(), x)  # noqa: E731
+    exponents = gradlab.lyapunov_exponents(conjugated, inputs, initial_carry=carry)
+    np.testing.assert_allclose(exponents, np.log([0.5, 0.5]), atol=5e-3)
+    exponents = gradlab.lyapunov_exponents(mixed, X, initial_carry=MIXED)
+    determinants = np.linalg.slogdet(np.asarray(step_jacobians(mixed, X, initial_carry=MIXED)))[1]
+    assert exponents.shape == (8,)
+    assert float(exponents.sum()) == pytest.approx(determinants.mean(), rel=1e-5)
+
+
+def test_singular_values_of_all_sizes() -> None:
+    """Those of a normal matrix are the powers of |λ|: here down to e⁻³⁰⁰ of the largest."""
+    u, pairs = unitary(3), [(200, 0), (200, 150), (7, 7)]
+    inputs, carry = jnp.zeros((200, 1)), jnp.zeros(3, jnp.complex64)
+    measured = gradlab.log_singular_values(
+        linear(np.diag(LAMBDA)), inputs, pairs, initial_carry=carry
+    )
+    expected = np.outer([200, 50, 0], np.log(RADII))
+    np.testing.assert_allclose(measured, expected, rtol=1e-6, atol=1e-6)
+    matrix = (u * LAMBDA @ u.conj().T).astype(np.complex64)
+    measured = gradlab.log_singular_values(linear(matrix), inputs, pairs, initial_carry=carry)
+    np.testing.assert_allclose(measured, expected, atol=2e-4)  # its entries are rounded
+    triangular = np.triu(drawn(3, 3, seed=2)) + np.diag([1, 0.5, 0.2j])
+    measured = gradlab.log_singular_values(
+        linear(triangular), inputs, [(5, 0)], initial_carry=carry
+    )
+    power = np.linalg.matrix_power(triangular.astype(np.complex64).astype(complex), 5)
+    expected = np.log(np.linalg.svd(power, compute_uv=False))
+    np.testing.assert_allclose(measured[0], expected, atol=1e-5)
+
+
+def test_singular_values_of_blocks_and_of_steps_that_are_not_holomorphic() -> None:
+    product = mixed_products()[3]
+    for of, wrt in ((None, None), ("z", "z"), ("h", "z"), ("z", None)):
+        (measured,) = gradlab.log_singular_values(
+            mixed, X, [(3, 0)], initial_carry=MIXED, of=of, wrt=wrt
+        )
+        expected = np.linalg.svd(real_map(product, of, wrt), compute_uv=False)
+        np.testing.assert_allclose(measured, np.log(expected), atol=1e-5)
+    matrix = drawn(5, 5, seed=4)
+    split = lambda s, x: (dict(zip("ab", jnp.split(matrix @ jnp.concatenate(  # noqa: E731
+        [s["a"], s["b"]]), [2]), strict=True)), x)  # fmt: skip
+    carry = {"a": jnp.zeros(2, jnp.complex64), "b": jnp.zeros(3, jnp.complex64)}
+    (measured,) = gradlab.log_singular_values(
+        split, X, [(2, 0)], initial_carry=carry, of="a", wrt="b"
+    )
+    expected = np.linalg.svd((matrix.astype(complex) @ matrix)[:2, 2:], compute_uv=False)
+    np.testing.assert_allclose(measured, np.log(expected), atol=1e-5)
+
+
+# Each is what remains of a complex-linear derivative, or what breaks it.
+MAPS: dict[str, Callable[[Array], Array]] = {
+    "mul": lambda z: (0.5 + 1j) * z + 1,
+    "matrix": lambda z: jnp.asarray(drawn(4, 4)) @ z,
+    "tanh": jnp.tanh,
+    "powers": lambda z: z**3 + z**2.5 + jnp.exp(z) / (1 + jnp.sqrt(z)),
+    "fft": lambda z: jnp.fft.ifft(jnp.exp(1j * jnp.arange(4.0)) * jnp.fft.fft(z)),
+    "chosen": lambda z: jnp.where(jnp.abs(z) > 0.5, z, 2j * z),
+    "branches": lambda z: jax.lax.cond(z[0].real > 0, lambda z: z, lambda z: 2j * z, z),
+    "scan": lambda z: jax.lax.scan(lambda c, u: (c * u + 1, c), z[0], z)[1],
+    "nested": lambda z: jax.vmap(jax.jit(jax.checkpoint(lambda u: jnp.sin(u) * u)))(z),
+    "moved": lambda z: jnp.roll(z[::-1], 1).at[0].set(z[2])[jnp.array([3, 0, 1, 2])],
+    "scaled by a constant modulus": lambda z: jax.lax.stop_gradient(jnp.abs(z)) * z,
+    "triangular solve": lambda z: jax.scipy.linalg.solve_triangular(2 * jnp.eye(4), z),
+    "conjugate": jnp.conj,
+    "real": lambda z: z.real + 0j,
+    "imaginary": lambda z: 1j * z.imag + z,
+    "modulus": lambda z: jnp.abs(z) * z,
+    "modReLU": lambda z: z * jax.nn.relu(jnp.abs(z) - 0.1) / jnp.abs(z),
+    "split tanh": lambda z: jnp.tanh(z.real) + 1j * jnp.tanh(z.imag),
+    "normalised": lambda z: z / jnp.linalg.norm(z),
+    "scan of conjugates": lambda z: jax.lax.scan(
+        lambda c, u: ((c[1], jnp.conj(u)), c[0]), (z[0], z[1]), z
+    )[1],
+    "one branch": lambda z: jax.lax.cond(z[0].real > 0, jnp.conj, lambda z: z, z),
+    "real inverse FFT": lambda z: jnp.fft.irfft(z[:3]) + 0j,
+}
+
+
+def test_holomorphic_steps_are_told_from_others() -> None:
+    """By the Cauchy–Riemann equations at a point."""
+    z = jnp.asarray(drawn(4, seed=1)) + 1
+    for name, step in MAPS.items():
+        flat = flatten_cell(lambda z, x, step=step: (step(z), x), X, z)
+        v = jnp.concatenate([z.real, z.imag])
+        jacobian = np.asarray(
+            jax.jacfwd(
+                lambda v, f=step: jnp.stack([*_parts(f(jax.lax.complex(*jnp.split(v, 2))))])
+            )(v)
+        ).reshape(2, 4, 2, 4)
+        satisfies = np.allclose(jacobian[0, :, 0], jacobian[1, :, 1], atol=1e-5) and np.allclose(
+            jacobian[0, :, 1], -jacobian[1, :, 0], atol=1e-5
+        )
+        assert flat.is_holomorphic == satisfies, name
+    # What cannot be known from the operations alone counts as real numbers.
+    rewritten = lambda z, x: (jax.lax.complex(z.real, z.imag), x)  # noqa: E731
+    assert not flatten_cell(rewritten, X, z).is_holomorphic
+    assert not flatten_cell(mixed, X, MIXED).is_holomorphic
+
+
+def _parts(z: Array) -> tuple[Array, Array]:
+    return z.real, z.imag
+
+
+def test_initial_states_of_one_sample_or_of_each() -> None:
+    """z ← z² / 2 has the derivative z, which tells the initial states apart."""
+    square = lambda z, x: (jnp.eye(2) @ z**2 / 2, x)  # noqa: E731
+    batch = jnp.stack([X, X, X])
+    starts = jnp.asarray(drawn(3, 2, seed=7))
+    measured = gradlab.jacobian_log_norms(square, batch, initial_carry=starts, of="h")
+    np.testing.assert_allclose(measured[:, 1, 0], np.log(np.abs(starts).max(axis=1)), atol=1e-6)
+    alone = gradlab.jacobian_log_norms(square, batch, initial_carry=starts[0])
+    np.testing.assert_allclose(alone[2], measured[0], atol=1e-6)
+    alone = lambda z, x: (z**2 / 2, x)  # noqa: E731
+    for use_64_bits in (False, True):
+        with jax.enable_x64(use_64_bits):
+            (jacobian,) = step_jacobians(alone, X[:1], initial_carry=0.3 + 0.4j)
+            rtol = 1e-15 if use_64_bits else 1e-6
+            np.testing.assert_allclose(jacobian, [[0.3, -0.4], [0.4, 0.3]], rtol=rtol)
+    with pytest.raises(ValueError, match=r"takes float32\[\] and returns complex64\[\]"):
+        gradlab.jacobian_log_norms(lambda z, x: (1j * z, x), X, initial_carry=0.0)
+
+
+def test_a_cell_of_complex_numbers_takes_a_real_initial_carry() -> None:
+    given = gradlab.jacobian_log_norms(LRU(), X, initial_carry=jnp.zeros(3))
+    np.testing.assert_array_equal(given, gradlab.jacobian_log_norms(LRU(), X))
+    each = gradlab.jacobian_log_norms(LRU(), X[None], initial_carry=jnp.zeros((1, 3)))
+    np.testing.assert_allclose(each[0], given, atol=1e-6)
+
+
+def test_complex_inputs_are_held_like_real_ones() -> None:
+    """z ← x z² / 2: the derivative is x z."""
+    inputs = jnp.asarray(drawn(T, 1, seed=8))
+    step = lambda z, x: (x[0] * z**2 / 2, x)  # noqa: E731
+    measured, certificate = gradlab.jacobian_log_norms(step, inputs, initial_carry=1j, certify=True)
+    z, expected = 1j, [0.0]
+    for (x,) in np.asarray(inputs):
+        expected.append(expected[-1] + np.log(np.abs(x * z)))
+        z = x * z**2 / 2
+    np.testing.assert_allclose(measured[:, 0], expected, atol=1e-5)
+    assert certificate.largest_error < 1e-5
+
+
+def test_derivatives_through_a_measurement_of_complex_numbers() -> None:
+    """Of log ‖diag(λ)⁵‖: with respect to λ as jax.grad has it, 5 |λ|¹⁰ / (λ Σ|λ|¹⁰)."""
+
+    def reach(eigenvalues: Array) -> Array:
+        step = lambda z, x: (eigenvalues * z, x)  # noqa: E731
+        carry = jnp.zeros(3, jnp.complex64)
+        return gradlab.jacobian_log_norms(step, X, initial_carry=carry, norm="frobenius")[5, 0]
+
+    eigenvalues = jnp.asarray(LAMBDA, jnp.complex64)
+    expected = 5 * RADII**10 / (LAMBDA * np.sum(RADII**10))
+    np.testing.assert_allclose(jax.grad(reach)(eigenvalues), expected, rtol=1e-5, atol=1e-8)
+
+    def exponent(eigenvalues: Array) -> Array:
+        step = lambda z, x: (eigenvalues * z, x)  # noqa: E731
+        return gradlab.lyapunov_exponents(step, X, initial_carry=jnp.zeros(1, jnp.complex64))[0]
+
+    np.testing.assert_allclose(jax.grad(exponent)(eigenvalues[:1]), 1 / LAMBDA[:1], rtol=1e-5)
+
+    def of_mixed(gain: Array) -> Array:
+        step = lambda s, x: ({"h": gain * s["h"], "z": gain * s["z"]}, x)  # noqa: E731
+        carry = {"h": jnp.zeros(2), "z": jnp.zeros(1, jnp.complex64)}
+        norms = gradlab.jacobian_log_norms(step, X[:2], initial_carry=carry, norm="rms")
+        return jnp.where(jnp.isfinite(norms), norms, 0).sum()
+
+    assert jax.grad(of_mixed)(jnp.array(2.0)) == pytest.approx((1 + 1 + 2) / 2)
