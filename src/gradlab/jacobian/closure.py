@@ -9,12 +9,15 @@ with the same operations, so that nothing stale is used and nothing is compiled 
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import jax
 import jax.extend.core as jex
 import numpy as np
 from jaxtyping import PyTree
+
+from gradlab.jacobian.carry import is_inexact
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ def closure_convert(function: Callable[..., Any], *examples: PyTree) -> Closure:
     # By default a GPU multiplies float32 matrices in TF32, of three digits, and a TPU in bfloat16.
     with jax.default_matmul_precision("highest"):
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
-    program = Program(_key(closed.jaxpr), jax.tree.structure(shape), closed.jaxpr)
-    return Closure(program, closed.consts)
+    key = _key(closed.jaxpr), _rules(closed.jaxpr)
+    return Closure(Program(key, jax.tree.structure(shape), closed.jaxpr), closed.consts)
 
 
 def equal_results(function: Callable[..., Any], *examples: PyTree) -> list[int]:
@@ -143,12 +146,77 @@ def _operation(equation: jex.JaxprEqn) -> Hashable:
 
 
 def _is_derivative_rule(primitive: jex.Primitive, parameter: str) -> bool:
-    """Return whether a parameter is a custom derivative, a new object in every trace.
-
-    The engine takes derivatives before it converts a function, so these rules have been applied.
-    """
+    """Return whether a parameter is a custom derivative, a new object in every trace."""
     rules = ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees")
     return primitive.name.startswith("custom_") and parameter in rules
+
+
+def _rules(jaxpr: jex.Jaxpr) -> tuple[Hashable, ...]:
+    """Return what the custom derivatives among some operations do.
+
+    The engine has applied those of the state. A jax.grad around a measurement takes the others, of
+    weights that a step quantises, say.
+    """
+    found: list[Hashable] = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
+            found.append(_rule(jaxpr, equation))
+        else:
+            found += [rule for part in _parts(equation) for rule in _rules(part)]
+    return tuple(found)
+
+
+def _rule(jaxpr: jex.Jaxpr, equation: jex.JaxprEqn) -> Hashable:
+    """Return the operations of the derivative of one of a jaxpr's equations, a custom one."""
+    is_reverse = equation.primitive.name == "custom_vjp_call"
+    variables = [x for x in equation.invars if not isinstance(x, jex.Literal)]
+    arguments = list(dict.fromkeys(variables))
+    results = [x for x in equation.outvars if type(x) is jex.Var]  # some are dropped
+    # What the function closes over comes first, and has no derivative.
+    fixed = [id(x) for x in equation.invars[: equation.params["num_consts"]]]
+    is_chosen = [_is_inexact(x) and id(x) not in fixed for x in arguments]
+    alone = jaxpr.replace(
+        constvars=[],
+        invars=arguments,
+        outvars=results,
+        eqns=[equation],
+        debug_info=jaxpr.debug_info.with_unknown_names(),
+    )
+
+    def derivative(values: list[Any], directions: list[Any]) -> Any:
+        def function(chosen: list[Any]) -> list[Any]:
+            numbers = iter(chosen)
+            every = [next(numbers) if new else x for x, new in zip(values, is_chosen, strict=True)]
+            made = jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))(*every)
+            return list(filter(is_inexact, made))
+
+        chosen = list(compress(values, is_chosen))
+        if is_reverse:
+            return jax.vjp(function, chosen)[1](directions)
+        return jax.jvp(function, (chosen,), (directions,))[1]
+
+    values = list(map(_example, arguments))
+    ends = filter(_is_inexact, results) if is_reverse else compress(arguments, is_chosen)
+    try:
+        closed = jax.make_jaxpr(derivative)(values, list(map(_example, ends)))
+    except Exception:  # of a rule that cannot be traced alone: it equals itself only
+        return _Identity(equation)
+    constants = [_value(x) if isinstance(x, np.ndarray) else _Identity(x) for x in closed.consts]
+    return _key(closed.jaxpr), tuple(constants)
+
+
+def _example(variable: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype)
+
+
+def _is_inexact(variable: Any) -> bool:
+    return is_inexact(variable.aval)
+
+
+def _parts(equation: jex.JaxprEqn) -> list[jex.Jaxpr]:
+    leaves = jax.tree.leaves(list(equation.params.values()))
+    jaxprs = [getattr(leaf, "jaxpr", leaf) for leaf in leaves]
+    return [jaxpr for jaxpr in jaxprs if isinstance(jaxpr, jex.Jaxpr)]
 
 
 def _value(value: Any) -> Hashable:
