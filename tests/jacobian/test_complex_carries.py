@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from flax import nnx
@@ -15,7 +16,9 @@ from jax import Array
 import gradlab
 from gradlab.jacobian import step_jacobians
 from gradlab.jacobian.carry import CarryForm, is_complex, is_inexact
+from gradlab.jacobian.complex_norms import _join
 from gradlab.jacobian.flat_cell import flatten_cell
+from gradlab.jacobian.products import ResolvedLogNorms
 
 T = 6
 RNG = np.random.default_rng(0)
@@ -37,16 +40,19 @@ def drawn(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 class LRU(nnx.RNNCellBase):
-    """A linear recurrent unit (Orvieto et al. 2023): z ← λ z + B x, y = Re(C z)."""
+    """A linear recurrent unit (Orvieto et al. 2023), turned: z ← i (λ z + B x), y = Re(C z)."""
 
     def __init__(self) -> None:
         self.log_decay = nnx.Param(jnp.asarray(np.log(-np.log(RADII)), jnp.float32))
         self.phase = nnx.Param(jnp.asarray(np.angle(LAMBDA), jnp.float32))
         self.b, self.c = (nnx.Param(jnp.asarray(drawn(*s))) for s in ((3, 2), (2, 3)))
+        dtype = jnp.complex64
+        self.turn = nnx.Linear(3, 3, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0))
+        self.turn.kernel[...] = 1j * jnp.eye(3)
 
     def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
         eigenvalues = jnp.exp(-jnp.exp(self.log_decay[...]) + 1j * self.phase[...])
-        carry = eigenvalues * carry + self.b[...] @ inputs
+        carry = self.turn(eigenvalues * carry + self.b[...] @ inputs)
         return carry, (self.c[...] @ carry).real
 
     def initialize_carry(self, *_: Any, **__: Any) -> Array:
@@ -153,6 +159,19 @@ def test_blocks_are_certified_by_their_own_norms() -> None:
     assert certificate.largest_error < 2e-6
     assert not certificate.unresolved.any()
     assert np.isfinite(measured[17, 0])
+
+
+def test_a_part_that_rounding_took_counts_only_where_it_is_large() -> None:
+    """Of norms 1 and e⁻⁵ the second may be lost, of norms 1 and e⁻³ not: its square is 2e-3."""
+    found = _join(
+        ResolvedLogNorms(jnp.zeros(5), jnp.array([True, True, False, True, True])),
+        ResolvedLogNorms(
+            jnp.array([0.0, -5, -5, -3, -jnp.inf]), jnp.array([True, False, True, False, True])
+        ),
+    )
+    np.testing.assert_array_equal(found.resolved, [True, True, False, False, True])
+    expected = 0.5 * np.log(1 + np.exp(2 * np.array([0, -5, -5, -3, -np.inf])))
+    np.testing.assert_allclose(found.value, expected, rtol=1e-6)
 
 
 KINDS = [
@@ -402,13 +421,16 @@ def test_singular_values_of_all_sizes() -> None:
     matrix = (u * LAMBDA @ u.conj().T).astype(np.complex64)
     measured = gradlab.log_singular_values(linear(matrix), inputs, pairs, initial_carry=carry)
     np.testing.assert_allclose(measured, expected, atol=2e-4)  # its entries are rounded
-    triangular = np.triu(drawn(3, 3, seed=2)) + np.diag([1, 0.5, 0.2j])
-    measured = gradlab.log_singular_values(
-        linear(triangular), inputs, [(5, 0)], initial_carry=carry
+    matrix = drawn(3, 3, seed=2)
+    (measured,) = gradlab.log_singular_values(
+        linear(matrix), inputs, [(200, 60)], initial_carry=carry
     )
-    power = np.linalg.matrix_power(triangular.astype(np.complex64).astype(complex), 5)
-    expected = np.log(np.linalg.svd(power, compute_uv=False))
-    np.testing.assert_allclose(measured[0], expected, atol=1e-5)
+    with mpmath.workdps(200):
+        power = mpmath.matrix(matrix.astype(complex).tolist()) ** 140
+        values = mpmath.svd_c(power, compute_uv=False)
+        expected = [float(mpmath.log(value)) for value in values]
+    assert expected[0] - expected[2] > 100
+    np.testing.assert_allclose(measured, expected, rtol=1e-6)
 
 
 def test_singular_values_of_blocks_and_of_steps_that_are_not_holomorphic() -> None:

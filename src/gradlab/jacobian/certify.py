@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from gradlab.jacobian.carry import CarryForm, FlatState, Span, is_complex, is_real
+from gradlab.jacobian.carry import CarryForm, FlatState, Span, is_inexact
 from gradlab.jacobian.complex_norms import block_log_norm, carry_log_norm_map
 from gradlab.jacobian.flat_cell import FlatCell, flatten_cell
 from gradlab.jacobian.pairs import Norm, log_norm_map
@@ -88,8 +88,8 @@ def in_double_precision(
             definition, state = nnx.split(cell)
             cell = nnx.merge(definition, _as_float64(state))
             for _, module in nnx.iter_modules(cell):
-                if getattr(module, "dtype", None) is not None:  # in which Flax's cells compute
-                    module.dtype = jnp.float64  # type: ignore[attr-defined]
+                if (dtype := getattr(module, "dtype", None)) is not None:  # Flax computes in it
+                    module.dtype = _double(dtype)  # type: ignore[attr-defined]
         carry = flat.carry(flat.example)
         sample = inputs.reshape(-1, *inputs.shape[-2:])[0]
         return flatten_cell(cell, _as_float64(sample), _as_float64(carry), jacobian=jax.jacrev)
@@ -101,11 +101,14 @@ def _as_float64(tree: PyTree) -> PyTree:
     def cast(leaf: Any) -> Any:
         leaf = jnp.asarray(leaf)
         # With a type of its own, or JAX would promote a weakly typed counter to 64 bits.
-        if is_complex(leaf):
-            return leaf.astype(jnp.complex128)
-        return jnp.asarray(leaf, jnp.float64 if is_real(leaf) else leaf.dtype)
+        return jnp.asarray(leaf, _double(leaf.dtype) if is_inexact(leaf) else leaf.dtype)
 
     return jax.tree.map(cast, tree)
+
+
+def _double(dtype: Any) -> Any:
+    """Return the type of double precision, complex for a complex type."""
+    return jnp.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.float64
 
 
 def certificate(

@@ -9,10 +9,14 @@ of which the squared Frobenius norm is 2 ‖P‖² + 2 ‖Q‖². A block betwee
 its entries once: its norm is that of the real-linear map.
 """
 
+import itertools
+from functools import reduce
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Int
 
 from gradlab.jacobian.carry import IMAGINARY_PART, REAL, REAL_PART, CarryForm, Span
 from gradlab.jacobian.flat_cell import FlatCell
@@ -44,13 +48,14 @@ def carry_log_norm_map(
     if (np.diff(order) < 0).any():
         jacobians = Scaled(jacobians.unit[:, order][:, :, order], jacobians.log_scale)
     count = form.numbers(wrt) if norm == "rms" else 1
-    blocks = []
-    for is_complex_row, rows in _by_kind(kinds, of):
-        for is_complex_column, columns in _by_kind(kinds, wrt):
-            block = log_norm_map(jacobians, norm="frobenius", of=rows, wrt=columns)
-            times = 2 if is_complex_row and is_complex_column else 1
-            blocks.append(block._replace(value=block.value - 0.5 * np.log(times * count)))
-    value, resolved = _root_of_squares(blocks)
+
+    def block(rows: _Part, columns: _Part) -> ResolvedLogNorms:
+        found = log_norm_map(jacobians, norm="frobenius", of=rows.span, wrt=columns.span)
+        times = 2 if rows.is_complex and columns.is_complex else 1
+        return found._replace(value=found.value - 0.5 * np.log(times * count))
+
+    pairs = itertools.product(_parts(kinds, of), _parts(kinds, wrt))
+    value, resolved = reduce(_join, itertools.starmap(block, pairs))
     return ResolvedLogNorms(value.astype(jnp.float32), resolved)
 
 
@@ -81,33 +86,39 @@ def own_jacobian(
     return jax.lax.complex(columns[..., real, :], columns[..., imaginary, :])
 
 
-def _by_kind(kinds: np.ndarray, span: Span) -> list[tuple[bool, Span]]:
-    """Return the real and the complex components of a part, once real ones come first.
+class _Part(NamedTuple):
+    """Components of one kind, once real ones come first."""
 
-    Returns:
-        (is complex, components) of each kind that there is.
-    """
-    found, start = [], 0
+    is_complex: bool
+    span: Span
+
+
+def _parts(kinds: Int[np.ndarray, "n"], span: Span) -> list[_Part]:
+    """Return the real and the complex components of a part of the vector, those that there are."""
+    parts, start = [], 0
     for is_complex in (False, True):
         is_kind = (kinds != REAL) == is_complex
         first, last = (start + int(is_kind[:end].sum()) for end in span)
         if first < last:
-            found.append((is_complex, (first, last)))
+            parts.append(_Part(is_complex, (first, last)))
         start += int(is_kind.sum())
-    return found
+    return parts
 
 
-def _root_of_squares(blocks: list[ResolvedLogNorms]) -> ResolvedLogNorms:
-    """Return the Frobenius norms of matrices from those of their blocks."""
-    if len(blocks) == 1:
-        return blocks[0]
-    values, resolved = (jnp.stack(x) for x in zip(*blocks, strict=True))
-    total = _log_root_of_squares(values)
-    lost = _log_root_of_squares(jnp.where(resolved, -jnp.inf, values))
+def _join(one: ResolvedLogNorms, other: ResolvedLogNorms) -> ResolvedLogNorms:
+    """Return the Frobenius norms of matrices from those of two parts of them."""
+    total = _log_root_of_squares(one.value, other.value)
+    lost = _log_root_of_squares(
+        *(jnp.where(part.resolved, -jnp.inf, part.value) for part in (one, other))
+    )
     return ResolvedLogNorms(total, jnp.isneginf(lost) | (2 * (lost - total) < NEGLIGIBLE))
 
 
-def _log_root_of_squares(logs: Float[Array, "blocks *pairs"]) -> Float[Array, "*pairs"]:
-    highest = jax.lax.stop_gradient(jnp.max(logs, axis=0))
+def _log_root_of_squares(
+    one: Float[Array, "*pairs"], other: Float[Array, "*pairs"]
+) -> Float[Array, "*pairs"]:
+    """Return log √(e²ˣ + e²ʸ); −inf if both are, with the derivative 0."""
+    highest = jax.lax.stop_gradient(jnp.maximum(one, other))
     highest = jnp.where(jnp.isneginf(highest), 0, highest)
-    return highest + 0.5 * safe_log(jnp.sum(jnp.exp(2 * (logs - highest)), axis=0))
+    squares = jnp.exp(2 * (one - highest)) + jnp.exp(2 * (other - highest))
+    return highest + 0.5 * safe_log(squares)

@@ -63,7 +63,8 @@ def _own_carry(pure: PureStep, features: int) -> PyTree | None:
     if pure.carry_of is None:
         return None
     try:
-        return jax.tree.map(jnp.asarray, pure.carry_of(pure.parameters, features))
+        own = jax.tree.map(jnp.asarray, pure.carry_of(pure.parameters, features))
+        return jax.tree.map(_with_own_type, own)
     except NotImplementedError:
         return None
 
