@@ -43,7 +43,7 @@ from gradlab.jacobian.lyapunov import (
     lyapunov_exponents,
     lyapunov_spectrum,
 )
-from gradlab.jacobian.pairs import Norm, log_norm_map, log_norm_maps
+from gradlab.jacobian.pairs import Norm, log_norm_map
 from gradlab.jacobian.products import Scaled, rescale
 from gradlab.jacobian.singular import log_singular_values
 from gradlab.jacobian.steps import (
@@ -220,7 +220,7 @@ def _maps_of_known(
             jacobians = [np.asarray(jacobians_along(*sequence)) for sequence in group]
             products = [products_of_strides(x, stride, precision) for x in jacobians]
             stacked = Scaled(*map(np.stack, zip(*products, strict=True)))
-            maps.append(log_norm_maps(stacked, norm, of, wrt).value)
+            maps.append(carry_log_norm_map(flat.form, stacked, norm=norm, of=of, wrt=wrt).value)
         joined = np.concatenate(maps)
         return jnp.asarray(joined.reshape(*inputs.shape[:-2], *joined.shape[1:]))
 

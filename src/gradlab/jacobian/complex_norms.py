@@ -33,7 +33,7 @@ def carry_log_norm_map(
 
     Args:
         form: of the carry.
-        jacobians: (T, n, n) of its vector, T ≥ 1.
+        jacobians: of its vector, as in `log_norm_map`.
         norm: "spectral", of the real-linear map; "frobenius", √(‖P‖² + ‖Q‖²) between complex
             numbers; or "rms", Frobenius over √columns, a complex number counted once.
         of, wrt: rows and columns of the product that are measured.
@@ -46,7 +46,7 @@ def carry_log_norm_map(
         return log_norm_map(jacobians, norm=norm, of=of, wrt=wrt)
     order = np.argsort(kinds != REAL, kind="stable")  # real numbers first
     if (np.diff(order) < 0).any():
-        jacobians = Scaled(jacobians.unit[:, order][:, :, order], jacobians.log_scale)
+        jacobians = Scaled(jacobians.unit[..., order, :][..., order], jacobians.log_scale)
     count = form.numbers(wrt) if norm == "rms" else 1
 
     def block(rows: _Part, columns: _Part) -> ResolvedLogNorms:

@@ -26,29 +26,34 @@ def log_norm_map(jacobians: Scaled, norm: Norm, of: Span, wrt: Span) -> Resolved
     """Return the log norms of all products of a sequence of step Jacobians, in nats.
 
     Args:
-        jacobians: (T, n, n), T ≥ 1.
+        jacobians: (T, n, n), T ≥ 1; of NumPy also (S, T, n, n), of several samples.
         norm: "spectral" (largest singular value), "frobenius", or "rms" (Frobenius over √columns).
         of: rows of the product that are measured.
         wrt: columns of the product that are measured.
 
     Returns:
-        (T + 1, T + 1), [t, k]; values are float32, −inf where k > t or the product is exactly zero.
+        (..., T + 1, T + 1), [..., t, k]; values are float32, −inf where k > t or the product is
+        exactly zero.
     """
     if library(jacobians.unit) is np:
-        sample = Scaled(*(x[None] for x in jacobians))
-        return ResolvedLogNorms(*(x[0] for x in log_norm_maps(sample, norm, of, wrt)))
-    within = traced.map_within(jacobians, norm == "spectral", of, wrt)
-    return _with_diagonal(within, jacobians.unit.shape[-1], norm, of, wrt)
-
-
-def log_norm_maps(jacobians: Scaled, norm: Norm, of: Span, wrt: Span) -> ResolvedLogNorms:
-    """Return the maps of several samples, (S, T, n, n), of arrays of NumPy."""
-    truncate = norm == "spectral" and bool(np.isfinite(jacobians.unit).all())
-    maps = _halved(jacobians, norm, of, wrt, truncate)
-    if truncate and (is_harmed := np.isnan(maps.value)).any():
-        exact = _halved(jacobians, norm, of, wrt, truncate=False)
-        maps = ResolvedLogNorms(*(np.where(is_harmed, *x) for x in zip(exact, maps, strict=True)))
+        maps = _of_known(jacobians, norm, of, wrt)
+    else:
+        maps = traced.map_within(jacobians, norm == "spectral", of, wrt)
     return _with_diagonal(maps, jacobians.unit.shape[-1], norm, of, wrt)
+
+
+def _of_known(jacobians: Scaled, norm: Norm, of: Span, wrt: Span) -> ResolvedLogNorms:
+    """Return the maps without t = 0 and k = T, (..., T, T)."""
+    *samples, length, _, n = jacobians.unit.shape
+    steps = Scaled(
+        jacobians.unit.reshape(-1, length, n, n), jacobians.log_scale.reshape(-1, length)
+    )
+    truncate = norm == "spectral" and bool(np.isfinite(steps.unit).all())
+    maps = _halved(steps, norm, of, wrt, truncate)
+    if truncate and (is_harmed := np.isnan(maps.value)).any():
+        exact = _halved(steps, norm, of, wrt, truncate=False)
+        maps = ResolvedLogNorms(*(np.where(is_harmed, *x) for x in zip(exact, maps, strict=True)))
+    return ResolvedLogNorms(*(x.reshape(*samples, length, length) for x in maps))
 
 
 def _halved(jacobians: Scaled, norm: Norm, of: Span, wrt: Span, truncate: bool) -> ResolvedLogNorms:
