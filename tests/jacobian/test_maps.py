@@ -313,13 +313,13 @@ def test_tokens_are_inputs() -> None:
 
 
 def test_new_weights_do_not_compile_again() -> None:
-    from gradlab.jacobian import _maps
+    from gradlab.jacobian.steps import jacobians_along
 
     inputs = make_inputs(23)
     jacobian_log_norms(make_cell(nnx.SimpleCell, 1.0), inputs, norm="frobenius")
-    compiled = _maps._cache_size()
+    compiled = jacobians_along._cache_size()
     jacobian_log_norms(make_cell(nnx.SimpleCell, 2.0), inputs, norm="frobenius")
-    assert _maps._cache_size() == compiled
+    assert jacobians_along._cache_size() == compiled
 
 
 def test_given_jacobians_keep_the_digits_and_the_range_of_float64() -> None:

@@ -58,6 +58,26 @@ def check_at_least_zero(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number of at least 0; got {reprlib.repr(value)}.")
 
 
+def check_memory(needed: float, memory_budget: float, steps: int, n: int) -> None:
+    """Check that the work arrays of a measurement fit.
+
+    Args:
+        needed, memory_budget: in bytes.
+        steps: that are measured.
+        n: components of the state.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if needed > memory_budget:
+        raise ValueError(
+            f"measuring {steps} steps of a state of {n} numbers takes about "
+            f"{needed / 2**30:.1f} GiB, more than memory_budget={memory_budget / 2**30:.1f} GiB: "
+            "raise memory_budget or use a stride of "
+            f"{-(-needed // max(1, int(memory_budget)))} or more times the present one."
+        )
+
+
 def numbers(name: str, value: Any) -> Array:
     """Return an argument as an array of numbers or booleans.
 

@@ -7,6 +7,7 @@ matrices.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from gradlab.jacobian.complex_norms import block_log_norm, carry_log_norm_map
 from gradlab.jacobian.flat_cell import FlatCell, flatten_cell
 from gradlab.jacobian.pairs import Norm, log_norm_map
 from gradlab.jacobian.products import Scaled, extend, rescale
-from gradlab.jacobian.steps import jacobians_at, products_of_strides
+from gradlab.jacobian.steps import jacobians_at, products_of_strides, trajectory
 
 PAIRS = 48  # entries in a sample
 SHORT = 4  # lag of the central differences: over longer ones a chaotic network amplifies rounding
@@ -109,6 +110,38 @@ def _as_float64(tree: PyTree) -> PyTree:
 def _double(dtype: Any) -> Any:
     """Return the type of double precision, complex for a complex type."""
     return jnp.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.float64
+
+
+@partial(jax.jit, static_argnames=("norm", "of", "wrt", "stride"))
+def certificates(
+    flat: FlatCell,
+    exact: FlatCell,
+    inputs: Float[Array, "*batch T features"],
+    log_norms: Float[Array, "*batch T+1 T+1"],
+    resolved: Bool[Array, "*batch T+1 T+1"],
+    *,
+    norm: Norm,
+    of: Span,
+    wrt: Span,
+    stride: int,
+) -> Certificate:
+    """Return the certificates of maps that were measured.
+
+    Args:
+        flat, exact, norm, of, wrt, stride: as in `certificate`.
+        inputs: (time, features) or (batch, time, features).
+        log_norms: the map of each sample.
+        resolved: the entries whose product kept three digits.
+    """
+
+    def one_sample(flat: FlatCell, inputs: Array, log_norms: Array, resolved: Array) -> Certificate:
+        states, last = trajectory(flat, inputs)
+        return certificate(
+            flat, exact, states, last, inputs, log_norms, resolved,
+            norm=norm, of=of, wrt=wrt, stride=stride,
+        )  # fmt: skip
+
+    return flat.map_samples(one_sample, inputs, log_norms, resolved)
 
 
 def certificate(

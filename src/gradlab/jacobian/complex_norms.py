@@ -59,6 +59,22 @@ def carry_log_norm_map(
     return ResolvedLogNorms(value.astype(jnp.float32), resolved)
 
 
+def log_weight(form: CarryForm, norm: Norm, of: Span, wrt: Span) -> float | None:
+    """Return what to add to the log norms of real-linear maps for those of the carry's numbers.
+
+    None is returned where real and complex numbers are mixed and parts have weights of their own.
+    """
+    is_complex = [form.kinds[slice(*span)] != REAL for span in (of, wrt)]
+    if norm == "spectral" or not any(part.any() for part in is_complex):
+        return 0.0
+    if any(part.any() and not part.all() for part in is_complex):
+        return None
+    rows, columns = (bool(part.all()) for part in is_complex)
+    if norm == "frobenius":
+        return -0.5 * float(np.log(2)) if rows and columns else 0.0
+    return 0.5 * float(np.log(2)) if columns and not rows else 0.0
+
+
 def block_log_norm(
     form: CarryForm, product: Scaled, *, norm: Norm, of: Span, wrt: Span
 ) -> Float[Array, ""]:
