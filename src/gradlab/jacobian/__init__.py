@@ -7,7 +7,7 @@ one; J⁽ᵗ⁾ = ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ is a step Jacobian, and ∂s�
 """
 
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from gradlab.jacobian.arguments import (
     check_at_least_zero,
     check_choice,
     check_finite_jacobians,
-    check_memory,
     numbers,
     real_numbers,
     whole_number,
@@ -34,7 +33,7 @@ from gradlab.jacobian.contributions import (
 )
 from gradlab.jacobian.credit import credit, long_range_share, truncation
 from gradlab.jacobian.finite import check_finite
-from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
+from gradlab.jacobian.flat_cell import StepFunction, flatten_cell
 from gradlab.jacobian.lyapunov import (
     LyapunovSpectrum,
     lyapunov_exponents,
@@ -42,15 +41,9 @@ from gradlab.jacobian.lyapunov import (
 )
 from gradlab.jacobian.maps import Precision, best_precision, log_norm_maps, no_derivative
 from gradlab.jacobian.pairs import Norm, log_norm_map
-from gradlab.jacobian.products import Scaled, rescale
+from gradlab.jacobian.products import rescale
 from gradlab.jacobian.singular import log_singular_values
-from gradlab.jacobian.steps import (
-    jacobians_along,
-    jacobians_at,
-    products_of_strides,
-    step_jacobians,
-    trajectory,
-)
+from gradlab.jacobian.steps import step_jacobians
 from gradlab.jacobian.transforms import in_float64
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The maps of all samples of a cell: in parts where the state has any, by NumPy on a CPU, else JAX."""
+"""The maps of all samples: by parts of the state if there are any, else by NumPy or by JAX."""
 
 import math
 from functools import partial
