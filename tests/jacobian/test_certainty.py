@@ -18,7 +18,7 @@ from gradlab import (
     lyapunov_spectrum,
 )
 from gradlab.jacobian.certify import sample_pairs
-from gradlab.jacobian.pairs import log_norm_map
+from gradlab.jacobian.complex_norms import carry_log_norm_map
 from gradlab.jacobian.products import ResolvedLogNorms
 
 FEATURES, HIDDEN, LENGTH = 3, 8, 37
@@ -42,10 +42,12 @@ def test_a_correct_map_has_a_certificate_with_small_errors() -> None:
 
 def test_a_certificate_reveals_a_wrong_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*args: Any, **options: Any) -> ResolvedLogNorms:
-        measured = log_norm_map(*args, **options)
+        measured = carry_log_norm_map(*args, **options)
         return measured._replace(value=1.01 * measured.value)
 
-    monkeypatch.setattr("gradlab.jacobian.log_norm_map", wrong)  # as measured, not as certified
+    monkeypatch.setattr(
+        "gradlab.jacobian.maps.carry_log_norm_map", wrong
+    )  # as measured, not as certified
     inputs = INPUTS[:36]  # a length that no other test compiles
     log_norms, certificate = jacobian_log_norms(cell(0.5), inputs, norm="frobenius", certify=True)
     excess = np.asarray(log_norms)[tuple(certificate.pairs.T)] * (1 - 1 / 1.01)

@@ -163,12 +163,13 @@ def test_blocks_are_certified_by_their_own_norms() -> None:
 
 def test_a_part_that_rounding_took_counts_only_where_it_is_large() -> None:
     """Of norms 1 and e⁻⁵ the second may be lost, of norms 1 and e⁻³ not: its square is 2e-3."""
-    found = _join(
-        ResolvedLogNorms(jnp.zeros(5), jnp.array([True, True, False, True, True])),
-        ResolvedLogNorms(
-            jnp.array([0.0, -5, -5, -3, -jnp.inf]), jnp.array([True, False, True, False, True])
-        ),
-    )
+    with jax.enable_x64(True):
+        found = _join(
+            ResolvedLogNorms(jnp.zeros(5), jnp.array([True, True, False, True, True])),
+            ResolvedLogNorms(
+                jnp.array([0.0, -5, -5, -3, -jnp.inf]), jnp.array([True, False, True, False, True])
+            ),
+        )
     np.testing.assert_array_equal(found.resolved, [True, True, False, False, True])
     expected = 0.5 * np.log(1 + np.exp(2 * np.array([0, -5, -5, -3, -np.inf])))
     np.testing.assert_allclose(found.value, expected, rtol=1e-6)

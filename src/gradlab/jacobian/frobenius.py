@@ -24,6 +24,11 @@ def cross_squares(
     return library(a).maximum(multiply(_grams(a), _grams(b_T).mT), 0)
 
 
+def sizes(squares: Float[AnyArray, "*pairs"]) -> Float[AnyArray, "*pairs"]:
+    """Return what is left of sums of numbers of size 1: of products of Gram matrices, squares."""
+    return squares
+
+
 def _grams(rows: Float[AnyArray, "N l r n"]) -> Float[AnyArray, "N l n*n"]:
     count, length, r, n = rows.shape
     grams = in_pieces(lambda x: multiply(x.mT, x), rows.reshape(-1, r, n), size=n * n * 8)

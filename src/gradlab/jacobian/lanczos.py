@@ -102,7 +102,7 @@ def _top_of_tridiagonal(
     """
     xp, zero = library(alphas), library(alphas).zeros_like(alphas[0])
     tiny = np.finfo(alphas.dtype).tiny
-    squares = betas**2
+    squares, count = betas**2, xp.asarray(size, alphas.dtype)
 
     def gershgorin(i, bound):  # type: ignore[no-untyped-def]
         left, right = xp.where(i > 0, betas[i - 1], 0), xp.where(i < size - 1, betas[i], 0)
@@ -118,12 +118,12 @@ def _top_of_tridiagonal(
         return x, is_above, squares[i] / d, slope, curvature, total, total_of_squares
 
     def nearer(state):  # type: ignore[no-untyped-def]
-        count, x, last = state
+        steps, x, last = state
         _, is_above, *_, total, of_squares = fori_loop(0, size, pivot, (x, *fresh), alphas)
-        root = xp.sqrt(xp.maximum((size - 1) * (size * of_squares - total**2), 0))
+        root = xp.sqrt(xp.maximum((count - 1) * (count * of_squares - total**2), 0))
         # What has arrived stays: below θ, where rounding may lead, pivots change their signs.
-        step = xp.where(is_above & (last > NEAR * x), size / (total + root), 0)
-        return count + 1, xp.maximum(x - step, 0), step
+        step = xp.where(is_above & (last > NEAR * x), count / (total + root), 0)
+        return steps + 1, xp.maximum(x - step, 0), step
 
     def component(back, state):  # type: ignore[no-untyped-def]
         """Go from the last component, 1, to the first: the stable direction of the recursion."""

@@ -90,7 +90,9 @@ def _single(norms: Any, steps: Scaled, wrt: Span) -> ResolvedLogNorms:
     """Return the maps of single steps, (N, 1, 1)."""
     part = rescale(steps.unit[..., slice(*wrt)], steps.log_scale)
     squares = norms.single_squares(part.unit[:, 0])
-    return log_norms_of(squares[:, None, None], part.log_scale[..., None])
+    return log_norms_of(
+        squares[:, None, None], norms.sizes(squares)[:, None, None], part.log_scale[..., None]
+    )
 
 
 def _cross(norms: Any, prefix: list[Factors], suffix_T: list[Factors]) -> ResolvedLogNorms:
@@ -99,7 +101,7 @@ def _cross(norms: Any, prefix: list[Factors], suffix_T: list[Factors]) -> Resolv
     def one(a: Factors, b: Factors) -> ResolvedLogNorms:
         squares = norms.cross_squares(a.rows.unit, b.rows.unit)
         scale = a.rows.log_scale[:, :, None] + b.rows.log_scale[:, None]
-        value, resolved = log_norms_of(squares, scale)
+        value, resolved = log_norms_of(squares, norms.sizes(squares), scale)
         is_harmed = a.lost[:, :, None] + b.lost[:, None] > TRUNCATION * squares
         return ResolvedLogNorms(np.where(is_harmed, np.nan, value), resolved)
 

@@ -58,10 +58,18 @@ def resolved(size: Float[AnyArray, "*pairs"]) -> Bool[AnyArray, "*pairs"]:
 
 
 def log_norms_of(
-    squares: Float[AnyArray, "*pairs"], log_scale: Float[AnyArray, "*pairs"]
+    squares: Float[AnyArray, "*pairs"],
+    sizes: Float[AnyArray, "*pairs"],
+    log_scale: Float[AnyArray, "*pairs"],
 ) -> ResolvedLogNorms:
-    """Return the log norms of matrices from their squared norms at scale 1."""
-    return ResolvedLogNorms(0.5 * safe_log(squares) + log_scale, resolved(squares))
+    """Return the log norms of matrices from their squared norms at scale 1.
+
+    Args:
+        squares: the squared norms.
+        sizes: what is left in them of sums of numbers of size 1, which rounding makes uncertain.
+        log_scale: of the matrices.
+    """
+    return ResolvedLogNorms(0.5 * safe_log(squares) + log_scale, resolved(sizes))
 
 
 def multiply(

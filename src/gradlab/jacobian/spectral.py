@@ -62,6 +62,11 @@ def tile_squares(
     return top_eigenvalue(apply, _start(library(a).broadcast_to(b_T[:, :, None, :, 0], shape)))
 
 
+def sizes(squares: Float[AnyArray, "*pairs"]) -> Float[AnyArray, "*pairs"]:
+    """Return what is left of sums of numbers of size 1: of A_t B_k v, norms."""
+    return library(squares).sqrt(squares)
+
+
 def _tiles(*rows: Float[AnyArray, "N l r n"]) -> list[Float[AnyArray, "N tiles side r n"]]:
     """Cut matrices into tiles that, with the vectors of all pairs, fit a core's cache."""
     side = SIDE

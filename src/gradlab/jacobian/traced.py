@@ -54,7 +54,8 @@ def map_within(jacobians: Scaled, is_spectral: bool, of: Span, wrt: Span) -> Res
 
     norms = spectral if is_spectral else frobenius
     part = rescale(steps.unit[:, slice(*of), slice(*wrt)], steps.log_scale)
-    single = log_norms_of(norms.single_squares(part.unit), part.log_scale)
+    squares = norms.single_squares(part.unit)
+    single = log_norms_of(squares, norms.sizes(squares), part.log_scale)
     is_single = jnp.eye(2**levels, dtype=bool)
     start = _State(
         steps,
@@ -62,7 +63,9 @@ def map_within(jacobians: Scaled, is_spectral: bool, of: Span, wrt: Span) -> Res
         jnp.where(is_single, single.value, -jnp.inf),
         jnp.where(is_single, single.resolved, True),
     )
-    state, _ = jax.lax.scan(level, start, 2 ** jnp.arange(levels, dtype=jnp.int32))
+    state = start
+    if levels:
+        state, _ = jax.lax.scan(level, start, 2 ** jnp.arange(levels, dtype=jnp.int32))
     return ResolvedLogNorms(state.value[:length, :length], state.resolved[:length, :length])
 
 
@@ -73,11 +76,12 @@ def _chosen(rows: Scaled, span: Span) -> Scaled:
 
 def _cross(a: Scaled, b_T: Scaled, half: Int[Array, ""] | None) -> ResolvedLogNorms:
     """Return log ‖A_t B_k‖, (L/2, L/2); of spectral norms, those within blocks of `half` alone."""
+    scale = a.log_scale[:, None] + b_T.log_scale[None]
     if half is None:
         squares = frobenius.cross_squares(a.unit[None], b_T.unit[None])[0]
-    else:
-        squares = _tile_by_tile(a.unit, b_T.unit, half)
-    return log_norms_of(squares, a.log_scale[:, None] + b_T.log_scale[None])
+        return log_norms_of(squares, frobenius.sizes(squares), scale)
+    squares = _tile_by_tile(a.unit, b_T.unit, half)
+    return log_norms_of(squares, spectral.sizes(squares), scale)
 
 
 def _tile_by_tile(
