@@ -1,264 +1,214 @@
-"""Maps and exponents on an accelerator, beside PyTorch on the same card and bare products."""
+"""gradlab's maps and exponents on an accelerator, beside bare matrix products."""
 
 from collections.abc import Callable
 from functools import cache, partial
+from inspect import signature
 from typing import Any
 
+import accelerator_exact as exact  # type: ignore[import-not-found, unused-ignore]
 import jax
 import numpy as np
-from accelerator_table import (  # type: ignore[import-not-found, unused-ignore]
-    Case,
-    Outcome,
+from accelerator_memory import (  # type: ignore[import-not-found, unused-ignore]
+    MEMORY,
+    bytes_of_card,
+    watch_memory,
+)
+from accelerator_reference import (  # type: ignore[import-not-found, unused-ignore]
+    GAIN,
+    float64_jacobians,
+    from_the_start,
+    layer_of,
+    mean_log_determinant,
+    sample_of_map,
+)
+from accelerator_run import (  # type: ignore[import-not-found, unused-ignore]
+    call_first,
     timed,
 )
+from accelerator_table import (  # type: ignore[import-not-found, unused-ignore]
+    Case,
+    LeftOut,
+    Outcome,
+)
+from flax import nnx
 from timing import (  # type: ignore[import-not-found, unused-ignore]
     FEATURES,
-    Layer,
     every_product,
     largest_error,
-    reference_log_norms,
-    sample_pairs,
-    tanh_layer,
 )
 
 from gradlab import jacobian_log_norms, lyapunov_exponents
 
-GAIN = 1.8  # norms fade slowly, so that none of the peers under- or overflows
 NORMS, PRECISIONS = ("frobenius", "spectral"), ("float32", "float64")
-MEMORY = 2**36  # bytes that gradlab may take
-FLOOR, BATCHED, COPIES = "every product (the floor)", "PyTorch, batched reverse", "PyTorch, copies"
-PART = 8  # of the exponents' steps, PyTorch is timed on one in so many
+FLOOR, PRODUCTS = "every product, at that rate", "every product, measured"
+BATCHED, COPIES = "PyTorch, batched reverse", "PyTorch, copies"
+AT_ONCE = "PyTorch, copies of all samples"
+QR = "PyTorch, torch.linalg.qr in a loop"
+COMPILING = {"frobenius": 30.0, "spectral": 70.0}  # seconds that a map may take with it
+VECTORS = 16
 
-layer_of = cache(partial(tanh_layer, gain=GAIN))
 
-
-def _gradlab(norm: str) -> str:
+def gradlabs(norm: str) -> str:
+    """Return the name of gradlab's row."""
     return f"gradlab, {norm}"
 
 
-def maps(length: int, size: int, with_peers: bool) -> list[Case]:
-    """Return the cases of one layer's map: gradlab, the floor, and PyTorch's reverse mode."""
+def maps(length: int, size: int, is_ahead: bool) -> list[Case]:
+    """Return gradlab's cases of one layer's map, and the floor at the rate of a large product.
+
+    Args:
+        length, size: T and n.
+        is_ahead: make the first calls ahead, beside others; else their seconds are exact.
+    """
     cases = []
     for precision in PRECISIONS:
-        peers = ((BATCHED, "float32"), (COPIES, "float32")) if with_peers else ()
+        peers = ((PRODUCTS, "float32"), (BATCHED, "float32"), (COPIES, "float32"))
+        others = ((FLOOR, precision), *peers)
         for norm in NORMS:
-            measure = partial(_map, length, size, norm, precision)
-            others = ((FLOOR, precision), *peers)
-            cases.append(Case(_gradlab(norm), precision, measure, 30, others))
-        floor = partial(_floor, length, size, precision)
-        notes = "of given step Jacobians, no norms"
-        cases.append(Case(FLOOR, precision, floor, 30, notes=notes))
-        if precision == "float32":
-            for name, precision_ in peers:
-                peer = partial(_torch_map, length, size, copies=name == COPIES)
-                notes = "Frobenius; a backward pass a t to all h⁽ᵏ⁾"
-                cases.append(Case(name, precision_, peer, 20, notes=notes))
-    return cases
+            run = partial(_log_norms, length, size, norm, precision)
+            measure = partial(_map, run, length, size, norm)
+            ahead = partial(call_first, run) if is_ahead else None
+            name = gradlabs(norm)
+            case = Case(name, precision, measure, COMPILING[norm], others, ahead=ahead)
+            cases.append(case)
+    return cases + [floor(length, size, precision) for precision in PRECISIONS]
 
 
-def _map(length: int, size: int, norm: str, precision: str) -> Outcome:
-    layer = layer_of(length, size)
-    options: dict[str, Any] = {"norm": norm, "precision": precision, "memory_budget": MEMORY}
-    log_norms, outcome = timed(partial(jacobian_log_norms, *layer, **options))
-    error = largest_error(np.asarray(log_norms), _reference(length, size, norm))
+def floor(length: int, size: int, precision: str) -> Case:
+    """Return the case of all T(T+1)/2 products at the rate of the large one."""
+    operations = length * (length + 1) / 2 * 2 * size**3
+    measure = partial(exact.floor, operations, precision)
+    return Case(FLOOR, precision, measure, 0, notes="T(T+1)/2 products of n × n at the rate above")
+
+
+def products(length: int, size: int) -> list[Case]:
+    """Return the case of all products, formed from given step Jacobians."""
+    run = partial(_every_product, length, size)
+    measure = partial(_products, run, length, size)
+    notes = "of given step Jacobians, no norms"
+    ahead = partial(call_first, run)
+    return [Case(PRODUCTS, "float32", measure, 40, notes=notes, ahead=ahead)]
+
+
+def _log_norms(length: int, size: int, norm: str, precision: str, memory: int = MEMORY) -> Any:
+    options: dict[str, Any] = {"norm": norm, "precision": precision, "memory_budget": memory}
+    return jacobian_log_norms(*layer_of(length, size), **options)
+
+
+def _map(run: Callable[[], Any], length: int, size: int, norm: str) -> Outcome:
+    layer_of(length, size)  # is not timed
+    log_norms, outcome = timed(run)
+    error = largest_error(np.asarray(log_norms), sample_of_map(length, size, norm))
     return outcome._replace(result=f"largest relative error {error:.1e}")
 
 
 @cache
-def _reference(length: int, size: int, norm: str) -> dict[tuple[int, int], float]:
-    reference: dict[tuple[int, int], float] = reference_log_norms(
-        float64_jacobians(layer_of(length, size)), sample_pairs(length, columns=3), norm
-    )
-    return reference
+def _jacobians(length: int, size: int) -> jax.Array:
+    return jax.numpy.asarray(float64_jacobians(layer_of(length, size)).astype(np.float32))
 
 
-def weight_and_drive(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Return W and the inputs times their weights, in float64 on the CPU."""
-    into, recurrent = layer.cell.dense_i, layer.cell.dense_h
-    kernel, inputs = np.asarray(into.kernel[...], np.float64), np.asarray(layer.inputs, np.float64)
-    drive = inputs @ kernel + np.asarray(into.bias[...], np.float64)
-    return np.asarray(recurrent.kernel[...], np.float64).T, drive
+def _every_product(length: int, size: int) -> Any:
+    return every_product(_jacobians(length, size))
 
 
-def float64_jacobians(layer: Layer) -> np.ndarray:
-    """Return the step Jacobians diag(1 − h²) W of the layer, run in float64 on the CPU."""
-    weight, drive = weight_and_drive(layer)
-    h, jacobians = np.zeros(len(weight)), []
-    for x in drive:
-        h = np.tanh(weight @ h + x)
-        jacobians.append((1 - h**2)[:, None] * weight)
-    return np.stack(jacobians)
-
-
-def _floor(length: int, size: int, precision: str) -> Outcome:
-    with jax.enable_x64(precision == "float64"):
-        jacobians = jax.numpy.asarray(float64_jacobians(layer_of(length, size)).astype(precision))
-        _, outcome = timed(partial(every_product, jacobians))
-    products = length * (length + 1) / 2
-    rate = products * 2 * size**3 / float(np.median(outcome.repeats))
+def _products(run: Callable[[], Any], length: int, size: int) -> Outcome:
+    _jacobians(length, size)
+    _, outcome = timed(run)
+    rate = length * (length + 1) * size**3 / float(np.median(outcome.repeats))
     return outcome._replace(result=f"{rate / 1e12:.3g} TFLOP/s")
 
 
-def _torch_layer(layer: Layer) -> Any:
-    import torch
-    from torch_peers import TorchLayer, device  # type: ignore[import-not-found, unused-ignore]
-
-    arrays = weight_and_drive(layer)
-    return TorchLayer(*(torch.tensor(x, dtype=torch.float32, device=device()) for x in arrays))
-
-
-def _torch_map(length: int, size: int, copies: bool) -> Outcome:
-    from torch_peers import reverse_mode
-
-    layer = _torch_layer(layer_of(length, size))
-    log_norms, outcome = timed(partial(reverse_mode, layer, copies=copies), repeats=3)
-    error = largest_error(log_norms, _reference(length, size, "frobenius"))
-    return outcome._replace(result=f"largest relative error {error:.1e}")
-
-
 def batch(samples: int, length: int, size: int) -> list[Case]:
-    """Return the cases of a batch of samples: gradlab's two norms, one sample, and PyTorch."""
-    one = _gradlab("frobenius") + ", one sample"
-    notes = f"one sample, × {samples}"
+    """Return gradlab's cases of a batch of samples, and of one of them."""
+    one = gradlabs("frobenius") + ", one sample"
+    others = tuple((name, "float32") for name in (one, BATCHED, AT_ONCE))
     cases = []
     for norm in NORMS:
-        others = ((one, "float32"), (BATCHED, "float32"), (COPIES, "float32"))
-        measure = partial(_batch, samples, length, size, norm)
-        cases.append(Case(_gradlab(norm), "float32", measure, 30, others))
-    single = partial(_one_of, samples, partial(_map, length, size, "frobenius", "float32"))
-    cases.append(Case(one, "float32", single, 30, notes=notes))
-    for name in (BATCHED, COPIES):
-        peer = partial(_torch_map, length, size, copies=name == COPIES)
-        cases.append(Case(name, "float32", partial(_one_of, samples, peer), 15, notes=notes))
-    return cases
+        run = partial(_batch, samples, length, size, norm)
+        measure, ahead = partial(_timed, run), partial(call_first, run)
+        cases.append(Case(gradlabs(norm), "float32", measure, COMPILING[norm], others, ahead=ahead))
+    run = partial(_log_norms, length, size, "frobenius", "float32")
+    notes = f"one sample, × {samples}"
+    single, ahead = partial(_one_of, samples, run), partial(call_first, run)
+    return [*cases, Case(one, "float32", single, 30, notes=notes, ahead=ahead)]
 
 
-def _one_of(samples: int, measure: Callable[[], Outcome]) -> Outcome:
-    return measure()._replace(scale=float(samples))
+def samples_of(samples: int, length: int) -> jax.Array:
+    """Return the inputs of a batch of samples."""
+    return jax.random.normal(jax.random.key(1), (samples, length, FEATURES))
 
 
-def _batch(samples: int, length: int, size: int, norm: str) -> Outcome:
-    cell = layer_of(length, size).cell
-    inputs = jax.random.normal(jax.random.key(1), (samples, length, FEATURES))
+def _batch(samples: int, length: int, size: int, norm: str) -> Any:
     options: dict[str, Any] = {"norm": norm, "precision": "float32", "memory_budget": MEMORY}
-    _, outcome = timed(partial(jacobian_log_norms, cell, inputs, **options))
+    return jacobian_log_norms(layer_of(length, size).cell, samples_of(samples, length), **options)
+
+
+def _timed(run: Callable[[], Any]) -> Outcome:
+    outcome: Outcome = timed(run)[1]
     return outcome
 
 
+def _one_of(samples: int, run: Callable[[], Any]) -> Outcome:
+    return _timed(run).times(samples)
+
+
 def large(length: int, size: int) -> list[Case]:
-    """Return the cases of a large map, whose floor follows from the rate of a product."""
-    cases = [
-        Case(FLOOR, "float32", partial(_computed_floor, length, size), 10, notes="from the rate")
-    ]
+    """Return the cases of a large map, which has the card to itself, and its floor."""
+    cases = []
     for norm in NORMS:
-        measure = partial(_large, length, size, norm)
-        cases.append(Case(_gradlab(norm), "float32", measure, 60, ((FLOOR, "float32"),)))
-    return cases
-
-
-def _computed_floor(length: int, size: int) -> Outcome:
-    """Time the extension of a quarter of the products by a step; all take 2 T such steps."""
-    rows = max(1, length // 4)
-    left = jax.random.normal(jax.random.key(0), (rows * size, size))
-    right = jax.random.normal(jax.random.key(1), (size, size))
-    product = jax.jit(partial(jax.numpy.matmul, precision=jax.lax.Precision.HIGHEST))
-    _, outcome = timed(partial(product, left, right))
-    rate = rows * 2 * size**3 / float(np.median(outcome.repeats))
-    scale = length * (length + 1) / 2 / rows
-    return outcome._replace(result=f"{rate / 1e12:.3g} TFLOP/s", scale=scale)
+        measure, seconds = partial(_large, length, size, norm), COMPILING[norm] + 20
+        cases.append(Case(gradlabs(norm), "float32", measure, seconds, ((FLOOR, "float32"),)))
+    # The reference takes the CPU some seconds, and serves both.
+    reference = partial(from_the_start, length, size)
+    cases[0] = cases[0]._replace(ahead=reference, again=cases[0].seconds)
+    return [*cases, floor(length, size, "float32")]
 
 
 def _large(length: int, size: int, norm: str) -> Outcome:
-    layer = tanh_layer(length, size, GAIN)
-    options: dict[str, Any] = {"norm": norm, "precision": "float32", "memory_budget": MEMORY}
-    _free()
-    log_norms, outcome = timed(partial(jacobian_log_norms, *layer, **options), repeats=1)
-    ends = sorted({max(1, length // 2**i) for i in range(8)})
-    error = largest_error(np.asarray(log_norms), _from_the_start(layer, ends, norm))
-    return outcome._replace(result=f"largest relative error {error:.1e}; {_peak()}")
+    layer_of(length, size)
+    memory = watch_memory()
+    run = partial(_log_norms, length, size, norm, "float32", bytes_of_card())
+    log_norms, outcome = timed(run, repeats=1)
+    taken = memory()
+    error = largest_error(np.asarray(log_norms), from_the_start(length, size)[norm])
+    return outcome._replace(result=f"largest relative error {error:.1e}; {taken}")
 
 
-def _from_the_start(layer: Layer, ends: list[int], norm: str) -> dict[tuple[int, int], float]:
-    """Return the log norms of ∂h⁽ᵗ⁾/∂h⁽⁰⁾ at a few t, multiplied in float64 on the CPU."""
-    weight, drive = weight_and_drive(layer)
-    h, product, log_scale, log_norms = np.zeros(len(weight)), np.eye(len(weight)), 0.0, {}
-    for t, x in enumerate(drive, start=1):
-        h = np.tanh(weight @ h + x)
-        product = (1 - h**2)[:, None] * (weight @ product)
-        scale = np.linalg.norm(product)
-        product, log_scale = product / scale, log_scale + float(np.log(scale))
-        if t in ends:
-            value = np.linalg.norm(product, 2) if norm == "spectral" else 1.0
-            log_norms[t, 0] = float(np.log(value)) + log_scale
-    return log_norms
+def sampled(units: int, length: int) -> list[Case]:
+    """Return the case of norms of a wide LSTM from random vectors."""
+    measure = partial(_sampled, units, length)
+    notes = f"a carry of {2 * units} numbers, {VECTORS} vectors"
+    return [Case("gradlab, sampled, rms", "float32", measure, 45, notes=notes)]
 
 
-def _free() -> None:
-    """Give back to the card what PyTorch keeps for its next tensors."""
-    try:
-        import torch
-    except ImportError:
-        return
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _peak() -> str:
-    statistics = jax.devices()[0].memory_stats()
-    if not statistics or "peak_bytes_in_use" not in statistics:
-        return "this device tells no memory"
-    return f"peak of the process so far {statistics['peak_bytes_in_use'] / 2**30:.1f} GiB"
+def _sampled(units: int, length: int) -> Outcome:
+    if "method" not in signature(jacobian_log_norms).parameters:
+        raise LeftOut("this version of jacobian_log_norms has no method='sampled'")
+    rngs = nnx.Rngs(0)
+    kernel = jax.nn.initializers.normal(GAIN / np.sqrt(units))
+    cell = nnx.OptimizedLSTMCell(FEATURES, units, recurrent_kernel_init=kernel, rngs=rngs)
+    inputs = jax.random.normal(rngs(), (length, FEATURES))
+    options: dict[str, Any] = {"norm": "rms", "method": "sampled", "vectors": VECTORS}
+    memory = watch_memory()
+    run = partial(jacobian_log_norms, cell, inputs, memory_budget=MEMORY, **options)
+    (log_norms, errors), outcome = timed(run, repeats=2)
+    value, error = float(log_norms[-1, 0]), float(errors[-1, 0])
+    result = f"log norm at lag {length}: {value:.2f} ± {error:.2f}; {memory()}"
+    return outcome._replace(result=result)
 
 
 def exponents(length: int, size: int) -> list[Case]:
-    """Return the cases of all Lyapunov exponents: gradlab, and the same loop in PyTorch."""
-    name = "PyTorch, torch.linalg.qr in a loop"
-    peers = tuple((name, precision) for precision in PRECISIONS)
+    """Return gradlab's case of all Lyapunov exponents."""
+    others = tuple((QR, precision) for precision in PRECISIONS)
     notes = "all n; products and QR in float64"
-    steps = max(1, length // PART)
-    cases = [Case("gradlab", "float64", partial(_exponents, length, size), 60, peers, notes)]
-    for peer, precision in peers:
-        measure = partial(_torch_exponents, length, size, steps, precision)
-        notes = f"{steps} steps timed, × {length / steps:g}"
-        cases.append(Case(peer, precision, measure, 20, notes=notes))
-    return cases
+    return [Case("gradlab", "float64", partial(_exponents, length, size), 60, others, notes)]
 
 
 def _exponents(length: int, size: int) -> Outcome:
-    layer = tanh_layer(length, size, GAIN)
-    found, outcome = timed(partial(lyapunov_exponents, *layer), repeats=3)
-    weight, drive = weight_and_drive(layer)
-    return outcome._replace(result=_against_determinant(np.asarray(found), weight, drive))
-
-
-def _against_determinant(found: np.ndarray, weight: np.ndarray, drive: np.ndarray) -> str:
-    """Compare the sum of all exponents with the mean of log |det J⁽ᵗ⁾|."""
-    h, total = np.zeros(len(weight)), 0.0
-    for x in drive:
-        h = np.tanh(weight @ h + x)
-        total += float(np.sum(np.log1p(-(h**2))))
-    expected = total / len(drive) + np.linalg.slogdet(weight)[1]
-    error = abs(float(found.sum()) / expected - 1)
-    return f"λ₁ = {found[0]:.4f}; their sum against log |det J|: relative error {error:.1e}"
-
-
-def _torch_exponents(length: int, size: int, steps: int, precision: str) -> Outcome:
-    import torch
-    from torch_peers import device
-
-    arrays = weight_and_drive(tanh_layer(length, size, GAIN))
-    dtype = getattr(torch, precision)
-    weight, drive = (torch.tensor(x, dtype=dtype, device=device()) for x in arrays)
-
-    def run() -> torch.Tensor:
-        frame = torch.linalg.qr(torch.randn(size, size, dtype=dtype, device=device()))[0]
-        h, growth = torch.zeros_like(drive[0]), torch.zeros_like(drive[0])
-        for x in drive[:steps]:
-            h = torch.tanh(weight @ h + x)
-            frame, triangle = torch.linalg.qr((1 - h**2)[:, None] * (weight @ frame))
-            growth += triangle.diagonal().abs().log()
-        return growth / steps
-
-    with torch.no_grad():
-        _, outcome = timed(run, repeats=3)
-    return outcome._replace(scale=length / steps)
+    layer = layer_of(length, size)
+    found, outcome = timed(partial(lyapunov_exponents, *layer), repeats=1)
+    error = abs(float(np.sum(found)) / mean_log_determinant(layer) - 1)
+    result = (
+        f"λ₁ = {float(found[0]):.4f}; their sum against log |det J|: relative error {error:.1e}"
+    )
+    return outcome._replace(result=result)
