@@ -74,7 +74,10 @@ def put(table: Shaped[Array, "..."], place: Any, value: Any) -> Shaped[Array, ".
 
 
 def in_pieces(function: Callable[..., Any], *arrays: Any, size: int = 0) -> Any:
-    """Return function(*arrays); of NumPy's arrays, for pieces of their first axis in threads.
+    """Return function(*arrays), of NumPy's arrays for pieces of their first axis in threads.
+
+    Of JAX's it is one call on an accelerator, and one for each item on a CPU, where XLA is slow with
+    batched products, and fails on some whose batches are nested.
 
     Args:
         function: of arrays, item by item along the first axis; returns such arrays.
@@ -82,7 +85,9 @@ def in_pieces(function: Callable[..., Any], *arrays: Any, size: int = 0) -> Any:
         size: bytes that the work on an item takes; by default those of the first array.
     """
     if library(arrays[0]) is jnp:
-        return function(*arrays)
+        if jax.default_backend() != "cpu":
+            return function(*arrays)
+        return jax.lax.map(lambda item: function(*(x[None] for x in item))[0], arrays)
     count = len(arrays[0])
     size = size or arrays[0].nbytes // count
     step = max(1, PIECE // size)

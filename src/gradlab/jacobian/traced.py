@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from gradlab.jacobian import frobenius, spectral
+from gradlab.jacobian.arrays import in_pieces
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.products import ResolvedLogNorms, Scaled, log_norms_of, multiply, rescale
 
@@ -105,7 +106,8 @@ def _tile_by_tile(
 
 
 def _extended(rows: Scaled, factor: Scaled) -> Scaled:
-    return rescale(multiply(rows.unit, factor.unit), rows.log_scale + factor.log_scale)
+    product = in_pieces(multiply, rows.unit, factor.unit)
+    return rescale(product, rows.log_scale + factor.log_scale)
 
 
 def _at(scaled: Scaled, places: Int[Array, "l"]) -> Scaled:

@@ -1,0 +1,127 @@
+"""The first map in a fresh process: imports, the network, compiling and the map itself.
+
+    python experiments/speed/first_map.py          (4 minutes on 2 cores; needs torch)
+
+Whole processes take turns, and seconds are those of the whole, the interpreter included. PyTorch's
+way is the plainest one: n copies of the network, and one backward pass for each t. It gives
+Frobenius norms, for both norms of gradlab's.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from statistics import median
+from typing import Any
+
+from timing import (  # type: ignore[import-not-found, unused-ignore]
+    describe,
+    load_note,
+    machine,
+    markdown,
+    monitor_load,
+    save,
+)
+
+GRADLAB = """
+import time; begin = time.perf_counter()
+import jax
+from flax import nnx
+from gradlab import jacobian_log_norms
+imported = time.perf_counter()
+cell = nnx.SimpleCell(8, {n}, rngs=nnx.Rngs(0))
+inputs = jax.random.normal(jax.random.key(0), ({length}, 8))
+built = time.perf_counter()
+jacobian_log_norms(cell, inputs, norm="{norm}").block_until_ready()
+measured = time.perf_counter()
+jacobian_log_norms(cell, inputs, norm="{norm}").block_until_ready()
+again = time.perf_counter()
+print([imported - begin, built - imported, measured - built, again - measured])
+"""
+PYTORCH = """
+import time; begin = time.perf_counter()
+import torch
+imported = time.perf_counter()
+cell = torch.nn.RNNCell(8, {n})
+inputs = torch.randn({length}, 8)
+built = time.perf_counter()
+
+def measure():
+    states = [torch.zeros({n}, {n}, requires_grad=True)]
+    for x in inputs:
+        states.append(cell(x.expand({n}, 8), states[-1]))
+    log_norms = torch.full(({length} + 1, {length} + 1), -torch.inf)
+    for t in range(1, {length} + 1):
+        rows = torch.autograd.grad(states[t], states[:t], torch.eye({n}), retain_graph=True)
+        log_norms[t, :t] = torch.stack([row.norm() for row in rows]).log()
+    return log_norms
+
+measure()
+measured = time.perf_counter()
+measure()
+again = time.perf_counter()
+print([imported - begin, built - imported, measured - built, again - measured])
+"""
+CASES = ((100, 64, "frobenius", 1.0), (100, 64, "spectral", 1.3), (256, 128, "spectral", 0.5))
+HEADER = (
+    *("T", "n", "norm", "", "process, s", "import", "network", "first map", "again"),
+    *("of PyTorch's process", "target"),
+)
+
+
+def whole_process(program: str) -> tuple[float, list[float]]:
+    """Run a program; return the seconds of its process without the second map, and its parts."""
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    parts = json.loads(done.stdout)
+    return seconds - parts[-1], parts
+
+
+def main() -> None:
+    """Run every program in turn, and save the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--smoke", action="store_true", help="tiny, and nothing is kept")
+    options = parser.parse_args()
+    cases = ((4, 3, "frobenius", 1.0),) if options.smoke else CASES
+    runs: dict[tuple[int, int, str], list[Any]] = {}
+    load = monitor_load()
+    for _ in range(options.repeats):
+        for length, n, norm, _ in cases:
+            for name, text in (("gradlab", GRADLAB), ("PyTorch", PYTORCH)):
+                kind = norm if name == "gradlab" else "frobenius"
+                measured = whole_process(text.format(length=length, n=n, norm=norm))
+                runs.setdefault((length, n, f"{name}, {kind}"), []).append(measured)
+    others = load()
+
+    def medians(name: tuple[int, int, str]) -> list[float]:
+        whole, parts = zip(*runs[name], strict=True)
+        return [median(x) for x in (whole, *zip(*parts, strict=True))]
+
+    rows = []
+    for length, n, norm, target in cases:
+        peer = medians((length, n, "PyTorch, frobenius"))
+        ours = medians((length, n, f"gradlab, {norm}"))
+        ratio = [f"{ours[0] / peer[0]:.2f}", f"≤ {target}"]
+        for name, kind, seconds, last in (
+            ("gradlab", norm, ours, ratio),
+            ("PyTorch, n copies", "frobenius", peer, ["", ""]),
+        ):
+            numbers = [f"{x:.2f}" for x in seconds]
+            rows.append([str(length), str(n), kind, name, *numbers, *last])
+    title = f"First map in a fresh process, median of {options.repeats}"
+    facts = machine()
+    table = "\n\n".join([title, markdown(HEADER, rows), describe(facts), load_note(others)])
+    if options.smoke:
+        print(table)
+        return
+    data = {" ".join(map(str, name)): values for name, values in runs.items()}
+    save("first_map", table, {"machine": facts, "others": others, "processes": data})
+
+
+if __name__ == "__main__":
+    main()
