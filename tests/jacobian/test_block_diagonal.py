@@ -14,6 +14,7 @@ from gradlab import jacobian_log_norms
 from gradlab.jacobian import block_maps, blocks, map_log_norms, step_jacobians
 from gradlab.jacobian.blocks import block_log_norms, independent_blocks
 from gradlab.jacobian.flat_cell import flatten_cell
+from gradlab.jacobian.lengths import resting
 from gradlab.jacobian.structure import Moving, dependence
 from gradlab.models import Stack
 
@@ -275,6 +276,21 @@ def test_a_batch_is_certified_and_traced_as_any_other() -> None:
     np.testing.assert_allclose(traced, maps[1], atol=1e-5)
     given = map_log_norms(step_jacobians(ind_rnn, INPUTS, initial_carry=VECTOR), **options)
     np.testing.assert_allclose(given, maps[0], atol=1e-5)
+
+
+def test_sequences_of_different_lengths_are_measured_by_their_blocks_too() -> None:
+    inputs, lengths = np.stack([INPUTS, INPUTS]), np.array([LENGTH, 9])
+    inputs[1, 9:] = np.nan
+    options: dict[str, Any] = {"initial_carry": VECTOR, "norm": "rms"}
+    flat = flatten_cell(min_gru, inputs, VECTOR)
+    flat = resting(flat, lengths, jnp.asarray(inputs))
+    found = blocks._find(flat, jnp.asarray(inputs), (0, UNITS), (0, UNITS))
+    assert found is not None
+    maps = np.asarray(jacobian_log_norms(min_gru, inputs, lengths=lengths, **options))
+    alone = jacobian_log_norms(min_gru, INPUTS, **options)
+    np.testing.assert_allclose(maps[0], alone, atol=1e-5)
+    np.testing.assert_allclose(maps[1, :10, :10], alone[:10, :10], atol=1e-5)
+    assert np.isnan(maps[1, 10:]).all()
 
 
 def test_a_state_that_is_not_finite_is_refused_with_its_step() -> None:

@@ -110,6 +110,10 @@ def test_certificates_are_recorded_with_the_map(composed: Compose) -> None:
     assert measurement.metrics["jacobian/unresolved"] == pytest.approx(
         float(measurement.arrays["jacobian_unresolved"].mean())
     )
+    errors = measurement.arrays["jacobian_precision_error"]
+    inside = np.isfinite(measurement.arrays["jacobian_log_norm"])
+    assert errors.dims == inside.dims
+    assert 0 < float(errors.where(inside).median()) < 0.1  # of a saturated network in float32
 
 
 def test_a_probe_that_is_off_measures_nothing(composed: Compose, tmp_path: Path) -> None:

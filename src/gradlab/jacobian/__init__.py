@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from gradlab.jacobian.adjoints import adjoint_log_norms
 from gradlab.jacobian.arguments import (
@@ -25,15 +25,17 @@ from gradlab.jacobian.arguments import (
     whole_number,
 )
 from gradlab.jacobian.arrays import AnyArray, are_known, own_threads
-from gradlab.jacobian.certify import Certificate, certificates, in_double_precision
+from gradlab.jacobian.certify import Certificate, certificates
 from gradlab.jacobian.contributions import (
     Backpropagation,
     backpropagate,
     contribution_log_norms,
 )
 from gradlab.jacobian.credit import credit, long_range_share, truncation
+from gradlab.jacobian.double import in_double_precision
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import StepFunction, flatten_cell
+from gradlab.jacobian.lengths import absent, checked_lengths, resting, without_padding
 from gradlab.jacobian.lyapunov import (
     LyapunovSpectrum,
     lyapunov_exponents,
@@ -77,6 +79,7 @@ def jacobian_log_norms(
     precision: Precision | None = None,
     memory_budget: int = 2**33,
     certify: bool = False,
+    lengths: Int[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch T//stride+1 T//stride+1"] | tuple[Float[Array, "..."], Certificate]:
     """Return log ‖∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾‖ for every pair (t, k), in nats.
 
@@ -103,10 +106,13 @@ def jacobian_log_norms(
         memory_budget: bytes that the work arrays may take. On an accelerator as many samples run at
             once as fit.
         certify: also compute a sample of the entries by independent methods.
+        lengths: the number of steps of each sample; inputs that follow are padding, which may hold
+            anything. By default all steps.
 
     Returns:
         float32 (..., T // stride + 1, T // stride + 1); [..., t, k], in strides. −inf where k > t
-        or the product is exactly zero. With `certify`, the map and its `Certificate`.
+        or the product is exactly zero, NaN where t or k is past a sample's end. With `certify`,
+        the map and its `Certificate`.
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
@@ -127,6 +133,10 @@ def jacobian_log_norms(
     check_choice("certify", certify, (False, True))
     check_at_least_zero("memory_budget", memory_budget)
     flat = flatten_cell(cell, inputs, initial_carry)
+    if lengths is not None:
+        lengths = checked_lengths(lengths, inputs)
+        inputs = without_padding(inputs, lengths)
+        flat = resting(flat, lengths, inputs)
     length = inputs.shape[-2]
     stride = whole_number("stride", stride, 1, length, "the number of steps")
     part: dict[str, Any] = {
@@ -140,9 +150,10 @@ def jacobian_log_norms(
         flat, inputs, **part, precision=precision or best_precision(), memory_budget=memory_budget
     )
     check_finite(maps.value, flat, inputs)
+    log_norms = maps.value if lengths is None else absent(maps.value, lengths, stride)
     if exact is None:
-        return maps.value
-    return maps.value, in_float64(partial(certificates, **part), flat, exact, inputs, *maps)
+        return log_norms
+    return log_norms, in_float64(partial(certificates, **part), flat, exact, inputs, *maps)
 
 
 def map_log_norms(

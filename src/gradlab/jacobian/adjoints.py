@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from gradlab.jacobian.arguments import arrays, check_choice, first_line, is_plain, numbers
 from gradlab.jacobian.carry import FlatState, Span, described, is_real
@@ -19,6 +19,13 @@ from gradlab.jacobian.closure import Closure, closure_convert
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.initial import first_sample
+from gradlab.jacobian.lengths import (
+    absent,
+    checked_lengths,
+    is_over,
+    resting,
+    without_padding,
+)
 from gradlab.jacobian.products import Scaled, concatenate, multiply, rescale
 from gradlab.jacobian.steps import trajectory
 from gradlab.jacobian.transforms import in_float64
@@ -35,6 +42,7 @@ def adjoint_log_norms(
     wrt: str | None = None,
     each: bool = False,
     initial_carry: PyTree | None = None,
+    lengths: Int[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch T+1"] | Float[Array, "*batch T+1 T+1"]:
     """Return log ‖∂L/∂s⁽ᵏ⁾‖ of the summed loss L = Σ_t L⁽ᵗ⁾, or log ‖∂L⁽ᵗ⁾/∂s⁽ᵏ⁾‖, in nats.
 
@@ -52,10 +60,12 @@ def adjoint_log_norms(
         each: return the adjoints of every L⁽ᵗ⁾ instead of those of their sum.
         initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
             leading axis; by default the cell's own.
+        lengths: the number of steps of each sample; inputs and targets that follow are padding,
+            which may hold anything and has no loss. By default all steps.
 
     Returns:
         float32 (..., T + 1), [..., k]; with `each` (..., T + 1, T + 1), [..., t, k], −inf where
-        k > t and in row t = 0, which has no loss.
+        k > t and in row t = 0, which has no loss. NaN where t or k is past a sample's end.
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
@@ -74,6 +84,10 @@ def adjoint_log_norms(
     check_choice("each", each, (False, True))
     flat = flatten_cell(cell, inputs, initial_carry)
     targets = checked_targets(targets, inputs)
+    if lengths is not None:
+        lengths = checked_lengths(lengths, inputs)
+        inputs, targets = without_padding((inputs, targets), lengths)
+        flat = resting(flat, lengths, inputs)
     log_norms = in_float64(
         partial(_adjoints, wrt=flat.form.span(wrt, "wrt"), each=each),
         flat,
@@ -82,7 +96,7 @@ def adjoint_log_norms(
         targets,
     )
     check_finite(log_norms, flat, inputs)
-    return log_norms
+    return log_norms if lengths is None else absent(log_norms, lengths)
 
 
 @partial(jax.jit, static_argnames=("wrt", "each"))
@@ -132,7 +146,7 @@ def loss_gradient(loss: Loss, flat: FlatCell, targets: PyTree) -> Closure:
         def loss_of(vector: Float[Array, "n"]) -> Float[Array, ""]:
             return _real_number(loss, flat.carry(state._replace(vector=vector)), target)
 
-        return jax.grad(loss_of)(state.vector)
+        return jnp.where(is_over(state), 0, jax.grad(loss_of)(state.vector))
 
     return closure_convert(gradient, flat.example, target)
 

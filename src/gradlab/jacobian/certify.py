@@ -6,20 +6,22 @@ with them: it uses forward mode in the cell's own precision, hierarchical produc
 matrices.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from gradlab.jacobian.carry import CarryForm, FlatState, Span, is_inexact
+from gradlab.jacobian.carry import FlatState, Span
 from gradlab.jacobian.complex_norms import block_log_norm, carry_log_norm_map
-from gradlab.jacobian.flat_cell import FlatCell, flatten_cell
+from gradlab.jacobian.double import as_float64
+from gradlab.jacobian.flat_cell import FlatCell
+from gradlab.jacobian.lengths import rests
 from gradlab.jacobian.pairs import Norm, log_norm_map
+from gradlab.jacobian.precision import rounding
 from gradlab.jacobian.products import Scaled, extend, rescale
 from gradlab.jacobian.steps import jacobians_at, products_of_strides, trajectory
 
@@ -38,11 +40,23 @@ class Certificate(NamedTuple):
     Attributes:
         pairs: the (t, k) of the sample, in strides.
         relative_error: error of their norms against float64 products.
-        largest_error: the largest of these, without unresolved entries.
+        largest_error: the largest of these, without unresolved entries; NaN if all are.
         difference_error: the largest ‖P v − central difference‖ / ‖P v‖ over short lags, for a
             random v.
         unresolved: [..., t, k] is true where rounding left less than three digits, by cancellation
-            in the product or in the cell's own derivative (a saturated unit).
+            in the product or in the cell's own derivative (a saturated unit), or since the cell
+            computes in bfloat16 or float16, which hold no three.
+        precision_error: [..., t, k] is |norm / exact − 1| with the norm of the same network (the
+            same weights, inputs and initial state) run in float64: what the cell's precision makes
+            of the entry, along its trajectory and in its derivatives.
+        derivative_error: [..., t, k] is the part of that which is made at given states, by the
+            rounding of the derivatives: as `precision_error`, with the float64 derivatives along
+            the trajectory that was measured.
+
+        The map itself is right to about 1e-5, below which these two say nothing. They are 0 where
+        both norms are zero, inf where the exact one is and the measured one is not, and NaN where
+        k > t, past the end of a sequence, and for a network that casts to a shorter type by itself
+        (an `astype` in a plain function), which has no float64 run.
     """
 
     pairs: Int[Array, "*batch pairs 2"]
@@ -50,6 +64,8 @@ class Certificate(NamedTuple):
     largest_error: Float[Array, "*batch"]
     difference_error: Float[Array, "*batch"]
     unresolved: Bool[Array, "*batch T+1 T+1"]
+    precision_error: Float[Array, "*batch T+1 T+1"]
+    derivative_error: Float[Array, "*batch T+1 T+1"]
 
 
 def sample_pairs(length: int, stride: int) -> Int[np.ndarray, "pairs 2"]:
@@ -62,54 +78,24 @@ def sample_pairs(length: int, stride: int) -> Int[np.ndarray, "pairs 2"]:
     return np.stack([begin + lags, begin], axis=1)
 
 
-def in_double_precision(
-    cell: nnx.RNNCellBase | Callable[..., Any],
-    flat: FlatCell,
-    inputs: Float[Array, "*batch T features"],
-) -> FlatCell:
-    """Return the cell computing in float64, with Jacobians in reverse mode.
+def _within(
+    pairs: Int[np.ndarray, "pairs 2"], count: int, length: Int[Array, ""], stride: int
+) -> Int[Array, "pairs 2"]:
+    """Return the sample of pairs of a sequence that ends before the others do.
 
-    Weights that a plain function reads keep their own type, which float64 states promote.
+    Its longest lag is that of the sequence, and lags stay evenly spaced on a logarithmic scale.
 
     Args:
-        cell, inputs: those of the measurement.
-        flat: the cell in its own precision.
-
-    Raises:
-        ValueError: the cell draws random numbers, which would be others in float64.
+        pairs: those of `count` strides.
+        length: in steps, of the sequence.
+        stride: in steps.
     """
-    drawing = ("random_bits", "random_gamma", "threefry2x32")
-    if any(name in str(flat.advance.program.jaxpr) for name in drawing):
-        raise ValueError(
-            "certify=True compares with the same cell in float64, for which random numbers are "
-            "drawn anew: leave it out for a cell that draws any."
-        )
-    with jax.enable_x64(True):
-        if isinstance(cell, nnx.Module):
-            definition, state = nnx.split(cell)
-            cell = nnx.merge(definition, _as_float64(state))
-            for _, module in nnx.iter_modules(cell):
-                if (dtype := getattr(module, "dtype", None)) is not None:  # Flax computes in it
-                    module.dtype = _double(dtype)  # type: ignore[attr-defined]
-        carry = flat.carry(flat.example)
-        sample = inputs.reshape(-1, *inputs.shape[-2:])[0]
-        return flatten_cell(cell, _as_float64(sample), _as_float64(carry), jacobian=jax.jacrev)
-
-
-def _as_float64(tree: PyTree) -> PyTree:
-    """Return the tree with its numbers in double precision; integers and keys stay."""
-
-    def cast(leaf: Any) -> Any:
-        leaf = jnp.asarray(leaf)
-        # With a type of its own, or JAX would promote a weakly typed counter to 64 bits.
-        return jnp.asarray(leaf, _double(leaf.dtype) if is_inexact(leaf) else leaf.dtype)
-
-    return jax.tree.map(cast, tree)
-
-
-def _double(dtype: Any) -> Any:
-    """Return the type of double precision, complex for a complex type."""
-    return jnp.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.float64
+    own, lags = length // stride, pairs[:, 0] - pairs[:, 1]
+    share = np.log(lags) / np.log(max(count, 2))
+    shorter = jnp.minimum(jnp.round(jnp.maximum(own, 1) ** share).astype(own.dtype), own)
+    place = pairs[:, 1] / (count - lags + 1) + 1e-9  # from 0 to 1; it must not round down
+    begin = jnp.floor(place * (own - shorter + 1)).astype(own.dtype)
+    return jnp.stack([begin + shorter, begin], axis=1)
 
 
 @partial(jax.jit, static_argnames=("norm", "of", "wrt", "stride"))
@@ -170,29 +156,72 @@ def certificate(
         norm, of, wrt, stride: those of the map.
     """
     own = (states, inputs)
-    double: tuple[FlatState, Array] = _as_float64(own)
-    pairs = sample_pairs(inputs.shape[0], stride)
+    double: tuple[FlatState, Array] = as_float64(own)
+    length = jnp.sum(~rests(states))
+    pairs = _within(
+        sample_pairs(inputs.shape[0], stride), inputs.shape[0] // stride, length, stride
+    )
+    at_pairs = pairs[:, 0], pairs[:, 1]
     expected = _direct_log_norms(exact, *double, pairs * stride, norm, of, wrt)
-    entries = log_norms[pairs[:, 0], pairs[:, 1]].astype(jnp.float64)
+    error = _relative_error(log_norms[at_pairs], expected)
     reached = jnp.concatenate([states.vector[1:], last.vector[None]])
-    jacobians = products_of_strides(jacobians_at(exact, *double), stride, jnp.float64)
-    eps = float(jnp.finfo(states.vector.dtype).eps)
-    lost = _cancelled(exact.form, jacobians, log_norms, eps, norm, of, wrt)
+    in_double = replace(exact, initial=as_float64(flat.initial))
+    products, exact_maps = _two_runs(in_double, *double, norm, of, wrt, stride)
+    lost = _cancelled(products, log_norms, exact_maps[0], rounding(flat))
     lost = lost | _across_unresolved_steps(flat, exact, own, double, reached, stride)
     reliable = resolved & ~lost
-    same = entries == expected  # both −inf, whose difference is nan
-    error = jnp.where(same, 0, jnp.abs(jnp.expm1(entries - expected)))
-    largest = jnp.max(jnp.where(reliable[pairs[:, 0], pairs[:, 1]], error, 0))
-    differences = _difference_error(exact, *double)
-    error, largest, differences = (x.astype(jnp.float32) for x in (error, largest, differences))
-    return Certificate(jnp.asarray(pairs, jnp.int32), error, largest, differences, ~reliable)
+    counts = reliable[at_pairs]
+    largest = jnp.where(counts.any(), jnp.max(jnp.where(counts, error, 0)), jnp.nan)
+    differences = _difference_error(exact, *double, length)
+    times = stride * jnp.arange(len(log_norms))
+    is_measured = jnp.tril(jnp.broadcast_to((times <= length)[:, None], log_norms.shape))
+    is_known = is_measured & (rounding(exact) <= jnp.finfo(jnp.float64).eps)
+    by_precision = jnp.where(is_known, _relative_error(log_norms, exact_maps), jnp.nan)
+    error, largest, differences, by_precision = (
+        x.astype(jnp.float32) for x in (error, largest, differences, by_precision)
+    )
+    pairs = pairs.astype(jnp.int32)
+    unresolved = ~reliable & is_measured
+    return Certificate(pairs, error, largest, differences, unresolved, *by_precision[::-1])
+
+
+def _two_runs(
+    exact: FlatCell,
+    states: FlatState,
+    inputs: Float[Array, "T features"],
+    norm: Norm,
+    of: Span,
+    wrt: Span,
+    stride: int,
+) -> tuple[Scaled, Float[Array, "2 T+1 T+1"]]:
+    """Return the float64 step products at given states, and two maps.
+
+    The first is along these states, the second along the trajectory in float64.
+    """
+    run, _ = trajectory(exact, inputs)
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), states, run)
+
+    def measure(states: FlatState) -> tuple[Scaled, Array]:
+        products = products_of_strides(jacobians_at(exact, states, inputs), stride, jnp.float64)
+        return products, carry_log_norm_map(exact.form, products, norm=norm, of=of, wrt=wrt).value
+
+    products, maps = jax.lax.map(measure, both)
+    return jax.tree.map(lambda x: x[0], products), maps
+
+
+def _relative_error(
+    log_norms: Float[Array, "*pairs"], expected: Float[Array, "*pairs"]
+) -> Float[Array, "*pairs"]:
+    same = log_norms == expected  # both −inf, whose difference is nan
+    difference = log_norms.astype(jnp.float64) - expected
+    return jnp.where(same, 0, jnp.abs(jnp.expm1(difference)))
 
 
 def _direct_log_norms(
     cell: FlatCell,
     states: FlatState,
     inputs: Float[Array, "T features"],
-    pairs: Int[np.ndarray, "pairs 2"],
+    pairs: Int[Array, "pairs 2"],
     norm: Norm,
     of: Span,
     wrt: Span,
@@ -205,17 +234,14 @@ def _direct_log_norms(
         product = jax.lax.fori_loop(pair[1], pair[0], advance, start)
         return block_log_norm(cell.form, product, norm=norm, of=of, wrt=wrt)
 
-    return jax.lax.map(one_pair, jnp.asarray(pairs))
+    return jax.lax.map(one_pair, pairs)
 
 
 def _cancelled(
-    form: CarryForm,
     jacobians: Scaled,
     log_norms: Float[Array, "T+1 T+1"],
+    exact: Float[Array, "T+1 T+1"],
     eps: float,
-    norm: Norm,
-    of: Span,
-    wrt: Span,
 ) -> Bool[Array, "T+1 T+1"]:
     """Return the entries in which ways through the state cancel down to the cell's own rounding.
 
@@ -223,14 +249,12 @@ def _cancelled(
     is a bound: what lies below it and is as in float64 is no loss.
 
     Args:
-        form: of the carry.
         jacobians: of the cell in float64, at the measured states.
         log_norms: the map that was measured.
+        exact: that of `jacobians`.
         eps: ε of the cell's own precision.
-        norm, of, wrt: those of the map.
     """
     whole = (0, jacobians.unit.shape[-1])
-    exact = carry_log_norm_map(form, jacobians, norm=norm, of=of, wrt=wrt).value
     sizes = log_norm_map(jacobians, norm="frobenius", of=whole, wrt=whole).value
     largest = jax.lax.map(lambda row: jnp.max(row[:, None] + sizes, axis=0), sizes)
     differs = jnp.abs(jnp.expm1(log_norms - exact)) > UNRESOLVED
@@ -272,17 +296,23 @@ def _across_unresolved_steps(
     _, zero_at_rest = compare((rest[0], rest[1]))
     # A zero derivative is exact for an inactive ReLU (its state is 0) but lost for tanh(20) (its
     # state is ±1). One that is zero at every step and at rest is exact too.
-    saturated = zero_rows & (reached != 0) & ~(zero_at_rest & jnp.all(zero_rows, axis=0))
+    at_every_step = jnp.all(zero_rows | rests(own[0])[:, None], axis=0)
+    saturated = zero_rows & (reached != 0) & ~(zero_at_rest & at_every_step)
     unresolved = (error > UNRESOLVED) | jnp.any(saturated, axis=1)
     before = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(unresolved)])[::stride]
     return jnp.tril(before[:, None] > before[None, :])
 
 
 def _difference_error(
-    cell: FlatCell, states: FlatState, inputs: Float[Array, "T features"]
+    cell: FlatCell,
+    states: FlatState,
+    inputs: Float[Array, "T features"],
+    length: Int[Array, ""],
 ) -> Float[Array, ""]:
     lag = min(SHORT, inputs.shape[0])
-    begins = np.unique(np.linspace(0, inputs.shape[0] - lag, 8).astype(int))
+    last = inputs.shape[0] - lag
+    begins = jnp.asarray(np.unique(np.linspace(0, last, 8).astype(int)))
+    begins = begins * jnp.maximum(length - lag, 0) // max(last, 1)
     v = jnp.asarray(np.random.default_rng(0).standard_normal(cell.form.size))
     v = v / jnp.linalg.norm(v)
 
@@ -303,7 +333,7 @@ def _difference_error(
         )
         return jnp.linalg.norm(product - difference) / jnp.maximum(jnp.linalg.norm(product), NOISE)
 
-    return jnp.max(jax.lax.map(relative_error, jnp.asarray(begins)))
+    return jnp.max(jax.lax.map(relative_error, begins))
 
 
 def _at(step: Array | int, tree: PyTree) -> Any:

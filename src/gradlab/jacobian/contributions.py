@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from gradlab.jacobian.adjoints import (
     Loss,
@@ -34,6 +34,7 @@ from gradlab.jacobian.flat_cell import (
     flatten_cell,
     split_weights,
 )
+from gradlab.jacobian.lengths import absent, checked_lengths, resting, without_padding
 from gradlab.jacobian.products import Scaled, rescale
 from gradlab.jacobian.pure_step import PureStep, check_kind, leaves_by_path, pure_step
 from gradlab.jacobian.transforms import in_float64
@@ -48,7 +49,7 @@ class Backpropagation(NamedTuple):
 
     Attributes:
         log_norms: [..., t, k] is the log norm of the term (t, k) in nats; −inf where k > t or
-            k = 0, since no weight acts on the initial state.
+            k = 0, since no weight acts on the initial state; NaN past a sample's end.
         by_lag: [j] is the sum of all terms of lag t − k = j, over time and batch, in units of
             exp(log_scale). The gradient is their sum over j.
         log_scale: the common scale of by_lag.
@@ -72,6 +73,7 @@ def contribution_log_norms(
     *,
     initial_carry: PyTree | None = None,
     parameters: PyTree | None = None,
+    lengths: Int[Array, "*batch"] | None = None,
 ) -> dict[str, Float[Array, "*batch T+1 T+1"]]:
     """Return the log norm of each term (t, k) of backpropagation through time, in nats.
 
@@ -80,11 +82,11 @@ def contribution_log_norms(
     complex. These are the `log_norms` of `backpropagate`.
 
     Args:
-        cell, inputs, loss, targets, initial_carry, parameters: as in `backpropagate`.
+        cell, inputs, loss, targets, initial_carry, parameters, lengths: as in `backpropagate`.
 
     Returns:
         [..., t, k] for each weight array by its dotted path ("dense_h.kernel"), float32; −inf where
-        k > t or k = 0.
+        k > t or k = 0, NaN where t or k is past a sample's end.
 
     Raises:
         ValueError, FloatingPointError: as `backpropagate`.
@@ -99,7 +101,13 @@ def contribution_log_norms(
         >>> terms["dense_h.kernel"][50, 40]
     """
     return backpropagate(
-        cell, inputs, loss, targets, initial_carry=initial_carry, parameters=parameters
+        cell,
+        inputs,
+        loss,
+        targets,
+        initial_carry=initial_carry,
+        parameters=parameters,
+        lengths=lengths,
     ).log_norms
 
 
@@ -111,6 +119,7 @@ def backpropagate(
     *,
     initial_carry: PyTree | None = None,
     parameters: PyTree | None = None,
+    lengths: Int[Array, "*batch"] | None = None,
 ) -> Backpropagation:
     """Return every term of backpropagation through time, and their sums by lag.
 
@@ -130,6 +139,8 @@ def backpropagate(
         initial_carry: s⁽⁰⁾ of one sample, shared by the batch, or of every sample, with the batch's
             leading axis; by default the cell's own.
         parameters: the weights of a plain step function.
+        lengths: the number of steps of each sample; inputs and targets that follow are padding,
+            which may hold anything, has no loss and adds to no sum. By default all steps.
 
     Returns:
         A `Backpropagation`, whose weight arrays are named by dotted path ("dense_h.kernel").
@@ -161,10 +172,17 @@ def backpropagate(
     _check_weights(pure, inputs.shape[-1], initial_carry)
     flat = flatten_cell(cell, inputs, initial_carry, parameters)
     targets = checked_targets(targets, inputs)
+    if lengths is not None:
+        lengths = checked_lengths(lengths, inputs)
+        inputs, targets = without_padding((inputs, targets), lengths)
+        flat = resting(flat, lengths, inputs)
     gradient = loss_gradient(loss, flat, targets)
     terms = in_float64(_terms, flat, _weight_gradient(flat, inputs), gradient, inputs, targets)
     check_finite(terms.log_norms, flat, inputs)
-    return terms
+    if lengths is None:
+        return terms
+    log_norms = {name: absent(norms, lengths) for name, norms in terms.log_norms.items()}
+    return terms._replace(log_norms=log_norms)
 
 
 def _has_weights(parameters: PyTree) -> bool:

@@ -13,6 +13,7 @@ from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.complex_norms import own_jacobian
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
+from gradlab.jacobian.lengths import checked_lengths
 from gradlab.jacobian.products import safe_log
 from gradlab.jacobian.steps import random_frame, stretch
 from gradlab.jacobian.transforms import in_float64
@@ -115,8 +116,7 @@ def lyapunov_spectrum(
     n = flat.dimensions
     count = n if count is None else whole_number("count", count, 1, n, "the size of the carry")
     *batch, steps, _ = inputs.shape
-    measured = jnp.full(batch, steps) if lengths is None else numbers("lengths", lengths)
-    _check_lengths(measured, tuple(batch), steps)
+    measured = checked_lengths(jnp.full(batch, steps) if lengths is None else lengths, inputs)
     spectrum, largest = in_float64(partial(_spectrum, count=count), flat, inputs, measured)
     check_finite(largest, flat, inputs)
     return spectrum
@@ -172,13 +172,3 @@ def _spectrum(
         return LyapunovSpectrum(*spectrum), largest.astype(jnp.float32)
 
     return flat.map_samples(one_sample, inputs, lengths.astype(jnp.int64))
-
-
-def _check_lengths(lengths: Int[Array, "*batch"], batch: tuple[int, ...], steps: int) -> None:
-    is_known = not isinstance(lengths, jax.core.Tracer)
-    fits = lengths.shape == batch and jnp.issubdtype(lengths.dtype, jnp.integer)
-    if not fits or (is_known and not ((lengths >= 1) & (lengths <= steps)).all()):
-        raise ValueError(
-            f"lengths must be one whole number from 1 to {steps} for each sample, of shape "
-            f"{batch}; got {lengths}."
-        )

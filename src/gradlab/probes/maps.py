@@ -30,8 +30,8 @@ def jacobian_map(
         name: prefix of the metrics and arrays.
         norm: "spectral" (the worst case), "frobenius" or "rms" (the typical case).
         of, wrt: parts of the carry; None for the whole.
-        certify: also record the error of a sample of the entries, and which entries are
-            unresolved (lost to rounding).
+        certify: also record the error of a sample of the entries, which entries are unresolved
+            (lost to rounding), and the error that the cell's precision makes of each.
     """
     result: Any = jacobian_log_norms(
         probed.cell,
@@ -67,7 +67,16 @@ def jacobian_map(
         arrays[f"{name}_unresolved"] = labelled(
             unresolved, DIMS, times, long_name=text, units="1 where unresolved"
         )
-        metrics[f"{name}/certified_error"] = float(np.max(certificate.largest_error))
+        arrays[f"{name}_precision_error"] = labelled(
+            probed.within(certificate.precision_error, *times.values()),
+            DIMS,
+            times,
+            long_name=f"relative error that the network's precision makes of the {quantity}",
+            units="1",
+        )
+        # NaN is the error of a sequence of which no checked entry is resolved.
+        error = np.fmax.reduce(np.asarray(certificate.largest_error))
+        metrics[f"{name}/certified_error"] = float(error)
         metrics[f"{name}/unresolved"] = float(unresolved.sum() / measured.sum())
     return Measurement(metrics, arrays)
 
