@@ -131,6 +131,24 @@ def test_parts_and_strides_of_blocks_are_those_of_whole_products(
         np.testing.assert_allclose(log_norms, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_blocks_in_a_short_type_are_those_of_the_network_as_it_runs(dtype: str) -> None:
+    w_xh, weights = jnp.asarray(W_XH, dtype), jnp.asarray(WEIGHTS[:HALF] / 2, dtype)
+
+    def step(s: Any, x: Any) -> tuple[Any, Any]:
+        a, b = s["re"], s["im"]
+        driven = x.astype(dtype) @ w_xh
+        turned = jnp.tanh(weights * b + driven[:HALF])
+        return {"re": turned + a / 2, "im": weights * a - jnp.tanh(b + driven[HALF:])}, a
+
+    start = jax.tree.map(lambda x: x.astype(dtype), PARTS)
+    jacobians = step_jacobians(step, INPUTS, initial_carry=start)
+    assert jacobians.dtype == dtype
+    expected = multiplied_out(np.asarray(jacobians, np.float64), "frobenius")
+    log_norms = measured_by_blocks(step, start, "frobenius")
+    np.testing.assert_allclose(log_norms, expected, atol=1e-5)
+
+
 def test_a_diagonal_network_has_the_sums_of_its_gates_logarithms() -> None:
     """J⁽ᵗ⁾ = diag(1 − z⁽ᵗ⁾), over more steps than any float holds the product of."""
     inputs = np.random.default_rng(1).normal(size=(1500, FEATURES)).astype(np.float32)

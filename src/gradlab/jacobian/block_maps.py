@@ -5,17 +5,19 @@ of 2 × 2 matrices are formed lag by lag; a larger block is measured as a networ
 in float64 with scales as logarithms, so nothing over- or underflows.
 """
 
-import jax
-import jax.numpy as jnp
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gradlab.jacobian.arrays import own_threads
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.pairs import Norm, log_norm_map
 from gradlab.jacobian.products import Scaled
 
 CACHE = 2**16  # numbers that are worked on at once, which a CPU's cache holds
 LEAF = 16  # steps, between which the squares of all units are added pair by pair
+PAIRS_TOGETHER = 2**22  # entries of the maps of large blocks that are measured in one call
 SMALL = 1e-250  # sum of squares of which underflow may have taken a part
 LOG_4 = 2 * np.log(2)
 
@@ -253,17 +255,32 @@ def _of_networks(
     of: Span,
     wrt: Span,
 ) -> Pairs:
-    """Return the squares of products of large blocks, one block after the other."""
+    """Return the squares of products of large blocks, each of which is a network of its own."""
     kind: Norm = "spectral" if norm == "spectral" else "frobenius"
     join = np.maximum if norm == "spectral" else np.logaddexp
+    size = np.linalg.norm(unit, axis=(2, 3))
+    steps = Scaled(
+        (unit / np.where(size > 0, size, 1)[:, :, None, None]).swapaxes(0, 1),
+        (np.log(size) + exponent * np.log(2)).T,
+    )
     squares = np.full((len(unit), len(unit)), -np.inf)
-    for block, components in enumerate(group):
-        rows, columns = (tuple(np.searchsorted(components, span).tolist()) for span in (of, wrt))
-        size = np.linalg.norm(unit[:, block], axis=(1, 2))
-        scale = np.log(size) + exponent[:, block] * np.log(2)
-        matrices = unit[:, block] / np.where(size > 0, size, 1)[:, None, None]
-        with jax.enable_x64(True):
-            steps = Scaled(jnp.asarray(matrices), jnp.asarray(scale))
-            log_norms = log_norm_map(steps, kind, rows, columns).value
-        join(squares, 2 * np.asarray(log_norms, np.float64)[1:, :-1], out=squares)
+    together = max(1, PAIRS_TOGETHER // len(unit) ** 2)
+    for some, rows, columns in _alike(group, of, wrt, together):
+        networks = Scaled(steps.unit[some], steps.log_scale[some])
+        with own_threads():
+            maps = log_norm_map(networks, kind, rows, columns).value
+        for log_norms in maps:
+            join(squares, 2 * log_norms[1:, :-1].astype(np.float64), out=squares)
     return squares
+
+
+def _alike(
+    group: Group, of: Span, wrt: Span, together: int
+) -> Iterator[tuple[Int[np.ndarray, "some"], Span, Span]]:
+    """Yield blocks of which the same rows and columns are measured, and these."""
+    ends = np.stack([(group < end).sum(axis=1) for end in (*of, *wrt)], axis=1)
+    for which in np.unique(ends, axis=0):
+        alike = np.flatnonzero((ends == which).all(axis=1))
+        first, last, begin, end = which.tolist()
+        for i in range(0, len(alike), together):
+            yield alike[i : i + together], (first, last), (begin, end)
