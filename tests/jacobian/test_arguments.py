@@ -139,7 +139,7 @@ WRONG: list[tuple[str, Callable[[Any], Any], list[Any]]] = [  # sentence, call, 
     ("stride must be a whole number from 1 to the number of steps, 5; got", lambda v:
         jacobian_log_norms(CELL, INPUTS, stride=v), [0, 6, 1.5, "2", None, True]),
     ("precision must be one of 'float64', 'float32'", lambda v: jacobian_log_norms(
-        CELL, INPUTS, precision=v), ["float16", None]),
+        CELL, INPUTS, precision=v), ["float16", 32]),
     ("memory_budget must be a number of at least 0", lambda v: jacobian_log_norms(
         CELL, INPUTS, memory_budget=v), ["1G", None, -5, np.nan]),
     ("raise memory_budget or use a stride of", lambda v: jacobian_log_norms(
