@@ -142,7 +142,7 @@ WRONG: list[tuple[str, Callable[[Any], Any], list[Any]]] = [  # sentence, call, 
         CELL, INPUTS, precision=v), ["float16", 32]),
     ("memory_budget must be a number of at least 0", lambda v: jacobian_log_norms(
         CELL, INPUTS, memory_budget=v), ["1G", None, -5, np.nan]),
-    ("raise memory_budget or use a stride of", lambda v: jacobian_log_norms(
+    ("raise memory_budget, use a stride of", lambda v: jacobian_log_norms(
         CELL, INPUTS, memory_budget=v), [0, 1e3]),
     ("certify must be one of False, True", lambda v: jacobian_log_norms(
         CELL, INPUTS, certify=v), ["yes", None]),

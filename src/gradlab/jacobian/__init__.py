@@ -6,8 +6,9 @@ Notation: s⁽ᵗ⁾ is the whole carry after step t (h in an RNN, (c, h) in an 
 one; J⁽ᵗ⁾ = ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ is a step Jacobian, and ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ = J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾ their product.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -44,10 +45,12 @@ from gradlab.jacobian.lyapunov import (
 from gradlab.jacobian.maps import Precision, best_precision, log_norm_maps, no_derivative
 from gradlab.jacobian.pairs import Norm, log_norm_map
 from gradlab.jacobian.products import rescale
+from gradlab.jacobian.sampled import sampled_log_norms
 from gradlab.jacobian.singular import log_singular_values
 from gradlab.jacobian.steps import step_jacobians
 from gradlab.jacobian.transforms import in_float64
 
+Method = Literal["exact", "sampled"]
 __all__ = [
     "Backpropagation",
     "Certificate",
@@ -80,7 +83,10 @@ def jacobian_log_norms(
     memory_budget: int = 2**33,
     certify: bool = False,
     lengths: Int[Array, "*batch"] | None = None,
-) -> Float[Array, "*batch T//stride+1 T//stride+1"] | tuple[Float[Array, "..."], Certificate]:
+    method: Method = "exact",
+    vectors: int = 16,
+    starts: Sequence[int] | None = None,
+) -> Float[Array, "*batch T//stride+1 T//stride+1"] | tuple[Float[Array, "..."], Any]:
     """Return log ‖∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾‖ for every pair (t, k), in nats.
 
     The Jacobian is rows `of` and columns `wrt` of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ = J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾, the total derivative
@@ -108,11 +114,15 @@ def jacobian_log_norms(
         certify: also compute a sample of the entries by independent methods.
         lengths: the number of steps of each sample; inputs that follow are padding, which may hold
             anything. By default all steps.
+        method: "exact", or "sampled": from random vectors in the cell's own precision, without step
+            Jacobians, for wide networks.
+        vectors, starts: of method="sampled": the number of vectors, at least 2, and a few k.
 
     Returns:
         float32 (..., T // stride + 1, T // stride + 1); [..., t, k], in strides. −inf where k > t
         or the product is exactly zero, NaN where t or k is past a sample's end. With `certify`,
-        the map and its `Certificate`.
+        the map and its `Certificate`. With method="sampled", the map and its standard errors in
+        nats (`sampled_log_norms`).
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
@@ -127,10 +137,29 @@ def jacobian_log_norms(
         >>> log_norms = jacobian_log_norms(cell, jnp.ones((50, 3)), of="h", wrt="h")
         >>> log_norms[50, 40]  # log ‖∂h⁽⁵⁰⁾/∂h⁽⁴⁰⁾‖
     """
-    inputs = numbers("inputs", inputs)
-    check_choice("norm", norm, get_args(Norm))
+    check_choice("method", method, get_args(Method))
     check_choice("precision", precision, (*get_args(Precision), None))
     check_choice("certify", certify, (False, True))
+    if method == "sampled" and not certify and lengths is None:
+        return sampled_log_norms(
+            cell,
+            inputs,
+            initial_carry=initial_carry,
+            norm=norm,
+            of=of,
+            wrt=wrt,
+            stride=stride,
+            vectors=vectors,
+            starts=starts,
+            memory_budget=memory_budget,
+        )
+    if method == "sampled" or starts is not None:
+        raise ValueError(
+            "starts are of method='sampled', certify=True and lengths of method='exact': leave one "
+            "out."
+        )
+    inputs = numbers("inputs", inputs)
+    check_choice("norm", norm, get_args(Norm))
     check_at_least_zero("memory_budget", memory_budget)
     flat = flatten_cell(cell, inputs, initial_carry)
     if lengths is not None:

@@ -73,8 +73,9 @@ def check_memory(needed: float, memory_budget: float, steps: int, n: int) -> Non
         raise ValueError(
             f"measuring {steps} steps of a state of {n} numbers takes about "
             f"{needed / 2**30:.1f} GiB, more than memory_budget={memory_budget / 2**30:.1f} GiB: "
-            "raise memory_budget or use a stride of "
-            f"{-(-needed // max(1, int(memory_budget)))} or more times the present one."
+            "raise memory_budget, use a stride of "
+            f"{-(-needed // max(1, int(memory_budget)))} or more times the present one, or "
+            "method='sampled', which takes no step Jacobians."
         )
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from gradlab.jacobian.arguments import numbers, whole_number
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.complex_norms import own_jacobian
+from gradlab.jacobian.directions import Directions, directions_of, stretch_along
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.lengths import checked_lengths
@@ -19,6 +20,7 @@ from gradlab.jacobian.steps import random_frame, stretch
 from gradlab.jacobian.transforms import in_float64
 
 BLOCKS = 10  # intervals of time whose exponents give the standard error
+FEW = 4  # so many times fewer exponents than numbers in the carry take no step Jacobians
 
 
 class LyapunovSpectrum(NamedTuple):
@@ -79,7 +81,8 @@ def lyapunov_spectrum(
         J⁽ᵗ⁾ Q⁽ᵗ⁻¹⁾ = Q⁽ᵗ⁾ R⁽ᵗ⁾,    λᵢ = (1/T) Σ_t log |R⁽ᵗ⁾ᵢᵢ|
 
     The largest is the growth rate of ‖∂s⁽ᵗ⁾/∂s⁽⁰⁾‖ in the long run; the sum of all is the mean of
-    log |det J⁽ᵗ⁾|. Memory does not grow with T.
+    log |det J⁽ᵗ⁾|. Memory does not grow with T. A few exponents of a wide carry, up to a quarter of
+    its n numbers, take no step Jacobians, and memory for as many vectors only.
 
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
@@ -117,7 +120,11 @@ def lyapunov_spectrum(
     count = n if count is None else whole_number("count", count, 1, n, "the size of the carry")
     *batch, steps, _ = inputs.shape
     measured = checked_lengths(jnp.full(batch, steps) if lengths is None else lengths, inputs)
-    spectrum, largest = in_float64(partial(_spectrum, count=count), flat, inputs, measured)
+    is_few = FEW * count <= n and not flat.is_holomorphic
+    directions = directions_of(flat, inputs) if is_few else None
+    spectrum, largest = in_float64(
+        partial(_spectrum, count=count), flat, directions, inputs, measured
+    )
     check_finite(largest, flat, inputs)
     return spectrum
 
@@ -125,12 +132,13 @@ def lyapunov_spectrum(
 @partial(jax.jit, static_argnames="count")
 def _spectrum(
     flat: FlatCell,
+    directions: Directions | None,
     inputs: Float[Array, "*batch T features"],
     lengths: Int[Array, "*batch"],
     *,
     count: int,
 ) -> tuple[LyapunovSpectrum, Float[Array, "*batch T"]]:
-    """Return the spectrum, and the log of each measured step Jacobian's largest entry."""
+    """Return the spectrum, and the log of each measured step Jacobian's size."""
     frame = random_frame(flat.dimensions, count)
     if flat.is_holomorphic:
         frame = frame.astype(jnp.complex128)
@@ -152,13 +160,11 @@ def _spectrum(
         ) -> tuple[tuple[FlatState, Array, Array], Array]:
             state, frame, growth = carry
             x, block, is_late = step
-            jacobian = own_jacobian(flat, flat.jacobian(state, x))
-            frame, triangle, resolved = stretch(jacobian, frame)
+            frame, triangle, resolved, size = _stretched(flat, directions, state, x, frame)
             logs = safe_log(jnp.abs(jnp.diagonal(triangle)))
             logs = jnp.where(resolved | ~is_late, logs, jnp.nan)
             growth = growth.at[block].add(logs, mode="drop")
-            largest = safe_log(jnp.max(jnp.abs(jax.lax.stop_gradient(jacobian))))
-            largest = jnp.where(block < rows, largest, -jnp.inf)
+            largest = jnp.where(block < rows, safe_log(size), -jnp.inf)
             return (flat.step(state, x), frame, growth), largest
 
         start = (flat.initial, frame, jnp.zeros((rows, count)))
@@ -172,3 +178,13 @@ def _spectrum(
         return LyapunovSpectrum(*spectrum), largest.astype(jnp.float32)
 
     return flat.map_samples(one_sample, inputs, lengths.astype(jnp.int64))
+
+
+def _stretched(
+    flat: FlatCell, directions: Directions | None, state: FlatState, x: Array, frame: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Return Q, R and what of R is resolved, and a size of J, with J itself or along the frame."""
+    if directions is not None:
+        return stretch_along(flat, directions, state, x, frame)
+    jacobian = own_jacobian(flat, flat.jacobian(state, x))
+    return *stretch(jacobian, frame), jnp.max(jnp.abs(jax.lax.stop_gradient(jacobian)))

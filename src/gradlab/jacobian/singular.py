@@ -19,16 +19,26 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from gradlab.jacobian.arguments import whole_number
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.complex_norms import own_jacobian
+from gradlab.jacobian.directions import Directions, directions_of, sizes_along
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
+from gradlab.jacobian.graded import are_trusted, extend_graded, graded_log_values
 from gradlab.jacobian.products import extend, multiply, rescale, safe_log
-from gradlab.jacobian.steps import jacobians_along, one_sequence, random_frame, stretch
+from gradlab.jacobian.steps import (
+    jacobians_along,
+    one_sequence,
+    random_frame,
+    stretch,
+    trajectory,
+)
+from gradlab.jacobian.subspace import Factors, largest_log_values
 from gradlab.jacobian.transforms import in_float64
 
-ITERATIONS = 60  # QR on the graded factor: values 5 % apart converge to 1e-3 nats
-TRUSTED = 1e-8  # relative to the largest: above it, singular values in float64 are LAPACK's
+OVERSAMPLING = 8  # vectors beyond twice the count, with which the largest values are found
+TOLERANCE, UNSETTLED = 3e-4, 1e-3  # nats below its limit: where sweeps end, and what is not shown
 
 
 def log_singular_values(
@@ -39,7 +49,8 @@ def log_singular_values(
     initial_carry: PyTree | None = None,
     of: str | None = None,
     wrt: str | None = None,
-) -> Float[Array, "pairs m"]:
+    count: int | None = None,
+) -> Float[Array, "pairs count"]:
     """Return log σᵢ of ∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾ for chosen pairs (t, k), descending, in nats.
 
     Values above 1e-6 of the largest (1e-8 where the cell computes in float64) are exact to
@@ -48,6 +59,10 @@ def log_singular_values(
     rounding errors of the cell's own precision, in float32 1e-7 of its terms (saturated units, or
     those that a ReLU switches off); −inf is an exact zero.
 
+    A `count` far below the size of the carry takes no step Jacobians, and memory for a few vectors
+    only. The values then approach their limits from below, to 1e-3 nats or a few rounding errors
+    of the cell's own precision; those that do not, in 100 sweeps over the steps, are NaN.
+
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y).
         inputs: (time, features), of one sample.
@@ -55,11 +70,13 @@ def log_singular_values(
         initial_carry: s⁽⁰⁾; by default the cell's own.
         of, wrt: None for the whole carry, else a part of it by name ("h", "c"; "layer0.h"). In a
             stack "h" is that of the top layer.
+        count: number of values, from the largest down; by default all, as many as the smaller of
+            `of` and `wrt` has numbers.
 
     Returns:
-        float32 (pairs, m), with m the smaller of the sizes of `of` and `wrt`. A holomorphic step of
-        complex numbers, as in `lyapunov_spectrum`, has one value for each of them; any other step
-        those of the real-linear map, in which a complex number is two.
+        float32 (pairs, count). A holomorphic step of complex numbers, as in `lyapunov_spectrum`,
+        has one value for each of them; any other step those of the real-linear map, in which a
+        complex number is two.
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
@@ -72,14 +89,21 @@ def log_singular_values(
         >>> cell = nnx.SimpleCell(3, 16, rngs=nnx.Rngs(0))
         >>> log_values = log_singular_values(cell, jnp.ones((50, 3)), [(50, 40), (50, 0)])
         >>> spread = log_values[:, 0] - log_values[:, -1]
+        >>> largest = log_singular_values(cell, jnp.ones((50, 3)), [(50, 0)], count=1)
     """
     inputs = one_sequence(inputs)
     chosen = _checked_pairs(pairs, inputs.shape[0])
     flat = flatten_cell(cell, inputs, initial_carry)
     rows, columns = flat.form.span(of, "of"), flat.form.span(wrt, "wrt")
+    most = min(rows[1] - rows[0], columns[1] - columns[0]) // (2 if flat.is_holomorphic else 1)
+    block = 0
+    if count is not None:
+        count = whole_number("count", count, 1, most, "the smaller size of of and wrt")
+        block = _few_vectors(count, most, flat.form.size)
     log_values, largest = in_float64(
-        partial(_log_singular_values, of=rows, wrt=columns),
+        partial(_log_singular_values, of=rows, wrt=columns, count=count or most, block=block),
         flat,
+        directions_of(flat, inputs, backward=True) if block else None,
         inputs,
         chosen,
         not_differentiable="singular values of all sizes cannot be differentiated here: use "
@@ -109,16 +133,43 @@ def _checked_pairs(pairs: Any, length: int) -> Int[np.ndarray, "pairs 2"]:
     )
 
 
-@partial(jax.jit, static_argnames=("of", "wrt"))
+def _few_vectors(count: int, most: int, n: int) -> int:
+    """Return the number of vectors that find `count` singular values; 0 if they are too many.
+
+    Step Jacobians take no more than n vectors, and need no sweeps.
+    """
+    block = min(most, 2 * count + OVERSAMPLING)
+    return block if 2 * block <= n else 0
+
+
+@partial(jax.jit, static_argnames=("of", "wrt", "count", "block"))
 def _log_singular_values(
     flat: FlatCell,
+    directions: Directions | None,
     inputs: Float[Array, "T features"],
     pairs: Int[Array, "pairs 2"],
     *,
     of: Span,
     wrt: Span,
-) -> tuple[Float[Array, "pairs m"], Float[Array, "T"]]:
-    """Return the log singular values, and the log of each step Jacobian's largest entry."""
+    count: int,
+    block: int,
+) -> tuple[Float[Array, "pairs count"], Float[Array, "T"]]:
+    """Return the log singular values, and the log of each step Jacobian's size.
+
+    Args:
+        flat, inputs, pairs, of, wrt, count: those of the measurement.
+        directions: the derivative along vectors; None to take the step Jacobians themselves.
+        block: the number of vectors.
+    """
+    if directions is not None:
+        states, _ = trajectory(flat, inputs)
+        factors = Factors(flat, directions, states, inputs, of, wrt)
+        log_values, remaining = largest_log_values(
+            factors, pairs, count=count, block=block, tolerance=TOLERANCE
+        )
+        log_values = jnp.where(remaining < UNSETTLED, log_values, jnp.nan)
+        sizes = safe_log(sizes_along(flat, directions, states, inputs))
+        return log_values.astype(jnp.float32), sizes.astype(jnp.float32)
     jacobians = jacobians_along(flat, inputs)
     own = own_jacobian(flat, jacobians)
     n = own.shape[-1]
@@ -131,7 +182,7 @@ def _log_singular_values(
         # Each value of a complex matrix is there twice in its real-linear map.
         return _values_of_block(jacobians, of, wrt, begin, end)[:: 2 if flat.is_holomorphic else 1]
 
-    log_values = jax.lax.map(one_pair, pairs).astype(jnp.float32)
+    log_values = jax.lax.map(one_pair, pairs).astype(jnp.float32)[:, :count]
     largest = safe_log(jnp.max(jnp.abs(jacobians), axis=(1, 2))).astype(jnp.float32)
     return log_values, largest
 
@@ -141,14 +192,7 @@ def _values_of_whole(
 ) -> Float[Array, "n"]:
     z = _right_frame(jacobians, frame, begin, end)
     grade, unit, resolved = _forward(jacobians, z, begin, end)
-    highest = jnp.max(grade)
-    highest = jnp.where(jnp.isfinite(highest), highest, 0)
-    values = jnp.linalg.svd(jnp.exp(grade - highest)[:, None] * unit, compute_uv=False)
-    lost = jnp.max(jnp.where(resolved, -jnp.inf, grade))
-    count = jnp.sum(grade > lost)  # as many values lie above what was lost
-    is_kept = (jnp.arange(grade.size) < count) | resolved.all()
-    smaller = jnp.where(is_kept, _graded_log_values(grade, unit), jnp.nan)
-    return jnp.where(_are_trusted(values, jacobians), jnp.log(values) + highest, smaller)
+    return graded_log_values(grade, unit, resolved, jacobians.dtype)
 
 
 def _values_of_block(
@@ -162,11 +206,8 @@ def _values_of_block(
     block = rescale(columns.unit[slice(*of)], columns.log_scale)
     values = jnp.linalg.svd(block.unit, compute_uv=False)
     smaller = jnp.where(values[0] == 0, -jnp.inf, jnp.nan)
-    return jnp.where(_are_trusted(values, jacobians), jnp.log(values) + block.log_scale, smaller)
-
-
-def _are_trusted(values: Float[Array, "m"], jacobians: Float[Array, "T n n"]) -> Bool[Array, "m"]:
-    return values > max(TRUSTED, 8 * float(jnp.finfo(jacobians.dtype).eps)) * values[0]
+    trusted = are_trusted(values, jacobians.dtype)
+    return jnp.where(trusted, jnp.log(values) + block.log_scale, smaller)
 
 
 def _right_frame(
@@ -194,35 +235,8 @@ def _forward(
         q, triangle, left = stretch(jacobians[i], q)
         signs = jnp.sign(jnp.diagonal(triangle))  # or phases: grades are logs, which hold none
         q = q * jnp.where(signs == 0, 1, signs)
-        return q, *_graded(triangle, grade, unit), resolved & left
+        return q, *extend_graded(triangle, grade, unit), resolved & left
 
     start = (frame, jnp.zeros(n), jnp.eye(n, dtype=frame.dtype), jnp.full(n, True))
     _, grade, unit, resolved = jax.lax.fori_loop(begin, end, advance, start)
     return grade, unit, resolved
-
-
-def _graded(
-    triangle: Float[Array, "n n"], grade: Float[Array, "n"], unit: Float[Array, "n n"]
-) -> tuple[Float[Array, "n"], Float[Array, "n n"]]:
-    """Return (e, M) with R diag(eᵈ) N = diag(eᵉ) M: the diagonal of R moves into the grades."""
-    diagonal = jnp.diagonal(triangle)
-    rows = triangle / jnp.where(diagonal == 0, 1, diagonal)[:, None]
-    ratio = jnp.exp(jnp.minimum(grade[None, :] - grade[:, None], 600))
-    ratio = jnp.where(jnp.isfinite(ratio), ratio, 0)
-    return grade + jnp.log(jnp.abs(diagonal)), multiply(jnp.triu(rows * ratio), unit)
-
-
-def _graded_log_values(grade: Float[Array, "n"], unit: Float[Array, "n n"]) -> Float[Array, "n"]:
-    """Return the log singular values of diag(eᵈ) N by QR iterations on its transpose.
-
-    Nᵀ = QR gives (diag(eᵈ) N)ᵀ = Q (R diag(eᵈ)); R diag(eᵈ) is graded and upper triangular again,
-    and has the same singular values.
-    """
-
-    def iterate(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        grade, unit = state
-        _, triangle = jnp.linalg.qr(unit.T)
-        return _graded(triangle, grade, jnp.eye(unit.shape[0], dtype=unit.dtype))
-
-    grade, _ = jax.lax.fori_loop(0, ITERATIONS, iterate, (grade, unit))
-    return -jnp.sort(-grade)
