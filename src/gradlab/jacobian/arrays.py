@@ -76,8 +76,8 @@ def put(table: Shaped[Array, "..."], place: Any, value: Any) -> Shaped[Array, ".
 def in_pieces(function: Callable[..., Any], *arrays: Any, size: int = 0) -> Any:
     """Return function(*arrays), of NumPy's arrays for pieces of their first axis in threads.
 
-    Of JAX's it is one call on an accelerator, and one for each item on a CPU, where XLA is slow with
-    batched products, and fails on some whose batches are nested.
+    Of JAX's it is one call on an accelerator, and one for each item on a CPU, where XLA is slow
+    with batched products, and fails on some whose batches are nested.
 
     Args:
         function: of arrays, item by item along the first axis; returns such arrays.
