@@ -97,7 +97,7 @@ def _extend(segments: list[Factors], factor: Scaled, truncate: bool) -> list[Fac
     """Multiply the rows of each segment by a factor (N, n, n) of their block, from the right."""
     longer = [_extended(segment, factor) for segment in segments]
     rank = _rank(factor.unit[0]) if truncate else np.inf
-    if rank >= WORTH * longer[0].rows.unit.shape[2]:
+    if rank >= WORTH * max(segment.rows.unit.shape[2] for segment in longer):
         return longer
     # What the factor has left of them is of about one rank.
     return [_of_one_rank([_truncated(segment) for segment in longer])]
