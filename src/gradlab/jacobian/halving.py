@@ -119,9 +119,10 @@ def _extended(segment: Factors, factor: Scaled) -> Factors:
     parts = (rows.unit, rows.log_scale, np.repeat(factor.unit, split, axis=0))
     longer = in_pieces(product, *parts)
     longer = Scaled(*(x.reshape(count, length, *x.shape[2:]) for x in longer))
-    shrunk = np.where(segment.lost > 0, segment.rows.log_scale - longer.log_scale, 0)
+    shrunk = np.exp(2 * (segment.rows.log_scale - longer.log_scale))  # nan of zeros
+    lost = np.where(segment.lost > 0, segment.lost * np.nan_to_num(shrunk, nan=np.inf), 0)
     longer = longer._replace(log_scale=longer.log_scale + factor.log_scale[:, None])
-    return Factors(longer, segment.lost * np.exp(2 * shrunk))
+    return Factors(longer, lost)
 
 
 def _truncated(segment: Factors) -> Factors:

@@ -63,9 +63,10 @@ def top_eigenvalue(
 
     def advance_and_check(state):  # type: ignore[no-untyped-def]
         state = fori_loop(0, CHECK_EVERY, advance, state, start)
-        top, residual, gain = _top_of_tridiagonal(state.alphas, state.betas, state.step)
-        # An operator of norm 1 loses 1e-16 of √θ to rounding.
-        is_exact = residual <= tolerance * top + 8 * eps * xp.sqrt(top)
+        filled = state.step if xp is np else steps
+        tables = state.alphas[:filled], state.betas[:filled]
+        top, residual, gain = _top_of_tridiagonal(*tables, state.step)
+        is_exact = residual <= tolerance * top
         is_settled = (gain <= GAIN * top) & (residual <= ROUGH * top)
         return state._replace(top=top, converged=xp.all(is_exact | is_settled))
 
@@ -101,18 +102,21 @@ def _top_of_tridiagonal(
         added to θ.
     """
     xp, zero = library(alphas), library(alphas).zeros_like(alphas[0])
-    tiny = np.finfo(alphas.dtype).tiny
-    squares, count = betas**2, xp.asarray(size, alphas.dtype)
+    limits, count = np.finfo(alphas.dtype), xp.asarray(size, alphas.dtype)
 
     def gershgorin(i, bound):  # type: ignore[no-untyped-def]
         left, right = xp.where(i > 0, betas[i - 1], 0), xp.where(i < size - 1, betas[i], 0)
         return xp.maximum(bound, alphas[i] + left + right)
 
+    scale = fori_loop(0, size, gershgorin, zero, alphas)
+    scale = xp.where(scale > 0, scale, 1)  # squares of tiny numbers would underflow
+    alphas, squares = alphas / scale, (betas / scale) ** 2
+
     def pivot(i, state):  # type: ignore[no-untyped-def]
         x, is_above, ratio, slope, curvature, total, total_of_squares = state
         d = x - alphas[i] - ratio
-        is_above = is_above & (d > guard)
-        d = xp.where(d > guard, d, 1)
+        is_above = is_above & (d > limits.eps)
+        d = xp.where(d > limits.eps, d, 1)
         slope, curvature = (1 + ratio * slope) / d, ratio * (curvature - 2 * slope**2) / d
         total, total_of_squares = total + slope, total_of_squares + slope**2 - curvature
         return x, is_above, squares[i] / d, slope, curvature, total, total_of_squares
@@ -129,22 +133,21 @@ def _top_of_tridiagonal(
         """Go from the last component, 1, to the first: the stable direction of the recursion."""
         d, square, length = state
         i = size - 2 - back
-        square = square * d**2 / xp.maximum(squares[i], tiny)
-        d = xp.maximum(top - alphas[i] - squares[i] / d, guard)
+        square = square * d**2 / xp.maximum(squares[i], limits.tiny)
+        d = xp.maximum(top - alphas[i] - squares[i] / d, limits.eps)
         return d, square, length + square
 
-    bound = fori_loop(0, size, gershgorin, zero, alphas)
+    ones = xp.ones_like(zero)
     fresh = (zero == 0, *(zero,) * 5)
-    guard = np.finfo(alphas.dtype).eps * xp.where(bound > 0, bound, 1)
     _, top, _ = while_loop(
         lambda state: (state[0] < ROOT_STEPS) & xp.any(state[2] > NEAR * state[1]),
         nearer,
-        (xp.int32(0), bound, bound),
+        (xp.int32(0), ones, ones),
         alphas,
     )
-    last = xp.maximum(top - alphas[size - 1], guard)
-    ones = xp.ones_like(top)
+    last = xp.maximum(top - alphas[size - 1], limits.eps)
     _, _, length = fori_loop(0, size - 1, component, (last, ones, ones), alphas)
     # Newton's step from there to the root of one row less.
     _, is_above, *_, total, _ = fori_loop(0, size - 1, pivot, (top, *fresh), alphas)
-    return top, betas[size - 1] / xp.sqrt(length), xp.where(is_above, 1 / total, 0)
+    gain = xp.where(is_above, 1 / total, 0)
+    return scale * top, betas[size - 1] / xp.sqrt(length), scale * gain

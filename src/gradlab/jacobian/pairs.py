@@ -49,14 +49,16 @@ def _of_known(jacobians: Scaled, norm: Norm, of: Span, wrt: Span) -> ResolvedLog
         jacobians.unit.reshape(-1, length, n, n), jacobians.log_scale.reshape(-1, length)
     )
     truncate = norm == "spectral" and bool(np.isfinite(steps.unit).all())
-    maps = _halved(steps, norm, of, wrt, truncate)
+    maps = _halved(steps, norm, of, wrt, truncate=truncate)
     if truncate and (is_harmed := np.isnan(maps.value)).any():
         exact = _halved(steps, norm, of, wrt, truncate=False)
         maps = ResolvedLogNorms(*(np.where(is_harmed, *x) for x in zip(exact, maps, strict=True)))
     return ResolvedLogNorms(*(x.reshape(*samples, length, length) for x in maps))
 
 
-def _halved(jacobians: Scaled, norm: Norm, of: Span, wrt: Span, truncate: bool) -> ResolvedLogNorms:
+def _halved(
+    jacobians: Scaled, norm: Norm, of: Span, wrt: Span, *, truncate: bool
+) -> ResolvedLogNorms:
     """Return the maps without t = 0 and k = T, (S, T, T), NaN where truncation may do harm."""
     samples, length = jacobians.log_scale.shape
     norms = spectral if norm == "spectral" else frobenius
