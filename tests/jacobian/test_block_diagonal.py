@@ -335,7 +335,7 @@ def test_memory_grows_as_the_number_of_units_and_not_as_its_square() -> None:
     tracemalloc.stop()
     np.testing.assert_allclose(log_norms[40, 0], 40 * np.log(0.9), rtol=1e-6)
     assert peak < 4 * units**2  # a pattern of nonzeros, of a byte each, is the largest array
-    with pytest.raises(ValueError, match="raise memory_budget or use a stride"):
+    with pytest.raises(ValueError, match="raise memory_budget, use a stride"):
         jacobian_log_norms(step, gates, initial_carry=jnp.zeros(units), memory_budget=10**6)
 
 

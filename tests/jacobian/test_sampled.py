@@ -351,7 +351,7 @@ def test_jit_and_vmap_change_nothing() -> None:
         ({"of": "c"}, "of must be None"),
         ({"stride": 0}, "stride must be a whole number"),
         ({"memory_budget": None}, "memory_budget must be a number of at least 0"),
-        ({"certify": True}, "certify=True of method='exact'"),
+        ({"certify": True}, "lengths of method='exact'"),
         ({"method": "exact", "starts": [0]}, "starts are of method='sampled'"),
     ],
 )
