@@ -173,7 +173,8 @@ def _of_one_rank(segments: list[Factors]) -> Factors:
     rank = max(segment.rows.unit.shape[2] for segment in segments)
 
     def filled(unit: Float[AnyArray, "N l r n"]) -> Float[AnyArray, "N l rank n"]:
-        return np.pad(unit, [(0, 0), (0, 0), (0, rank - unit.shape[2]), (0, 0)])
+        missing = rank - unit.shape[2]
+        return np.pad(unit, [(0, 0), (0, 0), (0, missing), (0, 0)]) if missing else unit
 
     rows = Scaled(
         np.concatenate([filled(segment.rows.unit) for segment in segments], axis=1),

@@ -14,7 +14,7 @@ from gradlab.jacobian.arrays import AnyArray, fori_loop, inner, library, put, wh
 TOLERANCE = 1e-5  # Largest error, by the residual, over the eigenvalue …
 GAIN = 3e-7  # … or what the last step may have added to it, with a residual below
 ROUGH = 1e-2
-CHECK_EVERY = 4  # Steps between checks of the residual.
+CHECK_EVERY = 6  # Steps between checks, each of which takes as long as some steps.
 NEAR = 1e-6  # relative to the eigenvalue: from a step as small, the next one would be 1e-18
 ROOT_STEPS = 40  # at most, of Laguerre's method, which triples the digits in the end
 
@@ -27,6 +27,7 @@ class _Lanczos(NamedTuple):
     alphas: Float[AnyArray, "steps *pairs"]
     betas: Float[AnyArray, "steps *pairs"]
     top: Float[AnyArray, "*pairs"]
+    above: Float[AnyArray, "*pairs"]
     converged: Any
 
 
@@ -65,10 +66,11 @@ def top_eigenvalue(
         state = fori_loop(0, CHECK_EVERY, advance, state, start)
         filled = state.step if xp is np else steps
         tables = state.alphas[:filled], state.betas[:filled]
-        top, residual, gain = _top_of_tridiagonal(*tables, state.step)
+        top, residual, gain = _top_of_tridiagonal(*tables, state.step, state.above)
         is_exact = residual <= tolerance * top
         is_settled = (gain <= GAIN * top) & (residual <= ROUGH * top)
-        return state._replace(top=top, converged=xp.all(is_exact | is_settled))
+        converged = xp.all(is_exact | is_settled)
+        return state._replace(top=top, above=top + 2 * residual, converged=converged)
 
     zeros = xp.zeros(pairs, start.dtype)
     alphas, betas = (xp.zeros((steps, *pairs), start.dtype) for _ in range(2))
@@ -80,6 +82,7 @@ def top_eigenvalue(
         alphas=alphas,
         betas=betas,
         top=zeros,
+        above=zeros,
         converged=xp.array(False),
     )
     return while_loop(
@@ -88,13 +91,16 @@ def top_eigenvalue(
 
 
 def _top_of_tridiagonal(
-    alphas: Float[AnyArray, "steps *pairs"], betas: Float[AnyArray, "steps *pairs"], size: Any
+    alphas: Float[AnyArray, "steps *pairs"],
+    betas: Float[AnyArray, "steps *pairs"],
+    size: Any,
+    above: Float[AnyArray, "*pairs"],
 ) -> tuple[Float[AnyArray, "*pairs"], Float[AnyArray, "*pairs"], Float[AnyArray, "*pairs"]]:
     """Return the largest eigenvalue θ of the leading `size` rows of a tridiagonal matrix T.
 
-    Laguerre's method goes down to θ from Gershgorin's bound: with x above all roots θᵢ of
-    det(x − T), the pivots of x − T are positive, and Σ 1/(x − θᵢ) and Σ 1/(x − θᵢ)² are sums over
-    them and their derivatives (Parlett 1964).
+    Laguerre's method goes down to θ from `above`, if it is, or else from Gershgorin's bound: with x
+    above all roots θᵢ of det(x − T), the pivots of x − T are positive, and Σ 1/(x − θᵢ) and
+    Σ 1/(x − θᵢ)² are sums over them and their derivatives (Parlett 1964).
 
     Returns:
         θ, its residual, |β_size| · |last component of θ's unit eigenvector| – some eigenvalue of
@@ -139,10 +145,13 @@ def _top_of_tridiagonal(
 
     ones = xp.ones_like(zero)
     fresh = (zero == 0, *(zero,) * 5)
+    guess = above / scale
+    _, is_above, *_ = fori_loop(0, size, pivot, (guess, *fresh), alphas)
+    start = xp.where(is_above, xp.minimum(guess, 1), 1)
     _, top, _ = while_loop(
         lambda state: (state[0] < ROOT_STEPS) & xp.any(state[2] > NEAR * state[1]),
         nearer,
-        (xp.int32(0), ones, ones),
+        (xp.int32(0), start, ones),
         alphas,
     )
     last = xp.maximum(top - alphas[size - 1], limits.eps)
