@@ -46,7 +46,7 @@ def top_eigenvalue(
     eps, tiny = np.finfo(start.dtype).eps, np.finfo(start.dtype).tiny
     tolerance = max(TOLERANCE, 1000 * float(eps))
 
-    def advance(_, state):  # type: ignore[no-untyped-def]
+    def advance(_: Any, state: _Lanczos) -> _Lanczos:
         image = apply(state.vector) - state.beta[..., None] * state.previous
         alpha = inner(image, state.vector)
         image = image - alpha[..., None] * state.vector
@@ -62,7 +62,7 @@ def top_eigenvalue(
             betas=put(state.betas, state.step, beta),
         )
 
-    def advance_and_check(state):  # type: ignore[no-untyped-def]
+    def advance_and_check(state: _Lanczos) -> _Lanczos:
         state = fori_loop(0, CHECK_EVERY, advance, state, start)
         filled = state.step if xp is np else steps
         tables = state.alphas[:filled], state.betas[:filled]
@@ -110,7 +110,7 @@ def _top_of_tridiagonal(
     xp, zero = library(alphas), library(alphas).zeros_like(alphas[0])
     limits, count = np.finfo(alphas.dtype), xp.asarray(size, alphas.dtype)
 
-    def gershgorin(i, bound):  # type: ignore[no-untyped-def]
+    def gershgorin(i: Any, bound: AnyArray) -> AnyArray:
         left, right = xp.where(i > 0, betas[i - 1], 0), xp.where(i < size - 1, betas[i], 0)
         return xp.maximum(bound, alphas[i] + left + right)
 
@@ -118,7 +118,7 @@ def _top_of_tridiagonal(
     scale = xp.where(scale > 0, scale, 1)  # squares of tiny numbers would underflow
     alphas, squares = alphas / scale, (betas / scale) ** 2
 
-    def pivot(i, state):  # type: ignore[no-untyped-def]
+    def pivot(i: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
         x, is_above, ratio, slope, curvature, total, total_of_squares = state
         d = x - alphas[i] - ratio
         is_above = is_above & (d > limits.eps)
@@ -127,7 +127,7 @@ def _top_of_tridiagonal(
         total, total_of_squares = total + slope, total_of_squares + slope**2 - curvature
         return x, is_above, squares[i] / d, slope, curvature, total, total_of_squares
 
-    def nearer(state):  # type: ignore[no-untyped-def]
+    def nearer(state: tuple[Any, ...]) -> tuple[Any, ...]:
         steps, x, last = state
         _, is_above, *_, total, of_squares = fori_loop(0, size, pivot, (x, *fresh), alphas)
         root = xp.sqrt(xp.maximum((count - 1) * (count * of_squares - total**2), 0))
@@ -135,7 +135,7 @@ def _top_of_tridiagonal(
         step = xp.where(is_above & (last > NEAR * x), count / (total + root), 0)
         return steps + 1, xp.maximum(x - step, 0), step
 
-    def component(back, state):  # type: ignore[no-untyped-def]
+    def component(back: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Go from the last component, 1, to the first: the stable direction of the recursion."""
         d, square, length = state
         i = size - 2 - back
