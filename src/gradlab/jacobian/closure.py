@@ -162,7 +162,7 @@ def _rules(jaxpr: jex.Jaxpr) -> tuple[Hashable, ...]:
         if equation.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
             found.append(_rule(jaxpr, equation))
         else:
-            found += [rule for part in _parts(equation) for rule in _rules(part)]
+            found += [rule for part in inner_jaxprs(equation) for rule in _rules(part)]
     return tuple(found)
 
 
@@ -213,7 +213,8 @@ def _is_inexact(variable: Any) -> bool:
     return is_inexact(variable.aval)
 
 
-def _parts(equation: jex.JaxprEqn) -> list[jex.Jaxpr]:
+def inner_jaxprs(equation: jex.JaxprEqn) -> list[jex.Jaxpr]:
+    """Return the jaxprs among an operation's parameters."""
     leaves = jax.tree.leaves(list(equation.params.values()))
     jaxprs = [getattr(leaf, "jaxpr", leaf) for leaf in leaves]
     return [jaxpr for jaxpr in jaxprs if isinstance(jaxpr, jex.Jaxpr)]

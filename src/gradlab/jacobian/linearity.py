@@ -94,8 +94,11 @@ def _of_equation(equation: jex.JaxprEqn, operands: list[Dependence]) -> list[Dep
 
 
 def _of_scan(parameters: Mapping[str, Any], operands: list[Dependence]) -> list[Dependence]:
-    first = parameters["num_consts"]
-    last = first + parameters["num_carry"]
+    if "num_consts" in parameters:
+        first, carried = parameters["num_consts"], parameters["num_carry"]
+    else:  # JAX 0.12 keeps the structure of constants, carry and inputs
+        first, carried, _ = map(len, parameters["ft_in"].unpack())
+    last = first + carried
     while True:  # until the carry, which can only rise, stays
         results = _results(parameters["jaxpr"], operands)
         carry = list(map(max, operands[first:last], results))

@@ -7,6 +7,7 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 
+from gradlab.jacobian.closure import inner_jaxprs
 from gradlab.jacobian.flat_cell import FlatCell
 
 
@@ -37,7 +38,7 @@ def _largest_eps(jaxpr: jex.Jaxpr, moves: Sequence[bool]) -> float:
         kinds: list[Any] = [variable.aval for variable in equation.outvars]
         floats = [kind.dtype for kind in kinds if jnp.issubdtype(kind.dtype, jnp.inexact)]
         largest = max([largest, *(float(jnp.finfo(dtype).eps) for dtype in floats)])
-        for inner in jex.jaxprs_in_params(equation.params):
+        for inner in inner_jaxprs(equation):
             fits = len(inner.invars) == len(operands) and not inner.constvars
             arguments = [*inner.constvars, *inner.invars]
             largest = max(
