@@ -80,9 +80,11 @@ def test_a_room_knows_only_what_comes_before_it_on_the_way(room: str) -> None:
     assert known <= MAY_KNOW[room] | {room, "printable"}
 
 
-def test_the_engine_needs_jax_and_flax_only() -> None:
+def test_the_engine_needs_jax_flax_and_threads_of_blas_only() -> None:
     packages = {name.split(".")[0] for name in imports("jacobian")}
-    assert packages - sys.stdlib_module_names == {"jax", "flax", "numpy", "jaxtyping", "gradlab"}
+    assert packages - sys.stdlib_module_names == {
+        *("jax", "flax", "numpy", "jaxtyping", "threadpoolctl", "gradlab")
+    }
 
 
 @pytest.mark.parametrize("package", ONLY)
