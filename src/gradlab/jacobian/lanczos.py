@@ -14,7 +14,7 @@ from gradlab.jacobian.arrays import AnyArray, fori_loop, inner, library, put, wh
 TOLERANCE = 1e-5  # Largest error, by the residual, over the eigenvalue …
 GAIN = 3e-7  # … or what the last step may have added to it, with a residual below
 ROUGH = 1e-2
-CHECK_EVERY = 6  # Steps between checks, each of which takes as long as some steps.
+CHECK_EVERY = 8  # Steps between checks, each of which takes as long as some steps.
 NEAR = 1e-6  # relative to the eigenvalue: from a step as small, the next one would be 1e-18
 ROOT_STEPS = 40  # at most, of Laguerre's method, which triples the digits in the end
 

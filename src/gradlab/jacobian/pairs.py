@@ -20,6 +20,7 @@ from gradlab.jacobian.products import ResolvedLogNorms, Scaled, log_norms_of, re
 Norm = Literal["spectral", "frobenius", "rms"]
 
 TRUNCATION = 1e-5  # what truncation may take of a squared norm
+LONGEST = 512  # steps, past which the bound has grown so that many pairs would be measured twice
 
 
 def log_norm_map(jacobians: Scaled, norm: Norm, of: Span, wrt: Span) -> ResolvedLogNorms:
@@ -48,7 +49,7 @@ def _of_known(jacobians: Scaled, norm: Norm, of: Span, wrt: Span) -> ResolvedLog
     steps = Scaled(
         jacobians.unit.reshape(-1, length, n, n), jacobians.log_scale.reshape(-1, length)
     )
-    truncate = norm == "spectral" and bool(np.isfinite(steps.unit).all())
+    truncate = norm == "spectral" and length <= LONGEST and bool(np.isfinite(steps.unit).all())
     maps = _halved(steps, norm, of, wrt, truncate=truncate)
     if truncate and (is_harmed := np.isnan(maps.value)).any():
         exact = _halved(steps, norm, of, wrt, truncate=False)
