@@ -1,6 +1,7 @@
 """The measuring engine: how far a gradient reaches in a recurrent cell.
 
-It imports jax, flax, numpy, jaxtyping and threadpoolctl only, and measures any Flax cell or step function.
+It imports jax, flax, numpy, jaxtyping and threadpoolctl only, and measures any Flax cell or step
+function.
 
 Notation: s⁽ᵗ⁾ is the whole carry after step t (h in an RNN, (c, h) in an LSTM), s⁽⁰⁾ the initial
 one; J⁽ᵗ⁾ = ∂s⁽ᵗ⁾/∂s⁽ᵗ⁻¹⁾ is a step Jacobian, and ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ = J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾ their product.
