@@ -96,7 +96,7 @@ def test_parts_are_named_and_placed_by_their_container(container: str) -> None:
     assert measure(of=z, wrt=a)[1, 0] == -np.inf
 
 
-@pytest.mark.parametrize("order", ["(c, h)", "(h, c)", "neither"])
+@pytest.mark.parametrize("order", ["(c, h)", "(h, c)", "(h, c), compiled", "neither"])
 def test_the_output_of_a_pair_is_called_h(order: str) -> None:
     """Flax's LSTM has the carry (c, h), Equinox's (h, c); what is neither has no such names."""
     cell = nnx.OptimizedLSTMCell(2, 4, rngs=nnx.Rngs(0))
@@ -106,7 +106,8 @@ def test_the_output_of_a_pair_is_called_h(order: str) -> None:
         (c, h), y = cell(carry if order == "(c, h)" else carry[::-1], x)
         return ((c, h) if order == "(c, h)" else (h, c)), 2 * y if order == "neither" else y
 
-    measure = partial(log_norms, step, initial_carry=(jnp.zeros(4), jnp.zeros(4)))
+    run = jax.jit(step) if "compiled" in order else step
+    measure = partial(log_norms, run, initial_carry=(jnp.zeros(4), jnp.zeros(4)))
     if order == "neither":
         with pytest.raises(ValueError, match="one of '0', '1'; got 'h'"):
             measure(of="h")

@@ -11,6 +11,7 @@ from flax import linen, nnx
 from jax import Array
 
 import gradlab
+from gradlab.jacobian import step_jacobians
 
 INPUTS = jax.random.normal(jax.random.key(0), (5, 3))
 
@@ -141,6 +142,103 @@ def test_a_module_without_an_initial_carry_of_its_own_takes_one(base: Any) -> No
 def test_real_state_outside_the_carry_is_refused(layer: Any) -> None:
     with pytest.raises(ValueError, match=r"the cell changes layer\.\w+.* call cell.eval\(\)"):
         gradlab.jacobian_log_norms(Wrapped(layer), INPUTS)
+
+
+class Dense(nnx.RNNCellBase):
+    """h ← f(layer, h) + x."""
+
+    def __init__(self, call: Callable[[nnx.Linear, Array], Array]) -> None:
+        self.layer = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+        self.call = call
+
+    def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
+        carry = self.call(self.layer, carry) + inputs
+        return carry, carry
+
+    def initialize_carry(self, *_: Any, **__: Any) -> Array:
+        return jnp.zeros(3)
+
+
+def dense(layer: nnx.Linear, h: Array) -> Array:
+    return jnp.tanh(layer(h))
+
+
+dense_in_reverse = nnx.custom_vjp(dense)
+
+
+def dense_forward(layer: nnx.Linear, h: Array) -> tuple[Array, Any]:
+    y = dense(layer, h)
+    return y, (y, layer.kernel[...], h)
+
+
+def dense_backward(residual: Any, gradients: Any) -> tuple[Any, Array]:
+    (layer, _), y_gradient = gradients
+    y, kernel, h = residual
+    slope = y_gradient * (1 - y**2)
+    layer["kernel"][...], layer["bias"][...] = jnp.outer(h, slope), slope
+    return layer, kernel @ slope
+
+
+dense_in_reverse.defvjp(dense_forward, dense_backward)
+TRANSFORMED: dict[str, Callable[[nnx.Linear, Array], Array]] = {
+    "jit": nnx.jit(dense),
+    "remat": nnx.remat(dense),
+    "remat within jit": nnx.jit(lambda layer, h: nnx.remat(dense)(layer, h)),
+    "vmap": lambda layer, h: nnx.vmap(dense, in_axes=(None, 0))(layer, h[None])[0],
+    "scan": lambda layer, h: nnx.scan(
+        lambda h, layer: dense(layer, h), in_axes=(nnx.Carry, None), out_axes=nnx.Carry, length=1
+    )(h, layer),
+    "cond": lambda layer, h: nnx.cond(h[0] < 9, dense, lambda _, h: h, layer, h),
+    "custom_vjp": dense_in_reverse,
+}
+
+
+@pytest.mark.parametrize("transformed", list(TRANSFORMED))
+def test_layers_within_transformations_of_flax_are_measured(transformed: str) -> None:
+    """Flax writes their weights back, which are the same."""
+    loss: Any = lambda h, target: jnp.sum((h - target) ** 2)  # noqa: E731
+    cell, expected = Dense(TRANSFORMED[transformed]), Dense(dense)
+    measured = step_jacobians(cell, INPUTS)
+    np.testing.assert_allclose(measured, step_jacobians(expected, INPUTS), atol=1e-6)
+    if transformed in ("jit", "custom_vjp"):
+        ours, theirs = (
+            gradlab.contribution_log_norms(cell, INPUTS, loss, INPUTS) for cell in (cell, expected)
+        )
+        for name, terms in theirs.items():
+            np.testing.assert_allclose(ours[name], terms, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Using 'Module.sow")
+def test_a_change_within_a_transformation_of_flax_is_seen() -> None:
+    counting = Wrapped(Counting())
+    counting.layer = Jitted(counting.layer)
+    logs = gradlab.jacobian_log_norms(counting, INPUTS)
+    plain = gradlab.jacobian_log_norms(Wrapped(Counting()), INPUTS)
+    np.testing.assert_allclose(logs, plain, atol=1e-6)
+    for layer in (Remembering(), nnx.BatchNorm(4, rngs=nnx.Rngs(1)), Swapping()):
+        with pytest.raises(ValueError, match=r"the cell changes layer\.layer\.\w+.*eval\(\)"):
+            gradlab.jacobian_log_norms(Wrapped(Jitted(layer)), INPUTS)
+
+
+class Jitted(nnx.Module):
+    """Calls a layer within nnx.jit."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+
+    def __call__(self, h: Array) -> Array:
+        return nnx.jit(lambda layer, h: layer(h))(self.layer, h)
+
+
+class Swapping(nnx.Module):
+    """Exchanges its weights at each call."""
+
+    def __init__(self) -> None:
+        self.a, self.b = nnx.Param(jnp.array(0.5)), nnx.Param(jnp.array(2.0))
+
+    def __call__(self, h: Array) -> Array:
+        self.a[...], self.b[...] = self.b[...], self.a[...]
+        return self.a[...] * h
 
 
 def test_a_function_over_a_cell_with_state_is_refused() -> None:

@@ -7,7 +7,7 @@ that it reads become leaves of a pytree, and its operations a `Program` that equ
 with the same operations, so that nothing stale is used and nothing is compiled twice.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
@@ -18,6 +18,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from gradlab.jacobian.carry import is_inexact
+
+# Primitives that call one function on their operands.
+CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
+CUSTOM_CALLS = ("custom_jvp_call", "custom_vjp_call")
 
 
 @dataclass(frozen=True)
@@ -70,22 +74,33 @@ def equal_results(function: Callable[..., Any], *examples: PyTree) -> list[int]:
 
     Arrays are found equal if the same operations make them of the same arguments; constants never.
     """
+    known: dict[Hashable, Hashable] = {}
+
+    def results(jaxpr: jex.Jaxpr, arguments: Sequence[Hashable]) -> list[Hashable]:
+        values: dict[Any, Hashable] = dict(zip(jaxpr.invars, arguments, strict=True))
+        values.update((constant, object()) for constant in jaxpr.constvars)
+
+        def value(atom: Any) -> Hashable:
+            is_literal = isinstance(atom, jex.Literal)
+            return _value(np.asarray(atom.val)) if is_literal else values[atom]
+
+        for equation in jaxpr.eqns:
+            operands = tuple(map(value, equation.invars))
+            if (inner := called(equation)) is not None:
+                made = results(inner, operands)
+            else:
+                operation = _operation(equation), operands
+                made = [
+                    known.setdefault((operation, index), object())
+                    for index in range(len(equation.outvars))
+                ]
+            values.update(zip(equation.outvars, made, strict=True))
+        return [object() if isinstance(x, jex.Literal) else values[x] for x in jaxpr.outvars]
+
     jaxpr = jax.make_jaxpr(function)(*examples).jaxpr
-    numbers: dict[Any, int] = {v: i for i, v in enumerate([*jaxpr.constvars, *jaxpr.invars])}
-    known: dict[Hashable, int] = {}
-
-    def number(atom: Any) -> Hashable:
-        return _value(np.asarray(atom.val)) if isinstance(atom, jex.Literal) else numbers[atom]
-
-    for equation in jaxpr.eqns:
-        made = (_operation(equation), tuple(map(number, equation.invars)))
-        for index, variable in enumerate(equation.outvars):
-            numbers[variable] = known.setdefault((made, index), len(numbers))
-    is_literal = [isinstance(atom, jex.Literal) for atom in jaxpr.outvars]
-    return [
-        -1 - index if literal else numbers[atom]
-        for index, (atom, literal) in enumerate(zip(jaxpr.outvars, is_literal, strict=True))
-    ]
+    numbers: dict[Hashable, int] = {}
+    found = results(jaxpr, [object() for _ in jaxpr.invars])
+    return [numbers.setdefault(value, len(numbers)) for value in found]
 
 
 def is_read(function: Callable[..., Any], *examples: PyTree) -> list[bool]:
@@ -96,6 +111,33 @@ def is_read(function: Callable[..., Any], *examples: PyTree) -> list[bool]:
         if needed.intersection(equation.outvars):
             needed.update(a for a in equation.invars if not isinstance(a, jex.Literal))
     return [variable in needed for variable in jaxpr.invars]
+
+
+def passed_on(function: Callable[..., Any], *examples: PyTree) -> list[int | None]:
+    """Return, for each array of a function's result, which array of the arguments it is, if any."""
+    jaxpr = jax.make_jaxpr(function)(*examples).jaxpr
+    return _origins(jaxpr, range(len(jaxpr.invars)))
+
+
+def _origins(jaxpr: jex.Jaxpr, arguments: Sequence[int | None]) -> list[int | None]:
+    known = dict(zip(jaxpr.invars, arguments, strict=True))
+
+    def origin(atom: Any) -> int | None:
+        return None if isinstance(atom, jex.Literal) else known.get(atom)
+
+    for equation in jaxpr.eqns:
+        if (inner := called(equation)) is not None:
+            results = _origins(inner, [origin(atom) for atom in equation.invars])
+            known.update(zip(equation.outvars, results, strict=True))
+    return [origin(atom) for atom in jaxpr.outvars]
+
+
+def called(equation: jex.JaxprEqn) -> jex.Jaxpr | None:
+    """Return the function that an operation calls once on its operands; None if it is no call."""
+    if equation.primitive.name not in CALLS + CUSTOM_CALLS:
+        return None
+    inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+    return getattr(inner, "jaxpr", inner)  # a closed one's
 
 
 @dataclass(frozen=True)
@@ -159,7 +201,7 @@ def _rules(jaxpr: jex.Jaxpr) -> tuple[Hashable, ...]:
     """
     found: list[Hashable] = []
     for equation in jaxpr.eqns:
-        if equation.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
+        if equation.primitive.name in CUSTOM_CALLS:
             found.append(_rule(jaxpr, equation))
         else:
             found += [rule for part in inner_jaxprs(equation) for rule in _rules(part)]

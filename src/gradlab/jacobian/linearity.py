@@ -13,6 +13,8 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from gradlab.jacobian.closure import called
+
 
 class Dependence(IntEnum):
     """How a result depends on arguments; a result of several is as its greatest one."""
@@ -44,9 +46,6 @@ NONLINEAR_OPERATIONS = _names(
     "asin acos atan atan2 sinh cosh tanh asinh acosh atanh sqrt rsqrt cbrt square pow integer_pow "
     "erf erfc erf_inv gt ge lt le reduce_max reduce_min reduce_prod cummax cummin cumprod sort "
     "mul div dot_general conv_general_dilated"
-)
-CALLS = _names(
-    "jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call"
 )
 
 
@@ -85,8 +84,7 @@ def _of_equation(equation: jex.JaxprEqn, operands: list[Dependence]) -> list[Dep
     if name == "cond":
         taken = [_results(branch, operands[1:]) for branch in parameters["branches"]]
         return [max(operands[0], *results) for results in zip(*taken, strict=True)]
-    if name in CALLS:
-        inner = parameters["jaxpr"] if "jaxpr" in parameters else parameters["call_jaxpr"]
+    if (inner := called(equation)) is not None:
         return _results(inner, operands)
     highest = max(*operands, _of_operation(name, operands))
     avals: list[Any] = [variable.aval for variable in equation.outvars]

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from gradlab.jacobian.arguments import first_line, is_plain
 from gradlab.jacobian.carry import described
-from gradlab.jacobian.closure import equal_results
+from gradlab.jacobian.closure import equal_results, passed_on
 
 
 class PureStep(NamedTuple):
@@ -149,6 +149,9 @@ def _of_module(cell: nnx.Module) -> PureStep:
         carry, output = _run(module, (), carry, x)
         after, own_after = map(leaves_by_path, _split(module)[1:])
         changed = [path for path, leaf in before.items() if after.get(path) is not leaf]
+        if changed:  # nnx.jit and nnx.remat write back what they were given, as other tracers
+            same = _passed_on(definition, parameters, own, carry, x)
+            changed = [path for path in changed if path not in same]
         if changed:
             raise ValueError(
                 f"the cell changes {', '.join(changed)} at each step, outside its carry, where no "
@@ -164,6 +167,23 @@ def _of_module(cell: nnx.Module) -> PureStep:
 
     has_carry = hasattr(cell, "initialize_carry")
     return PureStep(step, parameters, own, carry_of if has_carry else None)
+
+
+def _passed_on(
+    definition: nnx.GraphDef[Any], parameters: PyTree, own: PyTree, carry: PyTree, x: Array
+) -> set[str]:
+    """Return the paths of the parameters that a step hands on as they are."""
+
+    paths = list(leaves_by_path(parameters))
+
+    def after(parameters: PyTree, own: PyTree, carry: PyTree, x: Array) -> list[Any]:
+        module: Any = nnx.merge(definition, parameters, own)
+        _run(module, (), carry, x)
+        found = leaves_by_path(_split(module)[1])
+        return [found.get(path, 0) for path in paths]
+
+    origins = passed_on(after, parameters, own, carry, x)
+    return {path for index, path in enumerate(paths) if origins[index] == index}
 
 
 def _split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], PyTree, PyTree]:
