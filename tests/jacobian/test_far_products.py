@@ -10,6 +10,7 @@ from flax import nnx
 
 from gradlab.cells import LSTM, set_gate_biases
 from gradlab.jacobian import halving, map_log_norms, pairs, step_jacobians
+from gradlab.jacobian.products import rescale
 
 LENGTH, N, FEATURES = 150, 24, 3
 INPUTS = np.random.default_rng(0).normal(size=(LENGTH, FEATURES)).astype(np.float32)
@@ -82,31 +83,56 @@ def test_spectral_norms_of_far_products_are_right(kind: str) -> None:
         assert errors.max(initial=0) < 1e-4
 
 
-def test_few_rows_are_left_and_pairs_that_they_may_harm_are_measured_with_all(
+def test_pairs_that_truncation_may_harm_are_measured_with_all_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[bool] = []
-    halved, truncated, ranks = pairs._halved, halving._truncated, []
+    halved = pairs._halved
 
     def spied(*args: Any, truncate: bool) -> Any:
         calls.append(truncate)
         return halved(*args, truncate=truncate)
 
-    def counted(segment: Any) -> Any:
-        shorter = truncated(segment)
-        ranks.append(shorter.rows.unit.shape[2])
-        assert shorter.lost.max() <= halving.LOST + segment.lost.max()
-        return shorter
-
     def all_rows(*args: Any, truncate: bool) -> Any:
         return halved(*args, truncate=False)
 
     monkeypatch.setattr(pairs, "_halved", spied)
-    monkeypatch.setattr(halving, "_truncated", counted)
-    whole = np.asarray(map_log_norms(tanh(0.8)))
-    assert min(ranks) < N / 3
-    assert calls == [True]
-    map_log_norms(alternating())
-    assert calls == [True, True, False]
-    monkeypatch.setattr(pairs, "_halved", all_rows)
-    np.testing.assert_allclose(map_log_norms(tanh(0.8)), whole, atol=2e-5)
+    for norm in ("spectral", "frobenius"):
+        whole = np.asarray(map_log_norms(tanh(0.8), norm=norm))
+        assert calls == [True]
+        map_log_norms(alternating(), norm=norm)
+        assert calls == [True, True, False]
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(pairs, "_halved", all_rows)
+            np.testing.assert_allclose(map_log_norms(tanh(0.8), norm=norm), whole, atol=2e-5)
+
+
+@pytest.mark.parametrize("gain", [0.8, 2.0])
+def test_a_sketch_tells_what_truncation_leaves_out(
+    gain: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(halving, "LOST", 1e-6)  # so that float64 shows the difference
+    exact = rough = halving.single_steps(rescale(tanh(gain)[:128]), (0, N), (0, N))
+    for _ in range(7):
+        exact, rough = (
+            halving.merge_blocks(jax.tree.map(np.copy, block), truncate)
+            for block, truncate in ((exact, False), (rough, True))
+        )
+    assert rough.prefix[-1].unit.shape[2] < N / 3
+    factor, begin = ROTATION[:, :2], rough.prefix[0].unit.shape[1]
+    for rows in rough.prefix[1:]:
+        part = slice(begin, begin := begin + rows.unit.shape[1])
+        whole = exact.prefix[0].unit[:, part]
+        scale = np.exp(rows.log_scale - exact.prefix[0].log_scale[:, part])
+
+        def energy(x: np.ndarray) -> np.ndarray:
+            return np.sum((x @ factor) ** 2, axis=(-2, -1))
+
+        lost = energy(whole) - scale**2 * energy(rows.unit)
+        found = scale**2 * energy(rows.sketch) / lost
+        assert lost.min() > 0
+        assert lost.max() < 1e-3
+        assert found.min() > 1e-3
+        assert found.max() < 100
+        assert 0.3 < found.mean() < 3

@@ -6,7 +6,7 @@ accelerator, and JAX's transformations, need a program that is traced once.
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -73,40 +73,40 @@ def put(table: Shaped[Array, "..."], place: Any, value: Any) -> Shaped[Array, ".
     return table
 
 
-def in_pieces(function: Callable[..., Any], *arrays: Any, size: int = 0) -> Any:
-    """Return function(*arrays), of NumPy's arrays for pieces of their first axis in threads.
+def in_pieces(function: Callable[..., Any], *arrays: Any) -> Any:
+    """Return function(*arrays), of JAX's arrays: in one call on an accelerator.
 
-    Of JAX's it is one call on an accelerator, and one for each item on a CPU, where XLA is slow
-    with batched products, and fails on some whose batches are nested.
+    On a CPU it is one for each item, where XLA is slow with batched products, and fails on some
+    whose batches are nested.
 
     Args:
         function: of arrays, item by item along the first axis; returns such arrays.
         arrays: with the same first axis.
-        size: bytes that the work on an item takes; by default those of the first array.
     """
-    if library(arrays[0]) is jnp:
-        if jax.default_backend() != "cpu":
-            return function(*arrays)
-        return jax.lax.map(lambda item: function(*(x[None] for x in item))[0], arrays)
-    count = len(arrays[0])
-    size = size or arrays[0].nbytes // count
-    step = max(1, PIECE // size)
-    if count <= step:
+    if jax.default_backend() != "cpu":
         return function(*arrays)
-    pieces = [slice(i, i + step) for i in range(0, count, step)]
-    first = function(*(x[pieces[0]] for x in arrays))
-    results = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), first)
+    return jax.lax.map(lambda item: function(*(x[None] for x in item))[0], arrays)
 
-    def keep(piece: slice, result: Any) -> None:
-        jax.tree.map(lambda x, part: x.__setitem__(piece, part), results, result)
 
-    def work(piece: slice) -> None:
+def in_threads(work: Callable[..., None], tasks: Sequence[tuple[Any, ...]]) -> None:
+    """Do the work of each task, work(*task), in threads; not from within one of them."""
+
+    def quietly(task: tuple[Any, ...]) -> None:
         with np.errstate(all="ignore"):  # which threads do not share
-            keep(piece, function(*(x[piece] for x in arrays)))
+            work(*task)
 
-    keep(pieces[0], first)
-    list(_threads().map(work, pieces[1:]))
-    return results
+    list(_threads().map(quietly, tasks) if len(tasks) > 1 else map(quietly, tasks))
+
+
+def pieces(count: int, length: int, size: int, together: int = PIECE) -> list[tuple[slice, slice]]:
+    """Cut (count, length) items of `size` bytes each into pieces of at most so many together."""
+    fitting = max(1, together // size)
+    step, part = max(1, fitting // length), min(fitting, length)
+    return [
+        (slice(i, i + step), slice(j, j + part))
+        for i in range(0, count, step)
+        for j in range(0, length, part)
+    ]
 
 
 @cache

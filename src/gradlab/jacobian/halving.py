@@ -6,11 +6,13 @@ from those of its two halves by one matrix product, so O(T log T) products deter
 instead of T²/2.
 
 Norms of A_t B_k depend on A_t by A_tᵀA_t only, so Qᵀ A_t does as well for any orthogonal Q. Over
-many steps products come close to low rank; of Qᵀ A_t, with Q from the singular value decomposition,
-few rows are left, and the energy (squared Frobenius norm) of those that are left out bounds what
-the norm of every pair loses by it:
+many steps products come close to low rank: the rows of A_t W, W the factor that extends A_t, to
+the span of W's first r right singular vectors V. Then the r columns Q of the factorisation
+A_t W V = Q R leave L = Qᵀ A_t W, of r rows. What they leave out of A_t W, D = (I − Q Qᵀ) A_t W, is
+known by a sketch: a few random combinations of its rows, G D, with E ‖G D B‖²_F = ‖D B‖²_F for any
+B. They are extended as the rows are and bound what every pair loses (pairs.py):
 
-    ‖L B‖² ≤ ‖A B‖² ≤ ‖L B‖² + lost · ‖B‖²    (spectral and Frobenius norm alike)
+    ‖L B‖² ≤ ‖A B‖² ≤ ‖L B‖² + ‖D B‖²    (spectral and Frobenius norm alike)
 """
 
 from typing import NamedTuple
@@ -19,24 +21,28 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from gradlab.jacobian.arrays import PIECE, AnyArray, in_pieces
+from gradlab.jacobian.arrays import AnyArray, in_threads, pieces
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.products import Scaled, multiply, rescale
 
-LOST = 1e-13  # energy that truncation may leave out of a matrix, relative to its own
-WORTH = 0.7  # share of the rows that must go for truncation to be worth its cost
+LOST = 1e-14  # energy, relative to its own, that truncation may leave out of a factor
+WORTH = 0.6  # share of the rows that may be left for truncation to be worth its cost
+SKETCHES = 3  # random combinations of what is left out
 
 
-class Factors(NamedTuple):
-    """Rows that stand for the chosen rows of prefixes, or of transposed suffixes.
+class Rows(NamedTuple):
+    """Rows that stand for the chosen rows of prefixes, or of transposed suffixes, of N blocks.
 
     Attributes:
-        rows: (N, ℓ, r, n), of N blocks.
-        lost: (N, ℓ), a bound on the energy that truncation left out, relative to the rows' own.
+        unit: (N, ℓ, r, n), of Frobenius norm 1.
+        log_scale: (N, ℓ), of the rows.
+        sketch: (N, ℓ, s, n), random combinations of what truncation left out, at the same scale;
+            s is 0 where nothing was left out.
     """
 
-    rows: Scaled
-    lost: Float[AnyArray, "N l"]
+    unit: Float[AnyArray, "N l r n"]
+    log_scale: Float[AnyArray, "N l"]
+    sketch: Float[AnyArray, "N l s n"]
 
 
 class Block(NamedTuple):
@@ -50,8 +56,8 @@ class Block(NamedTuple):
         whole: (N, n, n), the product of all steps.
     """
 
-    prefix: list[Factors]
-    suffix_T: list[Factors]
+    prefix: list[Rows]
+    suffix_T: list[Rows]
     whole: Scaled
 
 
@@ -63,11 +69,23 @@ def single_steps(jacobians: Scaled, of: Span, wrt: Span) -> Block:
         of: rows that are chosen of every product.
         wrt: columns that are.
     """
-    matrices, log_scale = jacobians.unit[:, None], jacobians.log_scale[:, None]
-    prefix = rescale(matrices[..., slice(*of), :], log_scale)
-    suffix_T = rescale(matrices[..., slice(*wrt)].mT, log_scale)
-    nothing = np.zeros_like(log_scale)
-    return Block([Factors(prefix, nothing)], [Factors(suffix_T, nothing)], jacobians)
+    (count, n, _), dtype = jacobians.unit.shape, jacobians.unit.dtype
+    sides = [
+        Rows(
+            np.empty((count, 1, end - begin, n), dtype),
+            np.empty((count, 1)),
+            np.empty((count, 1, 0, n), dtype),
+        )
+        for begin, end in (of, wrt)
+    ]
+
+    def work(blocks: slice, _: slice) -> None:
+        unit, log_scale = (x[blocks] for x in jacobians)
+        for rows, part in zip(sides, (unit[:, slice(*of)], unit[..., slice(*wrt)].mT), strict=True):
+            rows.unit[blocks, 0], rows.log_scale[blocks, 0] = rescale(part, log_scale)
+
+    in_threads(work, pieces(count, 1, jacobians.unit[0].nbytes))
+    return Block([sides[0]], [sides[1]], jacobians)
 
 
 def halves(block: Block) -> tuple[Block, Block]:
@@ -75,109 +93,126 @@ def halves(block: Block) -> tuple[Block, Block]:
     return jax.tree.map(lambda x: x[0::2], block), jax.tree.map(lambda x: x[1::2], block)
 
 
-def merge_blocks(left: Block, right: Block, truncate: bool) -> Block:
+def merge_blocks(block: Block, truncate: bool) -> Block:
     """Merge neighbouring blocks: extend right prefixes over the left half, and left suffixes.
 
     Args:
-        left, right: halves of the new blocks.
-        truncate: leave rows out that hold no energy; it needs arrays of NumPy.
+        block: N blocks, whose arrays may become those of the N/2 that are returned.
+        truncate: leave out what holds no energy.
     """
-    whole_T = Scaled(right.whole.unit.mT, right.whole.log_scale)
-    prefix = _extend(right.prefix, left.whole, truncate)
-    suffix_T = _extend(left.suffix_T, whole_T, truncate)
-    product = multiply(right.whole.unit, left.whole.unit)
+    left, right = halves(block)
+    right_T = Scaled(right.whole.unit.mT, right.whole.log_scale)
     return Block(
-        _joined([*left.prefix, *prefix]),
-        _joined([*suffix_T, *right.suffix_T]),
-        rescale(product, right.whole.log_scale + left.whole.log_scale),
+        _merged(block.prefix, 1, left.whole, truncate),
+        _merged(block.suffix_T, 0, right_T, truncate),
+        _product(right.whole, left.whole),
     )
 
 
-def _extend(segments: list[Factors], factor: Scaled, truncate: bool) -> list[Factors]:
-    """Multiply the rows of each segment by a factor (N, n, n) of their block, from the right."""
-    longer = [_extended(segment, factor) for segment in segments]
-    rank = _rank(factor.unit[0]) if truncate else np.inf
-    if rank >= WORTH * max(segment.rows.unit.shape[2] for segment in longer):
-        return longer
-    # What the factor has left of them is of about one rank.
-    return [_of_one_rank([_truncated(segment) for segment in longer])]
+def _product(later: Scaled, earlier: Scaled) -> Scaled:
+    log_scale = later.log_scale + earlier.log_scale
+    product = Scaled(np.empty(later.unit.shape, later.unit.dtype), np.empty(len(later.unit)))
+
+    def work(blocks: slice, _: slice) -> None:
+        unscaled = multiply(later.unit[blocks], earlier.unit[blocks])
+        product.unit[blocks], product.log_scale[blocks] = rescale(unscaled, log_scale[blocks])
+
+    in_threads(work, pieces(len(later.unit), 1, later.unit[0].nbytes))
+    return product
 
 
-def _extended(segment: Factors, factor: Scaled) -> Factors:
-    count, length, r, n = segment.rows.unit.shape
-
-    def product(
-        unit: Float[AnyArray, "m l r n"],
-        log_scale: Float[AnyArray, "m l"],
-        factor: Float[AnyArray, "m n n"],
-    ) -> Scaled:
-        stacked = multiply(unit.reshape(len(unit), -1, n), factor)
-        return rescale(stacked.reshape(unit.shape), log_scale)
-
-    split = length // _part(length, r * n * segment.rows.unit.itemsize)
-    rows = jax.tree.map(lambda x: x.reshape(count * split, -1, *x.shape[2:]), segment.rows)
-    parts = (rows.unit, rows.log_scale, np.repeat(factor.unit, split, axis=0))
-    longer = in_pieces(product, *parts)
-    longer = Scaled(*(x.reshape(count, length, *x.shape[2:]) for x in longer))
-    shrunk = np.exp(2 * (segment.rows.log_scale - longer.log_scale))  # nan of zeros
-    lost = np.where(segment.lost > 0, segment.lost * np.nan_to_num(shrunk, nan=np.inf), 0)
-    longer = longer._replace(log_scale=longer.log_scale + factor.log_scale[:, None])
-    return Factors(longer, lost)
+def _merged(segments: list[Rows], half: int, factor: Scaled, truncate: bool) -> list[Rows]:
+    """Extend the rows of each block's left (0) or right (1) half by the factor, and join both."""
+    moving, staying = (jax.tree.map(lambda x: x[i::2], segments) for i in (half, 1 - half))  # noqa: B023
+    most = max(rows.unit.shape[2] for rows in segments)
+    basis = _basis(factor.unit, WORTH * most) if truncate else None
+    if basis is None and len(segments) == 1:
+        _extend(moving[0], factor, None, moving[0])
+        return [Rows(*(x.reshape(len(x) // 2, 2 * x.shape[1], *x.shape[2:]) for x in segments[0]))]
+    extended = _of_one_rank(moving, factor, basis, most)
+    return [*staying, extended] if half else [extended, *staying]
 
 
-def _truncated(segment: Factors) -> Factors:
-    """Return the rows in the basis of their singular vectors, without those of no energy."""
-    matrices = segment.rows.unit.reshape(-1, *segment.rows.unit.shape[2:])
-
-    def rotated(matrices: Float[AnyArray, "m r n"]) -> tuple[AnyArray, AnyArray]:
-        energies, vectors = np.linalg.eigh(multiply(matrices, matrices.mT))
-        return multiply(vectors[..., ::-1].mT, matrices), np.maximum(energies, 0)
-
-    rows, energies = in_pieces(rotated, matrices)
-    below = np.cumsum(energies, axis=-1)  # of the smallest 1, 2, … r
-    dropped = int(np.min(np.sum(below < LOST, axis=-1), initial=rows.shape[1] - 1))
-    kept = rows.shape[1] - dropped
-    shape = segment.lost.shape
-    lost = below[:, dropped - 1].reshape(shape) if dropped else 0
-    return Factors(
-        segment.rows._replace(unit=rows[:, :kept].reshape(*shape, kept, -1)), segment.lost + lost
+def _of_one_rank(
+    segments: list[Rows], factor: Scaled, basis: Float[AnyArray, "N n r"] | None, most: int
+) -> Rows:
+    """Return the extended rows of all segments as one, with rows of zeros where one has fewer."""
+    ends = np.cumsum([0] + [rows.unit.shape[1] for rows in segments])
+    count, _, n = factor.unit.shape
+    shape, dtype = (count, int(ends[-1])), factor.unit.dtype
+    joined = Rows(
+        np.zeros((*shape, most if basis is None else basis.shape[2], n), dtype),
+        np.zeros(shape),
+        np.zeros((*shape, SKETCHES, n), dtype),
     )
-
-
-def _rank(matrix: Float[AnyArray, "n n"]) -> int:
-    """Return the rank that truncation would leave."""
-    energies = np.linalg.svd(matrix, compute_uv=False) ** 2
-    return len(energies) - int(np.sum(np.cumsum(energies[::-1]) < LOST))
-
-
-def _part(length: int, size: int) -> int:
-    """Return a divisor of ℓ, a power of two: so many matrices of a block make a piece."""
-    while length > 1 and length * size > PIECE:
-        length //= 2
-    return length
-
-
-def _joined(segments: list[Factors]) -> list[Factors]:
-    """Join neighbouring segments of equal rank, which are measured together."""
-    joined = segments[:1]
-    for segment in segments[1:]:
-        if joined[-1].rows.unit.shape[2] == segment.rows.unit.shape[2]:
-            joined[-1] = _of_one_rank([joined[-1], segment])
-        else:
-            joined.append(segment)
+    for rows, start, end in zip(segments, ends, ends[1:], strict=False):
+        _extend(rows, factor, basis, Rows(*(x[:, start:end] for x in joined)))
     return joined
 
 
-def _of_one_rank(segments: list[Factors]) -> Factors:
-    """Join segments, with rows of zeros where one has fewer."""
-    rank = max(segment.rows.unit.shape[2] for segment in segments)
+def _extend(
+    rows: Rows, factor: Scaled, basis: Float[AnyArray, "N n r"] | None, target: Rows
+) -> None:
+    """Multiply the rows by a factor (N, n, n) of their block from the right, in place of target.
 
-    def filled(unit: Float[AnyArray, "N l r n"]) -> Float[AnyArray, "N l rank n"]:
-        missing = rank - unit.shape[2]
-        return np.pad(unit, [(0, 0), (0, 0), (0, missing), (0, 0)]) if missing else unit
+    Args:
+        rows: of N blocks.
+        factor: of each block.
+        basis: what the factor's own rows come close to being in the span of; None to leave out
+            nothing.
+        target: may be the rows themselves.
+    """
+    count, length, r, n = rows.unit.shape
+    mix = random_combinations(rows.unit, length)
+    toward = None if basis is None else multiply(factor.unit, basis)
 
-    rows = Scaled(
-        np.concatenate([filled(segment.rows.unit) for segment in segments], axis=1),
-        np.concatenate([segment.rows.log_scale for segment in segments], axis=1),
+    def work(blocks: slice, part: slice) -> None:
+        unit, sketch = rows.unit[blocks, part], rows.sketch[blocks, part]
+        if toward is not None:
+            q = np.linalg.qr(_times(unit, toward[blocks]))[0]
+            kept = multiply(q.mT, unit)
+            left_out = multiply(mix, unit) - multiply(multiply(mix, q), kept)
+            unit, sketch = kept, left_out + sketch if sketch.shape[2] else left_out
+        longer, sketch = (_times(x, factor.unit[blocks]) for x in (unit, sketch))
+        unit, shrunk = rescale(longer)
+        target.unit[blocks, part, : unit.shape[2]] = unit
+        if sketch.shape[2]:  # of rows that are zero the sketch is zero too, or else infinite
+            scaled = sketch / np.exp(shrunk)[..., None, None]
+            target.sketch[blocks, part] = np.nan_to_num(scaled, nan=0, posinf=np.inf)
+        log_scale = shrunk + factor.log_scale[blocks, None]
+        target.log_scale[blocks, part] = rows.log_scale[blocks, part] + log_scale
+
+    in_threads(work, pieces(count, length, r * n * rows.unit.itemsize))
+
+
+def random_combinations(rows: Float[AnyArray, "N l r n"], seed: int = 0) -> Float[AnyArray, "s r"]:
+    """Return G with E ‖G X‖²_F = ‖X‖²_F for any X of so many rows."""
+    normal = np.random.default_rng(seed).standard_normal((SKETCHES, rows.shape[2]))
+    return (normal / SKETCHES**0.5).astype(rows.dtype)
+
+
+def _times(
+    rows: Float[AnyArray, "N l r n"], factor: Float[AnyArray, "N n m"]
+) -> Float[AnyArray, "N l r m"]:
+    """Multiply the rows by their block's factor: one large product."""
+    count, length, r, n = rows.shape
+    return multiply(rows.reshape(count, length * r, n), factor).reshape(
+        count, length, r, factor.shape[-1]
     )
-    return Factors(rows, np.concatenate([segment.lost for segment in segments], axis=1))
+
+
+def _basis(factors: Float[AnyArray, "N n n"], most: float) -> Float[AnyArray, "N n r"] | None:
+    """Return orthonormal columns that span the rows of each factor, but for LOST of its energy.
+
+    None where a factor has more than `most`.
+    """
+    if _rank(np.linalg.eigvalsh(multiply(factors[0].mT, factors[0]))) > most:
+        return None
+    energies, vectors = np.linalg.eigh(multiply(factors.mT, factors))
+    rank = _rank(energies)
+    return np.ascontiguousarray(vectors[..., -rank:]) if rank <= most else None
+
+
+def _rank(energies: Float[AnyArray, "*batch n"]) -> int:
+    left_out = np.cumsum(np.abs(energies), axis=-1) < LOST
+    return max(1, energies.shape[-1] - int(np.min(np.sum(left_out, axis=-1))))

@@ -4,90 +4,178 @@ The estimate is a Ritz value, so in exact arithmetic it never exceeds the true e
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Bool, Float
 
-from gradlab.jacobian.arrays import AnyArray, fori_loop, inner, library, put, while_loop
+from gradlab.jacobian.arrays import (
+    AnyArray,
+    fori_loop,
+    in_threads,
+    inner,
+    library,
+    put,
+    while_loop,
+)
+
+Operator: TypeAlias = Callable[[Float[AnyArray, "*pairs n"]], Float[AnyArray, "*pairs n"]]
 
 TOLERANCE = 1e-5  # Largest error, by the residual, over the eigenvalue …
 GAIN = 3e-7  # … or what the last step may have added to it, with a residual below
 ROUGH = 1e-2
 CHECK_EVERY = 8  # Steps between checks, each of which takes as long as some steps.
+TOGETHER = 2048  # of NumPy's are checked by one thread: fewer cost as much, more leave its cache
 NEAR = 1e-6  # relative to the eigenvalue: from a step as small, the next one would be 1e-18
 ROOT_STEPS = 40  # at most, of Laguerre's method, which triples the digits in the end
 
 
 class _Lanczos(NamedTuple):
-    step: Any
     vector: Float[AnyArray, "*pairs n"]
     previous: Float[AnyArray, "*pairs n"]
     beta: Float[AnyArray, "*pairs"]
     alphas: Float[AnyArray, "steps *pairs"]
     betas: Float[AnyArray, "steps *pairs"]
+
+
+class _Estimate(NamedTuple):
     top: Float[AnyArray, "*pairs"]
     above: Float[AnyArray, "*pairs"]
-    converged: Any
+    has_converged: Bool[AnyArray, "*pairs"]
 
 
-def top_eigenvalue(
-    apply: Callable[[Float[AnyArray, "*pairs n"]], Float[AnyArray, "*pairs n"]],
-    start: Float[AnyArray, "*pairs n"],
-) -> Float[AnyArray, "*pairs"]:
+def top_eigenvalue(apply: Operator, start: Float[Array, "*pairs n"]) -> Float[Array, "*pairs"]:
     """Return the largest eigenvalues of many symmetric positive semi-definite operators at once.
 
     Args:
         apply: multiplies each vector by its operator, whose norm is at most 1.
         start: a unit vector for each operator.
     """
-    xp, (*pairs, n) = library(start), start.shape
-    steps = -(-n // CHECK_EVERY) * CHECK_EVERY
-    eps, tiny = np.finfo(start.dtype).eps, np.finfo(start.dtype).tiny
-    tolerance = max(TOLERANCE, 1000 * float(eps))
+    steps = _most_steps(start)
 
-    def advance(_: Any, state: _Lanczos) -> _Lanczos:
+    def advance_and_check(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        done, lanczos, estimate = state
+        lanczos = _advance(apply, lanczos, done)
+        done = done + CHECK_EVERY
+        return done, lanczos, _checked(lanczos.alphas, lanczos.betas, done, estimate.above)
+
+    zeros = jnp.zeros(start.shape[:-1], start.dtype)
+    return jax.lax.while_loop(
+        lambda state: (state[0] < steps) & ~jnp.all(state[2].has_converged),
+        advance_and_check,
+        (jnp.int32(0), _begin(start, steps), _Estimate(zeros, zeros, zeros > 0)),
+    )[2].top
+
+
+def top_eigenvalues(
+    operators: list[Operator], starts: list[Float[AnyArray, "pairs n"]]
+) -> list[Float[AnyArray, "pairs"]]:
+    """Return what `top_eigenvalue` does of several groups of operators, of arrays of NumPy.
+
+    Groups advance in threads, each until all of it has converged. All are checked together: to
+    NumPy a check is a thousand operations, which last as long for few pairs as for thousands.
+    """
+    most = _most_steps(starts[0])
+    states = [_begin(start, CHECK_EVERY) for start in starts]
+    above = [np.zeros_like(state.beta) for state in states]
+    tops: list[Any] = [None] * len(states)
+    active = list(range(len(states)))
+    for done in range(0, most, CHECK_EVERY):
+
+        def advance(i: int, done: int = done) -> None:
+            state = states[i]
+            if done:
+                room = np.empty((CHECK_EVERY, *state.beta.shape), state.beta.dtype)
+                alphas, betas = (np.concatenate([x, room]) for x in (state.alphas, state.betas))
+                state = state._replace(alphas=alphas, betas=betas)
+            states[i] = _advance(operators[i], state, done)
+
+        in_threads(advance, [(i,) for i in active])
+        checked = _checked_together([states[i] for i in active], [above[i] for i in active])
+        for i, estimate in zip(active, checked, strict=True):
+            tops[i], above[i] = estimate.top, estimate.above
+        active = [i for i, x in zip(active, checked, strict=True) if not x.has_converged.all()]
+        if not active:
+            break
+    return tops
+
+
+def _checked_together(
+    states: list[_Lanczos], above: list[Float[AnyArray, "pairs"]]
+) -> list[_Estimate]:
+    alphas, betas = (np.concatenate([x[i] for x in states], axis=1) for i in (-2, -1))
+    bounds = np.concatenate(above)
+    estimate = _Estimate(np.empty_like(bounds), np.empty_like(bounds), np.empty(bounds.shape, bool))
+
+    def check(part: slice) -> None:
+        checked = _checked(alphas[:, part], betas[:, part], len(alphas), bounds[part])
+        for target, value in zip(estimate, checked, strict=True):
+            target[part] = value
+
+    in_threads(check, [(slice(i, i + TOGETHER),) for i in range(0, len(bounds), TOGETHER)])
+    ends = np.cumsum([len(x.beta) for x in states])[:-1]
+    return [_Estimate(*x) for x in zip(*(np.split(x, ends) for x in estimate), strict=True)]
+
+
+def random_start(like: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch n"]:
+    """Return a random unit vector, the same for all: it hardly ever misses a top eigenvector.
+
+    It is drawn with NumPy: a JAX generator would take longer to compile than all else.
+    """
+    direction = np.random.default_rng(0).standard_normal(like.shape[-1])
+    direction /= np.linalg.norm(direction)
+    xp = library(like)
+    return xp.broadcast_to(xp.asarray(direction, like.dtype), like.shape)
+
+
+def _most_steps(start: Float[AnyArray, "*pairs n"]) -> int:
+    return -(-start.shape[-1] // CHECK_EVERY) * CHECK_EVERY
+
+
+def _begin(start: Float[AnyArray, "*pairs n"], steps: int) -> _Lanczos:
+    xp, pairs = library(start), start.shape[:-1]
+    alphas, betas = (xp.zeros((steps, *pairs), start.dtype) for _ in range(2))
+    return _Lanczos(start, xp.zeros_like(start), xp.zeros(pairs, start.dtype), alphas, betas)
+
+
+def _advance(apply: Operator, state: _Lanczos, done: Any) -> _Lanczos:
+    """Return the state after the steps from `done` to the next check."""
+    xp, limits = library(state.vector), np.finfo(state.vector.dtype)
+
+    def advance(step: Any, state: _Lanczos) -> _Lanczos:
         image = apply(state.vector) - state.beta[..., None] * state.previous
         alpha = inner(image, state.vector)
         image = image - alpha[..., None] * state.vector
         beta = xp.sqrt(inner(image, image))
         # A vanishing remainder means that the Krylov space is exhausted: continue with zeros.
-        beta = xp.where(beta > eps * state.alphas[0], beta, 0)
-        return state._replace(
-            step=state.step + 1,
-            vector=image * xp.where(beta > 0, 1 / xp.maximum(beta, tiny), 0)[..., None],
+        beta = xp.where(beta > limits.eps * xp.where(step > 0, state.alphas[0], alpha), beta, 0)
+        scale = xp.where(beta > 0, 1 / xp.maximum(beta, limits.tiny), 0)
+        return _Lanczos(
+            vector=image * scale[..., None],
             previous=state.vector,
             beta=beta,
-            alphas=put(state.alphas, state.step, alpha),
-            betas=put(state.betas, state.step, beta),
+            alphas=put(state.alphas, step, alpha),
+            betas=put(state.betas, step, beta),
         )
 
-    def advance_and_check(state: _Lanczos) -> _Lanczos:
-        state = fori_loop(0, CHECK_EVERY, advance, state, start)
-        filled = state.step if xp is np else steps
-        tables = state.alphas[:filled], state.betas[:filled]
-        top, residual, gain = _top_of_tridiagonal(*tables, state.step, state.above)
-        is_exact = residual <= tolerance * top
-        is_settled = (gain <= GAIN * top) & (residual <= ROUGH * top)
-        converged = xp.all(is_exact | is_settled)
-        return state._replace(top=top, above=top + 2 * residual, converged=converged)
+    return fori_loop(done, done + CHECK_EVERY, advance, state, state.vector)
 
-    zeros = xp.zeros(pairs, start.dtype)
-    alphas, betas = (xp.zeros((steps, *pairs), start.dtype) for _ in range(2))
-    initial = _Lanczos(
-        step=xp.int32(0),
-        vector=start,
-        previous=xp.zeros_like(start),
-        beta=zeros,
-        alphas=alphas,
-        betas=betas,
-        top=zeros,
-        above=zeros,
-        converged=xp.array(False),
-    )
-    return while_loop(
-        lambda state: (state.step < steps) & ~state.converged, advance_and_check, initial, start
-    ).top
+
+def _checked(
+    alphas: Float[AnyArray, "steps *pairs"],
+    betas: Float[AnyArray, "steps *pairs"],
+    size: Any,
+    above: Float[AnyArray, "*pairs"],
+) -> _Estimate:
+    """Return the estimates after `size` steps, given bounds that are hardly ever below."""
+    top, residual, gain = _top_of_tridiagonal(alphas, betas, size, above)
+    top = top + 0 * alphas[0]  # of what is not finite neither is the estimate
+    tolerance = max(TOLERANCE, 1000 * float(np.finfo(alphas.dtype).eps))
+    is_exact = residual <= tolerance * top
+    is_settled = (gain <= GAIN * top) & (residual <= ROUGH * top)
+    return _Estimate(top, top + 2 * residual, is_exact | is_settled | (top != top))
 
 
 def _top_of_tridiagonal(
@@ -133,7 +221,9 @@ def _top_of_tridiagonal(
         root = xp.sqrt(xp.maximum((count - 1) * (count * of_squares - total**2), 0))
         # What has arrived stays: below θ, where rounding may lead, pivots change their signs.
         step = xp.where(is_above & (last > NEAR * x), count / (total + root), 0)
-        return steps + 1, xp.maximum(x - step, 0), step
+        is_below = ~is_above & (steps == 0)
+        x, last = xp.where(is_below, 1, xp.maximum(x - step, 0)), xp.where(is_below, 1, step)
+        return steps + 1, x, last
 
     def component(back: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Go from the last component, 1, to the first: the stable direction of the recursion."""
@@ -145,13 +235,10 @@ def _top_of_tridiagonal(
 
     ones = xp.ones_like(zero)
     fresh = (zero == 0, *(zero,) * 5)
-    guess = above / scale
-    _, is_above, *_ = fori_loop(0, size, pivot, (guess, *fresh), alphas)
-    start = xp.where(is_above, xp.minimum(guess, 1), 1)
     _, top, _ = while_loop(
         lambda state: (state[0] < ROOT_STEPS) & xp.any(state[2] > NEAR * state[1]),
         nearer,
-        (xp.int32(0), start, ones),
+        (xp.int32(0), xp.minimum(above / scale, 1), ones),
         alphas,
     )
     last = xp.maximum(top - alphas[size - 1], limits.eps)

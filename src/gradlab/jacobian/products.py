@@ -32,6 +32,9 @@ def rescale(
 ) -> Scaled:
     """Move the Frobenius norm of each matrix into its log scale; that of a zero matrix is −inf."""
     xp = library(matrix)
+    if xp is np and (squares := _plain_squares(matrix)) is not None:
+        norms = np.sqrt(squares)
+        return Scaled(matrix / norms[..., None, None], log_scale + np.log(norms, dtype=np.float64))
     # Division by the largest entry keeps the squares in the norm from under- or overflowing. The
     # result does not depend on it, so it is a constant to derivatives.
     largest = xp.max(xp.abs(matrix), axis=(-2, -1), keepdims=True)
@@ -44,6 +47,14 @@ def rescale(
     wide = np.float64 if xp is np else jax.dtypes.canonicalize_dtype(float)
     logs = safe_log(norm.astype(wide)) + safe_log(largest.astype(wide))
     return Scaled(matrix / norm, log_scale + logs[..., 0, 0])
+
+
+def _plain_squares(matrix: Float[AnyArray, "*batch n m"]) -> Float[AnyArray, "*batch"] | None:
+    """Return the squared norms, unless one is zero, not finite, or may have lost a square."""
+    flat = matrix.reshape(*matrix.shape[:-2], -1)
+    squares, limits = inner(flat, flat), np.finfo(matrix.dtype)
+    fits = (limits.tiny / limits.eps**2 < squares) & (squares < limits.max)
+    return squares if fits.all() else None
 
 
 def safe_log(x: Float[AnyArray, "*shape"]) -> Float[AnyArray, "*shape"]:

@@ -1,92 +1,90 @@
-"""Spectral norms of all pairs (t, k) by Lanczos iterations, without forming their products.
+"""Spectral norms of all pairs (t, k) without forming large products.
 
-σ²_max(A_t B_k) is the largest eigenvalue of the symmetric B_kᵀA_tᵀ A_t B_k. A Lanczos step for a
-tile of pairs is four stacked matrix products, since all pairs of one t share A_t and all pairs of
-one k share B_k. A tile stops when the residual of every pair is small enough: after a few steps far
-from the diagonal, where products are close to rank one.
+σ²_max(A_t B_k) is the largest eigenvalue of the symmetric B_kᵀA_tᵀ A_t B_k. Of few rows or columns
+that is a small matrix (cores.py). Else Lanczos steps for a tile of pairs are four stacked matrix
+products each, since all pairs of one t share A_t and all pairs of one k share B_k. A tile stops
+when the residual of every pair is small enough.
 """
-
-import math
 
 import numpy as np
 from jaxtyping import Float
 
-from gradlab.jacobian.arrays import PIECE, AnyArray, in_pieces, library
-from gradlab.jacobian.lanczos import top_eigenvalue
+from gradlab.jacobian.arrays import PIECE, AnyArray, library, pieces
+from gradlab.jacobian.cores import WAVE, core_spectral_squares, tiles
+from gradlab.jacobian.lanczos import (
+    Operator,
+    random_start,
+    top_eigenvalue,
+    top_eigenvalues,
+)
 from gradlab.jacobian.products import multiply
 
-SIDE, SMALLEST = 64, 8  # rows and columns of a tile: in fewer, large matrices are read too often
+CORE = 32  # rows or columns up to which a core is measured sooner than by Lanczos steps
+SIDE = 16  # rows and columns of a tile: in fewer, matrices are read too often
 
 
 def single_squares(matrices: Float[AnyArray, "N r n"]) -> Float[AnyArray, "N"]:
     """Return the squared spectral norms of matrices."""
-    if library(matrices) is np:  # of many, LAPACK's values come sooner than all have converged
-        finite = np.nan_to_num(matrices, nan=0, posinf=0, neginf=0)
-        values = in_pieces(lambda x: np.linalg.svd(x, compute_uv=False)[:, 0], finite)
-        return np.where(np.isfinite(matrices).all(axis=(1, 2)), values, np.nan) ** 2
 
-    def apply(v: Float[AnyArray, "N n"]) -> Float[AnyArray, "N n"]:
-        return multiply(multiply(matrices, v[..., None]).mT, matrices)[..., 0, :]
+    def operator(matrices: Float[AnyArray, "N r n"]) -> Operator:
+        return lambda v: multiply(multiply(matrices, v[..., None]).mT, matrices)[..., 0, :]
 
-    return top_eigenvalue(apply, _start(matrices[:, 0]))
+    if library(matrices) is not np:
+        return top_eigenvalue(operator(matrices), random_start(matrices[:, 0]))
+    parts = [matrices[blocks] for blocks, _ in pieces(len(matrices), 1, matrices[0].nbytes)]
+    return np.concatenate(
+        top_eigenvalues([operator(x) for x in parts], [random_start(x[:, 0]) for x in parts])
+    )
 
 
 def cross_squares(
     a: Float[AnyArray, "N t r n"], b_T: Float[AnyArray, "N k q n"]
 ) -> Float[AnyArray, "N t k"]:
-    """Return σ²_max(A_t B_k) for all pairs of each block, tile by tile, of arrays of NumPy."""
+    """Return σ²_max(A_t B_k) for all pairs of each block, of arrays of NumPy."""
     if a.shape[2] < b_T.shape[2]:  # vectors are of the smaller rank
         return cross_squares(b_T, a).mT
-    (blocks, length_t, _, _), length_k = a.shape, b_T.shape[1]
-    a, b_T = _tiles(a, b_T)
-    tiles = (blocks, a.shape[1], b_T.shape[1])
-    squares = in_pieces(
-        lambda block, row, column: tile_squares(a[block, row], b_T[block, column]),
-        *np.unravel_index(np.arange(math.prod(tiles)), tiles),
-        size=_tile_size(a[0, 0], b_T[0, 0]),
-    )
-    squares = squares.reshape(*tiles, b_T.shape[2], a.shape[2])
-    return squares.transpose(0, 1, 4, 2, 3).reshape(blocks, length_t, length_k)
+    if b_T.shape[2] <= CORE:
+        return core_spectral_squares(a, b_T)
+    if a.shape[1] == b_T.shape[1] == 1:  # of single pairs a step takes longer than their product
+        return single_squares(multiply(a[:, 0], b_T[:, 0].mT))[:, None, None]
+    squares = np.empty((*a.shape[:2], b_T.shape[1]), a.dtype)
+    side = min(SIDE, a.shape[1], b_T.shape[1])
+    fitting = side * max(side, PIECE // a[0, 0].nbytes)
+    cut = tiles(len(a), a.shape[1], b_T.shape[1], fitting)
+    at_once = max(1, WAVE // (fitting * b_T[0, 0, :, 0].nbytes))
+    for i in range(0, len(cut), at_once):
+        wave = cut[i : i + at_once]
+        pairs = [(a[block, rows], b_T[block, columns]) for block, rows, columns in wave]
+        tops = top_eigenvalues(
+            [tile_operator(*pair) for pair in pairs], [tile_start(*pair) for pair in pairs]
+        )
+        for place, top, (left, right) in zip(wave, tops, pairs, strict=True):
+            squares[place] = top.reshape(len(left), right.shape[1], left.shape[1]).mT
+    return squares
 
 
-def tile_squares(
-    a: Float[AnyArray, "N t r n"], b_T: Float[AnyArray, "N k q n"]
-) -> Float[AnyArray, "N k t"]:
-    """Return σ²_max(A_t B_k) for all pairs of each block at once."""
+def tile_operator(a: Float[AnyArray, "N t r n"], b_T: Float[AnyArray, "N k q n"]) -> Operator:
+    """Return B_kᵀA_tᵀ A_t B_k of all pairs (k, t) of each block, as one operator."""
 
-    def apply(v: Float[AnyArray, "N k t q"]) -> Float[AnyArray, "N k t q"]:
-        b_v = multiply(v, b_T).swapaxes(1, 2)  # all t of one k share B_k
+    def apply(v: Float[AnyArray, "N*k*t q"]) -> Float[AnyArray, "N*k*t q"]:
+        by_k = v.reshape(*b_T.shape[:2], a.shape[1], -1)
+        b_v = multiply(by_k, b_T).swapaxes(1, 2)  # all t of one k share B_k
         g_b_v = multiply(multiply(b_v, a.mT), a).swapaxes(1, 2)  # all k of one t share A_t
-        return multiply(g_b_v, b_T.mT)
+        return multiply(g_b_v, b_T.mT).reshape(v.shape)
 
-    shape = (*b_T.shape[:2], a.shape[1], b_T.shape[2])
-    return top_eigenvalue(apply, _start(library(a).broadcast_to(b_T[:, :, None, :, 0], shape)))
+    return apply
+
+
+def tile_start(
+    a: Float[AnyArray, "N t r n"], b_T: Float[AnyArray, "N k q n"]
+) -> Float[AnyArray, "N*k*t q"]:
+    """Return a unit vector for each pair."""
+    repeated = library(a).broadcast_to(
+        b_T[:, :, None, :, 0], (*b_T.shape[:2], a.shape[1], b_T.shape[2])
+    )
+    return random_start(repeated.reshape(-1, b_T.shape[2]))
 
 
 def sizes(squares: Float[AnyArray, "*pairs"]) -> Float[AnyArray, "*pairs"]:
     """Return what is left of sums of numbers of size 1: of A_t B_k v, norms."""
     return library(squares).sqrt(squares)
-
-
-def _tiles(*rows: Float[AnyArray, "N l r n"]) -> list[Float[AnyArray, "N tiles side r n"]]:
-    """Cut matrices into tiles that, with the vectors of all pairs, fit a core's cache."""
-    side = SIDE
-    while side > SMALLEST and _tile_size(*(x[0, :side] for x in rows)) > PIECE:
-        side //= 2
-    return [x.reshape(len(x), -1, math.gcd(x.shape[1], side), *x.shape[2:]) for x in rows]
-
-
-def _tile_size(a: Float[AnyArray, "t r n"], b_T: Float[AnyArray, "k q n"]) -> int:
-    """Return the bytes of a tile's matrices, and of a vector for each of its pairs."""
-    return a.nbytes + b_T.nbytes + len(a) * b_T[:, 0].nbytes
-
-
-def _start(like: Float[AnyArray, "*batch n"]) -> Float[AnyArray, "*batch n"]:
-    """Return a random unit vector, the same for all: it hardly ever misses a top eigenvector.
-
-    It is drawn with NumPy: a JAX generator would take longer to compile than all else.
-    """
-    direction = np.random.default_rng(0).standard_normal(like.shape[-1])
-    direction /= np.linalg.norm(direction)
-    xp = library(like)
-    return xp.broadcast_to(xp.asarray(direction, like.dtype), like.shape)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from gradlab.jacobian import frobenius, spectral
 from gradlab.jacobian.arrays import in_pieces
 from gradlab.jacobian.carry import Span
+from gradlab.jacobian.lanczos import top_eigenvalue
 from gradlab.jacobian.products import ResolvedLogNorms, Scaled, log_norms_of, multiply, rescale
 
 SIDE = 128  # rows and columns of a tile, whose pairs an accelerator takes at once
@@ -79,10 +80,14 @@ def _cross(a: Scaled, b_T: Scaled, half: Int[Array, ""] | None) -> ResolvedLogNo
     """Return log ‖A_t B_k‖, (L/2, L/2); of spectral norms, those within blocks of `half` alone."""
     scale = a.log_scale[:, None] + b_T.log_scale[None]
     if half is None:
-        squares = frobenius.cross_squares(a.unit[None], b_T.unit[None])[0]
+        squares = frobenius.gram_products(*(_grams(x.unit) for x in (a, b_T)))[0]
         return log_norms_of(squares, frobenius.sizes(squares), scale)
     squares = _tile_by_tile(a.unit, b_T.unit, half)
     return log_norms_of(squares, spectral.sizes(squares), scale)
+
+
+def _grams(rows: Float[Array, "l r n"]) -> Float[Array, "1 l n*n"]:
+    return in_pieces(lambda x: frobenius.grams(x[:, None])[:, 0], rows)[None]
 
 
 def _tile_by_tile(
@@ -98,7 +103,10 @@ def _tile_by_tile(
             jax.lax.dynamic_slice_in_dim(x, begin, side)[None]
             for x, begin in zip((a, b_T), corner, strict=True)
         )
-        tile = spectral.tile_squares(rows, columns)[0].T
+        top = top_eigenvalue(
+            spectral.tile_operator(rows, columns), spectral.tile_start(rows, columns)
+        )
+        tile = top.reshape(side, side).T
         return jax.lax.dynamic_update_slice(squares, tile, corner)
 
     empty = jnp.zeros((len(a), len(a)), a.dtype)
