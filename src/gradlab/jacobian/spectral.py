@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradlab.jacobian.arrays import PIECE, AnyArray, library, pieces
-from gradlab.jacobian.cores import WAVE, core_spectral_squares, tiles
+from gradlab.jacobian.cores import SMALL, WAVE, core_spectral_squares, tiles
 from gradlab.jacobian.lanczos import (
     Operator,
     random_start,
@@ -19,7 +19,8 @@ from gradlab.jacobian.lanczos import (
 )
 from gradlab.jacobian.products import multiply
 
-CORE = 32  # rows or columns up to which a core is measured sooner than by Lanczos steps
+CORE = 0.25  # rows or columns, of all n, up to which a core is measured sooner than its factors
+MOST = 512  # pairs of a tile: two threads share what is left
 SIDE = 16  # rows and columns of a tile: in fewer, matrices are read too often
 
 
@@ -43,13 +44,13 @@ def cross_squares(
     """Return σ²_max(A_t B_k) for all pairs of each block, of arrays of NumPy."""
     if a.shape[2] < b_T.shape[2]:  # vectors are of the smaller rank
         return cross_squares(b_T, a).mT
-    if b_T.shape[2] <= CORE:
+    if b_T.shape[2] <= max(SMALL, CORE * b_T.shape[3]):
         return core_spectral_squares(a, b_T)
     if a.shape[1] == b_T.shape[1] == 1:  # of single pairs a step takes longer than their product
         return single_squares(multiply(a[:, 0], b_T[:, 0].mT))[:, None, None]
     squares = np.empty((*a.shape[:2], b_T.shape[1]), a.dtype)
     side = min(SIDE, a.shape[1], b_T.shape[1])
-    fitting = side * max(side, PIECE // a[0, 0].nbytes)
+    fitting = min(side * max(side, PIECE // a[0, 0].nbytes), MOST)
     cut = tiles(len(a), a.shape[1], b_T.shape[1], fitting)
     at_once = max(1, WAVE // (fitting * b_T[0, 0, :, 0].nbytes))
     for i in range(0, len(cut), at_once):
