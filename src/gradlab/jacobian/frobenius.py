@@ -37,17 +37,23 @@ def cross_squares(
     return squares
 
 
-def _packed_grams(rows: Float[AnyArray, "N l r n"]) -> Float[AnyArray, "N l n*(n+1)/2"]:
-    """Return one triangle of each Gram matrix, with the same inner products as the whole."""
-    n = rows.shape[3]
-    row, column = np.triu_indices(n)
-    weight = np.where(row == column, 1, 2**0.5).astype(rows.dtype)
-    packed = np.empty((*rows.shape[:2], len(row)), rows.dtype)
+def _packed_grams(rows: Float[AnyArray, "N l r n"]) -> Float[AnyArray, "N l 3*n*n/4"]:
+    """Return three quarters of each Gram matrix, with the same inner products as the whole.
+
+    Of the four blocks of a symmetric matrix one is the transpose of another, which has its weight.
+    """
+    first, second = np.split(rows, [rows.shape[3] // 2], axis=3)
+    corners = np.cumsum([first.shape[3] ** 2, first.shape[3] * second.shape[3]])
+    packed = np.empty((*rows.shape[:2], corners[-1] + second.shape[3] ** 2), rows.dtype)
+    upper, across, lower = np.split(packed, corners, axis=2)
 
     def work(blocks: slice, part: slice) -> None:
-        np.multiply(grams(rows[blocks, part])[..., row * n + column], weight, packed[blocks, part])
+        one, two = first[blocks, part], second[blocks, part]
+        upper[blocks, part] = _flat(multiply(one.mT, one))
+        np.multiply(_flat(multiply(one.mT, two)), 2**0.5, out=across[blocks, part])
+        lower[blocks, part] = _flat(multiply(two.mT, two))
 
-    in_threads(work, pieces(len(rows), rows.shape[1], n * n * rows.itemsize))
+    in_threads(work, pieces(len(rows), rows.shape[1], packed[0, 0].nbytes))
     return packed
 
 
@@ -65,4 +71,8 @@ def sizes(squares: Float[AnyArray, "*pairs"]) -> Float[AnyArray, "*pairs"]:
 
 def grams(rows: Float[AnyArray, "N l r n"]) -> Float[AnyArray, "N l n*n"]:
     """Return the Gram matrices RᵀR of rows, flat."""
-    return multiply(rows.mT, rows).reshape(*rows.shape[:2], -1)
+    return _flat(multiply(rows.mT, rows))
+
+
+def _flat(matrices: Float[AnyArray, "N l n m"]) -> Float[AnyArray, "N l n*m"]:
+    return matrices.reshape(*matrices.shape[:2], matrices.shape[2] * matrices.shape[3])

@@ -82,7 +82,7 @@ def single_steps(jacobians: Scaled, of: Span, wrt: Span) -> Block:
     def work(blocks: slice, _: slice) -> None:
         unit, log_scale = (x[blocks] for x in jacobians)
         for rows, part in zip(sides, (unit[:, slice(*of)], unit[..., slice(*wrt)].mT), strict=True):
-            rows.unit[blocks, 0], rows.log_scale[blocks, 0] = rescale(part, log_scale)
+            rows.log_scale[blocks, 0] = rescale(part, log_scale, rows.unit[blocks, 0]).log_scale
 
     in_threads(work, pieces(count, 1, jacobians.unit[0].nbytes))
     return Block([sides[0]], [sides[1]], jacobians)
@@ -115,7 +115,8 @@ def _product(later: Scaled, earlier: Scaled) -> Scaled:
 
     def work(blocks: slice, _: slice) -> None:
         unscaled = multiply(later.unit[blocks], earlier.unit[blocks])
-        product.unit[blocks], product.log_scale[blocks] = rescale(unscaled, log_scale[blocks])
+        scaled = rescale(unscaled, log_scale[blocks], product.unit[blocks])
+        product.log_scale[blocks] = scaled.log_scale
 
     in_threads(work, pieces(len(later.unit), 1, later.unit[0].nbytes))
     return product
@@ -174,8 +175,7 @@ def _extend(
             left_out = multiply(mix, unit) - multiply(multiply(mix, q), kept)
             unit, sketch = kept, left_out + sketch if sketch.shape[2] else left_out
         longer, sketch = (_times(x, factor.unit[blocks]) for x in (unit, sketch))
-        unit, shrunk = rescale(longer)
-        target.unit[blocks, part, : unit.shape[2]] = unit
+        _, shrunk = rescale(longer, out=target.unit[blocks, part, : longer.shape[2]])
         if sketch.shape[2]:  # of rows that are zero the sketch is zero too, or else infinite
             scaled = sketch / np.exp(shrunk)[..., None, None]
             target.sketch[blocks, part] = np.nan_to_num(scaled, nan=0, posinf=np.inf)

@@ -99,11 +99,11 @@ def _padded(tree: Any, samples: int) -> Any:
 
 def _single(norms: Any, steps: Rows, wrt: Span) -> ResolvedLogNorms:
     """Return the maps of single steps, (N, 1, 1)."""
-    part = rescale(steps.unit[..., slice(*wrt)], steps.log_scale)
-    squares = norms.single_squares(part.unit[:, 0])
-    return log_norms_of(
-        squares[:, None, None], norms.sizes(squares)[:, None, None], part.log_scale[..., None]
-    )
+    unit, log_scale = steps.unit, steps.log_scale
+    if wrt != (0, unit.shape[3]):  # else it is of norm 1, and large
+        unit, log_scale = rescale(unit[..., slice(*wrt)], log_scale)
+    squares = norms.single_squares(unit[:, 0])[:, None, None]
+    return log_norms_of(squares, norms.sizes(squares), log_scale[..., None])
 
 
 def _cross(norms: Any, prefix: list[Rows], suffix_T: list[Rows]) -> ResolvedLogNorms:

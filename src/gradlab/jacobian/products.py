@@ -28,13 +28,22 @@ class ResolvedLogNorms(NamedTuple):
 
 
 def rescale(
-    matrix: Float[AnyArray, "*batch n m"], log_scale: Float[AnyArray, "*batch"] | float = 0.0
+    matrix: Float[AnyArray, "*batch n m"],
+    log_scale: Float[AnyArray, "*batch"] | float = 0.0,
+    out: Float[AnyArray, "*batch n m"] | None = None,
 ) -> Scaled:
-    """Move the Frobenius norm of each matrix into its log scale; that of a zero matrix is −inf."""
+    """Move the Frobenius norm of each matrix into its log scale; that of a zero matrix is −inf.
+
+    Args:
+        matrix: the matrices.
+        log_scale: of them.
+        out: where those of NumPy are put.
+    """
     xp = library(matrix)
     if xp is np and (squares := _plain_squares(matrix)) is not None:
         norms = np.sqrt(squares)
-        return Scaled(matrix / norms[..., None, None], log_scale + np.log(norms, dtype=np.float64))
+        unit = np.divide(matrix, norms[..., None, None], out=out)
+        return Scaled(unit, log_scale + np.log(norms, dtype=np.float64))
     # Division by the largest entry keeps the squares in the norm from under- or overflowing. The
     # result does not depend on it, so it is a constant to derivatives.
     largest = xp.max(xp.abs(matrix), axis=(-2, -1), keepdims=True)
@@ -46,7 +55,10 @@ def rescale(
     # A log scale of thousands needs more digits than the matrices' own float32 may have.
     wide = np.float64 if xp is np else jax.dtypes.canonicalize_dtype(float)
     logs = safe_log(norm.astype(wide)) + safe_log(largest.astype(wide))
-    return Scaled(matrix / norm, log_scale + logs[..., 0, 0])
+    unit = matrix / norm
+    if out is not None:
+        out[...] = unit
+    return Scaled(unit, log_scale + logs[..., 0, 0])
 
 
 def _plain_squares(matrix: Float[AnyArray, "*batch n m"]) -> Float[AnyArray, "*batch"] | None:

@@ -89,10 +89,15 @@ def products_of_strides(jacobians: Float[AnyArray, "T n n"], stride: int, dtype:
         ⌊T / stride⌋ matrices (n, n) of a type; steps after the last full stride are left out.
     """
     count = len(jacobians) // stride
+    if jacobians.dtype != dtype:
+        jacobians = jacobians.astype(dtype)
     groups = jacobians[: count * stride].reshape(count, stride, *jacobians.shape[1:])
-    first = rescale(groups[:, 0].astype(dtype))
     return fori_loop(
-        1, stride, lambda i, product: extend(product, groups[:, i].astype(dtype)), first, jacobians
+        1,
+        stride,
+        lambda i, product: extend(product, groups[:, i]),
+        rescale(groups[:, 0]),
+        jacobians,
     )
 
 
