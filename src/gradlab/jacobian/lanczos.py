@@ -207,19 +207,19 @@ def _top_of_tridiagonal(
     alphas, squares = alphas / scale, (betas / scale) ** 2
 
     def pivot(i: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
-        x, is_above, ratio, slope, curvature, total, total_of_squares = state
+        x, smallest, ratio, slope, curvature, total, total_of_squares = state
         d = x - alphas[i] - ratio
-        is_above = is_above & (d > limits.eps)
-        d = xp.where(d > limits.eps, d, 1)
+        smallest, d = xp.minimum(smallest, d), xp.maximum(d, limits.eps)
         slope, curvature = (1 + ratio * slope) / d, ratio * (curvature - 2 * slope**2) / d
         total, total_of_squares = total + slope, total_of_squares + slope**2 - curvature
-        return x, is_above, squares[i] / d, slope, curvature, total, total_of_squares
+        return x, smallest, squares[i] / d, slope, curvature, total, total_of_squares
 
     def nearer(state: tuple[Any, ...]) -> tuple[Any, ...]:
         steps, x, last = state
-        _, is_above, *_, total, of_squares = fori_loop(0, size, pivot, (x, *fresh), alphas)
+        _, smallest, *_, total, of_squares = fori_loop(0, size, pivot, (x, *fresh), alphas)
         root = xp.sqrt(xp.maximum((count - 1) * (count * of_squares - total**2), 0))
         # What has arrived stays: below θ, where rounding may lead, pivots change their signs.
+        is_above = smallest > limits.eps
         step = xp.where(is_above & (last > NEAR * x), count / (total + root), 0)
         is_below = ~is_above & (steps == 0)
         x, last = xp.where(is_below, 1, xp.maximum(x - step, 0)), xp.where(is_below, 1, step)
@@ -234,7 +234,7 @@ def _top_of_tridiagonal(
         return d, square, length + square
 
     ones = xp.ones_like(zero)
-    fresh = (zero == 0, *(zero,) * 5)
+    fresh = (ones, *(zero,) * 5)
     _, top, _ = while_loop(
         lambda state: (state[0] < ROOT_STEPS) & xp.any(state[2] > NEAR * state[1]),
         nearer,
@@ -244,6 +244,6 @@ def _top_of_tridiagonal(
     last = xp.maximum(top - alphas[size - 1], limits.eps)
     _, _, length = fori_loop(0, size - 1, component, (last, ones, ones), alphas)
     # Newton's step from there to the root of one row less.
-    _, is_above, *_, total, _ = fori_loop(0, size - 1, pivot, (top, *fresh), alphas)
-    gain = xp.where(is_above, 1 / total, 0)
+    _, smallest, *_, total, _ = fori_loop(0, size - 1, pivot, (top, *fresh), alphas)
+    gain = xp.where(smallest > limits.eps, 1 / total, 0)
     return scale * top, betas[size - 1] / xp.sqrt(length), scale * gain
