@@ -7,14 +7,15 @@ instead of T²/2.
 
 Norms of A_t B_k depend on A_t by A_tᵀA_t only, so Qᵀ A_t does as well for any orthogonal Q. Over
 many steps products come close to low rank: the rows of A_t W, W the factor that extends A_t, to
-the span of W's first r right singular vectors V. Then the r columns Q of the factorisation
-A_t W V = Q R leave L = Qᵀ A_t W, of r rows. What they leave out of A_t W, D = (I − Q Qᵀ) A_t W, is
-known by a sketch: a few random combinations of its rows, G D, with E ‖G D B‖²_F = ‖D B‖²_F for any
-B. They are extended as the rows are and bound what every pair loses (pairs.py):
+the span of W's first r right singular vectors V. The columns Q of the factorisation A_t W V = Q R
+leave L = Qᵀ A_t W, of r rows. What they leave out of A_t W, D = (I − Q Qᵀ) A_t W, is known by a
+sketch: a few random combinations of its rows, G D, with E ‖G D B‖²_F = ‖D B‖²_F for any B. They are
+extended as the rows are and tell what every pair loses (pairs.py):
 
     ‖L B‖² ≤ ‖A B‖² ≤ ‖L B‖² + ‖D B‖²    (spectral and Frobenius norm alike)
 """
 
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import jax
@@ -124,7 +125,8 @@ def _product(later: Scaled, earlier: Scaled) -> Scaled:
 
 def _merged(segments: list[Rows], half: int, factor: Scaled, truncate: bool) -> list[Rows]:
     """Extend the rows of each block's left (0) or right (1) half by the factor, and join both."""
-    moving, staying = (jax.tree.map(lambda x: x[i::2], segments) for i in (half, 1 - half))  # noqa: B023
+    moving = jax.tree.map(lambda x: x[half::2], segments)
+    staying = jax.tree.map(lambda x: x[1 - half :: 2], segments)
     most = max(rows.unit.shape[2] for rows in segments)
     basis = _basis(factor.unit, WORTH * most) if truncate else None
     if basis is None and len(segments) == 1:
@@ -138,15 +140,15 @@ def _of_one_rank(
     segments: list[Rows], factor: Scaled, basis: Float[AnyArray, "N n r"] | None, most: int
 ) -> Rows:
     """Return the extended rows of all segments as one, with rows of zeros where one has fewer."""
-    ends = np.cumsum([0] + [rows.unit.shape[1] for rows in segments])
+    ends = list(accumulate((rows.unit.shape[1] for rows in segments), initial=0))
     count, _, n = factor.unit.shape
-    shape, dtype = (count, int(ends[-1])), factor.unit.dtype
+    shape, dtype = (count, ends[-1]), factor.unit.dtype
     joined = Rows(
         np.zeros((*shape, most if basis is None else basis.shape[2], n), dtype),
         np.zeros(shape),
         np.zeros((*shape, SKETCHES, n), dtype),
     )
-    for rows, start, end in zip(segments, ends, ends[1:], strict=False):
+    for rows, (start, end) in zip(segments, pairwise(ends), strict=True):
         _extend(rows, factor, basis, Rows(*(x[:, start:end] for x in joined)))
     return joined
 
