@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         long_range_share,
         lyapunov_exponents,
         lyapunov_spectrum,
+        parallel_evaluation,
+        parallel_exponent,
         truncation,
     )
     from gradlab.records import load_gradients
@@ -35,6 +37,8 @@ __all__ = [
     "long_range_share",
     "lyapunov_exponents",
     "lyapunov_spectrum",
+    "parallel_evaluation",
+    "parallel_exponent",
     "truncation",
 ]
 HOMES = {

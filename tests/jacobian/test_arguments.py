@@ -20,6 +20,8 @@ from gradlab.jacobian import (
     lyapunov_exponents,
     lyapunov_spectrum,
     map_log_norms,
+    parallel_evaluation,
+    parallel_exponent,
     step_jacobians,
     truncation,
 )
@@ -44,6 +46,8 @@ MEASURES: dict[str, Callable[..., Any]] = {  # by (cell, inputs)
     "log_singular_values": lambda cell, x, **o: log_singular_values(cell, x, [(2, 1)], **o),
     "lyapunov_exponents": lyapunov_exponents,
     "lyapunov_spectrum": lyapunov_spectrum,
+    "parallel_evaluation": parallel_evaluation,
+    "parallel_exponent": parallel_exponent,
     "adjoint_log_norms": lambda cell, x, **o: adjoint_log_norms(cell, x, loss, TARGETS, **o),
     "contribution_log_norms": lambda cell, x, **o: contribution_log_norms(
         cell, x, loss, TARGETS, **o

@@ -19,6 +19,8 @@ from gradlab import (
     jacobian_log_norms,
     log_singular_values,
     lyapunov_exponents,
+    parallel_evaluation,
+    parallel_exponent,
 )
 from gradlab.config import Config
 from gradlab.training.program import Program, hyperparameters_of
@@ -46,6 +48,8 @@ MEASUREMENTS: dict[str, Callable[[jax.Array], Any]] = {
         )
     },
     "exponents": partial(lyapunov_exponents, CELL),
+    "parallel evaluation": partial(parallel_evaluation, CELL),
+    "parallel exponent": partial(parallel_exponent, CELL),
     "adjoints": partial(of_loss, adjoint_log_norms),
     "contributions": partial(of_loss, contribution_log_norms),
     "singular values": lambda inputs: log_singular_values(CELL, inputs[0], [(LENGTH, 3)]),

@@ -28,6 +28,7 @@ from gradlab.jacobian.arguments import (
 )
 from gradlab.jacobian.arrays import AnyArray, are_known, own_threads
 from gradlab.jacobian.certify import Certificate, certificates
+from gradlab.jacobian.conditioning import Conditioning
 from gradlab.jacobian.contributions import (
     Backpropagation,
     backpropagate,
@@ -45,6 +46,8 @@ from gradlab.jacobian.lyapunov import (
 )
 from gradlab.jacobian.maps import Precision, best_precision, log_norm_maps, no_derivative
 from gradlab.jacobian.pairs import Norm, log_norm_map
+from gradlab.jacobian.parallel import ParallelEvaluation, parallel_evaluation
+from gradlab.jacobian.prefixes import ParallelExponent, parallel_exponent
 from gradlab.jacobian.products import rescale
 from gradlab.jacobian.sampled import sampled_log_norms
 from gradlab.jacobian.singular import log_singular_values
@@ -55,7 +58,10 @@ Method = Literal["exact", "sampled"]
 __all__ = [
     "Backpropagation",
     "Certificate",
+    "Conditioning",
     "LyapunovSpectrum",
+    "ParallelEvaluation",
+    "ParallelExponent",
     "adjoint_log_norms",
     "backpropagate",
     "contribution_log_norms",
@@ -66,6 +72,8 @@ __all__ = [
     "lyapunov_exponents",
     "lyapunov_spectrum",
     "map_log_norms",
+    "parallel_evaluation",
+    "parallel_exponent",
     "step_jacobians",
     "truncation",
 ]

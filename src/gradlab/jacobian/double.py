@@ -17,14 +17,17 @@ def in_double_precision(
     cell: nnx.RNNCellBase | Callable[..., Any],
     flat: FlatCell,
     inputs: Float[Array, "*batch T features"],
+    *,
+    jacobian: Callable[..., Any] | None = jax.jacrev,
 ) -> FlatCell:
-    """Return the cell computing in float64, with Jacobians in reverse mode.
+    """Return the cell computing in float64.
 
     Weights that a plain function reads keep their own type, which float64 states promote.
 
     Args:
         cell, inputs: those of the measurement.
         flat: the cell in its own precision.
+        jacobian: as in `flatten_cell`; by default in reverse mode, which the engine does not use.
 
     Raises:
         ValueError: the cell draws random numbers, which would be others in float64.
@@ -32,8 +35,8 @@ def in_double_precision(
     drawing = ("random_bits", "random_gamma", "threefry2x32")
     if any(name in str(flat.advance.program.jaxpr) for name in drawing):
         raise ValueError(
-            "certify=True compares with the same cell in float64, for which random numbers are "
-            "drawn anew: leave it out for a cell that draws any."
+            "certify=True and parallel_evaluation run the same cell in float64, for which random "
+            "numbers are drawn anew: neither takes a cell that draws any, such as one with dropout."
         )
     with jax.enable_x64(True):
         if isinstance(cell, nnx.Module):
@@ -44,7 +47,7 @@ def in_double_precision(
                     module.dtype = _double(dtype)  # type: ignore[attr-defined]
         carry = as_float64(flat.carry(flat.example))
         sample = as_float64(inputs.reshape(-1, *inputs.shape[-2:])[0])
-        exact = flatten_cell(cell, sample, carry, jacobian=jax.jacrev)
+        exact = flatten_cell(cell, sample, carry, jacobian=jacobian)
         return resting(exact, jnp.array(0), sample) if counts_steps(flat) else exact
 
 
