@@ -12,14 +12,14 @@ import pytest
 from conftest import Compose
 from flax import nnx
 
-from gradlab import load_gradients, lyapunov_exponents, theory
+from gradlab import load_gradients, lyapunov_exponents, parallel_evaluation, theory
 from gradlab.cells import gates
 from gradlab.point import Point, run_point
 from gradlab.probes import Measurement, run_probes
 from gradlab.training.program import Program, hyperparameters_of
 
 SMALL = ("model.hidden_size=5", "task.length=8", "probe.samples=3", "wandb=disabled")
-ALL = "[spectral,typical,lyapunov,singular_values,adjoint,contribution,statistics,theory]"
+ALL = "[spectral,typical,lyapunov,singular_values,adjoint,contribution,statistics,theory,parallel]"
 
 
 def measure(composed: Compose, *overrides: str) -> tuple[Any, Any, Measurement]:
@@ -36,8 +36,15 @@ def test_every_probe_of_a_run_is_recorded(composed: Compose, tmp_path: Path, mod
     status = run_point(Point(config, tmp_path / "sweep" / "0", "all"))
     assert status["state"] == "done", status
     summary, gradients = status["summary"], load_gradients(tmp_path / "sweep" / "0")
-    for name in ("jacobian/decay_rate", "jacobian_rms/decay_rate", "lyapunov/max", "adjoint/first"):
+    for name in (
+        "jacobian/decay_rate",
+        "jacobian_rms/decay_rate",
+        "lyapunov/max",
+        "adjoint/first",
+        "parallel/steps",
+    ):
         assert np.isfinite(summary[name])
+    assert 1 <= summary["parallel/steps"] <= 8
     assert gradients["jacobian_log_norm"].dims == ("step", "sample", "t", "k")
     assert gradients["adjoint_log_norm"].dims == ("step", "sample", "k")
     assert gradients["contribution_log_norm"].dims == ("step", "sample", "weight", "t", "k")
@@ -101,6 +108,24 @@ def test_statistics_and_theoretical_rates_agree_with_the_cell(composed: Compose)
         theory.jacobian_bound(w_hh, "sigmoid")
     )
     assert "theory/mean_field" not in measurement.metrics
+
+
+def test_parallel_evaluation_is_counted_beside_the_exponent(composed: Compose) -> None:
+    network, test, measurement = measure(
+        composed, "probe=[parallel,lyapunov]", "probe.lyapunov.count=1"
+    )
+    metrics, arrays = measurement.metrics, measurement.arrays
+    found = parallel_evaluation(network.cell, test.inputs[:3])
+    np.testing.assert_array_equal(arrays["parallel_steps"], found.steps)
+    assert arrays["parallel_converged"].values.all()
+    assert arrays["parallel_residual"].dims == ("sample", "newton_step")
+    assert 1 < metrics["parallel/steps"] == float(np.mean(found.steps)) <= 8
+    assert metrics["parallel/share"] == pytest.approx(metrics["parallel/steps"] / 8)
+    assert metrics["parallel/converged"] == 1
+    assert metrics["parallel/exponent"] == pytest.approx(metrics["lyapunov/max"], abs=1e-5)
+    _, _, measurement = measure(composed, "probe=parallel", "probe.parallel.most=1")
+    assert measurement.metrics["parallel/converged"] == 0
+    assert measurement.metrics["parallel/share"] == 1 / 8
 
 
 def test_certificates_are_recorded_with_the_map(composed: Compose) -> None:
