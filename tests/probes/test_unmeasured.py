@@ -17,6 +17,7 @@ from gradlab.components import build
 from gradlab.jacobian import jacobian_log_norms, lyapunov_spectrum
 from gradlab.probes import Measurement, ProbeInput
 from gradlab.probes.losses import contribution
+from gradlab.probes.maps import jacobian_map
 from gradlab.probes.states import theory_rates
 from gradlab.tasks import Batch
 from gradlab.tasks.adding import adding
@@ -108,6 +109,16 @@ def zero_loss_input(cell: nnx.RNNCellBase, **changes: Any) -> ProbeInput:
     return probed._replace(**changes)
 
 
+def test_padding_that_overflows_changes_no_map() -> None:
+    cell = nnx.SimpleCell(2, 3, rngs=nnx.Rngs(0))
+    probed = zero_loss_input(cell, lengths=np.array([5, 3]))
+    expected = jacobian_map(probed, name="jacobian")
+    inputs = probed.inputs.at[1, 3:].set(jnp.inf)
+    found = jacobian_map(probed._replace(inputs=inputs), name="jacobian")
+    for name, array in expected.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+
+
 def test_samples_without_any_gradient_have_no_long_range_share() -> None:
     cell = nnx.SimpleCell(2, 3, rngs=nnx.Rngs(0))
     name = "contribution/long_range_share/dense_h.kernel"
@@ -186,7 +197,9 @@ def test_padding_is_not_measured(composed: Compose) -> None:
     lengths = np.asarray(batch.weights).argmax(1) + 1
     assert lengths.min() < 16 < lengths.max()
     cell, t = network.cell, np.arange(25)
-    maps = np.asarray(jacobian_log_norms(cell, batch.inputs, of="h", wrt="h"))
+    maps = np.asarray(
+        jacobian_log_norms(cell, batch.inputs, of="h", wrt="h", lengths=jnp.asarray(lengths))
+    )
     cut = jacobian_log_norms(cell, batch.inputs[1, : lengths[1]], of="h", wrt="h")
     np.testing.assert_allclose(maps[1, : lengths[1] + 1, : lengths[1] + 1], cut, atol=1e-4)
     pairs: dict[int, list[float]] = {}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -40,6 +41,7 @@ def jacobian_map(
         of=of,
         wrt=wrt,
         stride=probed.stride,
+        lengths=jnp.asarray(probed.lengths),
         certify=certify,
     )
     log_norms, certificate = result if certify else (result, None)
