@@ -83,6 +83,25 @@ def test_spectral_norms_of_far_products_are_right(kind: str) -> None:
         assert errors.max(initial=0) < 1e-4
 
 
+@pytest.mark.parametrize("norm", ["spectral", "frobenius"])
+def test_units_that_take_turns_in_forgetting_are_measured_to_any_size(norm: Any) -> None:
+    """Half of the sequence each keeps what the other loses: e^±690 within one factor."""
+    turns = np.repeat([[0.0, np.log(1e-3)], [np.log(1e-3), 0.0]], 100, axis=0)
+    kept = np.concatenate([np.zeros((1, 2)), np.cumsum(turns, axis=0)])
+    exact = np.max(kept[:, None] - kept[None], axis=-1)  # both norms, within 0.5 log 2
+    steps = np.exp(turns)[:, None] * np.eye(2)
+    if norm == "frobenius":
+        exact = 0.5 * np.logaddexp.reduce(2 * (kept[:, None] - kept[None]), axis=-1)
+    t, k = np.indices(exact.shape)
+    log_norms = np.asarray(map_log_norms(steps, norm=norm))
+    np.testing.assert_allclose(log_norms[t >= k], exact[t >= k], rtol=1e-6, atol=1e-5)
+    # A program of constant shape does not know these: it says so.
+    traced = np.asarray(jax.jit(lambda x: map_log_norms(x, norm=norm))(steps))
+    is_known = np.isfinite(traced)
+    assert np.isnan(traced[(t >= k) & ~is_known]).all()
+    np.testing.assert_allclose(traced[is_known], log_norms[is_known], rtol=1e-5, atol=1e-4)
+
+
 def test_pairs_that_truncation_may_harm_are_measured_with_all_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -23,6 +23,7 @@ from gradlab.jacobian.halving import (
     single_steps,
 )
 from gradlab.jacobian.products import ResolvedLogNorms, Scaled, log_norms_of, multiply, rescale
+from gradlab.jacobian.underflow import formed_log_norms, may_underflow
 
 Norm = Literal["spectral", "frobenius", "rms"]
 
@@ -113,9 +114,13 @@ def _cross(norms: Any, prefix: list[Rows], suffix_T: list[Rows]) -> ResolvedLogN
         squares = norms.cross_squares(a.unit, b.unit)
         scale = a.log_scale[:, :, None] + b.log_scale[:, None]
         value, resolved = log_norms_of(squares, norms.sizes(squares), scale)
+        if (places := may_underflow(squares, a.unit, b.unit)).any():
+            formed = formed_log_norms(norms, places, a.unit, b.unit)
+            value[places], resolved[places] = formed.value + scale[places], formed.resolved
         for pair in ((a.sketch, of_b), (of_a, b.sketch)):
             if min(x.shape[2] for x in pair):
                 is_safe = core_squares(*pair) <= TRUNCATION * squares
+                is_safe &= ~may_underflow(squares, *pair)
                 value = np.where(is_safe, value, np.nan)
         return ResolvedLogNorms(value, resolved)
 

@@ -16,6 +16,7 @@ from gradlab.jacobian.arrays import in_pieces
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.lanczos import top_eigenvalue
 from gradlab.jacobian.products import ResolvedLogNorms, Scaled, log_norms_of, multiply, rescale
+from gradlab.jacobian.underflow import may_underflow
 
 SIDE = 128  # rows and columns of a tile, whose pairs an accelerator takes at once
 
@@ -79,11 +80,14 @@ def _chosen(rows: Scaled, span: Span) -> Scaled:
 def _cross(a: Scaled, b_T: Scaled, half: Int[Array, ""] | None) -> ResolvedLogNorms:
     """Return log ‖A_t B_k‖, (L/2, L/2); of spectral norms, those within blocks of `half` alone."""
     scale = a.log_scale[:, None] + b_T.log_scale[None]
+    norms = spectral if half is not None else frobenius
     if half is None:
         squares = frobenius.gram_products(*(_grams(x.unit) for x in (a, b_T)))[0]
-        return log_norms_of(squares, frobenius.sizes(squares), scale)
-    squares = _tile_by_tile(a.unit, b_T.unit, half)
-    return log_norms_of(squares, spectral.sizes(squares), scale)
+    else:
+        squares = _tile_by_tile(a.unit, b_T.unit, half)
+    value, resolved = log_norms_of(squares, norms.sizes(squares), scale)
+    is_lost = may_underflow(squares[None], a.unit[None], b_T.unit[None])[0]
+    return ResolvedLogNorms(jnp.where(is_lost, jnp.nan, value), resolved & ~is_lost)
 
 
 def _grams(rows: Float[Array, "l r n"]) -> Float[Array, "1 l n*n"]:
