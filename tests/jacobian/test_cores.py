@@ -50,6 +50,7 @@ def test_groups_that_converge_at_different_steps_keep_their_values() -> None:
         np.geomspace(1, 1e-12, 40)[None],
         1 - RNG.uniform(0, 0.3, (7, 40)),
         np.zeros((2, 40)),
+        1e-137 * (1 - RNG.uniform(0, 0.3, (7, 40))),
     ]
     groups = [x.mT @ x for x in (matrices(x**0.5) for x in spectra)]
     start = np.ones(40) / 40**0.5

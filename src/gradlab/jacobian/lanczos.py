@@ -148,9 +148,12 @@ def _advance(apply: Operator, state: _Lanczos, done: Any) -> _Lanczos:
         image = apply(state.vector) - state.beta[..., None] * state.previous
         alpha = inner(image, state.vector)
         image = image - alpha[..., None] * state.vector
-        beta = xp.sqrt(inner(image, image))
-        # A vanishing remainder means that the Krylov space is exhausted: continue with zeros.
-        beta = xp.where(beta > limits.eps * xp.where(step > 0, state.alphas[0], alpha), beta, 0)
+        square = inner(image, image)
+        beta = xp.sqrt(square)
+        # A vanishing remainder, or one whose square has lost digits below the smallest float, means
+        # that the Krylov space is exhausted: continue with zeros.
+        least = limits.eps * xp.where(step > 0, state.alphas[0], alpha)
+        beta = xp.where((beta > least) & (square > limits.tiny / limits.eps), beta, 0)
         scale = xp.where(beta > 0, 1 / xp.maximum(beta, limits.tiny), 0)
         return _Lanczos(
             vector=image * scale[..., None],
