@@ -27,7 +27,7 @@ TOLERANCE = 1e-5  # Largest error, by the residual, over the eigenvalue …
 GAIN = 3e-7  # … or what the last step may have added to it, with a residual below
 ROUGH = 1e-2
 CHECK_EVERY = 8  # Steps between checks, each of which takes as long as some steps.
-TOGETHER = 2048  # of NumPy's are checked by one thread: fewer cost as much, more leave its cache
+TOGETHER = 8192  # of NumPy's are checked by one thread: for fewer, threads wait for the interpreter
 NEAR = 1e-6  # relative to the eigenvalue: from a step as small, the next one would be 1e-18
 ROOT_STEPS = 40  # at most, of Laguerre's method, which triples the digits in the end
 

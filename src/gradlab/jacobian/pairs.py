@@ -58,7 +58,8 @@ def _of_known(jacobians: Scaled, norm: Norm, of: Span, wrt: Span) -> ResolvedLog
     steps = Scaled(
         jacobians.unit.reshape(-1, length, n, n), jacobians.log_scale.reshape(-1, length)
     )
-    truncate = bool(np.isfinite(steps.unit).all())
+    # Truncation takes more time than the one product that all Frobenius norms of a level are.
+    truncate = norm == "spectral" and bool(np.isfinite(steps.unit).all())
     maps = _halved(steps, norm, of, wrt, truncate=truncate)
     if truncate and (is_harmed := np.isnan(maps.value)).any():
         exact = _halved(steps, norm, of, wrt, truncate=False)
@@ -124,8 +125,11 @@ def _cross(norms: Any, prefix: list[Rows], suffix_T: list[Rows]) -> ResolvedLogN
                 value = np.where(is_safe, value, np.nan)
         return ResolvedLogNorms(value, resolved)
 
-    left = [(b, _sketch(b)) for b in suffix_T]
-    right = [(a, _sketch(a)) for a in prefix]
+    is_truncated = any(rows.sketch.shape[2] for rows in prefix + suffix_T)
+    left, right = (
+        [(rows, _sketch(rows) if is_truncated else rows.sketch) for rows in side]
+        for side in (suffix_T, prefix)
+    )
     table = [[one(a, b, of_a, of_b) for b, of_b in left] for a, of_a in right]
     return _concatenated([_concatenated(row, axis=2) for row in table], axis=1)
 
