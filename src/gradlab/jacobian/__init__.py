@@ -129,9 +129,11 @@ def jacobian_log_norms(
 
     Returns:
         float32 (..., T // stride + 1, T // stride + 1); [..., t, k], in strides. −inf where k > t
-        or the product is exactly zero, NaN where t or k is past a sample's end. With `certify`,
-        the map and its `Certificate`. With method="sampled", the map and its standard errors in
-        nats (`sampled_log_norms`).
+        or the product is exactly zero, NaN where t or k is past a sample's end, and, under jit or
+        on an accelerator, where a product is too small beside its factors for squares of their
+        floats (1e-6 of them in float32, 1e-69 in float64). With `certify`, the map and its
+        `Certificate`. With method="sampled", the map and its standard errors in nats
+        (`sampled_log_norms`).
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
