@@ -1,5 +1,6 @@
 """Checks of a caller's arguments: each sentence says what was given and what is allowed."""
 
+import math
 import operator
 import reprlib
 from typing import Any
@@ -69,13 +70,30 @@ def check_memory(needed: float, memory_budget: float, steps: int, n: int) -> Non
     Raises:
         ValueError: they do not.
     """
+    check_fits(
+        f"measuring {steps} steps of a state of {n} numbers",
+        needed,
+        memory_budget,
+        f"use a stride of {math.ceil(needed / max(1, memory_budget))} or more times the present "
+        "one, or method='sampled', which takes no step Jacobians.",
+    )
+
+
+def check_fits(work: str, needed: float, memory_budget: float, instead: str) -> None:
+    """Check that work fits.
+
+    Args:
+        work: what it is.
+        needed, memory_budget: in bytes.
+        instead: what to do if it does not, besides raising memory_budget.
+
+    Raises:
+        ValueError: it does not.
+    """
     if needed > memory_budget:
         raise ValueError(
-            f"measuring {steps} steps of a state of {n} numbers takes about "
-            f"{needed / 2**30:.1f} GiB, more than memory_budget={memory_budget / 2**30:.1f} GiB: "
-            "raise memory_budget, use a stride of "
-            f"{-(-needed // max(1, int(memory_budget)))} or more times the present one, or "
-            "method='sampled', which takes no step Jacobians."
+            f"{work} takes about {needed / 2**30:.1f} GiB, more than "
+            f"memory_budget={memory_budget / 2**30:.1f} GiB: raise memory_budget, {instead}"
         )
 
 

@@ -73,21 +73,6 @@ def put(table: Shaped[Array, "..."], place: Any, value: Any) -> Shaped[Array, ".
     return table
 
 
-def in_pieces(function: Callable[..., Any], *arrays: Any) -> Any:
-    """Return function(*arrays), of JAX's arrays: in one call on an accelerator.
-
-    On a CPU it is one for each item, where XLA is slow with batched products, and fails on some
-    whose batches are nested.
-
-    Args:
-        function: of arrays, item by item along the first axis; returns such arrays.
-        arrays: with the same first axis.
-    """
-    if jax.default_backend() != "cpu":
-        return function(*arrays)
-    return jax.lax.map(lambda item: function(*(x[None] for x in item))[0], arrays)
-
-
 def in_threads(work: Callable[..., None], tasks: Sequence[tuple[Any, ...]]) -> None:
     """Do the work of each task, work(*task), in threads; not from within one of them."""
 

@@ -19,9 +19,9 @@ from jaxtyping import PyTree
 
 from gradlab.jacobian.carry import is_inexact
 
+CUSTOM_CALLS = {"custom_jvp_call", "custom_vjp_call"}
 # Primitives that call one function on their operands.
-CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
-CUSTOM_CALLS = ("custom_jvp_call", "custom_vjp_call")
+CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", *CUSTOM_CALLS}
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _origins(jaxpr: jex.Jaxpr, arguments: Sequence[int | None]) -> list[int | No
 
 def called(equation: jex.JaxprEqn) -> jex.Jaxpr | None:
     """Return the function that an operation calls once on its operands; None if it is no call."""
-    if equation.primitive.name not in CALLS + CUSTOM_CALLS:
+    if equation.primitive.name not in CALLS:
         return None
     inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
     return getattr(inner, "jaxpr", inner)  # a closed one's

@@ -1,4 +1,4 @@
-"""How well conditioned it is to solve for a whole trajectory at once.
+"""Bounds on how well conditioned it is to solve for a whole trajectory at once.
 
 The residuals r⁽ᵗ⁾ = s⁽ᵗ⁾ − f_t(s⁽ᵗ⁻¹⁾), t = 1..T, have a block bidiagonal Jacobian, with identities
 on the diagonal and −J⁽ᵗ⁾ below it. Its inverse L is block lower triangular, with the blocks

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradlab.jacobian.arrays import PIECE, AnyArray, in_threads, pieces
-from gradlab.jacobian.lanczos import Operator, random_start, top_eigenvalues
+from gradlab.jacobian.lanczos import Operator, top_eigenvalues_of
 from gradlab.jacobian.products import multiply
 
 SMALL = 8  # columns up to which LAPACK has all eigenvalues before Lanczos steps have the largest
@@ -42,19 +42,18 @@ def core_spectral_squares(
 
 def top_of_grams(grams: Float[AnyArray, "N q q"]) -> Float[AnyArray, "N"]:
     """Return the largest eigenvalues of positive semi-definite matrices; NaN of NaN."""
-    parts = [grams[blocks] for blocks, _ in pieces(len(grams), 1, grams[0].nbytes)]
     if grams.shape[1] > SMALL:
-        starts = [random_start(x[:, 0]) for x in parts]
-        return np.concatenate(top_eigenvalues([_times(x) for x in parts], starts))
-    tops = [np.empty(len(x), x.dtype) for x in parts]
-    in_threads(_by_lapack, list(zip(parts, tops, strict=True)))
-    return np.concatenate(tops)
+        return top_eigenvalues_of(grams, _times)
+    tops = np.empty(len(grams), grams.dtype)
 
+    def by_lapack(blocks: slice, _: slice) -> None:
+        part = grams[blocks]
+        finite = np.isfinite(part).all(axis=(1, 2))  # else LAPACK may refuse all
+        values = np.linalg.eigvalsh(np.where(finite[:, None, None], part, 0))[:, -1]
+        tops[blocks] = np.where(finite, np.maximum(values, 0), np.nan)
 
-def _by_lapack(grams: Float[AnyArray, "N q q"], tops: Float[AnyArray, "N"]) -> None:
-    finite = np.isfinite(grams).all(axis=(1, 2))  # else LAPACK may refuse all
-    values = np.linalg.eigvalsh(np.where(finite[:, None, None], grams, 0))[:, -1]
-    tops[:] = np.where(finite, np.maximum(values, 0), np.nan)
+    in_threads(by_lapack, pieces(len(grams), 1, grams[0].nbytes))
+    return tops
 
 
 def _times(matrices: Float[AnyArray, "N q q"]) -> Operator:

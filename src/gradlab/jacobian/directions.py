@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, PyTree
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.closure import Closure, closure_convert
 from gradlab.jacobian.flat_cell import FlatCell
+from gradlab.jacobian.products import exceeds_rounding
 
 PROBES = 2  # random vectors by which the size of a step Jacobian is estimated
 
@@ -128,10 +129,8 @@ def stretch_along(
     images = directions.push(flat, state, x, rows).astype(frame.dtype)
     q, triangle = jnp.linalg.qr(images[:count].T)
     size = _size(images[count:])
-    own, exact = (jnp.finfo(dtype).eps for dtype in (rows.dtype, frame.dtype))
     diagonal = jnp.abs(jnp.diagonal(triangle))
-    resolved = (diagonal > jnp.maximum(own, n * exact) * size) | (diagonal == 0)
-    return q, triangle, resolved, size
+    return q, triangle, exceeds_rounding(diagonal, size, rows.dtype, n), size
 
 
 def sizes_along(

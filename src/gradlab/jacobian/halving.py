@@ -166,7 +166,7 @@ def _extend(
         target: may be the rows themselves.
     """
     count, length, r, n = rows.unit.shape
-    mix = random_combinations(rows.unit, length)
+    mix = _random_combinations(rows, length)
     toward = None if basis is None else multiply(factor.unit, basis)
 
     def work(blocks: slice, part: slice) -> None:
@@ -175,7 +175,7 @@ def _extend(
             q = np.linalg.qr(_times(unit, toward[blocks]))[0]
             kept = multiply(q.mT, unit)
             left_out = multiply(mix, unit) - multiply(multiply(mix, q), kept)
-            unit, sketch = kept, left_out + sketch if sketch.shape[2] else left_out
+            unit, sketch = kept, _added(left_out, sketch)
         longer, sketch = (_times(x, factor.unit[blocks]) for x in (unit, sketch))
         _, shrunk = rescale(longer, out=target.unit[blocks, part, : longer.shape[2]])
         if sketch.shape[2]:  # of rows that are zero the sketch is zero too, or else infinite
@@ -187,10 +187,21 @@ def _extend(
     in_threads(work, pieces(count, length, r * n * rows.unit.itemsize))
 
 
-def random_combinations(rows: Float[AnyArray, "N l r n"], seed: int = 0) -> Float[AnyArray, "s r"]:
+def sketch_of_all(rows: Rows) -> Float[AnyArray, "N l s n"]:
+    """Return random combinations of the rows and of what was left out of them."""
+    return _added(multiply(_random_combinations(rows, 0), rows.unit), rows.sketch)
+
+
+def _random_combinations(rows: Rows, seed: int) -> Float[AnyArray, "s r"]:
     """Return G with E ‖G X‖²_F = ‖X‖²_F for any X of so many rows."""
-    normal = np.random.default_rng(seed).standard_normal((SKETCHES, rows.shape[2]))
-    return (normal / SKETCHES**0.5).astype(rows.dtype)
+    normal = np.random.default_rng(seed).standard_normal((SKETCHES, rows.unit.shape[2]))
+    return (normal / SKETCHES**0.5).astype(rows.unit.dtype)
+
+
+def _added(
+    sketch: Float[AnyArray, "N l s n"], before: Float[AnyArray, "N l s_or_0 n"]
+) -> Float[AnyArray, "N l s n"]:
+    return sketch + before if before.shape[2] else sketch
 
 
 def _times(

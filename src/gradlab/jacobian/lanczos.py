@@ -17,6 +17,7 @@ from gradlab.jacobian.arrays import (
     in_threads,
     inner,
     library,
+    pieces,
     put,
     while_loop,
 )
@@ -77,29 +78,41 @@ def top_eigenvalues(
     Groups advance in threads, each until all of it has converged. All are checked together: to
     NumPy a check is a thousand operations, which last as long for few pairs as for thousands.
     """
-    most = _most_steps(starts[0])
-    states = [_begin(start, CHECK_EVERY) for start in starts]
-    above = [np.zeros_like(state.beta) for state in states]
-    tops: list[Any] = [None] * len(states)
+    states = [_begin(start, 0) for start in starts]
+    zeros = [np.zeros_like(state.beta) for state in states]
+    estimates = [_Estimate(zero, zero, zero > 0) for zero in zeros]
     active = list(range(len(states)))
-    for done in range(0, most, CHECK_EVERY):
+    for done in range(0, _most_steps(starts[0]), CHECK_EVERY):
 
         def advance(i: int, done: int = done) -> None:
-            state = states[i]
-            if done:
-                room = np.empty((CHECK_EVERY, *state.beta.shape), state.beta.dtype)
-                alphas, betas = (np.concatenate([x, room]) for x in (state.alphas, state.betas))
-                state = state._replace(alphas=alphas, betas=betas)
-            states[i] = _advance(operators[i], state, done)
+            states[i] = _advance(operators[i], _with_room(states[i]), done)
 
         in_threads(advance, [(i,) for i in active])
-        checked = _checked_together([states[i] for i in active], [above[i] for i in active])
+        checked = _checked_together(
+            [states[i] for i in active], [estimates[i].above for i in active]
+        )
         for i, estimate in zip(active, checked, strict=True):
-            tops[i], above[i] = estimate.top, estimate.above
-        active = [i for i, x in zip(active, checked, strict=True) if not x.has_converged.all()]
+            estimates[i] = estimate
+        active = [i for i in active if not estimates[i].has_converged.all()]
         if not active:
             break
-    return tops
+    return [estimate.top for estimate in estimates]
+
+
+def top_eigenvalues_of(
+    matrices: Float[AnyArray, "N r n"], operator: Callable[[Float[AnyArray, "N r n"]], Operator]
+) -> Float[AnyArray, "N"]:
+    """Return the largest eigenvalue of the operator that each matrix makes, in NumPy's threads."""
+    parts = [matrices[blocks] for blocks, _ in pieces(len(matrices), 1, matrices[0].nbytes)]
+    starts = [random_start(part[:, 0]) for part in parts]
+    return np.concatenate(top_eigenvalues([operator(part) for part in parts], starts))
+
+
+def _with_room(state: _Lanczos) -> _Lanczos:
+    """Return the state with rows for the steps to the next check."""
+    room = np.empty((CHECK_EVERY, *state.beta.shape), state.beta.dtype)
+    alphas, betas = (np.concatenate([x, room]) for x in (state.alphas, state.betas))
+    return state._replace(alphas=alphas, betas=betas)
 
 
 def _checked_together(

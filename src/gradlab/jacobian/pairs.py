@@ -9,20 +9,14 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 
 from gradlab.jacobian import frobenius, spectral, traced
 from gradlab.jacobian.arrays import AnyArray, library
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.cores import core_squares
-from gradlab.jacobian.halving import (
-    Rows,
-    halves,
-    merge_blocks,
-    random_combinations,
-    single_steps,
-)
-from gradlab.jacobian.products import ResolvedLogNorms, Scaled, log_norms_of, multiply, rescale
+from gradlab.jacobian.halving import Rows, halves, merge_blocks, single_steps, sketch_of_all
+from gradlab.jacobian.products import ResolvedLogNorms, Scaled, log_norms_of, rescale
 from gradlab.jacobian.underflow import formed_log_norms, may_underflow
 
 Norm = Literal["spectral", "frobenius", "rms"]
@@ -94,7 +88,7 @@ def _padded(tree: Any, samples: int) -> Any:
 
     def pad(x: Shaped[AnyArray, "N ..."]) -> Shaped[AnyArray, "M ..."]:
         by_sample = x.reshape(samples, len(x) // samples, *x.shape[1:])
-        return library(x).pad(by_sample, [(0, 0), (0, 1)] + [(0, 0)] * (x.ndim - 1))
+        return np.pad(by_sample, [(0, 0), (0, 1)] + [(0, 0)] * (x.ndim - 1))
 
     return _merged(jax.tree.map(pad, tree))
 
@@ -127,17 +121,11 @@ def _cross(norms: Any, prefix: list[Rows], suffix_T: list[Rows]) -> ResolvedLogN
 
     is_truncated = any(rows.sketch.shape[2] for rows in prefix + suffix_T)
     left, right = (
-        [(rows, _sketch(rows) if is_truncated else rows.sketch) for rows in side]
+        [(rows, sketch_of_all(rows) if is_truncated else rows.sketch) for rows in side]
         for side in (suffix_T, prefix)
     )
     table = [[one(a, b, of_a, of_b) for b, of_b in left] for a, of_a in right]
     return _concatenated([_concatenated(row, axis=2) for row in table], axis=1)
-
-
-def _sketch(rows: Rows) -> Float[AnyArray, "N l s n"]:
-    """Return random combinations of the rows and of what was left out of them."""
-    sketch = multiply(random_combinations(rows.unit), rows.unit)
-    return sketch + rows.sketch if rows.sketch.shape[2] else sketch
 
 
 def _concatenated(maps: list[ResolvedLogNorms], axis: int) -> ResolvedLogNorms:

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from gradlab.jacobian.arguments import check_at_least_zero, numbers
+from gradlab.jacobian.arguments import check_at_least_zero, check_fits, numbers
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.complex_norms import block_log_norm
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.lengths import checked_lengths
-from gradlab.jacobian.products import Scaled, multiply, rescale, safe_log
+from gradlab.jacobian.products import Scaled, exceeds_rounding, multiply, rescale, safe_log
 from gradlab.jacobian.steps import jacobians_along, random_frame
 from gradlab.jacobian.transforms import in_float64
 
@@ -90,13 +90,8 @@ def check_products_fit(steps: int, n: int, memory_budget: float) -> None:
         ValueError: they do not.
     """
     check_at_least_zero("memory_budget", memory_budget)
-    needed = COPIES * 8 * steps * n**2
-    if needed > memory_budget:
-        raise ValueError(
-            f"a scan over {steps} steps of a state of {n} numbers takes about "
-            f"{needed / 2**30:.1f} GiB, more than memory_budget={memory_budget / 2**30:.1f} GiB: "
-            "raise memory_budget, or pass fewer steps."
-        )
+    work = f"a scan over {steps} steps of a state of {n} numbers"
+    check_fits(work, COPIES * 8 * steps * n**2, memory_budget, "or pass fewer steps.")
 
 
 @jax.jit
@@ -152,9 +147,8 @@ def prefix_products(jacobians: Float[Array, "T n n"]) -> tuple[Scaled, Bool[Arra
 def _kept(left: Array, right: Array, product: Array, own: jnp.dtype) -> Bool[Array, "*batch"]:
     """Return whether more than rounding errors is left of products, or they are exactly zero."""
     left, right, product = map(jax.lax.stop_gradient, (left, right, product))
-    noise = jnp.maximum(jnp.finfo(own).eps, left.shape[-1] * jnp.finfo(product.dtype).eps)
     terms, size = (
         jnp.linalg.norm(x, axis=(-2, -1))
         for x in (multiply(jnp.abs(left), jnp.abs(right)), product)
     )
-    return (size > noise * terms) | (size == 0)
+    return exceeds_rounding(size, terms, own, left.shape[-1])

@@ -3,7 +3,7 @@
 Products over thousands of steps, kept so at Frobenius norm 1, neither overflow nor underflow.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,21 @@ def safe_log(x: Float[AnyArray, "*shape"]) -> Float[AnyArray, "*shape"]:
 def resolved(size: Float[AnyArray, "*pairs"]) -> Bool[AnyArray, "*pairs"]:
     """Return whether a sum of numbers of size up to 1 kept three digits, or is exactly zero."""
     return (size > 1000 * jnp.finfo(size.dtype).eps) | (size == 0)
+
+
+def exceeds_rounding(
+    size: Float[AnyArray, "*shape"], terms: Float[AnyArray, "*shape"], own: Any, n: int
+) -> Bool[AnyArray, "*shape"]:
+    """Return whether more than rounding errors is left of sums, or they are exactly zero.
+
+    Args:
+        size: of the sums, in the precision that they were added in.
+        terms: the size that they have without cancellation.
+        own: the precision that the terms were computed in.
+        n: the number of terms of a sum.
+    """
+    noise = jnp.maximum(jnp.finfo(own).eps, n * jnp.finfo(size.dtype).eps)
+    return (size > noise * terms) | (size == 0)
 
 
 def log_norms_of(

@@ -173,7 +173,6 @@ def _passed_on(
     definition: nnx.GraphDef[Any], parameters: PyTree, own: PyTree, carry: PyTree, x: Array
 ) -> set[str]:
     """Return the paths of the parameters that a step hands on as they are."""
-
     paths = list(leaves_by_path(parameters))
 
     def after(parameters: PyTree, own: PyTree, carry: PyTree, x: Array) -> list[Any]:

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from gradlab.jacobian.arguments import (
     check_at_least_zero,
     check_choice,
+    check_fits,
     numbers,
     whole_number,
 )
@@ -199,13 +200,9 @@ def _starts_at_once(
     itemsize, count = flat.example.vector.dtype.itemsize, length // stride + 1
     fixed = 2 * count * (8 * starts + 4 * count * samples) + length * n * itemsize
     start = vectors * n * ROW_COPIES * max(4, itemsize)
-    if fixed + start > memory_budget:
-        raise ValueError(
-            f"carrying {vectors} vectors of {n} numbers through {length} steps takes about "
-            f"{(fixed + start) / 2**30:.1f} GiB, more than "
-            f"memory_budget={memory_budget / 2**30:.1f} GiB: raise memory_budget, or use fewer "
-            "vectors or a larger stride."
-        )
+    work = f"carrying {vectors} vectors of {n} numbers through {length} steps"
+    instead = "or use fewer vectors or a larger stride."
+    check_fits(work, fixed + start, memory_budget, instead)
     at_once = int(max(1, min((memory_budget - fixed) // start, starts, ROWS // vectors)))
     return -(-starts // -(-starts // at_once))  # groups of about equal size
 

@@ -9,13 +9,14 @@ when the residual of every pair is small enough.
 import numpy as np
 from jaxtyping import Float
 
-from gradlab.jacobian.arrays import PIECE, AnyArray, library, pieces
+from gradlab.jacobian.arrays import PIECE, AnyArray, library
 from gradlab.jacobian.cores import SMALL, WAVE, core_spectral_squares, tiles
 from gradlab.jacobian.lanczos import (
     Operator,
     random_start,
     top_eigenvalue,
     top_eigenvalues,
+    top_eigenvalues_of,
 )
 from gradlab.jacobian.products import multiply
 
@@ -32,10 +33,7 @@ def single_squares(matrices: Float[AnyArray, "N r n"]) -> Float[AnyArray, "N"]:
 
     if library(matrices) is not np:
         return top_eigenvalue(operator(matrices), random_start(matrices[:, 0]))
-    parts = [matrices[blocks] for blocks, _ in pieces(len(matrices), 1, matrices[0].nbytes)]
-    return np.concatenate(
-        top_eigenvalues([operator(x) for x in parts], [random_start(x[:, 0]) for x in parts])
-    )
+    return top_eigenvalues_of(matrices, operator)
 
 
 def cross_squares(

@@ -12,7 +12,7 @@ from gradlab.jacobian.arguments import check_finite_jacobians, numbers
 from gradlab.jacobian.arrays import AnyArray, fori_loop
 from gradlab.jacobian.carry import FlatState
 from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
-from gradlab.jacobian.products import Scaled, extend, multiply, rescale
+from gradlab.jacobian.products import Scaled, exceeds_rounding, extend, multiply, rescale
 
 AT_ONCE = 2**24  # entries of step Jacobians whose derivatives are in memory at once
 
@@ -120,10 +120,9 @@ def stretch(
     What cancels in the sums of J · frame leaves the rounding errors of the cell's own precision,
     1e-7 of the terms in float32, and of the factorisation; an exact zero is resolved.
     """
-    own, exact = (jnp.finfo(dtype).eps for dtype in (jacobian.dtype, frame.dtype))
+    own = jacobian.dtype
     jacobian = jacobian.astype(frame.dtype)
     q, triangle = jnp.linalg.qr(multiply(jacobian, frame))
     terms = jnp.linalg.norm(multiply(jnp.abs(jacobian), jnp.abs(frame)), axis=0)
     diagonal = jnp.abs(jnp.diagonal(triangle))
-    noise = jnp.maximum(own, jacobian.shape[0] * exact) * terms
-    return q, triangle, (diagonal > noise) | (diagonal == 0)
+    return q, triangle, exceeds_rounding(diagonal, terms, own, jacobian.shape[0])

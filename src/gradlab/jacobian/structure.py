@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, PyTree, UInt8
 
-from gradlab.jacobian.closure import Closure
+from gradlab.jacobian.closure import CALLS, Closure
 from gradlab.jacobian.moves import MOVES
 
 Sets = UInt8[np.ndarray, "*shape bytes"]  # of components, a bit for each
@@ -26,8 +26,6 @@ Support = Bool[np.ndarray, "*shape"]
 GATHERED = 2**24  # bytes of sets that a contraction has in memory at once
 FULL = 0.9  # share of a matrix's row that can be other than zero, from which all of it counts
 
-CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"}
-CALLS |= {"checkpoint", "remat", "remat2"}
 REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod"}
 CUMULATIONS = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 SUMS = {"add", "sub", "add_any", "select_n"}

@@ -5,14 +5,14 @@ not grow with the number of steps: of L steps, a power of two, every level exten
 L/2 suffixes by one batched product, and measures the pairs of their right and left halves.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from gradlab.jacobian import frobenius, spectral
-from gradlab.jacobian.arrays import in_pieces
 from gradlab.jacobian.carry import Span
 from gradlab.jacobian.lanczos import top_eigenvalue
 from gradlab.jacobian.products import ResolvedLogNorms, Scaled, log_norms_of, multiply, rescale
@@ -80,18 +80,19 @@ def _chosen(rows: Scaled, span: Span) -> Scaled:
 def _cross(a: Scaled, b_T: Scaled, half: Int[Array, ""] | None) -> ResolvedLogNorms:
     """Return log ‖A_t B_k‖, (L/2, L/2); of spectral norms, those within blocks of `half` alone."""
     scale = a.log_scale[:, None] + b_T.log_scale[None]
-    norms = spectral if half is not None else frobenius
     if half is None:
         squares = frobenius.gram_products(*(_grams(x.unit) for x in (a, b_T)))[0]
+        sizes = frobenius.sizes(squares)
     else:
         squares = _tile_by_tile(a.unit, b_T.unit, half)
-    value, resolved = log_norms_of(squares, norms.sizes(squares), scale)
+        sizes = spectral.sizes(squares)
+    value, resolved = log_norms_of(squares, sizes, scale)
     is_lost = may_underflow(squares[None], a.unit[None], b_T.unit[None])[0]
     return ResolvedLogNorms(jnp.where(is_lost, jnp.nan, value), resolved & ~is_lost)
 
 
 def _grams(rows: Float[Array, "l r n"]) -> Float[Array, "1 l n*n"]:
-    return in_pieces(lambda x: frobenius.grams(x[:, None])[:, 0], rows)[None]
+    return _in_pieces(lambda x: frobenius.grams(x[:, None])[:, 0], rows)[None]
 
 
 def _tile_by_tile(
@@ -118,7 +119,7 @@ def _tile_by_tile(
 
 
 def _extended(rows: Scaled, factor: Scaled) -> Scaled:
-    product = in_pieces(multiply, rows.unit, factor.unit)
+    product = _in_pieces(multiply, rows.unit, factor.unit)
     return rescale(product, rows.log_scale + factor.log_scale)
 
 
@@ -139,3 +140,18 @@ def _placed(
 ) -> Shaped[Array, "L L"]:
     places = (right[:, None], left[None])
     return entries.at[places].set(jnp.where(is_pair, cross, entries[places]))
+
+
+def _in_pieces(function: Callable[..., Any], *arrays: Any) -> Any:
+    """Return function(*arrays): in one call on an accelerator.
+
+    On a CPU it is one for each item, where XLA is slow with batched products, and fails on some
+    whose batches are nested.
+
+    Args:
+        function: of arrays, item by item along the first axis; returns such arrays.
+        arrays: with the same first axis.
+    """
+    if jax.default_backend() != "cpu":
+        return function(*arrays)
+    return jax.lax.map(lambda item: function(*(x[None] for x in item))[0], arrays)
