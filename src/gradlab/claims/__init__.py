@@ -3,7 +3,8 @@
     study.py        read and check experiments/NAME/claims.yaml
     reproduce.py    run a study, bundle its table, draw, judge, write
     results.py      the bundled tables and their manifest
-    expressions.py  the language of claims; statistics.py its functions
+    expressions.py  the language of claims; functions.py its functions by name
+    statistics.py   estimates with their intervals; significance.py exact tests
     verdicts.py     from a claim and a table to a verdict
     report.py       verdicts as text
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from gradlab.claims.reproduce import Conclusion, command
 from gradlab.claims.statistics import Estimate
 from gradlab.claims.study import CLAIMS, Scale, Study
-from gradlab.claims.verdicts import Outcome
+from gradlab.claims.verdicts import Outcome, Verdict
 from gradlab.figures.places import MARK
 from gradlab.records.files import write_whole
 
@@ -24,7 +24,9 @@ VERDICT_COLOURS: dict[Outcome, str] = {
     "not reproduced": "red",
     "inconclusive": "yellow",
     "not run": "white",
+    "observed": "cyan",
 }
+TRUTHS = {True: "yes", False: "no", None: "undecided"}
 HEADINGS = ("claim", "source", "expected", "ours", "verdict")
 SUMMARY = f"""\
 <!-- {MARK} -->
@@ -40,10 +42,10 @@ python analysis/reproduce.py --all --figures-only   # redraw and judge the bundl
 
 (With `--bundle` the same writes this page, and the results, figures and pages beside it.)
 
-Provenance of a claim: *exact* is a closed form, *paper-text* and *paper-figure* are what the source
-prints, *pilot* is a threshold that trial runs of ours proposed, *memory* is what the field
-tells without our having seen the page. A claim passes on its value, not on the whole of its
-interval.
+Provenance of a claim: *published-number* and *published-order* are what the source prints, at its
+settings; *exact* is a closed form or an identity; *second-hand* is what others say the source
+found; *own* is what we saw, an observation without a verdict. A claim is reproduced if the whole
+95 % interval lies within what is expected, not reproduced if it lies outside, else inconclusive.
 """
 
 
@@ -102,20 +104,33 @@ def terminal_table(conclusion: Conclusion) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, title=title)
     for heading in HEADINGS:
         table.add_column(heading)
-    for *cells, outcome in _rows(conclusion):
-        colour = VERDICT_COLOURS[outcome]  # type: ignore[index]
-        table.add_row(*map(Text, cells), Text(outcome, style=colour))
+    for verdict, (*cells, shown) in zip(conclusion.verdicts, _rows(conclusion), strict=True):
+        table.add_row(*map(Text, cells), Text(shown, style=VERDICT_COLOURS[verdict.outcome]))
     return table
 
 
 def value_text(name: str, value: Any) -> str:
     """Return a statistic as text: with interval and number of draws, a p-value without interval."""
     if isinstance(value, Estimate):
-        interval = "" if value.is_p else f" [{value.low:.3g}, {value.high:.3g}]"
-        return f"{name} {value.value:.3g}{interval} (n = {value.n})"
+        return f"{name} {_estimate_text(value)} (n = {value.n})"
+    if isinstance(value, list):
+        return f"{name} {', '.join(map(_estimate_text, value))} (n = {min(x.n for x in value)})"
+    if isinstance(value, bool) or value is None:
+        return f"{name} {TRUTHS[value]}"
     if isinstance(value, np.ndarray):
         return f"{name} {', '.join(f'{x:.5g}' for x in value)}"
     return f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}"
+
+
+def outcome_text(verdict: Verdict) -> str:
+    """Return a verdict as text; an inconclusive one with the number of networks it needs."""
+    if verdict.outcome != "inconclusive" or verdict.networks is None:
+        return verdict.outcome
+    return f"inconclusive; {verdict.networks} networks would decide it"
+
+
+def _estimate_text(x: Estimate) -> str:
+    return f"{x.value:.3g}" + ("" if x.is_p else f" [{x.low:.3g}, {x.high:.3g}]")
 
 
 def _rows(conclusion: Conclusion, bold: str = "") -> list[tuple[str, ...]]:
@@ -123,9 +138,9 @@ def _rows(conclusion: Conclusion, bold: str = "") -> list[tuple[str, ...]]:
         (
             f"{bold}{verdict.claim.id}{bold} {verdict.claim.claim}",
             f"{verdict.claim.source} ({verdict.claim.provenance})",
-            verdict.claim.expected,
+            verdict.claim.expected or "–",
             "; ".join(value_text(*item) for item in verdict.statistics.items()) or "–",
-            verdict.outcome,
+            outcome_text(verdict),
         )
         for verdict in conclusion.verdicts
     ]

@@ -9,13 +9,13 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import pandas as pd
 import pydantic
 import yaml
 from hydra.utils import get_object
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from gradlab.claims.expressions import ClaimError, parse
 from gradlab.explain import first_line
@@ -23,8 +23,7 @@ from gradlab.explain import first_line
 CLAIMS = "claims.yaml"
 FULL = "_full"  # conf/experiment/NAME_full.yaml is the study at the scale of its source
 
-Provenance = Literal["exact", "paper-text", "paper-figure", "pilot", "memory"]
-Kind = Literal["exact", "numeric", "ordinal", "invariant"]
+Provenance = Literal["published-number", "published-order", "exact", "second-hand", "own"]
 Scale = Literal["small", "full"]
 
 
@@ -86,26 +85,42 @@ class Budget(_Strict):
     cpu_seconds: float | None = None
 
 
+class Change(_Strict):
+    """A claim or setting that was changed after a result was seen, and that result."""
+
+    what: str
+    before: str
+
+
 class Claim(_Strict):
     """A statement of a source, and the test that our results must pass to agree with it.
 
-    `kind` is for readers of claims.yaml; nothing is computed from it.
+    A claim of provenance `own` is our observation: it has statistics, no expectation and no test.
     """
 
     id: str
     claim: str
     source: str
     provenance: Provenance
-    kind: Kind
-    expected: str  # the source's number, as text for readers
+    expected: str | None = None  # the source's number, as text for readers
     statistic: dict[str, str]
-    test: str
+    test: str | None = None
     budget: Budget = Budget()
+    changed: list[Change] = Field(default_factory=list)
 
-    def model_post_init(self, _: Any) -> None:
-        """Check that every expression can be parsed."""
-        for text in (*self.statistic.values(), self.test):
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        """Check that every expression can be parsed, and that all but observations have a test."""
+        for text in (*self.statistic.values(), *([self.test] if self.test else [])):
             parse(text)
+        is_own, given = self.provenance == "own", [self.test is not None, self.expected is not None]
+        if is_own and any(given):
+            raise ValueError(
+                f"{self.id} is our own observation; it has no `test` and no `expected`"
+            )
+        if not is_own and not all(given):
+            raise ValueError(f"{self.id} needs `test` and `expected`, or provenance: own")
+        return self
 
 
 class Study(_Strict):
@@ -117,6 +132,8 @@ class Study(_Strict):
     figure: Called  # `_target_`: a function of the table; and its other arguments
     points: dict[str, str] = Field(default_factory=dict)  # of sweeps: a number per training
     rows: Called = Field(default_factory=dict)  # of sweeps: `_target_`, see `collect`
+    changed: list[Change] = Field(default_factory=list)
+    differs: list[str] = Field(default_factory=list)  # from the source; why it decides nothing
     claims: list[Claim]
     root: Path
 
