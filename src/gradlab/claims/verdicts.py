@@ -1,5 +1,6 @@
 """Judging a claim on a table of results."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -42,13 +43,14 @@ def judge(claim: Claim, table: pd.DataFrame) -> Verdict:
         )
     try:
         statistics, passes = _computed(claim, table)
-        draws = [x.n for x in statistics.values() if isinstance(x, Estimate)]
         if claim.test is None:
             return Verdict(claim, "observed", statistics)
-        if min(draws, default=0) < (claim.budget.seeds or 0) and draws:
+        draws = _draws(statistics)
+        if draws and min(draws) < (claim.budget.seeds or 0):
             return Verdict(claim, "inconclusive", statistics, claim.budget.seeds)
         if passes is None:
-            return Verdict(claim, "inconclusive", statistics, _deciding(claim, table, max(draws)))
+            networks = _deciding(claim, table, max(draws)) if draws else None
+            return Verdict(claim, "inconclusive", statistics, networks)
     except NoRows:
         return Verdict(claim, "not run", {})
     except ClaimError as error:
@@ -66,6 +68,14 @@ def _computed(
     if isinstance(passes, np.ndarray | list):
         raise ClaimError("the test must be one truth value: use all(…).")
     return statistics, None if passes is None else bool(passes)
+
+
+def _draws(statistics: Mapping[str, Any]) -> list[int]:
+    """Return the numbers of draws of the estimates among statistics, and among lists of them."""
+    values = [
+        x for value in statistics.values() for x in (value if type(value) is list else [value])
+    ]
+    return [x.n for x in values if isinstance(x, Estimate)]
 
 
 def _deciding(claim: Claim, table: pd.DataFrame, n: int) -> int | None:
