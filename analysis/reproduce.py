@@ -8,9 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from gradlab.claims.expressions import ClaimError
-from gradlab.claims.report import tally, terminal_table, write_page, write_summary
-from gradlab.claims.reproduce import Conclusion, compute, conclude
+from gradlab.claims.pages import write_page, write_summary
+from gradlab.claims.report import tally, terminal_table
+from gradlab.claims.reproduce import FIGURES, Conclusion, compute, conclude
 from gradlab.claims.results import scales_of
+from gradlab.claims.skeleton import write_skeleton
 from gradlab.claims.study import load_study, study_names
 from gradlab.explain import sentence
 from gradlab.figures.places import check_place
@@ -18,22 +20,27 @@ from gradlab.printable import escape_what_cannot_be_printed
 
 ROOT = Path(__file__).resolve().parent.parent
 SUMMARY = "README.md"
+WIDTH = 100  # columns, where the output is no terminal
 
 
 def main() -> None:
     """Reproduce one study or all of them, and write the verdicts into their pages."""
     escape_what_cannot_be_printed()
     arguments = _parser().parse_args()
-    if bool(arguments.study) == arguments.all:
-        sys.exit("name a study, or give --all; --help lists the studies.")
+    if [bool(arguments.study), arguments.all, bool(arguments.new)].count(True) != 1:
+        sys.exit("name a study, or give --all or --new NAME; --help lists the studies.")
     try:
+        if arguments.new:
+            _begin(arguments.new)
+            return
         names = study_names(ROOT) if arguments.all else [arguments.study]
         if not arguments.bundle:
             _check_places(names, arguments)
         conclusions = [_reproduce(name, arguments) for name in names]
         if arguments.all:
             folder = ROOT / ("experiments" if arguments.bundle else "runs")
-            print(tally(conclusions), write_summary(conclusions, folder / SUMMARY), sep="\n")
+            verdicts = [verdict for conclusion in conclusions for verdict in conclusion.verdicts]
+            print(tally(verdicts), write_summary(conclusions, folder / SUMMARY), sep="\n")
     except (ValueError, OSError) as error:
         sys.exit(f"reproduce: {sentence(error)}")
 
@@ -43,7 +50,7 @@ def _check_places(names: Sequence[str], arguments: argparse.Namespace) -> None:
     places = [ROOT / "runs" / SUMMARY] if arguments.all else []
     for study in [load_study(ROOT, name) for name in names]:
         scales = [arguments.scale] if arguments.scale else study.scales()
-        places += [study.runs / f"{scale}.png" for scale in scales]
+        places += [study.runs / f"{scale}.{suffix}" for scale in scales for suffix in FIGURES]
     for place in places:
         check_place(place, remedy="move it")
 
@@ -60,11 +67,17 @@ def _reproduce(name: str, arguments: argparse.Namespace) -> Conclusion:
     for scale in scales:
         conclusion = conclude(study, scale, results, own)
         console = Console()
-        if not console.is_terminal:  # a file has no width to keep to
-            console.width = 200
+        if not console.is_terminal:
+            console.width = WIDTH
         console.print(terminal_table(conclusion))
         print(f"figure   {conclusion.figure}\npage     {write_page(conclusion)}")
     return conclusion
+
+
+def _begin(name: str) -> None:
+    for path in write_skeleton(ROOT, name):
+        print(f"written  {path}")
+    print(f"Edit them, then: python analysis/reproduce.py {name} --bundle")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("study", nargs="?", help="one of those below")
     parser.add_argument("--all", action="store_true", help="every study, and one page for them")
+    parser.add_argument("--new", metavar="NAME", help="write the skeleton of a study of yours")
     parser.add_argument(
         "--scale", choices=("small", "full"), help="how much is run (default: small)"
     )

@@ -17,7 +17,7 @@ from written_studies import claim, write_study
 from gradlab import records
 from gradlab.claims import results
 from gradlab.claims.expressions import ClaimError
-from gradlab.claims.report import write_page
+from gradlab.claims.pages import write_page
 from gradlab.claims.reproduce import compute, conclude
 from gradlab.claims.study import function_of, load_study, study_names
 from gradlab.claims.verdicts import judge
@@ -89,7 +89,15 @@ def test_a_study_is_a_yaml_and_a_claims_file(
     monkeypatch.syspath_prepend(str(tmp_path))
     right = claim("error == 0", statistic={"error": "max(abs(y - 2 * x))"})
     wrong = claim("last_y > 4", statistic={"last_y": "last(y)"}, id="X.b")
-    write_study(tmp_path, "twice", DIRECT, claims=[right.model_dump(), wrong.model_dump()])
+    changed = [{"what": "was sure", "before": "not reproduced"}]
+    write_study(
+        tmp_path,
+        "twice",
+        DIRECT,
+        claims=[right.model_dump(), wrong.model_dump() | {"changed": changed}],
+        changed=[{"what": "threshold 2, then 1", "before": "inconclusive"}],
+        differs=["time is discrete"],
+    )
     study = load_study(tmp_path, "twice")
     with pytest.raises(ClaimError, match="leave --resume out"):
         compute(study, "small", study.runs, resume=True)
@@ -102,6 +110,8 @@ def test_a_study_is_a_yaml_and_a_claims_file(
     page.write_text(page.read_text() + "\nWhat we think.\n")
     text = write_page(conclusion).read_text()  # written again in place
     assert text.count("| **X.a**") == 1
+    assert text.count("## What differs from the source\n\n- time is discrete\n") == 1
+    assert text.count("\n- threshold 2, then 1. Before: inconclusive.\n- **X.b** was") == 1
     assert "What we think." in text
     assert "Is y twice x?" in text
     (study.runs / "results" / "small.parquet").write_bytes(b"")

@@ -6,7 +6,8 @@
     expressions.py  the language of claims; functions.py its functions by name
     statistics.py   estimates with their intervals; significance.py exact tests
     verdicts.py     from a claim and a table to a verdict
-    report.py       verdicts as text
+    report.py       verdicts as text; pages.py the pages that show them
+    skeleton.py     the files of a new study
 
 Nothing here knows a particular paper; those are in `gradlab.studies`.
 """

@@ -12,6 +12,8 @@ from gradlab.claims.verdicts import Verdict, judge
 from gradlab.figures import save
 from gradlab.records import SWEEP
 
+FIGURES = ("png", "svg")  # one drawing in each format, shown on the page by the first
+
 
 class Conclusion(NamedTuple):
     """The verdicts and the figure of a study at one scale."""
@@ -69,7 +71,7 @@ def conclude(study: Study, scale: Scale, results: Path, page: Path) -> Conclusio
     """
     table, manifest = load_results(study, scale, results)
     drawn = function_of(study.figure, "Figure")(table)
-    figure = save(drawn, page / f"{scale}.png")
+    figure, _ = (save(drawn, page / f"{scale}.{suffix}") for suffix in FIGURES)
     return Conclusion(study, scale, [judge(x, table) for x in study.claims], figure, manifest)
 
 

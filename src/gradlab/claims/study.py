@@ -133,6 +133,7 @@ class Study(_Strict):
     points: dict[str, str] = Field(default_factory=dict)  # of sweeps: a number per training
     rows: Called = Field(default_factory=dict)  # of sweeps: `_target_`, see `collect`
     changed: list[Change] = Field(default_factory=list)
+    source_settings: dict[str, Any] = Field(default_factory=dict)  # config key: the source's value
     differs: list[str] = Field(default_factory=list)  # from the source; why it decides nothing
     claims: list[Claim]
     root: Path

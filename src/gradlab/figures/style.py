@@ -141,8 +141,13 @@ def save(figure: Figure, path: str | Path) -> Path:
     suffix = path.suffix.removeprefix(".")
     if suffix not in figure.canvas.get_supported_filetypes():
         raise ValueError(f"a figure is not written as {path.name!r}: end it in .png, .svg or .pdf.")
-    maker = {"Creator": MARK} if suffix in FORMATS else None
-    write_whole(path, lambda file: figure.savefig(file, format=suffix, metadata=maker))
+    maker: dict[str, str | None] | None = {"Creator": MARK} if suffix in FORMATS else None
+    if maker and suffix == "svg":
+        maker["Date"] = None
+    with matplotlib.rc_context(
+        {"svg.hashsalt": MARK}
+    ):  # as without a date: the same figure, the same bytes
+        write_whole(path, lambda file: figure.savefig(file, format=suffix, metadata=maker))
     return path
 
 
