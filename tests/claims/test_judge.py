@@ -162,6 +162,14 @@ def test_an_interval_is_never_dropped(text: str) -> None:
         evaluate(text, TABLE, estimates)
 
 
+@pytest.mark.parametrize("text", ["sample_median({})", "mann_whitney({}, steps)", "rate({})"])
+def test_a_missing_number_is_no_number(text: str) -> None:
+    table = TABLE.assign(y=np.where(TABLE["solved"], 1.0, np.nan))
+    with pytest.raises(ClaimError, match=r"missing \(NaN\)"):
+        evaluate(text.format("y"), table)
+    assert evaluate(text.format("y[solved]"), table).n == 11
+
+
 def test_an_interval_with_an_unknown_end_decides_nothing() -> None:
     assert evaluate("x < 1", TABLE, {"x": Estimate(np.nan, np.nan, np.nan, 3)}) is None
     assert evaluate("x < 1", TABLE, {"x": Estimate(0.5, -np.inf, np.inf, 1)}) is None

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from gradlab.claims.functions import COUNTED, FUNCTIONS, MONOTONE
+from gradlab.claims.functions import COUNTED, ESTIMATING, FUNCTIONS, MONOTONE
 from gradlab.claims.statistics import Estimate
 
 CONSTANTS = {"inf": np.inf, "nan": np.nan, "pi": np.pi}
@@ -176,6 +176,8 @@ def _call(name: str, arguments: list[Any], more: float) -> Any:
         raise ClaimError(f"{name}(…) of an estimate would drop its interval{ADVICE}.")
     if name in COUNTED:
         return FUNCTIONS[name](*(round(x * more) for x in arguments[:2]), *arguments[2:])
+    if name in ESTIMATING and any(pd.isna(x).any() for x in arguments if isinstance(x, np.ndarray)):
+        raise ClaimError(f"{name}(…) is given rows whose number is missing (NaN): leave them out.")
     result = FUNCTIONS[name](*arguments)
     return result.with_more(more) if isinstance(result, Estimate) and more != 1 else result
 

@@ -11,7 +11,7 @@ from scipy import stats
 from gradlab.claims.statistics import Column, Estimate, Successes, check_pairs, rate_difference
 
 ALPHA = 0.05
-MOST_EXACT = 200  # rows of both columns together; beyond, the normal approximation is as good
+MOST_EXACT = 100  # rows of both columns together; beyond, the normal approximation is as good
 
 
 def fisher(more: Successes, less: Successes) -> Estimate:
