@@ -180,9 +180,12 @@ def test_spearmans_correlation() -> None:
 
 def test_more_draws_shrink_an_interval_by_their_root() -> None:
     x = np.array([1.0, 2.0, 3.0, 4.0])
-    wide = sample_mean(x)
+    wide = rate(x > 1)
     narrow = wide.with_more(4)
     assert narrow.high - narrow.low == pytest.approx((wide.high - wide.low) / 2)
+    narrow = sample_mean(x).with_more(4)
+    error = np.std(x, ddof=1) / np.sqrt(16)
+    assert narrow.high - narrow.low == pytest.approx(2 * stats.t.ppf(0.975, 15) * error)
     p = Estimate(stats.norm.sf(1.0), 0.0, stats.norm.sf(1.0), 5, is_p=True)
     assert p.with_more(4).value == pytest.approx(stats.norm.sf(2.0))
     wrong_sign = Estimate(0.7, 0.7, 0.7, 5, is_p=True)

@@ -28,6 +28,7 @@ class Estimate(NamedTuple):
     high: float
     n: int  # number of draws
     is_p: bool = False
+    is_student: bool = False  # few draws widen Student's intervals twice: by √n and by t
 
     def through(self, function: Callable[[float], float]) -> "Estimate":
         """Return the estimate of a monotone function of the number."""
@@ -37,7 +38,8 @@ class Estimate(NamedTuple):
     def with_more(self, factor: float) -> "Estimate":
         """Return what `factor` times as many draws would give if they are like those at hand.
 
-        Intervals shrink by √factor, and the z of a p-value grows by it.
+        Intervals shrink by √factor, Student's by the change of his t too, and the z of a p-value
+        grows by √factor.
         """
         root = float(np.sqrt(factor))
         if self.is_p:
@@ -45,6 +47,8 @@ class Estimate(NamedTuple):
                 return self
             p = float(stats.norm.sf(stats.norm.isf(self.value) * root))
             return self._replace(value=p, high=p)
+        if self.is_student:
+            root *= _student(self.n) / _student(self.n * factor)
         ends = [self.value + (end - self.value) / root for end in (self.low, self.high)]
         return self._replace(low=ends[0], high=ends[1])
 
@@ -61,8 +65,8 @@ def sample_mean(x: Column) -> Estimate:
     value, n = float(np.mean(x)), len(x)
     if n < 2 or not np.isfinite(value):
         return Estimate(value, -np.inf, np.inf, n)
-    margin = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * float(stats.sem(x))
-    return Estimate(value, value - margin, value + margin, n)
+    margin = _student(n) * float(stats.sem(x))
+    return Estimate(value, value - margin, value + margin, n, is_student=True)
 
 
 def sample_median(x: Column) -> Estimate:
@@ -166,6 +170,11 @@ def check_pairs(x: Successes, y: Successes) -> None:
         raise ValueError(
             f"a paired test needs as many rows on both sides; got {len(x)} and {len(y)}"
         )
+
+
+def _student(n: float) -> float:
+    """Return the quantile of Student's t that an interval from n draws reaches to."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
 
 
 def _wilson(k: int, n: int) -> tuple[float, float]:
