@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from gradlab.studies.error_surface import error_surface_figure, error_surface_table
-from gradlab.studies.one_unit import Descent, descend, unit_error, wall
+from gradlab.studies.error_surface import (
+    BIASES,
+    WEIGHTS,
+    error_surface_figure,
+    error_surface_table,
+    mesh,
+)
+from gradlab.studies.one_unit import Descent, descend, unit_error, wall, wall_slope
 
 
 def test_the_gradient_of_one_unit_is_that_of_finite_differences() -> None:
@@ -21,6 +27,29 @@ def test_the_wall_is_where_the_start_is_the_unstable_fixed_point(weight: float) 
     bias = np.linspace(-4, -1.5, 250_001)
     steepest = bias[np.argmax(unit_error(weight, bias).grad_norm)]
     assert steepest == pytest.approx(float(wall(weight)), abs=0.005)
+
+
+@pytest.mark.parametrize("weight", [4.5, 5.0, 6.0])
+def test_the_slope_on_the_wall_is_that_of_its_closed_form(weight: float) -> None:
+    # Central differences; h is far smaller than the wall is thick.
+    at, h = float(wall(weight)), 1e-11
+    by_bias = float(unit_error(weight, at + h).error - unit_error(weight, at - h).error) / (2 * h)
+    activation = 1 / (1 + np.exp(-0.5))
+    slope = abs(by_bias) * np.hypot(1, activation)
+    assert float(wall_slope(weight)) == pytest.approx(slope, rel=1e-3)
+
+
+@pytest.mark.parametrize("cells", [10, 41])
+def test_the_mesh_covers_the_surface_and_its_rows_run_along_the_wall(cells: int) -> None:
+    w, b = mesh(cells)
+    assert (np.diff(b, axis=0) > 0).all()
+    np.testing.assert_allclose(b[[0, -1]], np.repeat(np.transpose([BIASES]), cells, axis=1))
+    np.testing.assert_allclose(w[0, [0, -1]], WEIGHTS)
+    beside = b[[cells // 2 - 1, cells // 2]]
+    np.testing.assert_allclose(beside - wall(w[0]), np.repeat([[-1e-3], [1e-3]], cells, axis=1))
+    high, low = unit_error(w[:2], beside).error[:, w[0] >= 5]
+    assert (high > 0.3).all()
+    assert (low < 0.07).all()
 
 
 def test_clipping_keeps_descent_at_the_wall_small_and_reaches_the_valley() -> None:

@@ -5,7 +5,7 @@ Figures 3 and 6 of Pascanu, Mikolov & Bengio 2013, whose unit is in `gradlab.stu
 same surface, with descent from one start of the user's choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from scipy.special import expit
 
@@ -21,15 +21,19 @@ from gradlab import theory
 from gradlab.config import Count, Positive
 from gradlab.figures import style
 from gradlab.studies import drawing
-from gradlab.studies.one_unit import descend, unit_error, wall
+from gradlab.studies.one_unit import descend, unit_error, wall, wall_slope
 
 FOLD_WEIGHT = 5.0
-WEIGHTS, BIASES = (4.0, 7.0), (-4.0, -1.5)  # the surface; the source does not say which it drew
-WALL_WEIGHTS = (4.5, 5.0, 5.5, 6.0)
+WEIGHTS, BIASES = (4.0, 7.0), (-4.0, -1.5)  # the surface; the source's text gives no ranges
+WALL_WEIGHTS = (4.5, 5.0, 5.5, 6.0, 6.5, 7.0)
 STARTS = ((5.0, -2.45), (5.2, -2.6), (5.5, -2.8), (5.0, -2.55))  # (w, b) of the descents
+BESIDE = 1e-3  # from the wall: the rows of `mesh` next to it
+EARLY, EVERY = 500, 10  # updates of a descent that are kept: the first ones, and every tenth
+THROW = 0.1  # length of a step that leaves the wall
 SCRIPT_CELLS = 201  # along an axis of the surface of `error_surface_table`
-FLOOR = 1e-6  # of the errors' colours
-COLOURS = {"clipped": drawing.HUES[0], "unclipped": drawing.HUES[2]}  # green, pink
+FLOOR = 1e-6  # of the errors' colours in `error_surface_figure`
+ERRORS = (0.0, 0.5)  # range of the axis
+COLOURS = {"unclipped": "#e69f00", "clipped": "#56b4e9"}  # orange, light blue
 
 
 def measure(
@@ -42,26 +46,25 @@ def measure(
     """Compute fixed points over b, the surface and its wall over (w, b), and descents on it.
 
     Args:
-        grid: points along each side of the surface.
-        drawn: number of those along each side that the table keeps.
+        grid: points along each side of the even grid that the gradient's median is of.
+        drawn: points along each side of the surface that is drawn.
         learning_rate: of gradient descent.
         threshold: of clipping by the gradient's norm.
         updates: number of updates of each descent.
 
     Returns:
-        Rows by `part`: "fixed point" (b, x, stable), "fold" (b, expected), "surface" (w, b, error,
-        gradient: the norm), "gradient" (its largest value and its median over the whole grid, in
-        `of`), "wall" (w, b, expected), "cut" (w, b, distance from it, gradient), "walk" (walker,
-        clipped, update, w, b, error, step: the length of the largest step so far).
+        Rows by `part`: "fixed point" (b, x, stable), "fold" (b, expected), "surface" (w, b, error:
+        row by row of `mesh`), "gradient" (its norm's median over an even grid), "wall" (w, b of the
+        steepest slope, expected: b of `wall`, steepest, slope: on the wall, expected_slope), "walk"
+        (walker, clipped, update, w, b, error, step: the length of the largest step so far).
     """
-    # Updates that are evenly spaced on a log axis.
-    shown = np.unique([0, *np.geomspace(1, updates, 150).astype(int), updates])
+    shown = np.unique([*range(min(EARLY, updates)), *range(0, updates, EVERY), updates])
     parts = {
         "fixed point": _fixed_points(),
         "fold": _folds(),
-        **_thinned_surface(grid, drawn),
+        "surface": _surface(drawn),
+        "gradient": pd.DataFrame({"gradient": [_median_slope(grid)]}),
         "wall": _walls(),
-        "cut": _cuts(),
         "walk": _descents(STARTS, learning_rate, threshold, shown),
     }
     return pd.concat([rows.assign(part=part) for part, rows in parts.items()], ignore_index=True)
@@ -95,47 +98,49 @@ def _folds() -> pd.DataFrame:
     return pd.DataFrame({"b": folds, "expected": theory.fold_points(FOLD_WEIGHT)})
 
 
-def _surface(cells: int) -> dict[str, Float[np.ndarray, "cells cells"]]:
-    """Compute the error and the gradient's norm on a grid over (w, b), as columns of a table."""
-    w, b = np.meshgrid(np.linspace(*WEIGHTS, cells), np.linspace(*BIASES, cells))
-    unit = unit_error(w, b)
-    return {"w": w, "b": b, "error": unit.error, "gradient": unit.grad_norm}
+def mesh(cells: int) -> tuple[Float[np.ndarray, "cells cells"], Float[np.ndarray, "cells cells"]]:
+    """Return w and b of a mesh over the surface whose rows run along the wall, closest beside it.
+
+    An even grid would draw the wall as a staircase.
+
+    Args:
+        cells: number of values of w (the columns), and of b at each (the rows, ascending).
+    """
+    w = np.linspace(*WEIGHTS, cells)
+    rows = (cells // 2, cells - cells // 2)
+    low, high = (
+        BESIDE + np.outer(np.linspace(0, 1, count) ** 2, np.abs(edge - wall(w)) - BESIDE)
+        for count, edge in zip(rows, BIASES, strict=True)
+    )
+    return np.tile(w, (cells, 1)), np.concatenate([wall(w) - low[::-1], wall(w) + high])
 
 
-def _thinned_surface(grid: int, drawn: int) -> dict[str, pd.DataFrame]:
-    """Tabulate part of the surface, and the extremes of the gradient over all of it."""
-    surface = _surface(grid)
-    every = max(1, (grid - 1) // (drawn - 1))
-    thinned = {name: values[::every, ::every].ravel() for name, values in surface.items()}
-    norms = surface["gradient"]
-    extremes = {"gradient": [norms.max(), np.median(norms)], "of": ["max", "median"]}
-    return {"surface": pd.DataFrame(thinned), "gradient": pd.DataFrame(extremes)}
+def _surface(cells: int) -> pd.DataFrame:
+    """Tabulate the error on `mesh`, row by row."""
+    w, b = mesh(cells)
+    return pd.DataFrame({"w": w.ravel(), "b": b.ravel(), "error": unit_error(w, b).error.ravel()})
+
+
+def _median_slope(cells: int) -> float:
+    grid = np.meshgrid(np.linspace(*WEIGHTS, cells), np.linspace(*BIASES, cells))
+    return float(np.median(unit_error(*grid).grad_norm))
 
 
 def _walls() -> pd.DataFrame:
-    """Find the b of the steepest slope to 1e-6, beside that of `wall`, for each WALL_WEIGHTS."""
-    steepest = []
+    """Find the steepest slope at each of WALL_WEIGHTS, beside the wall and its slope by theory.
+
+    The slope is a smooth function of the logarithm of the distance from the wall: at w = 7 it is
+    steepest 1e-11 beside it, where no even grid has a point.
+    """
+    distance = np.geomspace(1e-13, 1.0, 4001)
+    rows = []
     for w in WALL_WEIGHTS:
-        low, high = BIASES
-        while high - low > 1e-5:
-            b = np.linspace(low, high, 20_001)
-            at = int(np.argmax(unit_error(w, b).grad_norm))
-            low, high = b[max(at - 20, 0)], b[min(at + 20, len(b) - 1)]
-        steepest.append((low + high) / 2)
-    return pd.DataFrame(
-        {"w": WALL_WEIGHTS, "b": steepest, "expected": wall(np.array(WALL_WEIGHTS))}
-    )
-
-
-def _cuts() -> pd.DataFrame:
-    """Tabulate the slope beside the wall, down to distances that only a descent comes to."""
-    distance = np.geomspace(1e-9, 0.1, 401)
-    parts = []
-    for w in WALL_WEIGHTS[1:]:
-        b = wall(w) + distance
-        columns = {"w": w, "b": b, "distance": distance, "gradient": unit_error(w, b).grad_norm}
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts)
+        b = wall(w) + np.concatenate([-distance[::-1], [0.0], distance])
+        slopes = unit_error(w, b).grad_norm
+        at = int(np.argmax(slopes))
+        columns = {"w": w, "b": b[at], "expected": wall(w), "steepest": slopes[at]}
+        rows.append(columns | {"slope": slopes[len(distance)], "expected_slope": wall_slope(w)})
+    return pd.DataFrame(rows)
 
 
 def _descents(
@@ -164,19 +169,25 @@ def _descents(
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Draw the bifurcation, the surface with the descents, and the slope across the wall."""
-    figure, panels = drawing.panels(1, 3, "One unit: bifurcation, wall and clipping", height=3.1)
+    """Draw figures 3 and 6 of the source, the descents from above, and the slope of the wall."""
+    look = style.current_style()
+    figure, body = style.new_figure(look.width, 7.2, "One unit: bifurcation, wall and clipping")
     parts = dict(list(table.groupby("part")))
-    _draw_bifurcation(panels[0], parts["fixed point"], parts["fold"])
-    _draw_surface(panels[1], parts["surface"], parts["walk"])
-    _draw_cuts(panels[2], parts["cut"])
+    _draw_bifurcation(body.add_subplot(2, 2, 1), parts["fixed point"], parts["fold"])
+    surface = body.add_subplot(2, 2, 2, projection="3d", computed_zorder=False)
+    _draw_wall(surface, parts["surface"], parts["walk"])
+    _draw_descents(body.add_subplot(2, 2, 3), parts["surface"], parts["walk"])
+    median = float(parts["gradient"]["gradient"].iloc[0])
+    _draw_slopes(body.add_subplot(2, 2, 4), parts["wall"], median)
     wall_slope = float(wall(0) - wall(1))
     return style.finish(
         figure,
         [
-            f"Dashed: closed forms (folds; the wall b = ½ − {wall_slope:.4f} w). "
-            "Circles: starts of descent;",
-            "green: clipped at norm 1; pink: not clipped, which leaves the picture.",
+            f"Dashed: closed forms: folds; the wall b = ½ − {wall_slope:.4f} w; its slope.",
+            "Circles: starts. Orange: the descent as it is, until it leaves; an arrow shows that "
+            "step's direction. Blue: clipped at norm 1, 3000 updates, which slide down the wall "
+            "(above: on its lower side).",
+            "The source's text gives no ranges of the axes: these are ours.",
         ],
     )
 
@@ -187,27 +198,79 @@ def _draw_bifurcation(axes: Axes, points: pd.DataFrame, folds: pd.DataFrame) -> 
         axes.plot(points["b"], y, line, color=drawing.HUES[0], linewidth=1.8, label=label)
     for fold in folds["expected"]:
         axes.axvline(fold, **drawing.THEORY_STYLE)
-    drawing.label_axes(axes, f"fixed points at w = {FOLD_WEIGHT:g}", "b", "x*", xlim=(-3.6, -1.4))
+    title = f"fixed points at w = {FOLD_WEIGHT:g}, as figure 3"
+    drawing.label_axes(axes, title, "b", "x*", xlim=(-3.6, -1.4))
+    axes.locator_params(axis="x", nbins=5)
 
 
-def _draw_surface(axes: Axes, surface: pd.DataFrame, walks: pd.DataFrame) -> None:
-    errors = surface.pivot_table(index="b", columns="w", values="error")
-    mesh = axes.pcolormesh(errors.columns, errors.index, errors, cmap="Greys", rasterized=True)
-    axes.figure.colorbar(mesh, ax=axes, label="E", pad=0.02)
-    axes.plot(WEIGHTS, wall(np.array(WEIGHTS)), **drawing.THEORY_STYLE)
-    # Unclipped paths first (False sorts before True): they cover more.
+def _drawn_surface(surface: pd.DataFrame) -> list[Float[np.ndarray, "cells cells"]]:
+    """Return w, b and E on the mesh that a table's rows are of."""
+    cells = int(np.sqrt(len(surface)))
+    return [surface[name].to_numpy().reshape(cells, cells) for name in ("w", "b", "error")]
+
+
+def _until_thrown(walk: pd.DataFrame) -> pd.DataFrame:
+    """Return a descent's updates up to the first step that leaves the wall, and the one after."""
+    return walk[walk["step"].shift(1, fill_value=0.0) < THROW]
+
+
+def _paths(walks: pd.DataFrame) -> Iterator[tuple[bool, pd.DataFrame]]:
     for (clipped, _), walk in walks.sort_values("update").groupby(["clipped", "walker"]):
+        yield bool(clipped), walk if clipped else _until_thrown(walk)
+
+
+def _draw_wall(axes: Any, surface: pd.DataFrame, walks: pd.DataFrame) -> None:
+    """Draw the surface as the source does, in an Axes3D, with the descents of one walker."""
+    w, b, error = _drawn_surface(surface)
+    colours = style.sequential_colours()(Normalize(*ERRORS)(error))
+    every: dict[str, Any] = {"rcount": len(w), "ccount": len(w), "antialiased": False}
+    axes.plot_surface(w, b, error, facecolors=colours, shade=False, linewidth=0, **every)
+    for clipped, path in _paths(walks[walks["walker"] == 0]):
         colour = COLOURS["clipped" if clipped else "unclipped"]
-        marks, width = ("", 1.8) if clipped else (".", 0.7)
-        axes.plot(walk["w"], walk["b"], marker=marks, markersize=3, color=colour, linewidth=width)
-    axes.plot(*zip(*STARTS, strict=True), "o", color="white", markeredgecolor="0.1", markersize=4)
-    drawing.label_axes(axes, "surface and descents", "w", "b", xlim=(4.4, 6), ylim=(-3.2, -2.1))
+        if clipped:
+            path = path[path["error"] < 0.05]  # the lower side of the wall
+        else:
+            path, (start, end) = path[:-1], path[["w", "b"]].to_numpy()[-2:]
+            along = (end - start) / np.linalg.norm(end - start)
+            arrow = {"color": colour, "linewidth": 1.6, "arrow_length_ratio": 0.15}
+            axes.quiver(*start, path["error"].iloc[-1], *along, 0, **arrow)
+        lifted = path["error"] + 0.01  # so that the surface hides none of it
+        axes.plot(path["w"], path["b"], lifted, color=colour, linewidth=1.6)
+    axes.view_init(elev=32, azim=50)
+    axes.set_box_aspect((1, 1, 0.75), zoom=1.1)
+    axes.set(xlim=WEIGHTS, ylim=BIASES, zlim=ERRORS, title="error surface, as figure 6")
+    axes.set(xlabel="w", ylabel="b", zlabel="E")
+    axes.locator_params(nbins=4)
 
 
-def _draw_cuts(axes: Axes, cuts: pd.DataFrame) -> None:
-    for (w, line), colour in zip(cuts.groupby("w"), drawing.HUES[3:], strict=False):
-        axes.loglog(line["distance"], line["gradient"], color=colour, label=f"w = {w:g}")
-    drawing.label_axes(axes, "slope beside the wall", "b − b of the wall", r"$\Vert\nabla E\Vert$")
+def _draw_descents(axes: Axes, surface: pd.DataFrame, walks: pd.DataFrame) -> None:
+    w, b, error = _drawn_surface(surface)
+    look: dict[str, Any] = {"cmap": style.sequential_colours(), "vmin": 0, "vmax": ERRORS[1]}
+    drawn = axes.pcolormesh(w, b, error, shading="gouraud", rasterized=True, **look)
+    axes.figure.colorbar(drawn, ax=axes, label="E", pad=0.02)
+    axes.plot(WEIGHTS, wall(np.array(WEIGHTS)), **drawing.THEORY_STYLE | {"color": "white"})
+    for clipped, path in _paths(walks):
+        colour = COLOURS["clipped" if clipped else "unclipped"]
+        line: dict[str, Any] = {"color": colour, "linewidth": 1.6}
+        if not clipped:
+            start, end = path[["w", "b"]].to_numpy()[-2:]
+            path, along = path[:-1], 0.3 * (end - start) / np.linalg.norm(end - start)
+            arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **line}
+            axes.annotate("", start + along, start, arrowprops=arrow)
+        axes.plot(path["w"], path["b"], **line)
+    axes.plot(*zip(*STARTS, strict=True), "o", color="white", markeredgecolor="0.1", markersize=5)
+    title = "descents beside the wall, from above"
+    drawing.label_axes(axes, title, "w", "b", xlim=(4.4, 5.8), ylim=(-3.2, -2.1))
+
+
+def _draw_slopes(axes: Axes, walls: pd.DataFrame, median: float) -> None:
+    hues = drawing.HUES
+    axes.semilogy(walls["w"], walls["steepest"], "o-", color=hues[0], ms=4, label="steepest beside")
+    axes.semilogy(walls["w"], walls["slope"], "s", color=hues[7], ms=5, mfc="none", label="on it")
+    w = np.linspace(4.3, WEIGHTS[1], 200)
+    axes.semilogy(w, wall_slope(w), **drawing.THEORY_STYLE)
+    axes.axhline(median, color=style.GREY, linewidth=1, linestyle=":", label="surface's median")
+    drawing.label_axes(axes, "slope of the wall", "w", r"$\Vert\nabla E\Vert$")
 
 
 # The table and the figure of analysis/error_surface.py
@@ -227,7 +290,8 @@ def error_surface_table(
         `part` ("surface", "unclipped", "clipped"), `update` (NaN of the surface), `weight`, `bias`,
         `error`, and `grad_norm` (of the surface).
     """
-    surface = pd.DataFrame({name: values.ravel() for name, values in _surface(cells).items()})
+    surface = _surface(cells)
+    surface["gradient"] = unit_error(surface["w"].to_numpy(), surface["b"].to_numpy()).grad_norm
     paths = _descents([start], learning_rate, threshold, np.arange(updates + 1))
     paths["part"] = np.where(paths["clipped"], "clipped", "unclipped")
     paths = paths.sort_values("clipped", kind="stable")  # unclipped first
@@ -246,20 +310,15 @@ def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
     look = style.current_style()
     figure, body = style.new_figure(look.column * 1.2, 0.75 * look.column)
     over, along = body.subplots(1, 2)
-    surface = table[table["part"] == "surface"].pivot_table(
-        index="bias", columns="weight", values="error"
-    )
-    norm, errors = LogNorm(FLOOR, 1), surface.clip(lower=FLOOR)
-    over.pcolormesh(
-        surface.columns, surface.index, errors, norm=norm, cmap=style.sequential_colours()
-    )
+    surface = table[table["part"] == "surface"].rename(columns={"weight": "w", "bias": "b"})
+    w, b, error = _drawn_surface(surface)
+    norm: dict[str, Any] = {"norm": LogNorm(FLOOR, 1), "cmap": style.sequential_colours()}
+    over.pcolormesh(w, b, error.clip(FLOOR), shading="gouraud", rasterized=True, **norm)
     dashes: dict[str, Any] = {"color": "white", "linewidth": 0.8, "linestyle": "--"}
-    over.plot(surface.columns, wall(surface.columns.to_numpy()), **dashes)
+    over.plot(WEIGHTS, wall(np.array(WEIGHTS)), **dashes)
     limits: dict[str, Any] = {"xlim": WEIGHTS, "ylim": BIASES}
     over.set(xlabel="weight w", ylabel="bias b", **limits)
-    body.colorbar(
-        ScalarMappable(norm, style.sequential_colours()), ax=over, label="error E", extend="min"
-    )
+    body.colorbar(ScalarMappable(**norm), ax=over, label="error E", extend="min")
     paths = dict(list(table[table["part"] != "surface"].groupby("part", sort=False)))
     handles = []
     for part, colour in COLOURS.items():

@@ -59,6 +59,22 @@ def wall(weight: Points | float) -> Points:
     return INITIAL_STATE - np.asarray(weight) * expit(INITIAL_STATE)
 
 
+def wall_slope(weight: Points | float) -> Points:
+    """Return ‖∂E/∂(w, b)‖ on the wall, in closed form.
+
+    On the wall every x⁽ᵗ⁾ is x⁽⁰⁾, so that with m = w σ′(x⁽⁰⁾) the derivative ∂x⁽⁵⁰⁾/∂b is
+    1 + m + … + m⁴⁹ = (m⁵⁰ − 1)/(m − 1), and ∂x⁽⁵⁰⁾/∂w is σ(x⁽⁰⁾) times that.
+
+    Args:
+        weight: w, of which w σ′(x⁽⁰⁾) is not 1.
+    """
+    activation = expit(INITIAL_STATE)
+    slope = activation * (1 - activation)
+    growth = np.asarray(weight) * slope
+    total = (growth**STEPS - 1) / (growth - 1)
+    return 2 * np.abs(activation - TARGET) * slope * total * np.hypot(1, activation)
+
+
 class Descent(NamedTuple):
     """Paths of gradient descent, before the first update and after each one."""
 
