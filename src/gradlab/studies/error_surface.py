@@ -55,8 +55,8 @@ def measure(
     Returns:
         Rows by `part`: "fixed point" (b, x, stable), "fold" (b, expected), "surface" (w, b, error:
         row by row of `mesh`), "gradient" (its norm's median over an even grid), "wall" (w, b of the
-        steepest slope, expected: b of `wall`, steepest, slope: on the wall, expected_slope), "walk"
-        (walker, clipped, update, w, b, error, step: the length of the largest step so far).
+        largest slope, expected: b of `wall`, largest_slope, slope: on the wall, expected_slope),
+        "walk" (walker, clipped, update, w, b, error, step: the length of the largest step so far).
     """
     shown = np.unique([*range(min(EARLY, updates)), *range(0, updates, EVERY), updates])
     parts = {
@@ -138,7 +138,7 @@ def _walls() -> pd.DataFrame:
         b = wall(w) + np.concatenate([-distance[::-1], [0.0], distance])
         slopes = unit_error(w, b).grad_norm
         at = int(np.argmax(slopes))
-        columns = {"w": w, "b": b[at], "expected": wall(w), "steepest": slopes[at]}
+        columns = {"w": w, "b": b[at], "expected": wall(w), "largest_slope": slopes[at]}
         rows.append(columns | {"slope": slopes[len(distance)], "expected_slope": wall_slope(w)})
     return pd.DataFrame(rows)
 
@@ -265,7 +265,9 @@ def _draw_descents(axes: Axes, surface: pd.DataFrame, walks: pd.DataFrame) -> No
 
 def _draw_slopes(axes: Axes, walls: pd.DataFrame, median: float) -> None:
     hues = drawing.HUES
-    axes.semilogy(walls["w"], walls["steepest"], "o-", color=hues[0], ms=4, label="steepest beside")
+    axes.semilogy(
+        walls["w"], walls["largest_slope"], "o-", color=hues[0], ms=4, label="steepest beside"
+    )
     axes.semilogy(walls["w"], walls["slope"], "s", color=hues[7], ms=5, mfc="none", label="on it")
     w = np.linspace(4.3, WEIGHTS[1], 200)
     axes.semilogy(w, wall_slope(w), **drawing.THEORY_STYLE)
