@@ -182,13 +182,15 @@ def test_e13_no_norm_exceeds_the_bound(activation: Any) -> None:
 
 
 def test_e14_linear_memory_capacities_add_up_to_the_number_of_units() -> None:
-    """Capacities are measured by regression of past inputs on driven states (Jaeger 2002)."""
+    """Capacities are squared norms of ∂h/∂u where the state is white (Jaeger 2002)."""
     for row in identities.memory(np.random.default_rng(0)):
-        assert row["measured"] == pytest.approx(row["expected"], rel=0.01)
+        assert row["measured"] == pytest.approx(row["expected"], rel=1e-5)
 
 
 def test_e15_white_noise_gives_a_state_and_its_gradient_their_known_variances() -> None:
     """E h² = 1/(1 − λ²) and E (∂h/∂λ)² = (1 + λ²)/(1 − λ²)³ (Zucchet & Orvieto 2024)."""
+    for row in identities.white_noise():
+        assert row["measured"] == pytest.approx(row["expected"], rel=1e-6)
     eigenvalue, chains, length = 0.9, 20_000, 120
 
     def step(weight: jax.Array, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:

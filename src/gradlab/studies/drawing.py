@@ -1,6 +1,6 @@
 """Shared parts of the studies' figures: panels with legends, measured solid and theory dashed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -82,11 +82,33 @@ def band(
 ) -> None:
     """Draw the median over seeds as a line, and their range as a band.
 
-    A study's losses may lie decades apart, so that their mean would be that of the worst seed.
-    (`gradlab.figures.lines.band_over_seeds` has means: of log norms, and of successes, 0 or 1.)
+    A study's losses may lie decades apart, so that their mean would be that of the worst seed; for
+    log norms and exponents there is `mean_band`.
     """
+    _line_and_range(axes, places, values, np.nanmedian, color=colour, label=name, **look)
+
+
+def mean_band(
+    axes: Axes,
+    places: Float[np.ndarray, "places"],
+    values: Float[np.ndarray, "seeds places"],
+    colour: str,
+    name: str,
+    **look: Any,
+) -> None:
+    """Draw the mean over seeds as a line, and their range as a band."""
+    _line_and_range(axes, places, values, np.nanmean, color=colour, label=name, **look)
+
+
+def _line_and_range(
+    axes: Axes,
+    places: Float[np.ndarray, "places"],
+    values: Float[np.ndarray, "seeds places"],
+    centre: Callable[..., Any],
+    **look: Any,
+) -> None:
     measured = ~np.isnan(values).all(axis=0)
     places, values = places[measured], values[:, measured]
-    axes.plot(places, np.nanmedian(values, axis=0), color=colour, label=name, **look)
+    axes.plot(places, centre(values, axis=0), **look)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.fill_between(places, low, high, color=look["color"], alpha=0.2, linewidth=0)

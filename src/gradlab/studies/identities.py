@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
+from scipy.linalg import solve_discrete_lyapunov
 
-from gradlab import backpropagate, theory
+from gradlab import backpropagate, jacobian_log_norms, theory
 from gradlab.cells import LSTM, Elman
 from gradlab.jacobian import map_log_norms, step_jacobians
 from gradlab.jacobian.flat_cell import split_weights
 
 Row = dict[str, Any]
-CHAINS, CHAIN_LENGTH = 20_000, 300
-MEMORY_LAGS, MEMORY_LENGTH = 400, 40_000
+MEMORY_LAGS, MEMORY_RADIUS = 800, 0.9  # steps; spectral radius of the recurrent weights
+NOISE_LENGTH = 600  # steps, after which 0.97²ᵗ is 1e-16
 
 
 def table_rows(truth: str, system: str, x: Any, measured: Any, expected: Any) -> Iterator[Row]:
@@ -82,37 +83,59 @@ def bound(seed: int, n: int, length: int) -> Iterator[Row]:
 def memory(rng: np.random.Generator) -> Iterator[Row]:
     """E14: memory capacities of a linear network add up to its number of units (Jaeger 2002).
 
-    A capacity is the share of a past input's variance that a regression on the state explains.
+    The capacity of a lag is the share of the variance of white noise, so many steps ago, that a
+    regression on the state explains: ‖∂h⁽ᵗ⁾/∂u⁽ᵏ⁾‖² in coordinates in which the state is white.
+    Here the carry is (h, u) with u the input of the next step.
     """
     for n in (10, 20):
-        w, driving = rng.normal(size=(n, n)), rng.normal(size=n)
-        w *= 0.9 / theory.spectral_radius(w)
-        inputs = rng.normal(size=MEMORY_LAGS + MEMORY_LENGTH)
-        states, h = np.zeros((len(inputs), n)), np.zeros(n)
-        for t, x in enumerate(inputs):
-            states[t] = h = w @ h + driving * x
-        q, _ = np.linalg.qr(states[MEMORY_LAGS:])
-        total = 0.0
-        for lag in range(MEMORY_LAGS):
-            past = inputs[MEMORY_LAGS - lag : len(inputs) - lag]
-            explained = np.sum((past @ q) ** 2) / np.sum(past**2)
-            total += explained - (1 - explained) * n / MEMORY_LENGTH  # what chance explains
-        yield from table_rows("E14", f"n = {n}", [n], [total], [n])
+        w, driving = rng.normal(size=(n, n)), rng.normal(size=(n, 1))
+        w *= MEMORY_RADIUS / theory.spectral_radius(w)
+        root = np.linalg.cholesky(solve_discrete_lyapunov(w, driving @ driving.T))
+        whitened = np.linalg.solve(root, np.hstack([w @ root, driving]))
+        with jax.enable_x64(True):
+            step = partial(_driven, jnp.asarray(whitened))
+            start = {"h": jnp.zeros(n), "u": jnp.zeros(1)}
+            inputs = jnp.zeros((MEMORY_LAGS, 1))
+            log_norms = jacobian_log_norms(step, inputs, initial_carry=start, of="h", wrt="u")
+        capacities = np.exp(2 * np.asarray(log_norms, float)[1:, 0])
+        yield from table_rows("E14", f"n = {n}", [n], [capacities.sum()], [n])
 
 
-def white_noise(rng: np.random.Generator) -> Iterator[Row]:
-    """E15: E h² = 1/(1 − λ²), E (∂h/∂λ)² = (1 + λ²)/(1 − λ²)³ (Zucchet & Orvieto 2024)."""
-    noise = rng.normal(size=(CHAIN_LENGTH, CHAINS))
+Driven = dict[str, Array]
+
+
+def _driven(
+    weights: Float[Array, "n n+1"], carry: Driven, x: Float[Array, "1"]
+) -> tuple[Driven, Array]:
+    h = weights @ jnp.concatenate([carry["h"], carry["u"]])
+    return {"h": h, "u": x}, h
+
+
+def white_noise() -> Iterator[Row]:
+    """E15: E h² = 1/(1 − λ²), E (∂h/∂λ)² = (1 + λ²)/(1 − λ²)³ (Zucchet & Orvieto 2024).
+
+    h⁽ᵗ⁾ = λ h⁽ᵗ⁻¹⁾ + x⁽ᵗ⁾ of white noise x; a variance is the sum over k of squared derivatives by
+    x⁽ᵏ⁾, which are those by h⁽ᵏ⁾: ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾, and ∂g⁽ᵗ⁾/∂h⁽ᵏ⁾ with g = ∂h/∂λ in the carry.
+    """
     for eigenvalue in (0.9, 0.97):
         with jax.enable_x64(True):
-            last = partial(_last_state, jnp.asarray(noise))
-            h, slope = jax.jvp(last, (jnp.float64(eigenvalue),), (jnp.float64(1.0),))
+            start = {"h": jnp.zeros(1), "g": jnp.zeros(1)}
+            log_norms = partial(
+                jacobian_log_norms,
+                partial(_with_slope, eigenvalue),
+                jnp.zeros((NOISE_LENGTH, 1)),
+                initial_carry=start,
+                wrt="h",
+            )
+            maps = [np.asarray(log_norms(of=part), float)[-1] for part in ("h", "g")]
         gap = 1 - eigenvalue**2
-        measured = [float(np.mean(np.asarray(x) ** 2)) for x in (h, slope)]
         expected = [1 / gap, (1 + eigenvalue**2) / gap**3]
-        for name, *pair in zip(("E h²", "E (∂h/∂λ)²"), measured, expected, strict=True):
-            yield from table_rows("E15", f"λ = {eigenvalue}, {name}", [CHAIN_LENGTH], *pair)
+        for name, row, value in zip(("E h²", "E (∂h/∂λ)²"), maps, expected, strict=True):
+            measured = np.exp(2 * row).sum()
+            system = f"λ = {eigenvalue}, {name}"
+            yield from table_rows("E15", system, [NOISE_LENGTH], [measured], [value])
 
 
-def _last_state(noise: Float[Array, "T chains"], weight: Array) -> Float[Array, "chains"]:
-    return jax.lax.scan(lambda h, x: (weight * h + x, None), jnp.zeros(CHAINS), noise)[0]
+def _with_slope(eigenvalue: float, carry: Driven, x: Float[Array, "1"]) -> tuple[Driven, Array]:
+    h, g = carry["h"], carry["g"]
+    return {"h": eigenvalue * h + x, "g": eigenvalue * g + h}, h

@@ -42,6 +42,7 @@ def measure(
     spectrum_share: float,
     seeds: Sequence[int],
     map_seeds: Sequence[int],
+    spectrum_seeds: Sequence[int],
 ) -> pd.DataFrame:
     """Measure exponents over the gain, log norms over the lag, and spectra.
 
@@ -57,18 +58,20 @@ def measure(
         spectrum_steps: number of steps that the spectra are averaged over.
         spectrum_share: share of each spectrum that is measured, from the largest exponent down.
         seeds: of J, the noise and the start, for the largest exponents.
-        map_seeds: the same, for the maps and spectra.
+        map_seeds: the same, for the maps.
+        spectrum_seeds: the same, for the spectra.
 
     Returns:
         Rows by `part`: "exponent" (gain, noise, n, seed, rate, theory), "by lag" (gain, noise,
-        seed, lag, log_norm, rate), "spectrum" (n, share: i/N, rate); rates in nats per step.
+        seed, lag, log_norm, rate: λ₁ of another trajectory of the same network, over `steps`),
+        "spectrum" (n, seed, share: i/N, rate); rates in nats per step.
     """
-    by_lag = partial(_by_lag, map_size, map_length)
+    by_lag = partial(_by_lag, map_size, map_length, steps)
     spectrum = partial(_spectrum, spectrum_gain, spectrum_steps, spectrum_share)
     parts = {
         "exponent": [_exponent(*case, n, steps, s) for n in sizes for case in cases for s in seeds],
         "by lag": [by_lag(*case, s) for case in map_cases for s in map_seeds],
-        "spectrum": [spectrum(n, s) for n in spectrum_sizes for s in map_seeds],
+        "spectrum": [spectrum(n, s) for n in spectrum_sizes for s in spectrum_seeds],
     }
     return pd.concat(
         [rows.assign(part=part) for part, tables in parts.items() for rows in tables],
@@ -94,19 +97,32 @@ class DrivenNetwork(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("n", "steps"))
-def _network(key: Key[Array, ""], gain: float, noise: float, n: int, steps: int) -> DrivenNetwork:
-    keys = jax.random.split(key, 4)
-    coupling = gain / jnp.sqrt(n) * jax.random.normal(keys[0], (n, n))
+def _network(
+    weights: Key[Array, ""],
+    trajectory: Key[Array, ""],
+    gain: float,
+    noise: float,
+    n: int,
+    steps: int,
+) -> DrivenNetwork:
+    """Draw J from one key, and the noise and the start before the burn-in from the other."""
+    coupling = gain / jnp.sqrt(n) * jax.random.normal(weights, (n, n))
+    *drives, at_first = jax.random.split(trajectory, 3)
     before, after = (
-        jnp.sqrt(noise) * jax.random.normal(k, (length, n))
-        for k, length in zip(keys[1:], (BURN_IN, steps), strict=False)
+        jnp.sqrt(noise) * jax.random.normal(key, (length, n))
+        for key, length in zip(drives, (BURN_IN, steps), strict=True)
     )
 
     def step(x: Array, xi: Array) -> tuple[Array, None]:
         return coupling @ jnp.tanh(x) + xi, None
 
-    start, _ = jax.lax.scan(step, jax.random.normal(keys[3], (n,)), before)
+    start, _ = jax.lax.scan(step, jax.random.normal(at_first, (n,)), before)
     return DrivenNetwork(coupling, start, after)
+
+
+def _keys(seed: int, count: int) -> Key[Array, "count"]:
+    """Return the key of a seed's weights, and those of its trajectories."""
+    return jax.random.split(jax.random.key(seed), count)
 
 
 @jax.jit
@@ -126,24 +142,25 @@ def _largest(network: DrivenNetwork) -> Float[Array, ""]:
 
 
 def _exponent(gain: float, noise: float, n: int, steps: int, seed: int) -> pd.DataFrame:
-    network = _network(jax.random.key(seed), gain, noise, n, BURN_IN + steps)
+    network = _network(*_keys(seed, 2), gain, noise, n, BURN_IN + steps)
     rate, expected = float(_largest(network)), theory.mean_field(gain, noise).rate
     columns = {"gain": gain, "noise": noise, "n": n, "seed": seed, "theory": expected}
     return pd.DataFrame([columns | {"rate": rate}])
 
 
-def _by_lag(n: int, length: int, gain: float, noise: float, seed: int) -> pd.DataFrame:
-    network = _network(jax.random.key(seed), gain, noise, n, BURN_IN + length)
-    rate, start, inputs = float(_largest(network)), jnp.tanh(network.start), network.noise
-    # `_largest` skips BURN_IN steps too: map and exponent are of the same stretch of time.
-    start, _ = jax.lax.scan(lambda h, x: network.cell(h, x), start, inputs[:BURN_IN])
-    log_norms = jacobian_log_norms(network.cell, inputs[BURN_IN:], initial_carry=start)
+def _by_lag(n: int, length: int, steps: int, gain: float, noise: float, seed: int) -> pd.DataFrame:
+    """Tabulate log norms over the lag, and λ₁ of a trajectory that they are not of."""
+    weights, mapped, other = _keys(seed, 3)
+    rate = float(_largest(_network(weights, other, gain, noise, n, BURN_IN + steps)))
+    network = _network(weights, mapped, gain, noise, n, length)
+    start = jnp.tanh(network.start)
+    log_norms = jacobian_log_norms(network.cell, network.noise, initial_carry=start)
     columns = {"lag": range(length + 1), "log_norm": decay.lag_profile(np.asarray(log_norms))}
     return pd.DataFrame(columns).assign(gain=gain, noise=noise, seed=seed, n=n, rate=rate)
 
 
 def _spectrum(gain: float, steps: int, share: float, n: int, seed: int) -> pd.DataFrame:
-    network = _network(jax.random.key(seed), gain, 0.0, n, steps)
+    network = _network(*_keys(seed, 2), gain, 0.0, n, steps)
     start, count = jnp.tanh(network.start), max(1, round(share * n))
     spectrum = lyapunov_spectrum(network.cell, network.noise, initial_carry=start, count=count)
     columns = {"share": np.arange(1, count + 1) / n, "rate": np.asarray(spectrum.exponents)}
@@ -160,32 +177,25 @@ def figure(table: pd.DataFrame) -> Figure:
     _draw_spectra(panels[2], parts["spectrum"])
     return drawing.finish_with_theory_note(
         figure,
-        "Left: mean field, N → ∞; a mark a seed. Middle: slope λ₁. Right: means over seeds.",
+        "Left: mean field, N → ∞. Middle: slope λ₁ of other trajectories of the same networks. "
+        "Means over seeds; bars and bands: their range.",
     )
 
 
 def _draw_exponents(axes: Axes, rows: pd.DataFrame) -> None:
     gains = np.geomspace(0.65, 5.2, 200)
-    for noise in (0.0, 0.1):
+    axes.axhline(0, color=style.GREY, linewidth=0.8)
+    markers = dict(zip(sorted(rows["n"].unique()), "xosd", strict=False))
+    for noise, colour in ((0.0, drawing.HUES[0]), (0.1, drawing.HUES[1])):
         expected = [theory.mean_field(float(gain), noise).rate for gain in gains]
         axes.plot(gains, expected, **drawing.THEORY_STYLE)
-    axes.axhline(0, color=style.GREY, linewidth=0.8)
-    markers = dict(zip(sorted(rows["n"].unique()), ("x", "+", "o", "s"), strict=False))
-    for noise, colour in ((0.0, drawing.HUES[0]), (0.1, drawing.HUES[1])):
         for n, marker in markers.items():
             measured = rows[(rows["n"] == n) & (rows["noise"] == noise)]
-            label = f"N = {n:g}" if noise == 0 else "_"
-            face = {} if marker in "x+" else {"markerfacecolor": "none"}
-            look: dict[str, Any] = {"color": colour, "label": label, "ms": 5, **face}
-            axes.plot(measured["gain"], measured["rate"], marker, **look)
-    axes.text(
-        0.97,
-        0.06,
-        "green: v = 0, orange: v = 0.1",
-        transform=axes.transAxes,
-        ha="right",
-        fontsize="small",
-    )
+            rates = measured.groupby("gain")["rate"].agg(["mean", "min", "max"])
+            ends = [rates["mean"] - rates["min"], rates["max"] - rates["mean"]]
+            label = f"N = {n:g}, v = {noise:g}"
+            look: dict[str, Any] = {"color": colour, "ms": 5, "mfc": "none", "elinewidth": 1}
+            axes.errorbar(rates.index, rates["mean"], ends, fmt=marker, label=label, **look)
     axes.set_xscale("log")
     axes.set_xticks([0.7, 1, 2, 3, 5], ["0.7", "1", "2", "3", "5"])
     axes.minorticks_off()
@@ -195,22 +205,20 @@ def _draw_exponents(axes: Axes, rows: pd.DataFrame) -> None:
 def _draw_by_lag(axes: Axes, rows: pd.DataFrame) -> None:
     cases = rows.groupby(["gain", "noise"], sort=False)
     for ((gain, noise), case), colour in zip(cases, drawing.HUES, strict=False):
-        for seed, line in case.groupby("seed"):
-            label = f"g = {gain:g}, v = {noise:g}" if seed == case["seed"].min() else "_"
-            axes.plot(line["lag"], line["log_norm"], color=colour, label=label, linewidth=1.6)
-            lag = line["lag"].to_numpy()
-            at_20 = float(line["log_norm"][line["lag"] == 20].iloc[0])
-            axes.plot(lag, at_20 + line["rate"].iloc[0] * (lag - 20), **drawing.THEORY_STYLE)
+        lags, log_norms = drawing.by_seed(case.rename(columns={"log_norm": "value"}), "lag")
+        drawing.mean_band(axes, lags, log_norms, colour, f"g = {gain:g}, v = {noise:g}")
+        at_20 = float(log_norms[:, lags == 20].mean())
+        axes.plot(lags, at_20 + case["rate"].mean() * (lags - 20), **drawing.THEORY_STYLE)
     label = r"mean $\log\,\Vert\partial h^{(t)}/\partial h^{(k)}\Vert_2$ (nats)"
     drawing.label_axes(axes, "gradient over lag", drawing.LAG, label)
 
 
 def _draw_spectra(axes: Axes, rows: pd.DataFrame) -> None:
-    means = rows.groupby(["n", "share"], as_index=False)["rate"].mean()
-    for (n, line), colour in zip(
-        means.groupby("n"), style.shades(drawing.HUES[0], 3), strict=False
-    ):
-        axes.plot(line["share"], line["rate"], color=colour, label=f"N = {n:g}", linewidth=1.6)
+    sizes = list(rows.groupby("n"))
+    looks = zip(sizes, (drawing.HUES[1], drawing.HUES[3], drawing.HUES[7]), strict=False)
+    for (n, spectra), colour in looks:
+        shares, rates = drawing.by_seed(spectra.rename(columns={"rate": "value"}), "share")
+        drawing.mean_band(axes, shares, rates, colour, f"N = {n:g}")
     axes.axhline(0, color=style.GREY, linewidth=0.8)
     title = f"spectrum at g = {rows['gain'].iloc[0]:g}"
     drawing.label_axes(axes, title, "index / N", "Lyapunov exponent (nats/step)")
