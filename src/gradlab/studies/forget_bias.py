@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from flax import nnx
 from jaxtyping import Array, Float
 from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ from gradlab.models import by_gate
 from gradlab.studies import drawing
 
 CHRONO = "chrono"
+CHRONO_COLOUR = "#d55e00"  # told apart from viridis, which the biases have
 
 
 def measure(
@@ -111,17 +113,22 @@ def figure(table: pd.DataFrame) -> Figure:
     for axes, (weights, part, title) in zip(panels, parts, strict=True):
         _draw(axes, table[(table["weights"] == weights) & (table["part"] == part)])
         label = rf"mean $\log_{{10}}\Vert\partial {part}^{{(t)}}/\partial {part}^{{(k)}}\Vert$"
-        drawing.label_axes(axes, title, drawing.LAG, label, legend=False, ylim=(-16, 2))
+        drawing.label_axes(axes, title, drawing.LAG, label, legend=False, ylim=(-16, 4))
+        axes.set_yticks(range(-16, 5, 4))
     drawing.legend_above(panels[0])
     return drawing.finish_with_theory_note(
-        figure, "Rms norms, means over seeds. Inputs: pixels of digits."
+        figure, "Rms norms, means over seeds and their range. Inputs: pixels of digits."
     )
 
 
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     rules = rows["rule"].unique()
-    colours = [*style.shades(drawing.HUES[0], len(rules) - 1), drawing.HUES[1]]
-    for (rule, line), colour in zip(rows.groupby("rule", sort=False), colours, strict=True):
-        mean = line.groupby("lag")[["log_norm", "expected"]].mean() / np.log(10)
-        axes.plot(mean.index, mean["log_norm"], color=colour, label=rule, **drawing.MEASURED_STYLE)
-        axes.plot(mean.index, mean["expected"], **drawing.THEORY_STYLE)
+    shades = list(sns.color_palette("viridis", len(rules) - 1).as_hex())
+    for (rule, line), colour in zip(
+        rows.groupby("rule", sort=False), [*shades, CHRONO_COLOUR], strict=True
+    ):
+        decades = line.assign(value=line["log_norm"] / np.log(10))
+        look: dict[str, Any] = {"linewidth": 2.2, "linestyle": "-." if rule == CHRONO else "-"}
+        drawing.mean_band(axes, *drawing.by_seed(decades, "lag"), colour, str(rule), **look)
+        expected = line.groupby("lag")["expected"].mean() / np.log(10)
+        axes.plot(expected.index, expected, **drawing.THEORY_STYLE)

@@ -183,8 +183,8 @@ def figure(table: pd.DataFrame) -> Figure:
     _draw_truncation(panels[2], parts["truncation"])
     return drawing.finish_with_theory_note(
         figure,
-        "Middle: loss at the end of each window; dotted: loss summed over it. The solution is "
-        "θ = −1/6. Right: a driven tanh network, a line a seed, against e^(λ₁ K).",
+        "Middle: the solution is θ = −1/6. Right: a driven tanh network, a line a seed, against "
+        "e^(λ₁ K).",
     )
 
 
@@ -210,7 +210,9 @@ def _draw_descents(axes: Axes, rows: pd.DataFrame) -> None:
             path = rows[(rows["window"] == window) & (rows["loss"] == loss)]
             label = f"K = {window}" if loss == "end" else "_"
             axes.semilogx(path["update"], path["theta"], line, color=colour, label=label)
-    drawing.label_axes(axes, "descent", "update", "θ", loc="lower left", columns=3, ylim=(-1, 3))
+    for label, line in (("loss at the end", "-"), ("loss summed", ":")):
+        axes.plot([], [], line, color="0.3", label=label)
+    drawing.label_axes(axes, "descent", "update", "θ", loc="lower left", columns=2, ylim=(-2, 3))
 
 
 def _draw_truncation(axes: Axes, rows: pd.DataFrame) -> None:

@@ -59,19 +59,25 @@ def measure(
         spectrum_share: share of each spectrum that is measured, from the largest exponent down.
         seeds: of J, the noise and the start, for the largest exponents.
         map_seeds: the same, for the maps.
-        spectrum_seeds: the same, for the spectra.
+        spectrum_seeds: the same, for the spectra, of which those of each size have as many units
+            in all: for each seed one network of the largest size, two of half of it, and so on.
 
     Returns:
         Rows by `part`: "exponent" (gain, noise, n, seed, rate, theory), "by lag" (gain, noise,
         seed, lag, log_norm, rate: λ₁ of another trajectory of the same network, over `steps`),
-        "spectrum" (n, seed, share: i/N, rate); rates in nats per step.
+        "spectrum" (n, seed, network, share: i/N, rate); rates in nats per step.
     """
     by_lag = partial(_by_lag, map_size, map_length, steps)
     spectrum = partial(_spectrum, spectrum_gain, spectrum_steps, spectrum_share)
     parts = {
         "exponent": [_exponent(*case, n, steps, s) for n in sizes for case in cases for s in seeds],
         "by lag": [by_lag(*case, s) for case in map_cases for s in map_seeds],
-        "spectrum": [spectrum(n, s) for n in spectrum_sizes for s in spectrum_seeds],
+        "spectrum": [
+            spectrum(n, seed, network)
+            for n in spectrum_sizes
+            for seed in spectrum_seeds
+            for network in range(max(spectrum_sizes) // n)
+        ],
     }
     return pd.concat(
         [rows.assign(part=part) for part, tables in parts.items() for rows in tables],
@@ -159,12 +165,15 @@ def _by_lag(n: int, length: int, steps: int, gain: float, noise: float, seed: in
     return pd.DataFrame(columns).assign(gain=gain, noise=noise, seed=seed, n=n, rate=rate)
 
 
-def _spectrum(gain: float, steps: int, share: float, n: int, seed: int) -> pd.DataFrame:
-    network = _network(*_keys(seed, 2), gain, 0.0, n, steps)
-    start, count = jnp.tanh(network.start), max(1, round(share * n))
-    spectrum = lyapunov_spectrum(network.cell, network.noise, initial_carry=start, count=count)
+def _spectrum(
+    gain: float, steps: int, share: float, n: int, seed: int, network: int
+) -> pd.DataFrame:
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), network))
+    drawn = _network(*keys, gain, 0.0, n, steps)
+    start, count = jnp.tanh(drawn.start), max(1, round(share * n))
+    spectrum = lyapunov_spectrum(drawn.cell, drawn.noise, initial_carry=start, count=count)
     columns = {"share": np.arange(1, count + 1) / n, "rate": np.asarray(spectrum.exponents)}
-    return pd.DataFrame(columns).assign(n=n, gain=gain, noise=0.0, seed=seed)
+    return pd.DataFrame(columns).assign(n=n, gain=gain, noise=0.0, seed=seed, network=network)
 
 
 @style.theme()
