@@ -54,6 +54,18 @@ def statistics(probed: ProbeInput, *, name: str) -> Measurement:
     return Measurement(metrics, arrays)
 
 
+def traces(probed: ProbeInput, *, name: str) -> Measurement:
+    """Keep every number of each state over time, such as an LSTM's cell state along a stream."""
+    steps = np.arange(1, probed.inputs.shape[1] + 1)
+    times = {"t": probed.times()[1:]}
+    arrays = {}
+    for part, values in _run(probed)[0].items():
+        by_unit = probed.within(np.moveaxis(values, -1, 1), steps)[..., times["t"] - 1]
+        dims, text = ("sample", f"unit_{part}", "t"), f"{part} of each unit"
+        arrays[f"{name}_{part}"] = labelled(by_unit, dims, times, long_name=text, units="1")
+    return Measurement({}, arrays)
+
+
 def theory_rates(probed: ProbeInput, *, name: str) -> Measurement:
     """Compute the rates (nats per step) that theory predicts, to compare with measured ones.
 

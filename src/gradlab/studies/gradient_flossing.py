@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 from matplotlib.figure import Figure
 
 from gradlab import log_singular_values, lyapunov_exponents
-from gradlab.config import Count
+from gradlab.config import Count, Positive
 from gradlab.figures import style
 from gradlab.studies import drawing
 from gradlab.sweep.lanes import cores
@@ -30,6 +30,7 @@ BURN_IN = 20  # steps from x = 0 before exponents are taken
 MEASURED_STEPS = 300  # steps that exponents are measured over
 ACCURACY_EVERY = 50  # updates that each accuracy is averaged over
 LABELS = ("as drawn", "after flossing")
+SINGULAR_LABEL = r"$\log_{10}\,\sigma_i$ of $\partial x^{(h)}/\partial x^{(0)}$"
 
 
 class XorNetwork(NamedTuple):
@@ -54,6 +55,7 @@ def measure(
     delay: Count,
     batch_size: Count,
     learning_rate: float,
+    threshold: Positive,
     seeds: Sequence[int],
 ) -> pd.DataFrame:
     """Floss networks, and train each on delayed XOR twice: as drawn, and after flossing.
@@ -68,6 +70,7 @@ def measure(
         delay: d of the task, y⁽ᵗ⁾ = s⁽ᵗ⁻ᵈ⁾ ⊕ s⁽ᵗ⁻²ᵈ⁾.
         batch_size: sequences per update of training.
         learning_rate: of Adam, for flossing and training.
+        threshold: the norm of a training's gradient is clipped to it; inf: never.
         seeds: of weights and data.
 
     Returns:
@@ -77,6 +80,7 @@ def measure(
         on new sequences, mean since the last).
     """
     task = xor(length, delay, test_size=1)
+    optimiser = optax.chain(optax.clip_by_global_norm(threshold), optax.adam(learning_rate))
 
     def tables_of_seed(seed: int) -> pd.DataFrame:
         weights, floss_key, train_key, inputs = jax.random.split(jax.random.key(seed), 4)
@@ -84,7 +88,7 @@ def measure(
         after = _floss(drawn, floss_key, flossing, horizon, exponents, learning_rate)
         tables = []
         for flossed, network in enumerate((drawn, after)):
-            accuracy = _train(network, train_key, task.sample, updates, batch_size, learning_rate)
+            accuracy = _train(network, train_key, task.sample, updates, batch_size, optimiser)
             parts = [*_jacobian_parts(network, inputs, horizon), _training_part(accuracy)]
             tables += [rows.assign(seed=seed, flossed=flossed) for rows in parts]
         return pd.concat(tables)
@@ -162,10 +166,9 @@ def _train(
     sample: Callable[[Key[Array, ""], int], Batch],
     updates: int,
     batch_size: int,
-    rate: float,
+    optimiser: optax.GradientTransformation,
 ) -> Float[Array, "updates"]:
     """Train, and return the accuracy on each update's new sequences before the update."""
-    optimiser = optax.adam(rate)
 
     def loss(network: XorNetwork, batch: Batch) -> tuple[Array, Array]:
         def advance(x: Array, bits: Array) -> tuple[Array, Array]:
@@ -223,7 +226,7 @@ def figure(table: pd.DataFrame) -> Figure:
     figure, panels = drawing.panels(1, 3, "Gradient flossing", height=3.0)
     contents = (
         ("exponent", "index", "rate", "Lyapunov spectrum", "index i", "λᵢ (nats/step)"),
-        ("singular", "index", "decades", "singular values", "index i", "log₁₀ of ∂x⁽ʰ⁾/∂x⁽⁰⁾'s"),
+        ("singular", "index", "decades", "singular values", "index i", SINGULAR_LABEL),
         ("training", "update", "accuracy", "delayed XOR", "update", "accuracy"),
     )
     for axes, (part, x, y, title, name_x, name_y) in zip(panels, contents, strict=True):
