@@ -25,6 +25,7 @@ ORDER_CHAOS = (
     "spectrum_steps=20",
     "seeds=[0]",
     "map_seeds=[0]",
+    "spectrum_seeds=[0]",
 )
 FLOSSING = ("units=8", "exponents=6", "flossing=2", "updates=2", "length=50", "seeds=[0]")
 CUT = {
