@@ -223,7 +223,12 @@ def _draw_wall(axes: Any, surface: pd.DataFrame, walks: pd.DataFrame) -> None:
     """Draw the surface as the source does, in an Axes3D, with the descents of one walker."""
     w, b, error = _drawn_surface(surface)
     colours = style.sequential_colours()(Normalize(*ERRORS)(error))
-    every: dict[str, Any] = {"rcount": len(w), "ccount": len(w), "antialiased": False}
+    every: dict[str, Any] = {
+        "rcount": len(w),
+        "ccount": len(w),
+        "antialiased": False,
+        "rasterized": True,
+    }
     axes.plot_surface(w, b, error, facecolors=colours, shade=False, linewidth=0, **every)
     for clipped, path in _paths(walks[walks["walker"] == 0]):
         colour = COLOURS["clipped" if clipped else "unclipped"]

@@ -20,13 +20,14 @@ METHODS = {  # of conf/method, and their names in the source
     "sgd": "SGD",
     "sgd_c": "SGD-C: clipped",
     "sgd_cr": "SGD-CR: clipped, with Ω",
+    "sgd_cr_text": "SGD-CR: clipped, with Ω of weight 4",
 }
 NETWORKS = {  # of conf/network
     "sigmoid_small": "sigmoid",
     "tanh_basic": "basic tanh",
     "tanh_smart": "smart tanh",
 }
-DRAWN_LENGTH = 30  # whose share of solved runs is drawn over the updates
+DRAWN_LENGTH = 30  # whose share of solved runs is drawn over the updates; else the shortest
 OFFSET = 0.022  # of the axis, between the marks of one length and another method
 
 
@@ -60,7 +61,9 @@ def figure(table: pd.DataFrame) -> Figure:
 def _draw_row(panels: list[Axes], rows: pd.DataFrame, network: str) -> None:
     lengths = sorted(rows["task.length"].unique())
     span = lengths[-1] - lengths[0]
-    for nth, (method, name) in enumerate(METHODS.items()):
+    drawn = DRAWN_LENGTH if DRAWN_LENGTH in lengths else lengths[0]
+    methods = [item for item in METHODS.items() if item[0] in set(rows["method"])]
+    for nth, (method, name) in enumerate(methods):
         runs = rows[rows["method"] == method]
         runs = runs.assign(
             solved=np.isfinite(runs["solved_at"]),
@@ -71,7 +74,7 @@ def _draw_row(panels: list[Axes], rows: pd.DataFrame, network: str) -> None:
         at_end = runs.groupby("at")["solved_at_end"].mean()
         marker, colour = MARKERS[nth], drawing.HUES[nth]
         panels[0].plot(at_end.index, at_end.to_numpy(), marker, color=colour, mfc="none", ms=9.5)
-        _draw_solved_so_far(panels[1], runs[runs["task.length"] == DRAWN_LENGTH], nth)
+        _draw_solved_so_far(panels[1], runs[runs["task.length"] == drawn], nth)
         draw_values(panels[2], runs, "at", "nll_10k", nth)
     for axes in panels[:2]:
         success_axis(axes)
@@ -79,7 +82,7 @@ def _draw_row(panels: list[Axes], rows: pd.DataFrame, network: str) -> None:
         axes.set_xticks(lengths, [f"{x:g}" for x in lengths])
     draw_known_losses(panels[2])
     drawing.label_axes(panels[0], network, "length T (steps)", "share of runs solved", legend=False)
-    updates = f"{network}, T = {DRAWN_LENGTH}"
+    updates = f"{network}, T = {drawn:g}"
     drawing.label_axes(
         panels[1], updates, "updates (thousands)", "share solved so far", legend=False
     )
