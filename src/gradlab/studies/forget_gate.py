@@ -18,7 +18,7 @@ from gradlab.studies import drawing
 ACCURACY, CELL_STATE = "eval/accuracy", "cell state"
 GATES = {False: "forget gate learned", True: "no forget gate"}
 FORGET_GATE = "model.cell.forget_gate"  # 1: none, as the LSTM of 1997
-TRACED_SEED = 0
+TRACED_SEED, TRACED_STEPS = 0, 300
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -40,8 +40,9 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _trace(path: str) -> pd.DataFrame:
-    """Tabulate c over the first probed stream, at the last step of training."""
+    """Tabulate c along the beginning of the first probed stream, after training."""
     states = records.load_gradients(path)["traces_c"].isel(step=-1, sample=0)
+    states = states.sel(t=slice(TRACED_STEPS))
     columns = {
         "step": np.tile(states["t"].to_numpy(), len(states)),
         "unit": np.repeat(np.arange(len(states)), states.sizes["t"]),
@@ -65,8 +66,8 @@ def figure(table: pd.DataFrame) -> Figure:
     note = (
         f"Chance: one half. Trained on {length:g} steps, judged on {held_out:g}. Above, left: "
         f"medians of {seeds} seeds and their range; right: a mark a seed. Below: a line for each "
-        f"unit of the network of seed {TRACED_SEED}, as the source draws cell states; mind the "
-        "scales."
+        f"unit of the network of seed {TRACED_SEED}, along the first {TRACED_STEPS} symbols, as "
+        "the source draws cell states; mind the scales."
     )
     return drawing.finish_with_theory_note(figure, note)
 
