@@ -184,7 +184,7 @@ def test_e13_no_norm_exceeds_the_bound(activation: Any) -> None:
 def test_e14_linear_memory_capacities_add_up_to_the_number_of_units() -> None:
     """Capacities are squared norms of ∂h/∂u where the state is white (Jaeger 2002)."""
     for row in identities.memory(np.random.default_rng(0)):
-        assert row["measured"] == pytest.approx(row["expected"], rel=1e-5)
+        assert row["measured"] == pytest.approx(row["expected"], rel=1e-4)
 
 
 def test_e15_white_noise_gives_a_state_and_its_gradient_their_known_variances() -> None:
