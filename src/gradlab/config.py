@@ -130,13 +130,18 @@ PROBE_SETTINGS = {  # what all probes share
 
 @dataclass
 class Model:
-    """The network: a stack of recurrent cells and a linear readout."""
+    """The network: a stack of recurrent cells and a readout."""
 
     name: str = MISSING
     hidden_size: Count = 32
     num_layers: Count = 1
     decoder: bool = False  # a second stack answers where the task's last input is 1
     other_std: NonNegative | None = None  # of weights that are not recurrent; None: 1/√(fan-in)
+    other_limit: NonNegative | None = None  # instead: they are uniform within ± this
+    readout: Annotated[str, one_of("linear", "sigmoid")] = "linear"
+    readout_bias: NonNegative | None = (
+        0.0  # its biases are uniform within ± this; None: it has none
+    )
     cell: Any = MISSING
 
 
@@ -147,6 +152,8 @@ class Train:
     steps: Annotated[int, Field(ge=0)] = 300
     batch_size: Count = 32
     log_every: Count = 20  # updates
+    loss: Annotated[str, one_of("mean", "half_sum")] = "mean"  # half_sum: ½ Σ over steps and values
+    stop: Any = None  # a rule that ends training before its last update (training.stopping)
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0  # apart; inf: only when interrupted
 
 
@@ -240,6 +247,8 @@ def _check_components(config: Config) -> None:
         if role.component and (section != "measure" or config.measure is not None):
             setattr(config, section, check_component(getattr(config, section), section))
     config.model.cell = check_component(config.model.cell, "model.cell")
+    if config.train.stop is not None:
+        config.train.stop = check_component(config.train.stop, "train.stop")
     config.probe = {
         name: validate(PROBE_SETTINGS[name], value, f"probe.{name}")
         if name in PROBE_SETTINGS

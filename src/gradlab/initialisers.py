@@ -101,6 +101,19 @@ def normal(key: Key[Array, ""], n: int, std: NonNegative = 0.001) -> Matrix:
     return std * jax.random.normal(key, (n, n))
 
 
+def uniform(key: Key[Array, ""], n: int, limit: NonNegative = 0.1) -> Matrix:
+    """Draw independent entries uniformly from [−limit, limit], whatever n is.
+
+    Hochreiter & Schmidhuber 1997 draw their weights so.
+
+    Args:
+        key: random key.
+        n: number of units.
+        limit: largest absolute value, at least 0.
+    """
+    return jax.random.uniform(key, (n, n), minval=-limit, maxval=limit)
+
+
 def sparse(
     key: Key[Array, ""], n: int, spectral_radius: NonNegative = 0.95, incoming: Count = 15
 ) -> Matrix:

@@ -1,4 +1,4 @@
-"""Networks: one recurrent cell or a stack of cells, and a linear readout at every step.
+"""Networks: one recurrent cell or a stack of cells, and a readout at every step.
 
 A model is configured by conf/model/; `gradlab.cells` says how to add a cell.
 """
@@ -15,13 +15,14 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from gradlab import components
 from gradlab.cells import EncoderDecoder, Gates, gates, set_gate_biases
+from gradlab.cells.biases import uniform_within
 from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
 from gradlab.components import ConfigError
 from gradlab.config import Model
 
 Initialiser = Callable[[Key[Array, ""], int], Float[Array, "n n"]]
 BiasRule = Callable[[Key[Array, ""], int], dict[str, Float[Array, "n"]]]
-LECUN = nnx.initializers.lecun_normal()  # Flax's own choice
+LECUN, ZEROS = nnx.initializers.lecun_normal(), nnx.initializers.zeros_init()  # Flax's choice
 
 
 class Hidden(NamedTuple):
@@ -106,20 +107,29 @@ def _unwrap(carry: PyTree) -> PyTree:
     return carry.h if isinstance(carry, Hidden) else carry
 
 
-class Network(nnx.Module):
-    """A recurrent cell followed by a linear readout of every step's output."""
+class Readout(nnx.Linear):
+    """An affine map of a cell's output, through the logistic function if it is asked for."""
 
-    def __init__(
-        self,
-        cell: nnx.RNNCellBase,
-        hidden_size: int,
-        outputs: int,
-        rngs: nnx.Rngs,
-        kernel_init: nnx.Initializer = LECUN,
-    ) -> None:
-        """Add a readout of `outputs` numbers to a cell whose output has `hidden_size` numbers."""
+    def __init__(self, *sizes: int, sigmoid: bool = False, **options: Any) -> None:
+        """Draw the weights of Flax's layer, with its options."""
+        super().__init__(*sizes, **options)
+        self.sigmoid = sigmoid
+
+    def __call__(  # type: ignore[override]  # one array, as a network has it
+        self, hidden: Float[Array, "*batch m"]
+    ) -> Float[Array, "*batch o"]:
+        """Return the network's outputs."""
+        outputs = super().__call__(hidden)
+        return nnx.sigmoid(outputs) if self.sigmoid else outputs
+
+
+class Network(nnx.Module):
+    """A recurrent cell followed by a readout of every step's output."""
+
+    def __init__(self, cell: nnx.RNNCellBase, readout: Readout) -> None:
+        """Put a readout on a cell."""
         self.cell = cell
-        self.readout = nnx.Linear(hidden_size, outputs, kernel_init=kernel_init, rngs=rngs)
+        self.readout = readout
 
     def __call__(self, inputs: Float[Array, "batch time features"]) -> Float[Array, "batch time o"]:
         """Return the readout at every step of the sequences, run from the initial state."""
@@ -144,7 +154,8 @@ def build_network(
     Args:
         model: the section `model` of the config. With `model.decoder` there are two stacks, in an
             `EncoderDecoder`. `model.other_std` is the standard deviation of the weights that are
-            not recurrent (into each layer, and of the readout); None: Flax's own initialiser.
+            not recurrent (into each layer, and of the readout), `model.other_limit` the limit that
+            they are uniform within; None: Flax's own initialiser.
         initialiser: draws the recurrent matrix of each gate.
         bias_rule: draws the biases of each layer's gates.
         features: size of an input, the answer flag included.
@@ -163,7 +174,29 @@ def build_network(
         cell: nnx.RNNCellBase = EncoderDecoder(encoder, decoder)
     else:
         cell = build_stack(features)
-    return Network(cell, model.hidden_size, outputs, rngs, **_other_initialiser(model))
+    return Network(cell, _build_readout(model, cell, outputs, rngs))
+
+
+def _build_readout(model: Model, cell: nnx.RNNCellBase, outputs: int, rngs: nnx.Rngs) -> Readout:
+    """Build the readout of a cell's output."""
+    return Readout(
+        _output_size(cell, model.hidden_size),
+        outputs,
+        sigmoid=model.readout == "sigmoid",
+        use_bias=model.readout_bias is not None,
+        bias_init=uniform_within(model.readout_bias) if model.readout_bias else ZEROS,
+        rngs=rngs,
+        **({"kernel_init": LECUN} | _other_initialiser(model)),
+    )
+
+
+def _output_size(cell: nnx.RNNCellBase, n: int) -> int:
+    """Return the size of a cell's output: n, unless the cell says otherwise (`output_features`)."""
+    if isinstance(cell, EncoderDecoder):
+        cell = cell.decoder
+    if isinstance(cell, Stack):
+        cell = cell.layers[-1]
+    return getattr(cell, "output_features", n)
 
 
 def _build_stack(
@@ -175,10 +208,10 @@ def _build_stack(
 ) -> nnx.RNNCellBase:
     """Build the layers, as a `Stack` if there are several."""
     n = model.hidden_size
-    layers = []
+    layers: list[nnx.RNNCellBase] = []
     for i in range(model.num_layers):
         arguments = {
-            "in_features": features if i == 0 else n,
+            "in_features": features if i == 0 else _output_size(layers[-1], n),
             "hidden_features": n,
             "recurrent_kernel_init": by_gate(initialiser),
             "rngs": rngs,
@@ -196,6 +229,8 @@ def _build_stack(
 
 def _other_initialiser(model: Model) -> dict[str, nnx.Initializer]:
     """Return the argument that initialises weights that are not recurrent, if it is configured."""
+    if model.other_limit is not None:
+        return {"kernel_init": uniform_within(model.other_limit)}
     std = model.other_std
     return {} if std is None else {"kernel_init": nnx.initializers.normal(std)}
 

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from gradlab.cells.elman import Activation, Elman
-from gradlab.models import Network
+from gradlab.models import Network, Readout
 from gradlab.tasks import Batch, Task
 from gradlab.training.losses import metrics
 
@@ -45,7 +45,7 @@ def elman(w_xh: Matrix, w_hh: Matrix, bias: Matrix, activation: Activation) -> E
 
 def with_readout(cell: nnx.RNNCellBase, kernel: Matrix, bias: Matrix) -> Network:
     """Return a network of a cell and this readout."""
-    network = nnx.eval_shape(lambda: Network(cell, *kernel.shape, nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: Network(cell, Readout(*kernel.shape, rngs=nnx.Rngs(0))))
     network.cell = cell
     network.readout.kernel, network.readout.bias = _parameter(kernel), _parameter(bias)
     return network

@@ -1,13 +1,15 @@
 """Recurrent cells: their options, their gates, and running them over sequences.
 
-The cells here are Flax's cells with the options that the field compares (`elman`, `lstm`), and an
-encoder and a decoder joined into one cell (`encoder_decoder`). `recurrence.unroll` runs a cell over
-a batch of sequences, fast where `affine` knows the cell's affine form.
+The cells here are Flax's cells with the options that the field compares (`elman`, `lstm`), the
+memory cells of 1997 (`lstm_1997`), and an encoder and a decoder joined into one cell
+(`encoder_decoder`). `recurrence.unroll` runs a cell over a batch of sequences, fast where `affine`
+knows the cell's affine form.
 
 To add a cell, write a subclass of flax.nnx.RNNCellBase, here or in your own package, whose
 `__init__` takes in_features, hidden_features, kernel_init, recurrent_kernel_init and rngs, and a
 YAML in conf/model/ whose `cell._target_` is its dotted path. Other arguments become the config keys
-`model.cell.…`. Optional: register its gates with `@gradlab.cells.gates.register`.
+`model.cell.…`. Optional: register its gates with `@gradlab.cells.gates.register`, and say by an
+attribute `output_features` that its output is of another size than hidden_features.
 """
 
 from functools import singledispatch
@@ -22,12 +24,14 @@ from gradlab.cells.elman import ConcatenatedElman, Elman
 from gradlab.cells.encoder_decoder import EncoderDecoder, decoding
 from gradlab.cells.gru import GRU
 from gradlab.cells.lstm import LSTM
+from gradlab.cells.lstm_1997 import LSTM1997
 
 Gates = dict[str, Float[Array, "*batch n"]]
 
 __all__ = [
     "GRU",
     "LSTM",
+    "LSTM1997",
     "ConcatenatedElman",
     "Elman",
     "EncoderDecoder",
@@ -60,6 +64,14 @@ def _(cell: LSTM, carry: PyTree, inputs: Array) -> Gates:
     _check_step_is_of(LSTM, cell)
     activations = cell.activations(carry, inputs)
     return {name: activations[name] for name in ("input", "forget", "output")}
+
+
+@gates.register
+def _(cell: LSTM1997, carry: PyTree, inputs: Array) -> Gates:
+    _check_step_is_of(LSTM1997, cell)
+    values = nnx.sigmoid(cell.net_inputs(carry, inputs)[..., cell.hidden_features :])
+    names = ("input", "output")[: cell.gate_count // cell.blocks]
+    return dict(zip(names, jnp.split(values, len(names), axis=-1), strict=True))
 
 
 @gates.register

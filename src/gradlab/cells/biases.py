@@ -1,8 +1,10 @@
-"""Setting the biases of a cell's gates."""
+"""Drawing biases, and setting those of a cell's gates."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -12,6 +14,13 @@ from gradlab.cells.lstm import LSTM
 GRU_ORDER = ("reset", "forget", "candidate")  # the update gate keeps, as a forget gate does
 GATED = (LSTM, nnx.OptimizedLSTMCell, nnx.LSTMCell, nnx.GRUCell)
 UNGATED = (ConcatenatedElman, nnx.SimpleCell)
+
+
+def uniform_within(limit: float) -> nnx.Initializer:
+    """Return a Flax initialiser that draws uniformly from [−limit, limit]."""
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -limit, limit
+    )
 
 
 def set_gate_biases(cell: nnx.RNNCellBase, biases: Mapping[str, Float[Array, "n"]]) -> None:

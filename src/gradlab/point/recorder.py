@@ -26,7 +26,7 @@ from gradlab.probes import Measurement, join_steps, split_steps
 from gradlab.records import leases
 from gradlab.records.files import RecordError
 from gradlab.tracking.runs import track
-from gradlab.training.program import State
+from gradlab.training.program import State, has_ended
 from gradlab.training.success import success
 from gradlab.training.telemetry import divergence
 
@@ -205,7 +205,7 @@ class Recorder:
         folder = self.point.folder
         try:
             state = checkpoints.load(folder, self.point.config, abstract_state)
-            if state is not None and not state.diverged:
+            if state is not None and not has_ended(state):
                 self._restore_records(int(state.step))
                 return state
         except (OSError, ValueError) as error:  # the checkpoint's, or the records' beside it

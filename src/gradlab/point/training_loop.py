@@ -9,11 +9,14 @@ from jaxtyping import Bool
 
 from gradlab.point.recorder import Recorder, Row
 from gradlab.point.stopwatch import Stopwatch, timing
+from gradlab.probes import Measurement
 from gradlab.schedule import logged_steps, probed_steps
 from gradlab.training.batched import BatchedProgram
 from gradlab.training.losses import worst_loss
 from gradlab.training.program import Program, State, hyperparameters_of
 from gradlab.training.telemetry import Telemetry, diverged_row, training_row, worsened_row
+
+Metrics = dict[str, np.ndarray]  # by W&B name, of all points
 
 
 class TrainingLoop:
@@ -61,25 +64,45 @@ class TrainingLoop:
         count = update - self.update
         with timing("train", self._timers()):
             self.state, telemetry = self.batched.advance(self.state, count, self.max_chunk)
-            diverged = self._diverged()
+            diverged, stopped = self._flags()
         self.update = update
         self.telemetry.append(telemetry)
+        metrics = self._evaluate() if stopped.any() and self._running() else {}
 
-        def end_if_diverged(recorder: Recorder, index: int) -> None:
-            if diverged[index]:
-                state = self._state(index)
-                recorder.add(self._training_row(int(state.step), index))
-                recorder.finish(state)
+        def end_if_over(recorder: Recorder, index: int) -> None:
+            if not (diverged[index] or stopped[index]):
+                return
+            state = self._state(index)
+            row = self._training_row(int(state.step), index)
+            if stopped[index]:
+                row |= self._own(metrics, index) | self._stop_row(state)
+                recorder.add(row, self._measure(recorder, index))
+            else:
+                recorder.add(row)
+            recorder.finish(state)
 
-        self._for_each(end_if_diverged)
+        self._for_each(end_if_over)
+
+    def _stop_row(self, state: State) -> Row:
+        sequences = int(state.step) * self.batched.program.config.train.batch_size
+        return {"stop/sequences": sequences}
+
+    def _evaluate(self) -> Metrics:
+        with timing("evaluate", self._timers()):
+            return self.batched.evaluate(self.state)
+
+    def _measure(self, recorder: Recorder, index: int) -> Measurement:
+        with timing("probe", [recorder.timer]):
+            return self.batched.measure(self.state, index)
+
+    def _own(self, metrics: Metrics, index: int) -> Row:
+        return {name: float(v) for name, v in self.batched.member(metrics, index).items()}
 
     def _record(self) -> None:
         """Evaluate and measure where the schedule says so, and record each point's row."""
-        metrics: dict[str, np.ndarray] = {}
-        diverged = self._diverged()
-        if self.update in self.logged and self._running():
-            with timing("evaluate", self._timers()):
-                metrics = self.batched.evaluate(self.state)
+        diverged, _ = self._flags()
+        is_logged = self.update in self.logged and self._running()
+        metrics = self._evaluate() if is_logged else {}
 
         def record(recorder: Recorder, index: int) -> None:
             has_trained = self.update in self.logged and self.telemetry
@@ -88,7 +111,7 @@ class TrainingLoop:
                 if has_trained
                 else {"train/step": self.update}
             )
-            row |= {k: float(v) for k, v in self.batched.member(metrics, index).items()}
+            row |= self._own(metrics, index)
             loss = row.get("eval/loss", 0.0)
             if diverged[index] or not np.isfinite(loss):  # it has no map to measure
                 recorder.add(row | diverged_row(self.update, loss))
@@ -98,9 +121,7 @@ class TrainingLoop:
                 row |= worsened_row(self.update, loss, before, self.worst_loss)
             if self.update not in self.probed:
                 return recorder.add(row)
-            with timing("probe", [recorder.timer]):
-                measurement = self.batched.measure(self.state, index)
-            return recorder.add(row, measurement)
+            return recorder.add(row, self._measure(recorder, index))
 
         self._for_each(record)
 
@@ -112,10 +133,12 @@ class TrainingLoop:
         joined = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=-1), *self.telemetry)
         return training_row(update, self.batched.member(joined, index))
 
-    def _diverged(self) -> Bool[np.ndarray, "points"]:
+    def _flags(self) -> tuple[Bool[np.ndarray, "points"], Bool[np.ndarray, "points"]]:
+        """Return which points have diverged, and which a rule has stopped."""
         # Weights first: on a CPU, XLA never answers for a scalar of a program without memory.
         jax.block_until_ready(self.state.parameters)
-        return np.atleast_1d(np.asarray(self.state.diverged))
+        diverged, stopped = (np.asarray(x) for x in (self.state.diverged, self.state.stopped))
+        return np.atleast_1d(diverged), np.atleast_1d(stopped)
 
     def _state(self, index: int) -> State:
         return self.batched.member(self.state, index)

@@ -96,7 +96,7 @@ def adding(
     def sample(key: Key[Array, ""], batch_size: int) -> Batch:
         length_key, mark_key, value_key = jax.random.split(key, 3)
         lengths = draw_lengths(length_key, batch_size, shortest, length)
-        positions = _mark_positions(mark_key, lengths, shortest, variant)
+        positions = mark_positions(mark_key, lengths, shortest, variant)
         values = jax.random.uniform(value_key, (batch_size, length), minval=rule.low)
         marks = jnp.any(jnp.arange(length) == positions[..., None], axis=1).astype(values.dtype)
         if variant == "hochreiter":
@@ -116,7 +116,7 @@ def adding(
     )
 
 
-def _mark_positions(
+def mark_positions(
     key: Key[Array, ""], lengths: Int[Array, "batch"], shortest: int, variant: Variant
 ) -> Int[Array, "batch 2"]:
     """Draw the steps of the two marked values, counted from 0."""

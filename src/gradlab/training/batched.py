@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gradlab.probes import Measurement
-from gradlab.training.program import Hyperparameters, Program, State
+from gradlab.training.program import Hyperparameters, Program, State, has_ended
 from gradlab.training.telemetry import Telemetry
 
 Tree = TypeVar("Tree")
@@ -88,14 +88,20 @@ def _advance(
 
     updates = update if single else jax.vmap(update)
 
-    def step(index: Array, carry: tuple[State, Telemetry]) -> tuple[State, Telemetry]:
-        state, history = carry
+    def goes_on(carry: tuple[Array, State, Telemetry]) -> Array:
+        index, state, _ = carry
+        return (index < count) & ~jnp.all(has_ended(state))
+
+    def step(carry: tuple[Array, State, Telemetry]) -> tuple[Array, State, Telemetry]:
+        index, state, history = carry
         state, telemetry = updates(hyperparameters, state)
-        return state, jax.tree.map(lambda past, x: past.at[..., index].set(x), history, telemetry)
+        history = jax.tree.map(lambda past, x: past.at[..., index].set(x), history, telemetry)
+        return index + 1, state, history
 
     shapes = jax.eval_shape(updates, hyperparameters, state)[1]
     empty = jax.tree.map(lambda x: jnp.zeros((*x.shape, limit), x.dtype), shapes)
-    return jax.lax.fori_loop(0, count, step, (state, empty))
+    _, state, history = jax.lax.while_loop(goes_on, step, (jnp.array(0), state, empty))
+    return state, history
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -32,6 +32,7 @@ class ObjectiveAux(NamedTuple):
     loss: Float[Array, ""]
     regulariser: Float[Array, ""] | None  # before its weight is applied
     carry: PyTree  # the state that enters the next window; None for whole sequences
+    outputs: Float[Array, "batch time o"]
 
 
 class Gradients(NamedTuple):
@@ -44,10 +45,17 @@ class Gradients(NamedTuple):
 # A function of a network (or its parameters) and of a rule that is applied to the adjoint at each
 # step of the backward pass; None applies no rule.
 Objective = Callable[[Any, AdjointRule | None], tuple[Float[Array, ""], ObjectiveAux]]
+Scale = Callable[[Batch, int], Float[Array, ""] | float]  # of a batch and a number of outputs
+
+
+def one(batch: Batch, outputs: int) -> float:
+    """Leave the mean loss as it is."""
+    del batch, outputs
+    return 1.0
 
 
 def sequence_objective(
-    batch: Batch, regulariser: Omega | None, window: int, stride: int
+    batch: Batch, regulariser: Omega | None, window: int, stride: int, scale: Scale = one
 ) -> Objective:
     """Return the objective of an update on whole sequences: their mean loss and the regulariser.
 
@@ -56,6 +64,7 @@ def sequence_objective(
         regulariser: an additional term, or None.
         window: of BPTT(h; h′), in steps; the gradient is truncated if it is shorter than T.
         stride: h′ of BPTT(h; h′), in steps.
+        scale: factor of the mean loss, such as `losses.half_sum`.
     """
     inputs = batch.inputs.swapaxes(0, 1)
 
@@ -69,18 +78,31 @@ def sequence_objective(
             )
         else:
             _, hidden = unroll(network.cell, carry, inputs, on_adjoint)
-        loss = partial(_loss, network, batch=batch)
-        mean_loss = loss(hidden)
+        outputs = _outputs(network, hidden)
+        mean_loss = _loss(outputs, batch)
+        value = mean_loss * scale(batch, outputs.shape[-1])
         if regulariser is None:
-            return mean_loss, ObjectiveAux(mean_loss, None, None)
-        penalty = regulariser(network.cell, carry, inputs, hidden, loss)
-        return mean_loss + regulariser.weight * penalty, ObjectiveAux(mean_loss, penalty, None)
+            return value, ObjectiveAux(mean_loss, None, None, outputs)
+        penalty = regulariser(
+            network.cell,
+            carry,
+            inputs,
+            hidden,
+            lambda hidden: _loss(_outputs(network, hidden), batch),
+        )
+        aux = ObjectiveAux(mean_loss, penalty, None, outputs)
+        return value + regulariser.weight * penalty, aux
 
     return objective
 
 
 def segment_objective(
-    batch: Batch, segment: Int[Array, ""], start: PyTree, window: int, stride: int
+    batch: Batch,
+    segment: Int[Array, ""],
+    start: PyTree,
+    window: int,
+    stride: int,
+    scale: Scale = one,
 ) -> Objective:
     """Return the objective of an update on one segment: the segment's mean loss.
 
@@ -92,6 +114,7 @@ def segment_objective(
         start: the state that enters the window; the first segment starts from s⁽⁰⁾ instead.
         window: of BPTT(h; h′), in steps.
         stride: h′ of BPTT(h; h′), in steps.
+        scale: factor of the mean loss, such as `losses.half_sum`.
     """
     segments = Batch(*(split_segments(x.swapaxes(0, 1), stride) for x in batch))
     target_segment = Batch(*(x[segment].swapaxes(0, 1) for x in segments))
@@ -103,8 +126,10 @@ def segment_objective(
         entering = jax.tree.map(partial(jnp.where, segment == 0), initial, start)
         indices = window_segments(segment, window // stride)
         carry, hidden = run_window(network.cell, entering, segments.inputs, indices, on_adjoint)
-        mean_loss = _loss(network, hidden, target_segment)
-        return mean_loss, ObjectiveAux(mean_loss, None, carry)
+        outputs = _outputs(network, hidden)
+        mean_loss = _loss(outputs, target_segment)
+        value = mean_loss * scale(target_segment, outputs.shape[-1])
+        return value, ObjectiveAux(mean_loss, None, carry, outputs)
 
     return objective
 
@@ -142,6 +167,9 @@ def _apply_if(condition: Array, rule: AdjointRule, adjoint: PyTree) -> PyTree:
     return jax.tree.map(partial(jnp.where, condition), rule(adjoint), adjoint)
 
 
-def _loss(network: Network, hidden: Float[Array, "time batch n"], batch: Batch) -> Array:
-    outputs = network.readout(hidden).swapaxes(0, 1)
+def _outputs(network: Network, hidden: Float[Array, "time batch n"]) -> Array:
+    return network.readout(hidden).swapaxes(0, 1)
+
+
+def _loss(outputs: Float[Array, "batch time o"], batch: Batch) -> Array:
     return weighted_mean(losses(outputs, batch.targets), batch)

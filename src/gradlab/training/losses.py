@@ -5,8 +5,9 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
+from gradlab.components import ConfigError
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.checks import is_classes
 
@@ -29,6 +30,28 @@ def total_weight(batch: Batch) -> Float[Array, ""]:
     """Return the sum of a batch's weights; 1 if all are 0."""
     total = jnp.sum(batch.weights)
     return jnp.where(total > 0, total, 1)
+
+
+def half_sum(batch: Batch, outputs: int) -> Float[Array, ""]:
+    """Return the factor from the mean squared error to ½ Σ (output − target)² of a sequence.
+
+    The sum is over the weighted steps and the outputs, and its mean is taken over the sequences:
+    the error whose gradient the formulas of Hochreiter & Schmidhuber 1997 descend (eq. 19 to 28).
+    """
+    return total_weight(batch) * outputs / (2 * batch.weights.shape[0])
+
+
+def check_loss(name: str, task: Task) -> None:
+    """Check `train.loss` against a task.
+
+    Raises:
+        ConfigError: half_sum, a squared error, is asked for classes.
+    """
+    if name == "half_sum" and is_classes(task.test.targets):
+        raise ConfigError(
+            "train.loss=half_sum is a squared error and needs a task with values; this one has "
+            "classes: take train.loss=mean."
+        )
 
 
 def worst_loss(batch: Batch) -> float:
@@ -55,6 +78,22 @@ def worst_loss(batch: Batch) -> float:
     return float(np.average(np.mean(farthest**2, axis=-1), weights=weights)) or math.inf
 
 
+def is_right(
+    outputs: Float[Array, "batch time o"], targets: Array, tolerance: float | None
+) -> Bool[Array, "batch time"]:
+    """Return whether each time step's answer is right: its class, or all values within tolerance.
+
+    Args:
+        outputs: the network's.
+        targets: classes or values.
+        tolerance: of a task with values; None: no value is wrong.
+    """
+    if is_classes(targets):
+        return jnp.argmax(outputs, axis=-1) == targets
+    largest = math.inf if tolerance is None else tolerance
+    return jnp.all(jnp.abs(outputs - targets) <= largest, axis=-1)
+
+
 def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Float[Array, ""]]:
     """Evaluate outputs for the held-out sequences.
 
@@ -65,8 +104,9 @@ def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Floa
 
     Returns:
         By W&B names: the loss; the task's baseline, a loss to beat; for classes, the share of time
-        steps that are right; and for classes or with a tolerance, the share of sequences that have
-        a wrong time step, among those with an answer due. NaN where no answer is due at all.
+        steps that are right; for values, their mean absolute error; and for classes or with a
+        tolerance, the share of sequences that have a wrong time step, among those with an answer
+        due. NaN where no answer is due at all.
     """
     batch = task.test
     due = batch.weights > 0
@@ -75,12 +115,13 @@ def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Floa
         "eval/loss": judged * weighted_mean(losses(outputs, batch.targets), batch),
         "eval/baseline": jnp.asarray(task.baseline),
     }
+    if not is_classes(batch.targets):
+        error = jnp.mean(jnp.abs(outputs - batch.targets), axis=-1)
+        row["eval/absolute_error"] = judged * weighted_mean(error, batch)
+        if task.tolerance is None:
+            return row
+    right = is_right(outputs, batch.targets, task.tolerance)
     if is_classes(batch.targets):
-        is_right = jnp.argmax(outputs, axis=-1) == batch.targets
-        row["eval/accuracy"] = judged * weighted_mean(is_right, batch)
-    elif task.tolerance is not None:
-        is_right = jnp.all(jnp.abs(outputs - batch.targets) <= task.tolerance, axis=-1)
-    else:
-        return row
-    row["eval/error_rate"] = jnp.mean(jnp.any(~is_right & due, axis=1), where=due.any(axis=1))
+        row["eval/accuracy"] = judged * weighted_mean(right, batch)
+    row["eval/error_rate"] = jnp.mean(jnp.any(~right & due, axis=1), where=due.any(axis=1))
     return row

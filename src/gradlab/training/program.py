@@ -24,12 +24,28 @@ from gradlab.probes import Measurement, ProbeInput, run_probes
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.checks import check_task
 from gradlab.training import truncated
-from gradlab.training.gradients import Objective, gradients, segment_objective, sequence_objective
+from gradlab.training.gradients import (
+    Objective,
+    Scale,
+    gradients,
+    one,
+    segment_objective,
+    sequence_objective,
+)
 from gradlab.training.held_state import check_state_is_held
-from gradlab.training.losses import losses, metrics, total_weight, weighted_mean
+from gradlab.training.losses import (
+    check_loss,
+    half_sum,
+    losses,
+    metrics,
+    total_weight,
+    weighted_mean,
+)
 from gradlab.training.precision import in_float32
+from gradlab.training.stopping import check_stop_rule, observe_batch
 from gradlab.training.telemetry import Telemetry, observe, overflows
 
+SCALES: Mapping[str, Scale] = {"mean": one, "half_sum": half_sum}  # of train.loss
 Hyperparameters = Mapping[str, Float[Array, ""] | Int[Array, ""]]
 
 
@@ -43,6 +59,8 @@ class State(NamedTuple):
     diverged: Bool[Array, ""]
     carry: PyTree  # between updates on segments of a sequence; else None
     constants: nnx.State  # variables of the network that are no parameters, such as a mask
+    stopped: Bool[Array, ""]  # by the rule of train.stop
+    stop: PyTree  # that rule's state; None without a rule
 
 
 class Program:
@@ -85,6 +103,9 @@ class Program:
         self.length = self.task.test.inputs.shape[1]
         self.window, self.stride = truncated.check(config.tbptt, self.task.test.weights)
         self.by_segment = config.tbptt.update == "segment"
+        self.stop_rule = build(config.train.stop) if config.train.stop else None
+        check_stop_rule(self.stop_rule, self.task, self.by_segment)
+        check_loss(config.train.loss, self.task)
         if regulariser := build(config.regulariser):
             regulariser.check(abstract.cell, self.window < self.length)
 
@@ -115,7 +136,17 @@ class Program:
         shape = (self.config.train.batch_size, self.length, self.task.features)
         carry = network.initial_carry(jnp.zeros(shape)) if self.by_segment else None
         diverged = overflows(parameters)
-        return State(parameters, optimiser, data_key, jnp.array(0), diverged, carry, constants)
+        return State(
+            parameters,
+            optimiser,
+            data_key,
+            jnp.array(0),
+            diverged,
+            carry,
+            constants,
+            stopped=jnp.array(False),
+            stop=self.stop_rule.init() if self.stop_rule else None,
+        )
 
     @partial(jax.jit, static_argnums=(0, 3))
     def advance(
@@ -124,7 +155,8 @@ class Program:
         """Train for a number of updates.
 
         At the first loss, gradient or weight that is not finite (`telemetry.observe` has the
-        rule), the last finite state is kept and marked as diverged, and no further update is made.
+        rule), the last finite state is kept and marked as diverged, and no further update is made;
+        nor is one after the update that ends training by the rule of `train.stop`.
 
         Returns:
             The new state, and the telemetry of each update (steps,).
@@ -133,25 +165,29 @@ class Program:
         clip = self._build("clip", hyperparameters)
 
         def update(state: State, _: None) -> tuple[State, Telemetry]:
-            key, objective = self._objective(hyperparameters, state)
+            key, batch, objective = self._objective(hyperparameters, state)
             aux, gradient = gradients(objective, state.parameters, clip)
             change, optimiser_state = optimiser.update(
                 gradient.clipped, state.optimiser, state.parameters
             )
             parameters = optax.apply_updates(state.parameters, change)
             telemetry = observe(state.step + 1, aux, gradient, parameters)
-            diverged = telemetry.nonfinite > 0
+            stopped, stop = self._stops(state, aux.outputs, batch)
             after = State(
                 parameters,
                 optimiser_state,
                 key,
                 state.step + 1,
-                diverged,
+                state.diverged,
                 aux.carry,
                 state.constants,
+                stopped,
+                stop,
             )
-            before = state._replace(diverged=diverged)
-            return jax.tree.map(partial(jnp.where, diverged), before, after), telemetry
+            ended, diverges = has_ended(state), telemetry.nonfinite > 0
+            before = state._replace(diverged=state.diverged | (diverges & ~ended))
+            kept = jax.tree.map(partial(jnp.where, ended | diverges), before, after)
+            return kept, telemetry._replace(update=jnp.where(ended, 0, telemetry.update))
 
         return jax.lax.scan(update, state, None, length=steps)
 
@@ -192,22 +228,35 @@ class Program:
             ),
         )
 
+    def _stops(
+        self, state: State, outputs: Float[Array, "batch time o"], batch: Batch
+    ) -> tuple[Bool[Array, ""], PyTree]:
+        """Return whether an update ends training by the rule of train.stop, and its new state."""
+        if self.stop_rule is None:
+            return state.stopped, None
+        seen = observe_batch(outputs, batch, self.task.tolerance, self.stop_rule.judged)
+        stop, stopped = self.stop_rule.update(state.stop, seen)
+        return stopped, stop
+
     def _objective(
         self, hyperparameters: Hyperparameters, state: State
-    ) -> tuple[Key[Array, ""], Objective]:
-        """Return this update's objective and the next PRNG key."""
+    ) -> tuple[Key[Array, ""], Batch, Objective]:
+        """Return the next PRNG key, and this update's sequences and objective."""
         key, batch_key = jax.random.split(state.key)
         batch = self.task.sample(batch_key, self.config.train.batch_size)
+        scale = SCALES[self.config.train.loss]
         if self.by_segment:
             count = -(-self.length // self.stride)
             segment = state.step % count
             key = jnp.where(segment == count - 1, key, state.key)
-            of_network = segment_objective(batch, segment, state.carry, self.window, self.stride)
+            of_network = segment_objective(
+                batch, segment, state.carry, self.window, self.stride, scale
+            )
         else:
             regulariser = self._build("regulariser", hyperparameters)
-            of_network = sequence_objective(batch, regulariser, self.window, self.stride)
+            of_network = sequence_objective(batch, regulariser, self.window, self.stride, scale)
         merge = partial(self.merge, constants=state.constants)
-        return key, lambda parameters, rule: of_network(merge(parameters), rule)
+        return key, batch, lambda parameters, rule: of_network(merge(parameters), rule)
 
     @partial(jax.jit, static_argnums=0)
     def _grad_norm(self, state: State, batch: Batch) -> Float[Array, ""]:
@@ -252,6 +301,11 @@ class Program:
             k.removeprefix(prefix): v for k, v in hyperparameters.items() if k.startswith(prefix)
         }
         return getattr(self.config, section) | values
+
+
+def has_ended(state: State) -> Bool[Array, "*points"]:
+    """Return whether a state changes no more."""
+    return state.diverged | state.stopped
 
 
 def hyperparameters_of(config: Config) -> Hyperparameters:

@@ -14,14 +14,14 @@ CLIP_ROUNDING = 1e-5  # a gradient changed by less, relative to its norm, was no
 
 
 class Telemetry(NamedTuple):
-    """Scalars of each update; after the first update that diverges, all entries repeat that one.
+    """Scalars of each update; entries of update 0 stand for none, since the point had ended.
 
     `nonfinite` counts an update's non-finite numbers among its loss, its gradient's norm and
     entries, and the new parameters; it is 1 where these are finite but their norm is not. An update
     diverges if there is any.
     """
 
-    update: Int[Array, "steps"]  # counts from 1
+    update: Int[Array, "steps"]  # counts from 1; 0: none was made
     loss: Float[Array, "steps"]
     regulariser: Float[Array, "steps"] | None
     grad_norm: Float[Array, "steps"]
@@ -80,6 +80,7 @@ def training_row(step: int, telemetry: Telemetry) -> dict[str, float]:
         telemetry: that of the updates since the last row.
     """
     telemetry = jax.tree.map(np.asarray, telemetry)
+    telemetry = jax.tree.map(lambda x: x[telemetry.update > 0], telemetry)
     finite = jax.tree.map(lambda x: x[telemetry.nonfinite == 0], telemetry)
     norm, clipped = finite.grad_norm, finite.grad_norm_clipped
     coefficient = np.divide(clipped, norm, out=np.ones_like(norm), where=norm > 0)
