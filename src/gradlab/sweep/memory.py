@@ -37,18 +37,25 @@ def bytes_per_point(program: Program) -> int:
     return 3 * _size(state) + max(training, 2 * max(_output_sizes(evaluation)))
 
 
-def points_at_once(program: Program, count: int, devices: Sequence[jax.Device]) -> int:
-    """Return how many of a group's points to vmap, so that chunks fit and come out equal."""
-    fit = max(1, int(SHARE * _memory(devices[0], len(devices)) / bytes_per_point(program)))
+def points_at_once(program: Program, count: int, devices: Sequence[jax.Device], lanes: int) -> int:
+    """Return how many of a group's points to vmap, so that chunks fit and come out equal.
+
+    Args:
+        program: the group's.
+        count: the group's points.
+        devices: those that chunks are spread over.
+        lanes: chunks that run at once; several share a CPU's memory.
+    """
+    fit = max(1, int(SHARE * _memory(devices[0], lanes) / bytes_per_point(program)))
     rounds = ceil(count / (fit * len(devices)))
     return ceil(count / (rounds * len(devices)))
 
 
-def _memory(device: jax.Device, device_count: int) -> float:
+def _memory(device: jax.Device, lanes: int) -> float:
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit:
         return limit
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / device_count  # a CPU's
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / lanes  # a CPU's
 
 
 def _size(tree: Any) -> int:
