@@ -77,6 +77,7 @@ ESTIMATING: Mapping[str, Callable[..., Any]] = {  # from columns, of which no en
     "median_ratio": median_ratio,
     "paired_difference": paired_difference,
     "rate": rate,
+    "round": round,
     "sample_mean": sample_mean,
     "sample_median": sample_median,
     "spearman": spearman,
