@@ -152,7 +152,7 @@ class Train:
     steps: Annotated[int, Field(ge=0)] = 300
     batch_size: Count = 32
     log_every: Count = 20  # updates
-    loss: Annotated[str, one_of("mean", "half_sum")] = "mean"  # half_sum: ½ Σ over steps and values
+    objective: Annotated[str, one_of("mean", "half_sum")] = "mean"  # half_sum: ½ Σ (squared errors)
     stop: Any = None  # a rule that ends training before its last update (training.stopping)
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0  # apart; inf: only when interrupted
 

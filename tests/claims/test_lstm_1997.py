@@ -96,7 +96,7 @@ def test_rows_have_the_papers_settings(composed: Compose, row: str) -> None:
     config = composed(f"+hs97={row}", "task.test_size=1")
     assert config.optim["learning_rate"] == rates.get(row, 0.5)
     assert config.train.batch_size == 1
-    assert config.train.loss == "half_sum"
+    assert config.train.objective == "half_sum"
     limit = 0.2 if row == "2c" else 0.1  # Table 11, weight interval
     assert config.model.other_limit == config.init["limit"] == limit
     blocks = {"2c": 2, "6b": 3, "3a": 3, "3b": 3, "3c": 3}.get(row, 2)

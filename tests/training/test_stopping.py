@@ -98,6 +98,13 @@ def test_a_run_ends_at_the_update_that_satisfies_its_rule(
     )
 
 
+def test_a_rule_that_is_never_satisfied_is_said(composed: Compose, tmp_path: Path) -> None:
+    config = composed(*RUN, "train.steps=3")
+    status = run_point(Point(config, tmp_path / "sweep" / "0", "rule"))
+    assert status["state"] == "done"
+    assert np.isnan(status["summary"]["stop/sequences"])
+
+
 def test_points_that_train_together_end_each_by_itself(composed: Compose, tmp_path: Path) -> None:
     configs = [composed(*RUN, f"seed={seed}") for seed in (0, 1, 2)]
     program = Program(configs[0])
@@ -124,7 +131,7 @@ def test_half_the_summed_error_is_what_the_weights_descend(composed: Compose) ->
             "model.hidden_size=3",
             "optim=sgd",
             "train.batch_size=2",
-            f"train.loss={loss}",
+            f"train.objective={loss}",
         )
         program, hyperparameters = Program(config), hyperparameters_of(config)
         state = program.initialise(hyperparameters)
@@ -141,7 +148,7 @@ def test_half_the_summed_error_is_what_the_weights_descend(composed: Compose) ->
     ("words", "sentence"),
     [
         (("task=forecast", "+train/stop=recent"), "answers are right or wrong"),
-        (("train.loss=half_sum",), "half_sum is a squared error and needs a task with values"),
+        (("train.objective=half_sum",), "half_sum is a squared error and needs a task with values"),
         (
             ("+train.stop._target_=gradlab.optimisers.sgd", "+train.stop.learning_rate=1"),
             "StopRule",

@@ -16,6 +16,7 @@ from gradlab.training.losses import worst_loss
 from gradlab.training.program import Program, State, hyperparameters_of
 from gradlab.training.telemetry import Telemetry, diverged_row, training_row, worsened_row
 
+STOPPED_AFTER = "stop/sequences"  # that updates have seen when the rule of train.stop was satisfied
 Metrics = dict[str, np.ndarray]  # by W&B name, of all points
 
 
@@ -36,6 +37,7 @@ class TrainingLoop:
         self.num_updates, self.max_chunk = config.train.steps, config.train.log_every
         self.logged = logged_steps(self.num_updates, self.max_chunk)
         self.probed = probed_steps(self.num_updates, config.probe["schedule"])
+        self.batch_size = config.train.batch_size
         self.worst_loss = worst_loss(program.task.test)
         self.telemetry: list[Telemetry] = []  # since the last logged update
         self.resumed = bool(states)
@@ -75,17 +77,14 @@ class TrainingLoop:
             state = self._state(index)
             row = self._training_row(int(state.step), index)
             if stopped[index]:
-                row |= self._own(metrics, index) | self._stop_row(state)
+                row |= self._own(metrics, index)
+                row[STOPPED_AFTER] = int(state.step) * self.batch_size
                 recorder.add(row, self._measure(recorder, index))
             else:
                 recorder.add(row)
             recorder.finish(state)
 
         self._for_each(end_if_over)
-
-    def _stop_row(self, state: State) -> Row:
-        sequences = int(state.step) * self.batched.program.config.train.batch_size
-        return {"stop/sequences": sequences}
 
     def _evaluate(self) -> Metrics:
         with timing("evaluate", self._timers()):
@@ -119,6 +118,8 @@ class TrainingLoop:
             if self.update == self.num_updates:
                 before = [*recorder.rows, row][0].get("eval/loss", np.inf)
                 row |= worsened_row(self.update, loss, before, self.worst_loss)
+                if self.batched.program.stop_rule:
+                    row[STOPPED_AFTER] = np.nan  # never satisfied
             if self.update not in self.probed:
                 return recorder.add(row)
             return recorder.add(row, self._measure(recorder, index))

@@ -67,7 +67,7 @@ def networks(runs: pd.DataFrame) -> pd.DataFrame:
 
 @style.theme()
 def figure(table: pd.DataFrame) -> Figure:
-    """Draw sequences until success and wrong held-out sequences, and list them, printed and ours."""
+    """Draw sequences until success and wrong held-out sequences, printed and ours; list both."""
     rows = [row for row in PRINTED if row in set(table["hs97"])]
     title = "The LSTM of 1997 on its own tasks"
     figure, panels = drawing.panels(1, 3, title, height=1.1 + 0.42 * len(rows))

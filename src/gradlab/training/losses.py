@@ -41,16 +41,16 @@ def half_sum(batch: Batch, outputs: int) -> Float[Array, ""]:
     return total_weight(batch) * outputs / (2 * batch.weights.shape[0])
 
 
-def check_loss(name: str, task: Task) -> None:
-    """Check `train.loss` against a task.
+def check_objective(name: str, task: Task) -> None:
+    """Check `train.objective` against a task.
 
     Raises:
         ConfigError: half_sum, a squared error, is asked for classes.
     """
     if name == "half_sum" and is_classes(task.test.targets):
         raise ConfigError(
-            "train.loss=half_sum is a squared error and needs a task with values; this one has "
-            "classes: take train.loss=mean."
+            "train.objective=half_sum is a squared error and needs a task with values; this one "
+            "has classes: take train.objective=mean."
         )
 
 

@@ -34,7 +34,7 @@ from gradlab.training.gradients import (
 )
 from gradlab.training.held_state import check_state_is_held
 from gradlab.training.losses import (
-    check_loss,
+    check_objective,
     half_sum,
     losses,
     metrics,
@@ -45,7 +45,7 @@ from gradlab.training.precision import in_float32
 from gradlab.training.stopping import check_stop_rule, observe_batch
 from gradlab.training.telemetry import Telemetry, observe, overflows
 
-SCALES: Mapping[str, Scale] = {"mean": one, "half_sum": half_sum}  # of train.loss
+SCALES: Mapping[str, Scale] = {"mean": one, "half_sum": half_sum}  # of train.objective
 Hyperparameters = Mapping[str, Float[Array, ""] | Int[Array, ""]]
 
 
@@ -105,7 +105,7 @@ class Program:
         self.by_segment = config.tbptt.update == "segment"
         self.stop_rule = build(config.train.stop) if config.train.stop else None
         check_stop_rule(self.stop_rule, self.task, self.by_segment)
-        check_loss(config.train.loss, self.task)
+        check_objective(config.train.objective, self.task)
         if regulariser := build(config.regulariser):
             regulariser.check(abstract.cell, self.window < self.length)
 
@@ -244,7 +244,7 @@ class Program:
         """Return the next PRNG key, and this update's sequences and objective."""
         key, batch_key = jax.random.split(state.key)
         batch = self.task.sample(batch_key, self.config.train.batch_size)
-        scale = SCALES[self.config.train.loss]
+        scale = SCALES[self.config.train.objective]
         if self.by_segment:
             count = -(-self.length // self.stride)
             segment = state.step % count
