@@ -147,7 +147,7 @@ def test_clipped_means_that_the_rule_changed_the_gradient(composed: Compose) -> 
         telemetry = {"adjoint": program.advance(limited, state, 1)[1]}
         for name, clipped in every_rule(threshold).items():
             update = observe(
-                jnp.array(1), ObjectiveAux(jnp.array(0.0), None, None), clipped, WEIGHTS
+                jnp.array(1), ObjectiveAux(jnp.array(0.0), None, None, None), clipped, WEIGHTS
             )
             telemetry[name] = jax.tree.map(lambda x: x[None], update)
         return {name: training_row(1, x) for name, x in telemetry.items()}

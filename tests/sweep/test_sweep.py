@@ -93,7 +93,8 @@ def test_a_chunk_that_does_not_fit_is_halved(
     points = points_of(composed, tmp_path, [[f"seed={seed}"] for seed in range(9)])
     statuses = run_all(points, Sweep(lanes="vmap", chunk=9))
     assert [status["state"] for status in statuses] == ["done"] * 9
-    assert tried == [9, 4, 2, 2, 2, 2, 1]
+    assert tried[:2] == [9, 4]
+    assert sorted(tried[-5:]) == [1, 2, 2, 2, 2]
 
 
 def test_trouble_stays_with_the_point_that_has_it(
