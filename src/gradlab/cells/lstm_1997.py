@@ -1,16 +1,18 @@
 """The memory cells of 1997, before the forget gate, with the truncated gradient of their paper."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
+from pydantic import Field
 
 from gradlab.cells.biases import uniform_within
-from gradlab.config import Count, NonNegative
 
+Size = Annotated[int, Field(ge=1)]
+Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Squash = Literal["centred", "sigmoid", "identity"]
 CELL_INPUT: Mapping[str, Callable[[Array], Array]] = {
     "centred": lambda x: 4 * nnx.sigmoid(x) - 2,
@@ -57,14 +59,14 @@ class LSTM1997(nnx.RNNCellBase):
         in_features: int,
         hidden_features: int,
         *,
-        block_size: Count = 1,
+        block_size: Size = 1,
         output_gate: bool = True,
         cell_input: Squash = "centred",
         cell_output: Squash = "centred",
         connections: Literal["full", "below"] = "full",
         input_gate_bias: list[float] | None = None,
         output_gate_bias: list[float] | None = None,
-        bias_limit: NonNegative = 0.0,
+        bias_limit: Limit = 0.0,
         use_bias: bool = True,
         truncate: bool = True,
         kernel_init: nnx.Initializer = lecun,
