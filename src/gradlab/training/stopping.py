@@ -48,8 +48,7 @@ def recent(
 ) -> StopRule:
     """End once few of the most recent training sequences were wrong and their mean error is small.
 
-    Hochreiter & Schmidhuber 1997, 5.4 to 5.6: "the average training error is below β, and the 2000
-    most recent sequences were processed correctly".
+    Hochreiter & Schmidhuber 1997 end training so in their tasks 4 to 6, with the last 2000.
 
     Args:
         last: number of sequences looked back on; before as many were seen, training goes on.
