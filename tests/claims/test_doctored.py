@@ -50,25 +50,25 @@ FALSE = {
         "F1.E6",
         replaced("truth == 'E6' and x == 11", "measured", "expected + 9 * standard_error"),
     ),
-    "the first of Newman's exponents is 2.5 standard errors off": (
+    "the first of Newman's exponents is 3.3 standard errors off": (
         "ground_truths",
         "F1.E6",
-        replaced("truth == 'E6' and x == 1", "measured", "expected + 2.5 * standard_error"),
+        replaced("truth == 'E6' and x == 1", "measured", "expected + 3.3 * standard_error"),
     ),
     "one lag of chrono's tail is off": (
         "ground_truths",
         "F1.E11",
-        replaced("truth == 'E11' and x == 400", "measured", "expected + 4 * standard_error"),
+        replaced("truth == 'E11' and x == 100", "measured", "expected + 4 * standard_error"),
     ),
     "λ₁ at g = 1.5 is off by less than the 0.02 once allowed": (
         "order_chaos",
         "F5.a",
         replaced("part == 'exponent' and gain == 1.5 and noise == 0", "rate", "theory - 0.015"),
     ),
-    "the smallest network's spectrum is another": (
+    "networks of 200 units have another spectrum than those of 400": (
         "order_chaos",
         "F5.d",
-        replaced("part == 'spectrum' and n == 50", "rate", "rate - 0.05"),
+        replaced("part == 'spectrum' and n == 200", "rate", "rate - 0.05"),
     ),
     "N = 100 has another spectrum than N = 400": (
         "order_chaos",
@@ -150,12 +150,11 @@ def test_the_published_time_of_chrono_is_judged_on_networks_of_the_source() -> N
 
 OWN = {  # what was judged by thresholds of ours, or is another experiment than its source's
     "forget_gate": ("F18.a", "F18.b", "F18.c"),
-    "gradient_flossing": ("F14.a", "F14.c"),
+    "gradient_flossing": ("F14.c",),
     "temporal_order": ("F3.a", "F3.b", "F3.c", "F3.d"),
     "clipping_threshold": ("F4.a", "F4.b", "F4.c"),
     "cell_path": ("CP.b", "CP.c", "CP.d"),
     "forget_bias": ("F8.b", "F8.c"),
-    "error_surface": ("F2.c",),
     "adding": ("F6.a", "F6.b", "F6.c"),
     "copying": ("F9.a", "F9.b"),
 }
