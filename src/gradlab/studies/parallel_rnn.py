@@ -1,7 +1,7 @@
 """Parallel evaluation over time: Newton steps of random tanh networks, by their exponent λ₁.
 
-The network is s⁽ᵗ⁾ = W tanh(s⁽ᵗ⁻¹⁾) + u⁽ᵗ⁾, W ~ N(0, g²/n) without self-coupling, each unit driven by
-a sine, as in the experiment of Gonzalez et al. 2025, figure 2 (arXiv:2508.16817, and its code).
+The network is s⁽ᵗ⁾ = W tanh(s⁽ᵗ⁻¹⁾) + u⁽ᵗ⁾, W ~ N(0, g²/n) without self-coupling, and each unit is
+driven by a sine, as for figure 2 of Gonzalez et al. 2025 (arXiv:2508.16817, and its code).
 """
 
 from collections.abc import Sequence
@@ -284,9 +284,10 @@ def _instrument(n: int, gain: float, length: int, tolerance: float, seed: int) -
     )
     steps = newton_steps(problem, np.array([gain]), np.array([length]), tolerance)
     bounds = {name: float(x) for name, x in found.conditioning._asdict().items()}
-    row = {"part": "instrument", "seed": seed, "gain": gain, "length": length}
-    row |= {"steps": int(steps[0, 0]), "newton": int(found.steps), "rate": float(found.exponent)}
-    return pd.DataFrame([row | bounds | {"expected": -0.5 * log_condition(row["rate"], length)}])
+    rate = float(found.exponent)
+    row = {"part": "instrument", "seed": seed, "gain": gain, "length": length, "rate": rate}
+    row |= {"steps": int(steps[0, 0]), "newton": int(found.steps)}
+    return pd.DataFrame([row | bounds | {"expected": -0.5 * log_condition(rate, length)}])
 
 
 @style.theme()
@@ -314,8 +315,8 @@ def figure(table: pd.DataFrame) -> Figure:
     )
     for axes in panels:
         axes.axvline(0, color="0.5", linewidth=1, linestyle=":")
-    note = "As figure 2 of Gonzalez et al. 2025, whose T goes to 10,000. λ₁: medians over seeds; right: a mark a network."
-    return style.finish(figure, [note])
+    source = "As figure 2 of Gonzalez et al. 2025, whose T goes to 10,000."
+    return style.finish(figure, [source, "λ₁: medians over seeds; right: a mark a network."])
 
 
 def _draw_theory(
