@@ -134,46 +134,63 @@ def newton_steps(
     states[0], states[1:] = problem.start, problem.guess[:, None]
     first = 0  # states up to here are those of the step before, bit by bit
     for taken in range(total):
-        g = gains[active, None]
-        rest = states[first:]
-        h = np.tanh(rest[:-1])
-        residuals = rest[1:] - g * (h @ problem.coupling.T) - problem.inputs[first:, None]
-        merit = np.zeros((total, len(active)))
+        squares, after = _newton_step(problem, gains[active, None], states, first)
         with np.errstate(over="ignore"):
-            merit[first:] = np.sum(residuals**2, axis=2)
-            reached = 0.5 * np.cumsum(merit, axis=0)[lengths - 1].T / lengths < tolerance
+            merit = 0.5 * np.cumsum(squares, axis=0)[lengths - 1].T / lengths
+        reached = merit < tolerance
         counts[active] = np.where(reached, np.minimum(counts[active], taken), counts[active])
-        open_ = ~reached.all(axis=1)
-        if not open_.any():
+        first = _first_change(states, after, first)
+        is_open = ~reached.all(axis=1)
+        if not is_open.any():
             break
-        active, g, h = active[open_], g[open_], h[:, open_]
-        states = np.ascontiguousarray(states[:, open_])
-        after = _after_newton_step(problem, g, h, states[first:], first)
-        same = np.all(after == states[first:], axis=(1, 2))
-        states[first:] = after
-        first += int(np.argmin(same)) - 1 if not same.all() else len(same) - 2
-        first = max(first, 0)
+        states = after
+        if not is_open.all():
+            active, states = active[is_open], np.ascontiguousarray(after[:, is_open])
     return counts
 
 
-def _after_newton_step(
+def _newton_step(
     problem: Problem,
-    g: Float[np.ndarray, "gains 1"],
-    h: Float[np.ndarray, "steps gains n"],
-    states: Float[np.ndarray, "steps+1 gains n"],
+    gains: Float[np.ndarray, "gains 1"],
+    states: Float[np.ndarray, "T+1 gains n"],
     first: int,
-) -> Float[np.ndarray, "steps+1 gains n"]:
-    """Return s⁽ᵗ⁾ ← f(s⁽ᵗ⁻¹⁾) + J⁽ᵗ⁾ (new s⁽ᵗ⁻¹⁾ − s⁽ᵗ⁻¹⁾) from a first state that is right."""
-    slope = g * (1 - h**2)
-    offset = g * h - slope * states[:-1]
-    after, transposed = np.empty_like(states), problem.coupling.T.copy()
-    after[0] = states[0]
+) -> tuple[Float[np.ndarray, "T gains"], Float[np.ndarray, "T+1 gains n"]]:
+    """Return ‖r⁽ᵗ⁾‖², and s⁽ᵗ⁾ ← f(s⁽ᵗ⁻¹⁾) + J⁽ᵗ⁾ (new s⁽ᵗ⁻¹⁾ − s⁽ᵗ⁻¹⁾).
+
+    Args:
+        problem: the network.
+        gains: g of each of its copies.
+        states: s⁽⁰⁾ and a guess of the states.
+        first: a time up to which the states are right, so that they stay.
+    """
+    count, transposed = len(gains), np.ascontiguousarray(problem.coupling.T)
+    after, squares = states.copy(), np.zeros((len(problem.inputs), count))
+    fed, images = np.empty((2, 2 * count, states.shape[2]))
     with np.errstate(over="ignore", invalid="ignore"):
-        for t, u in enumerate(problem.inputs[first:]):
-            np.dot(slope[t] * after[t] + offset[t], transposed, out=after[t + 1])
-            after[t + 1] += u
-    guess = np.concatenate([states[:1], np.broadcast_to(problem.guess[first:, None], h.shape)])
-    return np.where(np.isfinite(after), after, guess)
+        for t in range(first, len(problem.inputs)):
+            h = np.tanh(states[t])
+            np.multiply(gains, h, out=fed[:count])
+            np.multiply(gains * (1 - h * h), after[t] - states[t], out=fed[count:])
+            fed[count:] += fed[:count]
+            np.dot(fed, transposed, out=images)
+            images += problem.inputs[t]
+            residuals = states[t + 1] - images[:count]
+            squares[t] = np.einsum("gn,gn->g", residuals, residuals)
+            after[t + 1] = images[count:]
+    guess = np.concatenate([problem.start[None], problem.guess])[:, None]
+    return squares, after if np.isfinite(after).all() else np.where(
+        np.isfinite(after), after, guess
+    )
+
+
+def _first_change(
+    states: Float[np.ndarray, "T+1 gains n"], after: Float[np.ndarray, "T+1 gains n"], first: int
+) -> int:
+    """Return the last time up to which all states are the same, bit by bit."""
+    for t in range(first, len(states) - 1):
+        if not np.array_equal(states[t + 1], after[t + 1]):
+            return t
+    return len(states) - 1
 
 
 def exponents(
