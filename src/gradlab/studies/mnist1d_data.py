@@ -1,8 +1,8 @@
 """The MNIST-1D data of Greydanus & Kobak 2024 (arXiv:2011.14439), built without a download.
 
 Ten hand-drawn curves are padded, stretched, scaled, shifted round, set in noise, tilted and sampled
-at 40 points (table 2). The random numbers are drawn in the order of the authors' package, so that seed 42
-gives their frozen data set.
+at 40 points (table 2). Random numbers are drawn in the order of the authors' package, so that seed
+42 gives their frozen data set.
 """
 
 from typing import NamedTuple
