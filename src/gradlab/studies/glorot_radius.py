@@ -134,7 +134,7 @@ def _draw_shares(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(of_size.index), [f"{n:g}" for n in of_size.index])
     axes.minorticks_off()
-    drawing.label_axes(axes, "spectral radius above 1", "n", "share of matrices", ylim=(0, 1))
+    drawing.label_axes(axes, "spectral radius above 1", "n", "share of matrices", ylim=(0, 1.04))
 
 
 def _draw_powers(axes: Axes, rows: pd.DataFrame, rescaled: bool) -> None:
