@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 from matplotlib.figure import Figure
 
 from gradlab import log_singular_values, lyapunov_exponents
-from gradlab.config import Count, Positive
+from gradlab.config import Count, Positive, Threshold
 from gradlab.figures import style
 from gradlab.studies import drawing
 from gradlab.sweep.lanes import cores
@@ -55,7 +55,7 @@ def measure(
     delay: Count,
     batch_size: Count,
     learning_rate: float,
-    threshold: Positive,
+    threshold: Threshold,
     seeds: Sequence[int],
 ) -> pd.DataFrame:
     """Floss networks, and train each on delayed XOR twice: as drawn, and after flossing.
