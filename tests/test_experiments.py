@@ -28,6 +28,17 @@ ORDER_CHAOS = (
     "spectrum_seeds=[0]",
 )
 FLOSSING = ("units=8", "exponents=6", "flossing=2", "updates=2", "length=50", "seeds=[0]")
+PARALLEL = (
+    "units=8",
+    "gains=2",
+    "longest=20",
+    "lengths=2",
+    "shown=20",
+    "seeds=[0]",
+    "instrument_gains=[1.0]",
+    "instrument_length=10",
+    "instrument_seeds=[0]",
+)
 CUT = {
     "gradient_flossing": FLOSSING,
     "gradient_flossing_full": FLOSSING,
@@ -47,17 +58,8 @@ CUT = {
         "reach_seeds=1",
     ),
     "mnist1d": ("updates=2", "every=1", "batch_size=4", "seeds=[0]"),
-    "parallel_rnn": (
-        "units=8",
-        "gains=2",
-        "longest=20",
-        "lengths=2",
-        "shown=20",
-        "seeds=[0]",
-        "instrument_gains=[1.0]",
-        "instrument_length=10",
-        "instrument_seeds=[0]",
-    ),
+    "parallel_rnn": PARALLEL,
+    "parallel_rnn_full": PARALLEL,
     "cell_path": ("biases=[1.0]", "lags=[1,3]", "seeds=[0]"),
 }
 FILES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 from matplotlib.figure import Figure
 
 from gradlab import log_singular_values, lyapunov_exponents
-from gradlab.config import Count, Positive, Threshold
+from gradlab.config import Count, Threshold
 from gradlab.figures import style
 from gradlab.studies import drawing
 from gradlab.sweep.lanes import cores
