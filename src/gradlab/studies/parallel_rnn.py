@@ -326,7 +326,7 @@ def figure(table: pd.DataFrame) -> Figure:
     panels[2].plot(
         of_length["rate"], of_length["steps"], ".", color=drawing.HUES[7], ms=3, alpha=0.5
     )
-    panels[2].set(xlim=limits, ylim=(-25, 1.05 * shown))
+    panels[2].set(xlim=(limits[0], 1.05 * of_length["rate"].max()), ylim=(-25, 1.05 * shown))
     drawing.label_axes(
         panels[2], f"experiment: T = {shown}", "λ₁ (nats/step)", "steps to convergence"
     )
@@ -360,6 +360,8 @@ def _draw_map(
     title: str,
 ) -> None:
     colours = style.sequential_colours()
-    mesh = axes.pcolormesh(rates, lengths, values, cmap=colours, shading="gouraud", vmin=0)
+    mesh = axes.pcolormesh(
+        rates, lengths, values, cmap=colours, shading="gouraud", vmin=0, rasterized=True
+    )
     axes.figure.colorbar(mesh, ax=axes, pad=0.02)
     axes.set(title=title, xlabel="λ₁ (nats/step)")
