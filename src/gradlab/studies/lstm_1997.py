@@ -76,7 +76,7 @@ def figure(table: pd.DataFrame) -> Figure:
     _list(panels[2], table, rows)
     panels[0].set_xscale("log")
     panels[1].set_xscale("symlog", linthresh=1)
-    panels[1].set_xlim(-0.3, 1000)
+    panels[1].set_xlim(-0.3, 2 * TEST_SIZE)
     panels[1].set_yticklabels([])
     drawing.label_axes(panels[0], "until learned", "training sequences", "", legend=False)
     label = f"wrong of {TEST_SIZE:,} sequences"
