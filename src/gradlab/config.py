@@ -64,6 +64,16 @@ ROLES: Mapping[str, Role] = {
     "seed": Role(traced=True),
 }
 
+# Keys that the records of earlier code lack, which ran as it does with these values; at these they
+# enter neither identities nor digests, so that such records are resumed as what they are.
+LATER: Mapping[str, Any] = {
+    "model.other_limit": None,
+    "model.readout": "linear",
+    "model.readout_bias": 0.0,
+    "train.objective": "mean",
+    "train.stop": None,
+}
+
 
 def one_of(*allowed: str) -> AfterValidator:
     """Accept only the given strings. (OmegaConf's structured configs know no Literal.)"""
@@ -272,10 +282,13 @@ def from_record(record: Mapping[str, Any]) -> Config:
 
 
 def without_bookkeeping(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config as plain data without its bookkeeping."""
+    """Return a config as plain data without its bookkeeping and what is LATER at its default."""
     return {
         section: {
-            key: child for key, child in value.items() if not _is_bookkeeping(f"{section}.{key}")
+            key: child
+            for key, child in value.items()
+            if not _is_bookkeeping(f"{section}.{key}")
+            and (f"{section}.{key}" not in LATER or child != LATER[f"{section}.{key}"])
         }
         if isinstance(value, Mapping)
         else value

@@ -30,6 +30,8 @@ ROOM = 2**17  # bytes that a checkpoint takes besides its state, at most
 FILES = 32  # and folders that it is made of, at most
 PLAIN = re.compile(r"[\w./+@ -]+", re.ASCII)  # a path that Orbax takes for no pattern or address
 
+LATER = {".stopped": np.array(False)}  # leaves of a state that earlier checkpoints lack
+
 Leaves = dict[str, np.ndarray]
 Digest = UInt8[np.ndarray, "32"]
 
@@ -158,7 +160,8 @@ def _state(leaves: Leaves, abstract: State, path: Path) -> State:
     for place, expected in places:
         plain = jax.eval_shape(_plain, expected)
         empty = np.zeros(plain.shape if 0 in plain.shape else 0, plain.dtype)
-        leaf = leaves.pop(jax.tree_util.keystr(place), empty)
+        name = jax.tree_util.keystr(place)
+        leaf = leaves.pop(name, LATER.get(name, empty))
         if (leaf.shape, leaf.dtype) != (plain.shape, plain.dtype):
             break
         array = jnp.asarray(leaf)
