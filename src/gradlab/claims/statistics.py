@@ -113,7 +113,7 @@ def bootstrap_mean(x: Column) -> Estimate:
         return Estimate(value, value, value, n)
     random = np.random.default_rng(SEED)
     settings = {"confidence_level": LEVEL, "n_resamples": RESAMPLES, "method": "BCa"}
-    found = stats.bootstrap((x,), np.mean, rng=random, **settings).confidence_interval
+    found = stats.bootstrap((x,), np.mean, random_state=random, **settings).confidence_interval
     return Estimate(value, float(found.low), float(found.high), n)
 
 
