@@ -25,7 +25,7 @@ from gradlab.jacobian import (
     step_jacobians,
     truncation,
 )
-from gradlab.models import Network, Stack
+from gradlab.models import Network, Readout, Stack
 
 CELL = nnx.SimpleCell(3, 4, rngs=nnx.Rngs(0))
 STACK = Stack([CELL, nnx.OptimizedLSTMCell(4, 4, rngs=nnx.Rngs(0))])
@@ -71,7 +71,7 @@ NO_CELLS: dict[str, tuple[Callable[[], Any], str]] = {
         r"an Equinox GRUCell takes \(x, carry\) and returns no pair: pass a function step",
     ),
     "network": (
-        lambda: Network(CELL, 4, 2, nnx.Rngs(0)),
+        lambda: Network(CELL, Readout(4, 2, rngs=nnx.Rngs(0))),
         r"must take \(carry, x\), as a step; Network takes .*pass its cell, \.cell",
     ),
     "function of one": (lambda: jnp.tanh, r"must take \(carry, x\), as a step; tanh takes \(x"),
