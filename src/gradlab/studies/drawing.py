@@ -78,37 +78,16 @@ def band(
     values: Float[np.ndarray, "seeds places"],
     colour: str,
     name: str,
+    centre: Callable[..., Any] = np.nanmedian,
     **look: Any,
 ) -> None:
-    """Draw the median over seeds as a line, and their range as a band.
+    """Draw the median over seeds as a line, or another centre, and their range as a band.
 
-    A study's losses may lie decades apart, so that their mean would be that of the worst seed; for
-    log norms and exponents there is `mean_band`.
+    A study's losses may lie decades apart, so that their mean would be that of the worst seed; log
+    norms and exponents are drawn with np.nanmean.
     """
-    _line_and_range(axes, places, values, np.nanmedian, color=colour, label=name, **look)
-
-
-def mean_band(
-    axes: Axes,
-    places: Float[np.ndarray, "places"],
-    values: Float[np.ndarray, "seeds places"],
-    colour: str,
-    name: str,
-    **look: Any,
-) -> None:
-    """Draw the mean over seeds as a line, and their range as a band."""
-    _line_and_range(axes, places, values, np.nanmean, color=colour, label=name, **look)
-
-
-def _line_and_range(
-    axes: Axes,
-    places: Float[np.ndarray, "places"],
-    values: Float[np.ndarray, "seeds places"],
-    centre: Callable[..., Any],
-    **look: Any,
-) -> None:
     measured = ~np.isnan(values).all(axis=0)
     places, values = places[measured], values[:, measured]
-    axes.plot(places, centre(values, axis=0), **look)
+    axes.plot(places, centre(values, axis=0), color=colour, label=name, **look)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    axes.fill_between(places, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)

@@ -129,6 +129,6 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     ):
         decades = line.assign(value=line["log_norm"] / np.log(10))
         look: dict[str, Any] = {"linewidth": 2.2, "linestyle": "-." if rule == CHRONO else "-"}
-        drawing.mean_band(axes, *drawing.by_seed(decades, "lag"), colour, str(rule), **look)
+        drawing.band(axes, *drawing.by_seed(decades, "lag"), colour, str(rule), np.nanmean, **look)
         expected = line.groupby("lag")["expected"].mean() / np.log(10)
         axes.plot(expected.index, expected, **drawing.THEORY_STYLE)

@@ -215,7 +215,7 @@ def _draw_by_lag(axes: Axes, rows: pd.DataFrame) -> None:
     cases = rows.groupby(["gain", "noise"], sort=False)
     for ((gain, noise), case), colour in zip(cases, drawing.HUES, strict=False):
         lags, log_norms = drawing.by_seed(case.rename(columns={"log_norm": "value"}), "lag")
-        drawing.mean_band(axes, lags, log_norms, colour, f"g = {gain:g}, v = {noise:g}")
+        drawing.band(axes, lags, log_norms, colour, f"g = {gain:g}, v = {noise:g}", np.nanmean)
         at_20 = float(log_norms[:, lags == 20].mean())
         axes.plot(lags, at_20 + case["rate"].mean() * (lags - 20), **drawing.THEORY_STYLE)
     label = r"mean $\log\,\Vert\partial h^{(t)}/\partial h^{(k)}\Vert_2$ (nats)"
@@ -227,7 +227,7 @@ def _draw_spectra(axes: Axes, rows: pd.DataFrame) -> None:
     looks = zip(sizes, (drawing.HUES[1], drawing.HUES[3], drawing.HUES[7]), strict=False)
     for (n, spectra), colour in looks:
         shares, rates = drawing.by_seed(spectra.rename(columns={"rate": "value"}), "share")
-        drawing.mean_band(axes, shares, rates, colour, f"N = {n:g}")
+        drawing.band(axes, shares, rates, colour, f"N = {n:g}", np.nanmean)
     axes.axhline(0, color=style.GREY, linewidth=0.8)
     title = f"spectrum at g = {rows['gain'].iloc[0]:g}"
     drawing.label_axes(axes, title, "index / N", "Lyapunov exponent (nats/step)")

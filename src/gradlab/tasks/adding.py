@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from gradlab.config import Count
 from gradlab.tasks import Batch, Task
@@ -100,8 +100,7 @@ def adding(
         values = jax.random.uniform(value_key, (batch_size, length), minval=rule.low)
         marks = jnp.any(jnp.arange(length) == positions[..., None], axis=1).astype(values.dtype)
         if variant == "hochreiter":
-            values = values.at[:, 0].multiply(1 - marks[:, 0])
-            marks = marks.at[:, 0].set(-1).at[jnp.arange(batch_size), lengths - 1].set(-1)
+            values, marks = mark_ends(values, marks, lengths, neutral=0.0)
         marked = jnp.take_along_axis(values, positions, axis=1)
         target = rule.offset + rule.scale * jnp.sum(marked, axis=1, keepdims=True)
         return last_step_batch(jnp.stack([values, marks], axis=-1), target, lengths)
@@ -114,6 +113,21 @@ def adding(
         baseline=rule.term_variance() * _expected_terms(variant, shortest),
         tolerance=rule.tolerance,
     )
+
+
+def mark_ends(
+    values: Float[Array, "batch time"],
+    marks: Float[Array, "batch time"],
+    lengths: Int[Array, "batch"],
+    neutral: float,
+) -> tuple[Float[Array, "batch time"], Float[Array, "batch time"]]:
+    """Mark the first and the last step by −1, as Hochreiter & Schmidhuber 1997 do.
+
+    A first value that was marked is no longer seen to be, so it is set to the neutral one.
+    """
+    values = values.at[:, 0].set(jnp.where(marks[:, 0] > 0, neutral, values[:, 0]))
+    rows = jnp.arange(len(lengths))
+    return values, marks.at[:, 0].set(-1).at[rows, lengths - 1].set(-1)
 
 
 def mark_positions(

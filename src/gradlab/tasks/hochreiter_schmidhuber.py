@@ -17,7 +17,7 @@ from pydantic import Field
 from gradlab.config import Count
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.adding import adding as adding_problem
-from gradlab.tasks.adding import mark_positions
+from gradlab.tasks.adding import mark_ends, mark_positions
 from gradlab.tasks.sequences import draw_lengths, draw_test_batch, last_step_batch
 
 TEST_SIZE = 2560  # of the paper's test sets
@@ -57,8 +57,7 @@ def multiplication(length: LeastLength = 100, test_size: Count = TEST_SIZE) -> T
         positions = mark_positions(mark_key, lengths, length, "hochreiter")
         values = jax.random.uniform(value_key, (batch_size, steps))
         marks = jnp.any(jnp.arange(steps) == positions[..., None], axis=1).astype(values.dtype)
-        values = values.at[:, 0].set(jnp.where(marks[:, 0] > 0, 1.0, values[:, 0]))
-        marks = marks.at[:, 0].set(-1).at[jnp.arange(batch_size), lengths - 1].set(-1)
+        values, marks = mark_ends(values, marks, lengths, neutral=1.0)
         product = jnp.prod(jnp.take_along_axis(values, positions, axis=1), axis=1, keepdims=True)
         return last_step_batch(jnp.stack([values, marks], axis=-1), product, lengths)
 
