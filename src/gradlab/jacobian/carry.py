@@ -75,7 +75,7 @@ class CarryForm:
 
     @property
     def kinds(self) -> Int[np.ndarray, "n"]:
-        """What each component of the vector is: `REAL`, `REAL_PART` or `IMAGINARY_PART`."""
+        """Return the kind of each component: `REAL`, `REAL_PART` or `IMAGINARY_PART`."""
         kinds = [
             np.repeat([REAL_PART, IMAGINARY_PART] if is_complex(x) else [REAL], x.size)
             for x in self.leaves

@@ -1,4 +1,4 @@
-"""What vectors that went through a product P of step Jacobians say of its norm."""
+"""Estimates of the norm of a product P of step Jacobians, by vectors that went through it."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""How a function depends on some of its arguments: complex-linearly, real-linearly or otherwise.
+"""Find how a function depends on arguments: complex-linearly, real-linearly or otherwise.
 
 The function is traced and its operations are followed, so the answer holds for all values of the
 arguments, and is known where these are not.
@@ -17,7 +17,7 @@ from gradlab.jacobian.closure import called
 
 
 class Dependence(IntEnum):
-    """How a result depends on arguments; a result of several is as its greatest one."""
+    """A result's dependence on arguments; that of several results is the greatest of theirs."""
 
     NONE = 0
     COMPLEX_LINEAR = 1  # f(a u + b v) = a f(u) + b f(v) for complex a and b

@@ -1,4 +1,4 @@
-"""What JAX's operations do that put the elements of their operands at other places, in NumPy."""
+"""JAX's operations that put the elements of their operands at other places, in NumPy."""
 
 from collections.abc import Callable
 from typing import Any

@@ -35,7 +35,7 @@ from gradlab.jacobian.transforms import in_float64
 
 
 class ParallelEvaluation(NamedTuple):
-    """What Newton's method on a trajectory found, and how well conditioned its problem is.
+    """A trajectory found by Newton's method, and how well conditioned its problem is.
 
     Attributes:
         states: [..., t − 1] is s⁽ᵗ⁾, after the last Newton step, float64; NaN past the end of a
