@@ -39,17 +39,17 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "tracking": {"decay", "records", "figures"},
     "figures": {"decay", "records", "tracking", "explain"},
     "point": {"training", "probes", "tracking", "records", "decay", *CONFIG},
-    "sweep": {"point", "training", "records", "figures", *CONFIG},
+    "sweeps": {"point", "training", "records", "figures", *CONFIG},
     "claims": {"records", "figures", "explain", *CONFIG},
     "studies": {"jacobian", "cells", "models", "decay", "theory", "records", "tracking", "figures"}
-    | {"claims", "sweep", *PARTS, *CONFIG},
+    | {"claims", "sweeps", *PARTS, *CONFIG},
 }
 ONLY = {  # who may import these packages
     "wandb": {"tracking"},
     "orbax": {"point"},
-    "submitit": {"sweep"},
-    "ray": {"sweep"},
-    "hydra": {"__main__", "explain", "config", "components", "point", "sweep", "claims"},
+    "submitit": {"sweeps"},
+    "ray": {"sweeps"},
+    "hydra": {"__main__", "explain", "config", "components", "point", "sweeps", "claims"},
     "matplotlib": {"figures", "studies", "tasks"},
 }
 

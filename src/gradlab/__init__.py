@@ -41,7 +41,7 @@ __all__ = [
     "parallel_exponent",
     "truncation",
 ]
-HOMES = {
+HOMES = {  # of the names that are not the engine's
     "load_gradients": "gradlab.records",
     "load_runs": "gradlab.records.table",
     "load_wandb": "gradlab.tracking.restore",

@@ -1,7 +1,8 @@
 """`python -m gradlab`: Hydra composes the config, each point becomes a job, the sweep runs them.
 
-From here: hydra_plugins/gradlab_launcher.py receives the points, config.py checks them, sweep/ runs
-them together, point/ trains, measures and records one, tracking/ logs it to W&B, figures/ draw.
+From here: hydra_plugins/gradlab_launcher.py receives the points, config.py checks them, sweeps/
+runs them together, point/ trains, measures and records one, tracking/ logs it to W&B, figures/
+draw.
 """
 
 from gradlab.working_folder import leave_path
@@ -32,7 +33,7 @@ def run(composed: "DictConfig") -> None:
 
         run_measurement(composed)
         return
-    from gradlab.sweep import run_alone
+    from gradlab.sweeps import run_alone
 
     run_alone(composed)
 
@@ -72,7 +73,7 @@ def _main() -> None:
     try:
         _run_hydra(words)
     except (KeyboardInterrupt, Exception) as error:
-        if _is_interrupt(error):  # while points run, sweep/interrupts.py takes it
+        if _is_interrupt(error):  # while points run, sweeps/interrupts.py takes it
             print("gradlab: interrupted.", file=sys.stderr)
             sys.exit(130)
         if (

@@ -105,7 +105,7 @@ class Commands(Hydra):
         """
         from gradlab.components import ConfigError
         from gradlab.config import check
-        from gradlab.sweep.refusals import check_unused
+        from gradlab.sweeps.refusals import check_unused
 
         composed = self.compose_config(config_name, overrides, RunMode.RUN)
         HydraConfig.instance().set_config(composed)  # interpolations may look into it

@@ -21,9 +21,9 @@ from pydantic import Field
 if TYPE_CHECKING:
     from gradlab.config import Config
     from gradlab.point import Status
-    from gradlab.sweep import Runner
-    from gradlab.sweep.groups import Built
-    from gradlab.sweep.ledger import Entry
+    from gradlab.sweeps import Runner
+    from gradlab.sweeps.groups import Built
+    from gradlab.sweeps.ledger import Entry
 
 
 class FusedLauncher(Launcher):
@@ -46,11 +46,11 @@ class FusedLauncher(Launcher):
                 sweep to resume is not of these points; then no point has run.
             SystemExit: a point failed; all others have run.
         """
-        from gradlab import sweep
+        from gradlab import sweeps
         from gradlab.components import check_component
         from gradlab.records import MULTIRUN, OVERVIEW, WANDB
-        from gradlab.sweep import elsewhere, ledger, refusals
-        from gradlab.sweep.groups import group_by_program
+        from gradlab.sweeps import elsewhere, ledger, refusals
+        from gradlab.sweeps.groups import group_by_program
 
         setup_globals()
         folder = Path(str(self._config.hydra.sweep.dir))
@@ -61,7 +61,7 @@ class FusedLauncher(Launcher):
         composed = self._compose(folder, job_overrides, initial_job_idx, recorded)
         programs: dict[str, Built] = {}
         configs, requested = zip(*(self._check(x, programs) for x in composed), strict=True)
-        settings = sweep.joint_settings(configs)
+        settings = sweeps.joint_settings(configs)
         repeats = refusals.check_repeats(requested)
         entries = self._match(folder, recorded, requested)
         all_entries = ledger.merge(recorded, entries)
@@ -73,7 +73,7 @@ class FusedLauncher(Launcher):
             print(repeats)
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
         if settings.plan_only:
-            from gradlab.sweep.plan import show_plan
+            from gradlab.sweeps.plan import show_plan
 
             pending = [point for point, _ in ledger.pending(points.values(), settings.retried)]
             running = elsewhere.running(pending)
@@ -94,7 +94,7 @@ class FusedLauncher(Launcher):
                 for config, entry in zip(composed, entries, strict=True)
             ]
             groups = group_by_program(pending, programs)
-            statuses = sweep.run_sweep(list(points.values()), groups, settings, runner)
+            statuses = sweeps.run_sweep(list(points.values()), groups, settings, runner)
         _exit_unless_done(statuses, folder, bool(groups))
         by_identity = dict(zip(points, statuses, strict=True))
         for job, entry in zip(jobs, entries, strict=True):
@@ -103,7 +103,7 @@ class FusedLauncher(Launcher):
 
     def _recorded(self, folder: Path) -> list["Entry"]:
         """Return the points of the sweep's record; what their own folders lack is composed."""
-        from gradlab.sweep import ledger
+        from gradlab.sweeps import ledger
 
         entries = ledger.read(folder)
         if all(entry.config for entry in entries):
@@ -125,8 +125,8 @@ class FusedLauncher(Launcher):
         recorded: Sequence["Entry"],
     ) -> list[DictConfig]:
         """Compose the points of the command or, where it only resumes, the recorded ones."""
-        from gradlab.sweep import ledger, refusals
-        from gradlab.sweep.composer import Composer
+        from gradlab.sweeps import ledger, refusals
+        from gradlab.sweeps.composer import Composer
 
         first = max([initial_job_idx, *(entry.number + 1 for entry in recorded)])
         if self._config.sweep.resume and all(map(ledger.only_bookkeeping, job_overrides)):
@@ -149,8 +149,8 @@ class FusedLauncher(Launcher):
         Raises:
             ConfigError: they would do more than set the keys of a point, or call what is foreign.
         """
-        from gradlab.sweep import ledger, trust
-        from gradlab.sweep.composer import Composer
+        from gradlab.sweeps import ledger, trust
+        from gradlab.sweeps.composer import Composer
 
         loader, typed = self._context.config_loader, list(self._config.hydra.overrides.task)
         options = loader.get_group_options
@@ -178,8 +178,8 @@ class FusedLauncher(Launcher):
         """
         from gradlab.components import ConfigError
         from gradlab.config import check, identity
-        from gradlab.sweep.groups import program_of
-        from gradlab.sweep.ledger import Entry
+        from gradlab.sweeps.groups import program_of
+        from gradlab.sweeps.ledger import Entry
 
         HydraConfig.instance().set_config(composed)  # interpolations may look into it
         config = check(composed)
@@ -196,7 +196,7 @@ class FusedLauncher(Launcher):
         """Return each point's recorded entry, or its new one, if the folder may hold them."""
         from gradlab.components import ConfigError
         from gradlab.records import SWEEP
-        from gradlab.sweep import ledger
+        from gradlab.sweeps import ledger
 
         entries = ledger.match(recorded, requested)
         if self._config.sweep.resume:
@@ -207,7 +207,7 @@ class FusedLauncher(Launcher):
 
     def _runner(self) -> "Runner":
         """Return the function that runs the sweep's groups."""
-        from gradlab.sweep.lanes import run_here
+        from gradlab.sweeps.lanes import run_here
 
         return run_here
 
@@ -260,7 +260,7 @@ class FusedSlurmLauncher(FusedLauncher):
         }
 
     def _runner(self) -> "Runner":
-        from gradlab.sweep.slurm import check_slurm, run_in_jobs
+        from gradlab.sweeps.slurm import check_slurm, run_in_jobs
 
         check_slurm()
         return partial(
@@ -285,7 +285,7 @@ class FusedRayLauncher(FusedLauncher):
         self._cluster = {"address": address, **options}
 
     def _runner(self) -> "Runner":
-        from gradlab.sweep.ray import connect, run_in_tasks
+        from gradlab.sweeps.ray import connect, run_in_tasks
 
         return partial(
             run_in_tasks,
@@ -299,7 +299,7 @@ class FusedRayLauncher(FusedLauncher):
 def _exit_unless_done(statuses: Sequence["Status"], folder: Path, has_run: bool) -> None:
     """Exit with a sentence unless all points are done, or failed before and were left alone now."""
     from gradlab.printable import pasted
-    from gradlab.sweep.ledger import ENDED
+    from gradlab.sweeps.ledger import ENDED
 
     states = [status["state"] for status in statuses]
     unfinished, again = sum(state not in ENDED for state in states), pasted("sweep.resume", folder)

@@ -66,7 +66,7 @@ class ProductSweeper(BasicSweeper):
         if is_fused:
             return self._launch(batches)
         from gradlab import records
-        from gradlab.sweep import ledger
+        from gradlab.sweeps import ledger
 
         points = self._check_points(folder, [point for batch in batches for point in batch])
         with ledger.locked(folder):
@@ -138,9 +138,9 @@ class ProductSweeper(BasicSweeper):
         from gradlab.components import ConfigError
         from gradlab.config import check, identity
         from gradlab.records import MULTIRUN, WANDB, leases
-        from gradlab.sweep import ledger, refusals
-        from gradlab.sweep.composer import Composer
-        from gradlab.sweep.groups import Built, program_of
+        from gradlab.sweeps import ledger, refusals
+        from gradlab.sweeps.composer import Composer
+        from gradlab.sweeps.groups import Built, program_of
 
         resumes = bool(self._master.sweep.resume and ledger.read(folder))
         names = refusals.describe(range(len(points)), points)

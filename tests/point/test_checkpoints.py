@@ -17,7 +17,7 @@ from conftest import Compose
 from gradlab import load_gradients, records
 from gradlab.point import Point, checkpoints, run_point, run_points
 from gradlab.records import load_metrics
-from gradlab.sweep import ledger
+from gradlab.sweeps import ledger
 from gradlab.training.program import Program, State, hyperparameters_of
 
 SMALL = (
@@ -75,7 +75,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from gradlab import config
 from gradlab.__main__ import CONF
-from gradlab.sweep.interrupts import stopping
+from gradlab.sweeps.interrupts import stopping
 from gradlab.point import Point, run_points
 from gradlab.training.program import Program
 

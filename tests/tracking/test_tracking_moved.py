@@ -16,7 +16,7 @@ from wandb_server import Server, serving
 from gradlab import load_gradients, load_runs, load_wandb, records
 from gradlab.config import Config
 from gradlab.point import Point
-from gradlab.sweep.groups import program_of, run_built
+from gradlab.sweeps.groups import program_of, run_built
 
 TINY = (
     "task.length=4",

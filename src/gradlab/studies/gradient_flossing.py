@@ -22,7 +22,7 @@ from gradlab import log_singular_values, lyapunov_exponents
 from gradlab.config import Count, Threshold
 from gradlab.figures import style
 from gradlab.studies import drawing
-from gradlab.sweep.lanes import cores
+from gradlab.sweeps.lanes import cores
 from gradlab.tasks import Batch
 from gradlab.tasks.xor import xor
 

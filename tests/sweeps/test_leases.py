@@ -18,8 +18,8 @@ from gradlab.point import Point, run_point
 from gradlab.point.recorder import Recorder
 from gradlab.records import leases
 from gradlab.records.leases import EXPIRE_SECONDS, LEASE, Holder
-from gradlab.sweep import elsewhere
-from gradlab.sweep.remote import Work
+from gradlab.sweeps import elsewhere
+from gradlab.sweeps.remote import Work
 
 TINY = (
     "task.length=4",

@@ -22,12 +22,12 @@ import jax
 from gradlab.config import Sweep
 from gradlab.point import Point, Status
 from gradlab.point.failures import reason_of
-from gradlab.sweep import elsewhere
-from gradlab.sweep.groups import Built, Group, run_built
-from gradlab.sweep.interrupts import stopping
-from gradlab.sweep.memory import points_at_once
-from gradlab.sweep.program_cache import release_programs
-from gradlab.sweep.progress import ProgressDisplay
+from gradlab.sweeps import elsewhere
+from gradlab.sweeps.groups import Built, Group, run_built
+from gradlab.sweeps.interrupts import stopping
+from gradlab.sweeps.memory import points_at_once
+from gradlab.sweeps.program_cache import release_programs
+from gradlab.sweeps.progress import ProgressDisplay
 
 OUT_OF_MEMORY = ("resource_exhausted", "out of memory", "memoryerror")  # as XLA and Python say
 

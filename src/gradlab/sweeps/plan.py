@@ -10,9 +10,9 @@ from gradlab.figures import labels, selection
 from gradlab.point.failures import reason_of
 from gradlab.printable import printable
 from gradlab.records import flatten
-from gradlab.sweep.groups import Built, Group
-from gradlab.sweep.memory import bytes_per_point
-from gradlab.sweep.screen import screen, show
+from gradlab.sweeps.groups import Built, Group
+from gradlab.sweeps.memory import bytes_per_point
+from gradlab.sweeps.screen import screen, show
 
 LISTED = 8  # values of a key
 

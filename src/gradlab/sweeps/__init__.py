@@ -16,13 +16,13 @@ from gradlab.point import Point, Status, point_of_job
 from gradlab.point.failures import reason_of
 from gradlab.printable import printable
 from gradlab.records import leases, reseal_config, sweep_folder
-from gradlab.sweep import elsewhere, ledger
-from gradlab.sweep.groups import Group, program_of, run_built
-from gradlab.sweep.interrupts import stopping
-from gradlab.sweep.lanes import run_here
-from gradlab.sweep.program_cache import keep_programs
-from gradlab.sweep.progress import ProgressDisplay, sentence_on
-from gradlab.sweep.screen import screen, show
+from gradlab.sweeps import elsewhere, ledger
+from gradlab.sweeps.groups import Group, program_of, run_built
+from gradlab.sweeps.interrupts import stopping
+from gradlab.sweeps.lanes import run_here
+from gradlab.sweeps.program_cache import keep_programs
+from gradlab.sweeps.progress import ProgressDisplay, sentence_on
+from gradlab.sweeps.screen import screen, show
 
 Runner: TypeAlias = Callable[[Sequence[Group], ProgressDisplay, Sweep], dict[Path, Status]]
 
@@ -53,7 +53,7 @@ def run_sweep(
         with ProgressDisplay(groups) as display:
             statuses = (run or run_here)(groups, display, settings)
     try:
-        from gradlab.sweep.report import report  # its figures take a second to import
+        from gradlab.sweeps.report import report  # its figures take a second to import
 
         report(points)
     except Exception as error:

@@ -14,9 +14,9 @@ from gradlab.config import Sweep
 from gradlab.point import Status
 from gradlab.printable import printable
 from gradlab.records import SLURM_LOGS, sweep_folder
-from gradlab.sweep.groups import Group
-from gradlab.sweep.progress import ProgressDisplay
-from gradlab.sweep.remote import follow, import_scheduler, split_groups
+from gradlab.sweeps.groups import Group
+from gradlab.sweeps.progress import ProgressDisplay
+from gradlab.sweeps.remote import follow, import_scheduler, split_groups
 
 POLL_SECONDS = 5.0  # between questions to SLURM
 

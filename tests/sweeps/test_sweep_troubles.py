@@ -15,10 +15,10 @@ from gradlab import load_runs, records
 from gradlab.config import Sweep
 from gradlab.point import Point, fail_points, run_points
 from gradlab.records import leases
-from gradlab.sweep import run_sweep
-from gradlab.sweep.groups import Group, group_by_program, program_of
-from gradlab.sweep.plan import show_plan
-from gradlab.sweep.progress import ProgressDisplay, Shown
+from gradlab.sweeps import run_sweep
+from gradlab.sweeps.groups import Group, group_by_program, program_of
+from gradlab.sweeps.plan import show_plan
+from gradlab.sweeps.progress import ProgressDisplay, Shown
 from gradlab.training.program import Program
 
 TINY = (
@@ -244,7 +244,7 @@ def test_the_closing_report_stops_nothing(
     def vanished(folder: Path) -> None:
         raise FileNotFoundError(folder)
 
-    monkeypatch.setattr("gradlab.sweep.report.load_runs", vanished)
+    monkeypatch.setattr("gradlab.sweeps.report.load_runs", vanished)
     point = Point(composed(*TINY), tmp_path / "0", "vanished")
     records.save_status(point.folder, {"state": "done"})
     (status,) = run_sweep([point], [], Sweep(keep_programs=False))
@@ -258,7 +258,7 @@ def test_the_clock_runs_between_events_and_a_first_forecast_is_an_estimate(
     point = Point(composed(*TINY), tmp_path / "0", "0")
     display = ProgressDisplay([Group(OSError("not built"), [point])])
     now = time.monotonic()
-    monkeypatch.setattr("gradlab.sweep.progress.time.monotonic", lambda: now + 61.0)
+    monkeypatch.setattr("gradlab.sweeps.progress.time.monotonic", lambda: now + 61.0)
     (task,) = display._bar.tasks  # as rich draws it, ten times a second
     assert "0/1 points, 0/1 groups, 0:01:01 passed" in str(display._bar.columns[-1](task))
     monkeypatch.undo()

@@ -11,7 +11,7 @@ import yaml
 from gradlab import __main__ as command
 from gradlab import load_runs, load_wandb
 from gradlab.components import ConfigError
-from gradlab.sweep import refusals
+from gradlab.sweeps import refusals
 
 TINY = (
     "task=echo",

@@ -16,7 +16,7 @@ from gradlab.point import Point
 from gradlab.printable import printable
 from gradlab.records import OVERVIEW, WANDB, sweep_folder
 from gradlab.records.table import load_runs
-from gradlab.sweep.screen import screen, show
+from gradlab.sweeps.screen import screen, show
 
 COLOURS = {
     "vanishing": "blue",

@@ -14,7 +14,7 @@ from gradlab import load_runs, records
 from gradlab.components import ConfigError
 from gradlab.records import leases
 from gradlab.records.leases import LEASE
-from gradlab.sweep import ledger
+from gradlab.sweeps import ledger
 
 QUICK = ("hydra.sweep.dir=s", "train.steps=0", "wandb=disabled")
 

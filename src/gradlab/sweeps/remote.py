@@ -21,11 +21,11 @@ from gradlab.config import Sweep
 from gradlab.point import Point, Status
 from gradlab.printable import escape_what_cannot_be_printed
 from gradlab.records import leases
-from gradlab.sweep import elsewhere, ledger
-from gradlab.sweep.groups import Group, group_by_program
-from gradlab.sweep.lanes import run_groups
-from gradlab.sweep.program_cache import keep_programs
-from gradlab.sweep.progress import ProgressDisplay
+from gradlab.sweeps import elsewhere, ledger
+from gradlab.sweeps.groups import Group, group_by_program
+from gradlab.sweeps.lanes import run_groups
+from gradlab.sweeps.program_cache import keep_programs
+from gradlab.sweeps.progress import ProgressDisplay
 
 POLL_SECONDS = 1.0  # between looks at the records
 

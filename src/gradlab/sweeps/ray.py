@@ -13,9 +13,9 @@ from gradlab.components import ConfigError
 from gradlab.config import Sweep
 from gradlab.point import Status
 from gradlab.printable import printable
-from gradlab.sweep.groups import Group
-from gradlab.sweep.progress import ProgressDisplay
-from gradlab.sweep.remote import Work, follow, import_scheduler, split_groups
+from gradlab.sweeps.groups import Group
+from gradlab.sweeps.progress import ProgressDisplay
+from gradlab.sweeps.remote import Work, follow, import_scheduler, split_groups
 
 if TYPE_CHECKING:
     from ray._private.worker import BaseContext

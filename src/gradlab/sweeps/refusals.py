@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from gradlab import records
 from gradlab.components import ConfigError
 from gradlab.config import LONGEST_NAME, is_below, too_long
-from gradlab.sweep.ledger import Entry
+from gradlab.sweeps.ledger import Entry
 
 # Names in a sweep's folder that are not a point's.
 TAKEN = {

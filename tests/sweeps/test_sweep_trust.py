@@ -12,7 +12,7 @@ from test_sweep_folders import TINY as WORDS
 from gradlab import __main__ as command
 from gradlab import load_gradients, load_runs, records
 from gradlab.records import load_choices
-from gradlab.sweep.trust import check_words, keep_offline
+from gradlab.sweeps.trust import check_words, keep_offline
 
 FOREIGN = """
 from pathlib import Path

@@ -17,10 +17,10 @@ from gradlab import __main__ as command
 from gradlab import load_gradients, load_runs, records
 from gradlab.config import Sweep
 from gradlab.point import Point, run_point
-from gradlab.sweep import lanes, ledger
-from gradlab.sweep.groups import group_by_program
-from gradlab.sweep.memory import bytes_per_point
-from gradlab.sweep.progress import ProgressDisplay
+from gradlab.sweeps import lanes, ledger
+from gradlab.sweeps.groups import group_by_program
+from gradlab.sweeps.memory import bytes_per_point
+from gradlab.sweeps.progress import ProgressDisplay
 from gradlab.training.program import Program, hyperparameters_of
 
 TINY = (

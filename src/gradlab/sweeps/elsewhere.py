@@ -6,8 +6,8 @@ from gradlab.point import Point
 from gradlab.printable import printable
 from gradlab.records import leases
 from gradlab.records.leases import Holder
-from gradlab.sweep import ledger
-from gradlab.sweep.screen import screen, show
+from gradlab.sweeps import ledger
+from gradlab.sweeps.screen import screen, show
 
 LISTED = 8  # points in a message
 

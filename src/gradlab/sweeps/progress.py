@@ -16,8 +16,8 @@ from rich.text import Text
 from gradlab.point import Point, Status
 from gradlab.printable import printable
 from gradlab.records import TRACEBACK
-from gradlab.sweep.groups import Group
-from gradlab.sweep.screen import screen, show, unread
+from gradlab.sweeps.groups import Group
+from gradlab.sweeps.screen import screen, show, unread
 
 PRINT_SECONDS = 10.0  # between plain lines
 FORECAST_FROM = 0.01  # of the steps; before that, time passes mostly in compiling
