@@ -40,6 +40,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "figures": {"decay", "records", "tracking", "explain"},
     "point": {"training", "probes", "tracking", "records", "decay", *CONFIG},
     "sweeps": {"point", "training", "records", "figures", *CONFIG},
+    "trained": {"__main__", "models", "point", "records", "sweeps", "training", *CONFIG},
     "claims": {"records", "figures", "explain", *CONFIG},
     "studies": {"jacobian", "cells", "models", "decay", "theory", "records", "tracking", "figures"}
     | {"claims", "sweeps", *PARTS, *CONFIG},

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gradlab.records import load_gradients
     from gradlab.records.table import load_runs
     from gradlab.tracking.restore import load_wandb
+    from gradlab.trained import load_network
 
 __all__ = [
     "adjoint_log_norms",
@@ -31,6 +32,7 @@ __all__ = [
     "credit",
     "jacobian_log_norms",
     "load_gradients",
+    "load_network",
     "load_runs",
     "load_wandb",
     "log_singular_values",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 HOMES = {  # of the names that are not the engine's
     "load_gradients": "gradlab.records",
+    "load_network": "gradlab.trained",
     "load_runs": "gradlab.records.table",
     "load_wandb": "gradlab.tracking.restore",
 }

@@ -73,7 +73,7 @@ def check_targets(
             if section != "hydra":
                 node = config._get_node(section)
                 plain = OmegaConf.to_container(node, resolve=True) if _is_section(node) else None
-                foreign |= {target: key for key, target in _targets(plain, str(section))}
+                foreign |= {target: key for key, target in targets_of(plain, str(section))}
     foreign = {x: key for x, key in foreign.items() if x not in known and x not in trusted}
     if foreign:
         listed = ", ".join(f"{target} ({key})" for target, key in foreign.items())
@@ -136,13 +136,13 @@ def _texts(node: Any) -> Iterator[str]:
             yield from _texts(child)
 
 
-def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
+def targets_of(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield the key of each `_target_` in plain data, and what it names."""
     if isinstance(node, dict):
         if "_target_" in node:
             yield key, str(node["_target_"])
         for name, child in node.items():
-            yield from _targets(child, f"{key}.{name}")
+            yield from targets_of(child, f"{key}.{name}" if key else str(name))
     elif isinstance(node, list):
         for child in node:
-            yield from _targets(child, key)
+            yield from targets_of(child, key)

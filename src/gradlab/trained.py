@@ -1,0 +1,68 @@
+"""The network that a point has trained, read back from its checkpoint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradlab import records
+from gradlab.__main__ import CONF
+from gradlab.components import ConfigError
+from gradlab.config import Config, from_record
+from gradlab.models import Network
+from gradlab.point import checkpoints
+from gradlab.sweeps.trust import TARGET, targets_of
+from gradlab.training.precision import in_float32
+from gradlab.training.program import Program
+
+
+@in_float32
+def load_network(run_folder: str | Path, *, trust: Sequence[str] = ()) -> Network:
+    """Return the network of a point as its last checkpoint has it.
+
+    Args:
+        run_folder: the point's folder: `path` in a row of `load_runs`.
+        trust: functions and classes that the point's config names beside gradlab's own, by dotted
+            path, such as a cell of yours. Building the network calls them, and whoever made the
+            folder wrote their names.
+
+    Returns:
+        A Flax NNX module: called with inputs (batch, time, features) it gives the outputs of every
+        step; `.cell` is what `gradlab.jacobian_log_norms` takes, `.readout` maps its output.
+
+    Raises:
+        FileNotFoundError: the point has no checkpoint (train.checkpoint_seconds=inf keeps none).
+        ValueError: its files are not as they were written, or of another version of gradlab.
+        ConfigError: its config names what is neither gradlab's nor trusted.
+
+    Example:
+        >>> runs = gradlab.load_runs("runs/quickstart")
+        >>> network = gradlab.load_network(runs["path"].iloc[0])
+        >>> gradlab.jacobian_log_norms(network.cell, inputs, of="h", wrt="h")
+    """
+    folder = Path(run_folder)
+    records.load_verified(folder)
+    config = _checked_config(folder, trust)
+    program = Program(config)
+    state = checkpoints.load(folder, config, program.abstract_state)
+    if state is None:
+        raise FileNotFoundError(
+            f"{str(folder)!r} holds no checkpoint: train it with train.checkpoint_seconds=60."
+        )
+    return program.merge(state.parameters, state.constants)
+
+
+def _checked_config(folder: Path, trust: Sequence[str]) -> Config:
+    """Return a point's config, if all that it names may be called."""
+    record = records.load_yaml(folder / records.CONFIG)
+    texts = (path.read_text(encoding="utf-8") for path in CONF.rglob("*.yaml"))
+    known = {*TARGET.findall("\n".join(texts)), *trust}
+    foreign = {name: key for key, name in targets_of(record) if name not in known}
+    if foreign:
+        listed = ", ".join(f"{name} ({key})" for name, key in foreign.items())
+        raise ConfigError(
+            f"{str(folder)!r} calls what is not gradlab's: {listed}. If you trust it, say "
+            f"load_network(…, trust={[*trust, *foreign]})."
+        )
+    try:
+        return from_record(record)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{str(folder)!r} is of another version of gradlab.") from error

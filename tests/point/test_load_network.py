@@ -1,0 +1,72 @@
+"""A trained network is read back as it was, and calls nothing that its reader has not named."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Compose
+
+import gradlab
+from gradlab.components import ConfigError
+from gradlab.config import Config
+from gradlab.point import Point, run_point
+from gradlab.training.program import Program
+
+SMALL = ("model.hidden_size=5", "task.length=4", "train.steps=20", "wandb=disabled")
+OWN_CELL = """
+from gradlab.cells.elman import Elman
+
+class Own(Elman):
+    pass
+"""
+
+
+def trained(config: Config, folder: Path) -> Path:
+    assert run_point(Point(config, folder, "0"))["state"] == "done"
+    return folder
+
+
+def test_the_network_has_the_loss_that_was_recorded_at_its_end(
+    composed: Compose, tmp_path: Path
+) -> None:
+    config = composed("model=lstm", "task=echo", "task.delay=2", *SMALL)
+    network = gradlab.load_network(trained(config, tmp_path / "0"))
+    test = Program(config).task.test
+    outputs = np.asarray(network(test.inputs), np.float64)
+    log_shares = outputs - np.log(np.exp(outputs).sum(-1, keepdims=True))
+    right = np.take_along_axis(log_shares, np.asarray(test.targets)[..., None], -1)[..., 0]
+    weights = np.asarray(test.weights)
+    recorded = gradlab.records.load_metrics(tmp_path / "0")["eval/loss"].iloc[-1]
+    assert -(weights * right).sum() / weights.sum() == pytest.approx(recorded, rel=1e-5)
+    log_norms = gradlab.jacobian_log_norms(network.cell, test.inputs[:4], of="h", wrt="h")
+    maps = gradlab.load_gradients(tmp_path / "0")["jacobian_log_norm"].isel(step=-1)
+    np.testing.assert_allclose(log_norms, maps, rtol=1e-5, atol=1e-5)
+
+
+def test_a_point_without_a_checkpoint_says_so(composed: Compose, tmp_path: Path) -> None:
+    folder = trained(composed(*SMALL, "train.checkpoint_seconds=inf"), tmp_path / "0")
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        gradlab.load_network(folder)
+
+
+def test_a_config_that_was_edited_is_not_built(composed: Compose, tmp_path: Path) -> None:
+    folder = trained(composed(*SMALL), tmp_path / "0")
+    config = folder / gradlab.records.CONFIG
+    config.write_text(config.read_text().replace("hidden_size: 5", "hidden_size: 6"))
+    with pytest.raises(ValueError, match="damaged"):
+        gradlab.load_network(folder)
+
+
+def test_a_cell_of_somebody_is_built_if_it_is_trusted(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_cells.py").write_text(OWN_CELL)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = trained(composed(*SMALL, "model.cell._target_=own_cells.Own"), tmp_path / "0")
+    own = sys.modules.pop("own_cells")
+    with pytest.raises(ConfigError, match=r"own_cells.Own \(model.cell\).*trust="):
+        gradlab.load_network(folder)
+    assert "own_cells" not in sys.modules
+    network = gradlab.load_network(folder, trust=["own_cells.Own"])
+    assert type(network.cell).__name__ == own.Own.__name__
