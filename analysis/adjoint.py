@@ -3,7 +3,7 @@
 The runs must be measured with probe=[spectral,adjoint].
 """
 
-from gradlab.figures import adjoint_figure, command
+from gradlab.figures import command
 
 if __name__ == "__main__":
-    command.draw_moments(__doc__, adjoint_figure)
+    command.script("adjoint")

@@ -3,7 +3,7 @@
 The runs must be measured with probe=[spectral,contribution].
 """
 
-from gradlab.figures import command, contributions_figure
+from gradlab.figures import command
 
 if __name__ == "__main__":
-    command.draw_moments(__doc__, contributions_figure)
+    command.script("contributions")

@@ -1,6 +1,6 @@
 """Mean norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against t − k, beside theory: python analysis/decay.py --runs FOLDER."""
 
-from gradlab.figures import command, decay_figure
+from gradlab.figures import command
 
 if __name__ == "__main__":
-    command.draw_moments(__doc__, decay_figure)
+    command.script("decay")

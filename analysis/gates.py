@@ -3,7 +3,7 @@
 The runs must be measured with probe=[spectral,statistics].
 """
 
-from gradlab.figures import command, gates_figure
+from gradlab.figures import command
 
 if __name__ == "__main__":
-    command.draw_moments(__doc__, gates_figure)
+    command.script("gates")

@@ -1,6 +1,6 @@
 """Log norms of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ for every pair (t, k): python analysis/heatmap.py --runs FOLDER."""
 
-from gradlab.figures import command, heatmap_figure
+from gradlab.figures import command
 
 if __name__ == "__main__":
-    command.draw_moments(__doc__, heatmap_figure)
+    command.script("heatmap")

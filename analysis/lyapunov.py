@@ -3,7 +3,7 @@
 The runs must be measured with probe=[spectral,lyapunov].
 """
 
-from gradlab.figures import command, lyapunov_figure
+from gradlab.figures import command
 
 if __name__ == "__main__":
-    command.draw_moments(__doc__, lyapunov_figure)
+    command.script("lyapunov")

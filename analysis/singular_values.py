@@ -3,7 +3,7 @@
 The runs must be measured with probe=[spectral,singular_values].
 """
 
-from gradlab.figures import command, singular_values_figure
+from gradlab.figures import command
 
 if __name__ == "__main__":
-    command.draw_moments(__doc__, singular_values_figure)
+    command.script("singular_values")

@@ -1,6 +1,6 @@
 """Loss, accuracy and gradient norm over training: python analysis/training.py --runs FOLDER."""
 
-from gradlab.figures import command, training_figure
+from gradlab.figures import command
 
 if __name__ == "__main__":
-    command.draw(__doc__, training_figure)
+    command.script("training")

@@ -37,7 +37,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "probes": {"cells", "jacobian", "decay", "theory", *CONFIG},
     "training": {"cells", "jacobian", "models", "probes", *PARTS, *CONFIG},
     "tracking": {"decay", "records", "figures"},
-    "figures": {"decay", "records", "tracking", "explain"},
+    "figures": {"decay", "records", "tracking", "explain", "working_folder"},
     "point": {"training", "probes", "tracking", "records", "decay", *CONFIG},
     "sweeps": {"point", "training", "records", "figures", *CONFIG},
     "trained": {"__main__", "models", "point", "records", "sweeps", "training", *CONFIG},

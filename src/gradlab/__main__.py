@@ -54,6 +54,11 @@ def _main() -> None:
 
     escape_what_cannot_be_printed()
     words = sys.argv[1:]
+    if words[:1] == ["figure"]:
+        from gradlab.figures import command
+
+        command.main(words[1:])
+        return
     if "--version" in words:
         from importlib.metadata import version
 

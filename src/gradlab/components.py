@@ -30,12 +30,15 @@ class CallError(TypeError):
     """A function does not take the arguments that gradlab gives it; it has not begun."""
 
 
-def check_component(component: Any, key: str) -> Component:
+def check_component(
+    component: Any, key: str, also: Mapping[str, Validator | None] | None = None
+) -> Component:
     """Check a component against the parameters of the function that it names.
 
     Args:
         component: the section as it was configured.
         key: where it stands in the config, for the error's sentence ("model.cell").
+        also: entries that a section may have though its function does not take them.
 
     Returns:
         The section, each argument converted to its annotated type.
@@ -59,10 +62,14 @@ def check_component(component: Any, key: str) -> Component:
     for name, value in component.items():
         if name == "_target_":
             continue
-        if not takes(parameters, name):
+        if takes(parameters, name):
+            check = argument_validator(function, name)
+        elif also and name in also:
+            check = also[name]
+        else:
             allowed = ", ".join(parameters)
             raise ConfigError(f"{key}.{name} is unknown: {target} takes {allowed}.")
-        checked[name] = validate(argument_validator(function, name), value, f"{key}.{name}")
+        checked[name] = validate(check, value, f"{key}.{name}")
     return checked
 
 

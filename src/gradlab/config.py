@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import chdir
+from contextlib import chdir, suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import PurePath, PureWindowsPath
 from typing import Annotated, Any, Literal, get_args
@@ -137,6 +138,8 @@ PROBE_SETTINGS = {  # what all probes share
     for name, hint in {"samples": Count, "stride": Count, "schedule": Schedule}.items()
 }
 
+INIT_SETTINGS = {"gain": validator(NonNegative)}  # it scales what takes no gain of its own
+
 
 @dataclass
 class Model:
@@ -231,7 +234,26 @@ def register() -> None:
     """Register with Hydra the schema and the resolvers that the files of conf/ use."""
     OmegaConf.register_new_resolver("first", lambda *given: next(filter(None, given)), replace=True)
     OmegaConf.register_new_resolver("by", lambda choice, values: values[choice], replace=True)
+    OmegaConf.register_new_resolver("file_digest", file_digest, replace=True)
     ConfigStore.instance().store(name="gradlab_schema", node=Config)
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return a digest of a file's contents, 16 characters; "" where none can be read.
+
+    A section that has it as `digest: ${file_digest:${.path}}` beside the file's `path` is known by
+    what the file says, wherever it lies.
+    """
+    with suppress(OSError, TypeError):
+        status = os.stat(path)
+        return _file_digest(os.fspath(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    return ""
+
+
+@lru_cache  # a sweep asks once a point
+def _file_digest(path: str, *state: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def check(composed: DictConfig) -> Config:
@@ -245,7 +267,8 @@ def check(composed: DictConfig) -> Config:
     try:
         resolved = {str(key): _plain(composed[key]) for key in composed if key != "hydra"}
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key} has no value: give it one.") from error
+        missing = f"{error.full_key} has no value: type {error.full_key}=VALUE."
+        raise ConfigError(missing) from None  # whose sentence is OmegaConf's
     config: Config = _checked_section(Config, resolved, "")
     with chdir(os.curdir):  # a part of the user's that leaves the folder moves no sweep
         _check_components(config)
@@ -255,7 +278,8 @@ def check(composed: DictConfig) -> Config:
 def _check_components(config: Config) -> None:
     for section, role in ROLES.items():
         if role.component and (section != "measure" or config.measure is not None):
-            setattr(config, section, check_component(getattr(config, section), section))
+            also = INIT_SETTINGS if section == "init" else None
+            setattr(config, section, check_component(getattr(config, section), section, also))
     config.model.cell = check_component(config.model.cell, "model.cell")
     if config.train.stop is not None:
         config.train.stop = check_component(config.train.stop, "train.stop")
@@ -288,6 +312,7 @@ def without_bookkeeping(record: Mapping[str, Any]) -> dict[str, Any]:
             key: child
             for key, child in value.items()
             if not _is_bookkeeping(f"{section}.{key}")
+            and not (key == "path" and "digest" in value)  # where a file lies decides nothing
             and (f"{section}.{key}" not in LATER or child != LATER[f"{section}.{key}"])
         }
         if isinstance(value, Mapping)

@@ -4,24 +4,68 @@ To add one, write a function here or in your own package, and a YAML in conf/ini
 conf/bias/ (biases) whose `_target_` is its dotted path. An initialiser maps (key, n, …) to an
 (n, n) matrix, a bias rule to a dictionary of n biases by gate. Further arguments become the config
 keys `init.…` and `bias.…`; floats among them can differ between the points of one compiled program.
+Initialisers in Flax's style are taken too (`draw_matrix`).
 
-All functions take key, the random key, and n, the number of units. W_hh acts from the left,
+All functions here take key, the random key, and n, the number of units. W_hh acts from the left,
 h⁽ᵗ⁾ = φ(W_hh h⁽ᵗ⁻¹⁾ + …), but Flax stores its transpose, and that is the matrix returned here. The
 difference matters only for `sparse`.
 """
 
-from typing import Annotated
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 from pydantic import Field
 
+from gradlab.components import build, call, locate, parameters_of, takes
 from gradlab.config import Count, NonNegative
 
 Matrix = Float[Array, "n n"]
 Biases = dict[str, Float[Array, "n"]]
 SQUARINGS = 12
+
+
+def draw_matrix(component: Mapping[str, Any], key: Key[Array, ""], n: int) -> Any:
+    """Draw what a section `init` of the config names, in gradlab's style or in Flax's.
+
+    Its function is one of (key, n, …), as those below; one of (key, shape, dtype, …), as Flax calls
+    them; or, if it needs no argument that the section lacks, one that returns the latter, such as
+    `jax.nn.initializers.orthogonal`. A gain in the section that the function does not take itself
+    multiplies what is drawn.
+
+    Args:
+        component: the section.
+        key: random key.
+        n: number of units.
+
+    Returns:
+        Whatever was drawn; of an initialiser that is one, an (n, n) matrix.
+
+    Raises:
+        ConfigError: the section has an argument that the network gives.
+        CallError: the function does not take these arguments.
+    """
+    parameters = parameters_of(locate(component["_target_"]))
+    scales = "gain" in component and not takes(parameters, "gain")
+    own = {name: value for name, value in component.items() if not (scales and name == "gain")}
+    if not _needed(parameters) - own.keys():
+        drawn = call(build(own), key, (n, n), jnp.float32)
+    elif "shape" in parameters:
+        drawn = build(own, key, (n, n), jnp.float32)
+    else:
+        drawn = build(own, key, n)
+    return component["gain"] * drawn if scales and hasattr(drawn, "shape") else drawn
+
+
+def _needed(parameters: Mapping[str, inspect.Parameter]) -> set[str]:
+    """Return the parameters that have no default."""
+    named = {
+        name: x for name, x in parameters.items() if x.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    return {name for name, x in named.items() if x.default is inspect.Parameter.empty}
 
 
 def gaussian(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:

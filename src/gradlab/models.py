@@ -280,11 +280,12 @@ def _drawn_biases(rule: BiasRule, key: Key[Array, ""], n: int) -> dict[str, Floa
 
 def _called(name: str, returned: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a component of the config returns."""
+    other = ", or Flax's of (key, shape, dtype)" if name.startswith("init") else ""
     try:
         return function(*arguments)
     except components.CallError as error:
         raise ConfigError(
-            f"{name} must be a function of (key, n) that returns {returned}; it raises "
+            f"{name} must be a function of (key, n) that returns {returned}{other}; it raises "
             f"TypeError: {error}"
         ) from error
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,6 +159,8 @@ class FusedLauncher(Launcher):
         compose = Composer(loader, self._config)
         words = [x for given in added for x in ledger.repeat_overrides(given, recorded)]
         composed = [compose(overrides, number) for number, overrides in enumerate(words)]
+        for config, entry in zip(composed, cycle(recorded), strict=False):
+            ledger.keep_data_path(config, entry)
         known = trust.known_targets(loader, typed)
         trust.check_targets(composed, known, self._config.sweep.trust, folder)
         if not {"wandb=online", "wandb.mode=online"} & {word.lstrip("+") for word in typed}:

@@ -16,7 +16,9 @@ from synthetic_sweeps import all_probes, metrics_with, write_point
 
 from gradlab import load_runs, records
 from gradlab.figures import command, style
+from gradlab.figures.catalogue import FIGURES
 from gradlab.figures.decay import decay_table
+from gradlab.figures.places import FORMATS
 from gradlab.tracking.runs import track
 
 ANALYSIS = Path(__file__).parents[2] / "analysis"
@@ -96,13 +98,13 @@ def test_every_script_has_a_line_of_help(
 
 
 def test_the_format_is_that_of_the_file_or_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["analysis/decay.py"])
-    parser = command.runs_parser("Anything: here")
+    parser, _ = command.figure_parser(FIGURES["decay"], "decay")
 
     def out(*arguments: str) -> Path:
-        return command.output_path(parser.parse_args(["--runs", "sweep", *arguments]))
+        parsed = parser.parse_args(["--runs", "sweep", *arguments])
+        return command.output_path(parsed, "decay", FORMATS)
 
     assert out() == Path("sweep/decay.png")
     assert out("--format", "pdf") == Path("sweep/decay.pdf")
@@ -150,15 +152,14 @@ def test_norms_are_labelled_at_round_numbers() -> None:
     assert len(labels(-900, 5)) >= 3
 
 
-def test_no_text_in_a_csv_is_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_text_in_a_csv_is_a_formula(tmp_path: Path) -> None:
     texts = ["=1+1", "+a", "-a", "@a", "\t=1", "\r=1", "a\r=1", "a,b\n=1", "-1.5", "rnn"]
     table = pd.DataFrame({"=name": texts, "value": [-1.5, np.inf, -np.inf] + [2.0] * 7})
-    arguments = ["analysis/decay.py", "--runs", "two\nlines,=1+1"]
-    monkeypatch.setattr(sys, "argv", arguments)
+    typed = ["python", "analysis/decay.py", "--runs", "two\nlines,=1+1"]
     outside = tmp_path / "outside.csv"
     outside.write_text("mine")
     (tmp_path / "a.csv").symlink_to(outside)
-    command.write(Figure(), table, tmp_path / "a.png")
+    command.write(Figure(), table, tmp_path / "a.png", typed)
     assert outside.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.png", "outside.csv"]
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
@@ -183,14 +184,11 @@ def test_no_text_in_a_csv_is_a_formula(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-def test_no_cell_is_a_formula_whatever_the_separator(
-    separator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_cell_is_a_formula_whatever_the_separator(separator: str, tmp_path: Path) -> None:
     begins = ("=1;y", '"=1"', "' @a", "-2", "+a")
     texts = [f"x{mark}{text}" for mark in ",;|\t\n" for text in begins]
-    monkeypatch.setattr(sys, "argv", ["analysis/decay.py", *texts])
     table = pd.DataFrame({"n;=1": [*texts, ["x", f"y{separator}=1"]], "b": "x"})
-    command.write(Figure(), table, tmp_path / "a.png")
+    command.write(Figure(), table, tmp_path / "a.png", ["python", "analysis/decay.py", *texts])
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         line = file.readline()
         cells = [cell for row in csv.reader([line, *file], delimiter=separator) for cell in row]
@@ -225,16 +223,14 @@ def test_a_default_place_is_free_or_holds_ours(
     assert (len(place.read_bytes()), place.is_symlink()) == (len(drawn), False)
 
 
-def test_a_table_of_someone_elses_is_not_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["analysis/decay.py", "a,=b"])
+def test_a_table_of_someone_elses_is_not_replaced(tmp_path: Path) -> None:
+    typed = ["python", "analysis/decay.py", "a,=b"]
     table, data = pd.DataFrame({"a": [1.0]}), tmp_path / "a.csv"
     data.write_text("mine")
     with pytest.raises(ValueError, match=r"a\.csv', where the figure's data goes, is a file"):
-        command.write(Figure(), table, tmp_path / "a.png")
+        command.write(Figure(), table, tmp_path / "a.png", typed)
     assert (data.read_text(), len(list(tmp_path.iterdir()))) == ("mine", 1)
     for text in ('"# python x, kept by a spreadsheet"', "# python x\n1"):
         data.write_text(text)
-        command.write(Figure(), table, tmp_path / "a.png")
+        command.write(Figure(), table, tmp_path / "a.png", typed)
         assert data.read_text().startswith("# python analysis/decay.py")

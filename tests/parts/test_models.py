@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Compose
@@ -11,6 +12,7 @@ from flax import nnx
 
 from gradlab import initialisers
 from gradlab.components import ConfigError
+from gradlab.config import program_key
 from gradlab.models import Stack, by_gate
 from gradlab.training.program import Program, hyperparameters_of
 
@@ -179,3 +181,46 @@ def test_functions_that_are_none_of_what_the_config_calls(
     changed = {section: {"_target_": f"test_models.{function.__name__}"}}
     with pytest.raises(ConfigError, match=sentence):
         Program(dataclasses.replace(config, **changed))
+
+
+def diagonal(key: Any, shape: tuple[int, int], dtype: Any, scale: float = 3.0) -> Any:
+    return scale * jnp.eye(*shape, dtype=dtype)
+
+
+class Diagonal:
+    def __init__(self, scale: float = 2.0) -> None:
+        self.scale = scale
+
+    def __call__(self, key: Any, shape: tuple[int, int], dtype: Any) -> Any:
+        return diagonal(key, shape, dtype, self.scale)
+
+
+SCALED = jax.nn.initializers.orthogonal(2.0)
+FLAX: dict[str, tuple[dict[str, float], Any]] = {
+    "jax.nn.initializers.orthogonal": ({"scale": 0.7}, jax.nn.initializers.orthogonal(0.7)),
+    "jax.nn.initializers.constant": ({"value": 0.7}, jax.nn.initializers.constant(0.7)),
+    "jax.nn.initializers.zeros": ({}, jax.nn.initializers.zeros),
+    "flax.nnx.initializers.glorot_normal": ({}, jax.nn.initializers.glorot_normal()),
+    "test_models.SCALED": ({}, SCALED),
+    "test_models.diagonal": ({"scale": 0.5}, lambda key, shape: 0.5 * np.eye(*shape)),
+    "test_models.Diagonal": ({}, lambda key, shape: 2 * np.eye(*shape)),
+}
+
+
+@pytest.mark.parametrize("target", FLAX)
+def test_initialisers_in_flaxs_style_are_taken(composed: Compose, target: str) -> None:
+    arguments, initialiser = FLAX[target]
+    words = [f"+init.{name}={value}" for name, value in arguments.items()]
+    section = composed(f"init._target_={target}", "init.gain=3", *words).init
+    drawn = initialisers.draw_matrix(section, jax.random.key(1), 5)
+    np.testing.assert_array_equal(drawn, 3.0 * initialiser(jax.random.key(1), (5, 5)))
+
+
+def test_a_gain_scales_what_flax_draws_in_one_program(composed: Compose) -> None:
+    words = ("init._target_=jax.nn.initializers.orthogonal", "model=lstm", "task.length=4")
+    assert program_key(composed(*words, "init.gain=2")) == program_key(composed(*words))
+    kernels = network(composed, *words, "init.gain=2").cell.dense_h.kernel[...]
+    gates = np.split(np.asarray(kernels), 4, axis=1)
+    for gate in gates:
+        np.testing.assert_allclose(gate @ gate.T, 4 * np.eye(32), atol=1e-5)
+    assert not np.allclose(gates[0], gates[1])

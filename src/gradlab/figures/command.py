@@ -1,7 +1,6 @@
-"""The command line of the scripts in analysis/: read runs, draw, write the figure and its data.
+"""`gradlab figure NAME`, and the scripts in analysis/: read runs, draw, write figure and data.
 
-A script is its docstring and one call: `draw_moments` for figures of what was measured before and
-after training, `draw` for others. A script with options of its own makes a parser and calls `run`.
+What there is to draw stands in `catalogue`.
 """
 
 import argparse
@@ -9,23 +8,25 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab import explain, load_runs, load_wandb
-from gradlab.figures import lines, outcome, selection, style
+from gradlab.figures import selection, style
+from gradlab.figures.catalogue import FIGURES, Entry, entry_of, overview
 from gradlab.figures.places import FORMATS, check_place
 from gradlab.printable import escape_what_cannot_be_printed
 from gradlab.records.files import write_whole
+from gradlab.working_folder import join_path
 
 # Where a cell begins that a spreadsheet takes for a formula, whichever separator it splits at.
 FORMULA = re.compile(r"(?<![^,;|\t\r\n])(?=[\s\"']*[=+\-@＝＋－＠])")
 OWN = "# python "  # how a table of ours begins
-MOMENTS = {"first": ("before",), "last": ("after",), "both": lines.WHEN}
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,115 +37,65 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; --help says what it takes.\n")
 
 
-def draw(docstring: str | None, figure: Callable[[pd.DataFrame], style.Drawn]) -> None:
-    """Run a script whose figure takes nothing but runs.
+def main(words: Sequence[str]) -> None:
+    """Run `gradlab figure`: list the figures, or draw one.
 
     Args:
-        docstring: the script's.
-        figure: draws the runs.
+        words: those after "figure".
     """
-    run(runs_parser(docstring), lambda runs, _: figure(runs))
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return
+    draw(words[0], words[1:], ["python", "-m", "gradlab", "figure", *words])
 
 
-def draw_moments(
-    docstring: str | None, figure: Callable[[pd.DataFrame, Sequence[str]], style.Drawn]
-) -> None:
-    """Run a script whose figure shows measurements before and after training; it takes --step.
+def script(name: str) -> None:
+    """Run a script of analysis/, which draws one figure."""
+    draw(name, sys.argv[1:], ["python", *sys.argv], Path(sys.argv[0]).name)
+
+
+def draw(name: str, words: Sequence[str], typed: Sequence[str], program: str = "") -> None:
+    """Parse a figure's options, read the runs, draw them, write the result and print its path.
 
     Args:
-        docstring: the script's.
-        figure: draws the runs, "before" and/or "after" training.
+        name: of the figure, or the dotted path of a function of somebody's own.
+        words: its options, as they were typed.
+        typed: the whole command, which is written into the table.
+        program: what sentences about wrong options begin with; "": "gradlab figure NAME".
     """
-    parser = runs_parser(docstring)
-    parser.add_argument(
-        "--step",
-        choices=MOMENTS,
-        default="both",
-        help="measured at the first step (before training), the last, or both (%(default)s)",
-    )
-    run(parser, lambda runs, arguments: figure(runs, MOMENTS[arguments.step]))
-
-
-def runs_parser(docstring: str | None) -> Parser:
-    """Return a parser with the options of every figure of runs."""
-    parser = figure_parser(docstring)
-    add_source(parser)
-    return parser
-
-
-def figure_parser(docstring: str | None) -> Parser:
-    """Return a parser with the options of every figure.
-
-    Args:
-        docstring: the script's; the part before its colon is shown by --help.
-    """
-    parser = Parser(description=summary_of(docstring))
-    parser.add_argument("--out", type=Path, help="the file (default: SCRIPT.png beside the runs)")
-    parser.add_argument("--format", choices=FORMATS, help="default: that of --out, else png")
-    parser.add_argument("--style", choices=style.STYLES, default=style.DEFAULT)
-    return parser
-
-
-def summary_of(docstring: str | None) -> str:
-    """Return the part of a script's docstring before its colon."""
-    return (docstring or "").partition(":")[0]
-
-
-def add_source(parser: argparse.ArgumentParser) -> None:
-    """Add --runs and --wandb, of which a user gives one."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--runs", metavar="FOLDER", type=Path, help="a sweep's folder")
-    source.add_argument(
-        "--wandb", metavar="SOURCE", help="ENTITY/PROJECT[/GROUP], or a folder of offline runs"
-    )
-
-
-def add_success(parser: argparse.ArgumentParser) -> None:
-    """Add --success-error and --success-accuracy, the criteria of success."""
-    parser.add_argument(
-        "--success-error",
-        type=float,
-        default=outcome.MAX_ERROR,
-        help="success is an eval/error_rate below (%(default)s), where it is logged",
-    )
-    parser.add_argument(
-        "--success-accuracy",
-        type=float,
-        default=outcome.MIN_ACCURACY,
-        help="else an eval/accuracy above (%(default)s)",
-    )
-
-
-def positive(text: str) -> float:
-    """Parse a positive number, as the type of an argument."""
-    number = float(text)
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"must be more than 0; got {text}")
-    return number
-
-
-def count(text: str) -> int:
-    """Parse an integer of at least 2, as the type of an argument."""
-    number = int(text)
-    if number < 2:
-        raise argparse.ArgumentTypeError(f"must be at least 2; got {text}")
-    return number
-
-
-def run(
-    parser: argparse.ArgumentParser,
-    figure: Callable[[pd.DataFrame, argparse.Namespace], style.Drawn],
-) -> None:
-    """Parse the command line, read the runs, draw them, and write the figure and its data.
-
-    Args:
-        parser: from `runs_parser`, with the script's own options.
-        figure: draws the runs with the parsed arguments.
-    """
-    arguments = parser.parse_args()
     with exit_on_user_error():
-        runs = read_runs(arguments)
-    write_figure(arguments, lambda: figure(runs, arguments), runs)
+        entry = entry_of(name)
+        parser, own = figure_parser(entry, program or f"gradlab figure {name}")
+        arguments = parser.parse_args(words)
+        path = output_path(arguments, name.rpartition(".")[2], entry.formats)
+        function = _function(entry.function)
+        runs = read_runs(arguments) if entry.has_runs else None
+    options = {option: getattr(arguments, option) for option in own}
+    given = () if runs is None else (runs,)
+    with _errors_of(name), style.theme(getattr(arguments, "style", None)):
+        drawn = function(*given, **options)
+    with exit_on_user_error():
+        print(_write(drawn, runs, path, typed, entry.function))
+
+
+def figure_parser(entry: Entry, program: str) -> tuple[Parser, list[str]]:
+    """Return the parser of a figure, and the names of the options that its function takes."""
+    needs = f" The runs must be of {entry.needs}." if entry.needs else ""
+    parser = Parser(prog=program, description=f"{entry.summary}.{needs}")
+    beside = " beside the runs" if entry.has_runs else ""
+    default = f"the file (default: NAME.{entry.formats[0]}{beside})"
+    parser.add_argument("--out", type=Path, help=default)
+    if entry.formats == FORMATS:
+        parser.add_argument("--format", choices=FORMATS, help="default: that of --out, else png")
+        parser.add_argument("--style", choices=style.STYLES, default=style.DEFAULT)
+    if entry.has_runs:
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument("--runs", metavar="FOLDER", type=Path, help="a sweep's folder")
+        source.add_argument(
+            "--wandb", metavar="SOURCE", help="ENTITY/PROJECT[/GROUP], or a folder of offline runs"
+        )
+    own = [parser.add_argument(flag, **settings).dest for flag, settings in entry.options]
+    return parser, own
 
 
 def read_runs(arguments: argparse.Namespace) -> pd.DataFrame:
@@ -152,24 +103,47 @@ def read_runs(arguments: argparse.Namespace) -> pd.DataFrame:
     return load_runs(arguments.runs) if arguments.runs else load_wandb(arguments.wandb)
 
 
-def write_figure(
-    arguments: argparse.Namespace,
-    figure: Callable[[], style.Drawn],
-    runs: pd.DataFrame | None = None,
-) -> None:
-    """Draw in the style of --style, write the figure and its data, and print the figure's path.
+def _function(path: str) -> Callable[..., Any]:
+    """Return the function that draws, by its dotted path; it may be in the working folder.
 
-    Args:
-        arguments: parsed by a `figure_parser`.
-        figure: draws.
-        runs: the runs whose index the table's `point` is, if it has that column.
+    Raises:
+        ValueError: there is none.
     """
-    with exit_on_user_error():
-        path = output_path(arguments)
-        with style.theme(arguments.style):
-            drawn = figure()
-        table = drawn.table if runs is None else name_points(drawn.table, runs)
-        print(write(drawn.figure, table, path))
+    join_path(path)
+    try:
+        function = resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be imported: {error}.") from error
+    if not callable(function):
+        raise ValueError(f"{path} must be a function that draws runs; it is {function!r:.60}.")
+    return function  # type: ignore[no-any-return]
+
+
+def _errors_of(name: str) -> AbstractContextManager[None]:
+    """Return how errors of drawing are told: ours in a sentence, of somebody's own code as is."""
+    return exit_on_user_error() if name in FIGURES else nullcontext()
+
+
+def _write(
+    drawn: Any, runs: pd.DataFrame | None, path: Path, typed: Sequence[str], function: str
+) -> Path:
+    """Write a page, or a figure and its table where it has one; return the path.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(drawn, str):
+        write_whole(path, lambda unfinished: unfinished.write_text(drawn, encoding="utf-8"))
+        return path
+    if isinstance(drawn, Figure):
+        return style.save(drawn, path)
+    if not isinstance(drawn, style.Drawn):
+        raise ValueError(
+            f"{function} must return a matplotlib Figure, or gradlab.figures.style.Drawn with its "
+            f"table; it returned a {type(drawn).__name__}."
+        )
+    table = drawn.table if runs is None else name_points(drawn.table, runs)
+    return write(drawn.figure, table, path, typed)
 
 
 @contextmanager
@@ -182,34 +156,39 @@ def exit_on_user_error() -> Iterator[None]:
         sys.exit(explain.sentence(error))
 
 
-def output_path(arguments: argparse.Namespace) -> Path:
-    """Return the path of the figure, from --out and --format, else beside the runs.
+def output_path(arguments: argparse.Namespace, name: str, formats: Sequence[str]) -> Path:
+    """Return the path of a figure, from --out and --format, else NAME beside the runs.
+
+    Args:
+        arguments: parsed by a `figure_parser`.
+        name: the file's, where there is no --out.
+        formats: the suffixes that it may have, the default first.
 
     Raises:
-        ValueError: the two name different formats, or --out one that is not in FORMATS; or, without
-            --out, the place is taken.
+        ValueError: the two name different formats, or --out one that is not in `formats`; or,
+            without --out, the place is taken.
     """
-    script = Path(sys.argv[0]).stem
-    path = arguments.out or (getattr(arguments, "runs", None) or Path()) / script
-    suffix = path.suffix.removeprefix(".") or arguments.format or FORMATS[0]
-    if suffix not in FORMATS:
-        raise ValueError(f"--out must end in .{', .'.join(FORMATS)}; got {str(path)!r}.")
-    if arguments.format not in (None, suffix):
-        raise ValueError(f"--out is a {suffix} and --format says {arguments.format}: give one.")
+    asked = getattr(arguments, "format", None)
+    path = arguments.out or (getattr(arguments, "runs", None) or Path()) / name
+    suffix = path.suffix.removeprefix(".") or asked or formats[0]
+    if suffix not in formats:
+        raise ValueError(f"--out must end in .{', .'.join(formats)}; got {str(path)!r}.")
+    if asked not in (None, suffix):
+        raise ValueError(f"--out is a {suffix} and --format says {asked}: give one.")
     path = path.with_suffix(f".{suffix}")
     if arguments.out is None:
         check_place(path)
     return path
 
 
-def write(figure: Figure, table: pd.DataFrame, path: Path) -> Path:
+def write(figure: Figure, table: pd.DataFrame, path: Path, typed: Sequence[str]) -> Path:
     """Write a figure and, beside it as CSV, the command that drew it and the data it shows.
 
     Read the data with `pandas.read_csv(path, skiprows=1)`. Text that a spreadsheet would take for a
     formula, be it after a separator, has an apostrophe before it.
 
     Raises:
-        ValueError: a file has the table's name that no script here has written.
+        ValueError: a file has the table's name that gradlab has not written.
     """
     data = path.with_suffix(".csv")
     if data.is_file() and not data.is_symlink() and not _is_own(data):
@@ -218,7 +197,7 @@ def write(figure: Figure, table: pd.DataFrame, path: Path) -> Path:
             "give another --out."
         )
     style.save(figure, path)
-    text = f"# {command_line(sys.argv)}\n" + as_text(table).to_csv(
+    text = f"# {command_line(typed)}\n" + as_text(table).to_csv(
         index=False, float_format="%.7g", lineterminator="\n"
     )
 
@@ -236,9 +215,9 @@ def _is_own(data: Path) -> bool:
         return file.readline().lstrip(b'"').startswith(OWN.encode())
 
 
-def command_line(arguments: Sequence[str]) -> str:
-    """Return the command that runs a script, in one line, and no cell of which is a formula."""
-    line = shlex.join(["python", *arguments])
+def command_line(typed: Sequence[str]) -> str:
+    """Return a command in one line, no cell of which is a formula."""
+    line = shlex.join(typed)
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return FORMULA.sub("''", line)  # to a shell, two quotes are nothing
 

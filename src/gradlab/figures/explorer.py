@@ -55,6 +55,11 @@ def explorer_data(
     }
 
 
+def explorer(runs: pd.DataFrame, cells: int = PAGE_CELLS, steps: int = PAGE_STEPS) -> str:
+    """Return the page of a sweep as HTML; see `explorer_data`."""
+    return explorer_page(explorer_data(runs, cells, steps))
+
+
 def explorer_page(data: dict[str, Any]) -> str:
     """Return the page as HTML.
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -27,12 +28,13 @@ def key_label(key: str) -> str:
 
 
 def value_label(key: str, value: Any) -> str:
-    """Name a value of a config key: `lstm` is "LSTM", a missing value "none".
+    """Name a value of a config key: `lstm` is "LSTM", a missing value "none", a path the file.
 
     An infinite clip threshold is "none" too; a gate that is not pinned at a value is "learned".
     """
     if isinstance(value, str):
         name = value.rpartition(".")[-1] if key.endswith("_target_") else value
+        name = PurePath(value).name if key.endswith(".path") else name
         return MODELS.get(name, _cut(name)) if key == "model.name" else _cut(name)
     if pd.isna(value) and key.endswith("_gate"):
         return "learned"

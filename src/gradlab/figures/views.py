@@ -40,17 +40,19 @@ def views_table(gradients: xr.Dataset) -> pd.DataFrame:
 
 
 @style.theme()
-def views_figure(runs: pd.DataFrame) -> style.Drawn:
+def views_figure(runs: pd.DataFrame, point: int | None = None) -> style.Drawn:
     """Draw decay over lag and Lyapunov spectrum side by side, with theory in both.
 
     The residuals are written below.
 
     Args:
         runs: from `gradlab.load_runs`; one run, with probe=[spectral,lyapunov,theory].
+        point: which of several runs, from 0.
 
     Raises:
         ValueError: there are several runs, or the run did not measure one of the three.
     """
+    runs = runs if point is None else runs.iloc[point : point + 1]
     if len(runs) != 1:
         raise ValueError(
             f"the views are those of one run, and there are {len(runs)}: "

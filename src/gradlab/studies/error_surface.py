@@ -308,6 +308,17 @@ def error_surface_table(
 
 
 @style.theme()
+def draw_error_surface(
+    start: Sequence[float], learning_rate: float, threshold: float, updates: int
+) -> style.Drawn:
+    """Compute the surface and both paths, and draw them; see `error_surface_table`."""
+    weight, bias = start
+    table = error_surface_table(
+        (weight, bias), learning_rate=learning_rate, threshold=threshold, updates=updates
+    )
+    return error_surface_figure(table)
+
+
 def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
     """Draw the surface with both paths on it, and the error of each over the updates.
 

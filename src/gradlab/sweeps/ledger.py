@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from gradlab import records
 from gradlab.components import ConfigError
 from gradlab.config import ROLES, Config, from_record, identity, without_bookkeeping
@@ -85,6 +87,19 @@ def repeat_overrides(given: Sequence[str], recorded: Sequence[Entry]) -> list[li
     if "wandb" in keys:  # its options say the mode
         keys.add("wandb.mode")
     return [[*(x for x in entry.overrides if _key(x) not in keys), *given] for entry in recorded]
+
+
+def keep_data_path(composed: DictConfig, recorded: Entry) -> None:
+    """Let a recorded point find its data file where it lay, from whatever folder it is resumed.
+
+    Args:
+        composed: the point's config as its words give it; changed where the file is still there.
+        recorded: the point.
+    """
+    task = composed.get("task")
+    path = recorded.config.get("task", {}).get("path")
+    if isinstance(task, DictConfig) and "digest" in task and path and Path(path).is_file():
+        task.path = path
 
 
 def only_bookkeeping(overrides: Sequence[str]) -> bool:
@@ -288,6 +303,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after = (records.flatten(without_bookkeeping(config)) for config in (old, new))
     return [
         f"{key} was {before.get(key)}, now {after.get(key)}"
+        if key != "task.digest"
+        else f"the contents of task.path={new['task'].get('path')} have changed"
         for key in {**before, **after}
         if before.get(key) != after.get(key)
     ]

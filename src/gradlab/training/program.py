@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab.components import ConfigError, build
 from gradlab.config import PROBE_SETTINGS, Config, program_key, traced
+from gradlab.initialisers import draw_matrix
 from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import carry_form
 from gradlab.models import Network, build_network
@@ -281,9 +282,8 @@ class Program:
         return target[1] * losses(network.readout(hidden), target[0])
 
     def _network(self, hyperparameters: Hyperparameters, key: Key[Array, ""]) -> Network:
-        initialiser, bias_rule = (
-            partial(build, self._section(section, hyperparameters)) for section in ("init", "bias")
-        )
+        initialiser = partial(draw_matrix, self._section("init", hyperparameters))
+        bias_rule = partial(build, self._section("bias", hyperparameters))
         sizes = (self.task.features, self.task.outputs)
         return build_network(self.config.model, initialiser, bias_rule, *sizes, key)
 

@@ -1,0 +1,226 @@
+"""Every figure that `gradlab figure NAME` draws: what it shows, what draws it, its own options.
+
+Functions are named by their dotted paths, as conf/ names parts. So are figures of one's own, which
+need no entry here: `gradlab figure my_module.my_figure`.
+"""
+
+import argparse
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from gradlab.figures import lines, outcome
+from gradlab.figures.explorer import PAGE_CELLS, PAGE_STEPS
+from gradlab.figures.places import FORMATS
+
+MOMENTS = {"first": ("before",), "last": ("after",), "both": lines.WHEN}
+
+
+def moments(text: str) -> tuple[str, ...]:
+    """Parse a moment of training, as the type of an argument."""
+    if text not in MOMENTS:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(MOMENTS)}; got {text}")
+    return MOMENTS[text]
+
+
+def positive(text: str) -> float:
+    """Parse a positive number, as the type of an argument."""
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0; got {text}")
+    return number
+
+
+def count(text: str) -> int:
+    """Parse an integer of at least 2, as the type of an argument."""
+    number = int(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2; got {text}")
+    return number
+
+
+class Option(NamedTuple):
+    """An option of a figure: how it is typed, and the settings of `argparse` for it.
+
+    Its `dest`, by default its name, is the argument of the figure's function that it sets.
+    """
+
+    flag: str
+    settings: Mapping[str, Any]
+
+
+class Entry(NamedTuple):
+    """A figure.
+
+    Attributes:
+        summary: its line in the list.
+        function: the dotted path of what draws it, (runs, …) -> Drawn; of a page: its HTML.
+        options: its own.
+        needs: what the runs must have measured or swept, for --help.
+        has_runs: whether it draws runs; else its function takes its options alone.
+        formats: the suffixes of its file, the default first.
+    """
+
+    summary: str
+    function: str
+    options: tuple[Option, ...] = ()
+    needs: str = ""
+    has_runs: bool = True
+    formats: tuple[str, ...] = FORMATS
+
+
+STEP = Option(
+    "--step",
+    {
+        "dest": "when",
+        "type": moments,
+        "default": lines.WHEN,
+        "metavar": f"{{{','.join(MOMENTS)}}}",
+        "help": "measured at the first step (before training), the last, or both (both)",
+    },
+)
+SUCCESS = (
+    Option(
+        "--success-error",
+        {
+            "dest": "error",
+            "type": float,
+            "default": outcome.MAX_ERROR,
+            "help": "success is an eval/error_rate below (%(default)s), where it is logged",
+        },
+    ),
+    Option(
+        "--success-accuracy",
+        {
+            "dest": "accuracy",
+            "type": float,
+            "default": outcome.MIN_ACCURACY,
+            "help": "else an eval/accuracy above (%(default)s)",
+        },
+    ),
+)
+AXIS = "a config key (%(default)s)"
+START = {"nargs": 2, "type": float, "metavar": ("W", "B"), "default": (5.0, -2.45)}
+
+FIGURES: Mapping[str, Entry] = {
+    "heatmap": Entry(
+        "Log norms of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ for every pair (t, k)",
+        "gradlab.figures.heatmap.heatmap_figure",
+        (STEP,),
+    ),
+    "decay": Entry(
+        "Mean norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against t − k, beside theory",
+        "gradlab.figures.decay.decay_figure",
+        (STEP,),
+    ),
+    "phase": Entry(
+        "Decay rate, success, … over gain × length, or two other axes",
+        "gradlab.figures.phase.phase_figure",
+        (
+            *SUCCESS,
+            Option("--value", {"choices": outcome.OUTCOMES, "default": "decay_rate"}),
+            Option("--x", {"default": "init.gain", "help": AXIS}),
+            Option("--y", {"default": "task.length", "help": AXIS}),
+        ),
+    ),
+    "clipping": Entry(
+        "Success, loss and clip fraction by threshold and learning rate",
+        "gradlab.figures.clipping.clipping_figure",
+        SUCCESS,
+        needs="a sweep over clip.threshold and optim.learning_rate",
+    ),
+    "adjoint": Entry(
+        "Norm of ∂L/∂h⁽ᵏ⁾ at every step k",
+        "gradlab.figures.adjoint.adjoint_figure",
+        (STEP,),
+        needs="probe=[spectral,adjoint]",
+    ),
+    "contributions": Entry(
+        "Gradient by lag, and what truncation loses",
+        "gradlab.figures.contributions.contributions_figure",
+        (STEP,),
+        needs="probe=[spectral,contribution]",
+    ),
+    "lyapunov": Entry(
+        "Lyapunov spectrum of every run",
+        "gradlab.figures.lyapunov.lyapunov_figure",
+        (STEP,),
+        needs="probe=[spectral,lyapunov]",
+    ),
+    "gates": Entry(
+        "Gates and states of the cells over time",
+        "gradlab.figures.gates.gates_figure",
+        (STEP,),
+        needs="probe=[spectral,statistics]",
+    ),
+    "singular_values": Entry(
+        "Singular values of ∂h⁽ᵀ⁾/∂h⁽ᵏ⁾",
+        "gradlab.figures.singular_values.singular_values_figure",
+        (STEP,),
+        needs="probe=[spectral,singular_values]",
+    ),
+    "training": Entry(
+        "Loss, accuracy and gradient norm over training",
+        "gradlab.figures.training.training_figure",
+    ),
+    "views": Entry(
+        "Decay, Lyapunov spectrum and theory of one run",
+        "gradlab.figures.views.views_figure",
+        (Option("--point", {"type": int, "help": "which of several runs, from 0"}),),
+        needs="probe=[spectral,lyapunov,theory]",
+    ),
+    "error_surface": Entry(
+        "Error surface of one unit, with clipped and unclipped descent",
+        "gradlab.studies.error_surface.draw_error_surface",
+        (
+            Option("--start", START),
+            Option("--learning-rate", {"type": positive, "default": 0.01}),
+            Option("--threshold", {"type": positive, "default": 1.0}),
+            Option("--updates", {"type": int, "default": 3000}),
+        ),
+        has_runs=False,
+    ),
+    "explore": Entry(
+        "A sweep as an interactive page of its maps over training",
+        "gradlab.figures.explorer.explorer",
+        (
+            Option("--cells", {"type": count, "default": PAGE_CELLS, "help": "along a map's axis"}),
+            Option("--steps", {"type": count, "default": PAGE_STEPS, "help": "of training, a run"}),
+        ),
+        formats=("html", "htm"),
+    ),
+}
+
+
+def entry_of(name: str) -> Entry:
+    """Return the entry of a figure, or one for a function of somebody's own by its dotted path.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if name in FIGURES:
+        return FIGURES[name]
+    if "." in name:
+        return Entry(f"The figure that {name} draws", name)
+    near = get_close_matches(name, FIGURES, n=1)
+    likely = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(
+        f"a figure is one of {', '.join(FIGURES)}, or module.function of your own; got {name!r}."
+        f"{likely}"
+    )
+
+
+def overview() -> str:
+    """Return the list of the figures, a line each, and how one is drawn."""
+    width = max(map(len, FIGURES))
+    return "\n".join(
+        [
+            "gradlab figure: a sweep, drawn from its folder or from W&B\n",
+            "  python -m gradlab figure NAME --runs FOLDER             of a sweep or a point",
+            "  python -m gradlab figure NAME --wandb ENTITY/PROJECT    or a folder of offline runs",
+            "  python -m gradlab figure NAME --help                    its options",
+            "  python -m gradlab figure my_module.my_figure --runs …   your function of the runs",
+            "\nfigures",
+            *(f"  {name:{width}}  {entry.summary}" for name, entry in FIGURES.items()),
+        ]
+    )

@@ -1,0 +1,166 @@
+"""Files of somebody's own sequences, .npz or .csv, as plain arrays by name."""
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int, Shaped
+
+from gradlab.components import ConfigError
+
+PARTS = ("inputs", "targets", "weights", "lengths")
+NAMES = (*PARTS, *(f"test_{part}" for part in PARTS))
+INTEGER = re.compile(r"\s*[-+]?\d+\s*")
+SUFFIXES = (".npz", ".csv")
+
+Arrays = dict[str, Shaped[np.ndarray, "sequences *rest"]]
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Read a file's arrays, named as in NAMES; no code in it is ever run.
+
+    Raises:
+        ConfigError: it is damaged, or has other names or columns than those allowed.
+    """
+    return _read_npz(path) if path.suffix == ".npz" else _read_csv(path)
+
+
+def refuse(path: Path, sentence: str) -> NoReturn:
+    """Raise the error of a file that cannot be used.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(f"task.path={path.name}: {sentence}")
+
+
+def _read_npz(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as archive:  # a pickle could run code
+            _check_names(path, archive.files, NAMES, ("inputs", "targets"), "numpy.savez(path, …)")
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, TypeError) as error:  # TypeError: a .npy
+        if isinstance(error, ConfigError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        refuse(
+            path,
+            f"it must be an archive of plain arrays, as numpy.savez(path, inputs=…, targets=…) "
+            f"writes it; {reason}.",
+        )
+
+
+def _check_names(
+    path: Path, names: Sequence[str], allowed: Sequence[str], needed: Sequence[str], remedy: str
+) -> None:
+    for name in names:
+        if name not in allowed:
+            near = get_close_matches(name, allowed, n=1)
+            likely = f" (did you mean {near[0]}?)" if near else ""
+            refuse(path, f"{name} is unknown{likely}: the names are {', '.join(allowed)}.")
+    if missing := [name for name in needed if name not in names]:
+        refuse(path, f"{' and '.join(missing)} is missing: write it too, by {remedy}.")
+
+
+def _read_csv(path: Path) -> Arrays:
+    """Read a table with a row for every step of every sequence."""
+    try:
+        table = pd.read_csv(path, dtype=str, skipinitialspace=True)
+    except (ValueError, UnicodeDecodeError) as error:
+        refuse(path, f"it cannot be read as a CSV file: {str(error).splitlines()[0]}.")
+    targets = [c for c in table if c == "target" or c.startswith("target_")]
+    reserved = {"sequence", "step", "weight", "test", *targets}
+    features = [column for column in table if column not in reserved]
+    if "sequence" not in table or not targets or not features:
+        refuse(
+            path,
+            "its first line must name the columns sequence, target (or target_1, target_2, …) and "
+            "at least one feature; step, weight and test may be among them; it has "
+            f"{', '.join(table.columns)}.",
+        )
+    if table.empty or table["sequence"].isna().any():
+        refuse(path, "every row must have its sequence, and there must be rows.")
+    numbers = {
+        column: _numbers(path, table[column], blank=column in targets)
+        for column in table.columns.drop("sequence")
+    }
+    rows, steps = _positions(path, table["sequence"], numbers.get("step"))
+    shape = (rows.max() + 1, steps.max() + 1)
+    due = ~np.any([np.isnan(numbers[c]) for c in targets], axis=0)
+
+    def spread(values: Shaped[np.ndarray, "lines *rest"]) -> Shaped[np.ndarray, "n time *rest"]:
+        grid = np.zeros((*shape, *values.shape[1:]), values.dtype)
+        grid[rows, steps] = values
+        return grid
+
+    answers = np.stack([np.where(due, numbers[c], 0) for c in targets], axis=-1)
+    if targets == ["target"] and all(map(INTEGER.fullmatch, table["target"].dropna())):
+        answers = answers.astype(int)  # classes
+    weights = numbers.get("weight", np.ones(len(table)))
+    read = {
+        "inputs": spread(np.stack([numbers[c] for c in features], axis=-1)),
+        "targets": spread(answers),
+        "weights": spread(np.where(due, weights, 0)),
+        "lengths": np.bincount(rows),
+    }
+    return _split(path, read, rows, numbers.get("test"))
+
+
+def _numbers(path: Path, column: pd.Series, *, blank: bool) -> Shaped[np.ndarray, "lines"]:
+    """Return a column as numbers, NaN where it may be blank and is."""
+    text = column.replace({"True": "1", "False": "0"})  # as pandas writes booleans
+    values = pd.to_numeric(text, errors="coerce").to_numpy(float)
+    wrong = np.isnan(values) & ~(column.isna().to_numpy() & blank)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        given = "none" if pd.isna(column.iloc[row]) else repr(column.iloc[row])
+        refuse(path, f"the column {column.name} must have numbers; line {row + 2} has {given}.")
+    return values
+
+
+def _positions(
+    path: Path, sequence: pd.Series, step: Shaped[np.ndarray, "lines"] | None
+) -> tuple[Int[np.ndarray, "lines"], Int[np.ndarray, "lines"]]:
+    """Return the sequence's number and the step, both from 0, of every row."""
+    rows, names = pd.factorize(sequence)
+    if step is None:
+        return rows, sequence.groupby(sequence, sort=False).cumcount().to_numpy()
+    firsts = pd.Series(step).groupby(rows).transform("min").to_numpy()
+    ranks = pd.Series(step).groupby(rows).rank(method="first").to_numpy() - 1
+    wrong = step - firsts != ranks
+    if wrong.any():
+        name = names[rows[np.argmax(wrong)]]
+        refuse(
+            path,
+            "the steps of a sequence must be whole numbers that follow each other, each once; "
+            f"those of sequence {name} do not.",
+        )
+    return rows, ranks.astype(int)
+
+
+def _split(
+    path: Path,
+    read: Mapping[str, Any],
+    rows: Int[np.ndarray, "lines"],
+    test: Shaped[np.ndarray, "lines"] | None,
+) -> Arrays:
+    """Return the arrays, those of sequences that the column test marks by 1 as test_…."""
+    if test is None:
+        return dict(read)
+    held_out = np.zeros(rows.max() + 1, bool)
+    held_out[rows] = test > 0
+    if not np.isin(test, (0, 1)).all() or (held_out[rows] != test).any() or held_out.all():
+        refuse(
+            path,
+            "the column test must have one number in all rows of a sequence, 0 or 1 (held out), "
+            "and not 1 in all.",
+        )
+    parts = {name: values[~held_out] for name, values in read.items()}
+    if held_out.any():
+        parts |= {f"test_{name}": values[held_out] for name, values in read.items()}
+    return parts
