@@ -6,6 +6,7 @@ TYPE_CHECKING = False  # typing.py of the working folder would be imported here
 if TYPE_CHECKING:
     from typing import Any
 
+    from gradlab.from_python import sweep
     from gradlab.jacobian import (
         adjoint_log_norms,
         backpropagate,
@@ -39,12 +40,14 @@ __all__ = [
     "lyapunov_spectrum",
     "parallel_evaluation",
     "parallel_exponent",
+    "sweep",
     "truncation",
 ]
 HOMES = {  # of the names that are not the engine's
     "load_gradients": "gradlab.records",
     "load_runs": "gradlab.records.table",
     "load_wandb": "gradlab.tracking.restore",
+    "sweep": "gradlab.from_python",
 }
 
 
