@@ -1,4 +1,4 @@
-"""Sweeps started from Python: composed, checked, run and recorded as `python -m gradlab` does it."""
+"""Sweeps started from Python: composed, checked, run and recorded as by `python -m gradlab`."""
 
 import logging
 import threading

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradlab.figures import labels, selection, style
-from gradlab.figures.overview import overview_figure
+from gradlab.figures.of_runs.overview import overview_figure
 from gradlab.figures.places import check_place
 from gradlab.point import Point
 from gradlab.printable import printable
