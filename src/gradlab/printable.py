@@ -6,7 +6,9 @@ import re
 import shlex
 import sys
 
-PLAIN = re.compile(r"[\w./+@-]+")  # a value that needs no quotes, to Hydra and to the shell
+PLAIN = re.compile(
+    r"[\w./+@-]+", re.ASCII
+)  # a value that needs no quotes, to Hydra and to the shell
 NO_NAME = re.compile(r"(?i)|null|true|false|[-+]?(inf|nan)|[-+]?\.?\d[\d._e+-]*")  # "" included
 
 

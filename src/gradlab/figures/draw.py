@@ -3,7 +3,7 @@
 These take what the engine returns, or a probe's xarray, without a sweep around it.
 """
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -17,9 +17,6 @@ from numpy.typing import ArrayLike
 from gradlab import decay
 from gradlab.figures import map_images, style
 from gradlab.figures.labels import label_of
-
-if TYPE_CHECKING:
-    from gradlab.jacobian import LyapunovSpectrum
 
 Kind: TypeAlias = Literal["exponents", "log singular values"]
 UNITS: dict[Kind, str] = {"exponents": "nats per step", "log singular values": "nats"}
@@ -122,7 +119,7 @@ def draw_decay(
 
 
 def draw_spectrum(
-    values: "ArrayLike | xr.DataArray | LyapunovSpectrum",
+    values: ArrayLike | xr.DataArray,
     ax: Axes | None = None,
     label: str | None = None,
     kind: Kind = "exponents",

@@ -74,9 +74,10 @@ def label_of(log_norms: Any) -> str:
 
 def shared_log_norm_label(runs: pd.DataFrame) -> str:
     """Return the `log_norm_label` that the runs share; "log norm (nats)" if they differ in it."""
-    settings = runs.reindex(
-        columns=[f"probe.jacobian.{name}" for name in ("norm", "of", "wrt")]
-    ).drop_duplicates()
+    keys = [f"probe.jacobian.{name}" for name in ("norm", "of", "wrt")]
+    settings = runs.reindex(columns=keys).drop_duplicates()
+    if settings[keys[0]].isna().any():
+        return "log norm (nats)"
     return log_norm_label(*settings.iloc[0]) if len(settings) == 1 else "log norm (nats)"
 
 

@@ -60,7 +60,7 @@ def map_picture(
 
 @lru_cache(maxsize=16)
 def _frame(size: int, cells: int, stride: int, titles: tuple[str, ...], label: str) -> _Frame:
-    """Draw everything but the maps: panels of `size` pixels, for so many cells of `stride` steps."""
+    """Draw all but the maps: panels of `size` pixels, for `cells` cells of `stride` steps."""
     low, high = -stride / 2, stride * (cells - 0.5)
     lefts = [LEFT + number * (size + GAP) for number in range(len(titles))]
     bar_left, height = lefts[-1] + size + BAR_GAP, TOP + size + BOTTOM
