@@ -41,6 +41,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "point": {"training", "probes", "tracking", "records", "decay", *CONFIG},
     "sweeps": {"point", "training", "records", "figures", *CONFIG},
     "trained": {"__main__", "models", "point", "records", "sweeps", "training", *CONFIG},
+    "from_python": {"__main__", "explain", "sweeps", "records", *CONFIG},
     "claims": {"records", "figures", "explain", *CONFIG},
     "studies": {"jacobian", "cells", "models", "decay", "theory", "records", "tracking", "figures"}
     | {"claims", "sweeps", *PARTS, *CONFIG},
@@ -50,7 +51,16 @@ ONLY = {  # who may import these packages
     "orbax": {"point"},
     "submitit": {"sweeps"},
     "ray": {"sweeps"},
-    "hydra": {"__main__", "explain", "config", "components", "point", "sweeps", "claims"},
+    "hydra": {
+        "__main__",
+        "from_python",
+        "explain",
+        "config",
+        "components",
+        "point",
+        "sweeps",
+        "claims",
+    },
     "matplotlib": {"figures", "studies", "tasks"},
 }
 

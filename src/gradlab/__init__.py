@@ -6,6 +6,10 @@ TYPE_CHECKING = False  # typing.py of the working folder would be imported here
 if TYPE_CHECKING:
     from typing import Any
 
+    from gradlab import figures
+    from gradlab.decay import decay_rate, horizon, lag_profile, summary, verdict
+    from gradlab.figures.draw import draw_decay, draw_map, draw_spectrum
+    from gradlab.from_python import sweep
     from gradlab.jacobian import (
         adjoint_log_norms,
         backpropagate,
@@ -20,8 +24,10 @@ if TYPE_CHECKING:
         parallel_exponent,
         truncation,
     )
-    from gradlab.records import load_gradients
+    from gradlab.probes.labelled_maps import jacobian_map
+    from gradlab.records import load_gradients, load_metrics
     from gradlab.records.table import load_runs
+    from gradlab.tracking.media import map_media, map_table
     from gradlab.tracking.restore import load_wandb
     from gradlab.trained import load_network
 
@@ -30,8 +36,17 @@ __all__ = [
     "backpropagate",
     "contribution_log_norms",
     "credit",
+    "decay_rate",
+    "draw_decay",
+    "draw_map",
+    "draw_spectrum",
+    "figures",
+    "horizon",
     "jacobian_log_norms",
+    "jacobian_map",
+    "lag_profile",
     "load_gradients",
+    "load_metrics",
     "load_network",
     "load_runs",
     "load_wandb",
@@ -39,20 +54,35 @@ __all__ = [
     "long_range_share",
     "lyapunov_exponents",
     "lyapunov_spectrum",
+    "map_media",
+    "map_table",
     "parallel_evaluation",
     "parallel_exponent",
+    "summary",
+    "sweep",
     "truncation",
+    "verdict",
 ]
 HOMES = {  # of the names that are not the engine's
+    **dict.fromkeys(
+        ("decay_rate", "horizon", "lag_profile", "summary", "verdict"), "gradlab.decay"
+    ),
+    **dict.fromkeys(("draw_decay", "draw_map", "draw_spectrum"), "gradlab.figures.draw"),
+    "jacobian_map": "gradlab.probes.labelled_maps",
+    "load_metrics": "gradlab.records",
     "load_gradients": "gradlab.records",
     "load_network": "gradlab.trained",
     "load_runs": "gradlab.records.table",
     "load_wandb": "gradlab.tracking.restore",
+    **dict.fromkeys(("map_media", "map_table"), "gradlab.tracking.media"),
+    "sweep": "gradlab.from_python",
 }
 
 
 def __getattr__(name: str) -> "Any":
     """Import what is asked for: JAX and pandas take seconds, which --help need not wait for."""
+    if name == "figures":  # gradlab.figures.decay(runs), …
+        return import_module("gradlab.figures")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = HOMES.get(name, "gradlab.jacobian")

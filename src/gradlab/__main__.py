@@ -84,7 +84,7 @@ def _main() -> None:
         if (
             isinstance(error, BrokenPipeError)
             or wants_traceback
-            or not _is_told_in_a_sentence(error)
+            or not is_told_in_a_sentence(error)
         ):
             raise
         sys.exit(f"gradlab: {explain.sentence(error)}")
@@ -110,7 +110,7 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return _is_interrupt(error.__cause__)
 
 
-def _is_told_in_a_sentence(error: BaseException) -> bool:
+def is_told_in_a_sentence(error: BaseException) -> bool:
     """Return whether an error is the user's or the system's, and no fault of the program."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

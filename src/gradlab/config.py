@@ -332,7 +332,7 @@ def identity(config: Config) -> str:
 
 def training_digest(config: Config) -> bytes:
     """Return the SHA-256 of the settings that determine a run's numbers, whatever the version."""
-    text = json.dumps([_compiled(config), config.seed], sort_keys=True)
+    text = json.dumps([compiled(config), config.seed], sort_keys=True)
     return hashlib.sha256(text.encode()).digest()
 
 
@@ -351,19 +351,20 @@ def traced(config: Config) -> dict[str, float]:
     return reals | {"seed": config.seed}
 
 
+def compiled(config: Config) -> dict[str, Any]:
+    """Return the sections that determine what is compiled, their traced values included."""
+    decisive = without_bookkeeping(asdict(config))
+    return {section: value for section, value in decisive.items() if ROLES[section].compiled}
+
+
 def program_key(config: Config) -> str:
     """Return a key that is equal for points that share a compiled program."""
     arguments = traced(config)
-    compiled = {
+    fixed = {
         section: {k: v for k, v in values.items() if f"{section}.{k}" not in arguments}
-        for section, values in _compiled(config).items()
+        for section, values in compiled(config).items()
     }
-    return json.dumps([compiled, sorted(arguments)], sort_keys=True)
-
-
-def _compiled(config: Config) -> dict[str, Any]:
-    decisive = without_bookkeeping(asdict(config))
-    return {section: value for section, value in decisive.items() if ROLES[section].compiled}
+    return json.dumps([fixed, sorted(arguments)], sort_keys=True)
 
 
 def _is_bookkeeping(key: str) -> bool:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradlab.printable import pasted
+from gradlab.printable import NO_NAME, pasted
 
 if TYPE_CHECKING:
     from omegaconf.errors import OmegaConfBaseException
@@ -57,7 +57,6 @@ CONFIG_DIR = re.compile(r"(?:--config-dir|-cd)(?:=(.*))?", re.DOTALL)
 SHELLS = ("bash", "fish", "zsh")
 COMPLETION = re.compile(rf"(?:install|uninstall|query)=(?:{'|'.join(SHELLS)})")
 LISTS = ("probe", "experiment")  # the groups of which several options may be chosen
-NO_NAME = re.compile(r"(?i)|null|true|false|[-+]?\.?\d[\d._e+-]*")  # "" included
 
 
 def arguments(words: Sequence[str], conf: Path) -> list[str]:
@@ -147,6 +146,11 @@ def config_folders(words: Sequence[str]) -> list[Path]:
     raise ValueError(f"--config-dir must be a folder; got {given[-1]!r}{likely}")
 
 
+def options_of(group: str, confs: Iterable[Path]) -> list[str]:
+    """Return the options of a config group; none if it is no group."""
+    return sorted({path.stem for conf in confs for path in (conf / group).glob("*.yaml")})
+
+
 def _checked_override(word: str, confs: Sequence[Path]) -> str:
     key, equals, value = word.partition("=")
     name = key.lstrip("+~")
@@ -157,7 +161,7 @@ def _checked_override(word: str, confs: Sequence[Path]) -> str:
         remedy = f"type +experiment={word}" if known else "--help shows what to type"
         raise ValueError(f"{word!r} is neither KEY=VALUE nor an option: {remedy}.")
     group = name.replace(".", "/")
-    options = sorted({path.stem for conf in confs for path in (conf / group).glob("*.yaml")})
+    options = options_of(group, confs)
     if not options or not equals:
         return word
     if group != name:
@@ -192,7 +196,6 @@ def usage(conf: Path, own: Sequence[Path] = ()) -> str:
         conf: gradlab's folder of config groups.
         own: the user's, of --config-dir; what is in them is marked.
     """
-    defaults = (conf / "config.yaml").read_text(encoding="utf-8")
     lines = [USAGE]
     for group in sorted(_groups([conf, *own]), key=lambda group: (group != "experiment", group)):
         options: dict[str, str] = {}
@@ -203,11 +206,16 @@ def usage(conf: Path, own: Sequence[Path] = ()) -> str:
                 before = options.get(path.stem)
                 options[path.stem] = f"{before}{hidden}" if before else f"{first_line(path)}{mark}"
         width = max(12, *(len(name) for name in options))
-        is_default = f" {group}: " in defaults or f"/{group}: " in defaults
-        heading = f"{group}=…" if is_default else f"+{group}=…"
+        heading = f"{group}=…" if has_default(group, conf) else f"+{group}=…"
         heading = "experiments (+experiment=…)" if group == "experiment" else heading
         lines += [heading, *(f"  {name:{width}}  {text}" for name, text in options.items()), ""]
     return "\n".join(lines).rstrip()
+
+
+def has_default(group: str, conf: Path) -> bool:
+    """Return whether an option of a group is chosen by default; else the group is added by +."""
+    defaults = (conf / "config.yaml").read_text(encoding="utf-8")
+    return f" {group}: " in defaults or f"/{group}: " in defaults
 
 
 def _groups(confs: Iterable[Path]) -> set[str]:

@@ -6,7 +6,10 @@ import re
 import shlex
 import sys
 
-PLAIN = re.compile(r"[\w./+@-]+")  # a value that needs no quotes, to Hydra and to the shell
+PLAIN = re.compile(
+    r"[\w./+@-]+", re.ASCII
+)  # a value that needs no quotes, to Hydra and to the shell
+NO_NAME = re.compile(r"(?i)|null|true|false|[-+]?(inf|nan)|[-+]?\.?\d[\d._e+-]*")  # "" included
 
 
 def printable(text: object) -> str:
@@ -33,8 +36,16 @@ def escape_what_cannot_be_printed() -> None:
 def pasted(key: str, value: str | os.PathLike[str]) -> str:
     """Return KEY=VALUE as it is typed: quoted for Hydra's grammar, then for the shell."""
     text = os.fspath(value)
-    if not PLAIN.fullmatch(text):
-        quoted = re.sub(r'(\\*)"', r"\1\1\"", text)  # backslashes count before a quote only
-        quoted = re.sub(r"(\\+)$", r"\1\1", quoted).replace("${", "\\${")
-        text = f'"{quoted}"'
-    return shlex.quote(f"{key}={text}")
+    return shlex.quote(f"{key}={text if PLAIN.fullmatch(text) else _in_quotes(text)}")
+
+
+def quoted(text: str) -> str:
+    """Return text as Hydra's grammar reads it back: in quotes, unless it is a plain name."""
+    is_name = PLAIN.fullmatch(text) and not NO_NAME.fullmatch(text)
+    return text if is_name else _in_quotes(text)
+
+
+def _in_quotes(text: str) -> str:
+    inner = re.sub(r'(\\*)"', r"\1\1\"", text)  # backslashes count before a quote only
+    inner = re.sub(r"(\\+)$", r"\1\1", inner).replace("${", "\\${")
+    return f'"{inner}"'

@@ -10,7 +10,8 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra._internal.utils import create_automatic_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,9 +19,28 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode, TaskFunction
+from hydra.version import setbase
 from omegaconf import DictConfig
 
 from hydra_plugins.gradlab_sweeper import check_folder
+
+
+def commands(conf: Path, own: str | Path | None = None) -> "Commands":
+    """Return Hydra for a call from Python, set up as `hydra.main` does it for a command.
+
+    Args:
+        conf: gradlab's folder of config groups.
+        own: the user's; it is searched first.
+    """
+    from gradlab.config import register
+
+    setbase("1.3")
+    register()
+    search_path = create_automatic_config_search_path(None, "gradlab", str(conf))
+    if own is not None:
+        schema = SearchPathQuery(provider="schema")
+        search_path.prepend("command-line", f"file://{Path(own).absolute()}", anchor=schema)
+    return Commands.create_main_hydra2("gradlab", search_path)
 
 
 class Loader(ConfigLoaderImpl):

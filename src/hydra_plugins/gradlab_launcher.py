@@ -4,7 +4,6 @@ The points run here (`fused`), in jobs of SLURM (`fused_slurm`), or in tasks of 
 Hydra imports every module of this folder at each start, so heavy imports wait for the launch.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -27,6 +26,19 @@ if TYPE_CHECKING:
     from gradlab.sweeps.ledger import Entry
 
 
+class Incomplete(SystemExit):
+    """Some points of a sweep are not done: a command ends with the sentence, and status 1.
+
+    Attributes:
+        interrupted: whether the process was asked to stop.
+    """
+
+    def __init__(self, sentence: str, interrupted: bool = False) -> None:
+        """Take the sentence, without the command's name before it."""
+        super().__init__(f"gradlab: {sentence}")
+        self.sentence, self.interrupted = sentence, interrupted
+
+
 class FusedLauncher(Launcher):
     """Checks every point of a sweep before the first runs, then runs them as one sweep."""
 
@@ -45,7 +57,7 @@ class FusedLauncher(Launcher):
         Raises:
             ConfigError: a point's config is wrong, the folder is another sweep's or in use, or the
                 sweep to resume is not of these points; then no point has run.
-            SystemExit: a point failed; all others have run.
+            Incomplete: a point failed, and all others have run; or the sweep was interrupted.
         """
         from gradlab import sweeps
         from gradlab.components import check_component
@@ -96,7 +108,7 @@ class FusedLauncher(Launcher):
             ]
             groups = group_by_program(pending, programs)
             statuses = sweeps.run_sweep(list(points.values()), groups, settings, runner)
-        _exit_unless_done(statuses, folder, bool(groups))
+        _check_done(statuses, folder, bool(groups))
         by_identity = dict(zip(points, statuses, strict=True))
         for job, entry in zip(jobs, entries, strict=True):
             job.return_value, job.status = by_identity[entry.identity], JobStatus.COMPLETED
@@ -299,28 +311,28 @@ class FusedRayLauncher(FusedLauncher):
         )
 
 
-def _exit_unless_done(statuses: Sequence["Status"], folder: Path, has_run: bool) -> None:
-    """Exit with a sentence unless all points are done, or failed before and were left alone now."""
+def _check_done(statuses: Sequence["Status"], folder: Path, has_run: bool) -> None:
+    """Raise Incomplete unless all points are done, or failed before and were left alone now."""
     from gradlab.printable import pasted
     from gradlab.sweeps.ledger import ENDED
 
     states = [status["state"] for status in statuses]
     unfinished, again = sum(state not in ENDED for state in states), pasted("sweep.resume", folder)
     if unfinished and unfinished == states.count("running"):
-        sys.exit(f"gradlab: {unfinished} of {len(states)} points run elsewhere; see above.")
+        raise Incomplete(f"{unfinished} of {len(states)} points run elsewhere; see above.")
     if damaged := states.count("damaged"):
-        sys.exit(
-            f"gradlab: {damaged} of {len(states)} points have damaged records: run them again "
-            f"with {again}"
+        raise Incomplete(
+            f"{damaged} of {len(states)} points have damaged records: run them again with {again}"
         )
     if unfinished:
-        sys.exit(
-            f"gradlab: interrupted, {unfinished} of {len(states)} points are not done: go on "
-            f"from their checkpoints with {again}"
+        raise Incomplete(
+            f"interrupted, {unfinished} of {len(states)} points are not done: go on from their "
+            f"checkpoints with {again}",
+            interrupted=True,
         )
     failed = states.count("failed")
     if failed and has_run:
-        sys.exit(f"gradlab: {failed} of {len(states)} points failed; see above.")
+        raise Incomplete(f"{failed} of {len(states)} points failed; see above.")
 
 
 def write_multirun(config: DictConfig, folder: Path) -> None:

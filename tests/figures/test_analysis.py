@@ -17,7 +17,7 @@ from synthetic_sweeps import all_probes, metrics_with, write_point
 from gradlab import load_runs, records
 from gradlab.figures import command, style
 from gradlab.figures.catalogue import FIGURES
-from gradlab.figures.decay import decay_table
+from gradlab.figures.of_runs.decay import decay_table
 from gradlab.figures.places import FORMATS
 from gradlab.tracking.runs import track
 

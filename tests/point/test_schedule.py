@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gradlab import load_gradients, load_runs
 from gradlab.components import ConfigError
-from gradlab.figures import overview
+from gradlab.figures import overview_figure
 from gradlab.point import Point, run_point
 from gradlab.point.stopwatch import Stopwatch, timing
 from gradlab.records import load_metrics
@@ -81,7 +81,7 @@ def test_probes_change_no_number_of_training_and_compile_nothing_anew(
     assert rate.loc[2] == found["1"].set_index("train/step")["jacobian/decay_rate"].loc[2]
     assert rate.isna().loc[4]
     runs = load_runs(tmp_path)
-    assert overview.overview_figure(runs)
+    assert overview_figure(runs)
 
 
 def test_seconds_of_compiling_are_told_apart() -> None:

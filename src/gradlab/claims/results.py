@@ -47,7 +47,7 @@ def collect(
     """
     if (runs_folder / TABLE).is_file():
         return load_table(runs_folder)
-    runs = load_runs(runs_folder)
+    runs = load_runs(runs_folder, "all")
     histories = [_dotted(load_metrics(path)) for path in runs["path"]]
     for name, text in points.items():
         runs[name] = [_number(text, history) for history in histories]
@@ -92,7 +92,7 @@ def bundle(study: Study, scale: Scale, runs_folder: Path, folder: Path) -> None:
     Raises:
         ClaimError: a point of the run has not ended, or its records are damaged.
     """
-    runs = load_runs(runs_folder)
+    runs = load_runs(runs_folder, "all")
     for _, run in runs[~runs["status"].isin(MEASURED)].iterrows():
         raise ClaimError(
             f"{run['path']} is {run['status']}, so the study cannot be judged: go on with --resume."
@@ -134,7 +134,7 @@ def load_results(study: Study, scale: Scale, folder: Path) -> tuple[pd.DataFrame
 
 def _origin(runs_folder: Path) -> dict[str, Any]:
     """Return date, seconds, device, versions and settings of a run's points."""
-    runs = load_runs(runs_folder)
+    runs = load_runs(runs_folder, "all")
     statuses = [load_status(path) for path in runs["path"]]
     keys = [key for key in map(str, runs) if "/" not in key]
     keys = [key for key in keys if not _is_place(key) and key not in NOT_CONFIG]

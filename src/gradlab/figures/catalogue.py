@@ -105,17 +105,17 @@ START = {"nargs": 2, "type": float, "metavar": ("W", "B"), "default": (5.0, -2.4
 FIGURES: Mapping[str, Entry] = {
     "heatmap": Entry(
         "Log norms of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ for every pair (t, k)",
-        "gradlab.figures.heatmap.heatmap_figure",
+        "gradlab.figures.heatmap_figure",
         (STEP,),
     ),
     "decay": Entry(
         "Mean norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against t − k, beside theory",
-        "gradlab.figures.decay.decay_figure",
+        "gradlab.figures.decay_figure",
         (STEP,),
     ),
     "phase": Entry(
         "Decay rate, success, … over gain × length, or two other axes",
-        "gradlab.figures.phase.phase_figure",
+        "gradlab.figures.phase_figure",
         (
             *SUCCESS,
             Option("--value", {"choices": outcome.OUTCOMES, "default": "decay_rate"}),
@@ -125,47 +125,47 @@ FIGURES: Mapping[str, Entry] = {
     ),
     "clipping": Entry(
         "Success, loss and clip fraction by threshold and learning rate",
-        "gradlab.figures.clipping.clipping_figure",
+        "gradlab.figures.clipping_figure",
         SUCCESS,
         needs="a sweep over clip.threshold and optim.learning_rate",
     ),
     "adjoint": Entry(
         "Norm of ∂L/∂h⁽ᵏ⁾ at every step k",
-        "gradlab.figures.adjoint.adjoint_figure",
+        "gradlab.figures.adjoint_figure",
         (STEP,),
         needs="probe=[spectral,adjoint]",
     ),
     "contributions": Entry(
         "Gradient by lag, and what truncation loses",
-        "gradlab.figures.contributions.contributions_figure",
+        "gradlab.figures.contributions_figure",
         (STEP,),
         needs="probe=[spectral,contribution]",
     ),
     "lyapunov": Entry(
         "Lyapunov spectrum of every run",
-        "gradlab.figures.lyapunov.lyapunov_figure",
+        "gradlab.figures.lyapunov_figure",
         (STEP,),
         needs="probe=[spectral,lyapunov]",
     ),
     "gates": Entry(
         "Gates and states of the cells over time",
-        "gradlab.figures.gates.gates_figure",
+        "gradlab.figures.gates_figure",
         (STEP,),
         needs="probe=[spectral,statistics]",
     ),
     "singular_values": Entry(
         "Singular values of ∂h⁽ᵀ⁾/∂h⁽ᵏ⁾",
-        "gradlab.figures.singular_values.singular_values_figure",
+        "gradlab.figures.singular_values_figure",
         (STEP,),
         needs="probe=[spectral,singular_values]",
     ),
     "training": Entry(
         "Loss, accuracy and gradient norm over training",
-        "gradlab.figures.training.training_figure",
+        "gradlab.figures.training_figure",
     ),
     "views": Entry(
         "Decay, Lyapunov spectrum and theory of one run",
-        "gradlab.figures.views.views_figure",
+        "gradlab.figures.views_figure",
         (Option("--point", {"type": int, "help": "which of several runs, from 0"}),),
         needs="probe=[spectral,lyapunov,theory]",
     ),

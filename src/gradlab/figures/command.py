@@ -99,8 +99,10 @@ def figure_parser(entry: Entry, program: str) -> tuple[Parser, list[str]]:
 
 
 def read_runs(arguments: argparse.Namespace) -> pd.DataFrame:
-    """Read the runs that --runs or --wandb names, as `gradlab.load_runs` returns them."""
-    return load_runs(arguments.runs) if arguments.runs else load_wandb(arguments.wandb)
+    """Read the runs that --runs or --wandb names, with all columns."""
+    if arguments.runs:
+        return load_runs(arguments.runs, "all")
+    return load_wandb(arguments.wandb, columns="all")
 
 
 def _function(path: str) -> Callable[..., Any]:

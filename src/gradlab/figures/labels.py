@@ -65,11 +65,21 @@ def log_norm_label(norm: str | None, of: str | None, wrt: str | None) -> str:
     return rf"$\log\,\Vert {fraction}\Vert{NORMS.get(str(norm), '')}$ (nats)"
 
 
+def label_of(log_norms: Any) -> str:
+    """Return the `log_norm_label` of an xarray by its attributes; of others "log norm (nats)"."""
+    named = getattr(log_norms, "attrs", {})
+    if "norm" not in named:
+        return "log norm (nats)"
+    parts = [None if named.get(x) == "whole carry" else named.get(x) for x in ("of", "wrt")]
+    return log_norm_label(named["norm"], *parts)
+
+
 def shared_log_norm_label(runs: pd.DataFrame) -> str:
     """Return the `log_norm_label` that the runs share; "log norm (nats)" if they differ in it."""
-    settings = runs.reindex(
-        columns=[f"probe.jacobian.{name}" for name in ("norm", "of", "wrt")]
-    ).drop_duplicates()
+    keys = [f"probe.jacobian.{name}" for name in ("norm", "of", "wrt")]
+    settings = runs.reindex(columns=keys).drop_duplicates()
+    if settings[keys[0]].isna().any():
+        return "log norm (nats)"
     return log_norm_label(*settings.iloc[0]) if len(settings) == 1 else "log norm (nats)"
 
 

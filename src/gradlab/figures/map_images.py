@@ -178,8 +178,19 @@ def evenly(size: int, most: int) -> Int[np.ndarray, "indices"]:
 
 def colour_limit(table: pd.DataFrame) -> float:
     """Return where the colours end, nats: the largest |log norm|, rounded up, in 1 … MAX_LIMIT."""
-    largest = _finite(table).abs().max()  # NaN if no value is finite
-    return float(np.clip(np.ceil(np.nan_to_num(largest)), 1, MAX_LIMIT))
+    return colour_limit_of(_finite(table).to_numpy())
+
+
+def colour_limit_of(log_norms: Float[np.ndarray, "pairs"]) -> float:
+    """Return the `colour_limit` of finite log norms."""
+    return float(np.clip(np.ceil(np.abs(log_norms).max(initial=0)), 1, MAX_LIMIT))
+
+
+def extend_of(log_norms: Float[np.ndarray, "..."], limit: float) -> str:
+    """Return at which ends of a colour bar finite log norms exceed its limit, nats."""
+    below, above = bool((log_norms < -limit).any()), bool((log_norms > limit).any())
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
+    return extend.get((below, above), "neither")
 
 
 def colour_bar(body: SubFigure, blocks: Sequence[Panels], table: pd.DataFrame, label: str) -> None:
@@ -191,14 +202,12 @@ def colour_bar(body: SubFigure, blocks: Sequence[Panels], table: pd.DataFrame, l
         table: from `heatmap_table`.
         label: of the bar.
     """
-    limit, finite = colour_limit(table), _finite(table)
-    below, above = bool((finite < -limit).any()), bool((finite > limit).any())
-    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
+    limit = colour_limit(table)
     body.colorbar(
         ScalarMappable(Normalize(-limit, limit), style.norm_colours()),
         ax=[axes for block in blocks for axes in block.ravel().tolist()],
         label=label,
-        extend=extend.get((below, above), "neither"),
+        extend=extend_of(_finite(table).to_numpy(), limit),
         ticks=np.linspace(-limit, limit, 5),
         anchor=(0.0, 1.0),
         panchor=False,

@@ -15,11 +15,12 @@ import xarray as xr
 from gradlab import records
 from gradlab.figures import style
 from gradlab.figures.labels import key_label, level_label, point_label
+from gradlab.records.layout import UNREADABLE
+from gradlab.records.table import with_constants
 
 SECTIONS = ("model", "init", "task", "clip", "tbptt", "optim", "train")
 FIRST_OF_SECTION = ("model.name", "init.gain", "task.length", "clip.threshold")
 PINNED_TO_LARGEST = ("task.length", "clip.threshold")  # the longest sequence, no clipping
-UNREADABLE = ("damaged", "unknown")  # states of points whose records show no numbers
 NAMED = 3  # points that a note names before it says "and … more"
 PROBES = {  # the probe that measures the variables whose names begin so
     "jacobian": "spectral",
@@ -76,8 +77,10 @@ class Grid(NamedTuple):
 
 
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with lists from the config as text, so that values compare and sort."""
-    return runs.map(lambda value: value if isinstance(value, Hashable) else str(value))
+    """Return the runs, every config key a column, with lists as text: values compare and sort."""
+    return with_constants(runs).map(
+        lambda value: value if isinstance(value, Hashable) else str(value)
+    )
 
 
 def readable(runs: pd.DataFrame) -> pd.DataFrame:

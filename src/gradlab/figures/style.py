@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from threading import RLock
@@ -95,10 +96,19 @@ Entry = Artist | tuple[Artist, ...]  # of a legend: one mark, or several side by
 
 
 class Drawn(NamedTuple):
-    """A figure and the tidy table that it shows; a column `point` is the index of the runs."""
+    """A figure and the tidy table that it shows; a column `point` is the index of the runs.
+
+    A notebook shows it as a picture.
+    """
 
     figure: Figure
     table: pd.DataFrame
+
+    def _repr_png_(self) -> bytes:
+        picture = BytesIO()
+        with theme():
+            self.figure.savefig(picture, format="png")
+        return picture.getvalue()
 
 
 _DRAWING = RLock()

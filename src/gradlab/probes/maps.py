@@ -47,20 +47,9 @@ def jacobian_map(
     log_norms, certificate = result if certify else (result, None)
     times = {"t": probed.times(), "k": probed.times()}
     log_norms = probed.within(log_norms, *times.values())
-    quantity = f"{norm} norm of ∂{of or 's'}⁽ᵗ⁾/∂{wrt or 's'}⁽ᵏ⁾"
-    whole = "whole carry"
-    arrays = {
-        f"{name}_log_norm": labelled(
-            log_norms,
-            DIMS,
-            times,
-            long_name=f"log {quantity}",
-            units="nats",
-            norm=norm,
-            of=of or whole,
-            wrt=wrt or whole,
-        )
-    }
+    attributes = map_attributes(norm, of, wrt)
+    quantity = attributes["long_name"].removeprefix("log ")
+    arrays = {f"{name}_log_norm": labelled(log_norms, DIMS, times, **attributes)}
     metrics = map_metrics(log_norms, name, probed.stride)
     if certificate is not None:
         measured = ~np.isnan(log_norms)
@@ -83,23 +72,24 @@ def jacobian_map(
     return Measurement(metrics, arrays)
 
 
-def map_metrics(log_norms: Map, name: str = "jacobian", stride: int = 1) -> dict[str, float]:
-    """Return the decay rate (nats per step), horizon (steps) and mean log norm at lags 1, 2, 4, …
+def map_attributes(norm: Norm, of: str | None, wrt: str | None) -> dict[str, str]:
+    """Return the attributes of a map: its name, units, norm, and the parts of the carry."""
+    whole = "whole carry"
+    return {
+        "long_name": f"log {norm} norm of ∂{of or 's'}⁽ᵗ⁾/∂{wrt or 's'}⁽ᵏ⁾",
+        "units": "nats",
+        "norm": norm,
+        "of": of or whole,
+        "wrt": wrt or whole,
+    }
 
-    These are of the pairs that are not exactly zero, as `decay` defines them; "zero_share" is the
-    share of the pairs k < t that are.
+
+def map_metrics(log_norms: Map, name: str = "jacobian", stride: int = 1) -> dict[str, float]:
+    """Return the numbers of `decay.summary` as metrics of a run.
 
     Args:
         log_norms: [sample, t, k] in nats, t and k in strides; NaN where not measured.
         name: prefix of the metrics.
         stride: in steps.
     """
-    profile = decay.lag_profile(log_norms)
-    metrics = {
-        f"{name}/decay_rate": decay.decay_rate(profile) / stride,
-        f"{name}/horizon": decay.horizon(profile) * stride,
-        f"{name}/zero_share": decay.zero_share(log_norms),
-    }
-    for power in range((profile.size - 1).bit_length()):
-        metrics[f"{name}/log_norm/lag_{2**power * stride}"] = float(profile[2**power])
-    return metrics
+    return {f"{name}/{key}": value for key, value in decay.map_numbers(log_norms, stride).items()}

@@ -20,6 +20,8 @@ SLURM_LOGS = "slurm"
 NONFINITE = ("inf", "-inf", "nan")  # how status.json spells them
 # The columns of `load_runs` that are neither config nor logged metrics.
 NOT_CONFIG = ("verdict", "status", "reason", "sweep", "path")
+# States of points whose records show no numbers.
+UNREADABLE = ("damaged", "unknown")
 # Of a point: what it measured; they are always sealed.
 RESULTS = (METRICS, GRADIENTS, TABLE)
 # Of a point: all that a seal is for.

@@ -66,11 +66,23 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
 
 
 def load_metrics(run_folder: str | Path) -> pd.DataFrame:
-    """Read one point's metrics: one row per logged step, one column per W&B name.
+    """Read one point's metrics over training.
+
+    Args:
+        run_folder: the point's folder: `path` in a row of `load_runs`.
+
+    Returns:
+        One row per logged or measured step, in the order of `train/step` (updates), and one column
+        per W&B name: losses (nats, or squared errors), `jacobian/decay_rate` (nats per step), ….
+        NaN is what was not measured at that step.
 
     Raises:
         FileNotFoundError: the point has none.
         ValueError: they are not as they were written, or cannot be checked.
+
+    Example:
+        >>> metrics = gradlab.load_metrics(runs["path"][0])
+        >>> metrics.plot("train/step", "eval/loss")
     """
     return _load_sealed_table(Path(run_folder), METRICS)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -18,9 +18,11 @@ from gradlab.records.layout import (
     GRADIENTS,
     METRICS,
     MULTIRUN,
+    NOT_CONFIG,
     SLURM_LOGS,
     STATUS,
     SWEEP,
+    UNREADABLE,
     WANDB,
 )
 from gradlab.records.leases import holder
@@ -28,21 +30,28 @@ from gradlab.records.links import lies_inside, real_path
 from gradlab.records.points import load_verified, load_yaml
 from gradlab.records.sweeps import load_sweep, sweep_folder
 
+Columns = Literal["varying", "all"]
+KEPT = ("model.name", "task.length", "seed")  # columns that are there whether they vary or not
 A_POINTS = frozenset({STATUS, METRICS, GRADIENTS, CHECKPOINTS})
 OWN_FOLDERS = frozenset({CONFIG.parts[0], CHECKPOINTS, WANDB, SLURM_LOGS})  # they hold no points
 
 
-def load_runs(folder: str | Path) -> pd.DataFrame:
+def load_runs(folder: str | Path, columns: Columns = "varying") -> pd.DataFrame:
     """Read every point below a folder, each once, and check its files.
 
     Args:
         folder: a sweep's folder, or any folder above several of them (or above links to them), or
             one point's.
+        columns: "varying" leaves out the config keys that have one value in all points; "all" has
+            every key.
 
     Returns:
         One row per point, in the order of the folders' numbers: the config flattened with dots
         (`init.gain`), the summary metrics under their W&B names (`jacobian/decay_rate`),
         `verdict`, `status`, `reason`, `sweep` (its folder's name, NAME/DATE) and `path`.
+        `model.name`, `task.length` and `seed` are columns whether they vary or not; what was left
+        out is in `runs.attrs["constant"]`, from which figures take it. (To join tables of several
+        sweeps by hand, read them with "all".)
 
         A point with a file that is not as it was written has the status "damaged", the reason and
         no numbers. One that its sweep lists, and that has no status.json, is "unknown". One that
@@ -50,11 +59,14 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: the folder does not exist, or no point lies below it.
+        ValueError: `columns` is another word.
 
     Example:
         >>> runs = gradlab.load_runs("runs/quickstart")
         >>> runs.groupby("init.gain")["jacobian/decay_rate"].mean()
     """
+    if columns not in get_args(Columns):
+        raise ValueError(f"columns must be 'varying' or 'all'; got {columns!r}.")
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {str(folder)!r}; give one that a sweep wrote.")
@@ -70,7 +82,30 @@ def load_runs(folder: str | Path) -> pd.DataFrame:
     rows = [{escaped(key): _shown(value) for key, value in row.items()} for row in rows]
     for row, point in zip(rows, points, strict=True):
         row |= {"sweep": sweeps[sweep_folder(real_path(point))], "path": str(point)}
-    return pd.DataFrame(rows)
+    runs = pd.DataFrame(rows)
+    return runs if columns == "all" else _without_constants(runs)
+
+
+def with_constants(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with the columns that `load_runs` left out; those of other origin as they are."""
+    constant = runs.attrs.get("constant", {})
+    missing = {key: value for key, value in constant.items() if key not in runs}
+    if not missing or runs.empty:
+        return runs
+    added = pd.DataFrame({key: [value] * len(runs) for key, value in missing.items()}, runs.index)
+    return pd.concat([added, runs], axis="columns")
+
+
+def _without_constants(runs: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the config keys that all points which have a config share."""
+    known = runs[~runs["status"].isin(UNREADABLE)]
+    keys = [key for key in known if "/" not in key and key not in (*NOT_CONFIG, *KEPT)]
+    constant = {key: known[key].iloc[0] for key in keys if len(set(map(repr, known[key]))) == 1}
+    short = runs.drop(columns=list(constant))
+    short.attrs["constant"] = {
+        k: v.item() if hasattr(v, "item") else v for k, v in constant.items()
+    }
+    return short
 
 
 def find_points(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 from gradlab.components import ConfigError
 from gradlab.config import Config, program_key
 from gradlab.point import Point, Status, fail_points, run_points
+from gradlab.sweeps.program_cache import kept_program
 from gradlab.training.program import Program
 
 Built: TypeAlias = Program | BaseException  # or what building it raised: its points fail by that
@@ -38,7 +39,7 @@ def program_of(config: Config, programs: dict[str, Built]) -> Built:
     if key not in programs:
         try:
             with chdir(os.curdir):  # a part of the user's that leaves the folder moves no sweep
-                programs[key] = Program(config)
+                programs[key] = kept_program(config)
         except (ConfigError, KeyboardInterrupt):
             raise
         except BaseException as error:

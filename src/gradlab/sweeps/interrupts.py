@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -15,11 +16,24 @@ from gradlab import records
 from gradlab.records import leases
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_is_guest = ContextVar("is_guest", default=False)
+
+
+@contextmanager
+def as_guest() -> Iterator[None]:
+    """Leave the process to its owner: asked to stop twice, a sweep raises, and ends nothing."""
+    token = _is_guest.set(True)
+    try:
+        yield
+    finally:
+        _is_guest.reset(token)
 
 
 @contextmanager
 def stopping() -> Iterator[threading.Event]:
     """Yield an event that is set once the process is asked to stop; asked twice, it ends at once.
+
+    (Where a program that is not gradlab's called the sweep, KeyboardInterrupt is raised instead.)
 
     Signals reach the main thread alone; in any other the event is never set.
     """
@@ -30,12 +44,14 @@ def stopping() -> Iterator[threading.Event]:
 
     def on_signal(number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
+        if stop.is_set() and _is_guest.get():
+            raise KeyboardInterrupt
         if stop.is_set():
             _end_at_once(number, name)
         stop.set()
         _say(
             f"gradlab: {name}: every running point trains on to its next logged step, keeps a "
-            "checkpoint and ends; once more ends it at once."
+            f"checkpoint and ends; once more {'raises' if _is_guest.get() else 'ends it'} at once."
         )
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}

@@ -1,11 +1,36 @@
-"""Compiled programs: kept on disk for the next sweep, released when they fill a process."""
+"""Programs: kept in a process and on disk for the next sweep, released when they fill a process."""
 
 import os
+from collections import OrderedDict
 from pathlib import Path
 
 import jax
 
+from gradlab.config import Config
+from gradlab.training.program import Program
+from gradlab.training.source_key import SourceKey
+
 MIN_COMPILE_SECONDS = 0.3  # a program that compiles faster is not worth its file
+MOST_KEPT = 32  # programs that a process keeps from sweep to sweep
+_kept: OrderedDict[SourceKey, Program] = OrderedDict()
+
+
+def kept_program(config: Config) -> Program:
+    """Return the program of a config: that of an earlier sweep of this process if it is the same.
+
+    It is another one if a function that the config names was defined anew, or a file that it names
+    was written since.
+
+    Raises:
+        ConfigError: the parts of the config do not fit together.
+    """
+    key = SourceKey(config)
+    if key not in _kept:
+        _kept[key] = Program(config)
+    _kept.move_to_end(key)
+    while len(_kept) > MOST_KEPT:
+        _kept.popitem(last=False)
+    return _kept[key]
 
 
 def keep_programs() -> None:
@@ -38,4 +63,5 @@ def release_programs() -> None:
         and limit.exists()
         and maps.read_text().count("\n") > int(limit.read_text()) / 2
     ):
+        _kept.clear()
         jax.clear_caches()

@@ -1,10 +1,11 @@
-"""The progress of a sweep: one live line in a terminal, a plain line now and then in a file."""
+"""The progress of a sweep: one live line in a terminal or notebook, plain lines in a file."""
 
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -17,9 +18,10 @@ from gradlab.point import Point, Status
 from gradlab.printable import printable
 from gradlab.records import TRACEBACK
 from gradlab.sweeps.groups import Group
-from gradlab.sweeps.screen import screen, show, unread
+from gradlab.sweeps.screen import NotebookLine, screen, show, unread
 
 PRINT_SECONDS = 10.0  # between plain lines
+NOTEBOOK_SECONDS = 0.5  # between two states of a notebook's line
 FORECAST_FROM = 0.01  # of the steps; before that, time passes mostly in compiling
 SURE_FROM = 0.2  # of the steps; before that, and before a point has ended, it is an estimate
 
@@ -70,11 +72,14 @@ class ProgressDisplay:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=sum(self._length.values()))
+        self._cell = NotebookLine() if self._console.is_jupyter else None
 
     def __enter__(self) -> Self:
         """Start the live line."""
         with unread():
             self._bar.start()
+        if self._cell:
+            self._cell.show(str(self))
         return self
 
     def __exit__(
@@ -125,11 +130,10 @@ class ProgressDisplay:
         self._shown = self._see()
         with unread():
             self._bar.update(self._task, completed=self._reached.total())
-        if not self._console.is_terminal and (
-            last or time.monotonic() - self._printed > PRINT_SECONDS
-        ):
+        pause = NOTEBOOK_SECONDS if self._cell else PRINT_SECONDS
+        if not self._console.is_terminal and (last or time.monotonic() - self._printed > pause):
             self._printed = time.monotonic()
-            show(self._console, str(self))
+            (self._cell.show if self._cell else partial(show, self._console))(str(self))
 
 
 class _Line(ProgressColumn):

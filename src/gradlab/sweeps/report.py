@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gradlab.figures import labels, selection, style
-from gradlab.figures.overview import overview_figure
+from gradlab.figures.of_runs.overview import overview_figure
 from gradlab.figures.places import check_place
 from gradlab.point import Point
 from gradlab.printable import printable
 from gradlab.records import OVERVIEW, WANDB, sweep_folder
+from gradlab.records.layout import UNREADABLE
 from gradlab.records.table import load_runs
 from gradlab.sweeps.screen import screen, show
 
@@ -30,7 +31,7 @@ COLOURS = {
 def report(sweep: Sequence[Point]) -> None:
     """Print the table, draw the overview figure, say where they are and what to type next."""
     folder = sweep_folder(sweep[0].folder)
-    runs = load_runs(folder)
+    runs = load_runs(folder, "all")
     console, place = screen(), printable(_short(folder))
     show(console, points_table(selection.comparable(runs), folder))
     show(console, f"seconds  {seconds(runs)}")
@@ -53,7 +54,7 @@ def _draw(runs: pd.DataFrame, path: Path, place: str) -> str:
 
 def points_table(runs: pd.DataFrame, folder: Path) -> Table:
     """Return one row per point of a sweep's folder: varying keys, verdict, reach, success."""
-    readable = runs[~runs["status"].isin(selection.UNREADABLE)]  # the others may lack a config
+    readable = runs[~runs["status"].isin(UNREADABLE)]  # the others may lack a config
     keys = selection.varying_keys(readable if len(readable) else runs)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("point", justify="right")

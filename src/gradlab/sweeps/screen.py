@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console, RenderableType
 
@@ -14,7 +15,7 @@ def screen() -> Console:
     """Return the console of a sweep: text is shown as it is, never taken for markup."""
     escape_what_cannot_be_printed()
     console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
+    if not console.is_terminal and not console.is_jupyter:
         console.width = FILE_WIDTH
     return console
 
@@ -30,3 +31,25 @@ def unread() -> Iterator[None]:
     """Pass over what printing raises once its reader has gone: a sweep goes on without it."""
     with contextlib.suppress(OSError, ValueError, SystemExit):  # which rich makes of a closed pipe
         yield
+
+
+class NotebookLine:
+    """A line of text below a notebook's cell, replaced in place.
+
+    (rich needs ipywidgets for that.)
+    """
+
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self._handle: Any = None
+
+    def show(self, text: str) -> None:
+        """Show the text, in place of the one before."""
+        from IPython.display import display
+
+        shown = {"text/plain": text}
+        with unread():
+            if self._handle is None:
+                self._handle = display(shown, raw=True, display_id=True)
+            else:
+                self._handle.update(shown, raw=True)

@@ -1,43 +1,110 @@
-"""A point's Jacobian maps as W&B shows them: a picture, a table for the chart, decay curves."""
+"""Jacobian maps as W&B shows them: a picture, a table for the chart, decay curves."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from gradlab import decay
+
+if TYPE_CHECKING:
+    import wandb
 
 MAP = "jacobian_log_norm"
 MAP_SIDE = 32  # cells per side of the interactive map, at most
 CURVE_POINTS = 100  # lags per decay curve, at most
-CAPTION = "t down, k across; before | after training; norms below 1 blue, above red, 0 grey"
+CAPTION = "norms below 1 blue, above red; exactly zero grey"
 
 
-def map_media(maps: xr.DataArray) -> dict[str, Any]:
-    """Return the media to log for maps (step, sample, t, k), by their W&B names.
+def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> dict[str, Any]:
+    """Return a picture, a table and decay curves of maps, to log to a W&B run.
 
-    The picture and the table show the first and the last measurement; the curves show all.
+    The picture, with axes in steps and a colour bar in nats, and the table show the first and the
+    last measurement; the curves show all.
+
+    Args:
+        log_norms: [..., t, k] in nats, plain or xarray; its leading axes are samples, except an
+            xarray's `step`, the updates at which it was measured.
+        name: the prefix of the media's names.
+
+    Returns:
+        NAME/map (`wandb.Image`), NAME/map_cells (`wandb.Table`, see `map_table`) and
+        NAME/decay_curves (a line plot of the mean log norm against lag).
+
+    Raises:
+        ValueError: it is no map.
+
+    Example:
+        >>> run = wandb.init(project="mine", mode="offline")
+        >>> run.log(gradlab.map_media(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h")))
     """
     import wandb
 
-    from gradlab.figures.map_images import map_pixels
+    from gradlab.figures.labels import label_of
+    from gradlab.figures.map_picture import map_picture
 
-    ends = maps.isel(step=sorted({0, maps.sizes["step"] - 1}))
-    ends = ends.reduce(decay.mean_log_norm, "sample")
-    cells = map_cells(ends)
-    lags, curves = decay_curves(maps)
+    maps = _by_step(log_norms)
+    ends, (lags, curves) = _ends(maps), decay_curves(maps)
+    is_trained = "step" in getattr(log_norms, "dims", ())
+    picture = map_picture(
+        [*ends.to_numpy()],
+        [f"after {step} updates" if is_trained else "" for step in ends["step"].to_numpy()],
+        stride=int(maps["t"][1] - maps["t"][0]),
+        label=label_of(log_norms),
+    )
     return {
-        "jacobian/map": wandb.Image(map_pixels([*ends.to_numpy()]), caption=CAPTION),
-        "jacobian/map_cells": wandb.Table([*cells], cells.to_numpy(), optional=False),
-        "jacobian/decay_curves": wandb.plot.line_series(
+        f"{name}/map": wandb.Image(picture, caption=CAPTION),
+        f"{name}/map_cells": map_table(maps),
+        f"{name}/decay_curves": wandb.plot.line_series(
             lags,
             list(curves.values()),
-            keys=[f"after {step} updates" for step in curves],
+            keys=[f"after {step} updates" if is_trained else "mean" for step in curves],
             title="Mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ (nats)",
             xname="lag t − k (steps)",
         ),
     }
+
+
+def map_table(log_norms: ArrayLike | xr.DataArray) -> "wandb.Table":
+    """Return maps as a W&B table with columns step, t, k (steps) and log_norm (nats).
+
+    Args:
+        log_norms: as in `map_media`; of several measurements the first and the last.
+
+    Returns:
+        A row per pair, of at most 32 values of t and of k; pairs whose product is exactly zero, or
+        was not measured, are left out.
+
+    Raises:
+        ValueError: it is no map.
+
+    Example:
+        >>> run.log({"map": gradlab.map_table(gradlab.jacobian_log_norms(cell, x))})
+    """
+    import wandb
+
+    cells = map_cells(_ends(_by_step(log_norms)))
+    return wandb.Table([*cells], cells.to_numpy(), optional=False)
+
+
+def _by_step(log_norms: ArrayLike | xr.DataArray) -> xr.DataArray:
+    """Return maps as (step, sample, t, k); those without a training step get the step 0."""
+    if isinstance(log_norms, xr.DataArray) and "step" in log_norms.dims:
+        maps = log_norms if "sample" in log_norms.dims else log_norms.expand_dims("sample")
+        return maps.transpose("step", "sample", "t", "k")
+    maps, stride = decay.map_and_stride(log_norms)
+    times = stride * np.arange(maps.shape[-1])
+    samples = maps.reshape(1, -1, *maps.shape[-2:])
+    dims = ("step", "sample", "t", "k")
+    return xr.DataArray(samples, dims=dims, coords={"step": [0], "t": times, "k": times})
+
+
+def _ends(maps: xr.DataArray) -> xr.DataArray:
+    """Return the first and the last measurement, (step, t, k): means over the samples."""
+    ends = maps.isel(step=sorted({0, maps.sizes["step"] - 1}))
+    return ends.reduce(decay.mean_log_norm, "sample")
 
 
 def decay_curves(maps: xr.DataArray) -> tuple[list[int], dict[int, list[float | None]]]:

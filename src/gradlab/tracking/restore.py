@@ -15,7 +15,7 @@ import pandas as pd
 
 from gradlab import records
 from gradlab.records.files import write_whole
-from gradlab.records.table import load_runs
+from gradlab.records.table import Columns, load_runs
 from gradlab.tracking.offline_logs import restore_logs
 from gradlab.tracking.points import RESTORED, Restored, say_left_out
 from gradlab.tracking.runs import RECORD_FILES
@@ -26,7 +26,9 @@ RESTORED_FILES = sorted(map(str, RECORD_FILES.values()), key=lambda name: name !
 MARKS = (*RESTORED_FILES, records.TABLE, records.CHECKPOINTS, records.SWEEP, records.MULTIRUN)
 
 
-def load_wandb(source: str | Path, folder: str | Path | None = None) -> pd.DataFrame:
+def load_wandb(
+    source: str | Path, folder: str | Path | None = None, columns: Columns = "varying"
+) -> pd.DataFrame:
     """Read the points of one or more sweeps from W&B, as `gradlab.load_runs` does from disk.
 
     Each point is one row, however many copies of its run there are. Of several runs of one point,
@@ -38,6 +40,7 @@ def load_wandb(source: str | Path, folder: str | Path | None = None) -> pd.DataF
         folder: where to write the points' records; by default a temporary folder, which is
             deleted when Python exits. Points that it holds already are rows of the table too; only
             those that were read from W&B are replaced.
+        columns: as in `gradlab.load_runs`.
 
     Returns:
         The table of `gradlab.load_runs`; `path` is a point's restored folder, which
@@ -66,7 +69,7 @@ def load_wandb(source: str | Path, folder: str | Path | None = None) -> pd.DataF
             raise FileNotFoundError(f"no point that gradlab logged to W&B is in {str(source)!r}.")
         for point, place in places(points).items():
             put(point, Path(folder), place)
-    return load_runs(folder)
+    return load_runs(folder, columns)
 
 
 def places(points: Iterable[Restored]) -> dict[Restored, PurePosixPath]:

@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab.components import ConfigError, build
-from gradlab.config import PROBE_SETTINGS, Config, program_key, traced
+from gradlab.config import PROBE_SETTINGS, Config, traced
 from gradlab.initialisers import draw_matrix
 from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import carry_form
@@ -43,6 +43,7 @@ from gradlab.training.losses import (
     weighted_mean,
 )
 from gradlab.training.precision import in_float32
+from gradlab.training.source_key import SourceKey
 from gradlab.training.stopping import check_stop_rule, observe_batch
 from gradlab.training.telemetry import Telemetry, observe, overflows
 
@@ -67,7 +68,8 @@ class State(NamedTuple):
 class Program:
     """A training run that is compiled once for all points of a group; its methods are pure.
 
-    Programs whose configs differ in traced values only are equal, so JAX compiles them once.
+    Programs whose configs differ in traced values only are equal, so JAX compiles them once, unless
+    a function that the config names has been defined anew since (`SourceKey`).
     """
 
     @in_float32
@@ -84,7 +86,7 @@ class Program:
                 task lacks a carry part, stride or window that the config names.
         """
         self.config = config
-        self._key = program_key(config)
+        self._key = SourceKey(config)
         self.task: Task = build(config.task)
         check_task(self.task, config.task["_target_"], config.train.batch_size)
         if config.model.decoder and not self.task.has_answer_flag:

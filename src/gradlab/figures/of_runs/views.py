@@ -8,8 +8,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from gradlab import decay
-from gradlab.figures import lyapunov, style
+from gradlab.figures import style
 from gradlab.figures.labels import log_norm_label
+from gradlab.figures.of_runs import lyapunov
 from gradlab.records import load_gradients
 
 MEASURED_COLOUR, EXPONENT_COLOUR = "#009e73", "#cc79a7"

@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from gradlab.figures import decay, heatmap, lines, map_images, selection, style
+from gradlab.figures import lines, map_images, selection, style
 from gradlab.figures.labels import shared_log_norm_label
+from gradlab.figures.of_runs import decay, heatmap
 
 MAPS, BLOCKS, COLUMNS = 9, 3, 6  # maps side by side, blocks of them, maps in a block, at most
 VIEW = 10.0  # nats: the curves are cut off here, far from any horizon

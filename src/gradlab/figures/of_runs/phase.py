@@ -13,6 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from gradlab import decay
 from gradlab.figures import outcome, selection, style
 from gradlab.figures.labels import key_label, value_label
+from gradlab.records.table import with_constants
 
 PANELS = 4  # side by side, at most
 MAX_NUMBERED_CELLS = 12  # along x or y, at most, for each to have its number written in it
@@ -50,6 +51,7 @@ def phase_table(
     Raises:
         ValueError: x or y is not a config key of the runs, or no run has the outcome.
     """
+    runs = with_constants(runs)
     for key in (x, y):
         if key not in runs:
             varying = ", ".join(selection.varying_keys(selection.comparable(runs))) or "nothing"

@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 from gradlab.figures import lines, outcome, selection, style
 from gradlab.figures.labels import level_label
 from gradlab.records import load_metrics
+from gradlab.records.table import with_constants
 
 THRESHOLD, RATE = "clip.threshold", "optim.learning_rate"
 LINES = 5  # in a panel, at most
@@ -38,6 +39,7 @@ def clipping_table(
     Raises:
         ValueError: no run logged the metric that success is judged by.
     """
+    runs = with_constants(runs)
     settings = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": runs[RATE]})
     outcomes = {
         SUCCESS: outcome.succeeded(runs, error, accuracy),

@@ -1,0 +1,218 @@
+"""Sweeps started from Python: composed, checked, run and recorded as by `python -m gradlab`."""
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.errors import HydraException
+
+from gradlab import explain
+from gradlab.__main__ import CONF, is_told_in_a_sentence, run
+from gradlab.components import ConfigError
+from gradlab.printable import quoted
+from gradlab.records import flatten
+from gradlab.records.table import load_runs
+
+RUNNING = threading.Lock()  # Hydra has one config a process
+CONFIG_DIR = "--config-dir"
+
+
+def sweep(
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    folder: str | Path | None = None,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Run a sweep in this process, of one point or of every combination, and read it back.
+
+    It is that of `python -m gradlab`: the same configs, checks, launcher, records and identities,
+    and the same display, which a notebook shows in place. Programs stay compiled, so a second sweep
+    of networks of the same shapes compiles nothing; a cell that was defined anew is compiled anew.
+    Ctrl-C has the running points keep a checkpoint.
+
+    Args:
+        overrides: words of the command line, such as "model=rnn,lstm", "init.gain=0.5,1,2" or
+            "sweep.resume=FOLDER".
+        config_dir: a folder with config groups and experiments of your own.
+        folder: where the records go; by default runs/NAME/DATE below the working folder.
+        settings: the same as Python values, keys with dots by `**{"task.length": 20}` or as
+            `task={"length": 20}`. A list, a range or an array is swept over; a tuple is one value
+            that is a list, as in `probe=("spectral", "lyapunov")`; a function or class is named by
+            its module. `experiment="quickstart"` is the command's `+experiment=quickstart`.
+
+    Returns:
+        One row per point, as `gradlab.load_runs` gives it. Points that failed have the status
+        "failed" and the reason; that some did is warned of. With "--dry", which shows the plan and
+        runs nothing, an empty table.
+
+    Raises:
+        ConfigError: a word or value is wrong, in the sentence that the command line prints; then
+            nothing has run. (A ValueError, in `gradlab.components`.)
+        RuntimeError: another sweep runs in this process, or a part of yours ends the process.
+        KeyboardInterrupt: the sweep was interrupted; the message says how to go on with it.
+
+    Example:
+        >>> runs = gradlab.sweep("model=rnn,lstm", "init.gain=0.5,1,2", task="echo", seed=range(3))
+        >>> runs.groupby(["model.name", "init.gain"])["jacobian/decay_rate"].mean()
+    """
+    confs = [CONF, *([Path(config_dir)] if config_dir is not None else [])]
+    words = [*overrides, *words_of(settings, confs)]
+    words += [f"hydra.sweep.dir={quoted(str(folder))}"] if folder is not None else []
+    try:
+        words = _checked(words, config_dir)
+        place = _run(words, config_dir)
+    except SystemExit as error:
+        raise RuntimeError(f"a part of the sweep ended the process: {error.code}") from error
+    except Exception as error:
+        is_system_error = isinstance(error, OSError) and not isinstance(error, HydraException)
+        if isinstance(error, ConfigError) or is_system_error or not is_told_in_a_sentence(error):
+            raise
+        raise ConfigError(explain.sentence(error)) from error
+    return load_runs(place) if place else pd.DataFrame()
+
+
+def words_of(settings: Mapping[str, Any], confs: Sequence[Path]) -> list[str]:
+    """Return settings as words of the command line: {"init.gain": [0.5, 1]}, "init.gain=0.5,1".
+
+    Args:
+        settings: values by key.
+        confs: the folders of config groups, gradlab's own first.
+
+    Raises:
+        ConfigError: a value is of a type that no config holds, or a list is empty.
+    """
+    words = []
+    for key, value in flatten(dict(settings)).items():
+        values = _swept(value)
+        if not values:
+            raise ConfigError(f"{key} has no value: give one, or several.")
+        is_added = explain.options_of(key, confs) and not explain.has_default(key, confs[0])
+        text = ",".join(_text(key, one) for one in values)
+        words.append(f"{'+' if is_added else ''}{key}={text}")
+    return words
+
+
+def _swept(value: Any) -> list[Any]:
+    """Return the values that are swept over: those of a list, a range or an array."""
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):  # NumPy's, JAX's, pandas'
+        value = value.tolist()
+    return list(value) if isinstance(value, list | range) else [value]
+
+
+def _text(key: str, value: Any) -> str:
+    """Return a value as it is typed."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Integral):
+        return str(int(value))
+    if isinstance(value, Real):
+        return repr(float(value))
+    if isinstance(value, str | Path):
+        return quoted(str(value))
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_text(key, one) for one in value)}]"
+    name = getattr(value, "__qualname__", "<locals>")
+    if callable(value) and "<" not in name:
+        return f"{value.__module__}.{name}"
+    raise ConfigError(
+        f"{key} must be a number, a text, None, a tuple of them, a list of those to sweep over, or "
+        f"a function or class of a module; got {value!r:.80}."
+    )
+
+
+def _checked(words: Sequence[str], config_dir: str | Path | None) -> list[str]:
+    """Return the words as Hydra takes them, without options.
+
+    Raises:
+        ConfigError: a word is no KEY=VALUE.
+    """
+    for word in words:
+        if word.startswith("-") and word != "--dry":
+            raise ConfigError(
+                f"{word!r} is an option of the command line: gradlab.sweep takes KEY=VALUE, "
+                "config_dir=FOLDER and folder=FOLDER."
+            )
+    option = [CONFIG_DIR, str(config_dir)] if config_dir is not None else []
+    try:
+        checked = explain.arguments([*words, *option], CONF)
+        for sentence in explain.replaced(checked):
+            warnings.warn(sentence, stacklevel=3)
+    except ValueError as error:
+        raise ConfigError(str(error).replace(CONFIG_DIR, "config_dir")) from error
+    return checked[: len(checked) - len(option)]
+
+
+def _run(words: list[str], config_dir: str | Path | None) -> Path | None:
+    """Run the sweep of some words; return its folder, or None if only the plan was asked for."""
+    from hydra.types import RunMode
+
+    from gradlab.sweeps.interrupts import as_guest
+    from hydra_plugins.gradlab_commands import commands
+    from hydra_plugins.gradlab_launcher import Incomplete
+
+    if not RUNNING.acquire(blocking=False):
+        raise RuntimeError("another sweep runs in this process: wait until it has ended.")
+    try:
+        with hydra_apart(), as_guest():
+            hydra = commands(CONF, config_dir)
+            config = hydra.compose_config(
+                "config", words, RunMode.MULTIRUN, validate_sweep_overrides=False
+            )
+            folder = Path(str(config.hydra.sweep.dir))
+            if not {"hydra.sweep.dir", "sweep.resume"} & {word.partition("=")[0] for word in words}:
+                folder = _unused(folder)
+                words = [*words, f"hydra.sweep.dir={quoted(str(folder))}"]
+            try:
+                if config.hydra.mode == RunMode.RUN:
+                    hydra.run("config", run, words)
+                else:
+                    hydra.multirun("config", run, words)
+            except Incomplete as ended:
+                if ended.interrupted:
+                    raise KeyboardInterrupt(ended.sentence) from None
+                warnings.warn(ended.sentence, stacklevel=3)
+            return None if config.sweep.plan_only else folder
+    finally:
+        RUNNING.release()
+
+
+def _unused(folder: Path) -> Path:
+    """Return the folder, or one beside it if it is there: two sweeps may begin in one second."""
+    number, place = 1, folder
+    while place.exists():
+        number += 1
+        place = folder.with_name(f"{folder.name}_{number}")
+    return place
+
+
+@contextmanager
+def hydra_apart() -> Iterator[None]:
+    """Give the block a Hydra of its own, and leave the process's own and its logging as it was."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.singleton import Singleton
+    from hydra.core.utils import JobRuntime
+    from hydra.version import VersionBase
+    from omegaconf.basecontainer import BaseContainer
+
+    own = (GlobalHydra, HydraConfig, JobRuntime, VersionBase)
+    instances: dict[type, Any] = Singleton._instances
+    before = {kind: instances.pop(kind) for kind in own if kind in instances}
+    resolvers, root = dict(BaseContainer._resolvers), logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        yield
+    finally:
+        for kind in own:
+            instances.pop(kind, None)
+        instances.update(before)
+        BaseContainer._resolvers.clear()
+        BaseContainer._resolvers.update(resolvers)
+        root.setLevel(level)
+        root.handlers[:] = handlers
