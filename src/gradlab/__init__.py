@@ -6,6 +6,7 @@ TYPE_CHECKING = False  # typing.py of the working folder would be imported here
 if TYPE_CHECKING:
     from typing import Any
 
+    from gradlab.integrations.watch import watch
     from gradlab.jacobian import (
         adjoint_log_norms,
         backpropagate,
@@ -40,11 +41,13 @@ __all__ = [
     "parallel_evaluation",
     "parallel_exponent",
     "truncation",
+    "watch",
 ]
 HOMES = {  # of the names that are not the engine's
     "load_gradients": "gradlab.records",
     "load_runs": "gradlab.records.table",
     "load_wandb": "gradlab.tracking.restore",
+    "watch": "gradlab.integrations.watch",
 }
 
 
