@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
     from gradlab.integrations.keras import from_keras
     from gradlab.integrations.torch import from_torch
+    from gradlab.integrations.watch import watch
     from gradlab.jacobian import (
         adjoint_log_norms,
         backpropagate,
@@ -44,6 +45,7 @@ __all__ = [
     "parallel_evaluation",
     "parallel_exponent",
     "truncation",
+    "watch",
 ]
 HOMES = {  # of the names that are not the engine's
     "from_keras": "gradlab.integrations.keras",
@@ -51,6 +53,7 @@ HOMES = {  # of the names that are not the engine's
     "load_gradients": "gradlab.records",
     "load_runs": "gradlab.records.table",
     "load_wandb": "gradlab.tracking.restore",
+    "watch": "gradlab.integrations.watch",
 }
 
 

@@ -46,8 +46,8 @@ def from_keras(layer: Any) -> nnx.RNNCellBase:
         )
     if not cell.built:
         raise ValueError("the layer has no weights yet: layer.build((None, None, features)).")
-    kernel, recurrent_kernel = (as_array(w.numpy()) for w in (cell.kernel, cell.recurrent_kernel))
-    bias = None if cell.bias is None else as_array(cell.bias.numpy())
+    kernel, recurrent_kernel = (as_array(w.value) for w in (cell.kernel, cell.recurrent_kernel))
+    bias = None if cell.bias is None else as_array(cell.bias.value)
     weights: dict[str, Any] = {
         "hidden_features": cell.units,
         "activation_fn": _function(cell.activation),
