@@ -162,7 +162,7 @@ class Watcher:
         self._last: tuple[Any, Any, Mapping[str, Any]] | None = None  # seen, and not measured
         self._step = 0  # measured last
         self._folders: dict[str, WatchFolder] | None = None
-        self._count, self._seconds, self._began = 0, 0.0, 0.0
+        self._count, self._seconds, self._first, self._began = 0, 0.0, 0.0, 0.0
         self._warned: set[str] = set()
         self._finished = False
 
@@ -251,10 +251,10 @@ class Watcher:
                 self._warn(f"could not close its records: {error}")
         passed = time.perf_counter() - self._began
         where = f"; records in {self._folder}" if self._folder else ""
-        measurements = "1 measurement" if self._count == 1 else f"{self._count} measurements"
+        count = "1 measurement" if self._count == 1 else f"{self._count} measurements"
         print(
-            f"gradlab: {measurements} took {self._seconds:.1f} s, "
-            f"{self._seconds / passed:.1%} of the {passed:.1f} s since the first call{where}"
+            f"gradlab: {count} took {self._seconds:.1f} s, {self._seconds / passed:.1%} of the "
+            f"{passed:.1f} s since the first, which compiles and took {self._first:.1f} s{where}"
         )
 
     def _measure(self, step: int, model: Any, metrics: Mapping[str, Any]) -> Measurement | None:
@@ -286,7 +286,9 @@ class Watcher:
         finally:
             self._last, self._step = None, step
             self._due = -np.inf if self._folders is None else next_probed(step, self._every)
-        self._seconds += time.perf_counter() - begun - waited
+        seconds = time.perf_counter() - begun - waited
+        self._seconds += seconds
+        self._first = seconds if is_first else self._first
         return joined
 
     def _probe(self, step: int, driven: Driven) -> Measurement:
