@@ -43,6 +43,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "claims": {"records", "figures", "explain", *CONFIG},
     "studies": {"jacobian", "cells", "models", "decay", "theory", "records", "tracking", "figures"}
     | {"claims", "sweeps", *PARTS, *CONFIG},
+    "integrations": {"jacobian", "cells", "models"},
 }
 ONLY = {  # who may import these packages
     "wandb": {"tracking"},
@@ -51,6 +52,8 @@ ONLY = {  # who may import these packages
     "ray": {"sweeps"},
     "hydra": {"__main__", "explain", "config", "components", "point", "sweeps", "claims"},
     "matplotlib": {"figures", "studies", "tasks"},
+    "safetensors": {"integrations"},
+    **{package: set() for package in ("torch", "keras")},  # read without being imported
 }
 
 

@@ -6,6 +6,8 @@ TYPE_CHECKING = False  # typing.py of the working folder would be imported here
 if TYPE_CHECKING:
     from typing import Any
 
+    from gradlab.integrations.keras import from_keras
+    from gradlab.integrations.torch import from_torch
     from gradlab.integrations.watch import watch
     from gradlab.jacobian import (
         adjoint_log_norms,
@@ -30,6 +32,8 @@ __all__ = [
     "backpropagate",
     "contribution_log_norms",
     "credit",
+    "from_keras",
+    "from_torch",
     "jacobian_log_norms",
     "load_gradients",
     "load_runs",
@@ -44,6 +48,8 @@ __all__ = [
     "watch",
 ]
 HOMES = {  # of the names that are not the engine's
+    "from_keras": "gradlab.integrations.keras",
+    "from_torch": "gradlab.integrations.torch",
     "load_gradients": "gradlab.records",
     "load_runs": "gradlab.records.table",
     "load_wandb": "gradlab.tracking.restore",
