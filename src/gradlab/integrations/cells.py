@@ -2,15 +2,16 @@
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from gradlab.integrations.step_cell import Start, StepCell
+from gradlab.jacobian.arguments import numbers
 from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import flatten_cell
 
@@ -163,7 +164,8 @@ def _driven(
     """Return a cell with its sequences, checked to fit."""
     is_lone = np.ndim(inputs) == 2
     inputs = _sequences(inputs)
-    targets = jax.tree.map(lambda x: _array(x)[None] if is_lone else _array(x), targets)
+    targets = jax.tree.map(partial(_array, "targets"), targets)
+    targets = jax.tree.map(lambda x: x[None], targets) if is_lone else targets
     lengths = _checked_lengths(lengths, inputs)
     if found.reverse:
         inputs, targets = jax.tree.map(lambda x: _reversed(x, lengths), (inputs, targets))
@@ -199,7 +201,7 @@ def _has_h(form: CarryForm) -> bool:
 
 def _sequences(inputs: Any) -> Float[Array, "batch T features"]:
     """Return inputs, also a torch tensor or a lone sequence, as a batch of sequences."""
-    array = _array(inputs)
+    array = _array("inputs", inputs)
     if array.ndim == 2:
         array = array[None]
     if array.ndim != 3 or 0 in array.shape:
@@ -210,9 +212,9 @@ def _sequences(inputs: Any) -> Float[Array, "batch T features"]:
     return array
 
 
-def _array(values: Any) -> Array:
+def _array(name: str, values: Any) -> Array:
     """Return numbers as an array of JAX, also those of a torch tensor."""
-    return jnp.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
+    return numbers(name, values.detach().cpu().numpy() if hasattr(values, "detach") else values)
 
 
 def _checked_lengths(lengths: Any, inputs: Float[Array, "batch T features"]) -> np.ndarray:

@@ -115,9 +115,7 @@ class WatchFolder:
             config = records.load_yaml(self.folder / records.CONFIG)
             metrics = records.load_metrics(self.folder)
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{other}, which cannot be gone on with ({error}): {instead}"
-            ) from error
+            raise ValueError(f"{other}, which are not whole ({error}): {instead}") from error
         ours, theirs = records.flatten(self._config), records.flatten(config)
         keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
         if keys:
@@ -160,8 +158,8 @@ def nested(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
                 break
         if not isinstance(place, dict) or isinstance(place.get(name), dict):
             raise ValueError(
-                f"config has {key!r} and a value where that needs a section: call one otherwise, "
-                "as in {'model.name': 'lstm'}."
+                f"config has {key!r} both as a value and as a section: call one otherwise, as in "
+                "{'model.name': 'lstm'}."
             )
         place[name] = value
     return merged

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from gradlab.jacobian.arguments import first_line
 from gradlab.training.telemetry import CLIP_ROUNDING
 
 Clip = optax.GradientTransformation | float | None
@@ -72,11 +73,11 @@ class GradientNorms:
                 rule=rule,
             )
         except ValueError as error:
-            if str(error) != optax.NO_PARAMS_MSG:
+            if params is not None:
                 raise
             raise ValueError(
-                "clip needs the weights: give them too, watcher(step, cell, grads=grads, "
-                "params=weights)."
+                f"clip cannot run on gradients alone ({first_line(error)}): give it the weights "
+                "too, watcher(step, cell, grads=grads, params=weights)."
             ) from error
 
     def row(self) -> dict[str, float]:

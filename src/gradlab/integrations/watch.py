@@ -71,7 +71,9 @@ def watch(
             part h, those of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ take the whole carry.
         every: "log" (at steps 1, 4, 16, 64, …), "ends", N (every N steps) or a list of steps. The
             first call is always measured, and by `finish` the last one.
-        run: a W&B run of yours, which gets the metrics, and maps now and then.
+        run: a W&B run of yours, whose own step stays as you count it: a measurement joins the row
+            that you are filling (after your run.log(…, step=…), before a run.log without), with
+            "train/step" beside it. Your metrics are yours to log.
         folder: gets rows and maps, as a point's folder has them: `load_runs`, `load_gradients` and
             every figure read it or a folder above it. Of several cells each has a folder in it.
         config: your hyperparameters, flat ({"init.gain": 1.5}) or nested; figures of several
@@ -160,7 +162,7 @@ class Watcher:
         self._last: tuple[Any, Any, Mapping[str, Any]] | None = None  # seen, and not measured
         self._step = 0  # measured last
         self._folders: dict[str, WatchFolder] | None = None
-        self._count, self._seconds, self._began = 0, 0.0, 0.0
+        self._count, self._seconds, self._first, self._began = 0, 0.0, 0.0, 0.0
         self._warned: set[str] = set()
         self._finished = False
 
@@ -257,9 +259,10 @@ class Watcher:
                 self._warn(f"could not close its records: {error}")
         passed = time.perf_counter() - self._began
         where = f"; records in {self._folder}" if self._folder else ""
+        count = "1 measurement" if self._count == 1 else f"{self._count} measurements"
         print(
-            f"gradlab: {self._count} measurements took {self._seconds:.1f} s, "
-            f"{self._seconds / passed:.1%} of the {passed:.1f} s since the first call{where}"
+            f"gradlab: {count} took {self._seconds:.1f} s, {self._seconds / passed:.1%} of the "
+            f"{passed:.1f} s since the first, which compiles and took {self._first:.1f} s{where}"
         )
 
     def _measure(self, step: int, model: Any, metrics: Mapping[str, Any]) -> Measurement | None:
@@ -291,7 +294,9 @@ class Watcher:
         finally:
             self._last, self._step = None, step
             self._due = -np.inf if self._folders is None else next_probed(step, self._every)
-        self._seconds += time.perf_counter() - begun - waited
+        seconds = time.perf_counter() - begun - waited
+        self._seconds += seconds
+        self._first = seconds if is_first else self._first
         return joined
 
     def _probe(self, step: int, driven: Driven) -> Measurement:
@@ -342,7 +347,7 @@ class Watcher:
         kind = message.partition(" step ")[0]
         if kind not in self._warned:
             self._warned.add(kind)
-            text = f"gradlab.watch {message} Training goes on."
+            text = f"gradlab.watch {message.rstrip('.')}. Training goes on."
             warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 

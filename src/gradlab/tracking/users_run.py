@@ -30,7 +30,7 @@ class UsersRun:
         Raises:
             ValueError: it is none.
         """
-        if run is not None and not (hasattr(run, "log") and hasattr(run, "step")):
+        if run is not None and not (hasattr(run, "log") and hasattr(type(run), "step")):
             raise ValueError(
                 f"run must be a W&B run, such as wandb.init() returns; got {type(run).__name__}."
             )
@@ -55,21 +55,23 @@ class UsersRun:
                 self._maps.setdefault(prefix, {})[int(row["train/step"])] = array
         self._count += 1
         is_power = self._count & (self._count - 1) == 0
-        self._write({k: v for k, v in row.items() if not np.isnan(v)}, with_maps=is_power)
+        measured = {name: value for name, value in row.items() if not np.isnan(value)}
+        self._write(measured, with_maps=is_power, is_new=True)
 
     def finish(self) -> None:
         """Log the maps up to the last measurement; the run itself is its owner's to finish."""
         if self._run is not None and self._shown < self._count:
-            self._write({}, with_maps=True)
+            self._write({}, with_maps=True, is_new=False)
 
-    def _write(self, row: dict[str, Any], *, with_maps: bool) -> None:
+    def _write(self, row: dict[str, Any], *, with_maps: bool, is_new: bool) -> None:
         try:
             for prefix, by_step in self._maps.items() if with_maps else ():
                 joined = xr.concat(list(by_step.values()), dim="step", combine_attrs="override")
                 media = map_media(joined.assign_coords(step=list(by_step)))
                 row |= {f"{prefix}{name}": x for name, x in media.items()}
                 self._shown = self._count
-            if self._run.step == self._filling:
+            self._run.log({}, commit=False)  # raises on a finished run, whose step is waited for
+            if is_new and self._run.step == self._filling:
                 self._run.log({}, commit=True)
             self._run.log(row, commit=False)
             self._filling = self._run.step
