@@ -48,7 +48,7 @@ class GradientNorms:
         is_rule = isinstance(clip, optax.GradientTransformation)
         self.is_known = clip is not None
         self.threshold = np.inf if is_rule or clip is None else _positive(clip)
-        self._rule = clip if is_rule else None
+        self._rule: Any = clip if is_rule else None
         self._totals: Totals | None = None
         self._clip_state: Any = None
 
