@@ -207,6 +207,14 @@ class Watcher:
             return None
         return self._measure(operator.index(step), cell, metrics)
 
+    def add_gradients(self, grads: PyTree, params: PyTree = None) -> None:
+        """Take an update's gradient in, where it is clipped in place before the watcher's call.
+
+        Args:
+            grads, params: as in a call.
+        """
+        self._gradients.add(grads, params)
+
     def finish(self) -> None:
         """Measure the last step that was seen, close the records, and print the cost.
 
