@@ -43,7 +43,8 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "claims": {"records", "figures", "explain", *CONFIG},
     "studies": {"jacobian", "cells", "models", "decay", "theory", "records", "tracking", "figures"}
     | {"claims", "sweeps", *PARTS, *CONFIG},
-    "integrations": {"jacobian", "cells", "models"},
+    "integrations": {"jacobian", "cells", "models", "probes", "training", "point", "records"}
+    | {"tracking", "decay", *CONFIG},
 }
 ONLY = {  # who may import these packages
     "wandb": {"tracking"},

@@ -209,6 +209,29 @@ def test_the_backward_direction_reads_each_sequence_from_its_own_end() -> None:
     np.testing.assert_allclose(outputs[1, :4], ours[1, 3::-1], atol=1e-6)
 
 
+def test_torch_modules_are_measured_by_their_names_on_what_they_read() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is missing")
+    torch.manual_seed(0)
+    below = torch.nn.LSTM(3, 5, batch_first=True, bidirectional=True)
+    model = torch.nn.ModuleDict({"below": below, "top": torch.nn.RNN(10, 4, batch_first=True)})
+    x = torch.tensor(np.array(X))
+
+    def inputs(model: Any) -> dict[str, Any]:
+        return {"below.forward": x, "below.backward": x, "top": model["below"](x)[0]}
+
+    measurement = measured(model, inputs=inputs)
+    for way, reverse in (("forward", False), ("backward", True)):
+        cell = gradlab.from_torch(below, reverse=reverse)
+        flipped = X[:, ::-1] if reverse else X
+        assert_map_of(measurement, cell, flipped, f"below.{way}/{MAP}")
+    recurrent, hidden = model["top"], torch.zeros(1, 4)
+    outputs = below(x)[0][0].detach()
+    _, hidden = recurrent(outputs[:2], hidden)  # h⁽²⁾
+    jacobian = torch.autograd.functional.jacobian(lambda h: recurrent(outputs[2:5], h)[1], hidden)
+    norm = torch.linalg.matrix_norm(jacobian.reshape(4, 4), 2).log().item()
+    assert measurement.arrays[f"top/{MAP}"][0, 5, 2] == pytest.approx(norm, abs=1e-5)
+
+
 def test_probes_of_ones_own_run_beside_ours_under_their_names() -> None:
     def reach(probed: ProbeInput, *, name: str) -> Measurement:
         return Measurement({f"{name}/lengths": float(probed.lengths.sum())}, {})
@@ -236,6 +259,7 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "nameless": ({"probes": lambda probed: 0}, None, "a probe of your own needs a name"),
     "no loss": ({"probes": "adjoint"}, None, "give loss=.* and targets="),
     "no targets": ({"loss": lambda h, y: 0}, None, "loss and targets belong together"),
+    "clip": ({"clip": "norm"}, None, "clip must be an optax transformation, .* above 0; got 'norm"),
     "run": ({"run": "mine"}, None, "run must be a W&B run"),
     "config": ({"config": 3}, None, r"config must be a mapping; got int: give vars\(args\)"),
     "features": ({}, lstm(4), "deeper in a network reads what lies below it: give inputs"),

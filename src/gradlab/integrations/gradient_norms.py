@@ -3,17 +3,18 @@
 import sys
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
 from gradlab.jacobian.arguments import first_line
 from gradlab.training.telemetry import CLIP_ROUNDING
 
-Clip = optax.GradientTransformation | float | None
+Clip: TypeAlias = optax.GradientTransformation | float | None
 
 
 class Totals(NamedTuple):
@@ -40,8 +41,14 @@ class GradientNorms:
         Args:
             clip: the clipping of the training loop: an optax transformation, or the threshold of
                 clipping by global norm; None: none is known, and only the norm is kept.
+
+        Raises:
+            ValueError: it is neither.
         """
-        self.clip = clip
+        is_rule = isinstance(clip, optax.GradientTransformation)
+        self.is_known = clip is not None
+        self.threshold = np.inf if is_rule or clip is None else _positive(clip)
+        self._rule: Any = clip if is_rule else None
         self._totals: Totals | None = None
         self._clip_state: Any = None
 
@@ -57,20 +64,20 @@ class GradientNorms:
         """
         grads = list(grads) if isinstance(grads, Iterator) else grads
         if tensors := _torch_tensors(grads):
-            self._totals = _of_torch(self._totals, tensors, self.clip)
+            if self._rule:
+                raise ValueError(
+                    "clip is an optax transformation and the gradients are torch tensors: give the "
+                    "threshold of clip_grad_norm_ instead, a number such as clip=1.0."
+                )
+            self._totals = _of_torch(self._totals, tensors, self.threshold)
             return
-        rule = self.clip if isinstance(self.clip, optax.GradientTransformation) else None
-        if rule and self._clip_state is None:
-            self._clip_state = rule.init(grads if params is None else params)
-        threshold = jnp.inf if rule or self.clip is None else self.clip
+        if self._rule and self._clip_state is None:
+            self._clip_state = self._rule.init(grads if params is None else params)
+        totals = self._totals or Totals(*jnp.zeros(len(Totals._fields)))
+        weights = params if self._rule else None
         try:
             self._totals, self._clip_state = _of_jax(
-                self._totals or Totals(*jnp.zeros(len(Totals._fields))),
-                grads,
-                self._clip_state,
-                params if rule else None,
-                threshold,
-                rule=rule,
+                totals, grads, self._clip_state, weights, self.threshold, rule=self._rule
             )
         except ValueError as error:
             if params is not None:
@@ -91,7 +98,7 @@ class GradientNorms:
         totals, self._totals = Totals(*map(float, self._totals)), None
         norm = totals.norm if totals.finite else float("nan")
         row = {"train/grad_norm": norm, "train/nonfinite": totals.nonfinite}
-        if self.clip is not None and totals.finite:
+        if self.is_known and totals.finite:
             row |= {
                 "train/grad_norm_clipped": totals.clipped,
                 "train/grad_norm_clipped_max": totals.largest_clipped,
@@ -121,23 +128,14 @@ def _of_jax(
     return _with(jnp, totals, norm, optax.tree.norm(after), was_clipped), state
 
 
-def _of_torch(totals: Totals | None, grads: list[Any], clip: Clip) -> Totals:
-    """Return the totals with one more update, of a training loop in PyTorch.
-
-    Raises:
-        ValueError: the clipping rule takes JAX's arrays.
-    """
-    if isinstance(clip, optax.GradientTransformation):
-        raise ValueError(
-            "clip is an optax transformation and the gradients are torch tensors: give the "
-            "threshold of clip_grad_norm_ instead, a number such as clip=1.0."
-        )
+def _of_torch(totals: Totals | None, grads: list[Any], threshold: float) -> Totals:
+    """Return the totals with one more update, of a training loop in PyTorch."""
     torch = sys.modules["torch"]
     with torch.no_grad():
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         totals = totals or Totals(*torch.zeros(len(Totals._fields), device=norm.device))
-        threshold = norm.new_tensor(float("inf") if clip is None else clip)
-        return _with(torch, totals, norm, *_by_global_norm(torch, norm, threshold))
+        limit = norm.new_tensor(threshold)
+        return _with(torch, totals, norm, *_by_global_norm(torch, norm, limit))
 
 
 def _by_global_norm(xp: Any, norm: Any, threshold: Any) -> tuple[Any, Any]:
@@ -172,3 +170,17 @@ def _torch_tensors(grads: PyTree) -> list[Any]:
         return []
     leaves = jax.tree.leaves(grads)
     return leaves if leaves and isinstance(leaves[0], sys.modules["torch"].Tensor) else []
+
+
+def _positive(clip: Any) -> float:
+    """Return a threshold.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0:
+        raise ValueError(
+            "clip must be an optax transformation, such as optax.clip_by_global_norm(1.0), or a "
+            f"threshold above 0; got {clip!r:.80}."
+        )
+    return float(clip)

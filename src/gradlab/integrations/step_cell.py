@@ -52,7 +52,7 @@ class StepCell(nnx.RNNCellBase):
         """Return the initial carry that came with the function."""
         return self.start.carry
 
-    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, Any]:  # type: ignore[override]
+    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, Any]:
         """Run one step."""
         weights = [weight[...] for weight in self.weights]
         result: tuple[PyTree, Any] = jax.tree.unflatten(self.structure, weights)(carry, inputs)

@@ -36,11 +36,10 @@ from gradlab.schedule import Schedule, next_probed
 from gradlab.tracking.users_run import UsersRun
 
 MODEL_NAMES = {  # as in a run of gradlab's; other cells go by their class
-    "SimpleCell": "rnn",
-    "Elman": "rnn",
-    "LSTMCell": "lstm",
-    "OptimizedLSTMCell": "lstm",
-    "GRUCell": "gru",
+    **dict.fromkeys(("SimpleCell", "Elman", "ConcatenatedElman"), "rnn"),
+    **dict.fromkeys(("LSTMCell", "OptimizedLSTMCell", "LSTM", "ProjectedLSTM"), "lstm"),
+    **dict.fromkeys(("GRUCell", "GRU"), "gru"),
+    "StepCell": "step",
 }
 
 
@@ -217,7 +216,10 @@ class Watcher:
         self._gradients.add(grads, params)
 
     def finish(self) -> None:
-        """Measure the last step that was seen, close the records, and print the cost."""
+        """Measure the last step that was seen, close the records, and print the cost.
+
+        The model is measured as it is then, and later calls measure nothing.
+        """
         self._finish("done")
 
     def __enter__(self) -> Self:
@@ -250,7 +252,7 @@ class Watcher:
             return
         if self._last and state == "done" and self._last[0] > self._step:
             self._measure(operator.index(self._last[0]), *self._last[1:])
-        self._last = None
+        self._last, self._due = None, np.inf
         self._run.finish()
         for folder in self._folders.values():
             try:
@@ -323,7 +325,9 @@ class Watcher:
     def _open(self, step: int, driven: Mapping[str, Driven]) -> None:
         """Open the records of each cell, at the first measurement."""
         folders = {}
-        for name, cell in driven.items() if self._folder else ():
+        for name, cell in driven.items():
+            if self._folder is None:
+                break
             part = name if len(driven) > 1 else ""
             config = nested(self._config, self._defaults(part, cell))
             folders[name] = WatchFolder(self._folder / part, config, cell.inputs.shape[1])
@@ -333,12 +337,15 @@ class Watcher:
 
     def _defaults(self, part: str, driven: Driven) -> dict[str, Any]:
         """Return the config that figures need, where a user's does not say otherwise."""
-        kind = type(driven.cell).__name__
+        layers = getattr(driven.cell, "layers", None)  # of a stack
+        kind = type(layers[0] if layers else driven.cell).__name__
         samples, length = driven.inputs.shape[:2]
         settings = {"samples": samples, "stride": self._stride, "schedule": self._every}
+        threshold = self._gradients.threshold  # inf where clip is none, or a rule of optax
         return {
             "model": {"name": MODEL_NAMES.get(kind, kind)} | ({"part": part} if part else {}),
             "task": {"length": length},
+            "clip": {"threshold": threshold} if np.isfinite(threshold) else {},
             "probe": settings | recorded(self._sections_of(driven)),
         }
 
