@@ -81,9 +81,9 @@ def from_torch(
         return layers.cell(0, reverse)
     if len(layers.directions) == 2:
         raise ValueError(
-            f"this module has {layers.num_layers} bidirectional layers; those above the first read both "
-            "directions of the layer below, so the whole is no recurrent cell. Measure one layer: "
-            "from_torch(module, layer=1), reverse=True for its backward direction, on "
+            f"this module has {layers.num_layers} bidirectional layers; those above the first read "
+            "both directions of the layer below, so the whole is no recurrent cell. Measure one "
+            "layer: from_torch(module, layer=1), reverse=True for its backward direction, on "
             "cell_inputs(module, inputs, layer=1), of gradlab.integrations.torch."
         )
     return Stack([layers.cell(i) for i in range(layers.num_layers)])
