@@ -39,6 +39,11 @@ class UsersRun:
         self._maps: dict[str, dict[int, xr.DataArray]] = {}  # by prefix and training step
         self._count = self._shown = 0  # measurements, and how many the pictures logged last show
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a run, and it has raised no error yet."""
+        return self._run is not None
+
     def log(self, row: Mapping[str, float], arrays: Mapping[str, xr.DataArray]) -> None:
         """Log a row of metrics; maps with the first, second, fourth, eighth, … of them.
 
