@@ -1,8 +1,7 @@
-"""A LightningModule that learns to recall the first of its inputs, watched by a callback.
+"""PyTorch Lightning: a GRU that recalls the first of its inputs, watched while it trains.
 
-    python watch_lightning.py      # under ten seconds; records in ./runs/watch_lightning
-
-Drawn with: gradlab figure decay --runs runs/watch_lightning --out decay.png
+python docs/examples/watch_lightning.py
+gradlab figure decay --runs runs/watch_lightning
 """
 
 import lightning.pytorch as pl

@@ -1,8 +1,7 @@
-"""A PyTorch loop that trains an LSTM on handwritten digits read pixel by pixel, and is watched.
+"""PyTorch: an LSTM that reads handwritten digits pixel by pixel, watched while it trains.
 
-    python watch_torch.py          # under ten seconds; records in ./runs/watch_torch
-
-Drawn with: gradlab figure heatmap --runs runs/watch_torch --out heatmap.png
+python docs/examples/watch_torch.py
+gradlab figure heatmap --runs runs/watch_torch
 """
 
 import torch

@@ -96,7 +96,7 @@ class _RowsOfTheirOwn:
 
 def _wandb_run(trainer: Trainer) -> _RowsOfTheirOwn | None:
     """Return the W&B run that a Trainer logs to, if it does."""
-    loggers = [x for x in trainer.loggers if type(x).__name__ == "WandbLogger"]
+    loggers: list[Any] = [x for x in trainer.loggers if type(x).__name__ == "WandbLogger"]
     return _RowsOfTheirOwn(loggers[0].experiment, trainer) if loggers else None
 
 

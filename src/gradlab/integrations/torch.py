@@ -77,16 +77,16 @@ def from_torch(
     _check_direction(layers, reverse)
     if layer is not None:
         return layers.cell(_checked_layer(layers, layer), reverse)
-    if layers.count == 1:
+    if layers.num_layers == 1:
         return layers.cell(0, reverse)
     if len(layers.directions) == 2:
         raise ValueError(
-            f"this module has {layers.count} bidirectional layers; those above the first read both "
+            f"this module has {layers.num_layers} bidirectional layers; those above the first read both "
             "directions of the layer below, so the whole is no recurrent cell. Measure one layer: "
             "from_torch(module, layer=1), reverse=True for its backward direction, on "
             "cell_inputs(module, inputs, layer=1), of gradlab.integrations.torch."
         )
-    return Stack([layers.cell(i) for i in range(layers.count)])
+    return Stack([layers.cell(i) for i in range(layers.num_layers)])
 
 
 def recurrent_modules(model: Any) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _check_direction(layers: Layers, reverse: bool) -> None:
 
 
 def _checked_layer(layers: Layers, layer: int) -> int:
-    return whole_number("layer", layer, 0, layers.count - 1, "the last layer")
+    return whole_number("layer", layer, 0, layers.num_layers - 1, "the last layer")
 
 
 def _layers_of(module: Any, kind: Kind | None, prefix: str | None) -> Layers:

@@ -31,7 +31,7 @@ class Layers(NamedTuple):
     tensors: Mapping[str, Any]
 
     @property
-    def count(self) -> int:
+    def num_layers(self) -> int:
         """The number of layers."""
         return sum(bool(re.fullmatch(r"weight_hh(_l\d+)?", name)) for name in self.tensors)
 
@@ -75,7 +75,7 @@ def layers_of_tensors(
     for key, tensor in tensors.items():
         if match := NAME.fullmatch(key):
             modules.setdefault(match[1].removesuffix("."), {})[match[2]] = tensor
-    modules = {name: own for name, own in modules.items() if Layers("gru", own).count}
+    modules = {name: own for name, own in modules.items() if Layers("gru", own).num_layers}
     listed = ", ".join(map(repr, modules))
     if not modules:
         raise ValueError(

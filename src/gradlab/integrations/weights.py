@@ -42,7 +42,7 @@ class ProjectedLSTM(nnx.OptimizedLSTMCell):
             hidden_features, output_features, use_bias=False, rngs=rngs, **dtypes
         )
 
-    def initialize_carry(  # type: ignore[override]  # as the cells of gradlab have it
+    def initialize_carry(
         self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
     ) -> Carry:
         """Return zeros."""
@@ -51,7 +51,7 @@ class ProjectedLSTM(nnx.OptimizedLSTMCell):
         c, h = (jnp.zeros((*input_shape[:-1], size), self.param_dtype) for size in sizes)
         return c, h
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, carry: Carry, inputs: Float[Array, "*batch features"]
     ) -> tuple[Carry, Array]:
         """Return the new carry (c⁽ᵗ⁾, h⁽ᵗ⁾) and the output h⁽ᵗ⁾."""
@@ -66,7 +66,7 @@ class ResetBeforeGRU(nnx.GRUCell):
     g = tanh(W x⁽ᵗ⁾ + b + U (r ⊙ h⁽ᵗ⁻¹⁾)); `reset_after=False` of Keras. The rest is Flax's cell.
     """
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
     ) -> tuple[Array, Array]:
         """Return h⁽ᵗ⁾ twice: as the new carry and as the output."""
