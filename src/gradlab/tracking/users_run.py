@@ -49,14 +49,14 @@ class UsersRun:
 
         Args:
             row: the metrics, "train/step" among them; NaN (not measured) is left out.
-            arrays: what was measured. Maps (sample, t, k) are those called "jacobian_log_norm",
-                whatever stands before it.
+            arrays: what was measured. Maps (sample, t, k) are those called "jacobian_log_norm", or
+                "CELL/jacobian_log_norm".
         """
         if self._run is None:
             return
         for name, array in arrays.items():
-            if name.endswith(MAP):
-                prefix = name.removesuffix(MAP)
+            prefix = name.removesuffix(MAP)
+            if name == MAP or prefix.endswith("/"):
                 self._maps.setdefault(prefix, {})[int(row["train/step"])] = array
         self._count += 1
         is_power = self._count & (self._count - 1) == 0
