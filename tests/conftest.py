@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from gradlab import config
 from gradlab.__main__ import CONF
-from gradlab.integrations import watch
+from gradlab.integrations import watcher
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,7 +59,7 @@ def composed() -> Compose:
 def no_watcher_left() -> Iterator[None]:
     """Let go of watchers that a test has not finished, which the end of the process would."""
     yield
-    watch._unfinished.clear()
+    watcher._unfinished.clear()
 
 
 @pytest.fixture

@@ -81,6 +81,20 @@ def test_the_cell_is_measured_as_it_is_at_the_call() -> None:
         cell.dense_h.kernel[...] *= 1.5
 
 
+def test_measuring_changes_nothing_of_the_model_that_is_trained() -> None:
+    def numbers(model: nnx.Module) -> list[np.ndarray]:
+        leaves = jax.tree.leaves(nnx.state(model))
+        is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
+        data = [jax.random.key_data(x) if k else x for x, k in zip(leaves, is_key, strict=True)]
+        return list(map(np.array, data))
+
+    model = nnx.RNN(lstm())  # which counts the random numbers that it draws for initial carries
+    before, watcher = numbers(model), gradlab.watch(X, every=1, probes=("spectral", "statistics"))
+    watcher(0, model)
+    watcher(1, model)
+    jax.tree.map(np.testing.assert_array_equal, before, numbers(model))
+
+
 @pytest.mark.parametrize(
     ("every", "steps", "due"),
     [
@@ -264,7 +278,7 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "config": ({"config": 3}, None, r"config must be a mapping; got int: give vars\(args\)"),
     "features": ({}, lstm(4), "deeper in a network reads what lies below it: give inputs"),
     "rank": ({"inputs": np.ones(3)}, lstm(), "inputs must be held-out sequences"),
-    "lengths": ({"lengths": [7, 1]}, lstm(), "lengths must be at most 6"),
+    "lengths": ({"lengths": [7, 1]}, lstm(), "lengths must be 2 whole numbers from 1 to 6"),
     "no cell": ({}, nnx.Linear(3, 3, rngs=nnx.Rngs(0)), "Linear holds no recurrent cell"),
     "several": ({}, Tagger(), "3 recurrent cells, .*top.* give inputs="),
     "unknown": ({"inputs": {"up": X}}, Tagger(), "name cells of the model out of .*'up'"),
@@ -313,15 +327,22 @@ def test_errors_after_the_first_measurement_end_no_training() -> None:
 def test_the_last_step_seen_is_measured_at_the_end_with_the_cost(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    calls = []
+    cell, watcher = lstm(), gradlab.watch(X, every="ends")
+    for step in range(5):
+        watcher(step, cell)
+    cell.dense_h.kernel[...] *= 2
+    last = watcher.finish()
+    assert last is not None
+    assert_map_of(last, cell, X)
+    assert "gradlab: 2 measurements took " in capsys.readouterr().out
+    assert watcher.finish() is None  # a second time does nothing
+    assert watcher(100, cell) is None
 
-    def note(probed: ProbeInput, *, name: str) -> Measurement:
-        calls.append(probed)
-        return Measurement({}, {})
 
-    with gradlab.watch(X, every="ends", probes=note) as watcher:
+def test_a_block_whose_measurements_nobody_gets_makes_none_at_its_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with gradlab.watch(X, every="ends", probes=length_of) as watcher:
         for step in range(5):
             watcher(step, lstm())
-    watcher.finish()  # once more does nothing
-    assert len(calls) == 2
-    assert "gradlab: 2 measurements took 0." in capsys.readouterr().out
+    assert "gradlab: 1 measurement took " in capsys.readouterr().out

@@ -169,8 +169,7 @@ def _driven(
     lengths = _checked_lengths(lengths, inputs)
     if found.reverse:
         inputs, targets = jax.tree.map(lambda x: _reversed(x, lengths), (inputs, targets))
-    is_cell = isinstance(found.cell, nnx.Module)
-    if is_cell and start is not None:
+    if start is not None and isinstance(found.cell, nnx.Module):
         raise ValueError(
             "initial_carry is that of a step function: a Flax cell has its own; for another, give "
             "lambda carry, x: cell(carry, x) instead of the cell."
@@ -217,18 +216,19 @@ def _array(name: str, values: Any) -> Array:
     return numbers(name, values.detach().cpu().numpy() if hasattr(values, "detach") else values)
 
 
-def _checked_lengths(lengths: Any, inputs: Float[Array, "batch T features"]) -> np.ndarray:
+def _checked_lengths(
+    lengths: Any, inputs: Float[Array, "batch T features"]
+) -> Int[np.ndarray, "batch"]:
     batch, time = inputs.shape[:2]
     if lengths is None:
         return np.full(batch, time)
     checked = np.asarray(lengths)
-    if checked.shape != (batch,) or checked.dtype.kind not in "iu" or np.any(checked < 1):
+    is_whole = checked.shape == (batch,) and checked.dtype.kind in "iu"
+    if not is_whole or np.any(checked < 1) or np.any(checked > time):
         raise ValueError(
             f"lengths must be {batch} whole numbers from 1 to {time}, the steps of each sequence; "
             f"got {lengths!r:.80}."
         )
-    if np.any(checked > time):
-        raise ValueError(f"lengths must be at most {time}, the steps of the inputs; got {checked}.")
     return checked
 
 

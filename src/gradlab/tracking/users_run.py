@@ -39,19 +39,24 @@ class UsersRun:
         self._maps: dict[str, dict[int, xr.DataArray]] = {}  # by prefix and training step
         self._count = self._shown = 0  # measurements, and how many the pictures logged last show
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a run, and it has raised no error yet."""
+        return self._run is not None
+
     def log(self, row: Mapping[str, float], arrays: Mapping[str, xr.DataArray]) -> None:
         """Log a row of metrics; maps with the first, second, fourth, eighth, … of them.
 
         Args:
             row: the metrics, "train/step" among them; NaN (not measured) is left out.
-            arrays: what was measured. Maps (sample, t, k) are those called "jacobian_log_norm",
-                whatever stands before it.
+            arrays: what was measured. Maps (sample, t, k) are those called "jacobian_log_norm", or
+                "CELL/jacobian_log_norm".
         """
         if self._run is None:
             return
         for name, array in arrays.items():
-            if name.endswith(MAP):
-                prefix = name.removesuffix(MAP)
+            prefix = name.removesuffix(MAP)
+            if name == MAP or prefix.endswith("/"):
                 self._maps.setdefault(prefix, {})[int(row["train/step"])] = array
         self._count += 1
         is_power = self._count & (self._count - 1) == 0
