@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from gradlab import config
 from gradlab.__main__ import CONF
+from gradlab.integrations import watcher
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -52,6 +53,13 @@ def composed() -> Compose:
         return config.check(made)
 
     return make
+
+
+@pytest.fixture
+def no_watcher_left() -> Iterator[None]:
+    """Let go of watchers that a test has not finished, which the end of the process would."""
+    yield
+    watcher._unfinished.clear()
 
 
 @pytest.fixture

@@ -45,6 +45,8 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "claims": {"records", "figures", "explain", *CONFIG},
     "studies": {"jacobian", "cells", "models", "decay", "theory", "records", "tracking", "figures"}
     | {"claims", "sweeps", *PARTS, *CONFIG},
+    "integrations": {"jacobian", "cells", "models", "probes", "training", "point", "records"}
+    | {"tracking", "decay", *CONFIG},
 }
 ONLY = {  # who may import these packages
     "wandb": {"tracking"},
@@ -62,6 +64,8 @@ ONLY = {  # who may import these packages
         "claims",
     },
     "matplotlib": {"figures", "studies", "tasks"},
+    "safetensors": {"integrations"},
+    **{package: set() for package in ("torch", "keras")},  # read without being imported
 }
 
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from gradlab.decay import decay_rate, horizon, lag_profile, summary, verdict
     from gradlab.figures.draw import draw_decay, draw_map, draw_spectrum
     from gradlab.from_python import sweep
+    from gradlab.integrations.keras import from_keras
+    from gradlab.integrations.torch import from_torch
+    from gradlab.integrations.watch import watch
     from gradlab.jacobian import (
         adjoint_log_norms,
         backpropagate,
@@ -41,6 +44,8 @@ __all__ = [
     "draw_map",
     "draw_spectrum",
     "figures",
+    "from_keras",
+    "from_torch",
     "horizon",
     "jacobian_log_norms",
     "jacobian_map",
@@ -64,18 +69,26 @@ __all__ = [
     "verdict",
 ]
 HOMES = {  # of the names that are not the engine's
-    **dict.fromkeys(
-        ("decay_rate", "horizon", "lag_profile", "summary", "verdict"), "gradlab.decay"
-    ),
-    **dict.fromkeys(("draw_decay", "draw_map", "draw_spectrum"), "gradlab.figures.draw"),
+    "decay_rate": "gradlab.decay",
+    "draw_decay": "gradlab.figures.draw",
+    "draw_map": "gradlab.figures.draw",
+    "draw_spectrum": "gradlab.figures.draw",
+    "from_keras": "gradlab.integrations.keras",
+    "from_torch": "gradlab.integrations.torch",
+    "horizon": "gradlab.decay",
     "jacobian_map": "gradlab.probes.labelled_maps",
-    "load_metrics": "gradlab.records",
+    "lag_profile": "gradlab.decay",
     "load_gradients": "gradlab.records",
+    "load_metrics": "gradlab.records",
     "load_network": "gradlab.trained",
     "load_runs": "gradlab.records.table",
     "load_wandb": "gradlab.tracking.restore",
-    **dict.fromkeys(("map_media", "map_table"), "gradlab.tracking.media"),
+    "map_media": "gradlab.tracking.media",
+    "map_table": "gradlab.tracking.media",
+    "summary": "gradlab.decay",
     "sweep": "gradlab.from_python",
+    "verdict": "gradlab.decay",
+    "watch": "gradlab.integrations.watch",
 }
 
 

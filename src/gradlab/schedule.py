@@ -1,5 +1,6 @@
 """The training steps at which a run is logged and its probes measure."""
 
+from math import inf
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -41,3 +42,20 @@ def probed_steps(steps: int, schedule: str | int | list[int]) -> set[int]:
     else:
         further = {step for step in schedule if isinstance(step, int)}  # "ends" has none
     return {0, steps} | {step for step in further if step < steps}
+
+
+def next_probed(step: int, schedule: str | int | list[int]) -> float:
+    """Return the first step after `step` at which a run of unknown length is measured; inf: none.
+
+    Args:
+        step: that of the last measurement.
+        schedule: as in `probed_steps`.
+    """
+    if isinstance(schedule, int):
+        return (step // schedule + 1) * schedule
+    if schedule == "log":
+        due = 1
+        while due <= step:
+            due *= RATIO
+        return due
+    return min((x for x in schedule if isinstance(x, int) and x > step), default=inf)

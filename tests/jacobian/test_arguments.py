@@ -64,7 +64,7 @@ NO_CELLS: dict[str, tuple[Callable[[], Any], str]] = {
     "class": (lambda: nnx.GRUCell, r"GRUCell is a class: pass an instance, such as GRUCell\(3"),
     "torch": (
         lambda: pytest.importorskip("torch").nn.RNNCell(3, 4),
-        "RNNCell is a torch module, which JAX cannot differentiate: pass its step as a function",
+        "RNNCell is a torch module, which JAX cannot differentiate: pass gradlab.from_torch",
     ),
     "Equinox": (
         lambda: pytest.importorskip("equinox").nn.GRUCell(3, 4, key=jax.random.key(0)),

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from gradlab.figures import overview_figure
 from gradlab.point import Point, run_point
 from gradlab.point.stopwatch import Stopwatch, timing
 from gradlab.records import load_metrics
-from gradlab.schedule import probed_steps
+from gradlab.schedule import next_probed, probed_steps
 from gradlab.training.batched import _advance
 
 SMALL = (
@@ -43,6 +44,22 @@ def test_the_first_and_last_steps_are_always_measured(steps: int, schedule: str 
         assert inner == [4**n for n in range(7) if 4**n < steps]
     else:
         assert set(np.diff([0, *inner])) <= {schedule}
+
+
+@given(
+    st.integers(1, 300),
+    st.one_of(
+        st.sampled_from(["log", "ends"]),
+        st.integers(1, 300),
+        st.lists(st.integers(0, 300), min_size=1),
+    ),
+)
+def test_a_run_of_unknown_length_is_measured_at_the_same_steps(steps: int, schedule: Any) -> None:
+    due, found = 0.0, []
+    while due < steps:
+        found.append(due)
+        due = next_probed(int(due), schedule)
+    assert found == sorted(probed_steps(steps, schedule) - {steps})
 
 
 def test_steps_of_a_list_beyond_the_last_are_left_out() -> None:

@@ -78,8 +78,13 @@ def check_kind(cell: Any) -> None:
         )
     elif any(origin.partition(".")[0] == "torch" for origin in origins):
         wrong = (
-            f"{type(cell).__name__} is a torch module, which JAX cannot differentiate: pass its "
-            "step as a function of JAX arrays"
+            f"{type(cell).__name__} is a torch module, which JAX cannot differentiate: pass "
+            "gradlab.from_torch(module), a Flax cell with its weights"
+        )
+    elif any(origin.partition(".")[0] == "keras" for origin in origins):
+        wrong = (
+            f"{type(cell).__name__} is a Keras layer: pass gradlab.from_keras(layer), a Flax cell "
+            "with its weights"
         )
     elif any(origin.startswith("equinox.nn") for origin in origins):
         wrong = (

@@ -90,7 +90,8 @@ def run_probes(probe: Mapping[str, Any], probed: ProbeInput) -> Measurement:
     """Run all probes of a checked config.
 
     Args:
-        probe: the config's section `probe`: a component for each probe, and settings.
+        probe: the config's section `probe`: a component for each probe, and settings. Instead of a
+            component it may have a function that is called as a probe.
         probed: first argument of each probe.
 
     Returns:
@@ -105,7 +106,10 @@ def run_probes(probe: Mapping[str, Any], probed: ProbeInput) -> Measurement:
     owners: dict[str, str] = {}
     for name, component in sorted(probe.items()):  # one order of columns, however it was typed
         if name not in PROBE_SETTINGS:
-            measurement = _checked(build(component, probed, name=name), component["_target_"])
+            if callable(component):
+                measurement = _checked(component(probed, name=name), f"the probe {name}")
+            else:
+                measurement = _checked(build(component, probed, name=name), component["_target_"])
             _check_names(measurement, name, owners)
             metrics |= measurement.metrics
             arrays |= measurement.arrays

@@ -1,0 +1,241 @@
+"""The recurrent cells in somebody's model, by name, each with the sequences that drive it."""
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, PyTree, Shaped
+
+from gradlab.integrations.step_cell import Start, StepCell
+from gradlab.jacobian.arguments import numbers
+from gradlab.jacobian.carry import CarryForm
+from gradlab.jacobian.flat_cell import flatten_cell
+
+Inputs = Any  # sequences, a mapping from a cell's name to its sequences, or a function of the model
+
+
+class Found(NamedTuple):
+    """A recurrent cell of a model, or a step function.
+
+    Attributes:
+        cell: as it is now.
+        reverse: whether it reads sequences from their ends.
+        layer: the name of the layer that it is a direction of, else its own.
+    """
+
+    cell: Any
+    reverse: bool
+    layer: str
+
+
+class Driven(NamedTuple):
+    """A cell and the sequences that drive it, in the order in which it reads them.
+
+    Attributes:
+        cell: as it is now.
+        inputs: the sequences.
+        targets: of each step's loss.
+        lengths: the steps of each; the inputs after them are padding.
+        has_h: whether a part of its carry is called h.
+    """
+
+    cell: nnx.RNNCellBase
+    inputs: Float[Array, "batch T features"]
+    targets: PyTree
+    lengths: Int[np.ndarray, "batch"]
+    has_h: bool
+
+
+def find_cells(model: Any) -> dict[str, Found]:
+    """Return the recurrent cells of a model by name: the path of its attributes.
+
+    `nnx.RNN` stands for its cell; `nnx.Bidirectional` has two, `forward_rnn` and `backward_rnn`, as
+    has a bidirectional torch module, `forward` and `backward`. A cell made of cells is one. A lone
+    cell and a step function have the name "".
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(model, nnx.RNNCellBase):
+        return {"": Found(model, False, "")}
+    if isinstance(model, nnx.Module):
+        found = _of_nnx(model)
+    elif "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module):
+        found = _of_torch(model)
+    else:
+        return {"": Found(model, False, "")}  # the engine says what is no step function
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} holds no recurrent cell that gradlab knows: give the cell, or "
+            "a function step(carry, x) -> (carry, y), and its initial_carry to gradlab.watch."
+        )
+    return found
+
+
+def _of_nnx(model: nnx.Module) -> dict[str, Found]:
+    modules = dict(nnx.iter_modules(model))
+    found: dict[tuple[Any, ...], Found] = {}
+    for path, module in sorted(modules.items(), key=lambda entry: len(entry[0])):
+        if any(path[: len(outer)] == outer for outer in found):
+            continue
+        if isinstance(module, nnx.RNN):
+            above = modules.get(path[:-1])
+            is_direction = bool(path) and isinstance(above, nnx.Bidirectional)
+            reverse = path[-1] == "backward_rnn" if is_direction else module.reverse
+            layer = path[:-1] if is_direction else path
+            found[path] = Found(module.cell, reverse, _name(layer))
+        elif isinstance(module, nnx.RNNCellBase):
+            found[path] = Found(module, False, _name(path))
+    return {_name(path): cell for path, cell in found.items()}
+
+
+def _of_torch(model: Any) -> dict[str, Found]:
+    from gradlab.integrations.torch import from_torch, recurrent_modules
+
+    found = {}
+    for name, module in recurrent_modules(model).items():
+        if not getattr(module, "bidirectional", False):
+            found[name] = Found(from_torch(module), False, name)
+            continue
+        for direction, reverse in (("forward", False), ("backward", True)):
+            path = f"{name}.{direction}" if name else direction
+            found[path] = Found(from_torch(module, reverse=reverse), reverse, name)
+    return found
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return ".".join(map(str, path))
+
+
+def drive_cells(
+    model: Any, inputs: Inputs, targets: PyTree, lengths: Any, start: Start | None
+) -> dict[str, Driven]:
+    """Return the cells of a model that are measured, by name, with their sequences.
+
+    Args:
+        model: a cell, a model that holds some, or a step function.
+        inputs: sequences, if there is one cell, or the two directions of one layer; a mapping from
+            the names of cells to theirs; or a function of the model that returns either.
+        targets: of each step's loss; None without one.
+        lengths: the steps of each sequence; None: all.
+        start: the initial carry of a step function.
+
+    Raises:
+        ValueError: the inputs do not fit the cells.
+        TypeError: there is no cell.
+    """
+    if callable(inputs):
+        inputs = inputs(model)
+    found = find_cells(model)
+    by_name = _by_name(inputs, found)
+    return {
+        name: _driven(name, found[name], sequences, targets, lengths, start)
+        for name, sequences in by_name.items()
+    }
+
+
+def _by_name(inputs: Any, found: Mapping[str, Found]) -> dict[str, Any]:
+    """Return the sequences of each cell that has some."""
+    names = ", ".join(found)
+    if not isinstance(inputs, Mapping):
+        if len({cell.layer for cell in found.values()}) == 1:
+            return dict.fromkeys(found, inputs)
+        example = f"{next(iter(found))!r}: sequences"
+        raise ValueError(
+            f"the model has {len(found)} recurrent cells, {names}, and a deeper one reads what "
+            f"lies below it: give inputs={{{example}, …}}, or a function of the model that returns "
+            "that."
+        )
+    unknown = [name for name in inputs if name not in found]
+    if unknown or not inputs:
+        wrong = repr(unknown[0]) if unknown else "none"
+        allowed = f"name cells of the model out of {names}" if names else "be sequences of one cell"
+        raise ValueError(f"inputs must {allowed}; got a mapping with {wrong}.")
+    return dict(inputs)
+
+
+def _driven(
+    name: str, found: Found, inputs: Any, targets: PyTree, lengths: Any, start: Start | None
+) -> Driven:
+    """Return a cell with its sequences, checked to fit."""
+    is_lone = np.ndim(inputs) == 2
+    inputs = _sequences(inputs)
+    targets = jax.tree.map(partial(_array, "targets"), targets)
+    targets = jax.tree.map(lambda x: x[None], targets) if is_lone else targets
+    lengths = _checked_lengths(lengths, inputs)
+    if found.reverse:
+        inputs, targets = jax.tree.map(lambda x: _reversed(x, lengths), (inputs, targets))
+    if start is not None and isinstance(found.cell, nnx.Module):
+        raise ValueError(
+            "initial_carry is that of a step function: a Flax cell has its own; for another, give "
+            "lambda carry, x: cell(carry, x) instead of the cell."
+        )
+    shape = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
+    try:
+        flat = flatten_cell(found.cell, shape, start.carry if start else None)
+    except ValueError as error:
+        raise ValueError(
+            f"inputs of shape {inputs.shape} do not fit the cell{f' {name}' if name else ''}: "
+            f"{error} A cell that lies deeper in a network reads what lies below it: give inputs "
+            "as a function of the model, such as lambda model: model.embed(tokens)."
+        ) from error
+    has_h = _has_h(flat.form)
+    if start is None:
+        return Driven(found.cell, inputs, targets, lengths, has_h)
+    x = jax.ShapeDtypeStruct(inputs.shape[-1:], inputs.dtype)
+    return Driven(StepCell(found.cell, start, x), inputs, targets, lengths, has_h)
+
+
+def _has_h(form: CarryForm) -> bool:
+    try:
+        form.span("h", "of")
+    except ValueError:
+        return False
+    return True
+
+
+def _sequences(inputs: Any) -> Float[Array, "batch T features"]:
+    """Return inputs, also a torch tensor or a lone sequence, as a batch of sequences."""
+    array = _array("inputs", inputs)
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise ValueError(
+            "inputs must be held-out sequences, (time, features) or (batch, time, features), none "
+            f"of them 0; got an array of shape {np.shape(inputs)}."
+        )
+    return array
+
+
+def _array(name: str, values: Any) -> Array:
+    """Return numbers as an array of JAX, also those of a torch tensor."""
+    return numbers(name, values.detach().cpu().numpy() if hasattr(values, "detach") else values)
+
+
+def _checked_lengths(
+    lengths: Any, inputs: Float[Array, "batch T features"]
+) -> Int[np.ndarray, "batch"]:
+    batch, time = inputs.shape[:2]
+    if lengths is None:
+        return np.full(batch, time)
+    checked = np.asarray(lengths)
+    is_whole = checked.shape == (batch,) and checked.dtype.kind in "iu"
+    if not is_whole or np.any(checked < 1) or np.any(checked > time):
+        raise ValueError(
+            f"lengths must be {batch} whole numbers from 1 to {time}, the steps of each sequence; "
+            f"got {lengths!r:.80}."
+        )
+    return checked
+
+
+def _reversed(
+    values: Shaped[Array, "batch T ..."], lengths: Int[np.ndarray, "batch"]
+) -> Shaped[Array, "batch T ..."]:
+    """Return sequences from their ends; the padding after them stays where it is."""
+    steps = np.arange(values.shape[1])
+    order = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+    return values[np.arange(len(values))[:, None], order]

@@ -1,0 +1,186 @@
+"""Norms of somebody's gradients over many updates, without waiting for the device that has them."""
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PyTree
+
+from gradlab.jacobian.arguments import first_line
+from gradlab.training.telemetry import CLIP_ROUNDING
+
+Clip: TypeAlias = optax.GradientTransformation | float | None
+
+
+class Totals(NamedTuple):
+    """Scalars over the updates since the last row, on the device that has the gradients.
+
+    Means are over the updates whose gradient is finite.
+    """
+
+    finite: Any  # number of updates
+    nonfinite: Any  # number of updates
+    norm: Any  # mean
+    clipped: Any  # mean of the norm after clipping
+    largest_clipped: Any
+    coefficient: Any  # mean of the norm after clipping over that before
+    fraction: Any  # mean of whether clipping changed the gradient
+
+
+class GradientNorms:
+    """Sums up the gradients of all updates from one row of metrics to the next."""
+
+    def __init__(self, clip: Clip) -> None:
+        """Begin with no update.
+
+        Args:
+            clip: the clipping of the training loop: an optax transformation, or the threshold of
+                clipping by global norm; None: none is known, and only the norm is kept.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        is_rule = isinstance(clip, optax.GradientTransformation)
+        self.is_known = clip is not None
+        self.threshold = np.inf if is_rule or clip is None else _positive(clip)
+        self._rule: Any = clip if is_rule else None
+        self._totals: Totals | None = None
+        self._clip_state: Any = None
+
+    def add(self, grads: PyTree, params: PyTree) -> None:
+        """Take an update's gradient in, without waiting for it.
+
+        Args:
+            grads: before clipping: a pytree of arrays, or torch tensors.
+            params: the weights, for a `clip` that reads them; else None.
+
+        Raises:
+            ValueError: `clip` needs the weights, or cannot take such gradients.
+        """
+        grads = list(grads) if isinstance(grads, Iterator) else grads
+        if tensors := _torch_tensors(grads):
+            if self._rule:
+                raise ValueError(
+                    "clip is an optax transformation and the gradients are torch tensors: give the "
+                    "threshold of clip_grad_norm_ instead, a number such as clip=1.0."
+                )
+            self._totals = _of_torch(self._totals, tensors, self.threshold)
+            return
+        if self._rule and self._clip_state is None:
+            self._clip_state = self._rule.init(grads if params is None else params)
+        totals = self._totals or Totals(*jnp.zeros(len(Totals._fields)))
+        weights = params if self._rule else None
+        try:
+            self._totals, self._clip_state = _of_jax(
+                totals, grads, self._clip_state, weights, self.threshold, rule=self._rule
+            )
+        except ValueError as error:
+            if params is not None:
+                raise
+            raise ValueError(
+                f"clip cannot run on gradients alone ({first_line(error)}): give it the weights "
+                "too, watcher(step, cell, grads=grads, params=weights)."
+            ) from error
+
+    def row(self) -> dict[str, float]:
+        """Return the metrics of the updates since the last call, and begin anew.
+
+        They are named as in a run of gradlab's, except that "train/nonfinite" counts the updates
+        whose gradient was not finite.
+        """
+        if self._totals is None:
+            return {}
+        totals, self._totals = Totals(*map(float, self._totals)), None
+        norm = totals.norm if totals.finite else float("nan")
+        row = {"train/grad_norm": norm, "train/nonfinite": totals.nonfinite}
+        if self.is_known and totals.finite:
+            row |= {
+                "train/grad_norm_clipped": totals.clipped,
+                "train/grad_norm_clipped_max": totals.largest_clipped,
+                "train/clip_coefficient": totals.coefficient,
+                "train/clip_fraction": totals.fraction,
+            }
+        return row
+
+
+@partial(jax.jit, static_argnames="rule", donate_argnums=0)
+def _of_jax(
+    totals: Totals,
+    grads: PyTree,
+    state: PyTree,
+    params: PyTree,
+    threshold: Any,
+    *,
+    rule: optax.GradientTransformation | None,
+) -> tuple[Totals, PyTree]:
+    """Return the totals with one more update, and the state of the clipping rule after it."""
+    norm = optax.tree.norm(grads)
+    if rule is None:
+        return _with(jnp, totals, norm, *_by_global_norm(jnp, norm, threshold)), state
+    after, state = rule.update(grads, state, params)
+    change = optax.tree.norm(optax.tree.sub(after, grads))
+    was_clipped = change > CLIP_ROUNDING * norm
+    return _with(jnp, totals, norm, optax.tree.norm(after), was_clipped), state
+
+
+def _of_torch(totals: Totals | None, grads: list[Any], threshold: float) -> Totals:
+    """Return the totals with one more update, of a training loop in PyTorch."""
+    torch = sys.modules["torch"]
+    with torch.no_grad():
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        totals = totals or Totals(*torch.zeros(len(Totals._fields), device=norm.device))
+        limit = norm.new_tensor(threshold)
+        return _with(torch, totals, norm, *_by_global_norm(torch, norm, limit))
+
+
+def _by_global_norm(xp: Any, norm: Any, threshold: Any) -> tuple[Any, Any]:
+    """Return the norm after clipping by global norm, and whether that changed the gradient."""
+    return xp.minimum(norm, threshold), norm > threshold * (1 + CLIP_ROUNDING)
+
+
+def _with(xp: Any, totals: Totals, norm: Any, clipped: Any, was_clipped: Any) -> Totals:
+    """Return the totals with one more update; `xp` is jax.numpy or torch."""
+    is_finite = xp.isfinite(norm)
+    finite = totals.finite + is_finite
+    count = xp.where(is_finite, finite, xp.ones_like(finite))
+
+    def mean(before: Any, value: Any) -> Any:  # a running mean: float32 sums would lose digits
+        return xp.where(is_finite, before + (value - before) / count, before)
+
+    kept = xp.where(is_finite, clipped, xp.zeros_like(clipped))
+    return Totals(
+        finite,
+        totals.nonfinite + ~is_finite,
+        mean(totals.norm, norm),
+        mean(totals.clipped, clipped),
+        xp.maximum(totals.largest_clipped, kept),
+        mean(totals.coefficient, xp.where(norm > 0, clipped / norm, xp.ones_like(norm))),
+        mean(totals.fraction, 1.0 * was_clipped),
+    )
+
+
+def _torch_tensors(grads: PyTree) -> list[Any]:
+    """Return the tensors of gradients that torch has computed; none if they are not torch's."""
+    if "torch" not in sys.modules:
+        return []
+    leaves = jax.tree.leaves(grads)
+    return leaves if leaves and isinstance(leaves[0], sys.modules["torch"].Tensor) else []
+
+
+def _positive(clip: Any) -> float:
+    """Return a threshold.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0:
+        raise ValueError(
+            "clip must be an optax transformation, such as optax.clip_by_global_norm(1.0), or a "
+            f"threshold above 0; got {clip!r:.80}."
+        )
+    return float(clip)

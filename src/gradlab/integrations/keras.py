@@ -1,0 +1,80 @@
+"""Recurrent layers of Keras 3 as Flax cells with the same weights, to be measured.
+
+Keras itself is never imported here: whoever hands over a layer has imported it.
+"""
+
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gradlab.cells.elman import ACTIVATIONS
+from gradlab.integrations.weights import ResetBeforeGRU, as_array, cell_of
+
+NAMES = ACTIVATIONS | {"linear": ACTIVATIONS["identity"]}  # Keras's words, and Flax's functions
+NAMES |= {name: getattr(jax.nn, name) for name in ("hard_sigmoid", "elu", "softplus", "silu")}
+
+
+def from_keras(layer: Any) -> nnx.RNNCellBase:
+    """Return a recurrent layer of Keras 3 as a Flax cell with equal outputs, to be measured.
+
+    The weights are copied, and dropout is left out. Inputs of measurements are (time, features) or
+    (batch, time, features), those of a layer with `go_backwards` reversed in time. The carry of an
+    LSTM is (c, h), where Keras has (h, c). Of `Bidirectional`, pass one layer: `.forward_layer`.
+
+    Args:
+        layer: a built keras.layers.SimpleRNN, LSTM or GRU, or one of their cells.
+
+    Raises:
+        TypeError: the layer is none of these.
+        ValueError: it has no weights yet, or an activation that gradlab does not know.
+
+    Example:
+        >>> layer = keras.layers.LSTM(16)
+        >>> layer.build((None, None, 3))
+        >>> log_norms = gradlab.jacobian_log_norms(from_keras(layer), jnp.ones((50, 3)), of="h")
+    """
+    cell, layers = getattr(layer, "cell", layer), getattr(sys.modules.get("keras"), "layers", None)
+    kinds = ("SimpleRNNCell", "LSTMCell", "GRUCell")
+    kind = next((k for k in kinds if layers and type(cell) is getattr(layers, k)), None)
+    if kind is None:
+        raise TypeError(
+            "layer must be a keras.layers.SimpleRNN, LSTM or GRU, or one of their cells; got "
+            f"{type(layer).__name__}."
+        )
+    if not cell.built:
+        raise ValueError("the layer has no weights yet: layer.build((None, None, features)).")
+    kernel, recurrent_kernel = (as_array(w.value) for w in (cell.kernel, cell.recurrent_kernel))
+    bias = None if cell.bias is None else as_array(cell.bias.value)
+    weights: dict[str, Any] = {
+        "hidden_features": cell.units,
+        "activation_fn": _function(cell.activation),
+    }
+    if kind == "SimpleRNNCell":
+        return cell_of(nnx.SimpleCell, kernel, recurrent_kernel, bias=bias, **weights)
+    weights["gate_fn"] = _function(cell.recurrent_activation)
+    if kind == "LSTMCell":
+        return cell_of(
+            nnx.OptimizedLSTMCell, kernel, recurrent_kernel, recurrent_bias=bias, **weights
+        )
+    # Keras orders update, reset, candidate; Flax reset, update, candidate.
+    kernel, recurrent_kernel, bias = jax.tree.map(_reset_first, (kernel, recurrent_kernel, bias))
+    if not cell.reset_after:
+        return cell_of(ResetBeforeGRU, kernel, recurrent_kernel, bias=bias, **weights)
+    on_x, on_h = (None, None) if bias is None else bias
+    return cell_of(nnx.GRUCell, kernel, recurrent_kernel, bias=on_x, recurrent_bias=on_h, **weights)
+
+
+def _reset_first(columns: jax.Array) -> jax.Array:
+    update, reset, candidate = jnp.split(columns, 3, axis=-1)
+    return jnp.concatenate([reset, update, candidate], axis=-1)
+
+
+def _function(activation: Any) -> Any:
+    """Return JAX's function of an activation of Keras's, which may be another backend's."""
+    name = getattr(activation, "__name__", repr(activation))
+    if name not in NAMES:
+        raise ValueError(f"the activation must be one of {', '.join(NAMES)}; got {name}.")
+    return NAMES[name]

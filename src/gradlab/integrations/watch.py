@@ -1,0 +1,103 @@
+"""`gradlab.watch`: how far a gradient reaches in a network that somebody's own loop trains."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import PyTree
+
+from gradlab.components import validate, validator
+from gradlab.integrations.cells import Inputs, drive_cells
+from gradlab.integrations.folder import plain
+from gradlab.integrations.gradient_norms import Clip, GradientNorms
+from gradlab.integrations.probe_choice import Probe, choose_probes
+from gradlab.integrations.step_cell import Start
+from gradlab.integrations.watcher import Watcher
+from gradlab.jacobian.adjoints import Loss
+from gradlab.schedule import Schedule
+from gradlab.tracking.users_run import UsersRun
+
+__all__ = ["Watcher", "watch"]
+
+
+def watch(
+    inputs: Inputs,
+    *,
+    probes: Probe | Sequence[Probe] | Mapping[str, Probe] = ("spectral",),
+    every: str | int | list[int] = "log",
+    run: Any = None,
+    folder: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    loss: Loss | None = None,
+    targets: PyTree = None,
+    lengths: Any = None,
+    initial_carry: PyTree = None,
+    stride: int = 1,
+    clip: Clip = None,
+) -> Watcher:
+    """Return a watcher, which measures a network when it is due while somebody's loop trains it.
+
+    Args:
+        inputs: held-out sequences, (time, features) or (batch, time, features); a mapping from the
+            names of the model's cells to theirs; or a function of the model that returns either and
+            is called when a measurement is due, for a cell that reads what lies below it.
+        probes: names of conf/probe/ ("spectral", "typical", "lyapunov", "statistics", …), or
+            functions `probe(probed, *, name) -> gradlab.probes.Measurement`. Where the carry has no
+            part h, those of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ take the whole carry.
+        every: "log" (at steps 1, 4, 16, 64, …), "ends", N (every N steps) or a list of steps. The
+            first call is always measured, and by `finish` the last one.
+        run: a W&B run of yours, whose own step stays as you count it: a measurement joins the row
+            that you are filling (after your run.log(…, step=…), before a run.log without), with
+            "train/step" beside it. Your metrics are yours to log.
+        folder: gets rows and maps, as a point's folder has them: `load_runs`, `load_gradients` and
+            every figure read it or a folder above it. Of several cells each has a folder in it.
+        config: your hyperparameters, flat ({"init.gain": 1.5}) or nested; figures of several
+            folders part runs by those that vary.
+        overwrite: delete another run's records in `folder`. Otherwise they are refused, unless they
+            are those of this run up to an earlier step than the first one now.
+        loss, targets: of the probes "adjoint" and "contribution": loss(carry, target) of one step,
+            as `gradlab.adjoint_log_norms` takes it, traced at each measurement; and its second
+            argument, arrays (time, ...) or (batch, time, ...).
+        lengths: the number of steps of each sequence; inputs that follow are padding.
+        initial_carry: s⁽⁰⁾ of one sample, where a step function is watched.
+        stride: maps are kept at every stride-th step.
+        clip: your clipping, for the norms of the `grads` that the watcher is given: an optax
+            transformation, or the threshold of clipping by global norm.
+
+    Returns:
+        A `Watcher`; use it as a context manager or call its `finish`.
+
+    Raises:
+        ValueError: an argument is invalid; the message names what is allowed.
+
+    Example:
+        >>> with gradlab.watch(held_out, folder="runs/mine", config={"init.gain": 1.5}) as watcher:
+        ...     for step in range(steps):
+        ...         loss, grads = nnx.value_and_grad(loss_of)(model, batch)
+        ...         optimizer.update(model, grads)
+        ...         watcher(step, model, grads=grads, loss=loss)
+    """
+    validate(validator(Schedule), every, "every")
+    if (loss is None) != (targets is None):
+        raise ValueError("loss and targets belong together: give both, or leave both out.")
+    if config is not None and not isinstance(config, Mapping):
+        raise ValueError(
+            f"config must be a mapping; got {type(config).__name__}: give vars(args) or asdict(it)."
+        )
+    if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
+        raise ValueError(f"stride must be a whole number of at least 1; got {stride!r}.")
+    start = None if initial_carry is None else Start(initial_carry)
+    return Watcher(
+        partial(drive_cells, inputs=inputs, targets=targets, lengths=lengths, start=start),
+        sections=choose_probes(probes, has_loss=loss is not None),
+        every=every,
+        run=UsersRun(run),
+        folder=None if folder is None else Path(folder),
+        config=plain(config or {}),
+        overwrite=overwrite,
+        loss=loss,
+        stride=stride,
+        gradients=GradientNorms(clip),
+    )
