@@ -67,6 +67,7 @@ __all__ = [
     "sweep",
     "truncation",
     "verdict",
+    "watch",
 ]
 HOMES = {  # of the names that are not the engine's
     "decay_rate": "gradlab.decay",
