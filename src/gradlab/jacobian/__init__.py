@@ -38,7 +38,7 @@ from gradlab.jacobian.credit import credit, long_range_share, truncation
 from gradlab.jacobian.double import in_double_precision
 from gradlab.jacobian.finite import check_finite
 from gradlab.jacobian.flat_cell import StepFunction, flatten_cell
-from gradlab.jacobian.lengths import absent, checked_lengths, resting, without_padding
+from gradlab.jacobian.lengths import absent, padded_lengths, resting, without_padding
 from gradlab.jacobian.lyapunov import (
     LyapunovSpectrum,
     lyapunov_exponents,
@@ -173,8 +173,8 @@ def jacobian_log_norms(
     check_choice("norm", norm, get_args(Norm))
     check_at_least_zero("memory_budget", memory_budget)
     flat = flatten_cell(cell, inputs, initial_carry)
+    lengths = padded_lengths(lengths, inputs)
     if lengths is not None:
-        lengths = checked_lengths(lengths, inputs)
         inputs = without_padding(inputs, lengths)
         flat = resting(flat, lengths, inputs)
     length = inputs.shape[-2]

@@ -21,8 +21,8 @@ from gradlab.jacobian.flat_cell import FlatCell, StepFunction, flatten_cell
 from gradlab.jacobian.initial import first_sample
 from gradlab.jacobian.lengths import (
     absent,
-    checked_lengths,
     is_over,
+    padded_lengths,
     resting,
     without_padding,
 )
@@ -84,8 +84,8 @@ def adjoint_log_norms(
     check_choice("each", each, (False, True))
     flat = flatten_cell(cell, inputs, initial_carry)
     targets = checked_targets(targets, inputs)
+    lengths = padded_lengths(lengths, inputs)
     if lengths is not None:
-        lengths = checked_lengths(lengths, inputs)
         inputs, targets = without_padding((inputs, targets), lengths)
         flat = resting(flat, lengths, inputs)
     log_norms = in_float64(

@@ -34,7 +34,7 @@ from gradlab.jacobian.flat_cell import (
     flatten_cell,
     split_weights,
 )
-from gradlab.jacobian.lengths import absent, checked_lengths, resting, without_padding
+from gradlab.jacobian.lengths import absent, padded_lengths, resting, without_padding
 from gradlab.jacobian.products import Scaled, rescale
 from gradlab.jacobian.pure_step import PureStep, check_kind, leaves_by_path, pure_step
 from gradlab.jacobian.transforms import in_float64
@@ -172,8 +172,8 @@ def backpropagate(
     _check_weights(pure, inputs.shape[-1], initial_carry)
     flat = flatten_cell(cell, inputs, initial_carry, parameters)
     targets = checked_targets(targets, inputs)
+    lengths = padded_lengths(lengths, inputs)
     if lengths is not None:
-        lengths = checked_lengths(lengths, inputs)
         inputs, targets = without_padding((inputs, targets), lengths)
         flat = resting(flat, lengths, inputs)
     gradient = loss_gradient(loss, flat, targets)

@@ -38,6 +38,23 @@ def checked_lengths(
     return lengths
 
 
+def padded_lengths(
+    lengths: Any | None, inputs: Float[Array, "*batch T features"]
+) -> Int[Array, "*batch"] | None:
+    """Return the checked lengths of samples, None if none is known to be shorter than the others.
+
+    (A cell that may rest takes twice the time to compile.)
+
+    Raises:
+        ValueError: as in `checked_lengths`.
+    """
+    if lengths is None:
+        return None
+    checked = checked_lengths(lengths, inputs)
+    is_known = not isinstance(checked, jax.core.Tracer)
+    return None if is_known and (checked == inputs.shape[-2]).all() else checked
+
+
 def without_padding(tree: PyTree, lengths: Int[Array, "*batch"]) -> PyTree:
     """Return arrays (*batch, T, ...) in which each sample's last real row stands after its end."""
 
