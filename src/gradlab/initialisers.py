@@ -42,7 +42,7 @@ def draw_matrix(component: Mapping[str, Any], key: Key[Array, ""], n: int) -> An
         n: number of units.
 
     Returns:
-        Whatever was drawn; of an initialiser that is one, an (n, n) matrix.
+        Whatever was drawn, of a right initialiser an (n, n) matrix; None if it is no initialiser.
 
     Raises:
         ConfigError: the section has an argument that the network gives.
@@ -52,7 +52,8 @@ def draw_matrix(component: Mapping[str, Any], key: Key[Array, ""], n: int) -> An
     scales = "gain" in component and not takes(parameters, "gain")
     own = {name: value for name, value in component.items() if not (scales and name == "gain")}
     if not _needed(parameters) - own.keys():
-        drawn = call(build(own), key, (n, n), jnp.float32)
+        initialiser = build(own)
+        drawn = call(initialiser, key, (n, n), jnp.float32) if callable(initialiser) else None
     elif "shape" in parameters:
         drawn = build(own, key, (n, n), jnp.float32)
     else:

@@ -118,7 +118,7 @@ def _function(path: str) -> Callable[..., Any]:
         raise ValueError(f"{path} cannot be imported: {error}.") from error
     if not callable(function):
         raise ValueError(f"{path} must be a function that draws runs; it is {function!r:.60}.")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _errors_of(name: str) -> AbstractContextManager[None]:

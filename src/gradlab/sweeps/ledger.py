@@ -96,9 +96,11 @@ def keep_data_path(composed: DictConfig, recorded: Entry) -> None:
         composed: the point's config as its words give it; changed where the file is still there.
         recorded: the point.
     """
-    task = composed.get("task")
-    path = recorded.config.get("task", {}).get("path")
-    if isinstance(task, DictConfig) and "digest" in task and path and Path(path).is_file():
+    task, before = composed.get("task"), recorded.config.get("task")
+    path = before.get("path") if isinstance(before, Mapping) else None
+    if not (isinstance(path, str) and isinstance(task, DictConfig) and "digest" in task):
+        return
+    if "${" not in path and Path(path).is_file():  # nothing of a record is resolved
         task.path = path
 
 

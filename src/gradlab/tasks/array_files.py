@@ -15,6 +15,7 @@ from gradlab.components import ConfigError
 
 PARTS = ("inputs", "targets", "weights", "lengths")
 NAMES = (*PARTS, *(f"test_{part}" for part in PARTS))
+OTHER_COLUMNS = ("sequence", "step", "weight", "test")  # of a table, beside features and targets
 INTEGER = re.compile(r"\s*[-+]?\d+\s*")
 SUFFIXES = (".npz", ".csv")
 
@@ -70,24 +71,14 @@ def _check_names(
 def _read_csv(path: Path) -> Arrays:
     """Read a table with a row for every step of every sequence."""
     try:
-        table = pd.read_csv(path, dtype=str, skipinitialspace=True)
+        table = pd.read_csv(path, dtype=str, skipinitialspace=True, index_col=False)
     except (ValueError, UnicodeDecodeError) as error:
         refuse(path, f"it cannot be read as a CSV file: {str(error).splitlines()[0]}.")
-    targets = [c for c in table if c == "target" or c.startswith("target_")]
-    reserved = {"sequence", "step", "weight", "test", *targets}
-    features = [column for column in table if column not in reserved]
-    if "sequence" not in table or not targets or not features:
-        refuse(
-            path,
-            "its first line must name the columns sequence, target (or target_1, target_2, …) and "
-            "at least one feature; step, weight and test may be among them; it has "
-            f"{', '.join(table.columns)}.",
-        )
-    if table.empty or table["sequence"].isna().any():
-        refuse(path, "every row must have its sequence, and there must be rows.")
+    features, targets = _columns(path, table)
     numbers = {
         column: _numbers(path, table[column], blank=column in targets)
-        for column in table.columns.drop("sequence")
+        for column in map(str, table.columns)
+        if column != "sequence"
     }
     rows, steps = _positions(path, table["sequence"], numbers.get("step"))
     shape = (rows.max() + 1, steps.max() + 1)
@@ -111,6 +102,23 @@ def _read_csv(path: Path) -> Arrays:
     return _split(path, read, rows, numbers.get("test"))
 
 
+def _columns(path: Path, table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Return the columns that are features and those that are targets."""
+    names = [str(column) for column in table.columns]
+    targets = [name for name in names if name == "target" or name.startswith("target_")]
+    features = [name for name in names if name not in (*OTHER_COLUMNS, *targets)]
+    if "sequence" not in names or not targets or not features:
+        refuse(
+            path,
+            "its first line must name the columns sequence, target (or target_1, target_2, …) and "
+            "at least one feature; step, weight and test may be among them; it has "
+            f"{', '.join(names)}.",
+        )
+    if table.empty or table["sequence"].isna().any():
+        refuse(path, "every row must have its sequence, and there must be rows.")
+    return features, targets
+
+
 def _numbers(path: Path, column: pd.Series, *, blank: bool) -> Shaped[np.ndarray, "lines"]:
     """Return a column as numbers, NaN where it may be blank and is."""
     text = column.replace({"True": "1", "False": "0"})  # as pandas writes booleans
@@ -132,7 +140,7 @@ def _positions(
         return rows, sequence.groupby(sequence, sort=False).cumcount().to_numpy()
     firsts = pd.Series(step).groupby(rows).transform("min").to_numpy()
     ranks = pd.Series(step).groupby(rows).rank(method="first").to_numpy() - 1
-    wrong = step - firsts != ranks
+    wrong = (step - firsts != ranks) | (step % 1 != 0)
     if wrong.any():
         name = names[rows[np.argmax(wrong)]]
         refuse(
