@@ -152,9 +152,9 @@ def _run(words: list[str], config_dir: str | Path | None) -> Path | None:
     """Run the sweep of some words; return its folder, or None if only the plan was asked for."""
     from hydra.types import RunMode
 
+    from gradlab.sweeps import Incomplete
     from gradlab.sweeps.interrupts import as_guest
     from hydra_plugins.gradlab_commands import commands
-    from hydra_plugins.gradlab_launcher import Incomplete
 
     if not RUNNING.acquire(blocking=False):
         raise RuntimeError("another sweep runs in this process: wait until it has ended.")
