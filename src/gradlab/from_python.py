@@ -203,7 +203,7 @@ def hydra_apart() -> Iterator[None]:
 
     own = (GlobalHydra, HydraConfig, JobRuntime, VersionBase)
     instances: dict[type, Any] = Singleton._instances
-    before = {kind: instances.pop(kind) for kind in own if kind in instances}
+    before: dict[type, Any] = {kind: instances.pop(kind) for kind in own if kind in instances}
     resolvers, root = dict(BaseContainer._resolvers), logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     try:

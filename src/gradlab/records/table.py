@@ -101,7 +101,7 @@ def _without_constants(runs: pd.DataFrame) -> pd.DataFrame:
 
     (Points whose records cannot be read may lack a config; what is known of theirs counts.)
     """
-    keys = [key for key in runs if "/" not in key and key not in (*NOT_CONFIG, *KEPT)]
+    keys = [key for key in map(str, runs) if "/" not in key and key not in (*NOT_CONFIG, *KEPT)]
     readable = ~runs["status"].isin(UNREADABLE)
     constant = {}
     for key in keys:
