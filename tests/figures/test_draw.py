@@ -97,7 +97,8 @@ def test_exponents_are_averaged_and_have_their_errors() -> None:
 
 def test_singular_values_are_a_line_for_each_pair() -> None:
     values = np.array([[0.0, -1.0, -np.inf], [-2.0, -3.0, -4.0]])
-    ax = gradlab.draw_spectrum(values, kind="log singular values")
+    ax = gradlab.draw_spectrum(values, kind="log singular values", label="pairs")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["pairs"]  # type: ignore[union-attr]
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0, -1, np.nan])
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), values[1])
     assert ax.get_ylabel() == "log singular value (nats)"
