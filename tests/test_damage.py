@@ -37,7 +37,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def rows(folder: Path) -> list[dict[str, object]]:
-    return load_runs(folder).to_dict("records")  # type: ignore[return-value]
+    return load_runs(folder, "all").to_dict("records")  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -2,13 +2,16 @@
 
 import warnings
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from float64_products import log_norm_map
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import gradlab
 from gradlab import decay
 from gradlab.probes.maps import map_metrics
 
@@ -177,3 +180,63 @@ def test_horizons_lie_between_the_lags_that_were_measured() -> None:
     assert decay.horizon(np.array([0.0, np.nan, -0.5, np.nan, np.nan, -1.25])) == pytest.approx(4)
     assert decay.horizon(np.array([0.0, -0.5, np.nan, -np.inf])) == 3
     assert decay.horizon(np.array([0.0, -0.5, np.nan, np.nan])) == np.inf
+
+
+# Maps as they come: plain, of JAX, labelled
+
+
+def every_other(rate: float, length: int, stride: int, samples: int = 2) -> xr.DataArray:
+    steps = np.arange(0, length + 1, stride)
+    maps = np.stack([geometric_map(rate, length)[::stride, ::stride]] * samples)
+    return xr.DataArray(maps, dims=("sample", "t", "k"), coords={"t": steps, "k": steps})
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray, xr.DataArray, list])
+def test_a_map_is_summarised_whatever_holds_it(kind: type) -> None:
+    found = gradlab.summary(kind(geometric_map(-0.25, 40)))
+    assert found["decay_rate"] == pytest.approx(-0.25)
+    assert found["horizon"] == pytest.approx(4)
+    assert found["zero_share"] == 0
+    assert [found[f"log_norm/lag_{lag}"] for lag in (1, 8, 32)] == pytest.approx([-0.25, -2, -8])
+    assert found["verdict"] == "vanishing"
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_a_labelled_map_counts_in_steps(stride: int) -> None:
+    maps = every_other(-0.125, 40, stride)
+    profile = gradlab.lag_profile(maps)
+    assert profile["lag"].to_numpy().tolist() == list(range(0, 41, stride))
+    for measured in (maps, profile, maps.transpose("k", "t", "sample")):
+        assert gradlab.decay_rate(measured) == pytest.approx(-0.125)
+        assert gradlab.horizon(measured) == pytest.approx(8)
+        assert gradlab.verdict(measured) == "vanishing"
+    assert gradlab.summary(maps)[f"log_norm/lag_{2 * stride}"] == pytest.approx(-0.25 * stride)
+
+
+@given(maps=arrays(float, (2, 5, 5), elements=ENTRIES), stride=st.integers(1, 3))
+def test_the_summary_is_what_a_run_logs(maps: np.ndarray, stride: int) -> None:
+    steps = stride * np.arange(5)
+    labelled = xr.DataArray(maps, dims=("sample", "t", "k"), coords={"t": steps, "k": steps})
+    found, logged = gradlab.summary(labelled), map_metrics(maps, stride=stride)
+    verdict = found.pop("verdict")
+    np.testing.assert_equal({f"jacobian/{name}": x for name, x in found.items()}, logged)
+    assert verdict == decay.verdict_of(logged, 4 * stride)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (np.zeros((3, 4)), r"\(3, 4\)"),
+        (np.zeros(4), r"\(4,\)"),
+        (xr.Dataset({"jacobian_log_norm": every_other(-1, 4, 1)}), "one variable of"),
+        (every_other(-1, 4, 1).expand_dims(step=[0, 5]), "2 training steps: choose one"),
+    ],
+)
+def test_what_is_no_map_is_refused(wrong: object, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        gradlab.summary(wrong)  # type: ignore[arg-type]
+
+
+def test_a_rate_without_a_length_has_no_verdict() -> None:
+    with pytest.raises(ValueError, match=r"verdict\(-0.1, 50\)"):
+        gradlab.verdict(-0.1)

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_sweeps import write_point
 
 from gradlab import load_gradients, load_runs, records
 from gradlab.probes import Measurement, join_steps, labelled
 from gradlab.probes.maps import map_metrics
 from gradlab.records.files import RecordError
+from gradlab.records.table import with_constants
 
 
 def test_runs_have_one_row_per_point_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -22,7 +24,7 @@ def test_runs_have_one_row_per_point_in_the_order_of_their_numbers(tmp_path: Pat
         summary = {"jacobian/horizon": np.inf, "verdict": "stable"}
         config = {"init": {"gain": float(number)}, "clip": {"threshold": np.inf}}
         records.save_config(folder, config, {"state": "done", "summary": summary})
-    runs = load_runs(tmp_path)
+    runs = load_runs(tmp_path, "all")
     assert list(runs["init.gain"]) == [1, 2, 10]
     assert list(runs["path"]) == [str(tmp_path / name) for name in ("1", "2", "10")]
     assert set(runs["status"]) == {"done"}
@@ -238,3 +240,31 @@ def test_a_folder_that_cannot_be_made_gives_one_sentence(tmp_path: Path) -> None
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RecordError, match=r"status\.json could not be written"):
         records.save_status(tmp_path / "file" / "0", {"state": "running"})
+
+
+def test_the_columns_are_what_varies_and_the_metrics(tmp_path: Path) -> None:
+    for number, gain in enumerate((0.5, 1.0, 2.0)):
+        write_point(tmp_path / str(number), None, gain=gain, threshold=np.inf)
+    short, whole = load_runs(tmp_path), load_runs(tmp_path, "all")
+    columns = {"model.name", "init.gain", "task.length", "seed", "jacobian/decay_rate", "verdict"}
+    assert set(short) == columns | {"status", "reason", "sweep", "path", "wandb.tags"}
+    assert set(whole) == set(short) | set(short.attrs["constant"])
+    assert short.attrs["constant"]["optim.learning_rate"] == 0.01
+    pd.testing.assert_frame_equal(with_constants(short)[list(whole)], whole)
+    pd.testing.assert_frame_equal(with_constants(short[:2])[list(whole)], whole[:2])
+
+
+def test_a_key_that_differs_in_a_damaged_point_stays(tmp_path: Path) -> None:
+    configs = [{"init": {"gain": gain}, "optim": {"rate": 0.1}} for gain in (0.5, 2.0)]
+    points = [{"folder": str(n), "config": config} for n, config in enumerate(configs)]
+    records.save_sweep(tmp_path, points)
+    records.save_config(tmp_path / "0", configs[0], {"state": "done"})
+    runs = load_runs(tmp_path)
+    assert list(runs["status"]) == ["done", "unknown"]
+    assert list(runs["init.gain"]) == [0.5, 2.0]
+    assert "optim.rate" not in runs
+
+
+def test_columns_that_nobody_knows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'varying' or 'all'; got 'every'"):
+        load_runs(tmp_path, "every")  # type: ignore[arg-type]

@@ -230,7 +230,7 @@ def verdict(rate: float | MapOrProfile, length: int | None = None) -> str:
     Example:
         >>> gradlab.verdict(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h"))
     """
-    if np.ndim(rate) > 0:  # type: ignore[arg-type]
+    if np.ndim(rate) > 0:
         profile, stride = profile_and_stride(rate)
         numbers = _profile_numbers(profile, stride)
         metrics = {f"jacobian/{name}": value for name, value in numbers.items()}

@@ -152,9 +152,9 @@ def _run(words: list[str], config_dir: str | Path | None) -> Path | None:
     """Run the sweep of some words; return its folder, or None if only the plan was asked for."""
     from hydra.types import RunMode
 
+    from gradlab.sweeps import Incomplete
     from gradlab.sweeps.interrupts import as_guest
     from hydra_plugins.gradlab_commands import commands
-    from hydra_plugins.gradlab_launcher import Incomplete
 
     if not RUNNING.acquire(blocking=False):
         raise RuntimeError("another sweep runs in this process: wait until it has ended.")
@@ -203,7 +203,7 @@ def hydra_apart() -> Iterator[None]:
 
     own = (GlobalHydra, HydraConfig, JobRuntime, VersionBase)
     instances: dict[type, Any] = Singleton._instances
-    before = {kind: instances.pop(kind) for kind in own if kind in instances}
+    before: dict[type, Any] = {kind: instances.pop(kind) for kind in own if kind in instances}
     resolvers, root = dict(BaseContainer._resolvers), logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     try:

@@ -26,19 +26,6 @@ if TYPE_CHECKING:
     from gradlab.sweeps.ledger import Entry
 
 
-class Incomplete(SystemExit):
-    """Some points of a sweep are not done: a command ends with the sentence, and status 1.
-
-    Attributes:
-        interrupted: whether the process was asked to stop.
-    """
-
-    def __init__(self, sentence: str, interrupted: bool = False) -> None:
-        """Take the sentence, without the command's name before it."""
-        super().__init__(f"gradlab: {sentence}")
-        self.sentence, self.interrupted = sentence, interrupted
-
-
 class FusedLauncher(Launcher):
     """Checks every point of a sweep before the first runs, then runs them as one sweep."""
 
@@ -314,6 +301,7 @@ class FusedRayLauncher(FusedLauncher):
 def _check_done(statuses: Sequence["Status"], folder: Path, has_run: bool) -> None:
     """Raise Incomplete unless all points are done, or failed before and were left alone now."""
     from gradlab.printable import pasted
+    from gradlab.sweeps import Incomplete
     from gradlab.sweeps.ledger import ENDED
 
     states = [status["state"] for status in statuses]

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from synthetic_sweeps import all_probes, geometric, write_point
+from synthetic_sweeps import all_probes, geometric, metrics_with, write_point
 
-from gradlab import load_runs
+from gradlab import figures, load_runs
 from gradlab.figures import (
     decay_figure,
     heatmap_figure,
@@ -266,3 +266,30 @@ def test_three_views_of_a_run_and_their_residuals(tmp_path: Path) -> None:
     assert "λ₁ -0.4000 (residual -0.1000), mean field -0.4500 (residual -0.0500)" in text
     with pytest.raises(ValueError, match=r"did not measure lyapunov, theory: .*probe=\["):
         views_table(gradients)
+
+
+@pytest.mark.parametrize("name", ["heatmap", "decay", "phase", "clipping", "adjoint", "training"])
+def test_a_figure_is_the_same_from_the_columns_that_vary(name: str, tmp_path: Path) -> None:
+    for number, model in enumerate(("rnn", "lstm")):
+        metrics = metrics_with([2.0, 1.0], clip_fraction=0.5)
+        summary = {"eval/accuracy": 0.99}
+        write_point(
+            tmp_path / str(number), all_probes(), model=model, metrics=metrics, summary=summary
+        )
+    short, whole = load_runs(tmp_path), load_runs(tmp_path, "all")
+    assert {"init.gain", "clip.threshold", "probe.jacobian.norm"} <= set(whole) - set(short)
+    first, second = (getattr(figures, name)(runs) for runs in (short, whole))
+    pd.testing.assert_frame_equal(first.table, second.table)
+    assert text_of(first.figure) == text_of(second.figure)
+
+
+def test_a_notebook_shows_a_figure_as_a_picture(tmp_path: Path) -> None:
+    write_point(tmp_path / "0", geometric())
+    drawn = figures.decay(load_runs(tmp_path))
+    save(drawn.figure, tmp_path / "decay.png")
+    shown = drawn._repr_png_()
+    assert shown.startswith(b"\x89PNG")
+    (tmp_path / "shown.png").write_bytes(shown)
+    same = [matplotlib.image.imread(tmp_path / f"{name}.png") for name in ("decay", "shown")]
+    np.testing.assert_array_equal(*same)
+    assert figures.decay is decay_figure

@@ -241,7 +241,7 @@ def test_the_closing_report_stops_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def vanished(folder: Path) -> None:
+    def vanished(folder: Path, columns: str) -> None:
         raise FileNotFoundError(folder)
 
     monkeypatch.setattr("gradlab.sweeps.report.load_runs", vanished)

@@ -96,7 +96,7 @@ def test_what_runs_is_what_the_words_say(there: Path, monkeypatch: pytest.Monkey
     shutil.rmtree(there / "s" / "0")
     run(monkeypatch, there, "sweep.resume=s")
     assert not (there / "imported").exists()
-    assert load_runs(there / "s")["init.gain"].item() == 1.0
+    assert load_runs(there / "s", "all")["init.gain"].item() == 1.0
 
 
 @pytest.mark.parametrize(

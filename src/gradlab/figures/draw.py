@@ -130,8 +130,8 @@ def draw_spectrum(
     Args:
         values: (..., count), descending: exponents in nats per step, of whose leading axes, the
             samples, the mean and a band are drawn; or log singular values in nats, a line for each
-            pair. Of a `gradlab.lyapunov_spectrum`, bars show the standard errors; an xarray's
-            attributes name the quantity.
+            pair, all of one colour. Of a `gradlab.lyapunov_spectrum`, bars show the standard
+            errors; an xarray's attributes name the quantity.
         ax: where to draw; by default a new figure of pyplot's.
         label: of the line; with one the legend is drawn.
         kind: "exponents" or "log singular values", which plain arrays do not tell.
@@ -167,11 +167,10 @@ def draw_spectrum(
         _band(ax, index, spectra, curve[0].get_color())
         ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)  # where neither shrinks nor grows
     else:
-        for values_of_pair in spectra:
-            ax.plot(index, values_of_pair, **line)
-    ax.set(
-        xlabel="index", ylabel=_spectrum_label(values, kind if exponents is None else "exponents")
-    )
+        first, *others = ax.plot(index, spectra.T, **line)
+        for other in others:  # the legend names them once
+            other.set(color=first.get_color(), label="_")
+    ax.set(xlabel="index", ylabel=_spectrum_label(values, kind))
     _whole_steps(ax.xaxis)
     if label is not None:
         ax.legend()

@@ -97,14 +97,20 @@ def with_constants(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_constants(runs: pd.DataFrame) -> pd.DataFrame:
-    """Leave out the config keys that all points which have a config share."""
-    known = runs[~runs["status"].isin(UNREADABLE)]
-    keys = [key for key in known if "/" not in key and key not in (*NOT_CONFIG, *KEPT)]
-    constant = {key: known[key].iloc[0] for key in keys if len(set(map(repr, known[key]))) == 1}
+    """Leave out the config keys that have one value in all points.
+
+    (Points whose records cannot be read may lack a config; what is known of theirs counts.)
+    """
+    keys = [key for key in map(str, runs) if "/" not in key and key not in (*NOT_CONFIG, *KEPT)]
+    readable = ~runs["status"].isin(UNREADABLE)
+    constant = {}
+    for key in keys:
+        known = runs.loc[readable | runs[key].notna(), key]
+        if len(set(map(repr, known))) == 1:
+            value = known.iloc[0]
+            constant[key] = value.item() if hasattr(value, "item") else value
     short = runs.drop(columns=list(constant))
-    short.attrs["constant"] = {
-        k: v.item() if hasattr(v, "item") else v for k, v in constant.items()
-    }
+    short.attrs["constant"] = constant
     return short
 
 

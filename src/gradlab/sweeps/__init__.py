@@ -27,6 +27,19 @@ from gradlab.sweeps.screen import screen, show
 Runner: TypeAlias = Callable[[Sequence[Group], ProgressDisplay, Sweep], dict[Path, Status]]
 
 
+class Incomplete(SystemExit):
+    """Some points of a sweep are not done: a command ends with the sentence, and status 1.
+
+    Attributes:
+        interrupted: whether the process was asked to stop.
+    """
+
+    def __init__(self, sentence: str, interrupted: bool = False) -> None:
+        """Take the sentence, without the command's name before it."""
+        super().__init__(f"gradlab: {sentence}")
+        self.sentence, self.interrupted = sentence, interrupted
+
+
 def run_sweep(
     points: Sequence[Point], groups: Sequence[Group], settings: Sweep, run: Runner | None = None
 ) -> list[Status]:

@@ -92,8 +92,8 @@ def map_table(log_norms: ArrayLike | xr.DataArray) -> "wandb.Table":
 def _by_step(log_norms: ArrayLike | xr.DataArray) -> xr.DataArray:
     """Return maps as (step, sample, t, k); those without a training step get the step 0."""
     if isinstance(log_norms, xr.DataArray) and "step" in log_norms.dims:
-        maps = log_norms if "sample" in log_norms.dims else log_norms.expand_dims("sample")
-        return maps.transpose("step", "sample", "t", "k")
+        batch = log_norms if "sample" in log_norms.dims else log_norms.expand_dims("sample")
+        return batch.transpose("step", "sample", "t", "k")
     maps, stride = decay.map_and_stride(log_norms)
     times = stride * np.arange(maps.shape[-1])
     samples = maps.reshape(1, -1, *maps.shape[-2:])
