@@ -53,6 +53,7 @@ ONLY = {  # who may import these packages
     "ray": {"sweeps"},
     "hydra": {"__main__", "explain", "config", "components", "point", "sweeps", "claims"},
     "matplotlib": {"figures", "studies", "tasks"},
+    "lightning": {"integrations"},
     "safetensors": {"integrations"},
     **{package: set() for package in ("torch", "keras")},  # read without being imported
 }
