@@ -62,7 +62,7 @@ class Watch(Callback):
     ) -> None:
         """Measure the module if it is due."""
         if self._watcher is not None:
-            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
             metrics = {} if loss is None else {"loss": loss * trainer.accumulate_grad_batches}
             self._watcher(trainer.global_step, pl_module, **metrics)
 
