@@ -64,6 +64,7 @@ ONLY = {  # who may import these packages
         "claims",
     },
     "matplotlib": {"figures", "studies", "tasks"},
+    "lightning": {"integrations"},
     "safetensors": {"integrations"},
     **{package: set() for package in ("torch", "keras")},  # read without being imported
 }

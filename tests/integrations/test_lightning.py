@@ -110,6 +110,26 @@ def test_it_measures_by_updates_with_the_norms_before_and_after_the_clip(
     assert gradlab.load_runs(tmp_path)["status"].tolist() == ["done"]
 
 
+class Tokens(Regression):
+    def __init__(self, sparse: bool) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.embedding = torch.nn.Embedding(4, FEATURES, sparse=sparse)
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        tokens = (batch[0][..., 0] > 0).long()
+        return super().training_step((self.embedding(tokens), batch[1]), index)
+
+
+def test_sparse_gradients_have_the_norms_of_dense_ones(tmp_path: Path) -> None:
+    norms = []
+    for sparse in (True, False):
+        folder = tmp_path / str(sparse)
+        fit(Tokens(sparse), Watch(HELD_OUT, every=2, folder=folder))
+        norms.append(pd.read_parquet(folder / "metrics.parquet")["train/grad_norm"])
+    np.testing.assert_allclose(*norms, rtol=1e-5)
+
+
 def test_rows_of_a_wandb_logger_have_the_step_that_lightning_draws_against() -> None:
     logger = WandbLogger()
     fit(Regression(), Watch(HELD_OUT, every=2), logger=logger)

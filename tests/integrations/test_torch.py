@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gradlab import from_torch, jacobian_log_norms
+from gradlab import from_torch, jacobian_log_norms, load_runs, watch
 from gradlab.cells import gates
 from gradlab.cells.recurrence import unroll
 from gradlab.integrations.torch import cell_inputs, recurrent_modules
@@ -191,8 +191,9 @@ def test_weights_are_those_of_the_call_whatever_trains_them_later(x64: bool) -> 
     assert np.all(before != 0)
 
 
-def test_a_module_in_half_precision_is_measured_in_float32() -> None:
-    module = drawn(MODULES["gru"], dtype=torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_other_precisions_are_measured_in_float32(dtype: Any) -> None:
+    module = drawn(MODULES["gru"], dtype=dtype)
     cell: Any = from_torch(module)
     assert cell.dense_i.kernel.dtype == np.float32
     expected = module.weight_ih_l0.detach().float().numpy().T
@@ -291,6 +292,15 @@ def test_pruned_and_normalised_weights_are_those_of_the_forward_pass() -> None:
     for module in (pruned, normalised):
         found = outputs_of(from_torch(module), cell_inputs(module, inputs.swapaxes(0, 1)))
         assert_equal_outputs(found, torch_outputs(module, inputs))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_loss_that_is_not_detached_is_watched_without_a_warning(tmp_path: Path) -> None:
+    module, inputs = drawn(MODULES["tanh"], batch_first=True), sequences()
+    loss = module(inputs)[0].square().mean()
+    with watch(inputs, folder=tmp_path) as watcher:
+        watcher(0, module, loss=loss)
+    assert load_runs(tmp_path)["train/loss"].item() == loss.item()
 
 
 def renamed(tensors: dict[str, Any], old: str, new: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from gradlab.integrations.watch import Watcher, watch
+from gradlab.integrations.watch import watch
+from gradlab.integrations.watcher import Watcher
 
 STEP = "trainer/global_step"  # the x axis that Lightning's logger gives all metrics of a W&B run
 
@@ -53,15 +54,15 @@ class Watch(Callback):
         """Take the gradients in, which Lightning clips in place after this hook."""
         if self._watcher is not None:
             parameters = (p for group in optimizer.param_groups for p in group["params"])
-            grads = [p.grad for p in parameters if p.grad is not None]
-            self._watcher.add_gradients(grads)
+            if grads := [_numbers(p.grad) for p in parameters if p.grad is not None]:
+                self._watcher.add_gradients(grads)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *batch: Any
     ) -> None:
         """Measure the module if it is due."""
         if self._watcher is not None:
-            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
             metrics = {} if loss is None else {"loss": loss * trainer.accumulate_grad_batches}
             self._watcher(trainer.global_step, pl_module, **metrics)
 
@@ -76,6 +77,11 @@ class Watch(Callback):
         """Close the records as failed or interrupted."""
         if self._watcher is not None:
             self._watcher.__exit__(type(exception), exception, exception.__traceback__)
+
+
+def _numbers(grad: Any) -> Any:
+    """Return the entries of a gradient, of a sparse one (an embedding's) those that it stores."""
+    return grad.coalesce().values() if grad.is_sparse else grad
 
 
 class _RowsOfTheirOwn:

@@ -294,6 +294,7 @@ def _numbers(metrics: Mapping[str, Any]) -> Row:
     """
     row = {}
     for name, value in metrics.items():
+        value = value.detach() if hasattr(value, "detach") else value  # else torch warns of it
         try:
             row[name if "/" in name else f"train/{name}"] = float(value)
         except (TypeError, ValueError) as error:
