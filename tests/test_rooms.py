@@ -25,6 +25,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "decay": set(),
     "theory": set(),
     "records": set(),
+    "advice": {"jacobian", "decay", "cells"},
     "schedule": set(),
     "printable": set(),
     "working_folder": set(),
@@ -38,7 +39,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "training": {"cells", "jacobian", "models", "probes", *PARTS, *CONFIG},
     "tracking": {"decay", "records", "figures"},
     "figures": {"decay", "records", "tracking", "explain"},
-    "point": {"training", "probes", "tracking", "records", "decay", *CONFIG},
+    "point": {"training", "probes", "tracking", "records", "decay", "advice", *CONFIG},
     "sweeps": {"point", "training", "records", "figures", *CONFIG},
     "claims": {"records", "figures", "explain", *CONFIG},
     "studies": {"jacobian", "cells", "models", "decay", "theory", "records", "tracking", "figures"}

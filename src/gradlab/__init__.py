@@ -6,6 +6,7 @@ TYPE_CHECKING = False  # typing.py of the working folder would be imported here
 if TYPE_CHECKING:
     from typing import Any
 
+    from gradlab.advice import advise
     from gradlab.jacobian import (
         adjoint_log_norms,
         backpropagate,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adjoint_log_norms",
+    "advise",
     "backpropagate",
     "contribution_log_norms",
     "credit",
@@ -42,6 +44,7 @@ __all__ = [
     "truncation",
 ]
 HOMES = {  # of the names that are not the engine's
+    "advise": "gradlab.advice",
     "load_gradients": "gradlab.records",
     "load_runs": "gradlab.records.table",
     "load_wandb": "gradlab.tracking.restore",
