@@ -89,8 +89,12 @@ def advise(
     inputs = numbers("inputs", inputs)
     check_inputs(inputs)
     targets = checked_targets(targets, inputs)
+    if lengths is not None:
+        lengths = checked_lengths(lengths, inputs)
     steps = inputs.shape[-2]
-    lag = None if lag is None else whole_number("lag", lag, 1, steps - 1, "the last step's, T − 1")
+    longest = steps if lengths is None else int(lengths.max())
+    if lag is not None:
+        lag = whole_number("lag", lag, 1, longest - 1, "one less than the longest sequence")
     if window is not None:
         window = whole_number("window", window, 1, steps, "the number of steps")
     if threshold is not None:
@@ -120,8 +124,7 @@ def _by_lag(
     cell: nnx.RNNCellBase | Callable[..., Any], loss: Loss, parameters: PyTree, sequence: Arguments
 ) -> ByLag:
     """Return the sums by lag of the terms of BPTT on one sequence."""
-    inputs, targets = sequence.pop("inputs"), sequence.pop("targets")
-    terms = backpropagate(cell, inputs, loss, targets, parameters=parameters, **sequence)
+    terms = backpropagate(cell, loss=loss, parameters=parameters, **sequence)
     scale = np.exp(float(terms.log_scale))
     return {name: np.asarray(sums) * scale for name, sums in terms.by_lag.items()}
 
@@ -137,7 +140,7 @@ def _sequences(
     """Return the arguments of `backpropagate` for each sequence of a batch."""
     whole = {"inputs": inputs, "targets": targets}
     if lengths is not None:
-        whole["lengths"] = checked_lengths(lengths, inputs)
+        whole["lengths"] = lengths
     if inputs.ndim == 2:
         return [{**whole, "initial_carry": initial_carry}]
     x = jax.ShapeDtypeStruct(inputs.shape[-1:], inputs.dtype)

@@ -44,13 +44,13 @@ def reach(
     )
     if horizon >= lag:
         return Recommendation(NAME, {}, f"{present}: it reaches.", "", numbers)
-    if not isinstance(cell, nnx.Module) or not layers_of(cell):  # type: ignore[arg-type]
+    trials = tried(cell, lag, measure)
+    if not trials:
         reason = (
             f"{present}: it does not reach. No other start was tried, since gradlab does not know "
-            "where this step keeps its recurrent weights and gate biases."
+            "where this step keeps recurrent weights or gate biases."
         )
         return Recommendation(NAME, {}, reason, "", numbers)
-    trials = tried(cell, lag, measure)  # type: ignore[arg-type]
     best = trials[0]
     after = f"with {best.name} the horizon is {_steps(best.horizon, steps)}"
     if best.horizon < lag:
@@ -64,26 +64,27 @@ def reach(
     return Recommendation(NAME, best.settings, reason, f"{best.cost}.", numbers, trials)
 
 
-def tried(cell: nnx.RNNCellBase, lag: int, measure: Measure) -> tuple[Trial, ...]:
-    """Measure other starts of a cell; return them, the best first.
+def tried(cell: Any, lag: int, measure: Measure) -> tuple[Trial, ...]:
+    """Measure other starts of a cell; return them, the best first; none of an unknown cell.
 
     Those that reach come first, and among them the one whose RMS norm at the lag is closest to 1:
     all directions keep their norm there (dynamical isometry), where a spectral norm of 1 may be
     that of a single one. Of those that do not reach, the further one comes first.
     """
+    if not isinstance(cell, nnx.RNNCellBase) or not layers_of(cell):
+        return ()
 
     def reaches(cell: nnx.RNNCellBase) -> bool:
         return decay.horizon(measure(cell, norm="spectral")) >= lag
 
-    made = [_trial(start, lag, measure) for start in starts(cell, lag, reaches)]
-    return tuple(
-        sorted(
-            made,
-            key=lambda trial: (
-                (0, abs(trial.typical)) if trial.horizon >= lag else (1, -trial.horizon)
-            ),
-        )
-    )
+    def rank(trial: Trial) -> tuple[int, float]:
+        return (0, abs(trial.typical)) if trial.horizon >= lag else (1, -trial.horizon)
+
+    try:
+        trials = [_trial(start, lag, measure) for start in starts(cell, lag, reaches)]
+    except ValueError:  # the layers have no gate biases
+        return ()
+    return tuple(sorted(trials, key=rank))
 
 
 def _trial(start: Start, lag: int, measure: Measure) -> Trial:

@@ -17,7 +17,7 @@ INPUT_STDS = (0.5, 0.2, 0.1, 0.05, 0.02)
 GAIN_STEPS, LARGEST_GAIN = 7, 4.0  # bisections, and the largest factor of the present gain
 LENGTHENINGS = (1, 2, 4)  # of the memory that biases are set for
 
-Change = Callable[[Any], None]  # of one layer, in place
+Change = Callable[[Any, Array], None]  # of one layer, in place, with a random key of its own
 Reaches = Callable[[nnx.RNNCellBase], bool]
 
 
@@ -40,13 +40,13 @@ def starts(cell: nnx.RNNCellBase, lag: int, reaches: Reaches) -> Iterator[Start]
     """
     if is_gated(cell):
         for kind in (forget_biases, chrono_biases):
-            yield first_reaching(kind(cell, lag), reaches)
+            yield from first_reaching(kind(cell, lag), reaches)
         return
     orthogonal = with_change(cell, orthogonalise)
     settings = {"init": "orthogonal", "init.gain": 1.0}
     yield Start("an orthogonal start", settings, "none", orthogonal)
     if not reaches(orthogonal):  # it would, were it not for the slope of saturated units
-        yield first_reaching(smaller_inputs(orthogonal, settings), reaches)
+        yield from first_reaching(smaller_inputs(orthogonal, settings), reaches)
     yield raised_gain(cell, reaches)
 
 
@@ -64,9 +64,9 @@ def is_gated(cell: nnx.RNNCellBase) -> bool:
     return all(has_gates(type(layer)) for layer in layers_of(cell))
 
 
-def has_gates(cell_class: type) -> bool:
+def has_gates(cell_class: Any) -> bool:
     """Return whether a class has the step of an LSTM or a GRU of Flax's or gradlab's."""
-    return any(getattr(cell_class, "__call__", None) is known.__call__ for known in GATED)
+    return any(cell_class.__call__ is known.__call__ for known in GATED)
 
 
 def is_layer(cell: Any) -> bool:
@@ -84,27 +84,27 @@ def _holds(cell: nnx.RNNCellBase, layers: list[Any]) -> bool:
 def with_change(cell: nnx.RNNCellBase, change: Change) -> nnx.RNNCellBase:
     """Return a copy of a cell with each layer changed."""
     copy: nnx.RNNCellBase = nnx.clone(cell)
-    for layer in layers_of(copy):
-        change(layer)
+    layers = layers_of(copy)
+    for layer, key in zip(layers, jax.random.split(jax.random.key(0), len(layers)), strict=True):
+        change(layer, key)
     return copy
 
 
-def first_reaching(tried: Iterator[Start], reaches: Reaches) -> Start:
-    """Return the first start that reaches, or else the last."""
-    start = next(tried)
-    while not reaches(start.cell):
-        later = next(tried, None)
-        if later is None:
+def first_reaching(tried: Iterator[Start], reaches: Reaches) -> Iterator[Start]:
+    """Yield the first start that reaches, or else the last, if there is any."""
+    start = None
+    for start in tried:
+        if reaches(start.cell):
             break
-        start = later
-    return start
+    if start is not None:
+        yield start
 
 
-def orthogonalise(layer: Any) -> None:
+def orthogonalise(layer: Any, key: Array) -> None:
     """Draw orthogonal recurrent weights (Saxe, McClelland & Ganguli 2014)."""
     kernel = layer.dense_h.kernel
     draw = jax.nn.initializers.orthogonal()
-    kernel[...] = draw(jax.random.key(0), kernel[...].shape, kernel[...].dtype)
+    kernel[...] = draw(key, kernel[...].shape, kernel[...].dtype)
 
 
 def smaller_inputs(orthogonal: nnx.RNNCellBase, settings: Settings) -> Iterator[Start]:
@@ -114,9 +114,9 @@ def smaller_inputs(orthogonal: nnx.RNNCellBase, settings: Settings) -> Iterator[
     into saturation have a small slope φ′.
     """
     present = np.sqrt(np.mean(np.square(layers_of(orthogonal)[0].dense_i.kernel[...])))
-    for std in (std for std in INPUT_STDS if std < present or std == INPUT_STDS[-1]):
+    for std in (std for std in INPUT_STDS if std < present):
 
-        def scale(layer: Any, std: float = std) -> None:
+        def scale(layer: Any, _: Array, std: float = std) -> None:
             kernel = layer.dense_i.kernel
             kernel[...] *= std / jnp.maximum(jnp.sqrt(jnp.mean(kernel[...] ** 2)), 1e-30)
 
@@ -134,7 +134,7 @@ def raised_gain(cell: nnx.RNNCellBase, reaches: Reaches) -> Start:
     present = root_mean_square(layers_of(cell)[0].dense_h.kernel[...])
 
     def scaled(factor: float) -> Start:
-        def scale(layer: Any) -> None:
+        def scale(layer: Any, _: Array) -> None:
             layer.dense_h.kernel[...] *= factor
 
         cost = (
@@ -161,12 +161,16 @@ def forget_biases(cell: nnx.RNNCellBase, lag: int) -> Iterator[Start]:
     """Yield forget biases b with σ(b) = exp(−1/τ), time constants τ from the lag upwards."""
     for memory in (lag * times for times in LENGTHENINGS):
         bias = float(-np.log(np.expm1(1 / memory)))
+
+        def change(layer: Any, _: Array, bias: float = bias) -> None:
+            set_gate_biases(layer, {"forget": jnp.full(layer.hidden_features, bias)})
+
         yield Start(
             "a forget bias",
             {"bias": "forget", "bias.value": bias},
             f"every unit forgets with a time constant of {memory} steps, so what is over after a "
             "few is unlearnt slowly",
-            with_biases(cell, lambda n, key, b=bias: {"forget": jnp.full(n, b)}),
+            with_change(cell, change),
         )
 
 
@@ -174,24 +178,14 @@ def chrono_biases(cell: nnx.RNNCellBase, lag: int) -> Iterator[Start]:
     """Yield chrono biases b_f = ln U(1, T_max − 1), b_i = −b_f (Tallec & Ollivier 2018, eq. 16)."""
     for longest in (max(lag * times, 3) for times in LENGTHENINGS):
 
-        def biases(n: int, key: Array, longest: int = longest) -> dict[str, Array]:
-            bias = jnp.log(jax.random.uniform(key, (n,), minval=1.0, maxval=longest - 1.0))
-            return {"forget": bias, "input": -bias}
+        def change(layer: Any, key: Array, longest: int = longest) -> None:
+            uniform = jax.random.uniform(key, (layer.hidden_features,), maxval=longest - 2.0)
+            set_gate_biases(layer, {"forget": jnp.log1p(uniform), "input": -jnp.log1p(uniform)})
 
         yield Start(
             "chrono biases",
             {"bias": "chrono", "bias.longest": float(longest)},
             f"time constants are spread from 2 to {longest} steps, and inputs enter by the input "
-            f"gate's 1/τ: short lags are learnt more slowly",
-            with_biases(cell, biases),
+            "gate's 1/τ: short lags are learnt more slowly",
+            with_change(cell, change),
         )
-
-
-def with_biases(
-    cell: nnx.RNNCellBase, draw: Callable[[int, Array], dict[str, Array]]
-) -> nnx.RNNCellBase:
-    """Return a copy of a cell with drawn gate biases in each layer."""
-    keys = iter(jax.random.split(jax.random.key(0), len(layers_of(cell))))
-    return with_change(
-        cell, lambda layer: set_gate_biases(layer, draw(layer.hidden_features, next(keys)))
-    )
