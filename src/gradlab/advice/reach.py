@@ -75,7 +75,10 @@ def tried(cell: Any, lag: int, measure: Measure) -> tuple[Trial, ...]:
         return ()
 
     def reaches(cell: nnx.RNNCellBase) -> bool:
-        return decay.horizon(measure(cell, norm="spectral")) >= lag
+        try:
+            return decay.horizon(measure(cell, norm="spectral")) >= lag
+        except FloatingPointError:  # it reaches, and explodes beyond float32
+            return True
 
     def rank(trial: Trial) -> tuple[int, float]:
         return (0, abs(trial.typical)) if trial.horizon >= lag else (1, -trial.horizon)

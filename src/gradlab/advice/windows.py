@@ -1,6 +1,7 @@
 """The truncation window: what truncated backpropagation through time loses of the gradient."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -48,7 +49,11 @@ def truncation_window(
     if shortest is None:
         return Recommendation(name, {}, "the gradient is exactly zero: no lag carries any of it.")
     error, cosine = (float(x[shortest - 1]) for x in errors)
-    measured = {"window": shortest, "relative_error": error, "cosine": cosine}
+    measured: dict[str, Any] = {
+        "window": shortest,
+        "relative_error": error,
+        "cosine": cosine,
+    }
     sentences = [
         f"a window of {shortest} of {steps} steps is the shortest whose gradient stays within 5 % "
         f"of the full one at these weights (relative error {error:.2g}, cosine {cosine:.4f})"
