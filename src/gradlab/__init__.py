@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gradlab import figures
+    from gradlab.advice import advise
     from gradlab.decay import decay_rate, horizon, lag_profile, summary, verdict
     from gradlab.figures.draw import draw_decay, draw_map, draw_spectrum
     from gradlab.from_python import sweep
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adjoint_log_norms",
+    "advise",
     "backpropagate",
     "contribution_log_norms",
     "credit",
@@ -70,6 +72,7 @@ __all__ = [
     "watch",
 ]
 HOMES = {  # of the names that are not the engine's
+    "advise": "gradlab.advice",
     "decay_rate": "gradlab.decay",
     "draw_decay": "gradlab.figures.draw",
     "draw_map": "gradlab.figures.draw",

@@ -16,6 +16,9 @@ import pandas as pd
 import xarray as xr
 
 from gradlab import decay, records
+from gradlab.advice.points import point_advice
+from gradlab.advice.starts import has_gates
+from gradlab.components import locate
 from gradlab.config import Config, identity
 from gradlab.point import checkpoints
 from gradlab.point.environment import environment
@@ -151,6 +154,7 @@ class Recorder:
             checkpoints.save(self.point.folder, self.point.config, state)
         status = _conclude(self.rows[-1], self.length)
         status["summary"] |= success(self.rows) | times(self.timer)
+        status |= self._advice()
         self._tracker.finish(self.status | status, gradients)
         self._open.close()
         self._end(status)
@@ -183,6 +187,20 @@ class Recorder:
         self.status |= status  # which reaches the sweep even where it cannot be written
         with contextlib.suppress(Exception):
             self._end(status)
+
+    def _advice(self) -> Status:
+        """Return the advice that the rows support; nothing if there is none."""
+        config = self.point.config
+        clip = config.clip
+        is_global = clip["_target_"] == "gradlab.clipping.global_norm"
+        sentences = point_advice(
+            self.rows,
+            self.length,
+            threshold=float(clip["threshold"]) if is_global else np.nan,
+            window=config.tbptt.window,
+            has_gates=has_gates(locate(config.model.cell["_target_"])),
+        )
+        return {"advice": sentences} if sentences else {}
 
     def _earlier_seals(self) -> dict[str, Any]:
         """Return the seals of an earlier attempt's rows and maps, if all its files fit theirs."""

@@ -14,7 +14,7 @@ from gradlab.figures.of_runs.overview import overview_figure
 from gradlab.figures.places import check_place
 from gradlab.point import Point
 from gradlab.printable import printable
-from gradlab.records import OVERVIEW, WANDB, sweep_folder
+from gradlab.records import OVERVIEW, WANDB, load_status, sweep_folder
 from gradlab.records.layout import UNREADABLE
 from gradlab.records.table import load_runs
 from gradlab.sweeps.screen import screen, show
@@ -26,6 +26,7 @@ COLOURS = {
     "diverged": "magenta",
     "unmeasured": "white",
 }
+ADVISED = 2  # points whose advice is printed
 
 
 def report(sweep: Sequence[Point]) -> None:
@@ -34,6 +35,8 @@ def report(sweep: Sequence[Point]) -> None:
     runs = load_runs(folder, "all")
     console, place = screen(), printable(_short(folder))
     show(console, points_table(selection.comparable(runs), folder))
+    for sentence in advice(runs, folder):
+        show(console, f"advice   {sentence}")
     show(console, f"seconds  {seconds(runs)}")
     show(console, f"records  {place}")
     if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
@@ -81,6 +84,17 @@ def seconds(runs: pd.DataFrame) -> str:
         f"training {spent['train']:.1f}, evaluation {spent['evaluate']:.1f}, "
         f"probes {spent['probe']:.1f}{share}, compiling {spent['compile']:.1f}"
     )
+
+
+def advice(runs: pd.DataFrame, folder: Path) -> list[str]:
+    """Return the first advice of the first points that have some, and how many others have."""
+    sentences = []
+    for path in map(Path, runs.loc[runs["status"].isin(["done", "diverged"]), "path"]):
+        own = load_status(path).get("advice", [])
+        sentences += [printable(f"{path.relative_to(folder)}: {x}") for x in own[:1]]
+    more = len(sentences) - ADVISED
+    others = [f"{more} more in the points' status.json"] if more > 0 else []
+    return sentences[:ADVISED] + others
 
 
 def _results(run: pd.Series) -> list[str | Text]:

@@ -1,0 +1,503 @@
+"""Advice against brute-force gradients, products and quantiles; and training that follows it."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Compose
+from flax import nnx
+from jax.tree_util import Partial
+from synthetic_sweeps import write_point
+
+from gradlab import advise, backpropagate, load_runs, records, truncation
+from gradlab.advice import Advice, point_advice
+from gradlab.advice.reach import tried
+from gradlab.advice.recommendation import as_typed
+from gradlab.advice.thresholds import clipping_threshold
+from gradlab.cells import LSTM
+from gradlab.models import Stack
+from gradlab.point import Point, run_point
+from gradlab.records.points import load_verified
+from gradlab.sweeps import report
+from gradlab.tasks import Batch, Task
+from gradlab.training.losses import total_weight
+from gradlab.training.program import Hyperparameters, Program, State, hyperparameters_of
+from gradlab.training.success import MAX_ERROR_RATE
+from gradlab.training.telemetry import Telemetry
+
+TIME, BATCH, FEATURES, HIDDEN = 16, 3, 2, 6
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(BATCH, TIME, FEATURES)).astype(np.float32)
+TARGETS = RNG.normal(size=(BATCH, TIME, HIDDEN)).astype(np.float32)
+
+
+def loss(carry: Any, target: Any) -> jax.Array:
+    return jnp.sum((jax.tree.leaves(carry)[-1] - target) ** 2)
+
+
+def elman(gain: float) -> nnx.SimpleCell:
+    cell = nnx.SimpleCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0))
+    cell.dense_h.kernel[...] *= gain
+    return cell
+
+
+def advised(cell: Any, **options: Any) -> Advice:
+    return advise(cell, INPUTS, loss, TARGETS, **options)
+
+
+def truncated_gradients(cell: nnx.SimpleCell) -> list[Mapping[str, np.ndarray]]:
+    """The gradient whose every loss is differentiated through K steps, for K = 1..T."""
+    weights = {
+        "dense_h.kernel": cell.dense_h.kernel[...],
+        "dense_i.kernel": cell.dense_i.kernel[...],
+        "dense_i.bias": cell.dense_i.bias[...],
+    }
+
+    def step(w: Mapping[str, jax.Array], h: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.tanh(x @ w["dense_i.kernel"] + h @ w["dense_h.kernel"] + w["dense_i.bias"])
+
+    inputs, targets = jnp.asarray(INPUTS.swapaxes(0, 1)), jnp.asarray(TARGETS.swapaxes(0, 1))
+    zeros = jnp.zeros((BATCH, HIDDEN))
+    states = jax.lax.scan(lambda h, x: (step(weights, h, x), h), zeros, inputs)[1]
+
+    def total(w: Mapping[str, jax.Array], window: jax.Array) -> jax.Array:
+        def loss_at(t: jax.Array) -> jax.Array:
+            def advance(h: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
+                h = jnp.where(k == jnp.maximum(t - window, 0), states[k], h)  # a constant
+                return jnp.where(k < t, step(w, h, inputs[k]), h), None
+
+            h, _ = jax.lax.scan(advance, zeros, jnp.arange(TIME))
+            return jnp.sum((h - targets[t - 1]) ** 2)
+
+        return jnp.sum(jax.vmap(loss_at)(jnp.arange(1, TIME + 1)))
+
+    gradient = jax.jit(jax.grad(total))
+    return [jax.tree.map(np.asarray, gradient(weights, k)) for k in range(1, TIME + 1)]
+
+
+def error_of(truncated: Mapping[str, np.ndarray], full: Mapping[str, np.ndarray]) -> float:
+    difference = np.concatenate([(truncated[w] - full[w]).ravel() for w in full])
+    return float(np.linalg.norm(difference) / np.linalg.norm(np.concatenate([*_flat(full)])))
+
+
+def _flat(gradient: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return [gradient[w].ravel() for w in gradient]
+
+
+def test_the_window_is_the_shortest_whose_brute_force_gradient_is_within_five_percent() -> None:
+    cell = elman(0.8)
+    advice = advised(cell, window=2)["truncation"]
+    gradients = truncated_gradients(cell)
+    errors = np.array([error_of(gradient, gradients[-1]) for gradient in gradients])
+    window = int(np.flatnonzero(errors > 0.05).max()) + 2
+    assert 2 < window < TIME
+    assert advice.settings == {"tbptt.window": window, "tbptt.stride": 1}
+    assert advice.measured["relative_error"] == pytest.approx(errors[window - 1], rel=1e-3)
+    cosine = np.dot(*(np.concatenate(_flat(gradients[k])) for k in (window - 1, -1))) / np.prod(
+        [np.linalg.norm(np.concatenate(_flat(gradients[k]))) for k in (window - 1, -1)]
+    )
+    assert advice.measured["cosine"] == pytest.approx(cosine, abs=1e-5)
+    lost = {w: error_of({w: gradients[1][w]}, {w: gradients[-1][w]}) for w in gradients[-1]}
+    lost["all"] = errors[1]
+    assert advice.measured["lost"] == pytest.approx(lost, rel=1e-3)
+
+
+def test_a_window_covers_the_lag_and_is_not_advised_where_the_present_one_is_enough() -> None:
+    assert advised(elman(0.2), lag=9, window=2)["truncation"].value == 10
+    assert advised(elman(0.2), lag=9, window=12)["truncation"].settings == {}
+    assert advised(elman(0.2), lag=TIME - 1, window=2)["truncation"].settings == {
+        "tbptt.window": None
+    }
+    assert "pass lag=" in advised(elman(0.2))["truncation"].reason
+
+
+def test_sequences_keep_their_own_lengths_and_first_states() -> None:
+    cell, lengths = elman(0.8), np.array([16, 9, 12])
+    first = RNG.normal(size=(BATCH, HIDDEN)).astype(np.float32)
+    options: Any = {"initial_carry": jnp.asarray(first), "lengths": jnp.asarray(lengths)}
+    terms = backpropagate(cell, INPUTS, loss, TARGETS, **options)
+    lost = advised(cell, window=3, **options)["truncation"].measured["lost"]
+    assert lost["all"] == pytest.approx(float(truncation(terms.by_lag).relative_error[2]), rel=1e-4)
+
+
+def test_a_threshold_is_half_the_average_without_the_largest_percent() -> None:
+    norms = np.concatenate([np.linspace(1, 3, 990), np.geomspace(100, 1e8, 9), [np.inf]])
+    advice = advised(elman(0.5), grad_norms=norms)["clipping"]
+    kept = np.sort(norms)[:989]  # of the 999 that are finite
+    assert advice.settings["clip"] == "global_norm"
+    assert advice.settings["clip.threshold"] == pytest.approx(kept.mean() / 2, rel=2e-3)
+    threshold = advice.settings["clip.threshold"]
+    assert advice.measured["quantile"] == pytest.approx(np.mean(norms <= threshold))
+    finite = norms[np.isfinite(norms)]
+    assert advice.measured["coefficient"] == pytest.approx(np.minimum(1, threshold / finite).mean())
+    used = advised(elman(0.5), grad_norms=norms, threshold=2.0)["clipping"]
+    assert used.measured["clipped"] == pytest.approx(np.mean(norms > 2))
+
+
+def test_the_lags_that_own_a_cut_add_up_to_it() -> None:
+    by_lag = {"w": np.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])}
+    norms = np.array([1.0] * 99 + [100.0])
+    advice = clipping_threshold(norms, by_lag)
+    np.testing.assert_allclose(advice.measured["cut"], 4.5 * np.array([9, 16, 0]) / 25)
+
+
+def test_no_threshold_without_an_explosion_or_without_norms() -> None:
+    assert advised(elman(0.5), grad_norms=np.linspace(1, 9, 50))["clipping"].settings == {}
+    alone = advised(elman(0.5))["clipping"]
+    assert alone.settings == {}
+    assert "pass grad_norms=" in alone.reason
+    terms = backpropagate(elman(0.5), INPUTS[1], loss, TARGETS[1])
+    parts = [x.sum(axis=0) * np.exp(terms.log_scale) for x in terms.by_lag.values()]
+    norm = np.sqrt(sum(float(np.sum(np.square(x))) for x in parts))
+    assert alone.measured["norms"][1] == pytest.approx(norm, rel=1e-5)
+
+
+def worst_profile(cell: nnx.RNNCellBase) -> np.ndarray:
+    """Mean log σ_max of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ by lag, from products of jax.jacfwd's step Jacobians."""
+    flat, rebuild = jax.flatten_util.ravel_pytree(cell.initialize_carry((FEATURES,), nnx.Rngs(0)))
+
+    def step(state: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.flatten_util.ravel_pytree(cell(rebuild(state), x)[0])[0]
+
+    logs: list[list[float]] = [[] for _ in range(TIME + 1)]
+    for inputs in INPUTS:
+        state, products = flat, [np.eye(flat.size)]
+        logs[0].append(0.0)
+        for x in inputs:
+            jacobian = np.asarray(jax.jacfwd(step)(state, jnp.asarray(x)), float)
+            state = step(state, jnp.asarray(x))
+            products = [jacobian @ p for p in products] + [np.eye(flat.size)]
+            for lag, product in enumerate(reversed(products)):
+                logs[lag].append(float(np.log(np.linalg.norm(product, 2))))
+    return np.array([np.mean(values) for values in logs])
+
+
+def horizon_of(profile: np.ndarray) -> float:
+    """The lag at which a profile crosses −1."""
+    below = np.flatnonzero(profile <= -1)
+    if not below.size:
+        return np.inf
+    high = int(below[0])
+    return float(np.interp(1, [-profile[high - 1], -profile[high]], [high - 1, high]))
+
+
+CELLS: dict[str, Any] = {
+    "elman": lambda: elman(0.3),
+    "lstm": lambda: nnx.OptimizedLSTMCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0)),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_horizon_after_a_change_is_that_of_the_changed_cell(name: str) -> None:
+    cell, lag = CELLS[name](), 12
+    before = jax.tree.map(np.asarray, nnx.state(cell))
+    advice = advised(cell, lag=lag)["reach"]
+    jax.tree.map(np.testing.assert_array_equal, before, nnx.state(cell))
+    assert advice.measured["horizon"] == pytest.approx(horizon_of(worst_profile(cell)), rel=1e-3)
+    assert advice.measured["horizon"] < lag <= advice.measured["horizon_after"]
+    best = advice.trials[0]
+    assert best.settings == advice.settings
+    for trial in advice.trials:
+        profile = worst_profile(trial.cell)
+        assert trial.horizon == pytest.approx(horizon_of(profile), rel=1e-3)
+        assert trial.worst == pytest.approx(profile[lag], abs=1e-3)
+    reaching = [trial for trial in advice.trials if trial.horizon >= lag]
+    assert abs(best.typical) == min(abs(trial.typical) for trial in reaching)
+
+
+def test_a_changed_cell_is_what_its_settings_draw() -> None:
+    for trial in advised(elman(0.3), lag=12)["reach"].trials:
+        cell: Any = trial.cell
+        kernel = np.asarray(cell.dense_h.kernel[...])
+        gram = trial.settings["init.gain"] ** 2 * np.eye(HIDDEN)
+        if trial.settings.get("init") == "orthogonal":
+            np.testing.assert_allclose(kernel.T @ kernel, gram, atol=1e-5)
+        else:
+            assert np.sum(kernel**2) == pytest.approx(np.trace(gram), rel=1e-4)
+        if "model.other_std" in trial.settings:
+            std = np.sqrt(np.mean(np.square(cell.dense_i.kernel[...])))
+            assert std == pytest.approx(trial.settings["model.other_std"], rel=1e-4)
+    for trial in advised(CELLS["lstm"](), lag=12)["reach"].trials:
+        lstm: Any = trial.cell
+        i, f, g, o = np.split(np.asarray(lstm.dense_h.bias[...]), 4)
+        np.testing.assert_array_equal([g, o], 0)
+        if trial.settings["bias"] == "forget":
+            np.testing.assert_allclose(f, trial.settings["bias.value"], rtol=1e-6)
+        else:
+            np.testing.assert_allclose(i, -f, rtol=1e-6)
+            assert (f > 0).all()
+            assert (f < np.log(trial.settings["bias.longest"] - 1)).all()
+
+
+def test_no_start_is_advised_where_the_demand_or_the_weights_are_not_known() -> None:
+    unknown = advised(elman(0.3))["reach"]
+    assert (unknown.settings, unknown.trials) == ({}, ())
+    assert "pass lag=" in unknown.reason
+    assert advised(elman(1.0), lag=1)["reach"].reason.endswith("it reaches.")
+    cell = elman(0.3)
+    definition, weights = nnx.split(cell)
+
+    def step(weights: nnx.State, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return nnx.merge(definition, weights)(h, x)
+
+    bare = advised(step, parameters=weights, initial_carry=jnp.zeros(HIDDEN), lag=12)
+    assert (bare["reach"].settings, bare["reach"].trials) == ({}, ())
+    assert "does not know" in bare["reach"].reason
+    flax = advised(cell, lag=12)
+    for topic, key in (("truncation", "relative_error"), ("growth", "lyapunov_max")):
+        assert bare[topic].measured[key] == pytest.approx(flax[topic].measured[key], rel=1e-4)
+
+
+def test_layers_of_known_weights_are_tried_and_no_others() -> None:
+    class Halved(nnx.SimpleCell):
+        def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+            h, _ = super().__call__(carry / 2, inputs)
+            return h, h
+
+    def profile(cell: nnx.RNNCellBase, *, norm: str) -> np.ndarray:
+        return -np.arange(TIME + 1.0)
+
+    unknown = LSTM(FEATURES, HIDDEN, use_bias=False, rngs=nnx.Rngs(0))
+    assert tried(unknown, 12, profile) == ()
+    assert tried(Halved(FEATURES, HIDDEN, rngs=nnx.Rngs(0)), 12, profile) == ()
+    assert len(tried(elman(1.0), 12, profile)) == 3
+    stack = Stack([elman(0.3), nnx.SimpleCell(HIDDEN, HIDDEN, rngs=nnx.Rngs(1))])
+    (orthogonal,) = (x for x in tried(stack, 12, profile) if x.name == "an orthogonal start")
+    changed: Any = orthogonal.cell
+    first, second = (np.asarray(layer.dense_h.kernel[...]) for layer in changed.layers)
+    for kernel in (first, second):
+        np.testing.assert_allclose(kernel.T @ kernel, np.eye(HIDDEN), atol=1e-5)
+    assert np.abs(first - second).max() > 0.1
+
+
+@pytest.mark.parametrize(("weight", "parallel"), [(0.9, True), (1.0, None), (1.1, False)])
+def test_growth_of_a_linear_network(weight: float, parallel: bool | None) -> None:
+    advice = advise(
+        lambda w, h, x: (w * h + x, h),
+        jnp.zeros((10, 1)),
+        lambda h, y: jnp.sum((h - y) ** 2),
+        jnp.ones((10, 1)),
+        parameters=jnp.array(weight),
+        initial_carry=jnp.zeros(1),
+    )["growth"]
+    for name in ("lyapunov_max", "decay_rate/spectral", "decay_rate/rms"):
+        assert advice.measured[name] == pytest.approx(np.log(np.float32(weight)), abs=1e-6)
+    assert advice.measured["parallelisable"] is parallel
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lag": TIME}, "lag must be a whole number from 1"),
+        ({"window": 0}, "window must be"),
+        ({"threshold": -1}, "threshold must be"),
+        ({"grad_norms": "many"}, "grad_norms must be"),
+    ],
+)
+def test_wrong_arguments_are_refused(options: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        advised(elman(0.5), **options)
+
+
+def test_advice_prints_settings_as_they_are_typed() -> None:
+    advice = advised(elman(0.2), lag=9, window=2)
+    assert advice.settings["tbptt.window"] == 10
+    assert "truncation window: tbptt.window=10, tbptt.stride=1\n  because" in str(advice)
+    assert [as_typed(x) for x in (None, 0.12345, 3)] == ["null", "0.123", "3"]
+
+
+STUCK = {"train/step": 100, "eval/loss": 1.0, "eval/baseline": 1.0}
+TRAINED = {"train/clip_fraction": 0.0, "train/clip_coefficient": 1.0}
+
+
+def of_rows(*rows: Mapping[str, float], **options: Any) -> list[str]:
+    usual = {"threshold": np.inf, "window": None, "has_gates": False}
+    return point_advice(rows, 50, **{**usual, **options})
+
+
+def test_a_point_that_has_learnt_or_not_trained_gets_no_advice() -> None:
+    start = {"train/step": 0, "eval/loss": 1.0, "eval/baseline": 1.0, "jacobian/decay_rate": -1.0}
+    assert of_rows(start) == []
+    assert of_rows(start, STUCK | {"eval/loss": 0.5}) == []
+    assert of_rows(start | {"jacobian/decay_rate": 0.0}, STUCK) == []
+    (reach,) = of_rows(start, STUCK)
+    assert "1 nats a step" in reach
+    assert "init=orthogonal" in reach
+    assert "bias=chrono bias.longest=50" in of_rows(start, STUCK, has_gates=True)[0]
+
+
+def test_a_point_that_exploded_gets_a_threshold_from_its_logged_norms() -> None:
+    peak = {"train/grad_norm_clipped_max": 90.0}
+    rows = [
+        {"train/step": 0.0},
+        {"train/step": 50, "train/grad_norm": 3.0, **peak, **TRAINED},
+        STUCK | {"train/grad_norm": 3.0, **peak, **TRAINED},
+    ]
+    assert "clip.threshold=1.5" in of_rows(*rows)[0]
+    assert of_rows(*rows, threshold=1.5) == of_rows(*rows, threshold=np.nan) == []
+    rows[-1] = {"train/step": 100, "diverged/update": 99.0, "diverged/loss": np.nan}
+    assert "clip.threshold=1.5" in of_rows(*rows)[0]
+    always = {"train/clip_fraction": 1.0, "train/clip_coefficient": 0.01}
+    rows = [STUCK | {"train/grad_norm": 3.0, "train/grad_norm_clipped_max": 0.1, **always}]
+    assert "to 1.0% of their length" in of_rows(*rows, threshold=0.1)[0]
+
+
+def test_a_point_whose_window_loses_its_gradient_gets_a_longer_one() -> None:
+    errors = {f"contribution/truncation_error/{k}": e for k, e in ((8, 0.6), (16, 0.2), (32, 0.01))}
+    assert "loses 60% of the gradient: try tbptt.window=32" in of_rows(STUCK | errors, window=8)[0]
+    assert of_rows(STUCK | errors, window=32) == of_rows(STUCK | errors) == []
+
+
+def test_advice_stands_in_the_status_of_a_point(composed: Compose, tmp_path: Path) -> None:
+    config = composed(
+        *("task=echo", "task.length=30", "task.delay=25", "task.test_size=20", "init.gain=0.3"),
+        *("model.hidden_size=5", "train.batch_size=6", "train.steps=2", "wandb=disabled"),
+        *("probe.schedule=ends", "probe.samples=1"),
+    )
+    status = run_point(Point(config, tmp_path / "0", "alone"))
+    assert "init=orthogonal" in status["advice"][0]
+    assert load_verified(tmp_path / "0")["advice"] == status["advice"]
+
+
+def test_the_closing_report_shows_the_first_advice(tmp_path: Path) -> None:
+    for number in range(5):
+        write_point(tmp_path / str(number), None, seed=number)
+        status = load_verified(tmp_path / str(number))
+        if number:
+            advice = [f"clip {number}", "truncate"]
+            records.save_status(tmp_path / str(number), status | {"advice": advice})
+    lines = report.advice(load_runs(tmp_path), tmp_path)
+    assert lines == ["1: clip 1", "2: clip 2", "2 more in the points' status.json"]
+
+
+# What follows is training: the advice on a network that does not learn, then the same with it.
+
+
+@cache
+def train(program: Program, updates: int) -> Callable[..., tuple[State, Telemetry]]:
+    """A program's training, optimised: it runs for longer than it compiles."""
+
+    def advance(hyperparameters: Hyperparameters, state: State) -> tuple[State, Telemetry]:
+        return program.advance(hyperparameters, state, updates)
+
+    return jax.jit(advance, compiler_options={"xla_backend_optimization_level": 2})
+
+
+class Run:
+    """A program of one config, trained."""
+
+    def __init__(self, composed: Compose, overrides: tuple[str, ...], updates: int) -> None:
+        config = composed(*overrides, "wandb=disabled")
+        self.program, hyperparameters = Program(config), hyperparameters_of(config)
+        self.start: State = self.program.initialise(hyperparameters)
+        self.end, telemetry = train(self.program, updates)(hyperparameters, self.start)
+        self.grad_norms = np.asarray(telemetry.grad_norm)[np.asarray(telemetry.update) > 0]
+
+    def metrics(self) -> dict[str, float]:
+        return {name: float(x) for name, x in self.program.evaluate(self.end).items()}
+
+    @property
+    def learnt(self) -> bool:
+        return self.metrics()["eval/error_rate"] < MAX_ERROR_RATE
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the loss is not below that of a trivial answer."""
+        return not self.metrics()["eval/loss"] < 0.95 * self.program.task.baseline
+
+    def advise(self, **options: Any) -> Advice:
+        """Measure the start on four held-out sequences."""
+        batch = jax.tree.map(lambda x: x[:4], self.program.task.test)
+        cell = self.program.merge(self.start.parameters, self.start.constants).cell
+        loss_of_carry = Partial(self.program._loss_of_carry, self.start.parameters)
+        targets = (batch.targets, batch.weights / total_weight(batch))
+        return advise(cell, batch.inputs, loss_of_carry, targets, **options)
+
+
+def typed(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{key}={'null' if x is None else x}" for key, x in settings.items())
+
+
+ECHO = (
+    *("task=echo", "task.length=51", "task.delay=50", "task.test_size=400"),
+    *("model.hidden_size=32", "train.batch_size=32", "clip=global_norm", "clip.threshold=1"),
+    "optim.learning_rate=0.005",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "network",
+    [
+        ("model=rnn", "init=gaussian", "init.gain=0.5"),
+        ("model=lstm", "init=glorot"),
+    ],
+)
+def test_a_start_that_reaches_learns_an_echo_of_50_steps(
+    composed: Compose, network: tuple[str, ...], seed: int
+) -> None:
+    overrides = (*ECHO, *network, f"seed={seed}")
+    before = Run(composed, overrides, 1000)
+    advice = before.advise(lag=50)["reach"]
+    assert advice.measured["horizon"] < 10
+    assert advice.measured["horizon_after"] >= 50
+    assert before.stuck
+    assert Run(composed, (*overrides, *typed(advice.settings)), 1000).learnt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_an_exploding_network_learns_with_the_advised_threshold(
+    composed: Compose, seed: int
+) -> None:
+    overrides = (
+        *("task=temporal_order", "task.length=20", "task.test_size=400", "init.gain=1.8"),
+        *("model.hidden_size=50", "train.batch_size=20", "optim=sgd", "optim.learning_rate=0.2"),
+        f"seed={seed}",
+    )
+    before = Run(composed, overrides, 3000)
+    advice = before.advise(grad_norms=before.grad_norms)
+    assert advice["growth"].measured["decay_rate/spectral"] > 0
+    assert before.stuck
+    assert Run(composed, (*overrides, *typed(advice["clipping"].settings)), 3000).learnt
+
+
+def recall(length: int = 50, lag: int = 40) -> Task:
+    """A task whose last step asks for the sign that was shown `lag` steps before, amid noise."""
+
+    def sample(key: jax.Array, size: int) -> Batch:
+        bit_key, noise_key = jax.random.split(key)
+        bits = jax.random.bernoulli(bit_key, shape=(size,)).astype(int)
+        noise = 0.5 * jax.random.normal(noise_key, (size, length, 1))
+        shown = jnp.zeros((size, length, 1)).at[:, length - 1 - lag, 0].set(2.0 * bits - 1)
+        weights = jnp.zeros((size, length)).at[:, -1].set(1)
+        targets = jnp.broadcast_to(bits[:, None], (size, length))
+        return Batch(jnp.concatenate([shown, noise], axis=-1), targets, weights)
+
+    test = sample(jax.random.key(1), 400)
+    return Task(features=2, outputs=2, sample=sample, test=test, baseline=float(np.log(2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_a_window_of_20_learns_no_lag_of_40_and_the_advised_one_does(
+    composed: Compose, seed: int
+) -> None:
+    overrides = (
+        *("task._target_=test_advice.recall", "~task.permuted", "task.length=50"),
+        *("init=orthogonal", "init.gain=0.93", "model.other_std=0.1", "model.hidden_size=16"),
+        *("train.batch_size=16", "optim.learning_rate=0.003"),
+        *("clip=global_norm", "clip.threshold=1", f"seed={seed}"),
+    )
+    truncated = (*overrides, "tbptt.window=20", "tbptt.stride=1")
+    before = Run(composed, truncated, 1000)
+    advice = before.advise(window=20, lag=40)["truncation"]
+    assert advice.measured["lost"]["all"] > 0.05
+    assert before.stuck
+    assert Run(composed, (*overrides, *typed(advice.settings)), 1000).learnt
