@@ -17,6 +17,8 @@ from matplotlib.text import Text
 
 import gradlab
 from gradlab import decay, figures, records
+from gradlab.claims.expressions import evaluate
+from gradlab.claims.results import collect
 
 pytestmark = pytest.mark.usefixtures("no_watcher_left")
 X = jax.random.normal(jax.random.key(0), (2, 8, 3))
@@ -91,6 +93,15 @@ def test_runs_below_one_folder_are_drawn_as_a_sweep(name: str, sweep: Path) -> N
     drawn = getattr(figures, f"{name}_figure")(gradlab.load_runs(sweep))
     assert drawn.table["point"].nunique() == 3
     assert any("gain" in text.get_text() for text in drawn.figure.findobj(Text))
+
+
+def test_runs_below_one_folder_are_a_study_s_results(tmp_path: Path) -> None:
+    for gain in (0.5, 1.0):
+        train(tmp_path / f"{gain}", gain=gain)
+    table = collect(tmp_path, {"loss_end": "last(train.loss)"})
+    rate = evaluate("first(jacobian.decay_rate[init.gain == 0.5])", table)
+    assert rate == table.loc[table["init.gain"] == 0.5, "jacobian.decay_rate"].iloc[0]
+    assert list(table["loss_end"]) == pytest.approx([1 / 6, 1 / 6])
 
 
 def test_several_cells_are_points_of_one_folder(tmp_path: Path) -> None:

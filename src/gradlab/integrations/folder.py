@@ -64,6 +64,9 @@ class WatchFolder:
                     (self.folder / name).unlink(missing_ok=True)
             elif any((self.folder / name).exists() for name in (records.STATUS, records.METRICS)):
                 self._go_on(step)
+            # The presets that studies tell runs apart by, of which there are none.
+            choices = "hydra: {runtime: {choices: {}}}\n"
+            records.write_whole(self.folder / records.HYDRA, lambda path: path.write_text(choices))
             records.save_config(self.folder, self._config, self._status)
         except BaseException:
             leases.release(self.folder)
