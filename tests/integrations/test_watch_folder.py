@@ -95,6 +95,11 @@ def test_runs_below_one_folder_are_drawn_as_a_sweep(name: str, sweep: Path) -> N
     assert any("gain" in text.get_text() for text in drawn.figure.findobj(Text))
 
 
+def test_a_figure_says_which_setting_it_lacks(sweep: Path) -> None:
+    with pytest.raises(ValueError, match=r"optim.learning_rate.*gradlab.watch"):
+        figures.clipping(gradlab.load_runs(sweep))
+
+
 def test_runs_below_one_folder_are_a_study_s_results(tmp_path: Path) -> None:
     for gain in (0.5, 1.0):
         train(tmp_path / f"{gain}", gain=gain)

@@ -37,9 +37,14 @@ def clipping_table(
         NaN except for the clip fraction) and `value`.
 
     Raises:
-        ValueError: no run logged the metric that success is judged by.
+        ValueError: the runs have no learning rate in their configs, or none logged the metric that
+            success is judged by.
     """
     runs = with_constants(runs)
+    if RATE not in runs:
+        raise ValueError(
+            f"the runs have no config key {RATE!r}: give it to gradlab.watch, config={{{RATE!r}: …}}."
+        )
     settings = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": runs[RATE]})
     outcomes = {
         SUCCESS: outcome.succeeded(runs, error, accuracy),
