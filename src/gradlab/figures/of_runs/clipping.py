@@ -40,11 +40,7 @@ def clipping_table(
         ValueError: the runs have no learning rate in their configs, or none logged the metric that
             success is judged by.
     """
-    runs = with_constants(runs)
-    if RATE not in runs:
-        raise ValueError(
-            f"the runs have no config key {RATE!r}: give it to gradlab.watch, config={{{RATE!r}: …}}."
-        )
+    runs = _with_rate(runs)
     settings = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": runs[RATE]})
     outcomes = {
         SUCCESS: outcome.succeeded(runs, error, accuracy),
@@ -80,7 +76,7 @@ def clipping_figure(
     Raises:
         ValueError: no run has metrics, or none logged the metric that success is judged by.
     """
-    usable = selection.with_metrics(runs)
+    usable = _with_rate(selection.with_metrics(runs))
     keys = selection.varying_keys(usable)
     group_keys = [key for key in keys if key not in (THRESHOLD, RATE, "seed")]
     styled = selection.with_line_style(usable, RATE)
@@ -110,6 +106,17 @@ def threshold_of(runs: pd.DataFrame) -> pd.Series:
     """Return the clip threshold of each run; inf if it does not clip."""
     thresholds = runs.get(THRESHOLD, pd.Series(np.inf, runs.index))
     return thresholds.astype(float).fillna(np.inf)
+
+
+def _with_rate(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with their constant columns, of which one is the learning rate."""
+    runs = with_constants(runs)
+    if RATE not in runs:
+        raise ValueError(
+            f"the runs have no config key {RATE!r}: give it to gradlab.watch, as "
+            f"config={{{RATE!r}: 0.01}}."
+        )
+    return runs
 
 
 def _best_rate(table: pd.DataFrame) -> float:
