@@ -109,7 +109,8 @@ def _each_row(
 ) -> Float[Array, "*rows n"]:
     flat_rows = rows.reshape(-1, rows.shape[-1])
     together = jax.vmap(product, in_axes=(None, None, None, 0))
-    return together(flat.parameters, state, x, flat_rows).reshape(rows.shape)
+    products = together(flat.parameters, state, x, flat_rows).reshape(rows.shape)
+    return jnp.where(flat.stays_finite(state, x), products, jnp.nan)
 
 
 def stretch_along(

@@ -41,14 +41,15 @@ def _finite_steps(
     flat: FlatCell, inputs: Float[Array, "T features"]
 ) -> dict[str, Bool[Array, "T"]]:
     """Return, for each quantity, at which steps all of it is finite."""
-    states, _ = trajectory(flat, inputs)
+    states, last = trajectory(flat, inputs)
+    vectors = jnp.concatenate([states.vector, last.vector[None]])
 
     def is_finite(x: Array) -> Bool[Array, ""]:
         return jnp.isfinite(x).all()
 
     return {
         "the input": jax.vmap(is_finite)(inputs),
-        "the state": jax.vmap(is_finite)(states.vector),
+        "the state": jax.vmap(is_finite)(jnp.stack([vectors[:-1], vectors[1:]], axis=1)),
         "the step Jacobian": jax.lax.map(
             lambda step: is_finite(flat.jacobian(*step)), (states, inputs)
         ),

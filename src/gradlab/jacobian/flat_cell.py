@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, PyTree
+from jaxtyping import Bool, Float, PyTree
 
 from gradlab.jacobian.carry import CarryForm, FlatState, is_complex, is_inexact
 from gradlab.jacobian.closure import Closure, closure_convert
@@ -53,8 +53,18 @@ class FlatCell:
         return self.advance(self.parameters, state, x)
 
     def jacobian(self, state: FlatState, x: Float[Array, "features"]) -> Float[Array, "n n"]:
-        """Return the step Jacobian, in the cell's own precision."""
-        return self.differentiate(self.parameters, state, x)
+        """Return the step Jacobian, in the cell's own precision; NaN if a state is not finite."""
+        jacobian = self.differentiate(self.parameters, state, x)
+        return jnp.where(self.stays_finite(state, x), jacobian, jnp.nan)
+
+    def stays_finite(self, state: FlatState, x: Float[Array, "features"]) -> Bool[Array, ""]:
+        """Return whether the state is finite before and after a step.
+
+        If it is not, there is no derivative, whatever the cell's rules say: jax.nn.relu has the
+        slope 0 at NaN.
+        """
+        both = jnp.stack([state.vector, self.step(state, x).vector])
+        return jnp.isfinite(both).all()
 
     @property
     def dimensions(self) -> int:
