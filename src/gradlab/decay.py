@@ -265,12 +265,19 @@ def map_and_stride(log_norms: Any) -> tuple[LogNormMap, int]:
             )
         if {"t", "k"} <= set(log_norms.dims):
             log_norms = log_norms.transpose(..., "t", "k")
-        stride = _stride(log_norms)
+        stride = _stride_of_map(log_norms)
+    if np.iscomplexobj(log_norms):
+        raise ValueError("log norms are real numbers; got complex ones.")
     maps = np.asarray(log_norms, dtype=np.float64)
     if maps.ndim < 2 or maps.shape[-1] != maps.shape[-2] or maps.shape[-1] < 2:
         raise ValueError(
             "a map of log norms has the shape (..., T + 1, T + 1), as jacobian_log_norms returns "
             f"it; got {maps.shape}."
+        )
+    if (maps[..., ~np.tri(maps.shape[-1], dtype=bool)] > -np.inf).any():
+        raise ValueError(
+            "a map of log norms [..., t, k] is −inf where k > t: these are norms instead of their "
+            "logs, or t and k have changed places."
         )
     return maps, stride
 
@@ -282,6 +289,23 @@ def profile_and_stride(log_norms: Any) -> tuple[Profile, int]:
         return np.asarray(log_norms), _stride(log_norms) if is_labelled else 1
     maps, stride = map_and_stride(log_norms)
     return lag_profile(maps), stride
+
+
+def _stride_of_map(log_norms: xr.DataArray) -> int:
+    """Return the steps from one row of a labelled map to the next.
+
+    Raises:
+        ValueError: t and k are not the same steps, evenly spaced.
+    """
+    t, k = (log_norms.coords.get(name) for name in log_norms.dims[-2:])
+    if t is not None and k is not None:
+        gaps = np.diff(t)
+        if not (np.array_equal(t, k) and (gaps > 0).all() and len(set(gaps)) <= 1):
+            raise ValueError(
+                "t and k of a map must be the same steps, evenly spaced: cut both alike, as "
+                "maps.isel(t=slice(5, 20), k=slice(5, 20))."
+            )
+    return _stride(log_norms)
 
 
 def _stride(log_norms: xr.DataArray) -> int:

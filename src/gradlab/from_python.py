@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from hydra.errors import HydraException
 
@@ -101,7 +102,8 @@ def words_of(settings: Mapping[str, Any], confs: Sequence[Path]) -> list[str]:
 def _swept(value: Any) -> list[Any]:
     """Return the values that are swept over: those of a list, a range or an array."""
     if hasattr(value, "tolist") and hasattr(value, "dtype"):  # NumPy's, JAX's, pandas'
-        value = value.tolist()
+        value = np.asarray(value)
+        value = list(value) if value.ndim else value[()]
     return list(value) if isinstance(value, list | range) else [value]
 
 
@@ -112,7 +114,7 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, Integral):
         return str(int(value))
     if isinstance(value, Real):
-        return repr(float(value))
+        return repr(float(str(value)))  # 0.1 in float32, too, is 0.1
     if isinstance(value, str | Path):
         return quoted(str(value))
     if isinstance(value, list | tuple):
@@ -133,6 +135,10 @@ def _checked(words: Sequence[str], config_dir: str | Path | None) -> list[str]:
         ConfigError: a word is no KEY=VALUE.
     """
     for word in words:
+        if not isinstance(word, str):
+            raise ConfigError(
+                f"a word of the command line is a text, such as 'task=echo'; got {word!r:.80}."
+            )
         if word.startswith("-") and word != "--dry":
             raise ConfigError(
                 f"{word!r} is an option of the command line: gradlab.sweep takes KEY=VALUE, "

@@ -89,7 +89,8 @@ def readable(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: there are none.
     """
-    usable = comparable(runs[~runs["status"].isin(UNREADABLE)])
+    runs = comparable(runs)
+    usable = runs[~runs["status"].isin(UNREADABLE)]
     if usable.empty:
         raise ValueError(
             f"the records of all {len(runs)} points are damaged or incomplete: nothing to draw."

@@ -87,7 +87,15 @@ def load_runs(folder: str | Path, columns: Columns = "varying") -> pd.DataFrame:
 
 
 def with_constants(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return runs with the columns that `load_runs` left out; those of other origin as they are."""
+    """Return runs with the columns that `load_runs` left out; those of other origin as they are.
+
+    Raises:
+        ValueError: these are no runs.
+    """
+    if not isinstance(runs, pd.DataFrame) or not {"status", "path"} <= set(runs):
+        raise ValueError(
+            f"runs must be the table of gradlab.load_runs; got a {type(runs).__name__}."
+        )
     constant = runs.attrs.get("constant", {})
     missing = {key: value for key, value in constant.items() if key not in runs}
     if not missing or runs.empty:

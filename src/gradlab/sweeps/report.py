@@ -101,7 +101,8 @@ def _results(run: pd.Series) -> list[str | Text]:
     if run["status"] not in ("done", "diverged"):
         return [Text.assemble((run["status"], "red"), " ", printable(run["reason"]))]
     verdict = printable(run["verdict"])
-    learned = run.get("eval/loss", float("nan")) / run.get("eval/baseline", float("nan"))
+    baseline = run.get("eval/baseline") or float("nan")  # 0: all answers are the same
+    learned = run.get("eval/loss", float("nan")) / baseline
     return [
         Text(verdict, COLOURS.get(verdict, "")),
         _number(run.get("jacobian/decay_rate"), "+.3f"),
