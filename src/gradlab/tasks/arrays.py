@@ -152,7 +152,8 @@ def _check_known(file: Path, training: Sequences, test: Sequences) -> None:
     """Refuse held-out classes that are never due in training."""
     if training.targets.ndim != 2:
         return  # values
-    new = np.setdiff1d(*(part.targets[part.weights > 0] for part in (test, training)))
+    known, held_out = (part.targets[part.weights > 0] for part in (training, test))
+    new = np.setdiff1d(held_out, known)
     if len(new):
         refuse(
             file,
