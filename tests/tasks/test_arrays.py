@@ -99,6 +99,11 @@ def test_the_baseline_is_the_least_loss_of_a_constant_answer(classes: bool, tmp_
         assert loss(np.asarray(best + change, np.float32)) > task.baseline
 
 
+def test_the_baseline_of_one_held_out_class_is_zero(tmp_path: Path) -> None:
+    held_out = {"test_inputs": INPUTS[:3], "test_targets": 0 * LABELS[:3]}
+    assert str(task_of(tmp_path, **FINE, **held_out).baseline) == "0.0"
+
+
 def test_targets_count_only_where_an_answer_is_due(tmp_path: Path) -> None:
     steps = np.full((N, T), -1)
     steps[:, 2] = LABELS
@@ -156,7 +161,7 @@ def test_a_table_says_the_same_as_arrays(tmp_path: Path) -> None:
 
 def test_a_table_has_values_weights_and_held_out_sequences(tmp_path: Path) -> None:
     table = rows()
-    both = {"target_a": table["x0"], "target_b": table["x1"], "test": table["sequence"] < 3}
+    both = {"target_A": table["x0"], "target_b": table["x1"], "test": table["sequence"] < 3}
     table = table.drop(columns="target").assign(**both, weight=table["step"])
     table.to_csv(tmp_path / "data.csv", index=False)
     task = arrays(str(tmp_path / "data.csv"))
@@ -190,7 +195,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"weigths is unknown \(did you mean weights\?\): the names are",
     ),
     "no targets": ({"targets": None}, "targets is missing: write it too"),
-    "objects": ({"inputs": np.array([Runs()])}, "an archive of plain arrays"),
+    "objects": ({"inputs": np.array([Runs()])}, "an archive of plain arrays, .*; it holds objects"),
     "two axes": (
         {"inputs": INPUTS[..., 0]},
         r"got \(40, 6\): for one feature write inputs\[..., N",
@@ -226,6 +231,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"test_inputs": INPUTS[:, :3], "test_targets": LABELS},
         r"test_inputs must be like inputs, .* \(6, 3\); theirs is \(3, 3\)",
     ),
+    "classes never trained": (
+        {"targets": LABELS % 2, "test_inputs": INPUTS, "test_targets": LABELS % 2 + 5},
+        "the classes of test_targets must be among those of targets; 5 is not",
+    ),
     "one sequence": ({"inputs": INPUTS[:1], "targets": LABELS[:1]}, "there must be two sequences"),
 }
 
@@ -260,6 +269,45 @@ REFUSED_TABLES = {
         "the column test must have one",
     ),
     "nothing due": ("sequence,x,target\n0,1,1\n1,1,\n", "sequence 1 of inputs"),
+    "an index": (
+        ",sequence,x,target\n0,0,1,1\n",
+        "pandas' index, write it with index=False",
+    ),
+    "an index read again": ("Unnamed: 0,sequence,x,target\n0,0,1,1\n", "with index=False"),
+    "an index without a name": (
+        "sequence,x,target\n0,0,1,1\n1,1,1,0\n",
+        "as many fields as the first, 3; line 2 has 4",
+    ),
+    "a cut line": (
+        "sequence,x,target\n0,1,1\n\n1,1\n",
+        "as many fields as the first, 3; line 4 has 2",
+    ),
+    "twice a name": ("sequence,x,target,target\n0,1,1,1\n", "two are target"),
+    "two kinds of targets": (
+        "sequence,x,target,target_1\n0,1,1,1\n",
+        "must be target alone, or .* they are target, target_1",
+    ),
+    "a gap in the targets": (
+        "sequence,x,target_1,target_3\n0,1,1,1\n",
+        "without a gap; they are target_1, target_3",
+    ),
+    **{
+        f"the column {name}": (
+            f"sequence,x,target,{name}\n0,1,1,1\n",
+            rf"the column {name} is unknown{likely}: they are sequence, step",
+        )
+        for name, likely in {
+            "weights": r" \(did you mean weight\?\)",
+            "targets": r" \(did you mean target\?\)",
+            "lengths": "",
+            "inputs": "",
+            "test_targets": "",
+            **{
+                name: rf" \(did you mean {name.lower()}\?\)"
+                for name in ("Step", "Test", "Weight", "Sequence", "Target", "Target_1")
+            },
+        }.items()
+    },
     "no text": ("\udcff", "it cannot be read as a CSV file"),
     "nothing": ("", "it cannot be read as a CSV file"),
 }
@@ -279,10 +327,12 @@ def an_array() -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"\x80\x04K\x01.", an_array()])
+@pytest.mark.parametrize(
+    "content", [b"", b"x,target", b"PK\x03\x04 cut", b"\x80\x04K\x01.", an_array()]
+)
 def test_what_is_no_archive_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "data.npz").write_bytes(content)
-    with pytest.raises(ConfigError, match="it must be an archive of plain arrays"):
+    with pytest.raises(ConfigError, match=r"it must be an archive of .*; it is no \.npz archive"):
         arrays(str(tmp_path / "data.npz"))
 
 
@@ -334,6 +384,12 @@ def test_a_sweep_goes_on_with_the_same_data_only(
     assert "1 points to run" in run("sweep.resume=../s", "--dry")
     shutil.move("../data.npz", "data.npz")
     assert "1 points to run" in run("sweep.resume=../s", "--dry")
+    shutil.copy("data.npz", "moved.npz")
+    shutil.move("data.npz", "../elsewhere.npz")
+    with pytest.raises(SystemExit, match=r"is none .*repeat its whole command with the new task"):
+        run("sweep.resume=../s", "--dry")
+    anew = (*words[:1], "task.path=moved.npz", *words[2:], "seed=1,2", "sweep.resume=../s")
+    assert "1 points to run" in run(*anew, "--dry")
     task_of(tmp_path, inputs=-INPUTS, targets=LABELS)
     for again in (("sweep.resume=../s",), (*words, "seed=1,2", "sweep.resume=../s")):
         shutil.copy("../data.npz", "data.npz")

@@ -1,5 +1,6 @@
 """Files of somebody's own sequences, .npz or .csv, as plain arrays by name."""
 
+import csv
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,10 @@ def _read_npz(path: Path) -> Arrays:
         if isinstance(error, ConfigError):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if not zipfile.is_zipfile(path):
+            reason = "it is no .npz archive"
+        elif "pickle" in reason:  # NumPy advises to load it all the same
+            reason = "it holds objects"
         refuse(
             path,
             f"it must be an archive of plain arrays, as numpy.savez(path, inputs=…, targets=…) "
@@ -71,8 +76,11 @@ def _check_names(
 def _read_csv(path: Path) -> Arrays:
     """Read a table with a row for every step of every sequence."""
     try:
+        _check_lines(path)
         table = pd.read_csv(path, dtype=str, skipinitialspace=True, index_col=False)
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, csv.Error) as error:
+        if isinstance(error, ConfigError):
+            raise
         refuse(path, f"it cannot be read as a CSV file: {str(error).splitlines()[0]}.")
     features, targets = _columns(path, table)
     numbers = {
@@ -100,6 +108,58 @@ def _read_csv(path: Path) -> Arrays:
         "lengths": np.bincount(rows),
     }
     return _split(path, read, rows, numbers.get("test"))
+
+
+def _check_lines(path: Path) -> None:
+    """Refuse what pandas would mend in silence: it fills short lines, and renames columns."""
+    header: list[str] = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, skipinitialspace=True)
+        for fields in reader:
+            if fields in ([], [""]):
+                continue  # blank
+            if not header:
+                _check_header(path, header := fields)
+            if len(fields) != len(header):
+                refuse(
+                    path,
+                    f"every line must have as many fields as the first, {len(header)}; line "
+                    f"{reader.line_num} has {len(fields)}.",
+                )
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    """Refuse names that would make a feature of what is none, or targets of half of them."""
+    own = (*OTHER_COLUMNS, "target")
+    for name in names:
+        plain = name.strip().lower()
+        if not plain or plain.startswith("unnamed: "):  # as pandas calls one that it has read
+            refuse(
+                path,
+                "every column must have a name, and one has none; if it is pandas' index, write "
+                "it with index=False.",
+            )
+        meant = plain.removesuffix("s") if plain in NAMES else plain
+        is_own = meant in own or meant.startswith("target_")
+        if plain in NAMES or (is_own and name not in own and not name.startswith("target_")):
+            likely = f" (did you mean {meant}?)" if is_own else ""
+            refuse(
+                path,
+                f"the column {name} is unknown{likely}: they are {', '.join(own)} (or target_1, "
+                "target_2, …) and features by other names.",
+            )
+        if names.count(name) > 1:
+            refuse(path, f"the name of every column must be its own; two are {name}.")
+    several = [name.removeprefix("target_") for name in names if name.startswith("target_")]
+    numbered = any(map(str.isdecimal, several))
+    right = {str(i + 1) for i in range(len(several))}
+    if (several and "target" in names) or (numbered and set(several) != right):
+        given = ", ".join(name for name in names if name.startswith("target"))
+        refuse(
+            path,
+            "the targets must be target alone, or target_1, target_2, … without a gap; they are "
+            f"{given}.",
+        )
 
 
 def _columns(path: Path, table: pd.DataFrame) -> tuple[list[str], list[str]]:

@@ -25,7 +25,10 @@ def _existing(path: str) -> str:
     """Return a data file's absolute path, so that a point finds it from any folder."""
     absolute = os.path.abspath(path)
     if not os.path.isfile(absolute) or Path(absolute).suffix not in SUFFIXES:
-        raise ValueError(f"must be a file that ends in .npz or .csv, and {absolute} is none")
+        raise ValueError(
+            f"must be a file that ends in .npz or .csv, and {absolute} is none (to resume a sweep "
+            "whose file has moved, repeat its whole command with the new task.path)"
+        )
     return absolute
 
 
@@ -135,6 +138,7 @@ def _training_and_test(
                     f"test_{part} must be like {part}, whose shape after the first axis is {here}; "
                     f"theirs is {there}. (Pad with zeros, and give lengths and test_lengths.)",
                 )
+        _check_known(file, training, test)
         return training, test
     count = len(training.inputs)
     if count < 2:
@@ -142,6 +146,20 @@ def _training_and_test(
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
     size = min(max(round(test_share * count), 1), count - 1)
     return training.at(np.sort(order[size:])), training.at(np.sort(order[:size]))
+
+
+def _check_known(file: Path, training: Sequences, test: Sequences) -> None:
+    """Refuse held-out classes that are never due in training."""
+    if training.targets.ndim != 2:
+        return  # values
+    known, held_out = (part.targets[part.weights > 0] for part in (training, test))
+    new = np.setdiff1d(held_out, known)
+    if len(new):
+        refuse(
+            file,
+            f"the classes of test_targets must be among those of targets; {new[0]} is not: hold "
+            "out other sequences, or none, and task.test_share says how many are chosen.",
+        )
 
 
 def _standardised(training: Sequences, test: Sequences) -> tuple[Sequences, Sequences]:
@@ -175,7 +193,8 @@ def _best_constant(test: Sequences) -> float:
     """Return the loss of the best constant answer to sequences, in nats or as a squared error."""
     due, weights = test.targets[test.weights > 0], test.weights[test.weights > 0].astype(float)
     if due.ndim == 1:
-        shares = np.bincount(due, weights) / weights.sum()
-        return float(-np.sum(shares * np.log(np.where(shares > 0, shares, 1))))
+        totals = np.bincount(due, weights)
+        shares = totals[totals > 0] / totals.sum()
+        return float(np.sum(shares * np.log(1 / shares)))  # 0, not −0, for one class
     mean = np.average(due, axis=0, weights=weights)
     return float(np.mean(np.average((due - mean) ** 2, axis=0, weights=weights)))
