@@ -68,8 +68,9 @@ held_out, _ = draw(jax.random.key(1), 4)
 
 watcher = gradlab.watch(held_out, initial_carry=START, folder="runs/watch_equinox", overwrite=True)
 for step in range(UPDATES):
-    model, state, loss, grads = update(model, state, jax.random.key(step))
-    measured = watcher(step, model.step, grads=grads, loss=loss)
+    updated, state, loss, grads = update(model, state, jax.random.key(step))
+    measured = watcher(step, model.step, grads=grads, loss=loss)  # after `step` updates
+    model = updated
     if measured:
         rate = measured.metrics["jacobian/decay_rate"]
         print(f"step {step:3d}  loss {loss:.3f}  decay rate {rate:+.3f} nats per step")

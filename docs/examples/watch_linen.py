@@ -65,9 +65,10 @@ state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.adam(1e-
 
 watcher = gradlab.watch(held_out, initial_carry=ZEROS, folder="runs/watch_linen", overwrite=True)
 for step in range(UPDATES):
-    state, loss, grads = update(state, jax.random.key(step))
-    cell = partial(model.apply, {"params": state.params}, method="step")  # of present weights
+    updated, loss, grads = update(state, jax.random.key(step))
+    cell = partial(model.apply, {"params": state.params}, method="step")  # after `step` updates
     measured = watcher(step, cell, grads=grads, loss=loss)
+    state = updated
     if measured:
         rate = measured.metrics["jacobian/decay_rate"]
         print(f"step {step:3d}  loss {loss:.3f}  decay rate {rate:+.3f} nats per step")

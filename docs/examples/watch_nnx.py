@@ -38,12 +38,16 @@ class Adder(nnx.Module):
 
 
 @nnx.jit
-def update(model: Adder, optimizer: nnx.Optimizer, key: jax.Array) -> tuple[jax.Array, nnx.State]:
-    """Make one update; return its loss and its gradient before clipping."""
+def gradient(model: Adder, key: jax.Array) -> tuple[jax.Array, nnx.State]:
+    """Return the loss of a batch and its gradient, before clipping."""
     x, sums = draw(key, BATCH)
-    loss, grads = nnx.value_and_grad(lambda model: jnp.mean((model(x) - sums) ** 2))(model)
+    return nnx.value_and_grad(lambda model: jnp.mean((model(x) - sums) ** 2))(model)
+
+
+@nnx.jit
+def update(model: Adder, optimizer: nnx.Optimizer, grads: nnx.State) -> None:
+    """Make one update."""
     optimizer.update(model, grads)
-    return loss, grads
 
 
 model = Adder(nnx.Rngs(0))
@@ -53,8 +57,9 @@ held_out, _ = draw(jax.random.key(1), 4)
 
 watcher = gradlab.watch(held_out, folder="runs/watch_nnx", clip=clip, overwrite=True)
 for step in range(UPDATES):
-    loss, grads = update(model, optimizer, jax.random.key(step))
+    loss, grads = gradient(model, jax.random.key(step))
     measured = watcher(step, model, grads=grads, loss=loss)
+    update(model, optimizer, grads)
     if measured:
         rate = measured.metrics["jacobian/decay_rate"]
         print(f"step {step:3d}  loss {loss:.3f}  decay rate {rate:+.3f} nats per step")

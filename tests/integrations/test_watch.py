@@ -223,6 +223,58 @@ def test_the_backward_direction_reads_each_sequence_from_its_own_end() -> None:
     np.testing.assert_allclose(outputs[1, :4], ours[1, 3::-1], atol=1e-6)
 
 
+class Below(nnx.Module):
+    """A network whose cell reads what dropout and a batch norm make of the inputs."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.cell = nnx.SimpleCell(3, 5, rngs=rngs)
+
+    def below(self, x: Array) -> Array:
+        return self.dropout(self.norm(x))
+
+
+def test_what_lies_below_a_flax_cell_is_run_without_a_trace() -> None:
+    model = Below()
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    counts = [np.asarray(x[...]) for x in jax.tree.leaves(nnx.state(model, nnx.RngCount))]
+    measurement = measured(model, inputs=lambda model: model.below(X))
+    after = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert [np.asarray(x[...]) for x in jax.tree.leaves(nnx.state(model, nnx.RngCount))] == counts
+    assert not model.dropout.deterministic
+    standard = X / jnp.sqrt(1 + 1e-5)  # by the statistics of a batch norm that has seen nothing
+    assert_map_of(measurement, model.cell, standard, MAP)
+
+
+def test_what_lies_below_a_torch_module_is_run_without_a_trace() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is missing")
+    below = torch.nn.Sequential(torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5))
+    below[1].eval()  # a user's choice, which stays
+    model = torch.nn.ModuleDict({"below": below, "rnn": torch.nn.RNN(3, 5, batch_first=True)})
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    wide = torch.randn(2, 8, 3)
+    torch.manual_seed(3)
+    measured(model, inputs=lambda model: model["below"](wide + torch.rand(1)))
+    assert torch.equal(torch.rand(4), expected)
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert (model.training, below[0].training, below[1].training) == (True, True, False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_tensor_is_read_as_its_module_reads_it(dtype: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is missing")
+    rnn = torch.nn.RNN(3, 5)  # (time, batch, features)
+    x = torch.tensor(np.array(X)).transpose(0, 1).to(getattr(torch, dtype))
+    as_read = jnp.asarray(x.float().numpy()).swapaxes(0, 1)
+    assert_map_of(measured(rnn, inputs=x), gradlab.from_torch(rnn), as_read, MAP)
+    assert_map_of(measured(rnn, inputs=X), gradlab.from_torch(rnn), X, MAP)  # an array, as ours
+
+
 def test_torch_modules_are_measured_by_their_names_on_what_they_read() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is missing")
     torch.manual_seed(0)

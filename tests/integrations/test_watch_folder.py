@@ -124,7 +124,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     before = (tmp_path / "mine" / records.METRICS).read_bytes()
     with pytest.raises(ValueError, match=r"config differs in init\.gain; give another f"):
         train(tmp_path / "mine", range(6, 8), gain=2.0)
-    with pytest.raises(ValueError, match="which began at step 0, not before 0"):
+    with pytest.raises(ValueError, match="began at step 0; this one begins at 0"):
         train(tmp_path / "mine")
     assert (tmp_path / "mine" / records.METRICS).read_bytes() == before
     (tmp_path / "mine" / "checkpoints" / "5").mkdir(parents=True)  # of the user's own

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from gradlab.integrations.step_cell import Start, StepCell
+from gradlab.integrations.undisturbed import call_undisturbed
 from gradlab.jacobian.arguments import numbers
 from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import flatten_cell
@@ -25,11 +26,13 @@ class Found(NamedTuple):
         cell: as it is now.
         reverse: whether it reads sequences from their ends.
         layer: the name of the layer that it is a direction of, else its own.
+        time_first: whether its module's own tensors are (time, batch, features).
     """
 
     cell: Any
     reverse: bool
     layer: str
+    time_first: bool = False
 
 
 class Driven(NamedTuple):
@@ -98,12 +101,14 @@ def _of_torch(model: Any) -> dict[str, Found]:
 
     found = {}
     for name, module in recurrent_modules(model).items():
+        time_first = not getattr(module, "batch_first", True)
         if not getattr(module, "bidirectional", False):
-            found[name] = Found(from_torch(module), False, name)
+            found[name] = Found(from_torch(module), False, name, time_first)
             continue
         for direction, reverse in (("forward", False), ("backward", True)):
             path = f"{name}.{direction}" if name else direction
-            found[path] = Found(from_torch(module, reverse=reverse), reverse, name)
+            cell = from_torch(module, reverse=reverse)
+            found[path] = Found(cell, reverse, name, time_first)
     return found
 
 
@@ -129,7 +134,7 @@ def drive_cells(
         TypeError: there is no cell.
     """
     if callable(inputs):
-        inputs = inputs(model)
+        inputs = call_undisturbed(inputs, model)
     found = find_cells(model)
     by_name = _by_name(inputs, found)
     return {
@@ -162,6 +167,8 @@ def _driven(
     name: str, found: Found, inputs: Any, targets: PyTree, lengths: Any, start: Start | None
 ) -> Driven:
     """Return a cell with its sequences, checked to fit."""
+    if found.time_first and hasattr(inputs, "detach") and inputs.ndim == 3:
+        inputs = inputs.transpose(0, 1)  # a tensor, in its module's layout
     is_lone = np.ndim(inputs) == 2
     inputs = _sequences(inputs)
     targets = jax.tree.map(partial(_array, "targets"), targets)
@@ -213,7 +220,11 @@ def _sequences(inputs: Any) -> Float[Array, "batch T features"]:
 
 def _array(name: str, values: Any) -> Array:
     """Return numbers as an array of JAX, also those of a torch tensor."""
-    return numbers(name, values.detach().cpu().numpy() if hasattr(values, "detach") else values)
+    if hasattr(values, "detach"):
+        tensor = values.detach().cpu()
+        # NumPy does not know bfloat16.
+        values = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    return numbers(name, values)
 
 
 def _checked_lengths(

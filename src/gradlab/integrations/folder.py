@@ -125,7 +125,9 @@ class WatchFolder:
             raise ValueError(f"{other}: config differs in {', '.join(sorted(keys))}; {instead}")
         begun = int(metrics["train/step"].min())
         if begun >= step:
-            raise ValueError(f"{other}, which began at step {begun}, not before {step}: {instead}")
+            raise ValueError(
+                f"{other}, which began at step {begun}; this one begins at {step} and cannot go on from there: {instead}"
+            )
         before = metrics[metrics["train/step"] < step].to_dict("records")
         self._rows = [{str(k): v for k, v in row.items() if not pd.isna(v)} for row in before]
         self._status["files"] = earlier.get("files", {})

@@ -27,9 +27,9 @@ class Watch(Callback):
         """Check the arguments.
 
         Args:
-            inputs: held-out sequences, as in `gradlab.watch`: (batch, time, features), whatever the
-                module's `batch_first`; a mapping by the names of the LightningModule's recurrent
-                modules if there are several; or a function of the LightningModule.
+            inputs: held-out sequences, as in `gradlab.watch`, a tensor as the module reads it; a
+                mapping by the names of the LightningModule's recurrent modules if there are
+                several; or a function of the LightningModule.
             options: of `gradlab.watch`. By default `run` is that of the Trainer's `WandbLogger`,
                 and `clip` its `gradient_clip_val` where that is a norm.
 

@@ -40,9 +40,11 @@ def watch(
     """Return a watcher, which measures a network when it is due while somebody's loop trains it.
 
     Args:
-        inputs: held-out sequences, (time, features) or (batch, time, features); a mapping from the
-            names of the model's cells to theirs; or a function of the model that returns either and
-            is called when a measurement is due, for a cell that reads what lies below it.
+        inputs: held-out sequences, (time, features) or (batch, time, features); a torch tensor as
+            its module reads it, (time, batch, features) without batch_first. Or a mapping from the
+            names of the model's cells to theirs. Or a function of the model that returns either,
+            for a cell that reads what lies below it; it is called when a measurement is due, with
+            the model as in evaluation (dropout, batch norms), and leaves no trace in it.
         probes: names of conf/probe/ ("spectral", "typical", "lyapunov", "statistics", …), or
             functions `probe(probed, *, name) -> gradlab.probes.Measurement`. Where the carry has no
             part h, those of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ take the whole carry.
@@ -76,8 +78,8 @@ def watch(
         >>> with gradlab.watch(held_out, folder="runs/mine", config={"init.gain": 1.5}) as watcher:
         ...     for step in range(steps):
         ...         loss, grads = nnx.value_and_grad(loss_of)(model, batch)
-        ...         optimizer.update(model, grads)
         ...         watcher(step, model, grads=grads, loss=loss)
+        ...         optimizer.update(model, grads)
     """
     validate(validator(Schedule), every, "every")
     if (loss is None) != (targets is None):
