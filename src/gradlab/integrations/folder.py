@@ -126,7 +126,8 @@ class WatchFolder:
         begun = int(metrics["train/step"].min())
         if begun >= step:
             raise ValueError(
-                f"{other}, which began at step {begun}; this one begins at {step} and cannot go on from there: {instead}"
+                f"{other}, which began at step {begun}; this one begins at {step} and cannot go on "
+                f"from there: {instead}"
             )
         before = metrics[metrics["train/step"] < step].to_dict("records")
         self._rows = [{str(k): v for k, v in row.items() if not pd.isna(v)} for row in before]
