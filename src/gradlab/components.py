@@ -114,6 +114,18 @@ def locate(target: str) -> Any:
     return get_object(target)
 
 
+def targets_of(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the key of each `_target_` in plain data, and what it names."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield key, str(node["_target_"])
+        for name, child in node.items():
+            yield from targets_of(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for child in node:
+            yield from targets_of(child, key)
+
+
 def parameters_of(function: Any) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a function or of a class's __init__, by name, without self."""
     # The metaclass of Flax's modules hides the parameters of __init__ behind *args and **kwargs.

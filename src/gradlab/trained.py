@@ -1,15 +1,17 @@
 """The network that a point has trained, read back from its checkpoint."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from gradlab import records
 from gradlab.__main__ import CONF
-from gradlab.components import ConfigError
+from gradlab.components import ConfigError, targets_of
 from gradlab.config import Config, from_record
 from gradlab.models import Network
 from gradlab.point import checkpoints
-from gradlab.sweeps.trust import TARGET, targets_of
+from gradlab.point.sources import changed_sources
+from gradlab.sweeps.trust import TARGET
 from gradlab.training.precision import in_float32
 from gradlab.training.program import Program
 
@@ -28,8 +30,12 @@ def load_network(run_folder: str | Path, *, trust: Sequence[str] = ()) -> Networ
         A Flax NNX module: called with inputs (batch, time, features) it gives the outputs of every
         step; `.cell` is what `gradlab.jacobian_log_norms` takes, `.readout` maps its output.
 
+    Warns:
+        UserWarning: the code of a part that is not gradlab's was edited since the point ran.
+
     Raises:
-        FileNotFoundError: the point has no checkpoint (train.checkpoint_seconds=inf keeps none).
+        FileNotFoundError: the folder is no point's, or the point has no checkpoint
+            (train.checkpoint_seconds=inf keeps none).
         ValueError: its files are not as they were written, or of another version of gradlab.
         ConfigError: its config names what is neither gradlab's nor trusted.
 
@@ -39,13 +45,24 @@ def load_network(run_folder: str | Path, *, trust: Sequence[str] = ()) -> Networ
         >>> gradlab.jacobian_log_norms(network.cell, inputs, of="h", wrt="h")
     """
     folder = Path(run_folder)
-    records.load_verified(folder)
+    try:
+        status = records.load_verified(folder)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{str(folder)!r} is no point's folder: give `path` of a row of gradlab.load_runs."
+        ) from error
     config = _checked_config(folder, trust)
     program = Program(config)
     state = checkpoints.load(folder, config, program.abstract_state)
     if state is None:
         raise FileNotFoundError(
             f"{str(folder)!r} holds no checkpoint: train it with train.checkpoint_seconds=60."
+        )
+    if changed := changed_sources(status, config):
+        warnings.warn(
+            f"The code of {', '.join(changed)} has changed since {str(folder)!r} was run: the "
+            "network is built by the present code, and may be another than the one recorded.",
+            stacklevel=3,  # beyond in_float32
         )
     return program.merge(state.parameters, state.constants)
 

@@ -1,6 +1,8 @@
 """A trained network is read back as it was, and calls nothing that its reader has not named."""
 
+import importlib
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +72,37 @@ def test_a_cell_of_somebody_is_built_if_it_is_trusted(
     assert "own_cells" not in sys.modules
     network = gradlab.load_network(folder, trust=["own_cells.Own"])
     assert type(network.cell).__name__ == own.Own.__name__
+
+
+@pytest.mark.parametrize("name", ["sweep", "sweep/1"])
+def test_what_is_no_points_folder_is_said_to_be_none(
+    composed: Compose, tmp_path: Path, name: str
+) -> None:
+    trained(composed(*SMALL), tmp_path / "sweep" / "0")
+    with pytest.raises(FileNotFoundError, match=r"no point's folder.*load_runs"):
+        gradlab.load_network(tmp_path / name)
+
+
+def test_a_cell_that_was_edited_is_warned_of(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "edited_cells.py"
+    path.write_text(OWN_CELL)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    own = "edited_cells.Own"
+    folder = trained(composed(*SMALL, f"model.cell._target_={own}"), tmp_path / "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradlab.load_network(folder, trust=[own])
+    path.write_text(OWN_CELL.replace("pass", "leak = 0.5"))
+    importlib.reload(sys.modules["edited_cells"])
+    with pytest.warns(UserWarning, match=f"code of {own} has changed") as warned:
+        gradlab.load_network(folder, trust=[own])
+    assert warned[0].filename == __file__
+    status = gradlab.records.load_status(folder)
+    del status["sources"], status["seal"]  # as earlier versions wrote it
+    gradlab.records.save_status(folder, status)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradlab.load_network(folder, trust=[own])

@@ -23,6 +23,7 @@ from gradlab.config import Config, identity
 from gradlab.point import checkpoints
 from gradlab.point.environment import environment
 from gradlab.point.failures import is_interrupt, reason_of, traceback_of
+from gradlab.point.sources import sources
 from gradlab.point.stopwatch import Stopwatch, times
 from gradlab.printable import printable
 from gradlab.probes import Measurement, join_steps, split_steps
@@ -82,6 +83,7 @@ class Recorder:
         self.rows: list[Row] = []
         self.measured: dict[int, Measurement] = {}
         self.timer: Stopwatch = {}
+        self._begun_by: Status = {}  # code of an earlier attempt
         self.status: Status = running_status(point.config)
         self._started = self._checkpointed = time.perf_counter()
         self._written_steps = 0
@@ -206,13 +208,15 @@ class Recorder:
         """Return the seals of an earlier attempt's rows and maps, if all its files fit theirs."""
         folder = self.point.folder
         try:
-            files = records.load_verified(folder).get("files", {})
+            earlier = records.load_verified(folder)
         except OSError:  # there is none, or writing here will say what is wrong
             return {}
         except ValueError as error:
             self._say_anew(error)
             records.delete_records(folder)
             return {}
+        self._begun_by = {"sources": earlier["sources"]} if "sources" in earlier else {}
+        files = earlier.get("files", {})
         return {name: entry for name, entry in files.items() if name in records.RESULTS}
 
     def _say_anew(self, error: Exception) -> None:
@@ -225,6 +229,7 @@ class Recorder:
             state = checkpoints.load(folder, self.point.config, abstract_state)
             if state is not None and not has_ended(state):
                 self._restore_records(int(state.step))
+                self.status |= self._begun_by
                 return state
         except (OSError, ValueError) as error:  # the checkpoint's, or the records' beside it
             self._say_anew(error)
@@ -283,6 +288,7 @@ def _conclude(last: Row, length: int) -> Status:
 
 def running_status(config: Config) -> Status:
     """Return the status of a point that starts now."""
+    own = sources(config)
     return {
         "state": "running",
         "started": now(),
@@ -290,6 +296,7 @@ def running_status(config: Config) -> Status:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         **environment(),
+        **({"sources": own} if own else {}),
     }
 
 

@@ -17,6 +17,7 @@ from gradlab.point.failures import reason_of
 from gradlab.printable import printable
 from gradlab.records import leases, reseal_config, sweep_folder
 from gradlab.sweeps import elsewhere, ledger
+from gradlab.sweeps.edited import of_earlier_code
 from gradlab.sweeps.groups import Group, program_of, run_built
 from gradlab.sweeps.interrupts import stopping
 from gradlab.sweeps.lanes import run_here
@@ -57,9 +58,11 @@ def run_sweep(
     if settings.keep_programs:
         keep_programs()
     console, to_run = screen(), {point.folder for group in groups for point in group.points}
-    earlier = {p.folder: ledger.status_in(p.folder) for p in points if p.folder not in to_run}
+    recorded = {point.folder: ledger.status_in(point.folder) for point in points}
+    earlier = {folder: status for folder, status in recorded.items() if folder not in to_run}
     states = [status["state"] for status in earlier.values()]
-    for sentence in _of_earlier(states, len(points)):
+    edited = of_earlier_code(points, recorded, to_run)
+    for sentence in [*_of_earlier(states, len(points)), *edited]:
         show(console, sentence)
     statuses: dict[Path, Status] = {}
     if groups:

@@ -15,7 +15,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from gradlab.components import ConfigError
+from gradlab.components import ConfigError, targets_of
 
 TARGET = re.compile(r"_target_[\"']?\s*[:=]\s*[\"']?([\w.]+)")
 # An interpolation of more than a key of the point's own: ${oc.env:HOME}, ${hydra.runtime.cwd}.
@@ -134,15 +134,3 @@ def _texts(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for child in node:
             yield from _texts(child)
-
-
-def targets_of(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the key of each `_target_` in plain data, and what it names."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield key, str(node["_target_"])
-        for name, child in node.items():
-            yield from targets_of(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
-        for child in node:
-            yield from targets_of(child, key)
