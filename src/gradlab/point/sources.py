@@ -23,7 +23,12 @@ def sources(config: Config) -> dict[str, str]:
     """
     named = {target for _, target in targets_of(without_bookkeeping(asdict(config)))}
     own = sorted(target for target in named if target.partition(".")[0] != "gradlab")
-    digests = {target: _digest(locate(target)) for target in own}
+    parts = {target: locate(target) for target in own}
+    digests = {
+        target: _digest(part)
+        for target, part in parts.items()
+        if inspect.isroutine(part) or inspect.isclass(part)  # an instance need have no hash
+    }
     return {target: digest for target, digest in digests.items() if digest}
 
 
