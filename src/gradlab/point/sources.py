@@ -24,11 +24,7 @@ def sources(config: Config) -> dict[str, str]:
     named = {target for _, target in targets_of(without_bookkeeping(asdict(config)))}
     own = sorted(target for target in named if target.partition(".")[0] != "gradlab")
     parts = {target: locate(target) for target in own}
-    digests = {
-        target: _digest(part)
-        for target, part in parts.items()
-        if inspect.isroutine(part) or inspect.isclass(part)  # an instance need have no hash
-    }
+    digests = {target: _digest(part) for target, part in parts.items() if _has_code(part)}
     return {target: digest for target, digest in digests.items() if digest}
 
 
@@ -42,6 +38,10 @@ def changed_sources(status: Mapping[str, Any], config: Config) -> list[str]:
     recorded = status.get("sources", {})
     present = sources(config) if recorded else {}
     return [name for name, digest in present.items() if recorded.get(name, digest) != digest]
+
+
+def _has_code(part: Any) -> bool:
+    return inspect.isroutine(part) or inspect.isclass(part)  # an instance need have no hash
 
 
 @cache  # a module that is edited and not imported anew runs as it was
