@@ -14,6 +14,7 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     pytest.importorskip("equinox", reason="Equinox, whose cell the README measures, is missing")
     pytest.importorskip("torch", reason="PyTorch, whose module the README converts, is missing")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SILENT", "true")
     mpl.use("agg")
     names: dict[str, object] = {}
     for block in BLOCKS:
@@ -21,6 +22,8 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             exec(block.replace("(1000, 8)", "(50, 8)"), names)
     import gradlab
 
-    watched = gradlab.load_runs("runs/mine")
-    assert list(watched["status"]) == ["done"]
+    names["watcher"].finish()  # type: ignore[attr-defined]
+    names["run"].finish()  # type: ignore[attr-defined]
+    for folder in ("runs/mine", "runs/torch"):
+        assert list(gradlab.load_runs(folder)["status"]) == ["done"]
     assert len(names["runs"]) == 6  # type: ignore[arg-type]
