@@ -25,7 +25,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "decay": set(),
     "theory": set(),
     "records": set(),
-    "advice": {"jacobian", "decay", "cells"},
+    "advice": {"jacobian", "decay", "cells", "initialisers", *CONFIG},
     "schedule": set(),
     "printable": set(),
     "working_folder": set(),
@@ -46,7 +46,16 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "claims": {"records", "figures", "explain", *CONFIG},
     "studies": {"jacobian", "cells", "models", "decay", "theory", "records", "tracking", "figures"}
     | {"claims", "sweeps", *PARTS, *CONFIG},
-    "integrations": {"jacobian", "cells", "models", "probes", "training", "point", "records"}
+    "integrations": {
+        "__main__",
+        "jacobian",
+        "cells",
+        "models",
+        "probes",
+        "training",
+        "point",
+        "records",
+    }
     | {"tracking", "decay", *CONFIG},
 }
 ONLY = {  # who may import these packages

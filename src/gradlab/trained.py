@@ -11,7 +11,7 @@ from gradlab.config import Config, from_record
 from gradlab.models import Network
 from gradlab.point import checkpoints
 from gradlab.point.sources import changed_sources
-from gradlab.sweeps.trust import TARGET
+from gradlab.sweeps.trust import targets_below
 from gradlab.training.precision import in_float32
 from gradlab.training.program import Program
 
@@ -70,8 +70,7 @@ def load_network(run_folder: str | Path, *, trust: Sequence[str] = ()) -> Networ
 def _checked_config(folder: Path, trust: Sequence[str]) -> Config:
     """Return a point's config, if all that it names may be called."""
     record = records.load_yaml(folder / records.CONFIG)
-    texts = (path.read_text(encoding="utf-8") for path in CONF.rglob("*.yaml"))
-    known = {*TARGET.findall("\n".join(texts)), *trust}
+    known = {*targets_below([CONF]), *trust}
     foreign = {name: key for key, name in targets_of(record) if name not in known}
     if foreign:
         listed = ", ".join(f"{name} ({key})" for name, key in foreign.items())

@@ -1,4 +1,4 @@
-"""Whether a start reaches as far as the task needs, and which start would, by measuring it."""
+"""Measure whether a start reaches as far as the task needs, and which other start would."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What advice is made of: a setting, the measured reason for it, and what it costs."""
+"""Advice as data: a setting, the measured reason for it, and what it costs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from gradlab.advice.recommendation import Settings
 from gradlab.cells import set_gate_biases
 from gradlab.cells.biases import GATED
+from gradlab.initialisers import chrono, forget_bias
 
 INPUT_STDS = (0.5, 0.2, 0.1, 0.05, 0.02)
 GAIN_STEPS, LARGEST_GAIN = 7, 4.0  # bisections, and the largest factor of the present gain
@@ -162,8 +163,8 @@ def forget_biases(cell: nnx.RNNCellBase, lag: int) -> Iterator[Start]:
     for memory in (lag * times for times in LENGTHENINGS):
         bias = float(-np.log(np.expm1(1 / memory)))
 
-        def change(layer: Any, _: Array, bias: float = bias) -> None:
-            set_gate_biases(layer, {"forget": jnp.full(layer.hidden_features, bias)})
+        def change(layer: Any, key: Array, bias: float = bias) -> None:
+            set_gate_biases(layer, forget_bias(key, layer.hidden_features, bias))
 
         yield Start(
             "a forget bias",
@@ -179,8 +180,7 @@ def chrono_biases(cell: nnx.RNNCellBase, lag: int) -> Iterator[Start]:
     for longest in (max(lag * times, 3) for times in LENGTHENINGS):
 
         def change(layer: Any, key: Array, longest: int = longest) -> None:
-            uniform = jax.random.uniform(key, (layer.hidden_features,), maxval=longest - 2.0)
-            set_gate_biases(layer, {"forget": jnp.log1p(uniform), "input": -jnp.log1p(uniform)})
+            set_gate_biases(layer, chrono(key, layer.hidden_features, float(longest)))
 
         yield Start(
             "chrono biases",

@@ -1,7 +1,5 @@
 """The folder in which a watcher keeps what it has measured of one cell, as a point of a sweep."""
 
-import os
-import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from gradlab import decay, records
-from gradlab.point.environment import environment
-from gradlab.point.recorder import now
+from gradlab.point.recorder import now, process_status
 from gradlab.probes import Measurement, join_steps, split_steps
 from gradlab.records import leases
 
@@ -34,13 +31,7 @@ class WatchFolder:
         self._rows: list[Row] = []
         self._measured: dict[int, Measurement] = {}
         self._started = time.perf_counter()
-        self._status: dict[str, Any] = {
-            "state": "running",
-            "started": now(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            **environment(),
-        }
+        self._status: dict[str, Any] = process_status()
 
     def open(self, step: int, overwrite: bool) -> None:
         """Begin the records, or go on with those of the same run up to an earlier step.

@@ -1,22 +1,17 @@
 """The probes that a watcher runs: names of conf/probe/, or functions of somebody's own."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import gradlab
 from gradlab import records
+from gradlab.__main__ import CONF
 from gradlab.components import check_component
 from gradlab.probes import Measurement
 
 Probe = str | Callable[..., Measurement]
 Sections = dict[str, Any]  # by name: a component, or a function
 
-PACKAGE = Path(gradlab.__file__).parent
-FOLDER = (
-    next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if path.is_dir())
-    / "probe"
-)
+FOLDER = CONF / "probe"
 OF_A_LOSS = "gradlab.probes.losses."
 PARTS_H = (("of", "h"), ("wrt", "h"))
 

@@ -40,7 +40,7 @@ ELEMENTWISE |= {"le", "gt", "ge", "and", "or", "xor", "not", *OF_ZERO_IS_ZERO, *
 
 
 class Traced(NamedTuple):
-    """What is known of an array at every state and input.
+    """Facts about an array that hold at every state and input.
 
     Attributes:
         shape: of the array.

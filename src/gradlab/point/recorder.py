@@ -289,14 +289,17 @@ def _conclude(last: Row, length: int) -> Status:
 def running_status(config: Config) -> Status:
     """Return the status of a point that starts now."""
     own = sources(config)
+    return {"identity": identity(config), **process_status(), **({"sources": own} if own else {})}
+
+
+def process_status() -> Status:
+    """Return the status of work that starts now in this process."""
     return {
         "state": "running",
         "started": now(),
-        "identity": identity(config),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         **environment(),
-        **({"sources": own} if own else {}),
     }
 
 

@@ -25,7 +25,7 @@ DIRECTIONS = 3  # tangent vectors that an exponent is the mean over
 
 
 class Problem(NamedTuple):
-    """What a seed draws: W at gain 1, s⁽⁰⁾, the inputs u, and a first guess of all states."""
+    """Draws of a seed: W at gain 1, s⁽⁰⁾, the inputs u, and a first guess of all states."""
 
     coupling: Float[np.ndarray, "n n"]
     start: Float[np.ndarray, "n"]

@@ -7,8 +7,7 @@ from gradlab import records
 from gradlab.point import Point, Status
 from gradlab.point.sources import changed_sources
 from gradlab.printable import printable
-
-LISTED = 8  # points in a message
+from gradlab.sweeps.screen import listed
 
 
 def of_earlier_code(
@@ -32,13 +31,12 @@ def of_earlier_code(
     edited = ", ".join(dict.fromkeys(part for parts in changed.values() for part in parts))
     sweep = records.sweep_folder(points[0].folder)
     names = [folder.relative_to(sweep).as_posix() for folder in changed]
-    more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
     going_on = len(to_run & changed.keys())
     from_checkpoint = f" ({going_on} from a checkpoint, then by the present code)"
     sentence = (
         f"The code of {edited} has changed: {len(names)} of {len(points)} points were run by the "
         f"earlier code{from_checkpoint if going_on else ''}. To run all by the present code, "
         "repeat the command that started the sweep, without sweep.resume, or delete the folder"
-        f"{'s'[: len(names) > 1]} {', '.join(names[:LISTED] + more)} in {sweep} and resume again."
+        f"{'s'[: len(names) > 1]} {listed(names)} in {sweep} and resume again."
     )
     return [printable(sentence)]

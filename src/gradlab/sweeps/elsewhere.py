@@ -7,9 +7,7 @@ from gradlab.printable import printable
 from gradlab.records import leases
 from gradlab.records.leases import Holder
 from gradlab.sweeps import ledger
-from gradlab.sweeps.screen import screen, show
-
-LISTED = 8  # points in a message
+from gradlab.sweeps.screen import listed, screen, show
 
 
 def claim(
@@ -62,12 +60,10 @@ def sentences(running: Sequence[tuple[Point, Holder]]) -> list[str]:
 def _sentence(members: Sequence[tuple[Point, Holder]]) -> str:
     holder = members[0][1]
     names = [point.folder.name for point, _ in members]
-    more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
     several = len(names) > 1
-    listed = printable(", ".join(names[:LISTED] + more))
     wait = "" if holder.expires is None else f", wait {holder.expires:.0f} s"
     return (
-        f"{holder} runs point{'s'[:several]} {listed}, which {'are' if several else 'is'} left "
-        f"alone; to take {'them' if several else 'it'} over, end it there ({holder.end}){wait}, "
-        "and resume again."
+        f"{holder} runs point{'s'[:several]} {printable(listed(names))}, which "
+        f"{'are' if several else 'is'} left alone; to take {'them' if several else 'it'} over, "
+        f"end it there ({holder.end}){wait}, and resume again."
     )

@@ -1,7 +1,7 @@
 """The screen, or the file in its place, that a sweep is shown on. Printing to it never fails."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from gradlab.printable import escape_what_cannot_be_printed
 
 FILE_WIDTH = 160  # characters; a file has no width to keep to
+LISTED = 8  # names in a message
 
 
 def screen() -> Console:
@@ -31,6 +32,12 @@ def unread() -> Iterator[None]:
     """Pass over what printing raises once its reader has gone: a sweep goes on without it."""
     with contextlib.suppress(OSError, ValueError, SystemExit):  # which rich makes of a closed pipe
         yield
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the names of points for a message, the first few of many."""
+    more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
+    return ", ".join([*names[:LISTED], *more])
 
 
 class NotebookLine:

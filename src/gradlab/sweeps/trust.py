@@ -103,13 +103,19 @@ def known_targets(loader: ConfigLoader, words: Iterable[str]) -> set[str]:
         words: the command's own overrides.
     """
     sources = [x for x in loader.get_sources() if x.scheme() == "file"]
-    files = (path for source in sources for path in Path(source.path).rglob("*.yaml"))
-    texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
-    named = set(TARGET.findall("\n".join([*texts, *words])))
+    named = targets_below(Path(source.path) for source in sources)
+    named |= set(TARGET.findall("\n".join(words)))
     swept = (
         word.partition("=")[2] for word in words if word.partition("=")[0].endswith("_target_")
     )
     return named | {target for values in swept for target in re.findall(r"[\w.]+", values)}
+
+
+def targets_below(folders: Iterable[Path]) -> set[str]:
+    """Return all targets that the YAML files below folders name."""
+    files = (path for folder in folders for path in folder.rglob("*.yaml"))
+    texts = (path.read_text(encoding="utf-8", errors="replace") for path in files)
+    return set(TARGET.findall("\n".join(texts)))
 
 
 def _is_section(node: Any) -> bool:

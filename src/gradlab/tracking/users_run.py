@@ -41,7 +41,7 @@ class UsersRun:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a run, and it has raised no error yet."""
+        """Return whether there is a run that has raised no error yet."""
         return self._run is not None
 
     def log(self, row: Mapping[str, float], arrays: Mapping[str, xr.DataArray]) -> None:

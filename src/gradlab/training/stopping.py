@@ -20,7 +20,7 @@ from gradlab.training.losses import is_right, losses
 
 
 class Seen(NamedTuple):
-    """What an update saw of its sequences, before it changed the weights."""
+    """An update's sequences as it saw them, before it changed the weights."""
 
     wrong: Bool[Array, "batch"]  # at any step at which an answer is due
     error: Float[Array, "batch"]  # mean over those steps; absolute, or cross entropy (nats)
