@@ -297,8 +297,8 @@ def _stride_of_map(log_norms: xr.DataArray) -> int:
     Raises:
         ValueError: t and k are not the same steps, evenly spaced.
     """
-    t, k = (log_norms.coords.get(name) for name in log_norms.dims[-2:])
-    if t is not None and k is not None:
+    if set(log_norms.dims[-2:]) <= set(log_norms.coords):
+        t, k = (log_norms[name] for name in log_norms.dims[-2:])
         gaps = np.diff(t)
         if not (np.array_equal(t, k) and (gaps > 0).all() and len(set(gaps)) <= 1):
             raise ValueError(
