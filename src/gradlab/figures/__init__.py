@@ -20,7 +20,7 @@ from gradlab.figures.of_runs.phase import phase_figure, phase_table
 from gradlab.figures.of_runs.singular_values import singular_values_figure, singular_values_table
 from gradlab.figures.of_runs.training import training_figure, training_table
 from gradlab.figures.of_runs.views import views_figure, views_table
-from gradlab.figures.style import Drawn, save
+from gradlab.figures.style import Drawn, save, theme
 
 adjoint = adjoint_figure
 clipping = clipping_figure
@@ -67,6 +67,7 @@ __all__ = [
     "singular_values",
     "singular_values_figure",
     "singular_values_table",
+    "theme",
     "training",
     "training_figure",
     "training_table",

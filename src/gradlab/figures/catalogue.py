@@ -7,20 +7,36 @@ need no entry here: `gradlab figure my_module.my_figure`.
 import argparse
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from gradlab.figures import lines, outcome
+from gradlab.figures import bands, moments, outcome
 from gradlab.figures.explorer import PAGE_CELLS, PAGE_STEPS
 from gradlab.figures.places import FORMATS
 
-MOMENTS = {"first": ("before",), "last": ("after",), "both": lines.WHEN}
+CHOSEN = "from what varies"
 
 
-def moments(text: str) -> tuple[str, ...]:
+class Where(argparse.Action):
+    """Collects KEY=LEVEL,LEVEL … as a dictionary of lists."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """Add the words to what is there."""
+        where = dict(getattr(namespace, self.dest) or {})
+        for word in values:
+            key, equals, levels = word.partition("=")
+            if not (key and equals and levels):
+                raise argparse.ArgumentError(self, f"takes KEY=LEVEL,LEVEL; got {word!r}")
+            where[key] = [*where.get(key, ()), *levels.split(",")]
+        setattr(namespace, self.dest, where)
+
+
+def moment(text: str) -> moments.Step:
     """Parse a moment of training, as the type of an argument."""
-    if text not in MOMENTS:
-        raise argparse.ArgumentTypeError(f"must be one of {', '.join(MOMENTS)}; got {text}")
-    return MOMENTS[text]
+    step: Any = int(text) if text.isdecimal() else text
+    try:
+        return moments.check_step(step)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("step ").rstrip(".")) from None
 
 
 def positive(text: str) -> float:
@@ -69,16 +85,44 @@ class Entry(NamedTuple):
     formats: tuple[str, ...] = FORMATS
 
 
+def _key(flag: str, what: str) -> Option:
+    return Option(flag, {"metavar": "KEY", "help": f"config key by which {what} ({CHOSEN})"})
+
+
+WHERE = Option(
+    "--where",
+    {
+        "nargs": "+",
+        "action": Where,
+        "metavar": "KEY=LEVEL,…",
+        "help": "show these points only, as init.gain=1,2 clip.threshold=none",
+    },
+)
+HUE, COL, ROW = (
+    _key("--hue", "lines differ"),
+    _key("--col", "columns of panels differ"),
+    _key("--row", "rows of panels differ"),
+)
 STEP = Option(
     "--step",
     {
-        "dest": "when",
-        "type": moments,
-        "default": lines.WHEN,
-        "metavar": f"{{{','.join(MOMENTS)}}}",
-        "help": "measured at the first step (before training), the last, or both (both)",
+        "type": moment,
+        "default": moments.DEFAULT,
+        "metavar": "{first,last,ends,all,N}",
+        "help": "the measurement before training, the last one, both (ends), all, or that after N "
+        "updates (%(default)s)",
     },
 )
+BAND = Option(
+    "--band",
+    {
+        "choices": get_args(bands.Band),
+        "default": bands.DEFAULT,
+        "help": "over seeds: 95 %% bootstrap interval of the mean, standard deviation, quartiles, "
+        "least to greatest, or none (%(default)s)",
+    },
+)
+LINES = (WHERE, HUE, COL, ROW, STEP, BAND)
 SUCCESS = (
     Option(
         "--success-error",
@@ -103,15 +147,20 @@ AXIS = "a config key (%(default)s)"
 START = {"nargs": 2, "type": float, "metavar": ("W", "B"), "default": (5.0, -2.45)}
 
 FIGURES: Mapping[str, Entry] = {
+    "overview": Entry(
+        "Maps before and after training, and decay by lag: the figure at a sweep's end",
+        "gradlab.figures.overview_figure",
+        (WHERE, BAND),
+    ),
     "heatmap": Entry(
         "Log norms of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ for every pair (t, k)",
         "gradlab.figures.heatmap_figure",
-        (STEP,),
+        (WHERE, COL, ROW, STEP),
     ),
     "decay": Entry(
         "Mean norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against t − k, beside theory",
         "gradlab.figures.decay_figure",
-        (STEP,),
+        LINES,
     ),
     "phase": Entry(
         "Decay rate, success, … over gain × length, or two other axes",
@@ -132,36 +181,37 @@ FIGURES: Mapping[str, Entry] = {
     "adjoint": Entry(
         "Norm of ∂L/∂h⁽ᵏ⁾ at every step k",
         "gradlab.figures.adjoint_figure",
-        (STEP,),
+        LINES,
         needs="probe=[spectral,adjoint]",
     ),
     "contributions": Entry(
         "Gradient by lag, and what truncation loses",
         "gradlab.figures.contributions_figure",
-        (STEP,),
+        LINES,
         needs="probe=[spectral,contribution]",
     ),
     "lyapunov": Entry(
         "Lyapunov spectrum of every run",
         "gradlab.figures.lyapunov_figure",
-        (STEP,),
+        LINES,
         needs="probe=[spectral,lyapunov]",
     ),
     "gates": Entry(
         "Gates and states of the cells over time",
         "gradlab.figures.gates_figure",
-        (STEP,),
+        LINES,
         needs="probe=[spectral,statistics]",
     ),
     "singular_values": Entry(
         "Singular values of ∂h⁽ᵀ⁾/∂h⁽ᵏ⁾",
         "gradlab.figures.singular_values_figure",
-        (STEP,),
+        LINES,
         needs="probe=[spectral,singular_values]",
     ),
     "training": Entry(
         "Loss, accuracy and gradient norm over training",
         "gradlab.figures.training_figure",
+        (WHERE, HUE, COL, ROW, BAND),
     ),
     "views": Entry(
         "Decay, Lyapunov spectrum and theory of one run",

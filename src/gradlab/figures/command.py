@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab import explain, load_runs, load_wandb
-from gradlab.figures import selection, style
+from gradlab.figures import selection, style, units
 from gradlab.figures.catalogue import FIGURES, Entry, entry_of, overview
 from gradlab.figures.places import FORMATS, check_place
 from gradlab.printable import escape_what_cannot_be_printed
@@ -72,7 +72,10 @@ def draw(name: str, words: Sequence[str], typed: Sequence[str], program: str = "
         runs = read_runs(arguments) if entry.has_runs else None
     options = {option: getattr(arguments, option) for option in own}
     given = () if runs is None else (runs,)
-    with _errors_of(name), style.theme(getattr(arguments, "style", None)):
+    with (
+        _errors_of(name),
+        style.theme(getattr(arguments, "style", None), getattr(arguments, "unit", None)),
+    ):
         drawn = function(*given, **options)
     with exit_on_user_error():
         print(_write(drawn, runs, path, typed, entry.function))
@@ -88,6 +91,12 @@ def figure_parser(entry: Entry, program: str) -> tuple[Parser, list[str]]:
     if entry.formats == FORMATS:
         parser.add_argument("--format", choices=FORMATS, help="default: that of --out, else png")
         parser.add_argument("--style", choices=style.STYLES, default=style.DEFAULT)
+        parser.add_argument(
+            "--unit",
+            choices=get_args(units.Unit),
+            default=units.DEFAULT,
+            help="of log norms and rates: powers of ten, or natural logs (%(default)s)",
+        )
     if entry.has_runs:
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--runs", metavar="FOLDER", type=Path, help="a sweep's folder")
@@ -192,7 +201,7 @@ def write(figure: Figure, table: pd.DataFrame, path: Path, typed: Sequence[str])
     Raises:
         ValueError: a file has the table's name that gradlab has not written.
     """
-    data = path.with_suffix(".csv")
+    data = path.with_name(f"{path.name}.csv")  # f.png and f.svg keep one each
     if data.is_file() and not data.is_symlink() and not _is_own(data):
         raise ValueError(
             f"{str(data)!r}, where the figure's data goes, is a file of someone's own: move it, or "

@@ -3,7 +3,7 @@
 These take what the engine returns, or a probe's xarray, without a sweep around it.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import xarray as xr
@@ -15,20 +15,19 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from gradlab import decay
-from gradlab.figures import map_images, style
+from gradlab.figures import map_images, style, units
 from gradlab.figures.labels import label_of
 
 Kind: TypeAlias = Literal["exponents", "log singular values"]
-UNITS: dict[Kind, str] = {"exponents": "nats per step", "log singular values": "nats"}
 BAND, MARKED = 0.2, 64  # opacity; values of a line, at most, for them to be marked
 
 
 def draw_map(log_norms: ArrayLike | xr.DataArray, ax: Axes | None = None) -> Axes:
-    """Draw a map of log norms over (t, k), with a colour bar in nats.
+    """Draw a map of log norms over (t, k), with a colour bar of the norms.
 
     Norms below 1 are blue, above 1 red. Products that are exactly zero are grey; pairs that were
-    not measured, and k > t, are left empty. The colours end at ±5 nats or earlier
-    (`ax.images[0].set_clim` moves the ends).
+    not measured, and k > t, are left empty. The colours end at a factor of 100 or earlier
+    (`ax.images[0].set_clim` moves the ends, which are logs, in nats).
 
     Args:
         log_norms: [..., t, k] in nats, as `gradlab.jacobian_log_norms` returns it, or an xarray
@@ -66,7 +65,8 @@ def draw_map(log_norms: ArrayLike | xr.DataArray, ax: Axes | None = None) -> Axe
     ax.set(xlabel="k (steps)", ylabel="t (steps)")
     _whole_steps(ax.xaxis, ax.yaxis)
     label = label_of(log_norms)
-    ax.figure.colorbar(image, ax=ax, label=label, extend=map_images.extend_of(shown, limit))
+    bar = ax.figure.colorbar(image, ax=ax, label=label, extend=map_images.extend_of(shown, limit))
+    map_images.norm_ticks(bar, limit)
     return ax
 
 
@@ -76,9 +76,11 @@ def draw_decay(
     label: str | None = None,
     **line: Any,
 ) -> Axes:
-    """Draw the mean log norm against lag, with a band over the samples; a dot marks the horizon.
+    """Draw the mean norm against lag, with a band over the samples; a dot marks the horizon.
 
-    Several calls with the same `ax` lay curves over each other.
+    Several calls with the same `ax` lay curves over each other. The axis has the logs in nats and
+    shows the norms: powers of ten (`gradlab.figures.theme(unit="nats")`: the logs). The band is
+    from the least to the greatest sample.
 
     Args:
         log_norms: a map [..., t, k] in nats, plain or xarray, whose leading axes are samples; or
@@ -112,6 +114,7 @@ def draw_decay(
         level = profile[np.isfinite(profile)][0] - 1
         ax.plot(reach, level, marker="o", color=curve.get_color(), linestyle="none")
     ax.set(xlabel="lag t − k (steps)", ylabel=f"mean {label_of(log_norms)}")
+    units.norm_axis(ax.yaxis)
     _whole_steps(ax.xaxis)
     if label is not None:
         ax.legend()
@@ -148,8 +151,9 @@ def draw_spectrum(
         >>> sigma = gradlab.log_singular_values(cell, x, [(50, 0)])
         >>> gradlab.draw_spectrum(sigma, kind="log singular values")
     """
-    if kind not in UNITS:
-        raise ValueError(f"kind must be one of {', '.join(map(repr, UNITS))}; got {kind!r}.")
+    if kind not in get_args(Kind):
+        known = ", ".join(map(repr, get_args(Kind)))
+        raise ValueError(f"kind must be one of {known}; got {kind!r}.")
     errors = None
     if (exponents := getattr(values, "exponents", None)) is not None:
         values, errors, kind = exponents, np.asarray(values.standard_error), "exponents"  # type: ignore[union-attr]
@@ -163,6 +167,8 @@ def draw_spectrum(
         errors = np.sqrt(np.mean(errors.reshape(spectra.shape) ** 2, axis=0) / len(spectra))
     line = {"marker": "." if len(index) <= MARKED else "", "label": label} | line
     if kind == "exponents":
+        spectra = units.from_nats(spectra)
+        errors = None if errors is None else units.from_nats(errors)
         curve = ax.errorbar(index, _over_samples(np.nanmean, spectra), yerr=errors, **line)
         _band(ax, index, spectra, curve[0].get_color())
         ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)  # where neither shrinks nor grows
@@ -172,6 +178,8 @@ def draw_spectrum(
             other.set(color=first.get_color(), label="_")
     ax.set(xlabel="index", ylabel=_spectrum_label(values, kind))
     _whole_steps(ax.xaxis)
+    if kind != "exponents":
+        units.norm_axis(ax.yaxis)
     if label is not None:
         ax.legend()
     return ax
@@ -206,7 +214,8 @@ def _over_samples(statistic: Any, samples: Float[np.ndarray, "samples n"]) -> An
 
 def _spectrum_label(values: Any, kind: Kind) -> str:
     named = getattr(values, "attrs", {})
-    if {"long_name", "units"} <= set(named):
-        return f"{named['long_name']} ({named['units']})"
     name = "Lyapunov exponent" if kind == "exponents" else "log singular value"
-    return f"{name} ({UNITS[kind]})"
+    name = named["long_name"] if {"long_name", "units"} <= set(named) else name
+    if kind == "exponents":
+        return f"{name} ({units.rate_unit()})"
+    return f"{name} (nats)" if units.current_unit() == "nats" else name.removeprefix("log ")

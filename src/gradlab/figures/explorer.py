@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from gradlab import decay
-from gradlab.figures import selection, style
+from gradlab.figures import moments, selection, style
 from gradlab.figures.labels import point_label
 from gradlab.figures.map_images import MAX_LIMIT, evenly
 
@@ -88,7 +88,7 @@ def pack(values: Float[np.ndarray, "pairs"]) -> dict[str, Any]:
 
 
 def _run(run: pd.Series, name: str, cells: int, steps: int) -> dict[str, Any]:
-    maps = selection.load_measured(run, "jacobian_log_norm")["jacobian_log_norm"]
+    maps = moments.load_measured(run, "jacobian_log_norm")["jacobian_log_norm"]
     times = evenly(maps.sizes["t"], cells)
     maps = maps.isel(step=evenly(maps.sizes["step"], steps))
     return {

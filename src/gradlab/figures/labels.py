@@ -1,4 +1,4 @@
-"""Labels of config keys, of their values, and of the measured log norm in a figure."""
+"""Labels of config keys, of their values, and of the measured norm in a figure."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
+
+from gradlab.figures.units import current_unit
 
 KEYS = {
     "model.name": "model",
@@ -17,6 +19,7 @@ KEYS = {
     "optim._target_": "optimiser",
 }
 MODELS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
+NONE = "none"  # a missing value
 LONGEST = 60  # letters of a label, at most
 NORMS = {"spectral": "_2", "frobenius": "_F", "rms": r"_\mathrm{rms}"}
 
@@ -39,7 +42,7 @@ def value_label(key: str, value: Any) -> str:
     if pd.isna(value) and key.endswith("_gate"):
         return "learned"
     if pd.isna(value) or (key == "clip.threshold" and math.isinf(value)):
-        return "none"
+        return NONE
     return f"{value:g}" if isinstance(value, float) else _cut(str(value))
 
 
@@ -55,32 +58,41 @@ def point_label(run: pd.Series, keys: Sequence[str]) -> str:
 
 
 def log_norm_label(norm: str | None, of: str | None, wrt: str | None) -> str:
-    """Return the formula of the measured log norm, with its unit.
+    """Return the formula of a measured norm as its axis shows it: the norm, or its log in nats.
 
     Args:
         norm: a key of NORMS.
         of, wrt: the parts of the carry in ∂of⁽ᵗ⁾/∂wrt⁽ᵏ⁾; None: the whole carry s.
     """
     fraction = rf"\partial {symbol(of)}^{{(t)}}/\partial {symbol(wrt)}^{{(k)}}"
-    return rf"$\log\,\Vert {fraction}\Vert{NORMS.get(str(norm), '')}$ (nats)"
+    return _in_unit(rf"\Vert {fraction}\Vert{NORMS.get(str(norm), '')}")
 
 
 def label_of(log_norms: Any) -> str:
-    """Return the `log_norm_label` of an xarray by its attributes; of others "log norm (nats)"."""
+    """Return the `log_norm_label` of an xarray by its attributes; of others a general one."""
     named = getattr(log_norms, "attrs", {})
     if "norm" not in named:
-        return "log norm (nats)"
+        return general_label()
     parts = [None if named.get(x) == "whole carry" else named.get(x) for x in ("of", "wrt")]
     return log_norm_label(named["norm"], *parts)
 
 
 def shared_log_norm_label(runs: pd.DataFrame) -> str:
-    """Return the `log_norm_label` that the runs share; "log norm (nats)" if they differ in it."""
+    """Return the `log_norm_label` that the runs share; a general one if they differ in it."""
     keys = [f"probe.jacobian.{name}" for name in ("norm", "of", "wrt")]
     settings = runs.reindex(columns=keys).drop_duplicates()
-    if settings[keys[0]].isna().any():
-        return "log norm (nats)"
-    return log_norm_label(*settings.iloc[0]) if len(settings) == 1 else "log norm (nats)"
+    if settings[keys[0]].isna().any() or len(settings) > 1:
+        return general_label()
+    return log_norm_label(*settings.iloc[0])
+
+
+def general_label() -> str:
+    """Return the label of norms of which nothing else is known."""
+    return "norm" if current_unit() == "decades" else "log norm (nats)"
+
+
+def _in_unit(formula: str) -> str:
+    return f"${formula}$" if current_unit() == "decades" else rf"$\log\,{formula}$ (nats)"
 
 
 def steps_label(steps: float) -> str:

@@ -1,7 +1,6 @@
-"""Figures of lines: one column of panels per model or what else varies, one row per quantity.
+"""Figures of lines: panels by model or what else varies, one row of them per quantity.
 
-Lines are means over seeds with a band from the least to the greatest; dashed before training,
-solid after.
+Lines are means over seeds with a band (`bands`); dashed before training, solid after.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,15 +14,19 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gradlab.figures import selection, style
+from gradlab.figures import bands, moments, selection, style, units
+from gradlab.figures.choice import ANY, Choice
+from gradlab.figures.layout import Grid, arrange_lines
 
-PANELS, LINES = 4, 6  # panels side by side, lines in a panel, at most
-DASHES: dict[str, Any] = {"before": (0, (4, 2)), "after": "-"}
+PANELS, LINES = 4, 6  # columns of panels, lines in a panel, at most, unless asked for
+DASHED: Any = (0, (4, 2))  # lines before training
 BAND = 0.2  # opacity
+WIDTH, WIDER = 1.3, 1.8  # points: of a line, and what it has more below one that coincides with it
+SAME = 0.01  # of the span of a panel's lines: those that differ by less coincide
+THIN: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.7}  # the line of a seed
 MARKED = 6  # points of a line, at most, for them to be marked
 TICKS = 5  # along x, at most
-NORM_NOTE = "A factor of 10 is 2.303 nats."
-WHEN = ("before", "after")  # training: the moments of measurement
+TITLE_LINES = 0.2  # inches: height of a line of text
 
 
 class Quantity(NamedTuple):
@@ -33,7 +36,8 @@ class Quantity(NamedTuple):
         x, xlabel: the column along x and the label of that axis.
         y, ylabel: the column along y and the label of that axis.
         name: if the table has a column "quantity", the rows with this value are drawn.
-        scale: of y; "nats" labels log norms with the norms.
+        scale: of y: "linear"; "log": of amounts, over powers of ten; "norm": of log norms, which
+            are labelled with the norms or in nats; "rate": in nats per step, shown in the unit.
         doubling: whether x is on a log axis to base 2.
         baseline: where a horizontal line is drawn; None: nowhere.
         band: whether to draw the band over seeds.
@@ -44,106 +48,137 @@ class Quantity(NamedTuple):
     y: str
     ylabel: str
     name: str = ""
-    scale: Literal["linear", "log", "nats"] = "linear"
+    scale: Literal["linear", "log", "norm", "rate"] = "linear"
     doubling: bool = False
     baseline: float | None = None
     band: bool = True
 
     def plotted(self, y: Any) -> Any:
-        """Return y as it is plotted: a "log" axis is a linear one of logs (`style.norm_axis`)."""
+        """Return y as it is plotted: a "log" axis is a linear one of logs (`units.power_axis`)."""
+        if self.scale == "rate":
+            return units.from_nats(y)
         with np.errstate(divide="ignore"):
             return np.log(y) if self.scale == "log" else y
 
+    def label(self) -> str:
+        """Return the label of the axis of y, with the unit of logs and rates."""
+        if self.scale == "rate":
+            return f"{self.ylabel} ({units.rate_unit()})"
+        in_nats = self.scale == "norm" and units.current_unit() == "nats"
+        return f"log of {self.ylabel}\n(nats)" if in_nats else self.ylabel
+
 
 def measured_table(
-    runs: pd.DataFrame, tabulate: Callable[[xr.Dataset], pd.DataFrame], *needed: str
+    runs: pd.DataFrame,
+    tabulate: Callable[[xr.Dataset], pd.DataFrame],
+    *needed: str,
+    step: moments.Step = moments.DEFAULT,
 ) -> pd.DataFrame:
-    """Return one table of what every run measured before and after training.
+    """Return one table of what every run measured at some moments of its training.
 
     Args:
         runs: every run must have gradients.
         tabulate: returns the tidy table of the measurements at one training step.
         needed: variables that every run must have.
+        step: the moments.
 
     Returns:
         All tables, one below the other, with the columns `point` (the index of the runs), `when`
-        ("before", "after") and `step` (training step) in front.
+        (the moment's name, as "after training") and `step` (updates before it) in front.
 
     Raises:
-        ValueError: one of the needed variables was not measured.
+        ValueError: one of the needed variables was not measured, or nothing at these moments.
     """
+    moments.check_step(step)
     tables = []
     for point, run in runs.iterrows():
-        for when, measurements in selection.load_before_and_after(run, *needed).items():
-            step = int(measurements["step"])
-            origin: dict[str, Any] = {"point": point, "when": when, "step": step}
+        for when, measurements in moments.load_at(run, step, *needed).items():
+            updates = int(measurements["step"])
+            origin: dict[str, Any] = {"point": point, "when": when, "step": updates}
             tables.append(tabulate(measurements).assign(**origin))
+    if not tables:
+        raise ValueError(moments.none_at(runs, step))
     table = pd.concat(tables, ignore_index=True)
+    table = moments.spread(table) if step == "all" else table
     return table[[*origin, *table.columns.drop(list(origin))]]
 
 
-def at_moments(table: pd.DataFrame, when: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of a table that were measured "before" and/or "after" training.
-
-    Raises:
-        ValueError: there are none.
-    """
-    rows = table[table["when"].isin(when)]
-    if rows.empty:
-        raise ValueError(f"no run was measured {' or '.join(when)} training.")
-    return rows
+Tabulate = Callable[[pd.DataFrame, moments.Step], pd.DataFrame]
 
 
 def draw_measured(
     runs: pd.DataFrame,
-    tabulate: Callable[[pd.DataFrame], pd.DataFrame],
+    tabulate: Tabulate,
     quantities: Callable[[pd.DataFrame], Sequence[Quantity]],
-    when: Sequence[str] = WHEN,
+    choice: Choice = ANY,
     remarks: Callable[[pd.DataFrame], Sequence[str]] = lambda _: (),
 ) -> style.Drawn:
     """Choose points that have gradients, make their table, and draw it.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        tabulate: returns the table of the chosen runs, by `measured_table`.
+        tabulate: returns the table of the chosen runs at some moments, by `measured_table`.
         quantities: returns the rows of the figure, given the table.
-        when: "before" and/or "after" training.
+        choice: what is asked for.
         remarks: returns the sentences to write below the figure, given the table.
 
     Raises:
         ValueError: no point has gradients, or one lacks a variable that the table needs.
     """
     usable = selection.with_gradients(runs)
-    grid = selection.arrange_lines(usable, panels=PANELS, lines=LINES)
-    table = at_moments(tabulate(grid.runs), when)
+    grid = arrange_lines(usable, choice, panels=PANELS, lines=LINES)
+    table = tabulate(grid.runs, choice.step)
     rows = quantities(table)
     figure, body, panels = small_multiples(grid, rows)
-    draw_panels(panels, grid, table, rows)
-    style.legend(body, [*line_entries(grid.runs), *moment_entries(table)])
-    notes = [NORM_NOTE] if any(quantity.scale == "nats" for quantity in rows) else []
-    notes += [*remarks(table), *selection.notes(runs, usable, grid.runs)]
-    return style.Drawn(style.finish(figure, notes), table)
+    notes = draw_panels(panels, grid, table, rows, choice.band)
+    style.legend(body, legend_entries(grid.runs, table))
+    notes += [*remarks(table), *selection.notes(runs, usable, grid.runs, choice.keys())]
+    return style.Drawn(style.finish(figure, notes, panel_height(grid)), table)
 
 
 def draw_panels(
-    panels: np.ndarray, grid: selection.Grid, table: pd.DataFrame, quantities: Sequence[Quantity]
-) -> None:
+    panels: np.ndarray,
+    grid: Grid,
+    table: pd.DataFrame,
+    quantities: Sequence[Quantity],
+    band: bands.Band,
+) -> list[str]:
     """Draw the lines of a table in the panels of `small_multiples`; write "none" in an empty one.
 
     Args:
-        panels: axes, [quantity, group of the grid].
+        panels: axes, [row of the grid × quantity, column of the grid].
         grid: the points.
         table: with the column `point` and those that the quantities name.
         quantities: one per row of panels.
+        band: of lines over seeds.
+
+    Returns:
+        The sentences that say what lines and bands are.
     """
-    for row, quantity in zip(panels, quantities, strict=True):
-        for axes, (_, runs) in zip(row, grid.groups(), strict=True):
-            rows = rows_of(table, quantity)
-            if rows["point"].isin(runs.index).any():
-                draw_lines(axes, runs, rows, quantity)
-            else:
-                centred = {"ha": "center", "va": "center", "transform": axes.transAxes}
-                axes.text(0.5, 0.5, "none", color=style.GREY, **centred)
+    seeds, coincide = 0, False
+    by_row = panels.reshape(-1, len(quantities), panels.shape[1])
+    for row, points in zip(by_row, grid.panels(), strict=True):
+        for axes_row, quantity in zip(row, quantities, strict=True):
+            for axes, runs in zip(axes_row, points, strict=True):
+                rows = rows_of(table, quantity)
+                if rows["point"].isin(runs.index).any():
+                    lines = draw_lines(axes, runs, rows, quantity, band)
+                    seeds = max(seeds, lines.seeds if quantity.band else 0)
+                    coincide |= lines.coincide
+                else:
+                    write_none(axes)
+    return [note for note in (bands.band_note(band, seeds), coinciding_note(coincide)) if note]
+
+
+def write_none(axes: Axes) -> None:
+    """Write "none" into an empty panel."""
+    centred: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
+    axes.text(0.5, 0.5, "none", color=style.GREY, **centred)
+
+
+def coinciding_note(coincide: bool) -> str:
+    """Return the sentence that says how lines that coincide are told apart; "" if none do."""
+    return "Where lines coincide, those below are wider." if coincide else ""
 
 
 def rows_of(table: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
@@ -151,39 +186,57 @@ def rows_of(table: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
     return table[table["quantity"] == quantity.name] if "quantity" in table else table
 
 
+def panel_height(grid: Grid) -> float:
+    """Return the height of a panel of lines, inches."""
+    look, columns = style.current_style(), len(grid.groups())
+    width = look.column if columns <= 2 else look.width
+    return min(0.2 * look.width, 0.6 * width / columns)
+
+
 def small_multiples(
-    grid: selection.Grid, quantities: Sequence[Quantity]
+    grid: Grid, quantities: Sequence[Quantity]
 ) -> tuple[Figure, SubFigure, np.ndarray]:
-    """Return a figure, its body, and in it labelled axes, [quantity, group of the grid]."""
-    labels = [label for label, _ in grid.groups()]
+    """Return a figure, its body, and labelled axes, [row of the grid × quantity, column].
+
+    The panels of a quantity share both axes, so that they can be compared.
+    """
+    labels, rows = [label for label, _ in grid.groups()], grid.row_labels()
     look = style.current_style()
     width = look.column if len(labels) <= 2 else look.width
-    height = min(0.2 * look.width, 0.75 * width / len(labels)) + 0.4 * look.text
-    figure, body = style.new_figure(width, 1.1 * look.text + height * len(quantities))
-    # Panels share scales if all sequences are equally long; else the longest would flatten the
-    # curves of the others.
-    one_length = len(set(grid.runs.get("task.length", ()))) <= 1
-    share_x: Literal["all", "col", "row", "none"]
-    if len({quantity.xlabel for quantity in quantities}) == 1:
-        share_x = "all" if one_length else "col"
-    else:
-        share_x = "row" if one_length else "none"
-    panels = body.subplots(
-        len(quantities),
-        len(labels),
-        sharex=share_x,
-        sharey="row" if one_length else "none",
-        squeeze=False,
-    )
-    for row, quantity in zip(panels, quantities, strict=True):
-        label_panels(row, quantity)
-    for row, quantity, below in zip(panels, quantities, quantities[1:], strict=False):
-        if quantity.xlabel == below.xlabel:
-            for axes in row:
-                axes.set_xlabel("")
+    count = len(rows) * len(quantities)
+    height = 1.1 * look.text + (panel_height(grid) + 0.4 * look.text) * count
+    figure, body = style.new_figure(width, height)
+    panels = body.subplots(count, len(labels), squeeze=False)
+    by_x = {quantity.xlabel: panels[number, 0] for number, quantity in enumerate(quantities)}
+    for number, quantity in enumerate(quantities):
+        own = panels[number :: len(quantities)]
+        for axes in own.ravel():
+            _share(axes, by_x[quantity.xlabel], "x")
+            _share(axes, own[0, 0], "y")
+        for row in own:
+            label_panels(row, quantity)
+    _label_once(panels, [quantity.xlabel for quantity in quantities] * len(rows))
     for axes, label in zip(panels[0], labels, strict=True):
         axes.set_title(style.wrapped(label, width / len(labels)))
+    for axes, label in zip(panels[:: len(quantities), -1], rows, strict=True):
+        style.label_row(axes, style.wrapped(label, panel_height(grid)))
     return figure, body, panels
+
+
+def _share(axes: Axes, other: Axes, axis: Literal["x", "y"]) -> None:
+    if axes is not other:
+        (axes.sharex if axis == "x" else axes.sharey)(other)
+
+
+def _label_once(panels: np.ndarray, xlabels: Sequence[str]) -> None:
+    """Leave out tick labels that the panel to the left has, and x labels that a row below has."""
+    for axes in panels[:, 1:].ravel():
+        axes.tick_params(labelleft=False)
+    for row, label, below in zip(panels, xlabels, xlabels[1:], strict=False):
+        if label == below:
+            for axes in row:
+                axes.set_xlabel("")
+                axes.tick_params(labelbottom=False)
 
 
 def label_panels(row: Sequence[Axes], quantity: Quantity) -> None:
@@ -198,67 +251,131 @@ def label_panels(row: Sequence[Axes], quantity: Quantity) -> None:
         if quantity.doubling:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        if quantity.scale != "linear":
-            style.norm_axis(axes.yaxis)
-    row[0].set_ylabel(quantity.ylabel)
+        if quantity.scale == "norm":
+            units.norm_axis(axes.yaxis)
+        elif quantity.scale == "log":
+            units.power_axis(axes.yaxis)
+    label = quantity.label()
+    row[0].set_ylabel(label if "$" in label or "\n" in label else label.replace(", ", ",\n"))
 
 
-def draw_lines(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Quantity) -> None:
+class Curve(NamedTuple):
+    """A line of a panel: its band over seeds, as it is plotted, and its looks."""
+
+    when: str
+    colour: str
+    band: pd.DataFrame
+    seeds: pd.DataFrame
+
+
+class Lines(NamedTuple):
+    """The lines of a panel: the most seeds that one of them has, and whether two coincide."""
+
+    curves: list[Curve]
+    seeds: int
+    coincide: bool
+
+
+def draw_lines(
+    axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Quantity, band: bands.Band
+) -> Lines:
     """Draw the lines of some points in one panel.
 
     Args:
         axes: the panel.
-        runs: the points, from `selection.with_line_style`.
+        runs: the points, from `layout.with_line_style`; those of one colour are a line.
         table: the rows of `quantity`, of these and possibly other points.
         quantity: names the columns.
+        band: over seeds.
     """
-    moments = [when for when in WHEN if when in set(table.get("when", ()))] or [""]
-    for colour, line in runs.groupby("colour", sort=False):
-        line_rows = table[table["point"].isin(line.index)]
-        for when in moments:
-            rows = line_rows[line_rows["when"] == when] if when else line_rows
-            band = band_over_seeds(rows, quantity.x, quantity.y).set_index(quantity.x)
-            plotted = quantity.plotted(band).reset_index()
-            draw_band(axes, plotted, str(colour), DASHES.get(when, "-"), quantity.band)
+    curves = curves_of(runs, table, quantity, band)
+    widths = [WIDTH + WIDER * count for count in _coinciding(curves)]
+    for curve, width in zip(curves, widths, strict=True):
+        draw_curve(axes, curve, band if quantity.band else "none", width)
+    seeds = max((int(curve.band["seeds"].max()) for curve in curves), default=0)
+    return Lines(curves, seeds, any(width > WIDTH for width in widths))
 
 
-def band_over_seeds(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Return the mean, least and greatest y over points at each x: x, `mean`, `low`, `high`.
+def curves_of(
+    runs: pd.DataFrame, table: pd.DataFrame, quantity: Quantity, band: bands.Band
+) -> list[Curve]:
+    """Return the curves of some points: one per line and moment, those before training first."""
+    rows = table[table["point"].isin(runs.index)].assign(when=table.get("when", ""))
+    rows = rows.assign(colour=rows["point"].map(runs["colour"]))
+    colours = moment_colours(table)
+    curves = []
+    for (colour, when), own in rows.groupby(["colour", "when"], sort=False):
+        over_seeds = bands.over_seeds(own, quantity.x, quantity.y, band)
+        seeds = bands.seeds_of(own, quantity.x, quantity.y)
+        numbers = quantity.plotted(over_seeds[["mean", "low", "high"]])
+        shown = over_seeds.assign(**numbers)
+        curves.append(
+            Curve(str(when), colours.get(str(when), str(colour)), shown, quantity.plotted(seeds))
+        )
+    return curves
 
-    Points where y is −inf, the log of an exact zero, are left out, unless all are. The mean of log
-    norms is that of the decay rate, and of successes (0 or 1) their rate.
-    (`gradlab.studies.drawing.band` has medians: of losses, which may lie decades apart.)
-    """
-    zero = table[y] == -np.inf
-    nonzero = table.assign(**{y: table[y].mask(zero)})
-    points = nonzero.groupby(["point", x])[y].mean()  # a point may have several values at one x
-    seeds = points.groupby(x)
-    band = pd.DataFrame({"mean": seeds.mean(), "low": seeds.min(), "high": seeds.max()})
-    band[band.isna().all(axis=1) & band.index.isin(table.loc[zero, x])] = -np.inf
-    return band.reset_index()
+
+def moment_colours(table: pd.DataFrame) -> dict[str, str]:
+    """Return a colour for each of many moments of training; none if they are told by dashes."""
+    if "when" not in table:
+        return {}
+    whens = table.sort_values("step")["when"].unique()
+    if len(whens) <= 2:
+        return {}
+    return dict(zip(whens, style.sequence(len(whens)), strict=True))
 
 
-def draw_band(
-    axes: Axes, band: pd.DataFrame, colour: str, dashes: Any = "-", fill: bool = True
-) -> None:
-    """Draw the line of a mean, with markers if it has few points, and its band over seeds.
+def draw_curve(axes: Axes, curve: Curve, band: bands.Band, width: float = WIDTH) -> None:
+    """Draw the line of a mean, with markers if it has few points, and its band or its seeds.
 
     Args:
         axes: the panel.
-        band: from `band_over_seeds`.
-        colour: of both.
-        dashes: Matplotlib's line style.
-        fill: whether to draw the band.
+        curve: the line.
+        band: over seeds; "none": the line alone.
+        width: of the line, points.
     """
-    x, y = band.columns[0], band["mean"].where(np.isfinite(band["mean"]))
-    marker = "." if len(band) <= MARKED else ""
-    axes.plot(band[x], y, color=colour, linestyle=dashes, linewidth=1.3, marker=marker)
-    if fill and (band["high"] > band["low"]).any():
-        axes.fill_between(band[x], band["low"], band["high"], color=colour, alpha=BAND, linewidth=0)
+    table, colour = curve.band, curve.colour
+    x, y = table[table.columns[0]], table["mean"].where(np.isfinite(table["mean"]))
+    dashes = DASHED if curve.when == moments.BEFORE else "-"
+    marker = "." if len(table) <= MARKED else ""
+    axes.plot(x, y, color=colour, linestyle=dashes, linewidth=width, marker=marker)
+    if band == "none" or table["seeds"].max() < 2:
+        return
+    if table["seeds"].max() < bands.FEW:
+        seeds = curve.seeds.where(np.isfinite(curve.seeds))
+        axes.plot(seeds.index, seeds, color=colour, linestyle=dashes, **THIN)
+    elif np.isfinite(table["low"]).any():
+        finite = table[np.isfinite(table["low"])]
+        axes.fill_between(
+            finite.iloc[:, 0], finite["low"], finite["high"], color=colour, alpha=BAND, linewidth=0
+        )
 
 
-def line_entries(runs: pd.DataFrame) -> list[style.Entry]:
-    """Return the legend entries of the lines of some points, from `selection.with_line_style`."""
+def _coinciding(curves: Sequence[Curve]) -> list[int]:
+    """Return for each curve how many later ones lie on it, over all that both have."""
+    series = [curve.band.set_index(curve.band.columns[0])["mean"] for curve in curves]
+    series = [values[np.isfinite(values)] for values in series]
+    ends = [end for values in series if len(values) for end in (values.min(), values.max())]
+    tolerance = SAME * (max(ends) - min(ends)) if ends else 0.0
+    counts = []
+    for number, values in enumerate(series):
+        differences = [(values - other).abs().max() for other in series[number + 1 :]]
+        counts.append(sum(bool(difference <= tolerance) for difference in differences))
+    return counts
+
+
+def legend_entries(runs: pd.DataFrame, table: pd.DataFrame) -> list[style.Entry]:
+    """Return the legend entries of the lines of some points and of the moments of a table."""
+    return [*line_entries(runs, table), *moment_entries(table)]
+
+
+def line_entries(runs: pd.DataFrame, table: pd.DataFrame | None = None) -> list[style.Entry]:
+    """Return the legend entries of the lines of some points, from `layout.with_line_style`.
+
+    There are none if colours tell the moments of the table.
+    """
+    if table is not None and moment_colours(table):
+        return []
     lines = runs[["line", "colour"]].drop_duplicates().groupby("line", sort=False)["colour"]
     return [
         tuple(Line2D([], [], color=colour, label=str(name)) for colour in colours)
@@ -267,9 +384,16 @@ def line_entries(runs: pd.DataFrame) -> list[style.Entry]:
 
 
 def moment_entries(table: pd.DataFrame) -> list[style.Entry]:
-    """Return the legend entries of dashed and solid lines, for the moments in a table."""
+    """Return the legend entries of the moments in a table: of dashes, or of many, colours."""
+    colours = moment_colours(table)
+    whens = table.sort_values("step")["when"].unique()
     return [
-        Line2D([], [], color=style.GREY, linestyle=DASHES[when], label=f"{when} training")
-        for when in WHEN
-        if when in set(table["when"])
+        Line2D(
+            [],
+            [],
+            color=colours.get(when, style.GREY),
+            linestyle=DASHED if when == moments.BEFORE else "-",
+            label=when,
+        )
+        for when in whens
     ]

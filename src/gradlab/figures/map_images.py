@@ -10,16 +10,19 @@ import pandas as pd
 from jaxtyping import Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import SubFigure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from gradlab.figures import style
+from gradlab.figures import style, units
 from gradlab.figures.labels import steps_label
 
-MAX_LIMIT = 5.0  # nats, a factor of 150: the colours end here or earlier
+MAX_LIMIT = 2 * units.DECADE  # nats, a factor of 100: the colours end here or earlier
+WITHIN_A_DECADE = np.array([0.1, 0.2, 0.5, 1, 2, 5, 10])  # norms
+MAX_NATS = 5.0  # nats: the same, where nats are shown
 BAR_ROWS = 2  # height of the colour bar, in rows of panels
 GAP = 0.12  # between blocks, in widths of a panel
 EDGE = 1.5  # points: width of the edges of a map's triangle
@@ -88,7 +91,7 @@ def title_block(block: Panels, header: str, columns: Sequence[str]) -> None:
 
 
 def label_rows(block: Panels, labels: Sequence[str], height: float) -> None:
-    """Label the rows of a block on their left, with the label of the t axis below.
+    """Label the t axes of a block, and left of them, apart, the setting of each row.
 
     Args:
         block: the panels.
@@ -96,7 +99,8 @@ def label_rows(block: Panels, labels: Sequence[str], height: float) -> None:
         height: of a row, inches; longer labels are wrapped, so that they do not overlap.
     """
     for axes, label in zip(block[:, 0], labels, strict=True):
-        axes.set_ylabel(f"{style.wrapped(label, height)}\nt (steps)".lstrip())
+        axes.set_ylabel("t (steps)")
+        style.label_row(axes, style.wrapped(label, height), left=True)
 
 
 def label_bottom(block: Panels) -> None:
@@ -177,13 +181,15 @@ def evenly(size: int, most: int) -> Int[np.ndarray, "indices"]:
 
 
 def colour_limit(table: pd.DataFrame) -> float:
-    """Return where the colours end, nats: the largest |log norm|, rounded up, in 1 … MAX_LIMIT."""
+    """Return where the colours end, nats: the largest |log norm|, rounded up, to MAX_LIMIT."""
     return colour_limit_of(_finite(table).to_numpy())
 
 
 def colour_limit_of(log_norms: Float[np.ndarray, "pairs"]) -> float:
     """Return the `colour_limit` of finite log norms."""
-    return float(np.clip(np.ceil(np.abs(log_norms).max(initial=0)), 1, MAX_LIMIT))
+    most = units.from_nats(np.abs(log_norms).max(initial=0))
+    limit = max(1.0, float(np.ceil(most - 1e-9))) * units.NATS_IN[units.current_unit()]
+    return min(limit, MAX_LIMIT if units.current_unit() == "decades" else MAX_NATS)
 
 
 def extend_of(log_norms: Float[np.ndarray, "..."], limit: float) -> str:
@@ -203,16 +209,28 @@ def colour_bar(body: SubFigure, blocks: Sequence[Panels], table: pd.DataFrame, l
         label: of the bar.
     """
     limit = colour_limit(table)
-    body.colorbar(
+    bar = body.colorbar(
         ScalarMappable(Normalize(-limit, limit), style.norm_colours()),
         ax=[axes for block in blocks for axes in block.ravel().tolist()],
         label=label,
         extend=extend_of(_finite(table).to_numpy(), limit),
-        ticks=np.linspace(-limit, limit, 5),
         anchor=(0.0, 1.0),
         panchor=False,
         shrink=min(0.95, BAR_ROWS / len(blocks[0])),
         aspect=15,
+    )
+    norm_ticks(bar, limit)
+
+
+def norm_ticks(bar: Colorbar, limit: float) -> None:
+    """Label a colour bar of log norms, whose colours end at ±limit nats, in the unit."""
+    if units.current_unit() == "nats":
+        bar.set_ticks(np.linspace(-limit, limit, 5).tolist())
+        return
+    decades = round(limit / units.DECADE)
+    norms = 10.0 ** np.arange(-decades, decades + 1) if decades > 1 else WITHIN_A_DECADE
+    bar.set_ticks(
+        np.log(norms).tolist(), labels=[units.norm_text(x, decades == 1) for x in np.log(norms)]
     )
 
 

@@ -10,35 +10,34 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from io import BytesIO
-from itertools import cycle
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
-from matplotlib.axis import Axis
+from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.legend_handler import HandlerTuple
-from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator
 
+from gradlab.figures import units
 from gradlab.figures.places import FORMATS, MARK
 from gradlab.records.files import write_whole
 
 FONT = "DejaVu Sans"  # ships with Matplotlib: the same figure on every machine
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # in place of what no font shows
 GREY = "0.4"
+GROWTHS = 4  # of a figure to give its panels their height, at most
 LEGEND_MARK, LEGEND_LETTER = 0.55, 0.075  # inches: width of an entry's mark, of a letter
 NOTE_LETTERS = 16  # of a note in an inch
 TITLE_LETTERS = 9  # of a title in an inch
 PANEL_LETTERS = 12  # of a panel's title in an inch
-MAX_TICKS = 5
-DECADE = np.log(10)  # nats
 ZERO: dict[str, Any] = {"facecolor": "0.88", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
 DIVERGED: dict[str, Any] = {
     "facecolor": "0.35",
@@ -52,7 +51,7 @@ LOST: dict[str, Any] = {"facecolor": "0.75", "edgecolor": "0.2", "hatch": "xxxx"
 
 # Okabe & Ito (2008) without its blue and vermilion, which resemble the two hues of the maps.
 MODEL_COLOURS = {"rnn": "#009e73", "lstm": "#e69f00", "gru": "#cc79a7"}
-OTHER_COLOURS = ("#56b4e9", "#7f7f7f", "#b8a800", "#8c564b")
+OTHER_COLOURS = ("#56b4e9", "#7f7f7f", "#b8a800", "#8c564b", "#332288", "#66a61e")
 
 
 class Style(NamedTuple):
@@ -75,8 +74,6 @@ STYLES = {
     "talk": Style(width=13.0, column=9.0, text=1.7),
 }
 DEFAULT = "notebook"
-
-_ONE_TWO_FIVE = np.outer(10.0 ** np.arange(4), (1, 2, 5)).ravel()
 
 THEME: dict[Any, Any] = {  # all of Matplotlib's settings, whatever a matplotlibrc or caller says
     **{key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"},
@@ -116,11 +113,25 @@ _STYLE: ContextVar[str] = ContextVar("style", default=DEFAULT)
 
 
 @contextmanager
-def theme(style: str | None = None) -> Iterator[None]:
-    """Draw in one of STYLES, by default the surrounding theme's, as a context or decorator.
+def theme(style: str | None = None, unit: units.Unit | None = None) -> Iterator[None]:
+    """Draw in a style and a unit, by default those of the surrounding theme.
 
-    Only one thread draws at a time, because Matplotlib's settings are global.
+    It is a context or a decorator. Only one thread draws at a time, because Matplotlib's settings
+    are global.
+
+    Args:
+        style: "paper", "notebook" (the default outside any theme) or "talk".
+        unit: of log norms, "decades" (the default outside any theme) or "nats".
+
+    Raises:
+        ValueError: one of them is another word.
+
+    Example:
+        >>> with gradlab.figures.theme("paper", unit="nats"):
+        ...     gradlab.figures.decay(runs)
     """
+    if style is not None and style not in STYLES:
+        raise ValueError(f"style must be one of {', '.join(STYLES)}; got {style!r}.")
     token = _STYLE.set(style or _STYLE.get())
     text: dict[Any, Any] = {**sns.plotting_context("paper", font_scale=current_style().text)}
     text |= {
@@ -128,7 +139,7 @@ def theme(style: str | None = None) -> Iterator[None]:
         "figure.titlesize": 12 * current_style().text,
     }
     try:
-        with _DRAWING, matplotlib.rc_context(THEME | text):
+        with _DRAWING, matplotlib.rc_context(THEME | text), units.shown_in(unit):
             yield
     finally:
         _STYLE.reset(token)
@@ -177,9 +188,18 @@ def _glyphs() -> set[int]:
 
 
 def model_colours(runs: pd.DataFrame) -> dict[str, str]:
-    """Return the colour of each model: fixed for Flax's cells, the next free one for any other."""
-    others = sorted(set(runs["model.name"]) - set(MODEL_COLOURS), key=str)
-    return MODEL_COLOURS | dict(zip(others, cycle(OTHER_COLOURS), strict=False))
+    """Return the colour of each model, the same in every figure that shows it.
+
+    Flax's cells have fixed ones. Any other model's follows from its name, unless another model of
+    the runs has that one already.
+    """
+    colours = dict(MODEL_COLOURS)
+    for name in sorted(set(runs["model.name"]) - set(MODEL_COLOURS), key=str):
+        first = crc32(str(name).encode()) % len(OTHER_COLOURS)
+        own = [*OTHER_COLOURS[first:], *OTHER_COLOURS[:first]]
+        free = [colour for colour in own if colour not in colours.values()]
+        colours[name] = (free or own)[0]
+    return colours
 
 
 def shades(colour: str, count: int) -> list[str]:
@@ -188,6 +208,11 @@ def shades(colour: str, count: int) -> list[str]:
         return [colour]
     light, dark = sns.light_palette(colour, 10)[6], sns.dark_palette(colour, 10)[4]
     return list(sns.blend_palette([light, colour, dark], count).as_hex())
+
+
+def sequence(count: int) -> list[str]:
+    """Return `count` colours in an order, dark to light, all dark enough on white."""
+    return list(sns.color_palette("viridis", as_cmap=False, n_colors=count + 1).as_hex())[:count]
 
 
 def norm_colours() -> Colormap:
@@ -224,6 +249,22 @@ def wrapped(text: str, width: float) -> str:
     return textwrap.fill(", ".join(parts), letters).replace(no_break, " ")
 
 
+def label_row(axes: Axes, text: str, *, left: bool = False) -> None:
+    """Write the setting of a row of panels beside its last panel, or left of its first one's label.
+
+    Args:
+        axes: the panel.
+        text: from `wrapped`.
+        left: of the label of its y axis, which is there already.
+    """
+    if not text:
+        return
+    where: Any = axes.yaxis.label if left else "axes fraction"
+    looks: dict[str, Any] = {"va": "center", "weight": "bold", "textcoords": "offset points"}
+    looks |= {"rotation": 90, "ha": "right"} if left else {"rotation": -90, "ha": "left"}
+    axes.annotate(text, (0 if left else 1, 0.5), (-6 if left else 6, 0), xycoords=where, **looks)
+
+
 def legend(body: SubFigure, entries: Sequence[Entry]) -> None:
     """Write the legend above the panels, in as few rows as fit its width.
 
@@ -247,44 +288,14 @@ def _legend_width(letters: Sequence[int], columns: int) -> float:
     return LEGEND_MARK * columns + LEGEND_LETTER * sum(widest)
 
 
-def norm_axis(axis: Axis) -> None:
-    """Label an axis of log norms (nats) with norms: powers of ten, or values between them."""
-    axis.set_major_locator(_NormLocator())
-    axis.set_major_formatter(FuncFormatter(lambda nats, _: _norm_label(nats)))
-
-
-class _NormLocator(Locator):
-    """Ticks at round norms on an axis in nats."""
-
-    def __call__(self) -> Any:
-        return self.tick_values(*self.axis.get_view_interval())  # type: ignore[union-attr]
-
-    def tick_values(self, vmin: float, vmax: float) -> Any:
-        first = np.floor(vmin / DECADE)
-        if vmax - vmin > 2 * DECADE:
-            every = np.ceil((vmax - vmin) / DECADE / MAX_TICKS)
-            return DECADE * every * np.arange(np.floor(first / every), vmax / DECADE / every + 1)
-        low, high = np.exp(vmin - first * DECADE), np.exp(vmax - first * DECADE)
-        evenly = MaxNLocator(MAX_TICKS, steps=[1, 2, 5, 10])
-        norms = np.asarray(evenly.tick_values(low, high) if high < 5 * low else _ONE_TWO_FIVE)
-        return np.log(norms[norms > 0]) + first * DECADE
-
-
-def _norm_label(nats: float) -> str:
-    exponent = int(np.floor(nats / DECADE + 1e-9))
-    mantissa = float(np.exp(nats - exponent * DECADE))
-    if -3 < exponent < 3 and not np.isclose(mantissa, 1):
-        return f"{np.exp(nats):.3g}"
-    power = f"10^{{{exponent}}}" if exponent else "1"
-    return f"${power}$" if np.isclose(mantissa, 1) else rf"${mantissa:.3g}\cdot{power}$"
-
-
-def finish(figure: Figure, notes: Sequence[str]) -> Figure:
+def finish(figure: Figure, notes: Sequence[str], panel_height: float = 0.0) -> Figure:
     """Write notes below the body, lay the figure out, and return it.
 
     Args:
         figure: from `new_figure`, with everything drawn.
         notes: sentences, such as what the figure leaves out.
+        panel_height: inches that every panel keeps at least: the figure grows by what its legend,
+            titles and notes take of it.
     """
     letters = int(NOTE_LETTERS * figure.get_figwidth() / current_style().text)
     text = textwrap.fill(literal(" ".join(notes)), width=letters)
@@ -292,4 +303,20 @@ def finish(figure: Figure, notes: Sequence[str]) -> Figure:
         figure.supxlabel(text, x=0.01, ha="left", fontsize="small", color=GREY)
     # The layout of square panels beside a colour bar needs two drawings; this is the first.
     figure.draw_without_rendering()
+    for _ in range(GROWTHS):
+        missing = _missing_heights(figure, panel_height)
+        if missing <= 0.02 * panel_height:
+            break
+        figure.set_figheight(figure.get_figheight() + missing)
+        figure.draw_without_rendering()
     return figure
+
+
+def _missing_heights(figure: Figure, wanted: float) -> float:
+    """Return the inches that the rows of panels lack of their height, added up over the rows."""
+    rows: dict[range, float] = {}
+    for axes in figure.axes:
+        if (place := axes.get_subplotspec()) is not None:
+            missing = wanted - axes.get_window_extent().height / figure.dpi
+            rows[place.rowspan] = max(missing, rows.get(place.rowspan, 0.0))
+    return sum(rows.values())

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.figures import style
+from gradlab.figures import style, units
 from gradlab.records import load_metrics
 from gradlab.studies import drawing
 from gradlab.studies.networks import NETWORKS, network_legend
@@ -69,7 +69,7 @@ def _draw(panels: Sequence[Axes], rows: pd.DataFrame, length: str) -> None:
         norms = of_network[of_network["quantity"] == LOG_NORM]
         for axes, step in zip(panels[1:], (0, norms["step"].max()), strict=True):
             lags, log_norms = drawing.by_seed(norms[norms["step"] == step], "lag")
-            drawing.band(axes, lags, log_norms / style.DECADE, colour, label, marker="o", ms=3)
+            drawing.band(axes, lags, log_norms / units.DECADE, colour, label, marker="o", ms=3)
     panels[0].axhline(1, **drawing.THEORY_STYLE)
     panels[0].set_yscale("log")
     drawing.label_axes(

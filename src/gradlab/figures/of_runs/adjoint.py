@@ -1,22 +1,23 @@
 """Figure of the adjoint: the norm ‖∂L/∂h⁽ᵏ⁾‖ of the loss gradient at every step k."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 import xarray as xr
 
 from gradlab import decay
-from gradlab.figures import lines, selection, style
+from gradlab.figures import bands, lines, moments, selection, style
+from gradlab.figures.choice import Choice, Where
 from gradlab.figures.labels import symbol
+from gradlab.figures.moments import Step
 
 VARIABLE = "adjoint_log_norm"
 
 
-def adjoint_table(runs: pd.DataFrame) -> pd.DataFrame:
+def adjoint_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFrame:
     """Tabulate the norm of the adjoint over time: one row per point, moment and step k.
 
     Args:
         runs: from `gradlab.load_runs`; every run must have gradients.
+        step: the moments of training, as in `Choice`.
 
     Returns:
         `point`, `when`, `step`, `k` (time steps) and `log_norm` (nats; of the summed loss, or of
@@ -26,16 +27,25 @@ def adjoint_table(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: a run has no adjoints.
     """
-    return lines.measured_table(runs, _profile, VARIABLE)
+    return lines.measured_table(runs, _profile, VARIABLE, step=step)
 
 
 @style.theme()
-def adjoint_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
+def adjoint_figure(
+    runs: pd.DataFrame,
+    *,
+    where: Where | None = None,
+    hue: str | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    step: Step = moments.DEFAULT,
+    band: bands.Band = bands.DEFAULT,
+) -> style.Drawn:
     """Draw the norm of the adjoint over time.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        when: "before" and/or "after" training.
+        where, hue, col, row, step, band: as in `decay_figure`.
 
     Raises:
         ValueError: no run has gradients, or one has no adjoints.
@@ -43,8 +53,10 @@ def adjoint_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> styl
     parts = set(selection.readable(runs).get("probe.adjoint.wrt", ["h"]))
     state = symbol(parts.pop() if len(parts) == 1 else None)
     norm = rf"$\Vert\partial L/\partial {state}^{{(k)}}\Vert$"
-    profile = lines.Quantity("k", "k (steps)", "log_norm", norm, scale="nats")
-    return lines.draw_measured(runs, adjoint_table, lambda _: [profile], when)
+    profile = lines.Quantity("k", "k (steps)", "log_norm", norm, scale="norm")
+    return lines.draw_measured(
+        runs, adjoint_table, lambda _: [profile], Choice(where, hue, col, row, step, band)
+    )
 
 
 def _profile(measurements: xr.Dataset) -> pd.DataFrame:

@@ -5,8 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import lines, outcome, selection, style
+from gradlab.figures import bands, lines, outcome, selection, style
 from gradlab.figures.labels import level_label
+from gradlab.figures.layout import arrange, with_line_style
 from gradlab.records import load_metrics
 from gradlab.records.table import with_constants
 
@@ -79,13 +80,13 @@ def clipping_figure(
     usable = _with_rate(selection.with_metrics(runs))
     keys = selection.varying_keys(usable)
     group_keys = [key for key in keys if key not in (THRESHOLD, RATE, "seed")]
-    styled = selection.with_line_style(usable, RATE)
-    grid = selection.arrange(styled, RATE, group_keys, levels=LINES, groups=lines.PANELS)
+    styled = with_line_style(usable, RATE)
+    grid = arrange(styled, RATE, group_keys, levels=LINES, groups=lines.PANELS)
     table = clipping_table(grid.runs, error, accuracy)
     levels = sorted(table["threshold"].unique())
     figure, body, panels = lines.small_multiples(grid, QUANTITIES)
     ranked = table.assign(rank=table["threshold"].map(levels.index))
-    lines.draw_panels(panels[:2], grid, ranked, QUANTITIES[:2])
+    band_notes = lines.draw_panels(panels[:2], grid, ranked, QUANTITIES[:2], "ci")
     for axes in panels[:2].ravel():
         axes.set_xticks(range(len(levels)), [_threshold_label(level) for level in levels])
     rate = _best_rate(table)
@@ -95,6 +96,7 @@ def clipping_figure(
         axes.set_ylim(-0.05, 1.05)
     style.legend(body, [*lines.line_entries(grid.runs), *_threshold_entries(levels)])
     notes = [
+        *band_notes,
         outcome.criterion(runs, error, accuracy),
         f"Clip fraction: at {level_label(RATE, rate)}.",
         *selection.notes(runs, usable, grid.runs),
@@ -128,8 +130,11 @@ def _best_rate(table: pd.DataFrame) -> float:
 def _draw_fractions(axes: Axes, table: pd.DataFrame, levels: list[float], rate: float) -> None:
     fractions = table[(table["quantity"] == FRACTION) & (table["learning_rate"] == rate)]
     for level, colour in zip(levels, _greys(levels), strict=True):
-        band = lines.band_over_seeds(fractions[fractions["threshold"] == level], "step", "value")
-        lines.draw_band(axes, band, colour, "-")
+        rows = fractions[fractions["threshold"] == level]
+        if not rows.empty:
+            band = bands.over_seeds(rows, "step", "value")
+            seeds = bands.seeds_of(rows, "step", "value")
+            lines.draw_curve(axes, lines.Curve("", colour, band, seeds), "ci")
 
 
 def _greys(levels: list[float]) -> list[str]:

@@ -1,11 +1,11 @@
 """Figure of the gradient by lag: each lag's share of it, and the error of truncating it."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 import xarray as xr
 
-from gradlab.figures import lines, style
+from gradlab.figures import bands, lines, moments, style
+from gradlab.figures.choice import Choice, Where
+from gradlab.figures.moments import Step
 
 SHARE, ERROR = "share of the gradient", "truncation error"
 QUANTITIES = (
@@ -18,11 +18,12 @@ QUANTITIES = (
 )
 
 
-def contributions_table(runs: pd.DataFrame) -> pd.DataFrame:
+def contributions_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFrame:
     """Tabulate shares of the gradient by lag and truncation errors by window.
 
     Args:
         runs: from `gradlab.load_runs`; every run must have gradients.
+        step: the moments of training, as in `Choice`.
 
     Returns:
         One row per point, moment, and lag or window: `point`, `when`, `step`, `quantity` ("share of
@@ -33,21 +34,32 @@ def contributions_table(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: a run has no contributions.
     """
-    return lines.measured_table(runs, _shares_and_errors, "contribution_share")
+    return lines.measured_table(runs, _shares_and_errors, "contribution_share", step=step)
 
 
 @style.theme()
-def contributions_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
+def contributions_figure(
+    runs: pd.DataFrame,
+    *,
+    where: Where | None = None,
+    hue: str | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    step: Step = moments.DEFAULT,
+    band: bands.Band = bands.DEFAULT,
+) -> style.Drawn:
     """Draw shares of the gradient against lag, and below them truncation error against window.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        when: "before" and/or "after" training.
+        where, hue, col, row, step, band: as in `decay_figure`.
 
     Raises:
         ValueError: no run has gradients, or one has no contributions.
     """
-    return lines.draw_measured(runs, contributions_table, lambda _: QUANTITIES, when)
+    return lines.draw_measured(
+        runs, contributions_table, lambda _: QUANTITIES, Choice(where, hue, col, row, step, band)
+    )
 
 
 def _shares_and_errors(measurements: xr.Dataset) -> pd.DataFrame:

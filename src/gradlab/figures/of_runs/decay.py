@@ -1,6 +1,5 @@
 """Figure of the mean log norm against lag: how fast the gradient decays, and its horizon."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gradlab import decay
-from gradlab.figures import lines, selection, style
+from gradlab.figures import bands, lines, moments, selection, style
+from gradlab.figures.choice import Choice, Where
+from gradlab.figures.layout import arrange_lines
+from gradlab.figures.moments import Step
 
 HORIZON_LEVEL = -1.0  # nats: the mean norm is 1/e of its lag-0 value
 THEORIES = ("mean field", "mean log forget", "mean log update")  # the first that was measured
@@ -24,72 +26,92 @@ ZERO_MARK: dict[str, Any] = {
     "markersize": 5,
 }
 PROFILE = lines.Quantity(
-    "lag", "lag t − k (steps)", "relative", "mean norm, relative to lag 0", scale="nats"
+    "lag", "lag t − k (steps)", "relative", "mean norm, relative to lag 0", scale="norm"
 )
 
 
-def decay_table(runs: pd.DataFrame) -> pd.DataFrame:
+def decay_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFrame:
     """Tabulate the mean log norm by lag: one row per point, moment and lag.
 
     Args:
         runs: from `gradlab.load_runs`; every run must have gradients.
+        step: the moments of training, as in `Choice`.
 
     Returns:
-        `point` (the index of the runs), `when` ("before", "after" training), `step` (training
-        step), `lag` (time steps), `log_norm` (nats, `gradlab.decay.lag_profile`: mean over the
+        `point` (the index of the runs), `when` (the moment: "before training", …), `step` (updates
+        before it), `lag` (time steps), `log_norm` (nats, `gradlab.decay.lag_profile`: mean over the
         samples and pairs that are not exactly zero), `relative` (`log_norm` less its value at lag
         0, or at the first lag where the norm is not exactly zero), `zero_share` (of the pairs k < t
         of all lags, those that are exactly zero), and `theory` (the decay rate that theory gives,
         nats per step; NaN: none was measured).
     """
-    return lines.measured_table(runs, _curve, "jacobian_log_norm")
+    return lines.measured_table(runs, _curve, "jacobian_log_norm", step=step)
 
 
 @style.theme()
-def decay_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
+def decay_figure(
+    runs: pd.DataFrame,
+    *,
+    where: Where | None = None,
+    hue: str | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    step: Step = moments.DEFAULT,
+    band: bands.Band = bands.DEFAULT,
+) -> style.Drawn:
     """Draw the mean norm against lag: one line per gain, one panel per model, or what else varies.
 
-    Lines are means over seeds with a band from the least to the greatest. A theory's decay rate is
-    the slope of a line through lag 0.
+    A theory's decay rate is the slope of a line through lag 0.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        when: "before" and/or "after" training.
+        where: config keys with the level, or list of levels, to show, as {"model.name": "lstm"}.
+        hue: the config key by which lines differ; None: the gain, or what else varies.
+        col, row: the config keys by which columns and rows of panels differ; None: columns by what
+            varies, one row.
+        step: the moments of training: "first", "last", both ("ends"), "all", or a number of updates
+            after which the runs were measured.
+        band: over seeds: "ci" (95 % bootstrap interval of the mean), "sd", "iqr", "range" or
+            "none"; fewer than four seeds are thin lines instead.
 
     Raises:
-        ValueError: no point has gradients.
+        ValueError: no point has gradients, or what is asked for is not there.
+
+    Example:
+        >>> gradlab.figures.decay(runs, where={"model.name": "lstm"}, hue="init.gain", step="last")
     """
+    choice = Choice(where, hue, col, row, step, band)
     usable = selection.with_gradients(runs)
-    grid = selection.arrange_lines(usable, panels=lines.PANELS, lines=lines.LINES)
-    table = lines.at_moments(decay_table(grid.runs), when)
+    grid = arrange_lines(usable, choice, panels=lines.PANELS, lines=lines.LINES)
+    table = decay_table(grid.runs, step)
     figure, body, panels = lines.small_multiples(grid, [PROFILE])
-    for axes, (_, group) in zip(panels[0], grid.groups(), strict=True):
-        draw_curves(axes, group, table)
+    notes = lines.draw_panels(panels, grid, table, [PROFILE], band)
+    points = [group for row_groups in grid.panels() for group in row_groups]
+    for axes, group in zip(panels.ravel(), points, strict=True):
+        mark_curves(axes, group, table)
         _draw_theory(axes, group, table)
-    entries = [*lines.line_entries(grid.runs), *mark_entries(table), *_theory_entries(table)]
-    style.legend(body, entries)
-    notes = [lines.NORM_NOTE, *zero_notes(table), *_theory_note(table)]
-    notes += [*selection.notes(runs, usable, grid.runs)]
-    return style.Drawn(style.finish(figure, notes), table)
+    style.legend(
+        body,
+        [*lines.line_entries(grid.runs, table), *mark_entries(table), *_theory_entries(table)],
+    )
+    notes += [*zero_notes(table), *_theory_note(table)]
+    notes += selection.notes(runs, usable, grid.runs, choice.keys())
+    return style.Drawn(style.finish(figure, notes, lines.panel_height(grid)), table)
 
 
-def draw_curves(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Draw the curves of some points, dashed before and solid after training, with their horizons.
+def mark_curves(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Mark the horizons of the curves of some points, and where they end in exact zeros.
 
     Args:
         axes: the panel.
-        runs: the points, from `selection.with_line_style`; points of one colour are averaged.
+        runs: the points, from `layout.with_line_style`; points of one colour are averaged.
         table: from `decay_table`.
     """
     axes.axhline(0, color=style.GREY, linewidth=0.8)
     axes.axhline(HORIZON_LEVEL, **HORIZON_LEVEL_LINE)
-    for colour, line in runs.groupby("colour", sort=False):
-        line_rows = table[table["point"].isin(line.index)]
-        for when, rows in line_rows.groupby("when", sort=False):
-            band = lines.band_over_seeds(rows, "lag", "relative")
-            lines.draw_band(axes, band, str(colour), lines.DASHES[str(when)])
-            _mark_horizon(axes, band, str(colour), str(when))
-            _mark_last_nonzero(axes, band, str(colour))
+    for curve in lines.curves_of(runs, table, PROFILE, "none"):
+        _mark_horizon(axes, curve)
+        _mark_last_nonzero(axes, curve)
 
 
 def mark_entries(table: pd.DataFrame) -> list[style.Entry]:
@@ -130,23 +152,24 @@ def _theory_rate(measurements: xr.Dataset) -> float:
     return float(next((rates[name] for name in THEORIES if name in rates), np.nan))
 
 
-def _mark_horizon(axes: Axes, band: pd.DataFrame, colour: str, when: str) -> None:
-    stride = float(band["lag"].iloc[1])  # between lags, in time steps
-    horizon = decay.horizon(band["mean"].to_numpy()) * stride
-    face = colour if when == "after" else "white"
-    mark = HORIZON_MARK | {"color": colour, "markerfacecolor": face}
+def _mark_horizon(axes: Axes, curve: lines.Curve) -> None:
+    stride = float(curve.band["lag"].iloc[1])  # between lags, in time steps
+    horizon = decay.horizon(curve.band["mean"].to_numpy()) * stride
+    face = "white" if curve.when == moments.BEFORE else curve.colour
+    mark = HORIZON_MARK | {"color": curve.colour, "markerfacecolor": face}
     axes.plot(horizon, HORIZON_LEVEL, **mark)
 
 
-def _mark_last_nonzero(axes: Axes, band: pd.DataFrame, colour: str) -> None:
-    if np.isneginf(band["mean"]).any():
-        last = band[np.isfinite(band["mean"])].tail(1)
-        axes.plot(last["lag"], last["mean"], **(ZERO_MARK | {"color": colour}))
+def _mark_last_nonzero(axes: Axes, curve: lines.Curve) -> None:
+    means = curve.band["mean"]
+    if np.isneginf(means).any():
+        last = curve.band[np.isfinite(means)].tail(1)
+        axes.plot(last["lag"], last["mean"], **(ZERO_MARK | {"color": curve.colour}))
 
 
 def _draw_theory(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
     limits = axes.get_ylim()
-    last = table[table["when"] == table["when"].iloc[-1]]
+    last = table[table["step"] == table.groupby("point")["step"].transform("max")]
     for colour, line in runs.groupby("colour", sort=False):
         rows = last[last["point"].isin(line.index)]
         if rows["theory"].notna().any():

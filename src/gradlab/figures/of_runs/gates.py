@@ -1,20 +1,21 @@
 """Figure of a cell's gates and states over time: how open the gates are, how large the states."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 import xarray as xr
 
-from gradlab.figures import lines, style
+from gradlab.figures import bands, lines, moments, style
+from gradlab.figures.choice import Choice, Where
+from gradlab.figures.moments import Step
 
 PREFIX = "statistics_"
 
 
-def gates_table(runs: pd.DataFrame) -> pd.DataFrame:
+def gates_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFrame:
     """Tabulate gates and states over time: one row per point, moment, quantity and time step.
 
     Args:
         runs: from `gradlab.load_runs`; every run must have gradients.
+        step: the moments of training, as in `Choice`.
 
     Returns:
         `point`, `when`, `step`, `quantity` ("forget gate mean"; "forget gate closed", … as shares
@@ -23,21 +24,32 @@ def gates_table(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: a run has no statistics.
     """
-    return lines.measured_table(runs, _statistics, "statistics_h_norm")
+    return lines.measured_table(runs, _statistics, "statistics_h_norm", step=step)
 
 
 @style.theme()
-def gates_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
+def gates_figure(
+    runs: pd.DataFrame,
+    *,
+    where: Where | None = None,
+    hue: str | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    step: Step = moments.DEFAULT,
+    band: bands.Band = bands.DEFAULT,
+) -> style.Drawn:
     """Draw the mean of each gate and the norm of each state over time, in one row of panels each.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        when: "before" and/or "after" training.
+        where, hue, col, row, step, band: as in `decay_figure`.
 
     Raises:
         ValueError: no run has gradients, or one has no statistics.
     """
-    return lines.draw_measured(runs, gates_table, _quantities, when)
+    return lines.draw_measured(
+        runs, gates_table, _quantities, Choice(where, hue, col, row, step, band)
+    )
 
 
 def _quantities(table: pd.DataFrame) -> list[lines.Quantity]:

@@ -1,15 +1,16 @@
 """Figure of maps: the log norms of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ for every pair (t, k), one panel per point."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure, SubFigure
 
 from gradlab import decay
-from gradlab.figures import lines, map_images, selection, style
+from gradlab.figures import lines, map_images, moments, selection, style
+from gradlab.figures.choice import Choice, Where
 from gradlab.figures.labels import shared_log_norm_label
+from gradlab.figures.layout import arrange_lines
+from gradlab.figures.moments import Step
 
 COLUMNS, ROWS = 6, 6  # of panels in a figure, at most
 MAX_CELLS = 256  # along an axis of a map, at most; a panel has no room for more
@@ -17,17 +18,18 @@ MARGIN, MIN_WIDTH = 2.2, 5.0  # inches: beside the panels; of the figure
 MAX_PANEL = 1.9  # inches: side of a panel
 
 
-def heatmap_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate the maps of all points before and after training: one row per pair k ≤ t.
+def heatmap_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFrame:
+    """Tabulate the maps of all points at some moments of training: one row per pair k ≤ t.
 
     Args:
         runs: from `gradlab.load_runs`; every run must have gradients.
+        step: the moments of training, as in `Choice`.
 
     Returns:
-        `point` (the index of the runs), `when` ("before", "after" training), `step` (training
-        step), and the columns of `map_table`.
+        `point` (the index of the runs), `when` (the moment: "before training", …), `step` (updates
+        before it), and the columns of `map_table`.
     """
-    return lines.measured_table(runs, map_table, "jacobian_log_norm")
+    return lines.measured_table(runs, map_table, "jacobian_log_norm", step=step)
 
 
 def map_table(measurements: xr.Dataset) -> pd.DataFrame:
@@ -79,39 +81,48 @@ def zero_notes(table: pd.DataFrame) -> list[str]:
 
 
 @style.theme()
-def heatmap_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
+def heatmap_figure(
+    runs: pd.DataFrame,
+    *,
+    where: Where | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    step: Step = moments.DEFAULT,
+) -> style.Drawn:
     """Draw the maps of a sweep: one column per gain (or what else varies).
 
     The rows are the other settings that vary; of several seeds the first is drawn.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        when: "before" and/or "after" training, side by side.
+        where, step: as in `decay_figure`; the moments stand side by side.
+        col, row: the config keys by which columns and rows differ; None: chosen from what varies.
 
     Raises:
-        ValueError: no point has gradients.
+        ValueError: no point has gradients, or what is asked for is not there.
     """
     usable = selection.with_gradients(runs)
-    keys = selection.varying_keys(usable)
-    level_key = selection.choose_level_key(keys, usable)
-    columns = COLUMNS // len(when)
-    styled = selection.with_line_style(usable, level_key)
-    grid = selection.arrange(styled, level_key, keys, levels=columns, groups=ROWS).one_seed()
-    table = lines.at_moments(heatmap_table(grid.runs), when)
-    if (grid.runs["status"] == "done").all():  # runs of zero updates have no "after"
-        when = [moment for moment in when if (table["when"] == moment).any()]
+    # A column of maps is what a line is in other figures: the level of one key; a row is a group.
+    choice = Choice(where, hue=col, col=row)
+    columns = COLUMNS // {"ends": 2, "all": COLUMNS}.get(str(step), 1)
+    grid = arrange_lines(usable, choice, panels=ROWS, lines=columns).one_seed()
+    table = heatmap_table(grid.runs, step)
+    whens = list(table.sort_values("step")["when"].unique())
+    if step in ("last", "ends") and moments.AFTER not in whens:
+        # Points that diverged are named there; runs of zero updates have no such moment.
+        whens += [] if (grid.runs["status"] == "done").all() else [moments.AFTER]
     limit = map_images.colour_limit(table)
-    figure, body, blocks, size = _figure(len(grid.groups()), len(grid.level_labels()), len(when))
-    for moment, block in zip(when, blocks, strict=True):
+    figure, body, blocks, size = _figure(len(grid.groups()), len(grid.level_labels()), len(whens))
+    for moment, block in zip(whens, blocks, strict=True):
         rows = table[table["when"] == moment]
         for panels, (_, group) in zip(block, grid.groups(), strict=True):
             map_images.draw_row(panels, grid.cells(group), rows, limit)
         map_images.label_bottom(block)
-        map_images.title_block(block, f"{moment} training", grid.level_labels())
+        map_images.title_block(block, moment, grid.level_labels())
     map_images.label_rows(blocks[0], [label for label, _ in grid.groups()], size)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
     style.legend(body, map_images.map_entries(table))
-    notes = [*zero_notes(table), *selection.notes(runs, usable, grid.runs)]
+    notes = [*zero_notes(table), *selection.notes(runs, usable, grid.runs, choice.keys())]
     return style.Drawn(style.finish(figure, notes), table)
 
 

@@ -1,24 +1,25 @@
 """Figure of the Lyapunov spectrum of every run."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from gradlab import decay
-from gradlab.figures import lines, style
+from gradlab.figures import bands, lines, moments, style
+from gradlab.figures.choice import Choice, Where
+from gradlab.figures.moments import Step
 
 SPECTRUM = lines.Quantity(
-    "index", "index i", "exponent", "Lyapunov exponent\nλᵢ (nats/step)", baseline=0.0
+    "index", "index i", "exponent", "Lyapunov exponent λᵢ", scale="rate", baseline=0.0
 )
 
 
-def lyapunov_table(runs: pd.DataFrame) -> pd.DataFrame:
+def lyapunov_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFrame:
     """Tabulate Lyapunov exponents: one row per point, moment and exponent.
 
     Args:
         runs: from `gradlab.load_runs`; every run must have gradients.
+        step: the moments of training, as in `Choice`.
 
     Returns:
         `point`, `when`, `step`, `index` (from 1, descending), `exponent` and `standard_error`
@@ -27,21 +28,32 @@ def lyapunov_table(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: a run has no Lyapunov exponents.
     """
-    return lines.measured_table(runs, mean_spectrum, "lyapunov_exponent")
+    return lines.measured_table(runs, mean_spectrum, "lyapunov_exponent", step=step)
 
 
 @style.theme()
-def lyapunov_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
+def lyapunov_figure(
+    runs: pd.DataFrame,
+    *,
+    where: Where | None = None,
+    hue: str | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    step: Step = moments.DEFAULT,
+    band: bands.Band = bands.DEFAULT,
+) -> style.Drawn:
     """Draw Lyapunov exponents against their index.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        when: "before" and/or "after" training.
+        where, hue, col, row, step, band: as in `decay_figure`.
 
     Raises:
         ValueError: no run has gradients, or one has no Lyapunov exponents.
     """
-    return lines.draw_measured(runs, lyapunov_table, lambda _: [SPECTRUM], when)
+    return lines.draw_measured(
+        runs, lyapunov_table, lambda _: [SPECTRUM], Choice(where, hue, col, row, step, band)
+    )
 
 
 def mean_spectrum(measurements: xr.Dataset) -> pd.DataFrame:

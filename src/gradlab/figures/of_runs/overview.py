@@ -7,19 +7,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from gradlab.figures import lines, map_images, selection, style
+from gradlab.figures import bands, lines, map_images, moments, selection, style, units
+from gradlab.figures.choice import Where, chosen
 from gradlab.figures.labels import shared_log_norm_label
+from gradlab.figures.layout import Grid, arrange_lines
 from gradlab.figures.of_runs import decay, heatmap
 
 MAPS, BLOCKS, COLUMNS = 9, 3, 6  # maps side by side, blocks of them, maps in a block, at most
-VIEW = 10.0  # nats: the curves are cut off here, far from any horizon
+ENDS = (moments.BEFORE, moments.AFTER)
+VIEW = 4 * units.DECADE  # nats: the curves are cut off here, far from any horizon
 BESIDE, AROUND = 2.2, 1.5  # inches: room beside all panels, and above and below them
 MAX_MAP, BELOW_MAP = 1.75, 0.3  # inches: side of a map, room below it
 MIN_ROW, CURVES, MIN_WIDTH = 1.2, 2.4, 6.0  # inches: height of a map's row, of the curves; width
 
 
 @style.theme()
-def overview_figure(runs: pd.DataFrame) -> style.Drawn:
+def overview_figure(
+    runs: pd.DataFrame, *, where: Where | None = None, band: bands.Band = bands.DEFAULT
+) -> style.Drawn:
     """Draw maps before and after training, and below them mean log norms against lag.
 
     There is one block of panels per model and in it one column per gain, or whatever else varies,
@@ -28,37 +33,37 @@ def overview_figure(runs: pd.DataFrame) -> style.Drawn:
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
+        where, band: as in `decay_figure`.
 
     Raises:
-        ValueError: no point has gradients.
+        ValueError: no point has gradients, or what is asked for is not there.
     """
     usable = selection.with_gradients(runs)
-    grid = choose_points(usable)
+    grid = choose_points(usable, where)
     table = heatmap.heatmap_table(grid.one_seed().runs)
     curves = decay.decay_table(grid.runs)
     figure, body, blocks, panels = _figure(len(grid.groups()), len(grid.level_labels()))
     draw_maps(blocks, grid, table)
-    draw_curves(panels, grid, curves)
+    lines_note = draw_curves(panels, grid, curves, band)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
     hatchings = map_images.hatching_entries(table)
     style.legend(body, [*lines.line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
-    notes = [*decay.zero_notes(curves), *selection.notes(runs, usable, grid.runs)]
-    figure = style.finish(figure, [lines.NORM_NOTE, *notes, *_view_note(curves)])
-    return style.Drawn(figure, curves)
+    notes = [*lines_note, *decay.zero_notes(curves)]
+    notes += [*selection.notes(runs, usable, grid.runs, where or ()), *_view_note(curves)]
+    return style.Drawn(style.finish(figure, notes), curves)
 
 
-def choose_points(runs: pd.DataFrame) -> selection.Grid:
+def choose_points(runs: pd.DataFrame, where: Where | None = None) -> Grid:
     """Return the points to draw, with all seeds: each group of the grid is a block of panels."""
+    runs = chosen(runs, where)
     keys = [key for key in selection.varying_keys(runs) if key != "seed"]
     others = [key for key in keys if key != selection.choose_level_key(keys, runs)]
     blocks = min(BLOCKS, len(selection.levels_of(runs, others[0]))) if others else 1
-    return selection.arrange_lines(runs, panels=blocks, lines=min(COLUMNS, MAPS // blocks))
+    return arrange_lines(runs, panels=blocks, lines=min(COLUMNS, MAPS // blocks))
 
 
-def draw_maps(
-    blocks: Sequence[map_images.Panels], grid: selection.Grid, table: pd.DataFrame
-) -> None:
-    """Draw the maps: each group of the grid in a block, "before" above "after" training.
+def draw_maps(blocks: Sequence[map_images.Panels], grid: Grid, table: pd.DataFrame) -> None:
+    """Draw the maps: each group of the grid in a block, before above after training.
 
     Args:
         blocks: the panels of each block, [moment, level].
@@ -67,35 +72,45 @@ def draw_maps(
     """
     limit = map_images.colour_limit(table)
     for block, (label, group) in zip(blocks, grid.groups(), strict=True):
-        for panels, moment in zip(block, lines.WHEN, strict=True):
+        for panels, moment in zip(block, ENDS, strict=True):
             rows = table[table["when"] == moment]
             map_images.draw_row(panels, grid.cells(group), rows, limit)
         map_images.title_block(block, label, grid.level_labels())
         map_images.label_bottom(block)
-    map_images.label_rows(blocks[0], [f"{moment} training" for moment in lines.WHEN], MAX_MAP)
+    map_images.label_rows(blocks[0], ENDS, MAX_MAP)
 
 
-def draw_curves(panels: Sequence[Axes], grid: selection.Grid, table: pd.DataFrame) -> None:
+def draw_curves(
+    panels: Sequence[Axes], grid: Grid, table: pd.DataFrame, band: bands.Band
+) -> list[str]:
     """Draw the curves of each group of the grid in a panel, within VIEW of zero.
 
     Args:
         panels: axes, one per group.
         grid: the points.
         table: from `decay_table`.
+        band: over seeds.
+
+    Returns:
+        The sentences that say what lines and bands are.
     """
     lines.label_panels(panels, decay.PROFILE)
+    notes = lines.draw_panels(np.array([panels]), grid, table, [decay.PROFILE], band)
     for axes, (label, group) in zip(panels, grid.groups(), strict=True):
-        decay.draw_curves(axes, group, table)
+        decay.mark_curves(axes, group, table)
         axes.set_title(style.literal(label))
     shown = _finite(table).clip(-VIEW, VIEW)
     low, high = min(decay.HORIZON_LEVEL, shown.min()), max(0.0, shown.max())
     pad = 0.05 * (high - low)
     panels[0].set_ylim(low - pad, high + pad)
+    return notes
 
 
 def _view_note(curves: pd.DataFrame) -> list[str]:
-    cut_off = (_finite(curves).abs() > VIEW).any()
-    return [f"Curves are cut off at {VIEW:g} nats."] if cut_off else []
+    if not (_finite(curves).abs() > VIEW).any():
+        return []
+    view = f"{VIEW:.2g} nats" if units.current_unit() == "nats" else "a factor of 10⁴"
+    return [f"Curves are cut off at {view}."]
 
 
 def _finite(curves: pd.DataFrame) -> pd.Series:
@@ -110,7 +125,7 @@ def _figure(
     maps = blocks * columns
     width = float(np.clip(BESIDE + MAX_MAP * maps, MIN_WIDTH, style.current_style().width))
     height = max(min(MAX_MAP, (width - BESIDE) / maps) + BELOW_MAP, MIN_ROW)
-    heights = [height] * len(lines.WHEN) + [CURVES]
+    heights = [height] * len(ENDS) + [CURVES]
     figure, body = style.new_figure(
         width, AROUND + sum(heights), "How far does the gradient reach?"
     )

@@ -13,6 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from gradlab import decay
 from gradlab.figures import outcome, selection, style
 from gradlab.figures.labels import key_label, value_label
+from gradlab.figures.layout import arrange
 from gradlab.records.table import with_constants
 
 PANELS = 4  # side by side, at most
@@ -87,7 +88,7 @@ def phase_figure(
     everything, runs = runs, selection.readable(runs)
     table = phase_table(runs, value, x, y, error=error, accuracy=accuracy)
     group_keys = [key for key in selection.varying_keys(runs) if key not in (x, y, "seed")]
-    grid = selection.arrange(runs, None, group_keys, levels=1, groups=PANELS)
+    grid = arrange(runs, None, group_keys, levels=1, groups=PANELS)
     table = table[table["point"].isin(grid.runs.index)]
     colours, norm = _colours(value, table[value])
     look, groups = style.current_style(), grid.groups()

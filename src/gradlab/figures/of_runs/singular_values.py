@@ -1,21 +1,22 @@
 """Figure of all singular values of ∂h⁽ᵀ⁾/∂h⁽ᵏ⁾ at chosen lags."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gradlab.figures import lines, style
+from gradlab.figures import bands, lines, moments, style
+from gradlab.figures.choice import Choice, Where
+from gradlab.figures.moments import Step
 
 VARIABLE = "singular_values_log"
 
 
-def singular_values_table(runs: pd.DataFrame) -> pd.DataFrame:
+def singular_values_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFrame:
     """Tabulate singular values: one row per point, moment, lag and index.
 
     Args:
         runs: from `gradlab.load_runs`; every run must have gradients.
+        step: the moments of training, as in `Choice`.
 
     Returns:
         `point`, `when`, `step`, `quantity` ("lag 4"), `lag` (time steps), `index` (from 1,
@@ -25,21 +26,32 @@ def singular_values_table(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: a run has no singular values.
     """
-    return lines.measured_table(runs, _spectrum, VARIABLE)
+    return lines.measured_table(runs, _spectrum, VARIABLE, step=step)
 
 
 @style.theme()
-def singular_values_figure(runs: pd.DataFrame, when: Sequence[str] = lines.WHEN) -> style.Drawn:
+def singular_values_figure(
+    runs: pd.DataFrame,
+    *,
+    where: Where | None = None,
+    hue: str | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    step: Step = moments.DEFAULT,
+    band: bands.Band = bands.DEFAULT,
+) -> style.Drawn:
     """Draw singular values against their index, one row of panels per lag.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        when: "before" and/or "after" training.
+        where, hue, col, row, step, band: as in `decay_figure`.
 
     Raises:
         ValueError: no run has gradients, or one has no singular values.
     """
-    return lines.draw_measured(runs, singular_values_table, _quantities, when, _remarks)
+    return lines.draw_measured(
+        runs, singular_values_table, _quantities, Choice(where, hue, col, row, step, band), _remarks
+    )
 
 
 def _remarks(table: pd.DataFrame) -> list[str]:
@@ -53,7 +65,7 @@ def _remarks(table: pd.DataFrame) -> list[str]:
 
 def _quantities(table: pd.DataFrame) -> list[lines.Quantity]:
     return [
-        lines.Quantity("index", "index i", "log_value", f"σᵢ at lag {lag}", f"lag {lag}", "nats")
+        lines.Quantity("index", "index i", "log_value", f"σᵢ at lag {lag}", f"lag {lag}", "norm")
         for lag in sorted(table["lag"].unique())
     ]
 

@@ -7,7 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import lines, selection, style
+from gradlab.figures import bands, lines, selection, style
+from gradlab.figures.choice import Choice, Where
+from gradlab.figures.layout import arrange_lines
 from gradlab.records import load_metrics
 
 DIVERGED: dict[str, Any] = {"linestyle": "none", "marker": "X", "markersize": 6}
@@ -44,29 +46,41 @@ def training_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 @style.theme()
-def training_figure(runs: pd.DataFrame) -> style.Drawn:
+def training_figure(
+    runs: pd.DataFrame,
+    *,
+    where: Where | None = None,
+    hue: str | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    band: bands.Band = bands.DEFAULT,
+) -> style.Drawn:
     """Draw training curves, one row of panels per metric.
 
     A ✕ marks the last finite value of a run that diverged.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
+        where, hue, col, row, band: as in `decay_figure`.
 
     Raises:
-        ValueError: no run has metrics.
+        ValueError: no run has metrics, or what is asked for is not there.
     """
+    choice = Choice(where, hue, col, row, band=band)
     usable = selection.with_metrics(runs)
-    grid = selection.arrange_lines(usable, panels=lines.PANELS, lines=lines.LINES)
+    grid = arrange_lines(usable, choice, panels=lines.PANELS, lines=lines.LINES)
     table = training_table(grid.runs)
     shown = [quantity for quantity in QUANTITIES if quantity.name in set(table["quantity"])]
     figure, body, panels = lines.small_multiples(grid, shown)
-    lines.draw_panels(panels, grid, table, shown)
-    for row, quantity in zip(panels, shown, strict=True):
-        for axes, (_, group) in zip(row, grid.groups(), strict=True):
-            mark_diverged(axes, group, table, quantity)
+    notes = lines.draw_panels(panels, grid, table, shown, band)
+    by_row = panels.reshape(-1, len(shown), panels.shape[1])
+    for row_panels, groups in zip(by_row, grid.panels(), strict=True):
+        for axes_row, quantity in zip(row_panels, shown, strict=True):
+            for axes, group in zip(axes_row, groups, strict=True):
+                mark_diverged(axes, group, table, quantity)
     style.legend(body, [*lines.line_entries(grid.runs), *_diverged_entries(table)])
-    notes = selection.notes(runs, usable, grid.runs)
-    return style.Drawn(style.finish(figure, notes), table)
+    notes += selection.notes(runs, usable, grid.runs, choice.keys())
+    return style.Drawn(style.finish(figure, notes, lines.panel_height(grid)), table)
 
 
 def mark_diverged(
@@ -76,7 +90,7 @@ def mark_diverged(
 
     Args:
         axes: the panel.
-        runs: the points of the panel, from `selection.with_line_style`.
+        runs: the points of the panel, from `layout.with_line_style`.
         table: from `training_table`.
         quantity: the metric that the panel shows.
     """

@@ -8,8 +8,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from gradlab import decay
-from gradlab.figures import style
-from gradlab.figures.labels import log_norm_label
+from gradlab.figures import style, units
+from gradlab.figures.labels import label_of
 from gradlab.figures.of_runs import lyapunov
 from gradlab.records import load_gradients
 
@@ -70,14 +70,14 @@ def views_figure(runs: pd.DataFrame, point: int | None = None) -> style.Drawn:
     _draw_spectrum(spectrum_axes, last, table)
     handles, _ = decay_axes.get_legend_handles_labels()
     style.legend(body, handles)
-    rates = _rates(table)
+    rates = {view: units.from_nats(rate) for view, rate in _rates(table).items()}
     rate = rates.pop("decay rate")
     residuals = ", ".join(
         f"{view} {view_rate:+.4f} (residual {rate - view_rate:+.4f})"
         for view, view_rate in rates.items()
         if np.isfinite(rate - view_rate)
     )
-    figure = style.finish(figure, [f"Decay rate {rate:+.4f} nats/step; {residuals}."])
+    figure = style.finish(figure, [f"Decay rate {rate:+.4f} {units.rate_unit()}; {residuals}."])
     return style.Drawn(figure, table)
 
 
@@ -97,23 +97,23 @@ def _draw_decay(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
     for view, rate in rates.items():
         axes.plot(lags, start + rate * lags, **_line_style(view), label=view)
     axes.set_ylim(low - margin, high + margin)
-    attributes = log_norms.attrs
-    label = log_norm_label(*(attributes.get(name) for name in ("norm", "of", "wrt")))
-    axes.set(xlabel="lag t − k (steps)", ylabel=label, title="decay over lag")
+    axes.set(xlabel="lag t − k (steps)", ylabel=label_of(log_norms), title="decay over lag")
+    units.norm_axis(axes.yaxis)
 
 
 def _draw_spectrum(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
     spectrum = lyapunov.mean_spectrum(last)
-    exponents, errors = spectrum["exponent"], spectrum["standard_error"]
+    exponents = units.from_nats(spectrum["exponent"])
+    errors = units.from_nats(spectrum["standard_error"])
     axes.errorbar(
         spectrum["index"], exponents, yerr=errors, color=EXPONENT_COLOUR, fmt=".", markersize=4
     )
-    rates = _rates(table)
+    rates = {view: units.from_nats(rate) for view, rate in _rates(table).items()}
     axes.axhline(rates.pop("decay rate"), color=MEASURED_COLOUR, linewidth=1.2)
     for view, rate in rates.items():
         if view != "λ₁":
             axes.axhline(rate, **_line_style(view))
-    axes.set(xlabel="index", ylabel="Lyapunov exponent\n(nats/step)", title="spectrum")
+    axes.set(xlabel="index", ylabel=f"Lyapunov exponent\n({units.rate_unit()})", title="spectrum")
 
 
 def _rates(table: pd.DataFrame) -> dict[str, float]:

@@ -1,0 +1,6 @@
+"""Maps before and after training, and decay by lag: python analysis/overview.py …"""
+
+from gradlab.figures import command
+
+if __name__ == "__main__":
+    command.script("overview")
