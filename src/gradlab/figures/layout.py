@@ -101,13 +101,13 @@ def arrange(
     Args:
         runs: from `selection.comparable`.
         level_key: the key whose levels part each panel; None: none does.
-        group_keys: the keys whose combinations of levels are the columns; `level_key`, `row_key`
-            and "seed" are ignored.
+        group_keys: the keys whose combinations of levels are the columns; `level_key` and
+            `row_key` are ignored.
         levels: at most.
         groups: at most.
         row_key: the key whose levels are the rows, at most MOST_ROWS; None: there is one.
     """
-    group_keys = [key for key in group_keys if key not in (level_key, row_key, "seed")]
+    group_keys = [key for key in group_keys if key not in (level_key, row_key)]
     runs = _limit_levels(runs, group_keys, groups)
     runs = _limit_levels(runs, [level_key], levels) if level_key else runs
     runs = _limit_levels(runs, [row_key], MOST_ROWS) if row_key else runs
@@ -135,7 +135,7 @@ def arrange_lines(runs: pd.DataFrame, choice: Choice = ANY, *, panels: int, line
     asked = [check_key(runs, key) for key in (choice.hue, choice.col, choice.row) if key]
     if len(set(asked)) < len(asked):
         raise ValueError(f"hue, col and row must be different keys; got {', '.join(asked)}.")
-    others = [key for key in varying_keys(runs) if key not in (choice.col, choice.row)]
+    others = [key for key in varying_keys(runs) if key not in (choice.col, choice.row, "seed")]
     if choice.step == "all":  # of which lines are the moments
         if choice.hue:
             raise ValueError("with step all, colours are moments of training: give col, not hue.")
@@ -143,7 +143,7 @@ def arrange_lines(runs: pd.DataFrame, choice: Choice = ANY, *, panels: int, line
     else:
         level_key = choice.hue or choose_level_key(others, runs)
     if choice.col:
-        runs = _pin(runs, [key for key in others if key not in (level_key, "seed")])
+        runs = _pin(runs, [key for key in others if key != level_key])
         others, panels = [choice.col], MOST_COLUMNS
     runs = with_line_style(runs, level_key)
     return arrange(runs, level_key, others, levels=lines, groups=panels, row_key=choice.row)

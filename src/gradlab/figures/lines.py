@@ -65,7 +65,7 @@ class Quantity(NamedTuple):
         if self.scale == "rate":
             return f"{self.ylabel} ({units.rate_unit()})"
         in_nats = self.scale == "norm" and units.current_unit() == "nats"
-        return f"log of {self.ylabel}\n(nats)" if in_nats else self.ylabel
+        return f"log {self.ylabel} (nats)" if in_nats else self.ylabel
 
 
 def measured_table(

@@ -95,10 +95,8 @@ def check_key(runs: pd.DataFrame, key: str) -> str:
 def choose_level_key(keys: Sequence[str], runs: pd.DataFrame) -> str | None:
     """Return the key whose levels part each group of a `Grid`; None if there are no keys.
 
-    It is the gain if that varies, else the first numeric key, else the first; `seed` only if
-    nothing else varies.
+    It is the gain if that varies, else the first numeric key, else the first.
     """
-    keys = [key for key in keys if key != "seed"] or list(keys)
     numeric = [key for key in keys if pd.api.types.is_numeric_dtype(runs[key])]
     gain = [key for key in keys if key == "init.gain"]
     return next(iter([*gain, *numeric, *keys]), None)

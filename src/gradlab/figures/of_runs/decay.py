@@ -116,7 +116,7 @@ def mark_curves(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
 
 def mark_entries(table: pd.DataFrame) -> list[style.Entry]:
     """Return the legend entries of the dashes and markers that `draw_curves` uses for a table."""
-    label = "horizon: norm fallen to 1/e"
+    label = "horizon: norm at 1/e"
     entries = lines.moment_entries(table)
     entries.append(Line2D([], [], **HORIZON_LEVEL_LINE, **HORIZON_MARK, label=label))
     if np.isneginf(table["relative"]).any():

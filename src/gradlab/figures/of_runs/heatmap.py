@@ -7,7 +7,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from gradlab import decay
 from gradlab.figures import lines, map_images, moments, selection, style
-from gradlab.figures.choice import Choice, Where
+from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.labels import shared_log_norm_label
 from gradlab.figures.layout import arrange_lines
 from gradlab.figures.moments import Step
@@ -102,6 +102,8 @@ def heatmap_figure(
         ValueError: no point has gradients, or what is asked for is not there.
     """
     usable = selection.with_gradients(runs)
+    if selection.varying_keys(chosen(usable, where)) == ["seed"]:
+        col = col or "seed"
     # A column of maps is what a line is in other figures: the level of one key; a row is a group.
     choice = Choice(where, hue=col, col=row)
     columns = COLUMNS // {"ends": 2, "all": COLUMNS}.get(str(step), 1)
