@@ -20,17 +20,6 @@ NAMES: dict[str, str] = {
 }
 
 
-def check_band(band: str) -> Band:
-    """Return the name of a kind of band.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if band not in get_args(Band):
-        raise ValueError(f"band must be one of {', '.join(get_args(Band))}; got {band!r}.")
-    return band  # type: ignore[return-value]
-
-
 def over_seeds(table: pd.DataFrame, x: str, y: str, band: Band = DEFAULT) -> pd.DataFrame:
     """Return the mean of y over points at each x, with its band.
 
@@ -49,7 +38,12 @@ def over_seeds(table: pd.DataFrame, x: str, y: str, band: Band = DEFAULT) -> pd.
     Returns:
         The columns x, `mean`, `low`, `high` (the band; NaN: there is none) and `seeds` (their
         number).
+
+    Raises:
+        ValueError: `band` is another word.
     """
+    if band not in get_args(Band):
+        raise ValueError(f"band must be one of {', '.join(get_args(Band))}; got {band!r}.")
     by_point = seeds_of(table, x, y)
     values = by_point.to_numpy(float)
     low, high = _limits(values, band)
