@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from synthetic_sweeps import all_probes, metrics_with, write_point
 
 from gradlab import load_runs, records
-from gradlab.figures import command, style
+from gradlab.figures import command, style, units
 from gradlab.figures.catalogue import FIGURES
 from gradlab.figures.of_runs.decay import decay_table
 from gradlab.figures.places import FORMATS

@@ -15,7 +15,7 @@ from synthetic_sweeps import all_probes, geometric, text_of, write_point
 from gradlab import figures, load_runs
 from gradlab.figures import bands, moments, style
 from gradlab.figures.choice import Choice, chosen
-from gradlab.figures.layout import arrange_lines
+from gradlab.figures.layout import Grid, arrange_lines
 from gradlab.figures.selection import comparable
 
 
@@ -105,20 +105,29 @@ def test_a_figure_names_the_flag_that_shows_what_it_leaves_out(runs: pd.DataFram
 # Lines and panels
 
 
-@pytest.mark.parametrize(
-    "key", ["model.name", "init.gain", "clip.threshold", "task.length", "seed"]
-)
-def test_hue_col_and_row_part_the_figure_by_the_key(runs: pd.DataFrame, key: str) -> None:
-    others = [other for other in ("model.name", "task.length", "init.gain") if other != key]
-    by_hue = figures.decay(runs, hue=key, col=others[0])
-    levels = set(runs[key])
-    assert points(by_hue, runs, key) == levels
-    by_col = figures.decay(runs, col=key, hue=others[0], step="last")
-    assert len([axes for axes in by_col.figure.axes if axes.lines]) == len(levels)
-    by_row = figures.decay(runs, row=key, hue=others[0], col=others[1], step="last")
-    assert len([axes for axes in by_row.figure.axes if axes.lines]) == 2 * len(levels)
-    for drawn in (by_col, by_row):
-        assert points(drawn, runs, key) == levels
+@pytest.mark.parametrize("key", ["model.name", "clip.threshold", "task.length", "seed"])
+def test_hue_col_and_row_part_the_points_by_the_key(runs: pd.DataFrame, key: str) -> None:
+    levels = [{level} for level in sorted(set(runs[key]), reverse=key == "model.name")]
+
+    def arranged(**asked: Any) -> Grid:
+        return arrange_lines(comparable(runs), Choice(**asked), panels=4, lines=6)
+
+    by_hue = arranged(hue=key, col="init.gain")
+    by_col, by_row = arranged(hue="init.gain", col=key), arranged(hue="init.gain", row=key)
+    assert [set(cell[key]) for cell in by_hue.cells(by_hue.panels()[0][0])] == levels
+    assert [set(panel[key]) for panel in by_col.panels()[0]] == levels
+    assert [set(panels[0][key]) for panels in by_row.panels()] == levels
+    if key != "task.length":  # what is not asked for is pinned to one level
+        assert set(by_col.runs["task.length"]) == {16}
+
+
+def test_the_panels_of_a_figure_are_those_of_its_grid(runs: pd.DataFrame) -> None:
+    drawn = figures.decay(runs, row="clip.threshold", col="model.name", step="last")
+    assert [axes.get_title() for axes in drawn.figure.axes] == ["RNN", "LSTM", *4 * [""]]
+    rows = [text.get_text() for axes in drawn.figure.axes for text in axes.texts]
+    assert [row.replace("\n", " ") for row in rows] == [
+        f"clip threshold {level}" for level in ("0.1", "1", "none")
+    ]
 
 
 def test_panels_share_their_axes(runs: pd.DataFrame) -> None:
