@@ -7,9 +7,9 @@ need no entry here: `gradlab figure my_module.my_figure`.
 import argparse
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from gradlab.figures import lines, outcome
+from gradlab.figures import lines, outcome, units
 from gradlab.figures.explorer import PAGE_CELLS, PAGE_STEPS
 from gradlab.figures.places import FORMATS
 
@@ -185,7 +185,15 @@ FIGURES: Mapping[str, Entry] = {
         "gradlab.figures.explorer.explorer",
         (
             Option("--cells", {"type": count, "default": PAGE_CELLS, "help": "along a map's axis"}),
-            Option("--steps", {"type": count, "default": PAGE_STEPS, "help": "of training, a run"}),
+            Option("--steps", {"type": count, "default": PAGE_STEPS, "help": "of training"}),
+            Option(
+                "--unit",
+                {
+                    "choices": get_args(units.Unit),
+                    "default": units.DEFAULT,
+                    "help": "of log norms and rates (%(default)s)",
+                },
+            ),
         ),
         formats=("html", "htm"),
     ),
