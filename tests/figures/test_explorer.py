@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_sweeps import geometric, write_point
 
@@ -62,6 +63,12 @@ def write_seeds(folder: Path, rates: tuple[float, ...] = RATES, **options: Any) 
             seed=seed,
             **options,
         )
+
+
+def copies(runs: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The run of a table so many times, as if the gain varied."""
+    many = runs.loc[[0] * count].reset_index(drop=True)
+    return many.assign(**{"init.gain": 1.0 + np.arange(count)})
 
 
 def test_maps_survive_packing_to_a_thousandth_or_a_65533rd_of_their_range() -> None:
@@ -222,9 +229,8 @@ def test_the_page_opens_on_the_longest_maps_of_each_model(tmp_path: Path) -> Non
 
 def test_twenty_four_runs_with_many_steps_stay_small(tmp_path: Path) -> None:
     maps = geometric(64, rates=tuple(np.linspace(-0.5, 0, 12)))
-    for i in range(24):
-        write_point(tmp_path / str(i), maps, length=64, gain=1.0 + i)
-    page = explorer_page(explorer_data(load_runs(tmp_path)))
+    write_point(tmp_path / "0", maps, length=64)
+    page = explorer_page(explorer_data(copies(load_runs(tmp_path), 24)))
     assert len(page) < 1_000_000
     assert "://" not in page  # nothing is fetched
 
@@ -329,6 +335,10 @@ def test_a_browser_shows_settings_seeds_and_values(
     boxes[2].send_keys(Keys.SPACE)
     maps_are(browser, 8)
     assert [box.is_enabled() for box in boxes] == [True] * 3 + [False] * 3 + [True]
+    for box in boxes:
+        if box.is_selected():
+            box.send_keys(Keys.SPACE)
+    maps_are(browser, 0)
     all_of(browser, "#filter")[0].send_keys("lstm")
     assert [x.text for x in all_of(browser, ".entry > label") if x.is_displayed()] == ["LSTM"]
 
@@ -352,13 +362,13 @@ def test_a_browser_plays_the_training_by_click_and_key(
     assert colour_at(browser, 0, 8) != colour_at(browser, 1, 8)  # the left map stays the first
 
     canvas = all_of(browser, "#maps canvas")[1]
+    browser.execute_script("byId('speed').value = 1400")
     canvas.send_keys(Keys.SPACE)
     until(browser, "return byId('at').textContent === '100'")
     canvas.send_keys(Keys.SPACE)  # pauses
     assert play.text == "▶ Play"
     all_of(browser, "#step")[0].send_keys(Keys.ARROW_LEFT)
-    assert at.text in ("0", "100")
-    assert all_of(browser, "figcaption b")[1].text in ("before training", "step 100")
+    assert (at.text, all_of(browser, "figcaption b")[1].text) == ("0", "before training")
 
 
 def test_a_phone_shows_all_without_scrolling_sideways(
@@ -389,14 +399,13 @@ def test_two_hundred_maps_of_256_steps_show_within_two_seconds(
     maps = geometric(256, rates=tuple(-0.5 / (1 + np.arange(12)))).isel(sample=[0])
     noise = rng.normal(0, 0.1, maps["jacobian_log_norm"].shape)  # which does not compress
     write_point(tmp_path / "0", (maps + noise).assign_attrs(maps.attrs), length=256)
-    runs = load_runs(tmp_path).loc[[0] * 17].reset_index(drop=True)
-    page = explorer_page(explorer_data(runs.assign(**{"init.gain": 1.0 + np.arange(17)})))
+    page = explorer_page(explorer_data(copies(load_runs(tmp_path), 17)))
     data = json.loads(page[page.index('json">') + 6 : page.index("</script>")])
     assert sum(len(setting["maps"]) for setting in data["settings"]) == 204
     assert len(page) < 3_000_000
     show(page)
     drawn = browser.execute_script("return performance.getEntriesByName('first maps')[0].startTime")
-    assert drawn < 2000  # ms since the navigation began; 0.2 s on an idle machine
+    assert drawn < 2000  # ms since the navigation began; about 200 on two cores
 
 
 NAMES = (

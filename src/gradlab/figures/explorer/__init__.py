@@ -38,8 +38,8 @@ def explorer_data(
     Returns:
         `unit`; `colours` (256 RGB triples from low to high, base64) and `limit` (where they end);
         `shades`, of each model's colour for 1, 2, … series of it; `settings`, from
-        `series.setting_series`, a list; and `open`, the settings shown at first: of each model the
-        first with the longest maps.
+        `series.setting_series`, a list; and `open`, the settings shown at first: those with the
+        longest maps, one of each of two models.
 
     Raises:
         ValueError: no run has gradients.

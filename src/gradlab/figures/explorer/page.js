@@ -193,13 +193,14 @@ function drawDecay() {
 
 function drawNotes() {
   const quantities = [...new Set(chosen.map(series => series.quantity))].join("; ");
-  byId("quantity").textContent = inDecades ? `${quantities.replaceAll("log ", "")}, geometric mean` : `mean ${quantities} (nats)`;
+  byId("quantity").textContent = !chosen.length ? "" : inDecades ? `${quantities.replaceAll("log ", "")}, geometric mean` : `mean ${quantities} (nats)`;
   const notes = chosen.map(series => [series.title, series.maps[measuredAt(series, steps[step])].note]).filter(([, note]) => note);
   const isOne = notes.length === chosen.length && new Set(notes.map(([, note]) => note)).size === 1;
   const ofSeeds = isOne ? [notes[0][1]] : notes.map(([title, note]) => `${title}: ${note}`);
+  const spread = notes.length ? ["numbers: mean ± standard deviation over seeds"] : [];
   const dashes = chosen.some(series => measuredAt(series, steps[step])) ? ["solid: at this training step, dashed: at the first"] : [];
   const zeros = chosen.some(series => series.logs.some(log => log.includes(-Infinity))) ? ["chequered in the maps: exactly zero"] : [];
-  byId("note").textContent = [...ofSeeds, ...dashes, ...zeros].map(text => text[0].toUpperCase() + text.slice(1) + ".").join(" ");
+  byId("note").textContent = [...ofSeeds, ...spread, ...dashes, ...zeros].map(text => text[0].toUpperCase() + text.slice(1) + ".").join(" ");
 }
 
 // ---- what is shown
@@ -261,6 +262,7 @@ function expander(setting) { // shows the seeds of a setting; they are listed on
     button.setAttribute("aria-expanded", isShown);
     tick();
   };
+  button.setAttribute("aria-label", `${setting.status} of ${setting.name}`);
   button.onclick = () => show(seeds.hidden);
   show(false);
   return [button, seeds];

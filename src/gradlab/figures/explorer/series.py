@@ -50,6 +50,11 @@ class Run(NamedTuple):
     maps: xr.DataArray  # (step, sample, t, k), nats
     steps: list[int]
 
+    def stride(self) -> int:
+        """Return the time steps from one row of a map to the next."""
+        first, second = self.maps["t"].to_numpy()[:2]
+        return int(second - first)
+
     def measured(self, step: int) -> int | None:
         """Return the training step whose map the network has at another; None: it has none.
 
@@ -173,11 +178,11 @@ def _series(name: str, runs: list[Run], kept: Kept) -> dict[str, Any]:
         readings = [have[at] for have, at in zip(each, measured, strict=True) if at is not None]
         values.append(decay.mean_log_norm(np.stack([x.log_norms for x in readings]), axis=0))
         of = [
-            None if at is None else list(have).index(at)
+            list(have).index(at) if at is not None else None
             for have, at in zip(each, measured, strict=True)
         ]
         note = _note(len(readings), len(runs))
-        curve = _mean_curve(readings, alone[0]["lags"], runs, kept)
+        curve = _mean_curve(readings, alone[0]["lags"], runs[0].stride(), kept)
         maps.append({"step": step, "of": of, "note": note} | curve)
     return {
         **alone[0],
@@ -213,7 +218,7 @@ def _run_series(run: Run, readings: dict[int, Reading], kept: Kept) -> dict[str,
         "t": t[times].tolist(),
         "lags": lags,
         "maps": [
-            {"step": step} | _mean_curve([reading], lags, [run], kept)
+            {"step": step} | _mean_curve([reading], lags, run.stride(), kept)
             for step, reading in readings.items()
         ],
         "values": pack(from_nats(np.stack([x.log_norms for x in readings.values()]), kept.unit)),
@@ -221,10 +226,9 @@ def _run_series(run: Run, readings: dict[int, Reading], kept: Kept) -> dict[str,
 
 
 def _mean_curve(
-    readings: Sequence[Reading], lags: Sequence[int], runs: Sequence[Run], kept: Kept
+    readings: Sequence[Reading], lags: Sequence[int], stride: int, kept: Kept
 ) -> dict[str, Any]:
-    t = runs[0].maps["t"].to_numpy()
-    stride = int(t[1] - t[0])
+    """Return the mean curve of some networks, its interval, and its numbers in words."""
     profiles = [x.profile for x in readings]
     curves = from_nats(np.stack(profiles)[:, np.asarray(lags) // stride], kept.unit)
     curve = {"curve": _json(decay.mean_log_norm(curves, axis=0))}
