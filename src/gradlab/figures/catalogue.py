@@ -235,7 +235,7 @@ FIGURES: Mapping[str, Entry] = {
         "gradlab.figures.explorer.explorer",
         (
             Option("--cells", {"type": count, "default": PAGE_CELLS, "help": "along a map's axis"}),
-            Option("--steps", {"type": count, "default": PAGE_STEPS, "help": "of training, a run"}),
+            Option("--steps", {"type": count, "default": PAGE_STEPS, "help": "of training"}),
         ),
         formats=("html", "htm"),
     ),
