@@ -94,12 +94,12 @@ def test_what_is_not_there_is_refused_in_a_sentence(
 def test_a_figure_names_the_flag_that_shows_what_it_leaves_out(runs: pd.DataFrame) -> None:
     drawn = figures.decay(runs)
     assert points(drawn, runs, "clip.threshold") == {inf}
-    assert "Shown: 16 of 48 points (clip threshold none)." in note(drawn)
-    assert "Others: --where clip.threshold=0.1,1." in note(drawn)
+    assert "Shown: 8 of 48 points (length 16, clip threshold none)." in note(drawn)
+    assert "Others: --where task.length=8, or clip.threshold=0.1,1." in note(drawn)
     asked = figures.decay(runs, where={"clip.threshold": 1})
     assert points(asked, runs, "clip.threshold") == {1.0}
-    assert "Shown: 16 of 48 points (clip threshold 1)." in note(asked)
-    assert "Others" not in note(asked)
+    assert "Shown: 8 of 48 points (length 16, clip threshold 1)." in note(asked)
+    assert "Others: --where task.length=8." in note(asked)
 
 
 # Lines and panels
@@ -148,7 +148,8 @@ def test_each_panel_shows_the_points_of_its_row_and_column(runs: pd.DataFrame) -
 
 
 def test_what_is_not_swept_is_in_no_label(runs: pd.DataFrame) -> None:
-    drawn = figures.decay(runs, where={"model.name": "lstm", "clip.threshold": 1})
+    where = {"model.name": "lstm", "clip.threshold": 1}
+    drawn = figures.decay(runs, where=where, col="task.length")
     titles = [axes.get_title() for axes in drawn.figure.axes]
     assert titles == ["length 8", "length 16"]
 

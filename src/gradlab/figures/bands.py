@@ -32,8 +32,8 @@ def over_seeds(table: pd.DataFrame, x: str, y: str, band: Band = DEFAULT) -> pd.
         table: with the columns `point`, x and y; a point may have several values at one x, of
             which the mean is its value.
         x, y: columns.
-        band: "ci": `interval_of_mean`, as seaborn draws it; "sd": mean ± standard deviation; "iqr": quartiles;
-            "range": least and greatest; "none".
+        band: "ci": `interval_of_mean`, as seaborn draws it; "sd": mean ± standard deviation;
+            "iqr": quartiles; "range": least and greatest; "none".
 
     Returns:
         The columns x, `mean`, `low`, `high` (the band; NaN: there is none) and `seeds` (their
