@@ -1,0 +1,290 @@
+"""The table at the end of a sweep: a row a setting, its seeds averaged, or a row a point."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, inf, log10
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gradlab import decay
+from gradlab.figures import labels, selection
+from gradlab.figures.units import from_nats
+from gradlab.printable import printable
+from gradlab.records.layout import UNREADABLE
+
+Rows = Literal["settings", "points"]
+RATE, HORIZON, LOSS, ACCURACY, SOLVED = ("rate", "horizon", "loss ÷ baseline", "accuracy", "solved")
+HEADINGS = {
+    RATE: "decay rate\ndecades/step",
+    HORIZON: "horizon\nsteps",
+    LOSS: "loss ÷\nbaseline",
+    ACCURACY: "accuracy\n%",
+}
+COLOURS = {
+    "vanishing": "blue",
+    "stable": "green",
+    "exploding": "red",
+    "diverged": "magenta",
+    "failed": "red",
+}
+GAP = 2  # characters between columns
+
+
+class Row(NamedTuple):
+    """A setting with the points that have it, or one point.
+
+    Attributes:
+        name: the number of points; of one point its folder.
+        runs: the points.
+    """
+
+    name: str
+    runs: pd.DataFrame
+
+
+def results(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of the table, point by point, in its units.
+
+    Args:
+        runs: from `load_runs`.
+
+    Returns:
+        Columns RATE (decades per step), HORIZON (steps), LOSS (held-out loss over the task's
+        baseline), ACCURACY (percent) and SOLVED (1 or 0); NaN where the runs have none.
+    """
+    names = ("jacobian/decay_rate", "jacobian/horizon", "eval/accuracy", "success/solved")
+    rate, horizon, accuracy, solved = (column(runs, name) for name in names)
+    baseline = column(runs, "eval/baseline").replace(0, np.nan)  # 0: all answers are the same
+    return pd.DataFrame(
+        {
+            RATE: from_nats(rate, "decades"),
+            HORIZON: horizon,
+            LOSS: column(runs, "eval/loss") / baseline,
+            ACCURACY: 100 * accuracy,
+            SOLVED: solved,
+        }
+    )
+
+
+def column(runs: pd.DataFrame, name: str) -> pd.Series:
+    """Return a column of numbers; NaN where the runs have none."""
+    return pd.to_numeric(runs.get(name, pd.Series(np.nan, runs.index)), errors="coerce")
+
+
+def states(runs: pd.DataFrame) -> pd.Series:
+    """Return each point's verdict; of one that has not come to its end, its status."""
+    verdicts = runs.get("verdict", runs["status"]).astype(str).map(printable)
+    return verdicts.where(runs["status"].isin(["done", "diverged"]), runs["status"])
+
+
+@dataclass(frozen=True)
+class ClosingTable:
+    """The rows of the table, and their text.
+
+    Attributes:
+        runs: the points of all rows.
+        keys: the config keys that tell the rows apart.
+        rows: the settings, or the points.
+        averages: whether a row is a setting.
+        remarks: what the curves of points do that their verdict and horizon do not say ("after a
+            rise"), by the points' labels in the runs.
+    """
+
+    runs: pd.DataFrame
+    keys: list[str]
+    rows: list[Row]
+    averages: bool
+    remarks: Mapping[object, str]
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Return the numbers that at least one row has; SOLVED only where a seed has solved it."""
+        shown = results(self.runs)
+        if not self.averages or not (shown[SOLVED] > 0).any():
+            shown = shown.drop(columns=SOLVED)
+        return list(shown.columns[shown.notna().any()])
+
+    @cached_property
+    def _named(self) -> list[str]:
+        """Return the heading of the rows' names; none for settings that have as many seeds."""
+        if not self.averages:
+            return ["point"]
+        return ["seeds"] if len({row.name for row in self.rows}) > 1 or not self.keys else []
+
+    @cached_property
+    def cells(self) -> list[list[Text]]:
+        """Return the text of each row: its verdicts, then its numbers."""
+        return [self._cells(row.runs) for row in self.rows]
+
+    def fitted(self, width: int) -> RenderableType:
+        """Return the table for a screen: keys that would make it too wide name blocks of rows."""
+        names_first = sorted(self.keys, key=lambda key: is_numeric_dtype(self.runs[key]))
+        for number in range(len(self.keys) + 1):
+            above = names_first[:number]
+            beside = [key for key in self.keys if key not in above]
+            headings = self._headings(beside)
+            lines = [self._line(*row, beside) for row in zip(self.rows, self.cells, strict=True)]
+            widths = [
+                max(cell_len(part) for text in column for part in str(text).split("\n"))
+                for column in zip(headings, *lines, strict=True)
+            ]
+            if sum(widths) + GAP * (len(widths) - 1) <= width:
+                break
+        names = [printable(labels.point_label(row.runs.iloc[0], above)) for row in self.rows]
+        parts: list[RenderableType] = [_table(headings, widths, [], heads=True)]
+        for name in dict.fromkeys(names):
+            parts += [Text(name, "bold")] if above else []
+            own = [line for line, of in zip(lines, names, strict=True) if of == name]
+            parts.append(_table(headings, widths, own))
+        return Group(*parts)
+
+    def _cells(self, runs: pd.DataFrame) -> list[Text]:
+        numbers, cells = results(runs), [self._verdicts(runs)]
+        if self.averages:  # a seed that diverged or failed is counted, and averaged nowhere
+            numbers = numbers[runs["status"] == "done"]
+        for name in self.columns:
+            is_count = name == SOLVED
+            solved = f"{(numbers[SOLVED] > 0).sum()} of {len(runs)}"
+            mean = mean_and_deviation(numbers[name], self._decimals(name))
+            cells.append(Text(solved if is_count else mean))
+        return cells
+
+    def _verdicts(self, runs: pd.DataFrame) -> Text:
+        total, remarks = len(runs), [self.remarks[x] for x in runs.index if x in self.remarks]
+        lines = [
+            Text(_counted(state, count, total), COLOURS.get(state, ""))
+            for state, count in Counter(states(runs)).most_common()
+        ]
+        lines += [Text(_counted(x, n, total), "dim") for x, n in Counter(remarks).most_common()]
+        zeros = column(runs, "jacobian/zero_share").mean()
+        if zeros > 0:
+            lines.append(Text(f"{max(zeros, 0.001):.1%} zeros", "dim"))
+        return Text("\n").join(lines)
+
+    def _decimals(self, name: str) -> int:
+        """Return the decimal places of a number: of a rate, two digits of 1 decade over T steps."""
+        if name != RATE:
+            return {HORIZON: 1, LOSS: 2, ACCURACY: 1}.get(name, 0)
+        longest = column(self.runs, "task.length").max()
+        return 3 if pd.isna(longest) else max(2, ceil(log10(longest))) + 1
+
+    def _headings(self, keys: Sequence[str]) -> list[str]:
+        of_keys = [printable(labels.key_label(key)).replace(" ", "\n") for key in keys]
+        named = [*of_keys, *self._named] if self.averages else [*self._named, *of_keys]
+        return [*named, "verdict", *(HEADINGS.get(name, name) for name in self.columns)]
+
+    def _line(self, row: Row, cells: Sequence[Text], keys: Sequence[str]) -> list[Text]:
+        run, name = row.runs.iloc[0], [Text(row.name)] * len(self._named)
+        levels = [Text(printable(labels.value_label(key, run[key]))) for key in keys]
+        return [*levels, *name, *cells] if self.averages else [*name, *levels, *cells]
+
+
+def _table(
+    headings: Sequence[str],
+    widths: Sequence[int],
+    lines: Sequence[Sequence[Text]],
+    *,
+    heads: bool = False,
+) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, show_header=heads)
+    verdict = headings.index("verdict")
+    for i, (heading, width) in enumerate(zip(headings, widths, strict=True)):
+        is_number = i > verdict or heading in ("point", "seeds")
+        table.add_column(heading, justify="right" if is_number else "left", min_width=width)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def closing_table(
+    runs: pd.DataFrame, folder: Path, rows: Rows, remarks: Mapping[object, str]
+) -> ClosingTable:
+    """Return the table of a sweep's points: a row a setting if seeds are swept, else a row a point.
+
+    Args:
+        runs: from `selection.comparable`.
+        folder: the sweep's.
+        rows: "points": a row a point in any case.
+        remarks: of points, by their label in the runs.
+    """
+    readable = runs[~runs["status"].isin(UNREADABLE)]  # the others may lack a config
+    keys = selection.varying_keys(readable if len(readable) else runs)
+    settings = [key for key in keys if key != "seed"]
+    grouped = (
+        [x for _, x in runs.groupby(settings, sort=False, dropna=False)] if settings else [runs]
+    )
+    if rows == "settings" and "seed" in keys and len(grouped) < len(runs):
+        of_settings = [Row(str(len(group)), group) for group in grouped]
+        return ClosingTable(runs, settings, of_settings, True, remarks)
+    points = [
+        Row(printable(Path(path).relative_to(folder).as_posix()), runs.iloc[[i]])
+        for i, path in enumerate(runs["path"])
+    ]
+    return ClosingTable(runs, keys, points, False, remarks)
+
+
+def mean_and_deviation(values: pd.Series, decimals: int) -> str:
+    """Return "mean±standard deviation" of the finite values, and how many others there are.
+
+    The deviation is that of a sample (n − 1); a single value has none. NaN is no value.
+
+    Example:
+        >>> mean_and_deviation(pd.Series([12.0, 14.0, np.inf]), 1)
+        '13.0±1.4\n1 of 3 inf'
+    """
+    known = values.dropna()
+    finite = known[np.isfinite(known)]
+    signed = "+" if values.name == RATE else ""
+    lines = []
+    if len(finite):
+        mean = _fixed(finite.mean(), decimals, signed)
+        spread = f"±{_fixed(finite.std(), decimals)}" if len(finite) > 1 else ""
+        lines.append(f"{mean}{spread}")
+    for value, count in Counter(known[~np.isfinite(known)]).items():
+        lines.append(_counted(str(value), count, len(known)))
+    return "\n".join(lines) or "–"
+
+
+def _fixed(value: float, decimals: int, sign: str = "") -> str:
+    if abs(value) >= 1e5:
+        return f"{value:{sign}.1e}"
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # + 0.0: no "-0.00"
+
+
+def _counted(word: str, count: int, total: int) -> str:
+    return word if count == total else f"{count} of {total} {word}"
+
+
+def remark(profile: np.ndarray, verdict: str) -> str:
+    """Return what a curve does that its verdict and its horizon do not say; "" if nothing.
+
+    A decay rate is the slope of a line through the whole curve, and a horizon the first lag at 1/e.
+    A vanishing curve without a horizon rises first; an exploding one with a horizon falls before or
+    after; a stable one may have changed more than tenfold within the first half of the lags, in
+    which a line of its slope changes by less than half of that.
+
+    Args:
+        profile: mean log norms by lag, nats.
+        verdict: on them.
+    """
+    changes = profile - profile[np.argmax(profile > -np.inf)]
+    reach = decay.horizon(profile)
+    if verdict == "vanishing" and reach == inf:
+        return "after a rise"
+    if verdict == "exploding" and reach < inf:
+        early = np.nanargmin(changes) < np.nanargmax(changes)
+        return "after a fall" if early else "before a fall"
+    half = changes[: len(changes) // 2 + 1]
+    if verdict == "stable" and np.nanmax(np.abs(half)) > decay.TENFOLD:
+        return "after a rise" if np.nanmax(half) > decay.TENFOLD else "after a fall"
+    return ""
