@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, inf, log10
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -37,19 +37,8 @@ COLOURS = {
     "diverged": "magenta",
     "failed": "red",
 }
+ENDED = ("done", "diverged")  # the states of points that have a verdict
 GAP = 2  # characters between columns
-
-
-class Row(NamedTuple):
-    """A setting with the points that have it, or one point.
-
-    Attributes:
-        name: the number of points; of one point its folder.
-        runs: the points.
-    """
-
-    name: str
-    runs: pd.DataFrame
 
 
 def results(runs: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +73,7 @@ def column(runs: pd.DataFrame, name: str) -> pd.Series:
 def states(runs: pd.DataFrame) -> pd.Series:
     """Return each point's verdict; of one that has not come to its end, its status."""
     verdicts = runs.get("verdict", runs["status"]).astype(str).map(printable)
-    return verdicts.where(runs["status"].isin(["done", "diverged"]), runs["status"])
+    return verdicts.where(runs["status"].isin(ENDED), runs["status"])
 
 
 @dataclass(frozen=True)
@@ -94,7 +83,8 @@ class ClosingTable:
     Attributes:
         runs: the points of all rows.
         keys: the config keys that tell the rows apart.
-        rows: the settings, or the points.
+        folder: the sweep's.
+        rows: the points of each row.
         averages: whether a row is a setting.
         remarks: what the curves of points do that their verdict and horizon do not say ("after a
             rise"), by the points' labels in the runs.
@@ -102,7 +92,8 @@ class ClosingTable:
 
     runs: pd.DataFrame
     keys: list[str]
-    rows: list[Row]
+    folder: Path
+    rows: list[pd.DataFrame]
     averages: bool
     remarks: Mapping[object, str]
 
@@ -119,12 +110,12 @@ class ClosingTable:
         """Return the heading of the rows' names; none for settings that have as many seeds."""
         if not self.averages:
             return ["point"]
-        return ["seeds"] if len({row.name for row in self.rows}) > 1 or not self.keys else []
+        return ["seeds"] if len({*map(len, self.rows)}) > 1 or not self.keys else []
 
     @cached_property
     def cells(self) -> list[list[Text]]:
         """Return the text of each row: its verdicts, then its numbers."""
-        return [self._cells(row.runs) for row in self.rows]
+        return [self._cells(row) for row in self.rows]
 
     def fitted(self, width: int) -> RenderableType:
         """Return the table for a screen: keys that would make it too wide name blocks of rows."""
@@ -140,7 +131,7 @@ class ClosingTable:
             ]
             if sum(widths) + GAP * (len(widths) - 1) <= width:
                 break
-        names = [printable(labels.point_label(row.runs.iloc[0], above)) for row in self.rows]
+        names = [printable(labels.point_label(row.iloc[0], above)) for row in self.rows]
         parts: list[RenderableType] = [_table(headings, widths, [], heads=True)]
         for name in dict.fromkeys(names):
             parts += [Text(name, "bold")] if above else []
@@ -149,14 +140,17 @@ class ClosingTable:
         return Group(*parts)
 
     def _cells(self, runs: pd.DataFrame) -> list[Text]:
-        numbers, cells = results(runs), [self._verdicts(runs)]
-        if self.averages:  # a seed that diverged or failed is counted, and averaged nowhere
-            numbers = numbers[runs["status"] == "done"]
+        # A seed that diverged or failed is counted among the verdicts, and averaged nowhere.
+        shown = ("done",) if self.averages else ENDED
+        averaged = runs[runs["status"].isin(shown)]
+        numbers, cells = results(averaged), [self._verdicts(runs)]
+        if (zeros := column(averaged, "jacobian/zero_share").mean()) > 0:
+            cells[0].append(f"\n{max(zeros, 0.001):.1%} zeros", "dim")
         for name in self.columns:
-            is_count = name == SOLVED
-            solved = f"{(numbers[SOLVED] > 0).sum()} of {len(runs)}"
-            mean = mean_and_deviation(numbers[name], self._decimals(name))
-            cells.append(Text(solved if is_count else mean))
+            text = mean_and_deviation(numbers[name], self._decimals(name))
+            if name == SOLVED and numbers[SOLVED].notna().any():
+                text = f"{(numbers[SOLVED] > 0).sum()} of {len(runs)}"
+            cells.append(Text(text))
         return cells
 
     def _verdicts(self, runs: pd.DataFrame) -> Text:
@@ -166,9 +160,6 @@ class ClosingTable:
             for state, count in Counter(states(runs)).most_common()
         ]
         lines += [Text(_counted(x, n, total), "dim") for x, n in Counter(remarks).most_common()]
-        zeros = column(runs, "jacobian/zero_share").mean()
-        if zeros > 0:
-            lines.append(Text(f"{max(zeros, 0.001):.1%} zeros", "dim"))
         return Text("\n").join(lines)
 
     def _decimals(self, name: str) -> int:
@@ -183,10 +174,22 @@ class ClosingTable:
         named = [*of_keys, *self._named] if self.averages else [*self._named, *of_keys]
         return [*named, "verdict", *(HEADINGS.get(name, name) for name in self.columns)]
 
-    def _line(self, row: Row, cells: Sequence[Text], keys: Sequence[str]) -> list[Text]:
-        run, name = row.runs.iloc[0], [Text(row.name)] * len(self._named)
+    def _line(self, row: pd.DataFrame, cells: Sequence[Text], keys: Sequence[str]) -> list[Text]:
+        run, count = row.iloc[0], str(len(row))
+        name = [Text(count if self.averages else self._folder(run))] * len(self._named)
         levels = [Text(printable(labels.value_label(key, run[key]))) for key in keys]
         return [*levels, *name, *cells] if self.averages else [*name, *levels, *cells]
+
+    def point(self, label: object) -> str:
+        """Return how a point is called: its folder; beside settings, after what it is."""
+        run = self.runs.loc[label]
+        if not self.averages:
+            return self._folder(run)
+        setting = printable(labels.point_label(run, [*self.keys, "seed"]))
+        return f"{setting} (point {self._folder(run)})"
+
+    def _folder(self, run: pd.Series) -> str:
+        return printable(Path(run["path"]).relative_to(self.folder).as_posix())
 
 
 def _table(
@@ -220,17 +223,12 @@ def closing_table(
     readable = runs[~runs["status"].isin(UNREADABLE)]  # the others may lack a config
     keys = selection.varying_keys(readable if len(readable) else runs)
     settings = [key for key in keys if key != "seed"]
-    grouped = (
-        [x for _, x in runs.groupby(settings, sort=False, dropna=False)] if settings else [runs]
-    )
+    groups = runs.groupby(settings, sort=False, dropna=False) if settings else [((), runs)]
+    grouped = [group for _, group in groups]
     if rows == "settings" and "seed" in keys and len(grouped) < len(runs):
-        of_settings = [Row(str(len(group)), group) for group in grouped]
-        return ClosingTable(runs, settings, of_settings, True, remarks)
-    points = [
-        Row(printable(Path(path).relative_to(folder).as_posix()), runs.iloc[[i]])
-        for i, path in enumerate(runs["path"])
-    ]
-    return ClosingTable(runs, keys, points, False, remarks)
+        return ClosingTable(runs, settings, folder, grouped, averages=True, remarks=remarks)
+    points = [runs.iloc[[i]] for i in range(len(runs))]
+    return ClosingTable(runs, keys, folder, points, averages=False, remarks=remarks)
 
 
 def mean_and_deviation(values: pd.Series, decimals: int) -> str:

@@ -65,7 +65,7 @@ def legend(table: ClosingTable, place: str) -> dict[str, str]:
 
 
 def _on_seeds(table: ClosingTable, place: str) -> str:
-    sizes = sorted({len(row.runs) for row in table.rows})
+    sizes = sorted({len(row) for row in table.rows})
     seeds = "to".join(f" {size} " for size in dict.fromkeys([sizes[0], sizes[-1]]))
     apart = ""
     if (table.runs["status"] != "done").any():

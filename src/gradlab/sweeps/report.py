@@ -9,7 +9,7 @@ import pandas as pd
 from rich.table import Table
 
 from gradlab import decay, sentences
-from gradlab.figures import labels, selection, style
+from gradlab.figures import selection, style
 from gradlab.figures.of_runs.overview import overview_figure
 from gradlab.figures.places import check_place
 from gradlab.point import Point
@@ -41,9 +41,9 @@ def report(sweep: Sequence[Point], rows: Rows = "settings") -> None:
     show(console, table.fitted(console.width))
     show(console, "")
     show(console, _grid(legend(table, place)))
-    for sentence in [*troubles(table, folder), *courses(table, folder, curves)]:
+    for sentence in [*troubles(table), *courses(table, curves)]:
         show(console, sentence)
-    for sentence in advice(table, folder):
+    for sentence in advice(table):
         show(console, f"advice   {sentence}")
     show(console, f"seconds  {seconds(runs)}")
     show(console, f"records  {place}")
@@ -109,49 +109,39 @@ def _may_turn(runs: pd.DataFrame) -> pd.Series:
 
 
 def courses(
-    table: ClosingTable, folder: Path, curves: Mapping[object, tuple[str, sentences.Course]]
+    table: ClosingTable, curves: Mapping[object, tuple[str, sentences.Course]]
 ) -> list[str]:
     """Return a sentence on the curve of the first points that have a remark."""
     lines = [
-        f"curve    {named(table, folder, label)}: the mean norm {course}"
+        f"curve    {table.point(label)}: the mean norm {course}"
         for label, (_, course) in curves.items()
     ]
     return _first(lines, "curve    {} more: gradlab figure decay draws them")
 
 
-def troubles(table: ClosingTable, folder: Path) -> list[str]:
+def troubles(table: ClosingTable) -> list[str]:
     """Return a sentence on each reason for which points did not end as done, with its points."""
     runs = table.runs[table.runs["status"] != "done"]
     lines = []
     for (status, reason), same in runs.groupby(["status", "reason"], sort=False, dropna=False):
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""
         why = f": {printable(reason)}" if isinstance(reason, str) and reason else ""
-        lines.append(f"{status:8} {named(table, folder, same.index[0])}{more}{why}")
+        lines.append(f"{status:8} {table.point(same.index[0])}{more}{why}")
     return _first(lines, "         {} more reasons in the points' status.json")
 
 
-def advice(table: ClosingTable, folder: Path) -> list[str]:
+def advice(table: ClosingTable) -> list[str]:
     """Return the first advice of the first points that have some, and how many others have."""
     runs, lines = table.runs, list[str]()
     for label, path in runs.loc[runs["status"].isin(["done", "diverged"]), "path"].items():
         own = load_status(Path(path)).get("advice", [])
-        lines += [f"{named(table, folder, label)}: {printable(x)}" for x in own[:1]]
+        lines += [f"{table.point(label)}: {printable(x)}" for x in own[:1]]
     return _first(lines, "{} more in the points' status.json", ADVISED)
 
 
 def _first(lines: Sequence[str], more: str, count: int = LISTED) -> list[str]:
     rest = len(lines) - count
     return [*lines[:count], *([more.format(rest)] if rest > 0 else [])]
-
-
-def named(table: ClosingTable, folder: Path, label: object) -> str:
-    """Return how a point is called: its folder; below a table of settings after its setting."""
-    run = table.runs.loc[label]
-    point = printable(Path(run["path"]).relative_to(folder).as_posix())
-    if not table.averages:
-        return point
-    setting = printable(labels.point_label(run, [*table.keys, "seed"]))
-    return f"{setting} (point {point})"
 
 
 def seconds(runs: pd.DataFrame) -> str:
