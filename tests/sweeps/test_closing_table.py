@@ -80,7 +80,7 @@ def table_of(folder: Path, rows: str = "settings") -> ClosingTable:
     runs = comparable(load_runs(folder, "all"))
     curves = report.turning_curves(runs)
     remarks = {point: word for point, (word, _) in curves.items()}
-    return closing_table(runs, folder, rows, remarks)  # type: ignore[arg-type]
+    return closing_table(runs, folder, rows, remarks)
 
 
 def printed(table: ClosingTable, width: int) -> list[str]:

@@ -78,8 +78,8 @@ def growth(
     if not (np.isfinite(exponent) and np.isfinite(error)):
         verdict = "the largest Lyapunov exponent is lost to exact zeros or to rounding"
     else:
-        error_in_decades = per_step(error).removeprefix("+")
-        verdict = f"λ₁ = {per_step(exponent)} ± {error_in_decades} decades a step: {VERDICTS[sign]}"
+        shown = f"{per_step(exponent)} ± {error / decay.TENFOLD:.4f}"
+        verdict = f"λ₁ = {shown} decades a step: {VERDICTS[sign]}"
     return Recommendation("growth", {}, f"{change}; {verdict}.", measured=numbers)
 
 

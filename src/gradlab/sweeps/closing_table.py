@@ -1,12 +1,11 @@
 """The table at the end of a sweep: a row a setting, its seeds averaged, or a row a point."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, inf, log10
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,6 @@ from gradlab.figures.units import from_nats
 from gradlab.printable import printable
 from gradlab.records.layout import UNREADABLE
 
-Rows = Literal["settings", "points"]
 RATE, HORIZON, LOSS, ACCURACY, SOLVED = ("rate", "horizon", "loss ÷ baseline", "accuracy", "solved")
 HEADINGS = {
     RATE: "decay rate\ndecades/step",
@@ -95,7 +93,7 @@ class ClosingTable:
     folder: Path
     rows: list[pd.DataFrame]
     averages: bool
-    remarks: Mapping[object, str]
+    remarks: Mapping[Hashable, str]
 
     @cached_property
     def columns(self) -> list[str]:
@@ -180,9 +178,9 @@ class ClosingTable:
         levels = [Text(printable(labels.value_label(key, run[key]))) for key in keys]
         return [*levels, *name, *cells] if self.averages else [*name, *levels, *cells]
 
-    def point(self, label: object) -> str:
+    def point(self, label: Hashable) -> str:
         """Return how a point is called: its folder; beside settings, after what it is."""
-        run = self.runs.loc[label]
+        run = self.runs.loc[[label]].iloc[0]
         if not self.averages:
             return self._folder(run)
         setting = printable(labels.point_label(run, [*self.keys, "seed"]))
@@ -210,14 +208,14 @@ def _table(
 
 
 def closing_table(
-    runs: pd.DataFrame, folder: Path, rows: Rows, remarks: Mapping[object, str]
+    runs: pd.DataFrame, folder: Path, rows: str, remarks: Mapping[Hashable, str]
 ) -> ClosingTable:
     """Return the table of a sweep's points: a row a setting if seeds are swept, else a row a point.
 
     Args:
         runs: from `selection.comparable`.
         folder: the sweep's.
-        rows: "points": a row a point in any case.
+        rows: "settings", or "points": a row a point in any case.
         remarks: of points, by their label in the runs.
     """
     readable = runs[~runs["status"].isin(UNREADABLE)]  # the others may lack a config
@@ -237,8 +235,9 @@ def mean_and_deviation(values: pd.Series, decimals: int) -> str:
     The deviation is that of a sample (n − 1); a single value has none. NaN is no value.
 
     Example:
-        >>> mean_and_deviation(pd.Series([12.0, 14.0, np.inf]), 1)
-        '13.0±1.4\n1 of 3 inf'
+        >>> print(mean_and_deviation(pd.Series([12.0, 14.0, np.inf]), 1))
+        13.0±1.4
+        1 of 3 inf
     """
     known = values.dropna()
     finite = known[np.isfinite(known)]
@@ -272,7 +271,7 @@ def remark(profile: np.ndarray, verdict: str) -> str:
     which a line of its slope changes by less than half of that.
 
     Args:
-        profile: mean log norms by lag, nats.
+        profile: mean log norms by lag, nats; not all −inf.
         verdict: on them.
     """
     changes = profile - profile[np.argmax(profile > -np.inf)]

@@ -30,12 +30,12 @@ def legend(table: ClosingTable, place: str) -> dict[str, str]:
         meanings["±"] = _on_seeds(table, place)
     if RATE in shown:
         meanings["verdict"] = (
-            "vanishing or exploding: the line fitted to the log norm falls or rises more than "
-            "tenfold over the sequence; else stable"
+            "vanishing or exploding: a line fitted to the mean log10 of the norm by lag falls or "
+            "rises by more than 1, tenfold, over the sequence; else stable"
         )
         meanings["decay rate"] = (
-            "slope of that line, log10 of the mean norm against lag t − k; a decade is a factor of "
-            f"10 ({DECADE:.3f} nats, the unit of metrics on disk and in W&B)"
+            "slope of that line, per step of the lag t − k; a decade is a factor of 10 "
+            f"({DECADE:.3f} nats, the unit of metrics on disk and in W&B)"
         )
     if HORIZON in shown:
         never = "; inf: at no lag of the sequence" if _has(table, HORIZON, inf) else ""

@@ -1,7 +1,7 @@
 """The end of a sweep: its table and what that means, its figure, and where everything is."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pandas as pd
 from rich.table import Table
 
 from gradlab import decay, sentences
+from gradlab.config import LATER
 from gradlab.figures import selection, style
 from gradlab.figures.of_runs.overview import overview_figure
 from gradlab.figures.places import check_place
@@ -18,7 +19,6 @@ from gradlab.records import OVERVIEW, WANDB, load_gradients, load_status, sweep_
 from gradlab.records.table import load_runs
 from gradlab.sweeps.closing_table import (
     ClosingTable,
-    Rows,
     closing_table,
     column,
     remark,
@@ -31,10 +31,11 @@ LISTED = 3  # points of which a line says more: what their curve does, why they 
 ADVISED = 2  # points whose advice is printed
 
 
-def report(sweep: Sequence[Point], rows: Rows = "settings") -> None:
+def report(sweep: Sequence[Point], rows: str = "settings") -> None:
     """Print the table, draw the overview figure, say where they are and what to type next."""
     folder = sweep_folder(sweep[0].folder)
     runs = selection.comparable(load_runs(folder, "all"))
+    runs = runs.fillna({key: x for key, x in LATER.items() if x is not None})  # of earlier code
     console, place = screen(), printable(_short(folder))
     curves = turning_curves(runs)
     table = closing_table(runs, folder, rows, {point: word for point, (word, _) in curves.items()})
@@ -71,7 +72,7 @@ def _grid(meanings: Mapping[str, str]) -> Table:
     return grid
 
 
-def turning_curves(runs: pd.DataFrame) -> dict[object, tuple[str, sentences.Course]]:
+def turning_curves(runs: pd.DataFrame) -> dict[Hashable, tuple[str, sentences.Course]]:
     """Return the remark and the course of each point whose curve its verdict does not describe.
 
     Only maps of points whose metrics leave it open are read.
@@ -89,8 +90,9 @@ def turning_curves(runs: pd.DataFrame) -> dict[object, tuple[str, sentences.Cour
         except (OSError, ValueError, KeyError):  # its verdict stands without a remark
             continue
         profile = decay.lag_profile(maps)
-        word, course = remark(profile.to_numpy(), run["verdict"]), sentences.course(profile)
-        if word and course:
+        if (course := sentences.course(profile)) and (
+            word := remark(profile.to_numpy(), run["verdict"])
+        ):
             curves[label] = (word, course)
     return curves
 
@@ -109,7 +111,7 @@ def _may_turn(runs: pd.DataFrame) -> pd.Series:
 
 
 def courses(
-    table: ClosingTable, curves: Mapping[object, tuple[str, sentences.Course]]
+    table: ClosingTable, curves: Mapping[Hashable, tuple[str, sentences.Course]]
 ) -> list[str]:
     """Return a sentence on the curve of the first points that have a remark."""
     lines = [
