@@ -18,7 +18,7 @@ def words(decades: list[float]) -> str:
 
 
 @given(
-    rise=st.floats(0.05, 3),
+    rise=st.floats(0.2, 3),
     turn=st.integers(1, 30),
     start=st.floats(-4, 4),
     stride=st.integers(1, 4),
@@ -35,6 +35,8 @@ def test_a_parabola_peaks_at_its_vertex_and_stays_below_beyond_twice_that(
     assert found is not None
     assert found.peak.lag == turn * stride
     assert found.peak.change == pytest.approx(rise)
+    half = turn * (1 - np.sqrt(0.5))  # where x (2 turn − x) = turn²/2
+    assert found.half.lag == np.ceil(half) * stride
     assert found.end.lag == found.trough.lag == stride * lags[-1]
     assert found.below_start in (
         2 * turn * stride,
@@ -61,6 +63,10 @@ def test_the_course_is_what_a_look_at_every_lag_finds(changes: list[float]) -> N
     assert found.trough.change == min(x for _, x in measured)
     for turn in (found.peak, found.trough):
         assert turn.lag == next(lag for lag, x in measured if x == turn.change)
+    turned = [x for x in sorted([found.peak, found.trough]) if x.change] or [found.end]
+    way = turned[0].change
+    half = [lag for lag, x in measured if (x >= way / 2 if way > 0 else x <= way / 2)]
+    assert found.half.lag == half[0]
     for lag, limit in ((found.below_start, 0.0), (found.below_e, -0.999)):
         later = [all(x < limit for at, x in measured if at >= from_) for from_, _ in measured]
         expected = next((at for (at, _), ok in zip(measured, later, strict=True) if ok), np.inf)
@@ -83,6 +89,9 @@ def test_a_course_is_read_in_powers_of_ten_and_lags() -> None:
         "falls to 10^-1.0 at lag 1, rises to 10^1.4 at lag 3, stays above 1 from lag 2"
     )
     assert words([0, -1.0, -2.0, -3.0]) == "falls to 10^-3.0 at lag 3"
+    assert words([0, -2.2, *[-2.2 - x / 10 for x in range(1, 8)]]) == (
+        "falls to 10^-2.9 at lag 8 (10^-2.2 by lag 1)"
+    )
     assert words([0, 0.01, -0.01]) == "stays at 1"
     assert words([0, 0.5, -np.inf]) == (
         "rises to 10^0.5 at lag 1, falls to 0 at lag 2, stays below 1/e from lag 2"

@@ -17,6 +17,7 @@ OTHER_RATES = {  # metrics to compare the decay rate with, and their labels
     "theory/mean_field": "mean field",
     "theory/mean_log_forget": "E ln f",
 }
+EARLY = 4  # half of a fall in this part of its lags is worth a word: a line would take half of them
 FLAT = 0.05 * TENFOLD  # nats: a smaller change is none, where powers of ten have one decimal place
 
 
@@ -36,6 +37,7 @@ class Course(NamedTuple):
     Attributes:
         start: the lag that the others are compared with.
         peak, trough: the highest and the lowest point; of several, that of the shortest lag.
+        half: the first point at which half of the change to the first of them is made.
         end: the longest lag that was measured.
         below_start: the lag from which on all changes are negative, in steps; inf if the last is
             not.
@@ -46,6 +48,7 @@ class Course(NamedTuple):
     start: int
     peak: Turn
     trough: Turn
+    half: Turn
     end: Turn
     below_start: float
     below_e: float
@@ -58,6 +61,8 @@ class Course(NamedTuple):
             if abs(change - level) >= FLAT:
                 verb = "rises" if change > level else "falls"
                 words.append(f"{verb} to {power(change)} at lag {lag}")
+                if level == 0 and change > -np.inf and EARLY * self.half.lag <= lag:
+                    words[0] += f" ({power(self.half.change)} by lag {self.half.lag})"
                 level = change
         if self.peak.change >= FLAT and self.below_start < np.inf:
             e = self.below_e == self.below_start
@@ -103,10 +108,15 @@ def course(log_norms: MapOrProfile) -> Course | None:
         first = outside[-1] + 1 if outside.size else 0
         return float(steps[first]) if first < len(steps) else np.inf
 
+    peak, trough = (turns[int(pick(changes))] for pick in (np.argmax, np.argmin))
+    first = next((x for x in sorted([peak, trough]) if abs(x.change) >= FLAT), turns[-1])
+    gone = np.abs(changes) >= abs(first.change) / 2
+    toward = np.sign(changes) == np.sign(first.change)
     return Course(
         start=turns[0].lag,
-        peak=turns[int(np.argmax(changes))],
-        trough=turns[int(np.argmin(changes))],
+        peak=peak,
+        trough=trough,
+        half=turns[int(np.argmax(gone & toward))],
         end=turns[-1],
         below_start=stays(changes < 0),
         below_e=stays(changes <= -1),

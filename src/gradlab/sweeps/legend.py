@@ -30,19 +30,19 @@ def legend(table: ClosingTable, place: str) -> dict[str, str]:
         meanings["±"] = _on_seeds(table, place)
     if RATE in shown:
         meanings["verdict"] = (
-            "vanishing or exploding: a line fitted to the mean log10 of the norm by lag falls or "
-            "rises by more than 1, tenfold, over the sequence; else stable"
+            "vanishing or exploding: by a fitted line, the norm falls or grows more than tenfold "
+            "over the sequence; else stable"
         )
         meanings["decay rate"] = (
-            "slope of that line, per step of the lag t − k; a decade is a factor of 10 "
-            f"({DECADE:.3f} nats, the unit of metrics on disk and in W&B)"
+            "slope of that line, fitted to the mean log10 of the norm against lag t − k; a decade "
+            f"is a factor of 10 ({DECADE:.3f} nats, the unit of metrics on disk and in W&B)"
         )
     if HORIZON in shown:
         never = "; inf: at no lag of the sequence" if _has(table, HORIZON, inf) else ""
         meanings["horizon"] = f"first lag at which the mean norm is 1/e of its lag-0 value{never}"
     if remarks := dict.fromkeys(table.remarks.values()):
         meanings[", ".join(remarks)] = (
-            "the curve turns, so that neither its slope nor its horizon says all; see below"
+            "the curve turns or bends, so that slope and horizon do not say all; see below"
         )
     if (column(table.runs, "jacobian/zero_share") > 0).any():
         none = "; rate -inf: there are no others" if _has(table, RATE, -inf) else ""
