@@ -4,7 +4,7 @@ Sentences give norms as powers of ten and rates in decades a step (1 decade is a
 nats); metrics on disk and in W&B are in nats.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -56,13 +56,17 @@ class Course(NamedTuple):
 
     def __str__(self) -> str:
         """Return the course in words: "rises to 10^0.4 at lag 3, falls to 10^-2.1 at lag 64, …"."""
+        return self.words(power)
+
+    def words(self, norm: Callable[[float], str]) -> str:
+        """Return the course in words, with norms written by a function of their natural logs."""
         words, level = list[str](), 0.0
         for lag, change in (*sorted([self.peak, self.trough]), self.end):
             if abs(change - level) >= FLAT:
                 verb = "rises" if change > level else "falls"
-                words.append(f"{verb} to {power(change)} at lag {lag}")
+                words.append(f"{verb} to {norm(change)} at lag {lag}")
                 if level == 0 and change > -np.inf and EARLY * self.half.lag <= lag:
-                    words[0] += f" ({power(self.half.change)} by lag {self.half.lag})"
+                    words[0] += f" ({norm(self.half.change)} by lag {self.half.lag})"
                 level = change
         if self.peak.change >= FLAT and self.below_start < np.inf:
             e = self.below_e == self.below_start

@@ -151,10 +151,9 @@ def arrange_lines(
     else:
         level_key = choice.hue or choose_level_key(others, runs)
     others = [key for key in others if key != level_key]
+    runs = _pin(runs, others if choice.col else [key for key in others if key in apart])
     if choice.col:
-        runs = _pin(runs, others)
         others, panels = [choice.col], MOST_COLUMNS
-    runs = _pin(runs, [key for key in others if key in apart])
     runs = with_line_style(runs, level_key)
     return arrange(runs, level_key, others, levels=lines, groups=panels, row_key=choice.row)
 

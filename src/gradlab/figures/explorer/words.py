@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 
-from gradlab import decay
+from gradlab import decay, sentences
 from gradlab.figures.units import Unit, from_nats
 
 RISE = 0.1  # nats: a curve that rises by less is not said to
@@ -33,7 +34,7 @@ def numbers(profiles: Sequence[decay.Profile], stride: int, unit: Unit) -> str:
 
 
 def course(profile: decay.Profile, stride: int, unit: Unit) -> str:
-    """Return where a curve that first rises and then falls has its peak, and where it ends below 1.
+    """Return the course of a curve that first rises and then falls; "" of any other.
 
     Such a curve may vanish without ever falling to 1/e, so that its horizon is inf.
 
@@ -43,23 +44,17 @@ def course(profile: decay.Profile, stride: int, unit: Unit) -> str:
         unit: "decades" gives norms, "nats" log norms.
 
     Returns:
-        Such as "rises to 7.4 at lag 3, below 1 from lag 21 on"; "" if it does not first rise.
+        Such as "rises to 7.4 at lag 3, falls to 0.1 at lag 64, stays below 1 from lag 21".
     """
-    lags = np.flatnonzero(profile > -np.inf)
-    if lags.size == 0:
+    lags = stride * np.arange(len(profile))
+    found = sentences.course(xr.DataArray(profile, {"lag": lags}, ["lag"]))
+    if found is None or found.peak.change < RISE:
         return ""
-    peak = int(lags[np.argmax(profile[lags])])
-    last = int(np.flatnonzero(~np.isnan(profile))[-1])
-    if profile[peak] - profile[lags[0]] < RISE or profile[peak] - profile[last] < FALL:
+    if found.peak.change - found.end.change < FALL:
         return ""
-    one = "1" if unit == "decades" else "0"
-    rise = f"rises to {_height(profile[peak], unit)} at lag {peak * stride}"
-    above = np.flatnonzero(profile >= 0)
-    if above.size == 0:
-        return f"{rise}, always below {one}"
-    if profile[last] >= 0:
-        return f"{rise}, still above {one} at lag {last * stride}"
-    return f"{rise}, below {one} from lag {(int(above[-1]) + 1) * stride} on"
+    words = found.words(lambda log_norm: _height(log_norm, unit))
+    is_relative = found.start == 0 and abs(profile[0]) >= RISE
+    return f"{words} (1 is the norm at lag 0)" if is_relative else words
 
 
 def plus_minus(values: Float[np.ndarray, "seeds"], sign: str = "") -> str:
@@ -81,6 +76,8 @@ def plus_minus(values: Float[np.ndarray, "seeds"], sign: str = "") -> str:
 
 
 def _height(log_norm: float, unit: Unit) -> str:
+    if np.isneginf(log_norm):
+        return "exactly 0"
     decades = from_nats(log_norm, "decades")
     if unit == "nats":
         text = f"{log_norm:.2f} nats"
