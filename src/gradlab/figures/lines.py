@@ -27,6 +27,7 @@ THIN: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.7}  # the line of a seed
 MARKED = 6  # points of a line, at most, for them to be marked
 TICKS = 5  # along x, at most
 OVER_TIME = ("task.length",)  # a short sequence's panel beside a long one's would be empty
+BESIDE = 0.8  # inches of a page: left of all panels
 
 
 class Quantity(NamedTuple):
@@ -214,10 +215,10 @@ def small_multiples(
             _share(axes, by_x[quantity.xlabel], "x")
             _share(axes, own[0, 0], "y")
         for row in own:
-            label_panels(row, quantity)
+            label_panels(row, quantity, panel_height(grid))
     _label_once(panels, [quantity.xlabel for quantity in quantities] * len(rows))
     for axes, label in zip(panels[0], labels, strict=True):
-        axes.set_title(style.wrapped(label, width / len(labels)))
+        axes.set_title(style.wrapped(label, (width - BESIDE * look.text) / len(labels)))
     for axes, label in zip(panels[:: len(quantities), -1], rows, strict=True):
         style.label_row(axes, style.wrapped(label, panel_height(grid)))
     return figure, body, panels
@@ -239,8 +240,8 @@ def _label_once(panels: np.ndarray, xlabels: Sequence[str]) -> None:
                 axes.tick_params(labelbottom=False)
 
 
-def label_panels(row: Sequence[Axes], quantity: Quantity) -> None:
-    """Label the axes of a row of panels, and set their scales and ticks."""
+def label_panels(row: Sequence[Axes], quantity: Quantity, height: float) -> None:
+    """Label the axes of a row of panels, `height` inches high, and set their scales and ticks."""
     for axes in row:
         axes.set(xlabel=quantity.xlabel)
         axes.spines[["top", "right"]].set_visible(False)
@@ -255,8 +256,8 @@ def label_panels(row: Sequence[Axes], quantity: Quantity) -> None:
             units.norm_axis(axes.yaxis)
         elif quantity.scale == "log":
             units.power_axis(axes.yaxis)
-    label, height = quantity.label(), row[0].get_window_extent().height / row[0].figure.dpi
-    row[0].set_ylabel(label if "$" in label or "\n" in label else style.wrapped(label, height))
+    label = quantity.label()
+    row[0].set_ylabel(label if "$" in label else style.wrapped(label, height))
 
 
 class Curve(NamedTuple):

@@ -1,6 +1,5 @@
 """Images of log norms over (t, k): colours, horizon, panels in blocks, colour bar and legend."""
 
-import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -25,8 +24,10 @@ WITHIN_A_DECADE = np.array([0.1, 0.2, 0.5, 1, 2, 5, 10])  # norms
 MAX_NATS = 5.0  # nats: the same, where nats are shown
 BAR_ROWS = 2  # height of the colour bar, in rows of panels
 GAP = 0.12  # between blocks, in widths of a panel
+TITLE_PAD, LINE = 6, 1.25  # points above a panel; height of a line of text, in its size
 EDGE = 1.5  # points: width of the edges of a map's triangle
-TITLE = 16  # letters in a line of a panel's title
+BESIDE, BETWEEN = 1.9, 0.15  # inches of a page: beside all panels, and between two
+LABELLED = 0.75  # inches of a page: side of a panel that is as wide as its axis label
 HORIZON_LINE: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": ":"}
 Panels = np.ndarray[Any, np.dtype[np.object_]]
 
@@ -78,16 +79,49 @@ def panel_block(body: SubFigure, cells: GridSpec, rows: int, columns: int, block
     panels = np.empty((rows, columns), dtype=object)
     for i, j in np.ndindex(rows, columns):
         panels[i, j] = body.add_subplot(cells[i, first + j])
+        panels[i, j].set_anchor("W")  # so that labels on its left stay where the layout puts them
     return panels
 
 
-def title_block(block: Panels, header: str, columns: Sequence[str]) -> None:
-    """Write a header over a block of panels and a title over each of its columns."""
-    titles = [textwrap.fill(style.literal(column), TITLE) for column in columns]
-    for axes, title in zip(block[0], titles, strict=True):
+def panel_side(panels: int, most: float) -> float:
+    """Return the side in inches of panels that stand side by side in the current style.
+
+    Args:
+        panels: in a row.
+        most: inches.
+    """
+    look = style.current_style()
+    room = look.width - BESIDE * look.text
+    return min(most * max(1.0, look.text), room / panels - BETWEEN * look.text)
+
+
+def figure_width(panels: int, side: float) -> float:
+    """Return the width in inches of a figure with so many panels in a row, and a colour bar."""
+    return BESIDE * style.current_style().text + panels * (
+        side + BETWEEN * style.current_style().text
+    )
+
+
+def title_block(block: Panels, header: str, columns: Sequence[str], side: float) -> None:
+    """Write a header over a block of panels and a title over each of its columns.
+
+    Args:
+        block: the panels.
+        header: of the block.
+        columns: the title of each column.
+        side: of a panel, inches.
+    """
+    titles = [style.wrapped(column, side) for column in columns]
+    header = style.wrapped(header, side * len(columns))
+    below = max(len(title.splitlines()) for title in titles)
+    room = "\n" * (below - len(titles[0].splitlines()) + len(header.splitlines()))
+    for axes, title in zip(block[0], [room + titles[0], *titles[1:]], strict=True):
         axes.set_title(title)
-    room = "\n" * max(len(title.splitlines()) for title in titles)  # for the titles
-    block[0, 0].set_title(style.literal(header) + room, loc="left", weight="bold")
+    # Not in the layout, which would move the columns apart; the first title has room for it.
+    size = block[0, 0].title.get_size()
+    above: Any = {"xytext": (0, TITLE_PAD + LINE * size * below), "textcoords": "offset points"}
+    looks: Any = {"weight": "bold", "size": size, "in_layout": False}
+    block[0, 0].annotate(header, (0, 1), xycoords="axes fraction", **above, **looks)
 
 
 def label_rows(block: Panels, labels: Sequence[str], height: float) -> None:
@@ -103,10 +137,17 @@ def label_rows(block: Panels, labels: Sequence[str], height: float) -> None:
         style.label_row(axes, style.wrapped(label, height), left=True)
 
 
-def label_bottom(block: Panels) -> None:
-    """Label the k axes below a block, except below panels without a map."""
-    for axes in block[-1]:
-        axes.set_xlabel("k (steps)" if axes.images else "")
+def label_bottom(block: Panels, side: float) -> None:
+    """Label the k axes below a block, if panels are narrow that of one map.
+
+    Args:
+        block: the panels.
+        side: of a panel, inches.
+    """
+    maps = [axes for axes in block[-1] if axes.images]
+    wide = side >= LABELLED * style.current_style().text
+    for axes in maps if wide else maps[(len(maps) - 1) // 2 :][:1]:
+        axes.set_xlabel("k (steps)")
 
 
 def draw_map(axes: Axes, table: pd.DataFrame, limit: float, edge: str) -> None:

@@ -33,7 +33,8 @@ from gradlab.records.files import write_whole
 FONT = "DejaVu Sans"  # ships with Matplotlib: the same figure on every machine
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # in place of what no font shows
 GREY = "0.4"
-GROWTHS = 4  # of a figure to give its panels their height, at most
+FITS = 4  # of a figure's height to its panels, at most
+MISSING = 0.03  # inches of height that all rows of panels together may lack or have too much
 LEGEND_MARK, LEGEND_LETTER = 0.55, 0.075  # inches: width of an entry's mark, of a letter
 NOTE_LETTERS = 16  # of a note in an inch
 TITLE_LETTERS = 9  # of a title in an inch
@@ -261,6 +262,7 @@ def label_row(axes: Axes, text: str, *, left: bool = False) -> None:
         return
     where: Any = axes.yaxis.label if left else "axes fraction"
     looks: dict[str, Any] = {"va": "center", "weight": "bold", "textcoords": "offset points"}
+    looks |= {"multialignment": "center"}
     looks |= {"rotation": 90, "ha": "right"} if left else {"rotation": -90, "ha": "left"}
     axes.annotate(text, (0 if left else 1, 0.5), (-6 if left else 6, 0), xycoords=where, **looks)
 
@@ -288,14 +290,14 @@ def _legend_width(letters: Sequence[int], columns: int) -> float:
     return LEGEND_MARK * columns + LEGEND_LETTER * sum(widest)
 
 
-def finish(figure: Figure, notes: Sequence[str], panel_height: float = 0.0) -> Figure:
+def finish(figure: Figure, notes: Sequence[str], heights: float | Sequence[float] = 0.0) -> Figure:
     """Write notes below the body, lay the figure out, and return it.
 
     Args:
         figure: from `new_figure`, with everything drawn.
         notes: sentences, such as what the figure leaves out.
-        panel_height: inches that every panel keeps at least: the figure grows by what its legend,
-            titles and notes take of it.
+        heights: of every panel, or those of each row of panels, inches: the figure is made as high
+            as they and its legend, titles and notes need; 0: its height stays.
     """
     letters = int(NOTE_LETTERS * figure.get_figwidth() / current_style().text)
     text = textwrap.fill(literal(" ".join(notes)), width=letters)
@@ -303,20 +305,23 @@ def finish(figure: Figure, notes: Sequence[str], panel_height: float = 0.0) -> F
         figure.supxlabel(text, x=0.01, ha="left", fontsize="small", color=GREY)
     # The layout of square panels beside a colour bar needs two drawings; this is the first.
     figure.draw_without_rendering()
-    for _ in range(GROWTHS):
-        missing = _missing_heights(figure, panel_height)
-        if missing <= 0.02 * panel_height:
+    for _ in range(FITS if heights else 0):
+        missing = _missing_heights(figure, heights)
+        if abs(missing) <= MISSING:
             break
         figure.set_figheight(figure.get_figheight() + missing)
         figure.draw_without_rendering()
     return figure
 
 
-def _missing_heights(figure: Figure, wanted: float) -> float:
-    """Return the inches that the rows of panels lack of their height, added up over the rows."""
-    rows: dict[range, float] = {}
+def _missing_heights(figure: Figure, wanted: float | Sequence[float]) -> float:
+    """Return the inches that all rows of panels together lack of their heights."""
+    rows: dict[int, float] = {}
     for axes in figure.axes:
         if (place := axes.get_subplotspec()) is not None:
-            missing = wanted - axes.get_window_extent().height / figure.dpi
-            rows[place.rowspan] = max(missing, rows.get(place.rowspan, 0.0))
+            row = place.rowspan.start
+            # Before a square panel is fitted into its room, which may be too narrow for more.
+            room = axes.get_position(original=True).height * axes.figure.bbox.height / figure.dpi
+            missing = (wanted if isinstance(wanted, float) else wanted[row]) - room
+            rows[row] = max(missing, rows.get(row, missing))
     return sum(rows.values())

@@ -14,8 +14,9 @@ from gradlab.figures.moments import Step
 
 COLUMNS, ROWS = 6, 6  # of panels in a figure, at most
 MAX_CELLS = 256  # along an axis of a map, at most; a panel has no room for more
-MARGIN, MIN_WIDTH = 2.2, 5.0  # inches: beside the panels; of the figure
+MIN_WIDTH = 4.0  # inches of a page: of the figure
 MAX_PANEL = 1.9  # inches: side of a panel
+MAX_HEIGHT = 0.6  # of all rows of panels, in widths of a figure
 
 
 def heatmap_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFrame:
@@ -114,28 +115,29 @@ def heatmap_figure(
         # Points that diverged are named there; runs of zero updates have no such moment.
         whens += [] if (grid.runs["status"] == "done").all() else [moments.AFTER]
     limit = map_images.colour_limit(table)
-    figure, body, blocks, size = _figure(len(grid.groups()), len(grid.level_labels()), len(whens))
+    figure, body, blocks, side = _figure(len(grid.groups()), len(grid.level_labels()), len(whens))
     for moment, block in zip(whens, blocks, strict=True):
         rows = table[table["when"] == moment]
         for panels, (_, group) in zip(block, grid.groups(), strict=True):
             map_images.draw_row(panels, grid.cells(group), rows, limit)
-        map_images.label_bottom(block)
-        map_images.title_block(block, moment, grid.level_labels())
-    map_images.label_rows(blocks[0], [label for label, _ in grid.groups()], size)
+        map_images.label_bottom(block, side)
+        map_images.title_block(block, moment, grid.level_labels(), side)
+    map_images.label_rows(blocks[0], [label for label, _ in grid.groups()], side)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
     style.legend(body, map_images.map_entries(table))
     notes = [*zero_notes(table), *selection.notes(runs, usable, grid.runs, choice.keys())]
-    return style.Drawn(style.finish(figure, notes), table)
+    return style.Drawn(style.finish(figure, notes, side), table)
 
 
 def _figure(
     rows: int, columns: int, blocks: int
 ) -> tuple[Figure, SubFigure, list[map_images.Panels], float]:
     """Return a figure, its body, its blocks of panels and the side of a panel in inches."""
-    size = min(MAX_PANEL, (style.current_style().width - MARGIN) / (blocks * columns))
-    width, height = MARGIN + size * blocks * columns, 1 + size * rows
-    figure, body = style.new_figure(max(width, MIN_WIDTH), height)
+    look, across = style.current_style(), blocks * columns
+    side = min(map_images.panel_side(across, MAX_PANEL), MAX_HEIGHT * look.width / rows)
+    width = max(map_images.figure_width(across, side), MIN_WIDTH * look.text)
+    figure, body = style.new_figure(width, look.text + side * rows)
     widths = map_images.block_widths(columns, blocks)
     cells = body.add_gridspec(rows, len(widths), width_ratios=widths)
     panels = [map_images.panel_block(body, cells, rows, columns, block) for block in range(blocks)]
-    return figure, body, panels, size
+    return figure, body, panels, side

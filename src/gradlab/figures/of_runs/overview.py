@@ -16,9 +16,8 @@ from gradlab.figures.of_runs import decay, heatmap
 MAPS, BLOCKS, COLUMNS = 9, 3, 6  # maps side by side, blocks of them, maps in a block, at most
 ENDS = (moments.BEFORE, moments.AFTER)
 VIEW = 4 * units.DECADE  # nats: the curves are cut off here, far from any horizon
-BESIDE, AROUND = 2.2, 1.5  # inches: room beside all panels, and above and below them
-MAX_MAP, BELOW_MAP = 1.75, 0.3  # inches: side of a map, room below it
-MIN_ROW, CURVES, MIN_WIDTH = 1.2, 2.4, 6.0  # inches: height of a map's row, of the curves; width
+MAX_MAP = 1.6  # inches: side of a map
+AROUND, CURVES, MIN_WIDTH = 2.0, 1.9, 6.0  # inches of a page: around rows, of curves, of the figure
 
 
 @style.theme()
@@ -42,15 +41,15 @@ def overview_figure(
     grid = choose_points(usable, where)
     table = heatmap.heatmap_table(grid.one_seed().runs)
     curves = decay.decay_table(grid.runs)
-    figure, body, blocks, panels = _figure(len(grid.groups()), len(grid.level_labels()))
-    draw_maps(blocks, grid, table)
+    figure, body, blocks, panels, heights = _figure(len(grid.groups()), len(grid.level_labels()))
+    draw_maps(blocks, grid, table, heights[0])
     lines_note = draw_curves(panels, grid, curves, band)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
     hatchings = map_images.hatching_entries(table)
     style.legend(body, [*lines.line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
     notes = [*lines_note, *decay.zero_notes(curves)]
     notes += [*selection.notes(runs, usable, grid.runs, where or ()), *_view_note(curves)]
-    return style.Drawn(style.finish(figure, notes), curves)
+    return style.Drawn(style.finish(figure, notes, heights), curves)
 
 
 def choose_points(runs: pd.DataFrame, where: Where | None = None) -> Grid:
@@ -62,22 +61,25 @@ def choose_points(runs: pd.DataFrame, where: Where | None = None) -> Grid:
     return arrange_lines(runs, panels=blocks, lines=min(COLUMNS, MAPS // blocks))
 
 
-def draw_maps(blocks: Sequence[map_images.Panels], grid: Grid, table: pd.DataFrame) -> None:
+def draw_maps(
+    blocks: Sequence[map_images.Panels], grid: Grid, table: pd.DataFrame, side: float
+) -> None:
     """Draw the maps: each group of the grid in a block, before above after training.
 
     Args:
         blocks: the panels of each block, [moment, level].
         grid: the points.
         table: from `heatmap_table`.
+        side: of a panel, inches.
     """
     limit = map_images.colour_limit(table)
-    for block, (label, group) in zip(blocks, grid.groups(), strict=True):
-        for panels, moment in zip(block, ENDS, strict=True):
-            rows = table[table["when"] == moment]
-            map_images.draw_row(panels, grid.cells(group), rows, limit)
-        map_images.title_block(block, label, grid.level_labels())
-        map_images.label_bottom(block)
-    map_images.label_rows(blocks[0], ENDS, MAX_MAP)
+    cells = [cell for _, group in grid.groups() for cell in grid.cells(group)]
+    for panels, moment in zip(np.hstack(blocks), ENDS, strict=True):
+        map_images.draw_row(panels, cells, table[table["when"] == moment], limit)
+    for block, (label, _) in zip(blocks, grid.groups(), strict=True):
+        map_images.title_block(block, label, grid.level_labels(), side)
+        map_images.label_bottom(block, side)
+    map_images.label_rows(blocks[0], ENDS, side)
 
 
 def draw_curves(
@@ -94,11 +96,12 @@ def draw_curves(
     Returns:
         The sentences that say what lines and bands are.
     """
-    lines.label_panels(panels, decay.PROFILE)
+    lines.label_panels(panels, decay.PROFILE, CURVES * style.current_style().text)
     notes = lines.draw_panels(np.array([panels]), grid, table, [decay.PROFILE], band)
     for axes, (label, group) in zip(panels, grid.groups(), strict=True):
         decay.mark_curves(axes, group, table)
-        axes.set_title(style.literal(label))
+        axes.tick_params(labelleft=axes is panels[0])
+        axes.set_title(style.wrapped(label, style.current_style().width / len(panels)))
     shown = _finite(table).clip(-VIEW, VIEW)
     low, high = min(decay.HORIZON_LEVEL, shown.min()), max(0.0, shown.max())
     pad = 0.05 * (high - low)
@@ -120,15 +123,15 @@ def _finite(curves: pd.DataFrame) -> pd.Series:
 
 def _figure(
     blocks: int, columns: int
-) -> tuple[Figure, SubFigure, list[map_images.Panels], list[Axes]]:
-    """Return a figure, its body, the map panels of each block, and its panel of curves."""
-    maps = blocks * columns
-    width = float(np.clip(BESIDE + MAX_MAP * maps, MIN_WIDTH, style.current_style().width))
-    height = max(min(MAX_MAP, (width - BESIDE) / maps) + BELOW_MAP, MIN_ROW)
-    heights = [height] * len(ENDS) + [CURVES]
-    figure, body = style.new_figure(
-        width, AROUND + sum(heights), "How far does the gradient reach?"
-    )
+) -> tuple[Figure, SubFigure, list[map_images.Panels], list[Axes], list[float]]:
+    """Return a figure, its body, the map panels of each block, its panel of curves, and the height
+    of each row of panels in inches."""
+    text = style.current_style().text
+    side = map_images.panel_side(blocks * columns, MAX_MAP)
+    width = max(map_images.figure_width(blocks * columns, side), MIN_WIDTH * text)
+    heights = [side] * len(ENDS) + [CURVES * text]
+    title = "How far does the gradient reach?"
+    figure, body = style.new_figure(width, AROUND * text + sum(heights), title)
     widths = map_images.block_widths(columns, blocks)
     cells = body.add_gridspec(len(heights), len(widths), width_ratios=widths, height_ratios=heights)
     map_panels = [
@@ -139,4 +142,4 @@ def _figure(
     for first in range(0, len(widths), columns + 1):
         shared = curve_panels[0] if curve_panels else None
         curve_panels.append(body.add_subplot(cells[-1, first : first + columns], sharey=shared))
-    return figure, body, map_panels, curve_panels
+    return figure, body, map_panels, curve_panels, heights
