@@ -47,27 +47,33 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("sweeps")
 
     @cache
-    def sweep(kind: str, panels: int) -> pd.DataFrame:
-        below = folder / f"{kind}{panels}"
-        for number, point in enumerate(points(kind, panels)):
+    def sweep(kind: str) -> pd.DataFrame:
+        for number, point in enumerate(points(kind)):
             probes = all_probes(4) if kind == "lines" else None
             metrics = None if kind == "phase" else metrics_with([3.0, 2.0, 1.0], 0.5)
             summary = {"eval/accuracy": 0.95, "jacobian/horizon": 12345.6}
-            write_point(below / str(number), probes, **point, metrics=metrics, summary=summary)
+            write_point(
+                folder / kind / str(number), probes, **point, metrics=metrics, summary=summary
+            )
         for seed in (1, 2):
-            write_point(below / f"failed{seed}", None, **point, seed=seed, state="failed")
-        return load_runs(below, "all")
+            write_point(folder / kind / f"failed{seed}", None, **point, seed=seed, state="failed")
+        return load_runs(folder / kind, "all")
+
+    def runs(name: str, panels: int) -> pd.DataFrame:
+        columns, rows = COLUMNS_AND_ROWS[panels]
+        everything = sweep(name if name in ("phase", "clipping") else "lines")
+        row = everything["clip.threshold" if name == "phase" else "task.length"]
+        return everything[everything["model.name"].isin(MODELS[-columns:]) & row.isin(ROWS[-rows:])]
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("load_gradients", "load_metrics"):
             patch.setattr(records, name, cache(getattr(records, name)))
-        yield lambda name, panels: sweep(name if name in ("phase", "clipping") else "lines", panels)
+        yield runs
 
 
-def points(kind: str, panels: int) -> Iterator[dict[str, Any]]:
-    """Yield the settings of a sweep that gives so many panels."""
-    columns, rows = COLUMNS_AND_ROWS[panels]
-    for model, row, level in product(MODELS[-columns:], ROWS[-rows:], LEVELS):
+def points(kind: str) -> Iterator[dict[str, Any]]:
+    """Yield the settings of a sweep over models and ROWS, and what a panel of a figure needs."""
+    for model, row, level in product(MODELS, ROWS, LEVELS):
         if kind == "phase":
             for length in (8, 64, 16384):
                 yield {"model": model, "threshold": row, "gain": level, "length": length}
@@ -227,9 +233,9 @@ def test_nothing_overlaps_and_every_panel_has_its_share(
     name: str, panels: int, look: str, sweeps: Any
 ) -> None:
     entry = FIGURES[name]
-    runs = (sweeps(name, panels),) if entry.has_runs else ()
+    given = (sweeps(name, panels),) if entry.has_runs else ()
     with style.theme(look):
-        figure = resolve_name(entry.function)(*runs, **options(name, panels)).figure
+        figure = resolve_name(entry.function)(*given, **options(name, panels)).figure
     if "col" in options(name, panels):
         assert len(panels_of(figure)) % panels == 0
     assert faults(figure) == []
