@@ -21,8 +21,8 @@ CAPTION = "norms below 1 blue, above red; exactly zero grey"
 def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> dict[str, Any]:
     """Return a picture, a table and decay curves of maps, to log to a W&B run.
 
-    The picture, with axes in steps and a colour bar in nats, and the table show the first and the
-    last measurement; the curves show all.
+    The picture, with axes in steps and a colour bar in decades, and the table show the first and
+    the last measurement; the curves show all.
 
     Args:
         log_norms: [..., t, k] in nats, plain or xarray; its leading axes are samples, except an
@@ -31,7 +31,7 @@ def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> di
 
     Returns:
         NAME/map (`wandb.Image`), NAME/map_cells (`wandb.Table`, see `map_table`) and
-        NAME/decay_curves (a line plot of the mean log norm against lag).
+        NAME/decay_curves (a line plot of the mean log norm, in decades, against lag).
 
     Raises:
         ValueError: it is no map.
@@ -44,6 +44,7 @@ def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> di
 
     from gradlab.figures.labels import label_of
     from gradlab.figures.map_picture import map_picture
+    from gradlab.figures.units import from_nats
 
     maps = _by_step(log_norms)
     ends, (lags, curves) = _ends(maps), decay_curves(maps)
@@ -52,16 +53,16 @@ def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> di
         [*ends.to_numpy()],
         [f"after {step} updates" if is_trained else "" for step in ends["step"].to_numpy()],
         stride=int(maps["t"][1] - maps["t"][0]),
-        label=label_of(log_norms),
+        label=in_decades(label_of(log_norms)),
     )
     return {
         f"{name}/map": wandb.Image(picture, caption=CAPTION),
         f"{name}/map_cells": map_table(maps),
         f"{name}/decay_curves": wandb.plot.line_series(
             lags,
-            list(curves.values()),
+            [[x and from_nats(x, "decades") for x in curve] for curve in curves.values()],
             keys=[f"after {step} updates" if is_trained else "mean" for step in curves],
-            title="Mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ (nats)",
+            title="Mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ (decades)",
             xname="lag t − k (steps)",
         ),
     }
@@ -87,6 +88,11 @@ def map_table(log_norms: ArrayLike | xr.DataArray) -> "wandb.Table":
 
     cells = map_cells(_ends(_by_step(log_norms)))
     return wandb.Table([*cells], cells.to_numpy(), optional=False)
+
+
+def in_decades(label: str) -> str:
+    """Return a label of a log norm in nats as that of one in decades."""
+    return label.replace(r"\log\,", r"\log_{10}").replace("(nats)", "(decades)")
 
 
 def _by_step(log_norms: ArrayLike | xr.DataArray) -> xr.DataArray:
