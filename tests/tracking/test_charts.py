@@ -1,6 +1,5 @@
 """gradlab's charts for W&B, rendered with the rows of tables that runs log."""
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,15 @@ from synthetic_sweeps import geometric
 
 from gradlab.figures import style
 from gradlab.figures.map_images import MAX_LIMIT
-from gradlab.tracking.charts import BOOTSTRAP, RUNS, SIDE, WILSON, map_chart, outcome_chart
+from gradlab.tracking.charts import (
+    BOOTSTRAP,
+    RUNS,
+    SIDE,
+    WILSON,
+    filled,
+    map_chart,
+    outcome_chart,
+)
 from gradlab.tracking.media import map_table
 from gradlab.tracking.setting import LAST
 
@@ -22,17 +29,6 @@ LENGTH, SEEDS, SOLVED = 4, 5, 2
 MAPS = geometric(LENGTH, (-0.5 * DECADE, 0.5 * DECADE))["jacobian_log_norm"]
 RECT = re.compile(r"M(?P<x>[\d.]+),(?P<y>[\d.]+)h(?P<width>[\d.]+)v(?P<height>[\d.]+)")
 Marks = list[dict[str, Any]]
-
-
-def filled(
-    chart: dict[str, Any], rows: Marks, fields: dict[str, str], strings: dict[str, str]
-) -> dict[str, Any]:
-    """Return a chart as W&B fills it in: with names of columns, texts, and the rows of a table."""
-    text = json.dumps(chart, ensure_ascii=False)
-    given = {"field": fields, "string": strings}
-    for kind, name in set(re.findall(r"\${(\w+):(\w+)}", text)):
-        text = text.replace(f"${{{kind}:{name}}}", given[kind][name])
-    return {**json.loads(text), "data": {"values": rows}}
 
 
 def filled_map(*names: str) -> dict[str, Any]:
@@ -71,8 +67,8 @@ def rendered(chart: dict[str, Any]) -> Marks:
 def _marks(node: ElementTree.Element, at: Any) -> Iterator[dict[str, Any]]:
     moved = re.search(r"translate\(([-\d.]+),([-\d.]+)\)", node.get("transform", ""))
     here = at + np.array([float(x) for x in moved.groups()]) if moved else at
-    if node.get("role") == "graphics-symbol" and "; " in node.get("aria-label", ""):
-        entries = (x.split(": ", 1) for x in node.get("aria-label", "").split("; "))
+    entries = [entry.split(": ", 1) for entry in node.get("aria-label", "").split("; ")]
+    if len(entries) > 1 and all(len(entry) == 2 for entry in entries):  # no title, no axis
         box = RECT.match(node.get("d", ""))
         size = {name: float(x) for name, x in box.groupdict().items()} if box else {}
         place = {"x": here[0] + size.pop("x", 0.0), "y": here[1] + size.pop("y", 0.0)}

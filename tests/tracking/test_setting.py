@@ -97,7 +97,7 @@ def test_a_run_has_its_setting_and_is_named_by_it_also_when_it_runs_again(tmp_pa
     for _ in range(2):
         with track(folder, configs[3], "reach/today", "init.gain=2,seed=1") as tracker:
             tracker.log(ROWS[0])
-            tracker.finish({"state": "done", "summary": ROWS[-1]}, geometric())
+            tracker.finish({"state": "done", "summary": ROWS[-1]}, None)
         run = reader.summary(folder / "wandb")
         assert run["config"]["setting"] == "gain 2"
         assert run["name"] == "gain 2, seed 1"

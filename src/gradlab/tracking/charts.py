@@ -4,6 +4,8 @@ W&B replaces "${field:NAME}" and "${string:NAME}" by the column and the text tha
 adds to each row of a table the `name` of the run that logged it.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from gradlab.figures.units import DECADE, from_nats
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 MAP_CHART, MEAN_CHART, SHARE_CHART = "gradlab-map", "gradlab-mean", "gradlab-share"
+TEMPLATE = re.compile(r"\${(field|string):(\w+)}")
 RUNS = 4  # runs whose maps are shown, at most
 SIDE = 260  # pixels along an axis of a map
 # How an outcome chart calculates `low` and `high` from `mean`, `ci0`, `ci1` (bootstrap) and `runs`.
@@ -176,6 +179,25 @@ def outcome_chart(subtitle: str, interval: Sequence[Mapping[str, Any]]) -> dict[
         ],
         "encoding": shared,
     }
+
+
+def filled(
+    chart: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    fields: Mapping[str, str],
+    strings: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return a chart as W&B fills it in, for any program that renders Vega-Lite.
+
+    Args:
+        chart: one of `charts`.
+        rows: of the runs' tables, each with the `name` of its run.
+        fields: the columns by the chart's fields.
+        strings: the chart's texts.
+    """
+    given = {"field": fields, "string": strings}
+    text = TEMPLATE.sub(lambda x: json.dumps(given[x[1]][x[2]])[1:-1], json.dumps(chart))
+    return {**json.loads(text), "data": {"values": [*rows]}}
 
 
 def _number(field: str, title: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from gradlab.tracking.server_runs import check_login
 NAME = "gradlab"
 MEASURES = {  # columns of the table of outcomes
     "decay_rate": "decay rate (decades per step)",
-    "horizon": "horizon (steps, the sequence's at most)",
+    "horizon": "horizon (steps, at most the length)",
     "solved": "share of solved tasks",
     "accuracy": "accuracy",
 }

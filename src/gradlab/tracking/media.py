@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import wandb
 
 MAP = "jacobian_log_norm"
+CELLS = "map_cells"  # the name of the table, after its prefix
 MAP_SIDE = 32  # cells per side of the interactive map, at most
 CURVE_POINTS = 100  # lags per decay curve, at most
 CAPTION = "norms below 1 blue, above red; exactly zero grey"
@@ -57,7 +58,7 @@ def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> di
     )
     return {
         f"{name}/map": wandb.Image(picture, caption=CAPTION),
-        f"{name}/map_cells": map_table(maps),
+        f"{name}/{CELLS}": map_table(maps),
         f"{name}/decay_curves": wandb.plot.line_series(
             lags,
             [[x and from_nats(x, "decades") for x in curve] for curve in curves.values()],

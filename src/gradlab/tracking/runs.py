@@ -26,7 +26,7 @@ import xarray as xr
 
 from gradlab import records
 from gradlab.tracking.client import prepare_client
-from gradlab.tracking.media import MAP, map_media
+from gradlab.tracking.media import CELLS, MAP, map_media
 from gradlab.tracking.run_config import run_config
 from gradlab.tracking.setting import Setting, outcome_table, setting_of
 from gradlab.tracking.uploads import shared_uploader
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import wandb
 
 OUTCOMES = "outcomes"  # the table of a point's outcome, see `outcome_table`
+TABLES = (OUTCOMES, f"jacobian/{CELLS}")
 ARTIFACT_TYPE = "gradients"  # of the artifact that holds gradients.nc
 END_PREFIXES = ("success/", "time/", "verdict")  # of summary entries known only at a point's end
 RECORDS = "gradlab"  # folder among the run's files that holds the point's records
@@ -98,13 +99,15 @@ class Tracker:
             media = {} if maps is None else map_media(maps)
             if self._setting.axes and status["state"] in ("done", "diverged"):
                 media[OUTCOMES] = outcome_table(self._setting, summary, maps)
+            # Tables go to the summary alone: of a row's, W&B draws the sizes as metrics.
+            tables = {name: media.pop(name) for name in TABLES if name in media}
             if media:
                 run.log(media)
             self._save_records(run, status)
             if gradients is not None:
                 self._log_artifact(run, status)
             outcome = {"status": status["state"], "reason": status.get("reason", "")}
-            run.summary.update(outcome | end_entries(summary))
+            run.summary.update(outcome | end_entries(summary) | tables)
             self.finished = True
 
     def close(self, error: BaseException | None) -> None:
