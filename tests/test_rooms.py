@@ -38,6 +38,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "probes": {"cells", "jacobian", "decay", "theory", *CONFIG},
     "training": {"cells", "jacobian", "models", "probes", *PARTS, *CONFIG},
     "tracking": {"decay", "records", "figures"},
+    "dashboard": {"tracking", "claims", "working_folder"},
     "figures": {"decay", "records", "tracking", "explain", "working_folder"},
     "point": {"training", "probes", "tracking", "records", "decay", "advice", *CONFIG},
     "sweeps": {"point", "training", "records", "figures", *CONFIG},
