@@ -44,7 +44,7 @@ def thinned(gradients: xr.Dataset, stride: int) -> xr.Dataset:
     """Return the maps before and after training at every `stride`-th step, rounded to NATS."""
     every = slice(None, None, stride)
     maps = gradients[[MAP]].isel(step=[0, -1], t=every, k=every)
-    rounded = NATS * np.round(maps[MAP] / NATS)
+    rounded = NATS * (maps[MAP] / NATS).round()
     return maps.assign({MAP: rounded.astype("float32").assign_attrs(maps[MAP].attrs)})
 
 
