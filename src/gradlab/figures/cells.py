@@ -12,8 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch, Rectangle
 
-from gradlab import decay
-from gradlab.figures import bands, style, units
+from gradlab.figures import cell_numbers, style
 from gradlab.figures.labels import key_label, value_label
 from gradlab.figures.layout import Grid
 from gradlab.figures.lines import write_none
@@ -32,12 +31,6 @@ MARKS = {
     "infinite": style.INFINITE,
     "no value": style.BLANK,
 }
-# What a cell says of its seeds, and what is written below its number.
-MEANINGS = {
-    "success": ("successes of {}", ""),
-    "horizon": ("median of {}", ", least–greatest"),
-}
-MEAN = ("mean of {}", " ± one standard deviation")
 
 
 class Axis(NamedTuple):
@@ -78,7 +71,7 @@ class Scale(NamedTuple):
     @classmethod
     def of(cls, cells: pd.DataFrame, value: str, label: str) -> "Scale":
         """Return the colours of all cells of a figure."""
-        numbers = shown(cells, value)[value]
+        numbers = cell_numbers.shown(cells, value)[value]
         finite = numbers[np.isfinite(numbers)]
         limits: Normalize = Normalize(0, 1)
         if value == "decay_rate":
@@ -90,51 +83,24 @@ class Scale(NamedTuple):
             limits = LogNorm(low, high) if is_wide else Normalize(low, max(high, low + 1e-6))
         return cls(value, label, style.sequential_colours(), limits)
 
-
-def shown(cells: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Return the numbers of cells in the unit that they are shown in."""
-    numbers = cells[[value, "low", "high"]]
-    return units.from_nats(numbers) if value == "decay_rate" else numbers
-
-
-def cell_table(points: pd.DataFrame, keys: Sequence[str], value: str) -> pd.DataFrame:
-    """Return the cells of points: one row per combination of levels of the keys.
-
-    Args:
-        points: the columns keys, `status` and one named by the outcome.
-        keys: of the axes; none: all points are one cell.
-        value: the outcome.
-
-    Returns:
-        The keys; a column named by the outcome: the rate of successes, the median of horizons, else
-        the mean of what is neither NaN nor −inf; `low` and `high`: the 95 % interval of the rate
-        (Clopper & Pearson 1934), the least and the greatest horizon, mean ± one standard deviation
-        (NaN of a single point); `seeds`: how many points count, of `points`; `mark`: why there is
-        no finite number (a key of MARKS), else "".
-    """
-    if not keys:
-        return pd.DataFrame([_summary(points, value)])
-    groups = points.groupby(list(keys), sort=False, dropna=False)
-    rows = [
-        {**dict(zip(keys, levels, strict=True)), **_summary(cell, value)} for levels, cell in groups
-    ]
-    return pd.DataFrame(rows, columns=[*keys, value, "low", "high", "seeds", "points", "mark"])
+    def text_colour(self, number: float) -> str:
+        """Return the colour of text on that of a number."""
+        if not np.isfinite(number):
+            return style.GREY
+        red, green, blue, _ = self.colours(self.limits(number))
+        return "white" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "black"
 
 
 def new_panels(grid: Grid, x: Axis, y: Axis) -> tuple[Figure, SubFigure, np.ndarray, float]:
     """Return a figure, its body, labelled panels [row, column], and their height in inches."""
-    labels, rows, look = (
-        [label for label, _ in grid.groups()],
-        grid.row_labels(),
-        style.current_style(),
-    )
+    labels, rows = [label for label, _ in grid.groups()], grid.row_labels()
+    look = style.current_style()
     width = look.column if len(labels) <= 2 else look.width
     across = (width - BESIDE * look.text) / len(labels)
     cell = np.clip(across / len(x.levels), LOWEST * look.text, HIGHEST * look.text)
     height = float(np.clip(cell * len(y.levels), 0.6 * look.text, TALLEST * look.text))
-    figure, body = style.new_figure(
-        width, (height + 0.4 * look.text) * len(rows) + AROUND * look.text
-    )
+    whole = (height + 0.4 * look.text) * len(rows) + AROUND * look.text
+    figure, body = style.new_figure(width, whole)
     panels = body.subplots(len(rows), len(labels), sharex=True, sharey=True, squeeze=False)
     for axes in panels.ravel():
         axes.set_xticks(range(len(x.levels)), style.sparse(x.ticks(), across))
@@ -160,17 +126,12 @@ def draw(axes: Axes, cells: pd.DataFrame, x: Axis, y: Axis, scale: Scale) -> Non
     if cells.empty:
         write_none(axes)
         return
-    numbers = np.full((len(y.levels), len(x.levels)), np.nan)
-    numbers[y.positions(cells), x.positions(cells)] = shown(cells, scale.value)[scale.value]
-    axes.imshow(
-        np.ma.masked_invalid(numbers),
-        cmap=scale.colours,
-        norm=scale.limits,
-        origin="lower",
-        aspect="auto",
-    )
-    marked = np.full(numbers.shape, "no value", dtype=object)
-    marked[y.positions(cells), x.positions(cells)] = cells["mark"]
+    places, shape = (y.positions(cells), x.positions(cells)), (len(y.levels), len(x.levels))
+    numbers, marked = np.full(shape, np.nan), np.full(shape, "no value", dtype=object)
+    numbers[places] = cell_numbers.shown(cells, scale.value)[scale.value]
+    marked[places] = cells["mark"]
+    colours: dict[str, Any] = {"cmap": scale.colours, "norm": scale.limits}
+    axes.imshow(np.ma.masked_invalid(numbers), origin="lower", aspect="auto", **colours)
     for (row, column), mark in np.ndenumerate(marked):
         if mark:
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **MARKS[mark]))
@@ -178,15 +139,9 @@ def draw(axes: Axes, cells: pd.DataFrame, x: Axis, y: Axis, scale: Scale) -> Non
 
 def draw_bar(body: SubFigure, panels: np.ndarray, scale: Scale) -> None:
     """Draw the colour bar below the panels."""
+    below: dict[str, Any] = {"location": "bottom", "aspect": 40, "pad": 0.02}
     mappable = ScalarMappable(scale.limits, scale.colours)
-    body.colorbar(
-        mappable,
-        ax=panels.ravel().tolist(),
-        location="bottom",
-        label=scale.label,
-        aspect=40,
-        pad=0.02,
-    )
+    body.colorbar(mappable, ax=panels.ravel().tolist(), label=scale.label, **below)
 
 
 def mark_entries(cells: pd.DataFrame, value: str) -> list[style.Entry]:
@@ -203,7 +158,7 @@ def mark_entries(cells: pd.DataFrame, value: str) -> list[style.Entry]:
 def write_numbers(
     panels: Sequence[Axes], cells: Sequence[pd.DataFrame], x: Axis, y: Axis, scale: Scale
 ) -> str:
-    """Write numbers, and below them what they spread over seeds, into cells that have the room.
+    """Write the numbers, and their spread over seeds below them, into cells that have the room.
 
     Args:
         panels: laid out.
@@ -214,101 +169,21 @@ def write_numbers(
     Returns:
         The sentence that says what a cell's number is; "" if none has several seeds.
     """
-    texts = [
-        [
-            _text(cell, numbers, scale.value)
-            for (_, cell), (_, numbers) in zip(
-                own.iterrows(), shown(own, scale.value).iterrows(), strict=True
-            )
-        ]
-        for own in cells
-    ]
-    number, spread = (
+    texts = [cell_numbers.texts(own, scale.value) for own in cells]
+    number, below = (
         max((len(text[i]) for own in texts for text in own), default=0) for i in (0, 1)
     )
     wide, high = _room(panels[0], x, y)
-    has_spread = wide >= max(number, spread) and high >= 2
+    has_spread = wide >= max(number, below) and high >= 2
     if wide >= number and high >= 1:
         for axes, own, words in zip(panels, cells, texts, strict=True):
-            values = shown(own, scale.value)[scale.value]
-            for column, row, text, z in zip(
-                x.positions(own), y.positions(own), words, values, strict=True
-            ):
-                _write(
-                    axes,
-                    (column, row),
-                    "\n".join(filter(None, text if has_spread else text[:1])),
-                    z,
-                    scale,
-                )
-    return _meaning(pd.concat(cells), scale.value, has_spread)
-
-
-def _summary(cell: pd.DataFrame, value: str) -> dict[str, Any]:
-    """Return the number, spread, count and mark of the points of a cell."""
-    known = cell[value].dropna().to_numpy(float)
-    values = known[known > -np.inf]
-    low = high = np.nan
-    if value == "success":
-        number = float(values.mean()) if len(values) else np.nan
-        if len(values):
-            low, high = bands.proportion_interval(int(values.sum()), len(values))
-    elif value == "horizon":
-        number = float(np.median(values)) if len(values) else np.nan
-        if len(values) > 1:
-            low, high = float(values.min()), float(values.max())
-    else:
-        number = float(decay.mean_log_norm(known)) if len(known) else np.nan
-        if len(values) > 1:
-            deviation = float(values.std(ddof=1))
-            low, high = number - deviation, number + deviation
-    mark = {np.inf: "infinite", -np.inf: "exactly zero"}.get(number, "")
-    if np.isnan(number):
-        mark = "diverged" if (cell["status"] == "diverged").any() else "no value"
-    counts = {"seeds": len(values), "points": len(cell)}
-    return {value: number, "low": low, "high": high, **counts, "mark": mark}
-
-
-def _text(cell: pd.Series, numbers: pd.Series, value: str) -> tuple[str, str]:
-    """Return the number of a cell and what is written below it."""
-    number, low, high = numbers[value], numbers["low"], numbers["high"]
-    if cell["mark"]:
-        return ("–" if cell["mark"] == "no value" else "", "")
-    if value == "success":
-        return f"{round(number * cell['seeds'])}/{cell['seeds']}", ""
-    if cell["seeds"] < cell["points"]:
-        return short(number), f"{cell['seeds']} of {cell['points']}"
-    if np.isnan(low):
-        return short(number), ""
-    if value == "horizon":
-        return short(number), f"{short(low)}–{short(high)}"
-    return with_deviation(number, high - number)
-
-
-def short(number: float) -> str:
-    """Write a number with two digits at least: "−0.12", "127", "∞"."""
-    if np.isinf(number):
-        return "∞"
-    text = f"{number:.0f}" if 10 <= abs(number) < 1e5 else f"{number:.2g}"
-    return text.replace("-", "−")
-
-
-def with_deviation(number: float, deviation: float) -> tuple[str, str]:
-    """Write a number as precisely as its deviation, one digit of that, or two from 1 to 2.
-
-    Example:
-        >>> with_deviation(-0.1234, 0.0312)
-        ("−0.12", "±0.03")
-    """
-    largest = max(abs(number), deviation)
-    if not deviation > 0 or not 1e-4 < largest < 1e5:
-        return short(number), f"±{deviation:.1g}"
-    power = int(np.floor(np.log10(deviation)))
-    decimals = 1 - power if deviation < 2 * 10.0**power else -power
-    decimals = max(0, min(decimals, 2 - int(np.floor(np.log10(largest)))))
-    spread = f"{deviation:.{decimals}f}"
-    text = f"{number:.{decimals}f}".replace("-", "−")
-    return text, f"±{spread if float(spread) else f'{deviation:.1g}'}"
+            values = cell_numbers.shown(own, scale.value)[scale.value]
+            places = zip(x.positions(own), y.positions(own), values, words, strict=True)
+            for column, row, value, text in places:
+                written = "\n".join(filter(None, text if has_spread else text[:1]))
+                if written:
+                    _write(axes, (column, row), written, scale.text_colour(value))
+    return cell_numbers.meaning(pd.concat(cells), scale.value, has_spread)
 
 
 def _room(axes: Axes, x: Axis, y: Axis) -> tuple[float, float]:
@@ -319,22 +194,6 @@ def _room(axes: Axes, x: Axis, y: Axis) -> tuple[float, float]:
     return wide - 0.5, extent.height / len(y.levels) / (LINE * size)
 
 
-def _write(axes: Axes, place: tuple[int, int], text: str, number: float, scale: Scale) -> None:
-    colour = style.GREY
-    if np.isfinite(number):
-        dark = np.dot(scale.colours(scale.limits(number))[:3], (0.3, 0.6, 0.1)) < 0.5
-        colour = "white" if dark else "black"
-    axes.text(
-        *place, text, ha="center", va="center", size=NUMBER_SIZE, color=colour, linespacing=1.1
-    )
-
-
-def _meaning(cells: pd.DataFrame, value: str, has_spread: bool) -> str:
-    """Return the sentence that says what the numbers of cells are; "" if none has several seeds."""
-    counts = cells.loc[cells["seeds"] > 0, "seeds"]
-    if not counts.max() > 1:
-        return ""
-    least, most = counts.min(), counts.max()
-    seeds = f"{least} to {most}" if least < most else f"{most}"
-    number, spread = MEANINGS.get(value, MEAN)
-    return f"Cells: {number.format(f'{seeds} seeds')}{spread if has_spread else ''}."
+def _write(axes: Axes, place: tuple[int, int], text: str, colour: str) -> None:
+    looks: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.1}
+    axes.text(*place, text, size=NUMBER_SIZE, color=colour, **looks)

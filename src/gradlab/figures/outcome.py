@@ -77,11 +77,13 @@ def outcome_at(
         index=runs.index,
         columns=["train/step", *metrics],
     ).astype(float)
-    if logged[list(metrics)].isna().all(axis=None):
-        raise ValueError(_nothing_at(runs, name, step))
-    values = _solved(logged, error, accuracy) if name == "success" else logged[metrics[0]]
+    values = logged[metrics[0]]
     if name == "success":
-        values = values.mask(values.isna() & (runs["status"] == "diverged"), 0.0)
+        values = _solved(logged, error, accuracy)
+        if is_judged(runs):
+            values = values.mask(values.isna() & (runs["status"] == "diverged"), 0.0)
+    if values.isna().all():
+        raise ValueError(_nothing_at(runs, name, step))
     return pd.DataFrame({"value": values, "step": logged["train/step"]})
 
 
@@ -178,9 +180,8 @@ def _nothing_at(runs: pd.DataFrame, name: str, step: moments.Step) -> str:
     ]
     logged = sorted({int(number) for history in histories for number in history["train/step"]})
     if logged:
-        when = {"first": moments.BEFORE, "last": moments.AFTER}.get(str(step)) or moments.moment_of(
-            int(step)
-        )
+        when = {"first": moments.BEFORE, "last": moments.AFTER}.get(str(step))
+        when = when or moments.moment_of(int(step))
         return f"no run has {' or '.join(metrics)} {when}; --step takes {moments.listed(logged)}."
     others = [
         other

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.figures import cells, moments, outcome, selection, style
+from gradlab.figures.cell_numbers import cell_table
 from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.layout import arrange_along
 
@@ -99,7 +100,7 @@ def phase_figure(
         where, col, row: as in `decay_figure`.
 
     Returns:
-        The figure, and the `cells.cell_table` that it shows, with the keys that part its panels.
+        The figure, and the `cell_table` that it shows, with the keys that part its panels.
 
     Raises:
         ValueError: as in `phase_table`, or what is asked for is not there.
@@ -116,7 +117,7 @@ def phase_figure(
     points = grid.runs.assign(**{value: outcomes["value"]})
     parting = [key for key in (row, *grid.group_keys) if key]
     by_panel = [
-        cells.cell_table(points.loc[panel.index], [*parting, *keys], value)
+        cell_table(points.loc[panel.index], [*parting, *keys], value)
         for panels in grid.panels()
         for panel in panels
     ]
