@@ -220,7 +220,9 @@ def test_phase_table_has_the_value_of_each_point_and_names_wrong_axes(tmp_path: 
     assert len(phase_figure(runs).table) == 4
     with pytest.raises(ValueError, match=r"no config key 'gain'; what varies: init\.gain, task"):
         phase_table(runs, x="gain")
-    with pytest.raises(ValueError, match=r"no run has eval/loss: draw one of decay_rate"):
+    with pytest.raises(
+        ValueError, match=r"no run has eval/loss after training: draw one of decay_rate"
+    ):
         phase_table(runs, "loss")
 
 

@@ -50,7 +50,7 @@ def shown(cells: pd.DataFrame, value: str) -> pd.DataFrame:
 def texts(cells: pd.DataFrame, value: str) -> list[tuple[str, str]]:
     """Return the number of each cell as text, and what stands below it."""
     rows = zip(cells.to_dict("records"), shown(cells, value).to_numpy(), strict=True)
-    return [_text(cell, *numbers, value) for cell, numbers in rows]
+    return [_text(cell, number, low, high, value) for cell, (number, low, high) in rows]
 
 
 def meaning(cells: pd.DataFrame, value: str, has_spread: bool) -> str:
@@ -93,7 +93,8 @@ def with_deviation(number: float, deviation: float) -> tuple[str, str]:
     decimals = 1 - power if deviation < 2 * 10.0**power else -power
     decimals = max(0, min(decimals, 2 - int(np.floor(np.log10(largest)))))
     spread = f"{deviation:.{decimals}f}"
-    return f"{number:.{decimals}f}".replace("-", "−"), f"±{spread}" if float(spread) else plain
+    rounded = round(number, decimals) + 0.0  # −0.0 + 0.0 is 0.0
+    return f"{rounded:.{decimals}f}".replace("-", "−"), f"±{spread}" if float(spread) else plain
 
 
 def _summary(cell: pd.DataFrame, value: str) -> dict[str, Any]:

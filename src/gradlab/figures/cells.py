@@ -11,6 +11,7 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures import cell_numbers, style
 from gradlab.figures.labels import key_label, value_label
@@ -22,8 +23,10 @@ from gradlab.figures.selection import levels_of
 BESIDE, AROUND = 1.0, 1.9
 LOWEST, HIGHEST, TALLEST = 0.34, 0.6, 4.5
 NUMBER_SIZE = "x-small"
+TICK, TICKS = 18, 5  # letters of a tick's label, ticks of the colour bar, at most
 LETTER, LINE = 0.68, 1.3  # width of a letter and height of a line, relative to the font's size
 WIDE = 30.0  # greatest over least amount, beyond which colours are of its log
+LEAST = 0.02  # of an amount: smaller differences do not span the colours
 # Cells without a finite number, and their looks.
 MARKS = {
     "diverged": style.DIVERGED,
@@ -56,8 +59,10 @@ class Axis(NamedTuple):
         return f"{name} (steps)" if self.key == "task.length" else name
 
     def ticks(self) -> list[str]:
-        """Return the labels of the levels."""
-        return [style.literal(value_label(self.key, x)) if self.key else "" for x in self.levels]
+        """Return the labels of the levels, long ones cut short."""
+        labels = [value_label(self.key, level) if self.key else "" for level in self.levels]
+        cut = (text if len(text) <= TICK else f"{text[: TICK - 1]}…" for text in labels)
+        return [style.literal(text) for text in cut]
 
 
 class Scale(NamedTuple):
@@ -75,12 +80,16 @@ class Scale(NamedTuple):
         finite = numbers[np.isfinite(numbers)]
         limits: Normalize = Normalize(0, 1)
         if value == "decay_rate":
-            most = max(float(finite.abs().max()), 1e-3) if len(finite) else 1.0
+            most = float(finite.abs().max()) if finite.any() else 1.0
             return cls(value, label, style.norm_colours(), Normalize(-most, most))
         if value != "success" and len(finite):
             low, high = float(finite.min()), float(finite.max())
             is_wide = 0 < WIDE * low < high
-            limits = LogNorm(low, high) if is_wide else Normalize(low, max(high, low + 1e-6))
+            limits = (
+                LogNorm(low, high)
+                if is_wide
+                else Normalize(low, max(high, low + LEAST * abs(low) + 1e-9))
+            )
         return cls(value, label, style.sequential_colours(), limits)
 
     def text_colour(self, number: float) -> str:
@@ -101,9 +110,13 @@ def new_panels(grid: Grid, x: Axis, y: Axis) -> tuple[Figure, SubFigure, np.ndar
     height = float(np.clip(cell * len(y.levels), 0.6 * look.text, TALLEST * look.text))
     whole = (height + 0.4 * look.text) * len(rows) + AROUND * look.text
     figure, body = style.new_figure(width, whole)
+    fitting = style.sparse(x.ticks(), across)
+    names = x.ticks() if any(isinstance(level, str) for level in x.levels) else fitting
     panels = body.subplots(len(rows), len(labels), sharex=True, sharey=True, squeeze=False)
     for axes in panels.ravel():
-        axes.set_xticks(range(len(x.levels)), style.sparse(x.ticks(), across))
+        axes.set_xticks(range(len(x.levels)), names)
+        if names == x.ticks() != fitting:
+            axes.tick_params(axis="x", rotation=90)
         axes.set_yticks(range(len(y.levels)), y.ticks())
         for name, axis in (("x", x), ("y", y)):
             if axis.key is None:
@@ -140,6 +153,8 @@ def draw(axes: Axes, cells: pd.DataFrame, x: Axis, y: Axis, scale: Scale) -> Non
 def draw_bar(body: SubFigure, panels: np.ndarray, scale: Scale) -> None:
     """Draw the colour bar below the panels."""
     below: dict[str, Any] = {"location": "bottom", "aspect": 40, "pad": 0.02}
+    if not isinstance(scale.limits, LogNorm):
+        below["ticks"] = MaxNLocator(TICKS)
     mappable = ScalarMappable(scale.limits, scale.colours)
     body.colorbar(mappable, ax=panels.ravel().tolist(), label=scale.label, **below)
 

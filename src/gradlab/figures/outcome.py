@@ -93,7 +93,7 @@ def check_one_moment(step: moments.Step) -> moments.Step:
     Raises:
         ValueError: it is none, or several.
     """
-    if step in ("ends", "all") or moments.check_step(step) != step:
+    if moments.check_step(step) in ("ends", "all"):
         raise ValueError(f"step must be one moment: first, last, or updates; got {step!r}.")
     return step
 
@@ -179,13 +179,14 @@ def _nothing_at(runs: pd.DataFrame, name: str, step: moments.Step) -> str:
         _history(run, metrics).dropna(how="all", subset=list(metrics)) for _, run in runs.iterrows()
     ]
     logged = sorted({int(number) for history in histories for number in history["train/step"]})
+    when = {"first": moments.BEFORE, "last": moments.AFTER}.get(str(step))
+    when = when or moments.moment_of(int(step))
     if logged:
-        when = {"first": moments.BEFORE, "last": moments.AFTER}.get(str(step))
-        when = when or moments.moment_of(int(step))
         return f"no run has {' or '.join(metrics)} {when}; --step takes {moments.listed(logged)}."
     others = [
         other
         for other, (columns, _) in OUTCOMES.items()
-        if runs.reindex(columns=columns).notna().any(axis=None)
+        if other != name and runs.reindex(columns=columns).notna().any(axis=None)
     ]
-    return f"no run has {' or '.join(metrics)}: draw one of {', '.join(others) or 'no other'}."
+    instead = f": draw one of {', '.join(others)}" if others else ""
+    return f"no run has {' or '.join(metrics)} {when}{instead}."

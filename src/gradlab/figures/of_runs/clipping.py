@@ -112,16 +112,16 @@ def clipping_figure(
             notes += [*_line_note(grid, level), *_band_note(quantities, fractions, band)]
             entries += _threshold_entries(thresholds)
             continue
-        label_thresholds(own, thresholds)
+        _label_thresholds(own, thresholds)
         if quantity.name == SUCCESS:
             _draw_successes(own, grid, lines.rows_of(ranked, quantity), quantity)
         else:
             notes += lines.draw_panels(own, grid, ranked, [quantity], band)
+            notes += _loss_note(grid.runs)
     style.legend(body, entries)
     notes = [
         *_success_note(table, grid.runs, outcome.criterion(runs, error, accuracy)),
         *notes,
-        *_loss_note(grid.runs),
         *([] if len(thresholds) > 1 else ["One threshold: sweep clip.threshold=0.1,1,inf, say."]),
         *selection.notes(runs, usable, grid.runs, {*asked.keys(), THRESHOLD}),
     ]
@@ -134,7 +134,7 @@ def threshold_of(runs: pd.DataFrame) -> pd.Series:
     return thresholds.astype(float).fillna(np.inf)
 
 
-def label_thresholds(panels: np.ndarray, thresholds: Sequence[float]) -> None:
+def _label_thresholds(panels: np.ndarray, thresholds: Sequence[float]) -> None:
     """Label the x axes of panels with thresholds, ascending, each at its rank."""
     labels = [value_label(THRESHOLD, threshold) for threshold in thresholds]
     for axes in panels.ravel():
