@@ -27,6 +27,7 @@ THIN: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.7}  # the line of a seed
 MARKED = 6  # points of a line, at most, for them to be marked
 TICKS = 5  # along x, at most
 BESIDE = 0.8  # inches of a page: left of all panels
+Y_LABEL = 1.3  # length of a line of y label, in heights of a panel, whose titles have larger letters
 
 
 class Quantity(NamedTuple):
@@ -256,7 +257,7 @@ def label_panels(row: Sequence[Axes], quantity: Quantity, height: float) -> None
         elif quantity.scale == "log":
             units.power_axis(axes.yaxis)
     label = quantity.label()
-    row[0].set_ylabel(label if "$" in label else style.wrapped(label, height))
+    row[0].set_ylabel(label if "$" in label else style.wrapped(label, Y_LABEL * height))
 
 
 class Curve(NamedTuple):
