@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 from gradlab import records
 
@@ -81,6 +82,13 @@ def metrics_with(losses: Sequence[float], clip_fraction: float = 0.0) -> pd.Data
     trained = rows["train/step"] > 0
     return rows.assign(**{"train/loss": rows["eval/loss"].where(trained)}).assign(
         **{"train/clip_fraction": np.where(trained, clip_fraction, np.nan)}
+    )
+
+
+def text_of(figure: Figure) -> str:
+    """Return every text in a figure."""
+    return "\n".join(
+        text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))
     )
 
 

@@ -18,10 +18,12 @@ from gradlab.advice.reach import tried
 from gradlab.advice.recommendation import as_typed
 from gradlab.advice.thresholds import clipping_threshold
 from gradlab.cells import LSTM
+from gradlab.figures.selection import comparable
 from gradlab.models import Stack
 from gradlab.point import Point, run_point
 from gradlab.records.points import load_verified
 from gradlab.sweeps import report
+from gradlab.sweeps.closing_table import closing_table
 
 TIME, BATCH, FEATURES, HIDDEN = 16, 3, 2, 6
 RNG = np.random.default_rng(0)
@@ -319,7 +321,7 @@ def test_a_point_that_has_learnt_or_not_trained_gets_no_advice() -> None:
     assert of_rows(start, STUCK | {"eval/loss": 0.5}) == []
     assert of_rows(start | {"jacobian/decay_rate": 0.0}, STUCK) == []
     (reach,) = of_rows(start, STUCK)
-    assert "1 nats a step" in reach
+    assert "fell by 0.43 decades a step, 21.7 over 50 steps" in reach  # 1 nat is 0.434 of them
     assert "init=orthogonal" in reach
     assert "bias=chrono bias.longest=50" in of_rows(start, STUCK, has_gates=True)[0]
 
@@ -364,5 +366,6 @@ def test_the_closing_report_shows_the_first_advice(tmp_path: Path) -> None:
         if number:
             advice = [f"clip {number}", "truncate"]
             records.save_status(tmp_path / str(number), status | {"advice": advice})
-    lines = report.advice(load_runs(tmp_path), tmp_path)
+    table = closing_table(comparable(load_runs(tmp_path)), tmp_path, "points", {})
+    lines = report.advice(table)
     assert lines == ["1: clip 1", "2: clip 2", "2 more in the points' status.json"]

@@ -92,7 +92,7 @@ def test_figures_of_ours_and_of_the_folder(walked: tuple[Path, str]) -> None:
     runs = walked[0] / "runs" / "mine"
     for name in ("decay", "dimension_figure"):
         assert (runs / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    table = pd.read_csv(runs / "dimension_figure.csv", skiprows=1)
+    table = pd.read_csv(runs / "dimension_figure.png.csv", skiprows=1)
     assert len(table) == 2 * len(set(table["train/step"]))
     assert np.isfinite(table["dimension/mean"]).all()
 

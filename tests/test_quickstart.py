@@ -58,7 +58,7 @@ def test_it_ends_with_a_table_a_figure_and_the_next_command(
     rows = [line.split() for line in printed.splitlines()]
     for number, verdict in enumerate(load_runs(folder)["verdict"]):
         assert any(row[:1] == [str(number)] and verdict in row for row in rows)
-    for heading in ("verdict", "decay rate", "nats/step", "horizon", "accuracy"):
+    for heading in ("verdict", "decay rate", "decades/step", "horizon", "accuracy"):
         assert heading in printed
     assert "8/8 points" in printed
     assert (folder / "overview.png").stat().st_size > 10_000

@@ -201,6 +201,8 @@ class Sweep:
     lanes: Annotated[str, one_of(*get_args(Lanes))] = "auto"  # auto: threads on a CPU, else vmap
     chunk: Annotated[int | None, Field(ge=1)] = None  # points vmapped together; None: what fits
     trust: list[str] = field(default_factory=list)  # foreign `_target_`s that a record may call
+    # At its end: a row a setting, its seeds averaged, or a row a point.
+    table: Annotated[str, one_of("settings", "points")] = "settings"
     keep_programs: bool = True  # compiled programs are kept on disk for the next sweep
 
     @property

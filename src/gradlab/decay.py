@@ -24,12 +24,7 @@ LogNormMap = Float[np.ndarray, "*samples T+1 T+1"]
 Profile = Float[np.ndarray, "T+1"]
 MapOrProfile: TypeAlias = ArrayLike | xr.DataArray  # (..., T + 1, T + 1) or (T + 1,)
 
-TENFOLD = np.log(10)
-OTHER_RATES = {  # metrics to compare the decay rate with, and their labels
-    "lyapunov/max": "λ₁",
-    "theory/mean_field": "mean field",
-    "theory/mean_log_forget": "E ln f",
-}
+TENFOLD = np.log(10)  # nats in a decade
 
 
 def mean_log_norm(log_norms: Float[np.ndarray, "..."], axis: int | None = None) -> np.ndarray:
@@ -321,57 +316,15 @@ def verdict_of(metrics: Mapping[str, float], length: int) -> str:
     the verdict is "vanishing", whatever the slope of the shorter lags.
     """
     rate = metrics["jacobian/decay_rate"]
-    return "vanishing" if _forgets(metrics, length) else verdict(rate, length)
+    return "vanishing" if forgets(metrics, length) else verdict(rate, length)
 
 
-def verdict_sentence(metrics: Mapping[str, float], length: int) -> str:
-    """Return the verdict and the numbers behind it as one line of text.
-
-    Args:
-        metrics: by their W&B names. The line shows the share of the pairs that are exactly zero, if
-            any is, and the residual of the decay rate from every other rate among them.
-        length: of the sequence, in steps.
-    """
-    rate = metrics["jacobian/decay_rate"]
-    change, zeros = _change(rate, length), _zeros(metrics)
-    parts = [zeros, f"of the others {change}"] if _forgets(metrics, length) else [change, zeros]
-    parts = [part for part in parts if part]
-    parts[0] = f"{verdict_of(metrics, length)}: {parts[0]}"
-    for name, label in OTHER_RATES.items():
-        if np.isfinite(metrics.get(name, np.nan)) and np.isfinite(rate):
-            parts.append(f"{label} {metrics[name]:+.3f} (residual {rate - metrics[name]:+.3f})")
-    if "theory/bound" in metrics:
-        bound = metrics["theory/bound"]
-        parts.append(f"bound {bound:+.3f}" + (" rules growth out" if bound < 0 else ""))
-    if metrics.get("jacobian/unresolved"):
-        parts.append(f"{metrics['jacobian/unresolved']:.1%} of the entries are lost to rounding")
-    return "; ".join(parts)
+def forgets(metrics: Mapping[str, float], length: int) -> bool:
+    """Return whether every product is exactly zero at a lag of at most half the sequence."""
+    return np.isfinite(metrics["jacobian/decay_rate"]) and 2 * forgotten_lag(metrics) <= length
 
 
-def _change(rate: float, length: int) -> str:
-    if np.isnan(rate):
-        return "no lag was measured"
-    if np.isneginf(rate):
-        return "the gradient is exactly zero at every lag"
-    change = f"the log norm changes by {rate:+.3f} nats a step"
-    return f"{change}, {rate * length:+.1f} over {length} steps"
-
-
-def _zeros(metrics: Mapping[str, float]) -> str:
-    """Say which share of the pairs is exactly zero, and the lag at which all are; "" if none is."""
-    share, lag = metrics.get("jacobian/zero_share", 0), _forgotten_lag(metrics)
-    if not share > 0 or np.isneginf(metrics["jacobian/decay_rate"]):
-        return ""
-    percent = f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
-    all_at = f", all at lag {lag}" if lag < np.inf else ""
-    return f"{percent} of the pairs are exactly zero{all_at}"
-
-
-def _forgets(metrics: Mapping[str, float], length: int) -> bool:
-    return np.isfinite(metrics["jacobian/decay_rate"]) and 2 * _forgotten_lag(metrics) <= length
-
-
-def _forgotten_lag(metrics: Mapping[str, float]) -> float:
+def forgotten_lag(metrics: Mapping[str, float]) -> float:
     """Return the shortest logged lag at which every product is exactly zero; inf if none is."""
     prefix = "jacobian/log_norm/lag_"
     lags = [int(name.removeprefix(prefix)) for name in metrics if name.startswith(prefix)]

@@ -21,6 +21,7 @@ gradlab: how far does a gradient reach in a recurrent network, and what changes 
   python -m gradlab … --dry                  show the plan of a sweep, run nothing
   python -m gradlab … --cfg job              print the config, run nothing
   python -m gradlab … sweep.resume=FOLDER    run what a sweep has left undone
+  python -m gradlab … sweep.table=points     end with a row for each seed, not for their means
   python -m gradlab figure NAME --runs …     draw a sweep; without NAME: the figures
   python -m gradlab --version                gradlab's version
   python -m gradlab --hydra-help             Hydra's own options

@@ -82,7 +82,8 @@ def mean_field(gain: float, input_variance: float = 0.0) -> MeanField:
     highest = gain**2 + input_variance + 1
     at_rest = input_variance == 0 and gain <= 1
     q = 0.0 if at_rest else float(brentq(excess, 1e-12, highest, xtol=1e-14))
-    chi = gain**2 * float(WEIGHTS @ np.cosh(np.sqrt(q) * NODES) ** -4.0)
+    decay = np.exp(-np.abs(np.sqrt(q) * NODES))  # cosh itself overflows
+    chi = gain**2 * float(WEIGHTS @ (2 * decay / (1 + decay**2)) ** 4)
     return MeanField(q, chi, float(0.5 * np.log(chi)) if chi > 0 else -np.inf)
 
 

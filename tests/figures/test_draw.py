@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from synthetic_sweeps import geometric
 
 import gradlab
+from gradlab import figures
 from gradlab.figures.map_picture import BOTTOM, LEFT, RIGHT, TOP, map_picture
 from gradlab.jacobian import LyapunovSpectrum
 
@@ -36,12 +37,14 @@ def bar(ax: Axes) -> Axes:
     return next(axes for axes in ax.figure.axes if axes is not ax)
 
 
-def test_a_map_has_axes_in_steps_and_a_bar_in_nats() -> None:
+def test_a_map_has_axes_in_steps_and_a_bar_of_norms() -> None:
     ax = gradlab.draw_map(MAPS)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("k (steps)", "t (steps)")
     assert ax.get_xlim() == (-1, 9)
     assert ax.get_ylim() == (9, -1)  # time runs down
-    assert bar(ax).get_ylabel().endswith("_2$ (nats)")
+    assert bar(ax).get_ylabel().endswith("_2$")
+    ticks = [text.get_text() for text in bar(ax).get_yticklabels()]
+    assert ticks == ["$10^{-2}$", "$10^{-1}$", "$1$", "$10^{1}$", "$10^{2}$"]
     shown = ax.images[0].get_array()
     assert shown is not None
     lags = np.subtract.outer(np.arange(0, 9, 2), np.arange(0, 9, 2))
@@ -52,7 +55,7 @@ def test_a_map_has_axes_in_steps_and_a_bar_in_nats() -> None:
 def test_a_plain_map_counts_from_zero_in_steps_of_one() -> None:
     ax = gradlab.draw_map(jnp.asarray(PLAIN))
     assert ax.get_xlim() == (-0.5, 4.5)
-    assert bar(ax).get_ylabel() == "log norm (nats)"
+    assert bar(ax).get_ylabel() == "norm"
 
 
 def test_exact_zeros_are_grey_and_named() -> None:
@@ -81,7 +84,8 @@ def test_decay_is_drawn_against_the_lag_in_steps() -> None:
     assert line.get_color() == "red"
     assert ax.get_xlabel() == "lag t − k (steps)"
     assert ax.get_ylabel().startswith("mean ")
-    assert ax.get_ylabel().endswith("(nats)")
+    with figures.theme(unit="nats"):
+        assert gradlab.draw_decay(MAPS).get_ylabel().endswith("(nats)")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mine", "again"]  # type: ignore[union-attr]
 
 
@@ -89,10 +93,10 @@ def test_exponents_are_averaged_and_have_their_errors() -> None:
     exponents = jnp.array([[0.1, -1.0], [0.3, -3.0]])
     ax = gradlab.draw_spectrum(LyapunovSpectrum(exponents, 0.1 * jnp.ones((2, 2))))
     (mean, *_), (bars,) = ax.containers[0][0:1], ax.containers[0][2]
-    np.testing.assert_allclose(mean.get_ydata(), [0.2, -2.0], rtol=1e-6)
+    np.testing.assert_allclose(mean.get_ydata(), np.array([0.2, -2.0]) / np.log(10), rtol=1e-6)
     half = [np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()]
-    np.testing.assert_allclose(half, 0.1 / np.sqrt(2), rtol=1e-6)
-    assert ax.get_ylabel() == "Lyapunov exponent (nats per step)"
+    np.testing.assert_allclose(half, 0.1 / np.sqrt(2) / np.log(10), rtol=1e-6)
+    assert ax.get_ylabel() == "Lyapunov exponent (decades/step)"
 
 
 def test_singular_values_are_a_line_for_each_pair() -> None:
@@ -101,9 +105,11 @@ def test_singular_values_are_a_line_for_each_pair() -> None:
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["pairs"]  # type: ignore[union-attr]
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0, -1, np.nan])
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), values[1])
-    assert ax.get_ylabel() == "log singular value (nats)"
+    assert ax.get_ylabel() == "singular value"
     named = xr.DataArray(values, attrs={"long_name": "log gain", "units": "nats"})
-    assert gradlab.draw_spectrum(named).get_ylabel() == "log gain (nats)"
+    with figures.theme(unit="nats"):
+        drawn = gradlab.draw_spectrum(named, kind="log singular values")
+    assert drawn.get_ylabel() == "log gain (nats)"
 
 
 def test_the_callers_style_holds() -> None:

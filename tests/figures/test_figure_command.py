@@ -58,7 +58,7 @@ def test_every_figure_says_the_command_that_draws_it(
     words += ["--point", 1] if name == "views" else []
     out = Path(f"a.{entry.formats[0]}")
     run(monkeypatch, name, *words, "--out", out)
-    drawn, csv = out.read_bytes(), out.with_suffix(".csv")
+    drawn, csv = out.read_bytes(), out.with_name(f"{out.name}.csv")
     assert csv.exists() == (name != "explore")
     if csv.exists():
         first = csv.read_text().splitlines()[0]
@@ -102,7 +102,7 @@ def test_options_reach_the_function(
 ) -> None:
     def rows(*words: object) -> list[str]:
         run(monkeypatch, *words, "--runs", sweep, "--out", tmp_path / "a.png")
-        return (tmp_path / "a.csv").read_text().splitlines()[1:]
+        return (tmp_path / "a.png.csv").read_text().splitlines()[1:]
 
     both, first = rows("decay"), rows("decay", "--step", "first")
     assert (sum("before" in x for x in both), sum("after" in x for x in first)) == (
@@ -110,11 +110,13 @@ def test_options_reach_the_function(
         0,
     )
     assert any("after" in x for x in both)
+    by_seed = rows("decay", "--where", "model.name=RNN", "seed=1", "--step", "last")
+    assert 1 < len(by_seed) < len(both) / 2
     assert "horizon" in rows("phase", "--y", "seed", "--value", "horizon")[0].split(",")
 
 
 WRONG = {
-    ("dekay",): r"a figure is one of heatmap, .*got 'dekay'. Did you mean decay\?",
+    ("dekay",): r"a figure is one of overview, .*got 'dekay'. Did you mean decay\?",
     ("--runs", "x"): "got '--runs'",
     ("decay", "--runs", "nowhere"): "nowhere",
     ("decay", "--runs", ".", "--out", "a.gif"): r"--out must end in \.png",
@@ -153,8 +155,8 @@ def test_figures_of_ones_own(
     run(monkeypatch, "mine.bare", "--runs", sweep, "--format", "svg")
     run(monkeypatch, "mine.with_table", "--runs", sweep, "--out", "b.png", "--style", "talk")
     assert capsys.readouterr().out.split() == [str(sweep / "bare.svg"), "b.png"]
-    assert (sweep / "bare.svg").exists() > (sweep / "bare.csv").exists()
-    first, header, *rows = (own / "b.csv").read_text().splitlines()
+    assert (sweep / "bare.svg").exists() > (sweep / "bare.svg.csv").exists()
+    first, header, *rows = (own / "b.png.csv").read_text().splitlines()
     assert first.startswith(f"# python -m gradlab figure mine.with_table --runs {sweep}")
     assert (header, len(rows)) == ("seed,init.gain", 2)
     with pytest.raises(KeyError, match="nosuch"):  # with its traceback, to find it

@@ -9,21 +9,31 @@ import pytest
 import xarray as xr
 from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
-from synthetic_sweeps import geometric, write_point
+from synthetic_sweeps import geometric, text_of, write_point
 
 from gradlab import load_runs
-from gradlab.figures import decay_figure, decay_table, heatmap_figure, heatmap_table, selection
+from gradlab.figures import (
+    decay_figure,
+    decay_table,
+    heatmap_figure,
+    heatmap_table,
+    selection,
+    units,
+)
+from gradlab.figures.bands import over_seeds
+from gradlab.figures.choice import ANY
 from gradlab.figures.labels import level_label, log_norm_label
-from gradlab.figures.lines import band_over_seeds
+from gradlab.figures.layout import arrange, arrange_lines
 from gradlab.figures.map_images import colour_limit, map_colours
+from gradlab.figures.moments import AFTER, BEFORE
 
 
 def test_decay_table_of_a_geometric_decay_has_its_slope(tmp_path: Path) -> None:
     write_point(tmp_path / "0", geometric(rates=(-0.5, 0.25)))
     table = decay_table(load_runs(tmp_path)).set_index(["when", "lag"])
     lags = np.arange(9)
-    assert table.loc["before", "log_norm"].to_numpy() == pytest.approx(-0.5 * lags)
-    assert table.loc["after", "log_norm"].to_numpy() == pytest.approx(0.25 * lags)
+    assert table.loc[BEFORE, "log_norm"].to_numpy() == pytest.approx(-0.5 * lags)
+    assert table.loc[AFTER, "log_norm"].to_numpy() == pytest.approx(0.25 * lags)
 
 
 def test_decay_table_is_relative_to_the_norm_at_lag_zero(tmp_path: Path) -> None:
@@ -53,12 +63,12 @@ def test_heatmap_table_holds_the_mean_of_each_pair_up_to_the_diagonal(tmp_path: 
     table = heatmap_table(load_runs(tmp_path))
     assert len(table) == 2 * 5 * 6 / 2
     assert (table["k"] <= table["t"]).all()
-    rate = table["when"].map({"before": -0.5, "after": -0.1})
+    rate = table["when"].map({BEFORE: -0.5, AFTER: -0.1})
     assert table["log_norm"].to_numpy() == pytest.approx(rate * (table["t"] - table["k"]), abs=1e-6)
-    assert set(zip(table["when"], table["step"], strict=True)) == {("before", 0), ("after", 100)}
+    assert set(zip(table["when"], table["step"], strict=True)) == {(BEFORE, 0), (AFTER, 100)}
     horizons = table.groupby("when")["horizon"].first()
-    assert horizons["before"] == pytest.approx(2)
-    assert horizons["after"] == inf
+    assert horizons[BEFORE] == pytest.approx(2)
+    assert horizons[AFTER] == inf
 
 
 def test_heatmap_table_of_a_long_sequence_keeps_both_ends_and_the_whole_horizon(
@@ -83,8 +93,8 @@ def test_tables_name_points_by_the_index_of_the_runs(tmp_path: Path) -> None:
 def test_a_diverged_point_has_no_map_after_training(tmp_path: Path) -> None:
     write_point(tmp_path / "0", geometric(rates=(0.9,)), state="diverged")
     runs = load_runs(tmp_path)
-    assert set(heatmap_table(runs)["when"]) == {"before"}
-    assert set(decay_table(runs)["when"]) == {"before"}
+    assert set(heatmap_table(runs)["when"]) == {BEFORE}
+    assert set(decay_table(runs)["when"]) == {BEFORE}
 
 
 def some_zero_and_short() -> xr.Dataset:
@@ -124,10 +134,10 @@ def test_tables_leave_out_exact_zeros_and_what_lies_beyond_the_end(tmp_path: Pat
 def test_a_seed_that_is_exactly_zero_leaves_the_curve_of_the_others(tmp_path: Path) -> None:
     for seed, reach in enumerate((inf, 3, inf)):
         write_point(tmp_path / str(seed), geometric(rates=(-0.2,), reach=reach), seed=seed)
-    band = band_over_seeds(decay_table(load_runs(tmp_path)), "lag", "relative")
+    band = over_seeds(decay_table(load_runs(tmp_path)), "lag", "relative")
     assert band["mean"].to_numpy() == pytest.approx(-0.2 * np.arange(9), abs=1e-6)
     all_zero = pd.DataFrame({"point": [0, 1, 0, 1], "x": [0, 0, 1, 1], "y": [0, 2, -inf, -inf]})
-    assert band_over_seeds(all_zero, "x", "y")["mean"].tolist() == [1, -inf]
+    assert over_seeds(all_zero, "x", "y")["mean"].tolist() == [1, -inf]
 
 
 # Which points a figure shows
@@ -165,7 +175,7 @@ def test_arrange_pins_the_last_keys_to_the_longest_sequence_and_no_clipping(
     for i, (model, length, threshold) in enumerate(configs):
         write_point(tmp_path / str(i), None, model=model, length=length, threshold=threshold)
     runs = load_runs(tmp_path)
-    grid = selection.arrange(runs, None, selection.varying_keys(runs), levels=1, groups=2)
+    grid = arrange_lines(runs, ANY._replace(hue="seed"), panels=2, lines=1)
     assert grid.group_keys == ["model.name"]
     assert set(grid.runs["task.length"]) == {16}
     assert set(grid.runs["clip.threshold"]) == {inf}
@@ -173,7 +183,7 @@ def test_arrange_pins_the_last_keys_to_the_longest_sequence_and_no_clipping(
 
 def test_arrange_spreads_numbers_over_their_range() -> None:
     runs = pd.DataFrame({"init.gain": np.linspace(0, 2, 21)})
-    grid = selection.arrange(runs, "init.gain", [], levels=3, groups=1)
+    grid = arrange(runs, "init.gain", [], levels=3, groups=1)
     assert grid.runs["init.gain"].tolist() == [0, 1, 2]
 
 
@@ -184,8 +194,10 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
             write_point(folder, geometric(rates=(rate,)), gain=gain, seed=seed)
     figure = decay_figure(load_runs(tmp_path)).figure
     curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 9]
-    assert len(curves) == 2
-    assert np.asarray(curves[0].get_ydata()) == pytest.approx(-0.2 * np.arange(9))
+    slopes = sorted(round(float(np.asarray(line.get_ydata())[-1]) / 8, 4) for line in curves)
+    assert slopes == 2 * [-0.3] + 2 * [-0.2] + 2 * [-0.1]  # of two gains: two seeds, their mean
+    assert [line.get_linewidth() > 1 for line in curves].count(True) == 2
+    assert "Lines: means of 2 seeds, each of which is a thin line." in text_of(figure)
 
 
 def test_exact_zeros_show_the_hatching_and_missing_values_are_white() -> None:
@@ -198,10 +210,11 @@ def test_exact_zeros_show_the_hatching_and_missing_values_are_white() -> None:
     assert zero[0] == pytest.approx(zero[2], abs=0.05)
 
 
-def test_colours_end_where_the_values_do_but_within_five_nats() -> None:
-    assert colour_limit(pd.DataFrame({"log_norm": [0.0, -2.3, -inf]})) == 3
-    assert colour_limit(pd.DataFrame({"log_norm": [0.0, -40.0]})) == 5
-    assert colour_limit(pd.DataFrame({"log_norm": [-inf, -inf]})) == 1
+def test_colours_end_where_the_values_do_but_within_two_decades_or_five_nats() -> None:
+    tables = [pd.DataFrame({"log_norm": x}) for x in ([0.0, -2.4, -inf], [0.0, -40.0], [-inf] * 2)]
+    assert [colour_limit(table) / np.log(10) for table in tables] == pytest.approx([2, 2, 1])
+    with units.shown_in("nats"):
+        assert [colour_limit(table) for table in tables] == [3, 5, 1]
 
 
 def test_labels() -> None:

@@ -228,7 +228,7 @@ def cases() -> Iterator[Any]:
         yield pytest.param(name, panels, look, marks=[] if is_fast else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize(("name", "panels", "look"), cases())
+@pytest.mark.parametrize(("name", "panels", "look"), [*cases()])
 def test_nothing_overlaps_and_every_panel_has_its_share(
     name: str, panels: int, look: str, sweeps: Any
 ) -> None:

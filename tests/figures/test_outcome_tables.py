@@ -18,14 +18,15 @@ from gradlab.figures import (
     gates_table,
     heatmap_figure,
     lyapunov_table,
+    moments,
     phase_figure,
     phase_table,
-    selection,
     singular_values_table,
     style,
     training_figure,
     training_table,
 )
+from gradlab.figures.moments import AFTER, BEFORE
 from gradlab.figures.outcome import succeeded
 
 # Measurements of the probes
@@ -48,10 +49,10 @@ def at(table: pd.DataFrame, when: str, **key: object) -> pd.Series:
 
 def test_adjoints_and_exponents_are_means_over_samples(measured: pd.DataFrame) -> None:
     adjoints, spectrum = adjoint_table(measured), lyapunov_table(measured)
-    assert at(adjoints, "before", k=2)["log_norm"] == pytest.approx(-0.5 * 6)
-    assert at(adjoints, "after", k=0)["log_norm"] == pytest.approx(-0.1 * 8)
-    assert at(spectrum, "before", index=3)["exponent"] == pytest.approx(-1.5)
-    assert at(spectrum, "after", index=1)["standard_error"] == pytest.approx(0.01)
+    assert at(adjoints, BEFORE, k=2)["log_norm"] == pytest.approx(-0.5 * 6)
+    assert at(adjoints, AFTER, k=0)["log_norm"] == pytest.approx(-0.1 * 8)
+    assert at(spectrum, BEFORE, index=3)["exponent"] == pytest.approx(-1.5)
+    assert at(spectrum, AFTER, index=1)["standard_error"] == pytest.approx(0.01)
 
 
 def test_means_over_samples_leave_out_exact_zeros_and_short_sequences(tmp_path: Path) -> None:
@@ -82,11 +83,11 @@ def test_means_over_samples_leave_out_exact_zeros_and_short_sequences(tmp_path: 
     assert by_k[2] == pytest.approx(-0.5 * 6 + 0.5)  # samples differ by −1, 0, 1
     assert by_k[3] == -inf
     assert by_k[6] == pytest.approx(-0.5 * 2)
-    assert at(lyapunov_table(runs), "before", index=2)["exponent"] == pytest.approx(-1.0)
-    assert at(lyapunov_table(runs), "before", index=2)["standard_error"] == pytest.approx(0.01)
+    assert at(lyapunov_table(runs), BEFORE, index=2)["exponent"] == pytest.approx(-1.0)
+    assert at(lyapunov_table(runs), BEFORE, index=2)["standard_error"] == pytest.approx(0.01)
     singular = singular_values_table(runs)
-    assert at(singular, "before", lag=4, index=2)["log_value"] == pytest.approx(-0.5 * 2 * 4)
-    assert at(singular, "before", lag=1, index=4)["log_value"] == -inf
+    assert at(singular, BEFORE, lag=4, index=2)["log_value"] == pytest.approx(-0.5 * 2 * 4)
+    assert at(singular, BEFORE, lag=1, index=4)["log_value"] == -inf
 
 
 def test_the_adjoint_of_each_loss_is_that_of_each_samples_last_step(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_the_adjoint_of_each_loss_is_that_of_each_samples_last_step(tmp_path: Pa
 
 def test_singular_values_are_named_by_their_lag(measured: pd.DataFrame) -> None:
     table = singular_values_table(measured)
-    assert at(table, "before", lag=4, index=2)["log_value"] == pytest.approx(-0.5 * 2 * 4)
+    assert at(table, BEFORE, lag=4, index=2)["log_value"] == pytest.approx(-0.5 * 2 * 4)
     assert set(table["quantity"]) == {"lag 1", "lag 4"}
 
 
@@ -117,7 +118,7 @@ def test_shares_add_up_and_the_whole_window_is_left_out(measured: pd.DataFrame) 
     assert shares.groupby("when")["value"].sum().to_numpy() == pytest.approx(1)
     errors = table[table["quantity"] == "truncation error"]
     assert errors["window"].max() == 7
-    assert at(errors, "after", window=2)["value"] == pytest.approx(1 - 2 / 8)
+    assert at(errors, AFTER, window=2)["value"] == pytest.approx(1 - 2 / 8)
 
 
 def test_states_are_tabulated_from_the_first_step(measured: pd.DataFrame) -> None:
@@ -136,14 +137,14 @@ def test_a_missing_variable_is_named_with_its_probe(tmp_path: Path) -> None:
 def test_a_diverged_run_with_several_measurements_has_no_after(tmp_path: Path) -> None:
     write_point(tmp_path / "0", geometric(rates=(0.1, 0.2, 0.9)), state="diverged")
     (run,) = (run for _, run in load_runs(tmp_path).iterrows())
-    assert list(selection.load_before_and_after(run)) == ["before"]
+    assert list(moments.load_at(run, "ends")) == [BEFORE]
 
 
 def test_drawing_a_moment_that_no_run_reached_is_an_error(tmp_path: Path) -> None:
     write_point(tmp_path / "0", geometric(rates=(0.9,)), state="diverged")
     for draw in (decay_figure, heatmap_figure):
         with pytest.raises(ValueError, match="no run was measured after training"):
-            draw(load_runs(tmp_path), ["after"])
+            draw(load_runs(tmp_path), step="last")
 
 
 # Outcomes of training

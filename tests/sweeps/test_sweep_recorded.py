@@ -23,9 +23,9 @@ def untimed(metrics: pd.DataFrame) -> pd.DataFrame:
     return metrics[[name for name in metrics if not name.startswith("time/")]]
 
 
-def resume(folder: Path) -> str:
+def resume(folder: Path, *words: str) -> str:
     """Resume a sweep from the command line; what it printed."""
-    done = gradlab(f"sweep.resume={folder.name}", folder=folder.parent)
+    done = gradlab(f"sweep.resume={folder.name}", *words, folder=folder.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -70,3 +70,23 @@ def test_a_resumed_point_ends_as_one_that_was_never_interrupted(
     pd.testing.assert_frame_equal(resumed[recorded], at_once[recorded], rtol=1e-3, atol=1e-5)
     maps = [load_gradients(point)["jacobian_log_norm"] for point in points]
     np.testing.assert_allclose(*maps, rtol=1e-3, atol=1e-3)
+
+
+def test_single_seeds_of_a_finished_sweep_are_shown_when_asked_for(
+    printed: tuple[Path, str],
+) -> None:
+    """And its record stays as it was: the table is chosen for a command, not for the sweep."""
+    sweep, text = printed
+    rates = load_runs(sweep)["jacobian/decay_rate"] / np.log(10)
+    mean = f"{rates.mean():+.3f}±{rates.std():.3f}"
+    record = (sweep / "sweep.json").read_bytes()
+    points = resume(sweep, "sweep.table=points")
+    assert "2 of 2 points have ended already; nothing is left to run." in points
+    assert (sweep / "sweep.json").read_bytes() == record
+    assert mean in text
+    assert mean not in points
+    rows = [line.split() for line in points.splitlines()]
+    for number, rate in enumerate(rates):
+        (row,) = [row for row in rows if row[:1] == [str(number)]]
+        assert f"{rate:+.3f}" in row
+    assert "python -m gradlab sweep.resume=sweep sweep.table=points" in text

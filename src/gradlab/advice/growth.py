@@ -9,6 +9,7 @@ from gradlab.advice.recommendation import Recommendation
 from gradlab.jacobian import jacobian_log_norms, lyapunov_spectrum
 from gradlab.jacobian.flat_cell import StepFunction
 from gradlab.jacobian.pairs import Norm
+from gradlab.sentences import per_step
 
 Profile = Float[np.ndarray, "T+1"]
 SURE = 2  # standard errors
@@ -71,13 +72,14 @@ def growth(
         "parallelisable": parallel,
     }
     change = (
-        f"the log norm changes by {rates[0]:+.3f} nats a step in the worst case (spectral) and by "
-        f"{rates[1]:+.3f} in the typical case (RMS)"
+        f"the log norm changes by {per_step(rates[0])} decades a step in the worst case (spectral) "
+        f"and by {per_step(rates[1])} in the typical case (RMS)"
     )
     if not (np.isfinite(exponent) and np.isfinite(error)):
         verdict = "the largest Lyapunov exponent is lost to exact zeros or to rounding"
     else:
-        verdict = f"λ₁ = {exponent:+.3f} ± {error:.3f} nats a step: {VERDICTS[sign]}"
+        shown = f"{per_step(exponent)} ± {error / decay.TENFOLD:.4f}"
+        verdict = f"λ₁ = {shown} decades a step: {VERDICTS[sign]}"
     return Recommendation("growth", {}, f"{change}; {verdict}.", measured=numbers)
 
 

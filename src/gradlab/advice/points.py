@@ -85,9 +85,10 @@ def _on_reach(first: Row, length: int, has_gates: bool) -> str:
     rate = first.get("jacobian/decay_rate", np.nan)
     if np.isnan(rate) or decay.verdict_of(first, length) != "vanishing":
         return ""
+    fall = -rate / decay.TENFOLD
     start = f"bias=chrono bias.longest={max(length, 3)}" if has_gates else ORTHOGONAL
     return (
-        f"at the start the log norm fell by {-rate:.2g} nats a step, {-rate * length:.3g} over "
+        f"at the start the log norm fell by {fall:.2g} decades a step, {fall * length:.3g} over "
         f"{length} steps: if the task needs them, start with {start} (gradlab.advise measures how "
         "far it reaches)"
     )

@@ -6,8 +6,9 @@ author's.
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gradlab.claims.report import (
     markdown_table,
@@ -18,6 +19,7 @@ from gradlab.claims.report import (
 )
 from gradlab.claims.reproduce import Conclusion, command
 from gradlab.claims.study import CLAIMS, Change, Scale, Study
+from gradlab.claims.verdicts import Verdict
 from gradlab.figures.places import MARK
 from gradlab.records.files import write_whole
 
@@ -30,12 +32,12 @@ SUMMARY = f"""\
 What the papers of the field claim, and what gradlab measures. Each study is one command; it ends in
 a figure and in a verdict for each claim.
 """
-HOW = """\
+HOW_JUDGED = """\
 *published-number* and *published-order* are what a source prints, at its settings; *exact* is a
 closed form or an identity; *second-hand* is what others say that a source found; *own* is what we
 saw, an observation without a verdict. A claim is reproduced if the whole 95 % interval lies within
-what is expected, not reproduced if it lies outside, else inconclusive.
-
+what is expected, not reproduced if it lies outside, else inconclusive."""
+HOW = """\
 ```bash
 python analysis/reproduce.py --all                  # compute everything again, below runs/
 python analysis/reproduce.py --all --figures-only   # redraw and judge the bundled results
@@ -66,7 +68,7 @@ def write_summary(conclusions: Sequence[Conclusion], page: Path) -> Path:
     verdicts = [verdict for conclusion in conclusions for verdict in conclusion.verdicts]
     studies = [conclusion.study for conclusion in conclusions]
     counted = f"{published_sentence(verdicts)} {tally(verdicts)}"
-    parts = [SUMMARY, provenance_table(verdicts), counted, HOW, _all_changes(studies)]
+    parts = [SUMMARY, provenance_table(verdicts), counted, HOW_JUDGED, HOW, _all_changes(studies)]
     for conclusion in conclusions:
         study = conclusion.study
         figure = conclusion.figure.relative_to(page.parent)
@@ -75,6 +77,22 @@ def write_summary(conclusions: Sequence[Conclusion], page: Path) -> Path:
             f"![{study.title}]({figure})\n\n{verdict_table(conclusion.verdicts)}"
         )
     return _write(page, "\n\n".join(part.strip() for part in parts if part) + "\n")
+
+
+def study_text(
+    study: Study, scale: Scale, verdicts: Sequence[Verdict], facts: Mapping[str, Any]
+) -> str:
+    """Return a study in Markdown, for a page elsewhere: question, sources, verdicts, lists.
+
+    Args:
+        study: the study.
+        scale: the scale of the results.
+        verdicts: on its claims.
+        facts: the manifest of the results.
+    """
+    sources = "\n".join(f"- {source}" for source in study.sources)
+    parts = (study.question, sources, _judged(scale, verdicts, facts), HOW_JUDGED, _lists(study))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _write(page: Path, text: str) -> Path:
@@ -120,14 +138,18 @@ def _all_changes(studies: Sequence[Study]) -> str:
 
 
 def _block(conclusion: Conclusion) -> str:
-    facts, scale, title = conclusion.manifest, conclusion.scale, conclusion.study.title
+    study, scale, verdicts, figure, facts = conclusion
+    judged = _judged(scale, verdicts, facts)
+    return f"![{study.title}]({figure.name})\n\n{judged}\n\n{_links(study, scale)}"
+
+
+def _judged(scale: Scale, verdicts: Sequence[Verdict], facts: Mapping[str, Any]) -> str:
+    """Return the verdicts of a scale, and the run that they are of."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     return (
-        f"![{title}]({conclusion.figure.name})\n\n"
-        f"{tally(conclusion.verdicts)}\n\n{verdict_table(conclusion.verdicts)}\n\n"
+        f"{tally(verdicts)}\n\n{verdict_table(verdicts)}\n\n"
         f"Scale {scale}: {facts['points']} point(s), {facts['seconds']} s on "
-        f"{facts['device']}, {facts['finished'][:10]}; {versions}.\n\n"
-        f"{_links(conclusion.study, scale)}"
+        f"{facts['device']}, {facts['finished'][:10]}; {versions}."
     )
 
 

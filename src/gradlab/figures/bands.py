@@ -1,5 +1,6 @@
 """What a line shows of several seeds: their mean, and a band that says how sure it is."""
 
+from collections.abc import Collection
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,17 +21,6 @@ NAMES: dict[str, str] = {
 }
 
 
-def check_band(band: str) -> Band:
-    """Return the name of a kind of band.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if band not in get_args(Band):
-        raise ValueError(f"band must be one of {', '.join(get_args(Band))}; got {band!r}.")
-    return band  # type: ignore[return-value]
-
-
 def over_seeds(table: pd.DataFrame, x: str, y: str, band: Band = DEFAULT) -> pd.DataFrame:
     """Return the mean of y over points at each x, with its band.
 
@@ -42,14 +32,18 @@ def over_seeds(table: pd.DataFrame, x: str, y: str, band: Band = DEFAULT) -> pd.
         table: with the columns `point`, x and y; a point may have several values at one x, of
             which the mean is its value.
         x, y: columns.
-        band: "ci": 95 % percentile-bootstrap interval of the mean (Efron & Tibshirani 1993,
-            section 13.3), as seaborn draws it; "sd": mean ± standard deviation; "iqr": quartiles;
-            "range": least and greatest; "none".
+        band: "ci": `interval_of_mean`, as seaborn draws it; "sd": mean ± standard deviation;
+            "iqr": quartiles; "range": least and greatest; "none".
 
     Returns:
         The columns x, `mean`, `low`, `high` (the band; NaN: there is none) and `seeds` (their
         number).
+
+    Raises:
+        ValueError: `band` is another word.
     """
+    if band not in get_args(Band):
+        raise ValueError(f"band must be one of {', '.join(get_args(Band))}; got {band!r}.")
     by_point = seeds_of(table, x, y)
     values = by_point.to_numpy(float)
     low, high = _limits(values, band)
@@ -78,20 +72,22 @@ def proportion_interval(successes: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def band_note(band: Band, seeds: int) -> str:
+def band_note(band: Band, seeds: Collection[int]) -> str:
     """Return the sentence that says what lines and bands show; "" if no line has several seeds.
 
     Args:
         band: its kind.
-        seeds: of the line that has most.
+        seeds: of the lines.
     """
-    if seeds < 2:
+    several = [count for count in seeds if count > 1]
+    if not several:
         return ""
-    if band == "none":
-        return f"Lines: means of {seeds} seeds."
-    if seeds < FEW:
-        return f"Lines: means of {seeds} seeds, each of which is a thin line."
-    return f"Lines: means of {seeds} seeds; bands: {NAMES[band]}."
+    mean = f"Lines: means of {max(several)} seeds"
+    few = min(several) < FEW and band != "none"
+    if max(several) < FEW or band == "none":
+        return f"{mean}, each of which is a thin line." if few else f"{mean}."
+    fewer = f"; of fewer than {FEW}, each is a thin line" if few else ""
+    return f"{mean}; bands: {NAMES[band]}{fewer}."
 
 
 def _mean(values: Float[np.ndarray, "x seeds"]) -> Float[np.ndarray, "x"]:
@@ -109,7 +105,7 @@ def _limits(
     if band == "none" or values.shape[1] < 2:
         low = high = np.full(len(values), np.nan)
     elif band == "ci":
-        low, high = _bootstrap(filled)
+        low, high = interval_of_mean(filled)
     elif band == "sd":
         means, spread = _mean(filled), np.nanstd(filled, axis=1, ddof=1)
         low, high = means - spread, means + spread
@@ -119,8 +115,17 @@ def _limits(
     return np.where(measured, low, np.nan), np.where(measured, high, np.nan)
 
 
-def _bootstrap(values: Float[np.ndarray, "x seeds"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the interval of the mean over resampled seeds; the same resamples at every x."""
+def interval_of_mean(
+    values: Float[np.ndarray, "x seeds"],
+) -> tuple[Float[np.ndarray, "x"], Float[np.ndarray, "x"]]:
+    """Return the 95 % percentile-bootstrap interval of the mean over seeds at each x.
+
+    Resamples are the same at every x and in every call. Values that are not finite are left out of
+    a resample's mean, as they are of the mean; where none is finite, the limits are NaN.
+
+    Source:
+        Efron & Tibshirani (1993), An Introduction to the Bootstrap, section 13.3.
+    """
     seeds = values.shape[1]
     draws = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
     weights = np.stack([(draws == seed).sum(axis=1) for seed in range(seeds)])  # [seed, resample]
@@ -128,6 +133,7 @@ def _bootstrap(values: Float[np.ndarray, "x seeds"]) -> tuple[np.ndarray, np.nda
     counts = is_finite.astype(float) @ weights
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.where(is_finite, values, 0.0) @ weights / np.where(counts, counts, np.nan)
-    tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(means, (tail, 1 - tail), axis=1)
+    low, high = np.full((2, len(values)), np.nan)
+    some, tail = is_finite.any(axis=1), (1 - LEVEL) / 2
+    low[some], high[some] = np.nanquantile(means[some], (tail, 1 - tail), axis=1)
     return low, high

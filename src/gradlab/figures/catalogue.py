@@ -148,7 +148,7 @@ START = {"nargs": 2, "type": float, "metavar": ("W", "B"), "default": (5.0, -2.4
 
 FIGURES: Mapping[str, Entry] = {
     "overview": Entry(
-        "Maps before and after training, and decay by lag: the figure at a sweep's end",
+        "Maps before and after training, and decay by lag, as at a sweep's end",
         "gradlab.figures.overview_figure",
         (WHERE, BAND),
     ),
@@ -235,7 +235,7 @@ FIGURES: Mapping[str, Entry] = {
         "gradlab.figures.explorer.explorer",
         (
             Option("--cells", {"type": count, "default": PAGE_CELLS, "help": "along a map's axis"}),
-            Option("--steps", {"type": count, "default": PAGE_STEPS, "help": "of training, a run"}),
+            Option("--steps", {"type": count, "default": PAGE_STEPS, "help": "of training"}),
         ),
         formats=("html", "htm"),
     ),

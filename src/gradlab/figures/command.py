@@ -91,13 +91,13 @@ def figure_parser(entry: Entry, program: str) -> tuple[Parser, list[str]]:
     if entry.formats == FORMATS:
         parser.add_argument("--format", choices=FORMATS, help="default: that of --out, else png")
         parser.add_argument("--style", choices=style.STYLES, default=style.DEFAULT)
+    if entry.has_runs:
         parser.add_argument(
             "--unit",
             choices=get_args(units.Unit),
             default=units.DEFAULT,
             help="of log norms and rates: powers of ten, or natural logs (%(default)s)",
         )
-    if entry.has_runs:
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--runs", metavar="FOLDER", type=Path, help="a sweep's folder")
         source.add_argument(

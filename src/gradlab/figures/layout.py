@@ -1,6 +1,6 @@
 """Lay the points of a sweep out: which config key parts lines, columns and rows of panels."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -115,7 +115,14 @@ def arrange(
     return Grid(runs, level_key, varying, row_key)
 
 
-def arrange_lines(runs: pd.DataFrame, choice: Choice = ANY, *, panels: int, lines: int) -> Grid:
+def arrange_lines(
+    runs: pd.DataFrame,
+    choice: Choice = ANY,
+    *,
+    panels: int,
+    lines: int,
+    apart: Collection[str] = (),
+) -> Grid:
     """Lay out a figure of lines or maps by what is asked for, else by what varies.
 
     Lines differ by the gain, or else by the first number that varies; columns by the other keys,
@@ -127,6 +134,7 @@ def arrange_lines(runs: pd.DataFrame, choice: Choice = ANY, *, panels: int, line
         choice: of points and keys.
         panels: columns, at most, unless they are asked for.
         lines: in a panel, at most.
+        apart: keys that part columns only if they are asked for; else they are pinned.
 
     Raises:
         ValueError: a key that is asked for is not in the runs' configs, or stands twice.
@@ -142,8 +150,9 @@ def arrange_lines(runs: pd.DataFrame, choice: Choice = ANY, *, panels: int, line
         level_key = None
     else:
         level_key = choice.hue or choose_level_key(others, runs)
+    others = [key for key in others if key != level_key]
+    runs = _pin(runs, others if choice.col else [key for key in others if key in apart])
     if choice.col:
-        runs = _pin(runs, [key for key in others if key != level_key])
         others, panels = [choice.col], MOST_COLUMNS
     runs = with_line_style(runs, level_key)
     return arrange(runs, level_key, others, levels=lines, groups=panels, row_key=choice.row)

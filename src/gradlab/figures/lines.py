@@ -26,6 +26,7 @@ SAME = 0.01  # of the span of a panel's lines: those that differ by less coincid
 THIN: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.7}  # the line of a seed
 MARKED = 6  # points of a line, at most, for them to be marked
 TICKS = 5  # along x, at most
+OVER_TIME = ("task.length",)  # a short sequence's panel beside a long one's would be empty
 BESIDE = 0.8  # inches of a page: left of all panels
 Y_LABEL = 1.3  # length of a line of y label, in heights of a panel, whose titles have larger letters
 
@@ -127,7 +128,7 @@ def draw_measured(
         ValueError: no point has gradients, or one lacks a variable that the table needs.
     """
     usable = selection.with_gradients(runs)
-    grid = arrange_lines(usable, choice, panels=PANELS, lines=LINES)
+    grid = arrange_lines(usable, choice, panels=PANELS, lines=LINES, apart=OVER_TIME)
     table = tabulate(grid.runs, choice.step)
     rows = quantities(table)
     figure, body, panels = small_multiples(grid, rows)
@@ -156,7 +157,7 @@ def draw_panels(
     Returns:
         The sentences that say what lines and bands are.
     """
-    seeds, coincide = 0, False
+    seeds, coincide = set[int](), False
     by_row = panels.reshape(-1, len(quantities), panels.shape[1])
     for row, points in zip(by_row, grid.panels(), strict=True):
         for axes_row, quantity in zip(row, quantities, strict=True):
@@ -164,7 +165,7 @@ def draw_panels(
                 rows = rows_of(table, quantity)
                 if rows["point"].isin(runs.index).any():
                     lines = draw_lines(axes, runs, rows, quantity, band)
-                    seeds = max(seeds, lines.seeds if quantity.band else 0)
+                    seeds |= lines.seeds if quantity.band else set()
                     coincide |= lines.coincide
                 else:
                     write_none(axes)
@@ -270,10 +271,10 @@ class Curve(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """The lines of a panel: the most seeds that one of them has, and whether two coincide."""
+    """The lines of a panel: how many seeds they have, and whether two coincide."""
 
     curves: list[Curve]
-    seeds: int
+    seeds: set[int]
     coincide: bool
 
 
@@ -293,7 +294,7 @@ def draw_lines(
     widths = [WIDTH + WIDER * count for count in _coinciding(curves)]
     for curve, width in zip(curves, widths, strict=True):
         draw_curve(axes, curve, band if quantity.band else "none", width)
-    seeds = max((int(curve.band["seeds"].max()) for curve in curves), default=0)
+    seeds = {int(curve.band["seeds"].max()) for curve in curves}
     return Lines(curves, seeds, any(width > WIDTH for width in widths))
 
 

@@ -78,8 +78,8 @@ def panel_block(body: SubFigure, cells: GridSpec, rows: int, columns: int, block
     first = block * (columns + 1)
     panels = np.empty((rows, columns), dtype=object)
     for i, j in np.ndindex(rows, columns):
-        panels[i, j] = body.add_subplot(cells[i, first + j])
-        panels[i, j].set_anchor("W")  # so that labels on its left stay where the layout puts them
+        panels[i, j] = axes = body.add_subplot(cells[i, first + j])
+        axes.set_anchor("W")  # so that labels on its left stay where the layout puts them
     return panels
 
 

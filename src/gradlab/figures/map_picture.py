@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures import style
-from gradlab.figures.map_images import MAX_LIMIT, map_pixels
+from gradlab.figures.map_images import MAX_LIMIT, map_pixels, norm_ticks
 
 DPI = 100
-LEFT, RIGHT, TOP, BOTTOM, GAP = 60, 115, 34, 52, 40  # pixels around the panels and between them
+LEFT, RIGHT, TOP, BOTTOM, GAP = 72, 120, 34, 52, 36  # pixels around the panels and between them
 BAR_GAP, BAR = 20, 14  # pixels between the panels and the colour bar, and its width
 
 
@@ -34,10 +34,10 @@ def map_picture(
     titles: Sequence[str],
     *,
     stride: int = 1,
-    label: str = "log norm (nats)",
-    side: int = 256,
+    label: str = "norm",
+    side: int = 320,
 ) -> UInt8[np.ndarray, "height width 4"]:
-    """Return maps side by side as a picture, RGBA: axes in steps, and a colour bar in nats.
+    """Return maps side by side as a picture, RGBA: axes in steps, and a colour bar in decades.
 
     The colours end at ±MAX_LIMIT, so that pictures of several runs compare. Norms that are exactly
     zero are grey.
@@ -47,7 +47,7 @@ def map_picture(
         titles: one over each.
         stride: steps from one row to the next.
         label: of the colour bar.
-        side: pixels along an axis of a map, about.
+        side: pixels along an axis of a map, at most; at least half of them.
     """
     panels = [map_pixels([log_norms], side) for log_norms in maps]
     size = len(panels[0])
@@ -78,9 +78,10 @@ def _frame(size: int, cells: int, stride: int, titles: tuple[str, ...], label: s
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
             axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(labelleft=left == LEFT)  # the panels share their axes
         figure.axes[0].set_ylabel("t (steps)")
         bar = figure.add_axes(box(bar_left, BAR))
         colours = ScalarMappable(Normalize(-MAX_LIMIT, MAX_LIMIT), style.norm_colours())
-        figure.colorbar(colours, cax=bar, label=label, extend="both")
+        norm_ticks(figure.colorbar(colours, cax=bar, label=label, extend="both"), MAX_LIMIT)
         canvas.draw()
         return _Frame(np.asarray(canvas.buffer_rgba()).copy(), lefts)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-MARK = "made-by-gradlab"  # in each picture and page; explorer.html has it in its head
+MARK = "made-by-gradlab"  # in each picture and page; explorer/page.html has it in its head
 FORMATS = ("png", "svg", "pdf")  # of pictures at default places: they can say who made them
 
 

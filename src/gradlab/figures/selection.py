@@ -180,7 +180,9 @@ def _config_keys(runs: pd.DataFrame) -> list[str]:
     return [
         key
         for key in runs.columns
-        if "/" not in key and key not in records.NOT_CONFIG and _section(key) != "wandb"
+        if "/" not in key
+        and key not in records.NOT_CONFIG
+        and _section(key) not in ("wandb", "sweep")
     ]
 
 

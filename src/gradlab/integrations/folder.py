@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradlab import decay, records
+from gradlab import decay, records, sentences
 from gradlab.point.recorder import now, process_status
 from gradlab.probes import Measurement, join_steps, split_steps
 from gradlab.records import leases
@@ -136,7 +136,7 @@ class WatchFolder:
         if "jacobian/decay_rate" not in last:
             return last | {"verdict": "unmeasured"}, ""
         verdict = decay.verdict_of(last, self.length)
-        return last | {"verdict": verdict}, decay.verdict_sentence(last, self.length)
+        return last | {"verdict": verdict}, sentences.verdict_sentence(last, self.length)
 
 
 def nested(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gradlab import decay, records
+from gradlab import decay, records, sentences
 from gradlab.advice.points import point_advice
 from gradlab.advice.starts import has_gates
 from gradlab.components import locate
@@ -282,7 +282,7 @@ def _conclude(last: Row, length: int) -> Status:
     if "jacobian/decay_rate" not in last:
         return {"state": "done", "summary": last | {"verdict": "unmeasured"}}
     verdict = decay.verdict_of(last, length)
-    reason = decay.verdict_sentence(last, length)
+    reason = sentences.verdict_sentence(last, length)
     return {"state": "done", "reason": reason, "summary": last | {"verdict": verdict}}
 
 

@@ -71,7 +71,7 @@ def run_sweep(
     try:
         from gradlab.sweeps.report import report  # its figures take a second to import
 
-        report(points)
+        report(points, settings.table)
     except Exception as error:
         sentence = f"The closing report could not be made ({reason_of(error)}); see the records in "
         show(console, printable(f"{sentence}{sweep_folder(points[0].folder)}"))

@@ -21,7 +21,9 @@ from gradlab.printable import printable
 
 ENDED = ("done", "diverged", "failed")
 # What the section `sweep` says of one command, and not of the points.
-OF_THE_COMMAND = dict[str, Any](resume=None, retry="nothing", plan_only=False, trust=[])
+OF_THE_COMMAND = dict[str, Any](
+    resume=None, retry="nothing", plan_only=False, trust=[], table="settings"
+)
 LISTED = 6  # differences in a message
 
 

@@ -1,45 +1,54 @@
-"""The end of a sweep: a table of its points, its figure, and where everything is."""
+"""The end of a sweep: its table and what that means, its figure, and where everything is."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from math import inf
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.table import Table
-from rich.text import Text
 
-from gradlab.figures import labels, selection, style
+from gradlab import decay, sentences
+from gradlab.config import LATER
+from gradlab.figures import selection, style
 from gradlab.figures.of_runs.overview import overview_figure
 from gradlab.figures.places import check_place
 from gradlab.point import Point
 from gradlab.printable import printable
-from gradlab.records import OVERVIEW, WANDB, load_status, sweep_folder
-from gradlab.records.layout import UNREADABLE
+from gradlab.records import OVERVIEW, WANDB, load_gradients, load_status, sweep_folder
 from gradlab.records.table import load_runs
+from gradlab.sweeps.closing_table import (
+    ClosingTable,
+    closing_table,
+    column,
+    remark,
+    states,
+)
+from gradlab.sweeps.legend import legend
 from gradlab.sweeps.screen import screen, show
 
-COLOURS = {
-    "vanishing": "blue",
-    "stable": "green",
-    "exploding": "red",
-    "diverged": "magenta",
-    "unmeasured": "white",
-}
+LISTED = 3  # points of which a line says more: what their curve does, why they failed
 ADVISED = 2  # points whose advice is printed
 
 
-def report(sweep: Sequence[Point]) -> None:
+def report(sweep: Sequence[Point], rows: str = "settings") -> None:
     """Print the table, draw the overview figure, say where they are and what to type next."""
     folder = sweep_folder(sweep[0].folder)
-    runs = load_runs(folder, "all")
+    runs = selection.comparable(load_runs(folder, "all"))
+    runs = runs.fillna({key: x for key, x in LATER.items() if x is not None})  # of earlier code
     console, place = screen(), printable(_short(folder))
-    show(console, points_table(selection.comparable(runs), folder))
-    for sentence in advice(runs, folder):
+    curves = turning_curves(runs)
+    table = closing_table(runs, folder, rows, {point: word for point, (word, _) in curves.items()})
+    show(console, table.fitted(console.width))
+    show(console, "")
+    show(console, _grid(legend(table, place)))
+    for sentence in [*troubles(table), *courses(table, curves)]:
+        show(console, sentence)
+    for sentence in advice(table):
         show(console, f"advice   {sentence}")
     show(console, f"seconds  {seconds(runs)}")
     show(console, f"records  {place}")
-    if runs.get("jacobian/decay_rate", pd.Series(dtype=float)).notna().any():
+    if column(runs, "jacobian/decay_rate").notna().any():
         show(console, f"figure   {_draw(runs, folder / OVERVIEW, place)}")
     if sweep[0].config.wandb.mode != "disabled":
         show(console, f"W&B      wandb leet {shlex.quote(f'{place}/{WANDB}')}")
@@ -55,22 +64,86 @@ def _draw(runs: pd.DataFrame, path: Path, place: str) -> str:
     return f"{place}/{path.name}"
 
 
-def points_table(runs: pd.DataFrame, folder: Path) -> Table:
-    """Return one row per point of a sweep's folder: varying keys, verdict, reach, success."""
-    readable = runs[~runs["status"].isin(UNREADABLE)]  # the others may lack a config
-    keys = selection.varying_keys(readable if len(readable) else runs)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("point", justify="right")
-    for key in keys:
-        table.add_column(printable(labels.key_label(key)))
-    table.add_column("verdict")
-    for heading in ("decay rate\nnats/step", "horizon\nsteps", "loss ÷\nbaseline", "accuracy"):
-        table.add_column(heading, justify="right")
-    for _, run in runs.iterrows():
-        levels = (printable(labels.value_label(key, run[key])) for key in keys)
-        point = Path(run["path"]).relative_to(folder).as_posix()
-        table.add_row(printable(point), *levels, *_results(run))
-    return table
+def _grid(meanings: Mapping[str, str]) -> Table:
+    """Return words with their meanings, each meaning in a column of its own."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for word, meaning in meanings.items():
+        grid.add_row(word, meaning, style="dim")
+    return grid
+
+
+def turning_curves(runs: pd.DataFrame) -> dict[Hashable, tuple[str, sentences.Course]]:
+    """Return the remark and the course of each point whose curve its verdict does not describe.
+
+    Only maps of points whose metrics leave it open are read.
+
+    Args:
+        runs: from `selection.comparable`.
+
+    Returns:
+        By the points' labels in the runs.
+    """
+    curves = {}
+    for label, run in runs[_may_turn(runs)].iterrows():
+        try:
+            maps = load_gradients(run["path"])["jacobian_log_norm"].isel(step=-1)
+        except (OSError, ValueError, KeyError):  # its verdict stands without a remark
+            continue
+        profile = decay.lag_profile(maps)
+        if (course := sentences.course(profile)) and (
+            word := remark(profile.to_numpy(), run["verdict"])
+        ):
+            curves[label] = (word, course)
+    return curves
+
+
+def _may_turn(runs: pd.DataFrame) -> pd.Series:
+    """Return whether a point's metrics fit the cases of `remark`."""
+    state, horizon = states(runs), column(runs, "jacobian/horizon")
+    prefix = "jacobian/log_norm/lag_"
+    lags = [str(name) for name in runs if str(name).startswith(prefix)]
+    far = (runs[lags].astype(float).abs() > decay.TENFOLD).any(axis="columns")
+    return (
+        ((state == "vanishing") & (horizon == inf))
+        | ((state == "exploding") & (horizon < inf))
+        | ((state == "stable") & far)
+    )
+
+
+def courses(
+    table: ClosingTable, curves: Mapping[Hashable, tuple[str, sentences.Course]]
+) -> list[str]:
+    """Return a sentence on the curve of the first points that have a remark."""
+    lines = [
+        f"curve    {table.point(label)}: the mean norm {course}"
+        for label, (_, course) in curves.items()
+    ]
+    return _first(lines, "curve    {} more: gradlab figure decay draws them")
+
+
+def troubles(table: ClosingTable) -> list[str]:
+    """Return a sentence on each reason for which points did not end as done, with its points."""
+    runs = table.runs[table.runs["status"] != "done"]
+    lines = []
+    for (status, reason), same in runs.groupby(["status", "reason"], sort=False, dropna=False):
+        more = f" and {len(same) - 1} more" if len(same) > 1 else ""
+        why = f": {printable(reason)}" if isinstance(reason, str) and reason else ""
+        lines.append(f"{status:8} {table.point(same.index[0])}{more}{why}")
+    return _first(lines, "         {} more reasons in the points' status.json")
+
+
+def advice(table: ClosingTable) -> list[str]:
+    """Return the first advice of the first points that have some, and how many others have."""
+    runs, lines = table.runs, list[str]()
+    for label, path in runs.loc[runs["status"].isin(["done", "diverged"]), "path"].items():
+        own = load_status(Path(path)).get("advice", [])
+        lines += [f"{table.point(label)}: {printable(x)}" for x in own[:1]]
+    return _first(lines, "{} more in the points' status.json", ADVISED)
+
+
+def _first(lines: Sequence[str], more: str, count: int = LISTED) -> list[str]:
+    rest = len(lines) - count
+    return [*lines[:count], *([more.format(rest)] if rest > 0 else [])]
 
 
 def seconds(runs: pd.DataFrame) -> str:
@@ -84,36 +157,6 @@ def seconds(runs: pd.DataFrame) -> str:
         f"training {spent['train']:.1f}, evaluation {spent['evaluate']:.1f}, "
         f"probes {spent['probe']:.1f}{share}, compiling {spent['compile']:.1f}"
     )
-
-
-def advice(runs: pd.DataFrame, folder: Path) -> list[str]:
-    """Return the first advice of the first points that have some, and how many others have."""
-    sentences = []
-    for path in map(Path, runs.loc[runs["status"].isin(["done", "diverged"]), "path"]):
-        own = load_status(path).get("advice", [])
-        sentences += [printable(f"{path.relative_to(folder)}: {x}") for x in own[:1]]
-    more = len(sentences) - ADVISED
-    others = [f"{more} more in the points' status.json"] if more > 0 else []
-    return sentences[:ADVISED] + others
-
-
-def _results(run: pd.Series) -> list[str | Text]:
-    if run["status"] not in ("done", "diverged"):
-        return [Text.assemble((run["status"], "red"), " ", printable(run["reason"]))]
-    verdict = printable(run["verdict"])
-    baseline = run.get("eval/baseline") or float("nan")  # 0: all answers are the same
-    learned = run.get("eval/loss", float("nan")) / baseline
-    return [
-        Text(verdict, COLOURS.get(verdict, "")),
-        _number(run.get("jacobian/decay_rate"), "+.3f"),
-        _number(run.get("jacobian/horizon"), ".1f"),
-        _number(learned, ".2f"),
-        _number(run.get("eval/accuracy"), ".1%"),
-    ]
-
-
-def _number(value: Any, form: str) -> str:
-    return "–" if value is None or pd.isna(value) else format(value, form)
 
 
 def _short(path: Path) -> Path:

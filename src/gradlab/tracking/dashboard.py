@@ -1,32 +1,36 @@
 """The saved view and the report that `python -m gradlab.dashboard` publishes in a W&B project.
 
-Both have the same panels (`sections`), which draw what `tracking.runs` logs.
+Both have the same panels (`sections`), which draw what `tracking.runs` logs. Lines and bars are
+means over the runs of one `setting`. Metrics of the runs are in nats; what gradlab's own charts
+show is in decades.
 """
 
 import argparse
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from gradlab.tracking.charts import MAP_CHART, MEAN_CHART, SHARE_CHART, charts
+from gradlab.tracking.run_config import SETTING_KEY
+from gradlab.tracking.runs import OUTCOMES
 from gradlab.tracking.server_runs import check_login
 
 NAME = "gradlab"
-MAP_CHART = "gradlab-jacobian-map"
-MAP_SPEC: dict[str, Any] = {
-    "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-    "title": "log ‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖ (nats) before and after training",
-    "data": {"name": "wandb"},
-    "mark": {"type": "rect", "tooltip": {"content": "data"}},
-    "encoding": {
-        "x": {"field": "${field:k}", "type": "ordinal", "title": "k (steps)"},
-        "y": {"field": "${field:t}", "type": "ordinal", "title": "t (steps)"},
-        "color": {
-            "field": "${field:log_norm}",
-            "type": "quantitative",
-            "scale": {"scheme": "redblue", "reverse": True, "domainMid": 0},
-        },
-        "column": {"field": "${field:step}", "type": "ordinal", "title": "updates"},
-    },
+MEASURES = {  # columns of the table of outcomes
+    "decay_rate": "decay rate (decades per step)",
+    "horizon": "horizon (steps, at most the length)",
+    "solved": "share of solved tasks",
+    "accuracy": "accuracy",
 }
+PINNED = (f"config:{SETTING_KEY}", "config:seed", "summary:verdict", "summary:jacobian/decay_rate")
+EXPLANATION = (
+    "Each point of a sweep is a run: a recurrent network, measured before and after training. "
+    "Decay rates are slopes of the mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against t − k; negative: "
+    "vanishing, positive: exploding. 1 decade, a factor of 10, is 2.303 nats. Runs of one setting "
+    "differ in their seed; what stands for several is their mean, with the interval that the "
+    "panel names, else with its standard error. The horizon of a network whose norm never falls "
+    "to 1/e is infinite, and counts as the sequence's length in a mean."
+)
 EPILOG = """\
 runs that are on disk only:
   wandb leet runs/NAME/DATE/wandb    view them in the terminal, without account or network
@@ -34,44 +38,53 @@ runs that are on disk only:
 """
 
 
+class StudyPage(NamedTuple):
+    """What the report of a study says of it.
+
+    Attributes:
+        name: of its experiment, by which its runs are found.
+        title: the report's.
+        text: question, claims and verdicts, in Markdown.
+    """
+
+    name: str
+    title: str
+    text: str
+
+
 def sections(entity: str) -> dict[str, list[Any]]:
     """Return the panels under each heading.
 
     Args:
-        entity: the W&B user or team that owns the interactive map's chart.
+        entity: the W&B user or team that owns gradlab's charts.
     """
     import wandb_workspaces.reports.v2 as wr
 
-    gain, length = wr.Config("init.gain"), wr.Config("task.length")
-    threshold, model = wr.Config("clip.threshold"), wr.Config("model.name")
+    gain, length, threshold = map(wr.Config, ("init.gain", "task.length", "clip.threshold"))
     rate = wr.SummaryMetric("jacobian/decay_rate")
-    horizon = wr.SummaryMetric("jacobian/horizon")
-    accuracy = wr.SummaryMetric("eval/accuracy")
     axes = {
-        "model": model,
+        "model": wr.Config("model.name"),
         "gain": gain,
-        "threshold": threshold,
         "length": length,
+        "threshold": threshold,
         "decay rate": rate,
-        "horizon": horizon,
-        "accuracy": accuracy,
+        "accuracy": wr.SummaryMetric("eval/accuracy"),
     }
     columns = [wr.ParallelCoordinatesPlotColumn(metric, name) for name, metric in axes.items()]
-    log_norms = "jacobian/log_norm/lag_.*"  # a regular expression
     return {
         "How far the gradient reaches": [
-            wr.ScatterPlot(title="Decay rate (nats per step) against gain", x=gain, y=rate),
-            wr.ScatterPlot(
-                title="Decay rate (nats per step) against length", x=length, y=rate, log_x=True
-            ),
-            wr.ScatterPlot(title="Horizon (steps) against gain", x=gain, y=horizon, log_y=True),
+            _outcome(entity, "decay_rate", "init.gain"),
+            _outcome(entity, "decay_rate", "task.length"),
+            _outcome(entity, "horizon", "init.gain"),
+            wr.BarPlot(title="Decay rate (nats per step)", metrics=[rate.name], **_over_seeds()),
             _table_chart(
                 "jacobian/decay_curves_table",
                 "wandb/lineseries/v0",
                 ("step", "lineKey", "lineVal"),
-                {"title": "Mean log norm (nats)", "xname": "lag t − k (steps)"},
+                {"title": "Mean log norm (decades)", "xname": "lag t − k (steps)"},
             ),
-            wr.LinePlot(title="Log norm by lag (nats)", x="train/step", metric_regex=log_norms),
+            _line_plot("Decay rate during training (nats per step)", y=[rate.name]),
+            _line_plot("Log norm by lag (nats)", metric_regex="jacobian/log_norm/lag_.*"),
         ],
         "Maps": [
             wr.MediaBrowser(
@@ -82,16 +95,17 @@ def sections(entity: str) -> dict[str, list[Any]]:
             ),
         ],
         "Training": [
-            wr.ScatterPlot(
-                title="Accuracy against clipping threshold", x=threshold, y=accuracy, log_x=True
-            ),
-            wr.LinePlot(
-                title="Share of updates clipped", x="train/step", y=["train/clip_fraction"]
-            ),
-            wr.LinePlot(title="Held-out loss", x="train/step", y=["eval/loss"]),
+            _outcome(entity, "solved", "clip.threshold", SHARE_CHART),
+            _outcome(entity, "accuracy", "clip.threshold"),
+            _line_plot("Share of updates clipped", y=["train/clip_fraction"]),
+            _line_plot("Held-out loss", y=["eval/loss"]),
         ],
-        "Everything at once": [
-            wr.ParallelCoordinatesPlot(title="Settings and what they led to", columns=columns)
+        "Every run": [
+            wr.ScatterPlot(title="Decay rate (nats per step) against gain", x=gain, y=rate),
+            wr.ScatterPlot(
+                title="Decay rate (nats per step) against length", x=length, y=rate, log_x=True
+            ),
+            wr.ParallelCoordinatesPlot(title="Settings and what they led to", columns=columns),
         ],
     }
 
@@ -109,43 +123,46 @@ def workspace(entity: str, project: str) -> Any:
             for name, panels in sections(entity).items()
         ],
         settings=ws.WorkspaceSettings(x_axis="train/step", max_runs=100),
+        runset_settings=ws.RunsetSettings(pinned_columns=[*PINNED]),
     )
 
 
-def report(entity: str, project: str) -> Any:
-    """Build, but do not save, a report with the same panels: a `wandb_workspaces` `Report`."""
+def report(entity: str, project: str, study: StudyPage | None = None) -> Any:
+    """Build, but do not save, a report with the same panels: a `wandb_workspaces` `Report`.
+
+    Args:
+        entity, project: where it is to be.
+        study: a study that it is of: its text comes first, and the panels show its runs alone.
+    """
     import wandb_workspaces.reports.v2 as wr
 
-    blocks: list[Any] = [
-        wr.P(
-            "Each point of a sweep is a run: a recurrent network, measured before and after "
-            "training. Decay rates are slopes of the mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against t − k; "
-            "negative: vanishing, positive: exploding. A horizon of a network whose norm never "
-            "falls to 1/e is infinite, and not drawn."
-        )
-    ]
+    only = f"Config('name') = {study.name!r}" if study else ""
+    blocks: list[Any] = [wr.MarkdownBlock(study.text)] if study else []
+    blocks.append(wr.P(EXPLANATION))
     for name, panels in sections(entity).items():
-        grid = wr.PanelGrid(runsets=[wr.Runset(entity=entity, project=project)], panels=panels)
-        blocks += [wr.H2(name), grid]
+        runs = wr.Runset(entity=entity, project=project, filters=only)
+        blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
     return wr.Report(
         entity=entity,
         project=project,
-        title="How far does a gradient reach?",
+        title=study.title if study else "How far does a gradient reach?",
         description="Written by python -m gradlab.dashboard.",
         blocks=blocks,
     )
 
 
-def description(entity: str, project: str) -> str:
+def description(entity: str, project: str, study: StudyPage | None = None) -> str:
     """Return, as text, what `publish` would save."""
     lines = [f"a view {NAME!r} and a report in {entity}/{project}, each with"]
     for name, panels in sections(entity).items():
         lines += [f"  {name}", *(f"    {_line(panel)}" for panel in panels)]
-    return "\n".join(lines)
+    return "\n".join(
+        [*lines, *(["", f"the report begins: {study.title}", study.text] if study else [])]
+    )
 
 
-def publish(entity: str, project: str) -> list[str]:
-    """Save the map's chart, the view and the report; return the URLs of the last two.
+def publish(entity: str, project: str, study: StudyPage | None = None) -> list[str]:
+    """Save gradlab's charts, the view and the report; return the URLs of the last two.
 
     Raises:
         ConnectionError: the server cannot be reached, or nobody is logged in.
@@ -153,45 +170,88 @@ def publish(entity: str, project: str) -> list[str]:
     check_login()
     import wandb
 
+    for name, chart in charts().items():
+        try:
+            wandb.Api().create_custom_chart(
+                entity=entity,
+                name=name,
+                display_name=name,
+                spec_type="vega2",
+                access="private",
+                spec=chart,
+            )
+        except wandb.Error as error:  # it exists already, or the server has no custom charts
+            print(f"gradlab: the chart {name} was not made: {error}", file=sys.stderr)
     try:
-        wandb.Api().create_custom_chart(
-            entity=entity,
-            name=MAP_CHART,
-            display_name="gradlab: Jacobian map",
-            spec_type="vega2",
-            access="private",
-            spec=MAP_SPEC,
-        )
-    except wandb.Error as error:  # the chart exists already, or the server has no custom charts
-        print(f"gradlab: the chart of the interactive map was not made: {error}", file=sys.stderr)
-    try:
-        return [page.save().url for page in (workspace(entity, project), report(entity, project))]
+        pages = (workspace(entity, project), report(entity, project, study))
+        return [page.save().url for page in pages]
     except wandb.Error as error:
         raise ConnectionError(f"{entity}/{project} could not be written: {error}") from error
 
 
-def _table_chart(table: str, chart: str, columns: tuple[str, ...], strings: dict[str, str]) -> Any:
-    """Return a chart of a logged table; the chart's fields are named as the table's columns."""
+def _over_seeds() -> dict[str, Any]:
+    """Return the options of a panel whose lines or bars are means over the runs of a setting."""
+    import wandb_workspaces.reports.v2 as wr
+
+    setting = wr.Config(SETTING_KEY)
+    return {"groupby": setting, "groupby_aggfunc": "mean", "groupby_rangefunc": "stderr"}
+
+
+def _line_plot(title: str, **metrics: Any) -> Any:
+    """Return a plot of metrics over training, by setting."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.LinePlot(title=title, x="train/step", **metrics, **_over_seeds())
+
+
+def _outcome(entity: str, measure: str, key: str, chart: str = MEAN_CHART) -> Any:
+    """Return a chart of a column of the table of outcomes against a swept key."""
+    from gradlab.figures.labels import key_label
+
+    label, axis = MEASURES[measure], key_label(key)
+    strings = {"axis": key, "x_title": axis, "y_title": label}
+    strings["title"] = f"{label[0].upper()}{label[1:]} against {axis}"
+    fields = {name: name for name in ("axis", "value", "order", "series")} | {"y": measure}
+    return _table_chart(OUTCOMES, f"{entity}/{chart}", fields, strings)
+
+
+def _table_chart(
+    table: str, chart: str, columns: dict[str, str] | tuple[str, ...], strings: dict[str, str]
+) -> Any:
+    """Return a chart of a logged table.
+
+    Args:
+        table: its name.
+        chart: the chart's.
+        columns: by the chart's fields; or alone, where those are named as the columns.
+        strings: the chart's texts.
+    """
     import wandb_workspaces.reports.v2 as wr
 
     return wr.CustomChart(
         query={"summaryTable": {"tableKey": table}},
         chart_name=chart,
-        chart_fields={name: name for name in columns},
+        chart_fields=columns if isinstance(columns, dict) else {name: name for name in columns},
         chart_strings=strings,
     )
 
 
 def _line(panel: Any) -> str:
-    """Return a panel's kind and title; for a custom chart, its table and chart name."""
+    """Return a panel's kind and title; for a custom chart, its table and chart name too."""
     kind = type(panel).__name__
     if kind == "CustomChart":
-        return f"{kind}: {panel.query['summaryTable']['tableKey']} as {panel.chart_name}"
+        title = panel.chart_strings.get("title", "")
+        drawn = f"{panel.query['summaryTable']['tableKey']} as {panel.chart_name}"
+        return f"{kind}: {f'{title}, ' if title else ''}{drawn}"
     return f"{kind}: {panel.title}"
 
 
-def main() -> None:
-    """Publish, or with --dry-run print what would be published; report errors in one sentence."""
+def main(read_study: Callable[[str], StudyPage]) -> None:
+    """Publish, or with --dry-run print what would be published; report errors in one sentence.
+
+    Args:
+        read_study: returns the page of a study by its name; raises ValueError or OSError.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m gradlab.dashboard",
         description="Publish a saved view and a report of a project on the W&B server that you "
@@ -201,6 +261,12 @@ def main() -> None:
     )
     parser.add_argument("project", metavar="ENTITY/PROJECT")
     parser.add_argument(
+        "--study",
+        metavar="NAME",
+        help="begin the report with this study's question, claims and verdicts, as in "
+        "experiments/NAME or runs/NAME of the current folder, and show its runs alone",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print what it would publish; needs no account"
     )
     options = parser.parse_args()
@@ -208,13 +274,14 @@ def main() -> None:
     if not entity or not project or "/" in project:
         parser.error(f"it takes ENTITY/PROJECT; got {options.project!r}.")
     try:
+        study = read_study(options.study) if options.study else None
         if options.dry_run:
-            print(description(entity, project))
+            print(description(entity, project, study))
         else:
-            print("\n".join(publish(entity, project)))
+            print("\n".join(publish(entity, project, study)))
     except ModuleNotFoundError as error:
         if error.name != "wandb_workspaces":
             raise
         sys.exit("gradlab: this needs wandb-workspaces: pip install 'gradlab[dashboard]'.")
-    except ConnectionError as error:
+    except (ValueError, OSError) as error:  # ConnectionError among them
         sys.exit(f"gradlab: {error}")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import wandb
 
 MAP = "jacobian_log_norm"
+CELLS = "map_cells"  # the name of the table, after its prefix
 MAP_SIDE = 32  # cells per side of the interactive map, at most
 CURVE_POINTS = 100  # lags per decay curve, at most
 CAPTION = "norms below 1 blue, above red; exactly zero grey"
@@ -21,8 +22,8 @@ CAPTION = "norms below 1 blue, above red; exactly zero grey"
 def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> dict[str, Any]:
     """Return a picture, a table and decay curves of maps, to log to a W&B run.
 
-    The picture, with axes in steps and a colour bar in nats, and the table show the first and the
-    last measurement; the curves show all.
+    The picture, with axes in steps and a colour bar in decades, and the table show the first and
+    the last measurement; the curves show all.
 
     Args:
         log_norms: [..., t, k] in nats, plain or xarray; its leading axes are samples, except an
@@ -31,7 +32,7 @@ def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> di
 
     Returns:
         NAME/map (`wandb.Image`), NAME/map_cells (`wandb.Table`, see `map_table`) and
-        NAME/decay_curves (a line plot of the mean log norm against lag).
+        NAME/decay_curves (a line plot of the mean log norm, in decades, against lag).
 
     Raises:
         ValueError: it is no map.
@@ -44,6 +45,7 @@ def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> di
 
     from gradlab.figures.labels import label_of
     from gradlab.figures.map_picture import map_picture
+    from gradlab.figures.units import from_nats
 
     maps = _by_step(log_norms)
     ends, (lags, curves) = _ends(maps), decay_curves(maps)
@@ -56,12 +58,12 @@ def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> di
     )
     return {
         f"{name}/map": wandb.Image(picture, caption=CAPTION),
-        f"{name}/map_cells": map_table(maps),
+        f"{name}/{CELLS}": map_table(maps),
         f"{name}/decay_curves": wandb.plot.line_series(
             lags,
-            list(curves.values()),
+            [[x and from_nats(x, "decades") for x in curve] for curve in curves.values()],
             keys=[f"after {step} updates" if is_trained else "mean" for step in curves],
-            title="Mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ (nats)",
+            title="Mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ (decades)",
             xname="lag t − k (steps)",
         ),
     }

@@ -17,7 +17,8 @@ from typing import Any
 
 from gradlab import records
 from gradlab.tracking.points import Restored, Run, restore_or_say, restore_run, say_left_out
-from gradlab.tracking.runs import ARTIFACT_TYPE, RECORD_FILES, RECORDS, SWEEP_KEY
+from gradlab.tracking.run_config import SWEEP_KEY
+from gradlab.tracking.runs import ARTIFACT_TYPE, RECORD_FILES, RECORDS
 
 SWEEP_MARKS = (records.SWEEP, records.MULTIRUN)
 

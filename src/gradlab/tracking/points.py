@@ -20,12 +20,12 @@ import pandas as pd
 from gradlab import records
 from gradlab.printable import printable
 from gradlab.records.files import RecordError
-from gradlab.tracking.runs import PATH_KEY, RECORD_FILES, SWEEP_KEY, end_entries
+from gradlab.tracking.run_config import BOOKKEEPING, PATH_KEY, SWEEP_KEY, is_point, point_config
+from gradlab.tracking.runs import RECORD_FILES, end_entries
 
 NONFINITE = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
 PATH_PARTS = 3  # NAME/DATE/POINT, at least
 RESTORED = "restored_from"  # in a status: the run that the point was read back from
-BOOKKEEPING = ("name", "wandb", "sweep")  # sections of a config that change no number
 RUN_OR_SWEEP_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 DRIVE = re.compile(r"[A-Za-z]:")  # of Windows
 
@@ -97,8 +97,8 @@ def restore_run(run: Run, folder: Path, origin: str) -> Restored | None:
     """
     if not is_point(run.config):
         return None
-    config = {key: _plain(value) for key, value in run.config.items() if not key.startswith("_")}
-    path, sweep_id = place_below(config.pop(PATH_KEY)), config.pop(SWEEP_KEY, "")
+    config = _plain(point_config(run.config))
+    path, sweep_id = place_below(run.config[PATH_KEY]), run.config.get(SWEEP_KEY, "")
     for key, name in (("id", run.run_id), (SWEEP_KEY, sweep_id or "none")):
         if not (isinstance(name, str) and RUN_OR_SWEEP_ID.fullmatch(name)):
             raise ValueError(f"its {key} is {name!r}, not letters and digits")
@@ -180,11 +180,6 @@ def _as_floats(node: Any) -> Any:
     if isinstance(node, bool) or not isinstance(node, int | float):
         return node
     return None if math.isnan(node) else float(node) + 0.0  # -0.0 becomes 0.0
-
-
-def is_point(config: Mapping[str, Any]) -> bool:
-    """Return whether a run's config is that of a point which gradlab logged."""
-    return PATH_KEY in config and isinstance(config.get("wandb"), Mapping)
 
 
 def place_below(text: Any) -> PurePosixPath:

@@ -26,14 +26,16 @@ import xarray as xr
 
 from gradlab import records
 from gradlab.tracking.client import prepare_client
-from gradlab.tracking.media import MAP, map_media
+from gradlab.tracking.media import CELLS, MAP, map_media
+from gradlab.tracking.run_config import run_config
+from gradlab.tracking.setting import Setting, outcome_table, setting_of
 from gradlab.tracking.uploads import shared_uploader
 
 if TYPE_CHECKING:
     import wandb
 
-PATH_KEY = "path"  # config key in W&B: NAME/DATE/POINT, the point's folder below runs/
-SWEEP_KEY = "sweep_id"  # config key in W&B: tells sweeps of one NAME/DATE apart
+OUTCOMES = "outcomes"  # the table of a point's outcome, see `outcome_table`
+TABLES = (OUTCOMES, f"jacobian/{CELLS}")
 ARTIFACT_TYPE = "gradients"  # of the artifact that holds gradients.nc
 END_PREFIXES = ("success/", "time/", "verdict")  # of summary entries known only at a point's end
 RECORDS = "gradlab"  # folder among the run's files that holds the point's records
@@ -60,13 +62,15 @@ class Tracker:
         run: "wandb.Run | None",
         folder: Path,
         config: Mapping[str, Any],
+        setting: Setting,
         earlier: Sequence[Path] = (),
     ) -> None:
-        """Log the point in a folder, with its resolved config, to an open run.
+        """Log the point in a folder, with its resolved config and its setting, to an open run.
 
         `earlier` has the run folders of earlier attempts, which go once this run is whole.
         """
         self._run = run
+        self._setting = setting
         self._earlier = earlier
         self._folder = folder
         self._config = config
@@ -90,13 +94,20 @@ class Tracker:
         with self._writing() as run:
             if not run:
                 return
-            if gradients is not None and MAP in gradients:
-                run.log(map_media(gradients[MAP]))
+            summary = status.get("summary", {})
+            maps = gradients[MAP] if gradients is not None and MAP in gradients else None
+            media = {} if maps is None else map_media(maps)
+            if self._setting.axes and status["state"] in ("done", "diverged"):
+                media[OUTCOMES] = outcome_table(self._setting, summary, maps)
+            # Tables go to the summary alone: of a row's, W&B draws the sizes as metrics.
+            tables = {name: media.pop(name) for name in TABLES if name in media}
+            if media:
+                run.log(media)
             self._save_records(run, status)
             if gradients is not None:
                 self._log_artifact(run, status)
             outcome = {"status": status["state"], "reason": status.get("reason", "")}
-            run.summary.update(outcome | end_entries(status.get("summary", {})))
+            run.summary.update(outcome | end_entries(summary) | tables)
             self.finished = True
 
     def close(self, error: BaseException | None) -> None:
@@ -161,23 +172,24 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
         folder: the point's folder; the run is written to wandb/ in its sweep's.
         config: the resolved config; its "wandb" section sets the mode, project, entity and tags.
         group: the sweep, as NAME/DATE.
-        name: the run's display name.
+        name: the point's overrides, which name the run if its sweep varies nothing.
 
     Yields:
         The tracker to log to.
     """
-    run, earlier = None, list[Path]()
+    run, earlier, setting = None, list[Path](), Setting("", name)
     if config["wandb"]["mode"] != "disabled":
         try:
             run_id, earlier = _earlier_runs(folder)
             for old in earlier:
                 if not _has_ended(old):
                     shutil.rmtree(old, ignore_errors=True)
-            run = _open(folder, config, group, name, run_id)
+            setting = setting_of(folder, config, name)
+            run = _open(folder, config, group, setting, run_id)
         except Exception as error:  # a full disk, a name that W&B refuses
             _say_missing(folder, error)
     kept = [old for old in earlier if run and old != Path(run.settings.sync_dir)]
-    tracker = Tracker(run, folder, config, kept)
+    tracker = Tracker(run, folder, config, setting, kept)
     try:
         yield tracker
     except BaseException as error:
@@ -189,7 +201,7 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
 
 
 def _open(
-    folder: Path, config: Mapping[str, Any], group: str, name: str, run_id: str | None
+    folder: Path, config: Mapping[str, Any], group: str, setting: Setting, run_id: str | None
 ) -> "wandb.Run":
     """Open a point's run, under the id of its earlier ones, or None: a new one; see `track`.
 
@@ -202,9 +214,7 @@ def _open(
     settings = config["wandb"]
     sweep = records.sweep_folder(folder.absolute())
     _check_place(sweep)
-    place = {PATH_KEY: f"{group}/{folder.absolute().relative_to(sweep).as_posix()}"}
-    if sweep_id := records.sweep_id_of(sweep):
-        place[SWEEP_KEY] = sweep_id
+    path = f"{group}/{folder.absolute().relative_to(sweep).as_posix()}"
     run = wandb.init(
         dir=sweep,
         mode="offline",  # online runs too: gradlab.tracking.uploads sends them
@@ -214,8 +224,8 @@ def _open(
         tags=settings["tags"],
         job_type="point",
         group=group,
-        name=name,
-        config=dict(config) | place,
+        name=setting.name,
+        config=run_config(config, path, records.sweep_id_of(sweep), setting.text),
         reinit="create_new",  # several runs are open at once in one process
         settings=wandb.Settings(
             silent=True,

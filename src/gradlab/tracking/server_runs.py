@@ -6,7 +6,8 @@ from typing import Any
 
 from gradlab import records
 from gradlab.tracking.client import prepare_client
-from gradlab.tracking.points import Restored, Run, is_point, restore_or_say, restore_run
+from gradlab.tracking.points import Restored, Run, restore_or_say, restore_run
+from gradlab.tracking.run_config import is_point
 from gradlab.tracking.runs import ARTIFACT_TYPE, RECORD_FILES, RECORDS
 
 WHOLE = ("finished", "failed")  # states of runs that were not cut off

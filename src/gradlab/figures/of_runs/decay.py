@@ -82,7 +82,8 @@ def decay_figure(
     """
     choice = Choice(where, hue, col, row, step, band)
     usable = selection.with_gradients(runs)
-    grid = arrange_lines(usable, choice, panels=lines.PANELS, lines=lines.LINES)
+    limits: dict[str, Any] = {"panels": lines.PANELS, "lines": lines.LINES}
+    grid = arrange_lines(usable, choice, **limits, apart=lines.OVER_TIME)
     table = decay_table(grid.runs, step)
     figure, body, panels = lines.small_multiples(grid, [PROFILE])
     notes = lines.draw_panels(panels, grid, table, [PROFILE], band)

@@ -1,0 +1,232 @@
+"""What the page shows of a setting: the mean over its seeds, and each seed.
+
+A series is the maps and curves of one setting, or of one run, over training.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from gradlab import decay
+from gradlab.figures import bands, moments, selection
+from gradlab.figures.explorer.packing import pack
+from gradlab.figures.explorer.words import numbers
+from gradlab.figures.labels import level_label, point_label
+from gradlab.figures.map_images import evenly
+from gradlab.figures.units import Unit, from_nats
+
+FIRST_LAGS = 16  # all shown: where curves rise
+
+
+class Kept(NamedTuple):
+    """How much of a run the page holds, and in which unit it shows it."""
+
+    cells: int
+    steps: int
+    unit: Unit
+
+
+class Reading(NamedTuple):
+    """One network at one training step: its map at the kept pairs (t, k), and its lag profile."""
+
+    log_norms: Float[np.ndarray, "pairs"]  # nats, mean over samples
+    profile: decay.Profile
+
+
+class Run(NamedTuple):
+    """The measurements of one run, from training step to training step."""
+
+    name: str
+    status: str
+    maps: xr.DataArray  # (step, sample, t, k), nats
+    steps: list[int]
+
+    def stride(self) -> int:
+        """Return the time steps from one row of a map to the next."""
+        first, second = self.maps["t"].to_numpy()[:2]
+        return int(second - first)
+
+    def measured(self, step: int) -> int | None:
+        """Return the training step whose map the network has at another; None: it has none.
+
+        A training that was done earlier ended with the network that it has later.
+        """
+        last = self.steps[-1]
+        if self.status == "done" and step > last:
+            return last
+        return step if step in self.steps else None
+
+
+def settings(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the name and the runs of each setting, in order: runs that differ in their seed alone.
+
+    Args:
+        runs: from `selection.with_gradients`.
+    """
+    keys = [key for key in selection.varying_keys(runs) if key != "seed"]
+    if selection.pools_sweeps(runs):
+        keys = ["sweep", *keys]
+    if not keys:
+        yield level_label("model.name", runs["model.name"].iloc[0]), runs
+        return
+    ranks = [
+        pd.Index(selection.levels_of(runs, key)).get_indexer(pd.Index(runs[key]))
+        for key in reversed(keys)
+    ]
+    ordered = runs.iloc[np.lexsort(ranks)]  # by the first key, then the second, …
+    for _, group in ordered.groupby(keys, sort=False, dropna=False):
+        yield point_label(group.iloc[0], keys), group
+
+
+def setting_series(name: str, rows: pd.DataFrame, kept: Kept) -> list[dict[str, Any]]:
+    """Return the series of a setting; of runs measured at different time steps, one for each.
+
+    Args:
+        name: of the setting.
+        rows: its runs.
+        kept: of each run.
+
+    Returns:
+        Each with `name`, `model`, `status` (such as "5 seeds, 1 diverged"), `quantity`, `t` and
+        `lags` (those kept, steps), `maps`, `values` (their log norms for k ≤ t, from `pack`) and
+        `seeds`, the series of its runs, or [] if it is one run. A map has `step` (of training),
+        `numbers` in words and `curve` (mean log norm at `lags`, null where it is exactly zero or
+        not measured). Over several seeds it has `note` (what is shown) and `of` (the seeds' maps
+        that it is the mean of: the index of each, null for a seed that has none), and from four
+        seeds on `low` and `high` (95 % bootstrap interval of the mean).
+    """
+    by_times: dict[tuple[int, ...], list[Run]] = {}
+    for run in _load(rows):
+        by_times.setdefault(tuple(run.maps["t"].to_numpy().tolist()), []).append(run)
+    return [
+        _series(f"{name}, T = {times[-1]}" if len(by_times) > 1 else name, runs, kept)
+        | {"model": str(rows["model.name"].iloc[0])}
+        for times, runs in by_times.items()
+    ]
+
+
+def common_steps(runs: Sequence[Run], most: int) -> list[int]:
+    """Return the training steps to show: those that all runs measured, and the last of all.
+
+    A run that diverged or failed early takes no step from the others.
+
+    Args:
+        runs: of a setting.
+        most: steps; of more, evenly spread ones are kept.
+    """
+    whole = [run for run in runs if run.status in ("done", "running")] or runs
+    common = set.intersection(*(set(run.steps) for run in whole))
+    steps = sorted(common | {max(run.steps[-1] for run in whole)})
+    return [steps[i] for i in evenly(len(steps), most)]
+
+
+def _load(rows: pd.DataFrame) -> list[Run]:
+    seeds = rows.get("seed")
+    if seeds is None or seeds.isna().any() or seeds.duplicated().any():
+        names = [Path(path).name for path in rows["path"]]
+    else:
+        names = [f"seed {seed}" for seed in seeds]
+    loaded = [moments.load_measured(row, "jacobian_log_norm") for _, row in rows.iterrows()]
+    maps = [measured["jacobian_log_norm"] for measured in loaded]
+    return [
+        Run(name, str(status), log_norms, log_norms["step"].to_numpy().tolist())
+        for name, status, log_norms in zip(names, rows["status"], maps, strict=True)
+    ]
+
+
+def _series(name: str, runs: list[Run], kept: Kept) -> dict[str, Any]:
+    steps = common_steps(runs, kept.steps)
+    each = [_readings(run, steps, kept.cells) for run in runs]
+    alone = [_run_series(run, maps, kept) for run, maps in zip(runs, each, strict=True)]
+    if len(runs) == 1:
+        return alone[0] | {"name": name, "status": _status(runs), "seeds": []}
+    maps, values = [], []
+    for step in steps:
+        measured = [run.measured(step) for run in runs]
+        readings = [have[at] for have, at in zip(each, measured, strict=True) if at is not None]
+        values.append(decay.mean_log_norm(np.stack([x.log_norms for x in readings]), axis=0))
+        of = [
+            list(have).index(at) if at is not None else None
+            for have, at in zip(each, measured, strict=True)
+        ]
+        note = _note(len(readings), len(runs))
+        curve = _mean_curve(readings, alone[0]["lags"], runs[0].stride(), kept)
+        maps.append({"step": step, "of": of, "note": note} | curve)
+    return {
+        **alone[0],
+        "name": name,
+        "status": _status(runs),
+        "maps": maps,
+        "values": pack(from_nats(np.stack(values), kept.unit)),
+        "seeds": alone,
+    }
+
+
+def _readings(run: Run, steps: Sequence[int], cells: int) -> dict[int, Reading]:
+    """Return what a run has at those of the training steps at which it was measured."""
+    times = evenly(run.maps.sizes["t"], cells)
+    row, column = (times[i] for i in np.tril_indices(len(times)))
+    readings = {}
+    for step in dict.fromkeys(run.measured(step) for step in steps):
+        if step is not None:
+            samples = run.maps.sel(step=step).to_numpy().astype(float)
+            log_norms = decay.mean_log_norm(samples[:, row, column], axis=0)
+            readings[step] = Reading(log_norms, decay.lag_profile(samples))
+    return readings
+
+
+def _run_series(run: Run, readings: dict[int, Reading], kept: Kept) -> dict[str, Any]:
+    t = run.maps["t"].to_numpy()
+    times = evenly(len(t), kept.cells)
+    lags = (t[np.union1d(np.arange(min(FIRST_LAGS + 1, len(t))), times)] - t[0]).tolist()
+    return {
+        "name": run.name,
+        "status": "" if run.status == "done" else run.status,
+        "quantity": str(run.maps.attrs.get("long_name", "log norm")),
+        "t": t[times].tolist(),
+        "lags": lags,
+        "maps": [
+            {"step": step} | _mean_curve([reading], lags, run.stride(), kept)
+            for step, reading in readings.items()
+        ],
+        "values": pack(from_nats(np.stack([x.log_norms for x in readings.values()]), kept.unit)),
+    }
+
+
+def _mean_curve(
+    readings: Sequence[Reading], lags: Sequence[int], stride: int, kept: Kept
+) -> dict[str, Any]:
+    """Return the mean curve of some networks, its interval, and its numbers in words."""
+    profiles = [x.profile for x in readings]
+    curves = from_nats(np.stack(profiles)[:, np.asarray(lags) // stride], kept.unit)
+    curve = {"curve": _json(decay.mean_log_norm(curves, axis=0))}
+    if len(readings) >= bands.FEW:
+        low, high = bands.interval_of_mean(curves.T)
+        curve |= {"low": _json(low), "high": _json(high)}
+    return curve | {"numbers": numbers(profiles, stride, kept.unit)}
+
+
+def _json(curve: Float[np.ndarray, "lags"]) -> list[float | None]:
+    return [round(float(x), 3) if np.isfinite(x) else None for x in curve]
+
+
+def _status(runs: Sequence[Run]) -> str:
+    """Return the number of seeds, if there are several, and of those that are not done."""
+    if len(runs) == 1:
+        return "" if runs[0].status == "done" else runs[0].status
+    others = Counter(run.status for run in runs if run.status != "done")
+    return ", ".join([f"{len(runs)} seeds", *(f"{n} {status}" for status, n in others.items())])
+
+
+def _note(seeds: int, most: int) -> str:
+    """Say what the curve and the map of several seeds show."""
+    mean = f"mean of {seeds} seeds" if seeds == most else f"mean of {seeds} of {most} seeds"
+    if seeds < bands.FEW:
+        return f"{mean}, each a thin line"
+    return f"{mean}; band: 95 % bootstrap interval of the mean"

@@ -1,0 +1,143 @@
+"""A point's setting, by which W&B groups runs over their seeds, and its outcome by what was swept.
+
+A setting is worded by what the point's sweep varies, as its sweep.json lists it. It says nothing
+that the point's config does not, so it is no part of the point's identity.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from gradlab import records
+from gradlab.tracking.run_config import BOOKKEEPING
+
+if TYPE_CHECKING:
+    import wandb
+
+LAST = 1e300  # the place of "none" among numbers: W&B's tables are JSON, which has no infinity
+MEASURES = {  # columns of the table of outcomes: the entries of the summary that they show
+    "decay_rate": "jacobian/decay_rate",
+    "horizon": "jacobian/horizon",
+    "solved": "success/solved",
+    "accuracy": "eval/accuracy",
+}
+COLUMNS = ("axis", "value", "order", "series", *MEASURES)
+
+
+class Axis(NamedTuple):
+    """A config key that the sweep varies, and where a point lies on it."""
+
+    key: str
+    value: str  # its label: "0.5", "none"
+    order: float  # the value's place among others
+    series: str  # the rest of the point's setting
+
+
+class Setting(NamedTuple):
+    """What tells a point from the others of its sweep.
+
+    Attributes:
+        text: without the seed: "LSTM, gain 0.5, length 64"; the model's name if nothing varies.
+        name: with the seed, if that varies.
+        axes: the keys that vary, the seed apart.
+    """
+
+    text: str
+    name: str
+    axes: Sequence[Axis] = ()
+
+
+def setting_of(folder: Path, config: Mapping[str, Any], name: str) -> Setting:
+    """Return a point's setting.
+
+    Args:
+        folder: the point's.
+        config: its resolved config.
+        name: its overrides, which name it where nothing varies, and where its sweep has no
+            sweep.json (another launcher than gradlab's runs it).
+
+    Example:
+        >>> setting_of(Path("runs/quickstart/DATE/3"), config, "model=rnn,init.gain=0.5").text
+        'RNN, gain 0.5, length 64, clip threshold none'
+    """
+    from gradlab.figures.labels import level_label, point_label, value_label
+
+    varying = _varying(folder)
+    if varying is None:
+        return Setting(",".join(x for x in name.split(",") if not x.startswith("seed=")), name)
+    point = pd.Series(_flat(config), dtype=object)
+    keys = [key for key in varying if key != "seed"]
+    point = point.reindex([*point.index, *(key for key in varying if key not in point)])
+    if not keys:
+        text = level_label("model.name", point.get("model.name"))
+        return Setting(text, f"{text}, {level_label('seed', point['seed'])}" if varying else name)
+    axes = []
+    for key in keys:
+        others = [other for other in keys if other != key]
+        series = point_label(point, others) if others else ""
+        axes.append(Axis(key, value_label(key, point[key]), _order(point[key]), series))
+    return Setting(point_label(point, keys), point_label(point, varying), axes)
+
+
+def outcome_table(
+    setting: Setting, summary: Mapping[str, Any], maps: xr.DataArray | None
+) -> "wandb.Table":
+    """Return a point's outcome as a W&B table, a row for each key that its sweep varies.
+
+    Args:
+        setting: the point's.
+        summary: its summary entries.
+        maps: its log norms (…, t, k), whose last t is the longest horizon that they can show.
+
+    Returns:
+        The columns of COLUMNS: the swept key, the point's value of it, that value's place among
+        others, the rest of the setting; the decay rate (decades per step), the horizon (steps; the
+        last t where it is longer, so that seeds have a mean), whether the task was solved (0 or 1)
+        and the accuracy; null where one was not measured.
+    """
+    import wandb
+
+    from gradlab.figures.units import from_nats
+
+    numbers = {column: summary.get(name, np.nan) for column, name in MEASURES.items()}
+    numbers["decay_rate"] = from_nats(numbers["decay_rate"], "decades")
+    if maps is not None:
+        numbers["horizon"] = np.minimum(numbers["horizon"], maps["t"][-1].item())  # NaN stays
+    measured = [float(x) if np.isfinite(x) else None for x in numbers.values()]
+    return wandb.Table([*COLUMNS], [[*axis, *measured] for axis in setting.axes])
+
+
+def _varying(folder: Path) -> list[str] | None:
+    """Return the config keys that a point's sweep varies; None where it has no record."""
+    sweep = records.sweep_folder(folder.absolute())
+    try:
+        return _varying_in(sweep, (sweep / records.SWEEP).stat().st_mtime_ns)
+    except (OSError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=8)  # every point of a sweep asks for it
+def _varying_in(sweep: Path, _changed: int) -> list[str] | None:
+    from gradlab.figures.selection import varying_keys
+
+    points = [_flat(entry["config"]) for entry in records.load_sweep(sweep)]
+    return varying_keys(pd.DataFrame(points)) if points else None
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a config that decide numbers, flat, with lists as text."""
+    decisive = {key: x for key, x in config.items() if key not in BOOKKEEPING}
+    flat = records.flatten(decisive)
+    return {key: x if isinstance(x, Hashable) else str(x) for key, x in flat.items()}
+
+
+def _order(value: Any) -> float:
+    """Return the place of a value among others of its key: numbers by size, "none" last."""
+    if isinstance(value, str):
+        return 0.0
+    return float(value) if value is not None and np.isfinite(value) else LAST
