@@ -28,7 +28,7 @@ MARKED = 6  # points of a line, at most, for them to be marked
 TICKS = 5  # along x, at most
 OVER_TIME = ("task.length",)  # a short sequence's panel beside a long one's would be empty
 BESIDE = 0.8  # inches of a page: left of all panels
-Y_LABEL = 1.3  # length of a line of y label, in heights of a panel, whose titles have larger letters
+Y_LABEL = 1.3  # heights of a panel that a line of its y label may have, in letters of a title
 
 
 class Quantity(NamedTuple):
