@@ -260,12 +260,17 @@ def test_phase_plots_tell_divergence_from_exact_zeros_and_from_missing_values(
     }
     assert style.ZERO["hatch"] != style.DIVERGED["hatch"]
     numbers = {text.get_position(): text.get_text() for text in axes.texts}
-    assert numbers == {(0, 0): "-0.6", (1, 1): "0.5", (2, 0): "1", (2, 1): "–"}
+    assert numbers == {  # decades per step
+        (0, 0): "−0.26\n±0.06",
+        (1, 1): "0.22\n1 of 2",
+        (2, 0): "0.43\n1 of 2",
+        (2, 1): "–",
+    }
     (legend,) = (child for child in figure.subfigs[0].legends)
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == ["diverged", "exactly zero", "no value"]
-    note = figure._supxlabel.get_text()
-    assert "Means over seeds leave out points without a number: 1 diverged, 1 exactly zero." in note
+    note = figure._supxlabel.get_text().replace("\n", " ")
+    assert "points without a number (“2 of 5”: two count): 1 diverged, 1 exactly zero." in note
     horizons = phase_figure(load_runs(tmp_path), "horizon").figure
     (legend,) = (child for child in horizons.subfigs[0].legends)
     assert "never falls to 1/e" in [text.get_text() for text in legend.get_texts()]

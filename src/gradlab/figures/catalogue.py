@@ -123,6 +123,16 @@ BAND = Option(
     },
 )
 LINES = (WHERE, HUE, COL, ROW, STEP, BAND)
+MOMENT = Option(
+    "--step",
+    {
+        "type": moment,
+        "default": "last",
+        "metavar": "{first,last,N}",
+        "help": "the measurement before training, the last one, or that after N updates "
+        "(%(default)s)",
+    },
+)
 SUCCESS = (
     Option(
         "--success-error",
@@ -143,7 +153,6 @@ SUCCESS = (
         },
     ),
 )
-AXIS = "a config key (%(default)s)"
 START = {"nargs": 2, "type": float, "metavar": ("W", "B"), "default": (5.0, -2.45)}
 
 FIGURES: Mapping[str, Entry] = {
@@ -166,17 +175,18 @@ FIGURES: Mapping[str, Entry] = {
         "Decay rate, success, … over gain × length, or two other axes",
         "gradlab.figures.phase_figure",
         (
-            *SUCCESS,
             Option("--value", {"choices": outcome.OUTCOMES, "default": "decay_rate"}),
-            Option("--x", {"default": "init.gain", "help": AXIS}),
-            Option("--y", {"default": "task.length", "help": AXIS}),
+            _key("--x", "columns of cells differ"),
+            _key("--y", "rows of cells differ"),
+            *(WHERE, COL, ROW, MOMENT),
+            *SUCCESS,
         ),
     ),
     "clipping": Entry(
         "Success, loss and clip fraction by threshold and learning rate",
         "gradlab.figures.clipping_figure",
-        SUCCESS,
-        needs="a sweep over clip.threshold and optim.learning_rate",
+        (WHERE, HUE, COL, ROW, BAND, *SUCCESS),
+        needs="a sweep over clip.threshold",
     ),
     "adjoint": Entry(
         "Norm of ∂L/∂h⁽ᵏ⁾ at every step k",

@@ -140,9 +140,7 @@ def arrange_lines(
         ValueError: a key that is asked for is not in the runs' configs, or stands twice.
     """
     runs = chosen(runs, choice.where)
-    asked = [check_key(runs, key) for key in (choice.hue, choice.col, choice.row) if key]
-    if len(set(asked)) < len(asked):
-        raise ValueError(f"hue, col and row must be different keys; got {', '.join(asked)}.")
+    _check_parting(runs, choice)
     others = [key for key in varying_keys(runs) if key not in (choice.col, choice.row, "seed")]
     if choice.step == "all":  # of which lines are the moments
         if choice.hue:
@@ -156,6 +154,36 @@ def arrange_lines(
         others, panels = [choice.col], MOST_COLUMNS
     runs = with_line_style(runs, level_key)
     return arrange(runs, level_key, others, levels=lines, groups=panels, row_key=choice.row)
+
+
+def arrange_along(
+    runs: pd.DataFrame, along: Collection[str], choice: Choice, *, panels: int, lines: int = 1
+) -> Grid:
+    """Lay out a figure whose panels have config keys along their axes.
+
+    Lines differ by the hue of the choice; columns as in `arrange_lines`.
+
+    Args:
+        runs: from `selection.comparable`.
+        along: the keys, all of whose levels every panel shows.
+        choice: of points and keys.
+        panels: columns, at most, unless they are asked for.
+        lines: in a panel, at most.
+
+    Raises:
+        ValueError: a key that is asked for is not in the runs' configs, stands twice, or is along
+            an axis.
+    """
+    runs = chosen(runs, choice.where)
+    asked = _check_parting(runs, choice)
+    if doubled := set(asked) & set(along):
+        raise ValueError(f"{doubled.pop()} is along an axis: hue, col and row take other keys.")
+    others = [key for key in varying_keys(runs) if key not in (*asked, *along, "seed")]
+    if choice.col:
+        runs = _pin(runs, others)
+        others, panels = [choice.col], MOST_COLUMNS
+    runs = with_line_style(runs, choice.hue)
+    return arrange(runs, choice.hue, others, levels=lines, groups=panels, row_key=choice.row)
 
 
 def with_line_style(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
@@ -179,6 +207,14 @@ def with_line_style(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
         colour=[shades[model][rank] for model, rank in zip(runs["model.name"], ranks, strict=True)],
     )
     return lines.iloc[np.argsort(ranks, kind="stable")]
+
+
+def _check_parting(runs: pd.DataFrame, choice: Choice) -> list[str]:
+    """Return the keys that are asked to part lines and panels; they must be there, and differ."""
+    asked = [check_key(runs, key) for key in (choice.hue, choice.col, choice.row) if key]
+    if len(set(asked)) < len(asked):
+        raise ValueError(f"hue, col and row must be different keys; got {', '.join(asked)}.")
+    return asked
 
 
 def _at(runs: pd.DataFrame, key: str, level: object) -> pd.DataFrame:

@@ -111,9 +111,10 @@ def none_at(runs: pd.DataFrame, step: Step) -> str:
     steps: set[int] = set()
     for path in runs["path"]:
         steps |= {int(number) for number in records.load_gradients(path)["step"].to_numpy()}
-    return f"no run was measured {moment_of(step)}; --step takes {_listed(sorted(steps))}."
+    return f"no run was measured {moment_of(step)}; --step takes {listed(sorted(steps))}."
 
 
-def _listed(steps: Sequence[int]) -> str:
+def listed(steps: Sequence[int]) -> str:
+    """Return the first ten of some numbers of updates as text."""
     shown = [f"{step}" for step in steps[:10]]
     return ", ".join([*shown, "…"] if len(steps) > len(shown) else shown)

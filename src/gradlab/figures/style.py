@@ -39,6 +39,7 @@ LEGEND_MARK, LEGEND_LETTER = 0.55, 0.075  # inches: width of an entry's mark, of
 NOTE_LETTERS = 16  # of a note in an inch
 TITLE_LETTERS = 9  # of a title in an inch
 PANEL_LETTERS = 12  # of a panel's title in an inch
+TICK_LETTERS = 13  # of a tick's label in an inch
 ZERO: dict[str, Any] = {"facecolor": "0.88", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
 DIVERGED: dict[str, Any] = {
     "facecolor": "0.35",
@@ -216,6 +217,13 @@ def sequence(count: int) -> list[str]:
     return list(sns.color_palette("viridis", as_cmap=False, n_colors=count + 1).as_hex())[:count]
 
 
+def blues(count: int) -> list[str]:
+    """Return `count` blues in an order, dark to light, all dark enough on white."""
+    return list(sns.blend_palette(["#08306b", "#2171b5", "#74b3dd"], max(count, 2)).as_hex())[
+        :count
+    ]
+
+
 def norm_colours() -> Colormap:
     """Return the colours of log norms: blue below 0 nats (norm < 1), red above, light grey at 0."""
     return sns.color_palette("vlag", as_cmap=True)
@@ -248,6 +256,18 @@ def wrapped(text: str, width: float) -> str:
         for part in literal(text).split(", ")
     ]
     return textwrap.fill(", ".join(parts), letters).replace(no_break, " ")
+
+
+def sparse(labels: Sequence[str], width: float) -> list[str]:
+    """Return the labels of ticks along `width` inches, "" for those that there is no room for.
+
+    The last one stays, and every nth before it.
+    """
+    room = TICK_LETTERS * width / current_style().text / max(1, len(labels))  # letters of a tick
+    longest = max(map(len, labels), default=0) + 1
+    every = max(1, int(np.ceil(longest / max(room, 1e-6))))
+    last = len(labels) - 1
+    return [label if (last - i) % every == 0 else "" for i, label in enumerate(labels)]
 
 
 def label_row(axes: Axes, text: str, *, left: bool = False) -> None:

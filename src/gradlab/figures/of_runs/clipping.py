@@ -1,4 +1,7 @@
-"""Figure of gradient clipping: success, final loss and clip fraction by threshold and rate."""
+"""Figure of gradient clipping: success, final loss and clip fraction by threshold."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -6,20 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gradlab.figures import bands, lines, outcome, selection, style
-from gradlab.figures.labels import level_label
-from gradlab.figures.layout import arrange, with_line_style
+from gradlab.figures.choice import Choice, Where, chosen
+from gradlab.figures.labels import level_label, value_label
+from gradlab.figures.layout import Grid, arrange_along
 from gradlab.records import load_metrics
 from gradlab.records.table import with_constants
 
 THRESHOLD, RATE = "clip.threshold", "optim.learning_rate"
 LINES = 5  # in a panel, at most
+LOSSES = {"eval/loss": "final loss", "train/loss": "final training loss"}  # the first logged
 SUCCESS, LOSS, FRACTION = "success", "final loss", "clip fraction"
 BY_THRESHOLD = ("rank", "clip threshold", "value")
-QUANTITIES = (
-    lines.Quantity(*BY_THRESHOLD, "success rate", SUCCESS, band=False),
-    lines.Quantity(*BY_THRESHOLD, "final loss", LOSS, "log"),
-    lines.Quantity("step", "training step (updates)", "value", "clip fraction", FRACTION),
-)
+UPDATES = ("step", "training step (updates)", "value")
+APART = 0.09  # between the bars of lines side by side, of the space between two thresholds
+BARS: dict[str, Any] = {"capsize": 2, "marker": ".", "linewidth": lines.WIDTH, "elinewidth": 0.8}
+NO_CLIPPING: dict[str, Any] = {"color": style.GREY, "linestyle": lines.DASHED}
 
 
 def clipping_table(
@@ -32,21 +36,19 @@ def clipping_table(
         error, accuracy: the criteria of success, as in `outcome.succeeded`.
 
     Returns:
-        One row per point and quantity, or logged step: `point`, `quantity` ("success": 1 or 0;
-        "final loss": held out, NaN if the run diverged; "clip fraction": share of the updates since
-        the last logged step), `threshold` (inf: no clipping), `learning_rate`, `step` (updates;
-        NaN except for the clip fraction) and `value`.
-
-    Raises:
-        ValueError: the runs have no learning rate in their configs, or none logged the metric that
-            success is judged by.
+        One row per point and quantity, or logged step: `point`, `quantity` ("success": 1 or 0, if
+        any run logs what it is judged by; "final loss": held out, or if no run logs that, of
+        training; of runs that are done; "clip fraction": share of the updates since the last logged
+        step), `threshold` (inf: no clipping), `learning_rate` (NaN: unknown), `step` (updates; NaN
+        except for the clip fraction) and `value` (NaN: the run has none).
     """
-    runs = _with_rate(runs)
-    settings = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": runs[RATE]})
-    outcomes = {
-        SUCCESS: outcome.succeeded(runs, error, accuracy),
-        LOSS: runs.reindex(columns=["eval/loss"])["eval/loss"].where(runs["status"] == "done"),
-    }
+    runs = with_constants(runs)
+    rates = runs.get(RATE, pd.Series(np.nan, runs.index))
+    settings = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": rates})
+    loss = runs.get(_loss_metric(runs), pd.Series(np.nan, runs.index)).astype(float)
+    outcomes = {LOSS: loss.where(runs["status"] == "done")}
+    if outcome.is_judged(runs):
+        outcomes[SUCCESS] = outcome.succeeded(runs, error, accuracy)
     tables = [
         settings.assign(point=runs.index, quantity=name, step=np.nan, value=values)
         for name, values in outcomes.items()
@@ -63,45 +65,67 @@ def clipping_table(
 
 @style.theme()
 def clipping_figure(
-    runs: pd.DataFrame, error: float = outcome.MAX_ERROR, accuracy: float = outcome.MIN_ACCURACY
+    runs: pd.DataFrame,
+    error: float = outcome.MAX_ERROR,
+    accuracy: float = outcome.MIN_ACCURACY,
+    *,
+    where: Where | None = None,
+    hue: str | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    band: bands.Band = bands.DEFAULT,
 ) -> style.Drawn:
     """Draw success and loss against the threshold, and the clip fraction over training.
 
-    Success and loss have one line per learning rate. The clip fraction is drawn for one learning
-    rate: the one with the highest success rate and, among equals, the lowest loss.
+    Success and loss have one line per learning rate, or per level of what else varies. The clip
+    fraction is drawn for one of them: that with the highest success rate and, among equals, the
+    lowest loss.
 
     Args:
-        runs: from `gradlab.load_runs`, of a sweep over clip.threshold and optim.learning_rate.
+        runs: from `gradlab.load_runs`, of a sweep over clip.threshold.
         error, accuracy: the criteria of success, as in `outcome.succeeded`.
+        where, col, row, band: as in `decay_figure`; `band` is of loss and clip fraction.
+        hue: the config key by which lines differ; None: the learning rate if it varies, else the
+            gain, or what else varies.
 
     Raises:
-        ValueError: no run has metrics, or none logged the metric that success is judged by.
+        ValueError: no run has metrics or what the panels show, or what is asked for is not there.
+
+    Example:
+        >>> gradlab.figures.clipping(runs, where={"optim.learning_rate": 0.1}, hue="model.name")
     """
-    usable = _with_rate(selection.with_metrics(runs))
-    keys = selection.varying_keys(usable)
-    group_keys = [key for key in keys if key not in (THRESHOLD, RATE, "seed")]
-    styled = with_line_style(usable, RATE)
-    grid = arrange(styled, RATE, group_keys, levels=LINES, groups=lines.PANELS)
+    usable = selection.with_metrics(runs)
+    asked = Choice(where, hue, col, row, band=band)
+    choice = asked._replace(hue=hue or _choose_hue(chosen(usable, where), (col, row)))
+    grid = arrange_along(usable, (THRESHOLD,), choice, panels=lines.PANELS, lines=LINES)
     table = clipping_table(grid.runs, error, accuracy)
-    levels = sorted(table["threshold"].unique())
-    figure, body, panels = lines.small_multiples(grid, QUANTITIES)
-    ranked = table.assign(rank=table["threshold"].map(levels.index))
-    band_notes = lines.draw_panels(panels[:2], grid, ranked, QUANTITIES[:2], "ci")
-    for axes in panels[:2].ravel():
-        axes.set_xticks(range(len(levels)), [_threshold_label(level) for level in levels])
-    rate = _best_rate(table)
-    for axes, (_, group) in zip(panels[2], grid.groups(), strict=True):
-        _draw_fractions(axes, table[table["point"].isin(group.index)], levels, rate)
-    for axes in panels[[0, 2]].ravel():
-        axes.set_ylim(-0.05, 1.05)
-    style.legend(body, [*lines.line_entries(grid.runs), *_threshold_entries(levels)])
+    thresholds = sorted(table["threshold"].unique())
+    quantities = _quantities(table, grid.runs)
+    figure, body, panels = lines.small_multiples(grid, quantities)
+    ranked = table.assign(rank=table["threshold"].map(thresholds.index))
+    notes, entries = [], lines.line_entries(grid.runs)
+    for number, quantity in enumerate(quantities):
+        own = panels[number :: len(quantities)]
+        if quantity.name == FRACTION:
+            level, fractions = _best_line(table, grid)
+            _draw_fractions(own, grid, fractions, thresholds, band)
+            notes += [*_line_note(grid, level), *_band_note(quantities, fractions, band)]
+            entries += _threshold_entries(thresholds)
+            continue
+        label_thresholds(own, thresholds)
+        if quantity.name == SUCCESS:
+            _draw_successes(own, grid, lines.rows_of(ranked, quantity), quantity)
+        else:
+            notes += lines.draw_panels(own, grid, ranked, [quantity], band)
+    style.legend(body, entries)
     notes = [
-        *band_notes,
-        outcome.criterion(runs, error, accuracy),
-        f"Clip fraction: at {level_label(RATE, rate)}.",
-        *selection.notes(runs, usable, grid.runs),
+        *_success_note(table, grid.runs, outcome.criterion(runs, error, accuracy)),
+        *notes,
+        *_loss_note(grid.runs),
+        *([] if len(thresholds) > 1 else ["One threshold: sweep clip.threshold=0.1,1,inf, say."]),
+        *selection.notes(runs, usable, grid.runs, {*asked.keys(), THRESHOLD}),
     ]
-    return style.Drawn(style.finish(figure, notes), table)
+    return style.Drawn(style.finish(figure, notes, lines.panel_height(grid)), table)
 
 
 def threshold_of(runs: pd.DataFrame) -> pd.Series:
@@ -110,43 +134,166 @@ def threshold_of(runs: pd.DataFrame) -> pd.Series:
     return thresholds.astype(float).fillna(np.inf)
 
 
-def _with_rate(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with their constant columns, of which one is the learning rate."""
-    runs = with_constants(runs)
-    if RATE not in runs:
+def label_thresholds(panels: np.ndarray, thresholds: Sequence[float]) -> None:
+    """Label the x axes of panels with thresholds, ascending, each at its rank."""
+    labels = [value_label(THRESHOLD, threshold) for threshold in thresholds]
+    for axes in panels.ravel():
+        width = axes.get_window_extent().width / axes.figure.dpi
+        axes.set_xticks(range(len(labels)), style.sparse(labels, width))
+        axes.set_xlim(-0.3, len(labels) - 0.7)
+
+
+def _choose_hue(runs: pd.DataFrame, parting: Collection[str | None]) -> str | None:
+    taken = (THRESHOLD, "seed", *parting)
+    free = [key for key in selection.varying_keys(runs) if key not in taken]
+    return RATE if RATE in free else selection.choose_level_key(free, runs)
+
+
+def _loss_metric(runs: pd.DataFrame) -> str:
+    """Return the loss of LOSSES that the runs log, the first if they log none."""
+    return next((name for name in LOSSES if name in runs), next(iter(LOSSES)))
+
+
+def _quantities(table: pd.DataFrame, runs: pd.DataFrame) -> list[lines.Quantity]:
+    """Return the rows of panels: those that have numbers, success only if there is any.
+
+    Raises:
+        ValueError: there are none.
+    """
+    values = table.dropna(subset="value").groupby("quantity")["value"]
+    most = values.max()
+    quantities = [
+        lines.Quantity(*BY_THRESHOLD, "success rate", SUCCESS, band=False),
+        lines.Quantity(*BY_THRESHOLD, LOSSES[_loss_metric(runs)], LOSS, "log"),
+        lines.Quantity(*UPDATES, "clip fraction", FRACTION),
+    ]
+    shown = [q for q in quantities if q.name in most and (q.name != SUCCESS or most[SUCCESS] > 0)]
+    if not shown:
         raise ValueError(
-            f"the runs have no config key {RATE!r}: give it to gradlab.watch, as "
-            f"config={{{RATE!r}: 0.01}}."
+            "no run that is done logged a loss or train/clip_fraction: there is nothing to draw."
         )
-    return runs
+    return shown
 
 
-def _best_rate(table: pd.DataFrame) -> float:
-    means = table.pivot_table(index="learning_rate", columns="quantity", values="value")
+def _best_line(table: pd.DataFrame, grid: Grid) -> tuple[Any, pd.DataFrame]:
+    """Return the level of the line with most success, then least loss, and its clip fractions."""
+    fractions = table[table["quantity"] == FRACTION]
+    if grid.level_key is None:
+        return None, fractions
+    levels = table["point"].map(grid.runs[grid.level_key])
+    means = table.assign(level=levels).pivot_table(
+        index="level", columns="quantity", values="value", sort=False
+    )
     means = means.reindex(columns=[SUCCESS, LOSS])
-    return float(means.sort_values([SUCCESS, LOSS], ascending=[False, True]).index[0])
+    best = means.sort_values([SUCCESS, LOSS], ascending=[False, True], kind="stable").index[0]
+    return best, fractions[levels[fractions.index] == best]
 
 
-def _draw_fractions(axes: Axes, table: pd.DataFrame, levels: list[float], rate: float) -> None:
-    fractions = table[(table["quantity"] == FRACTION) & (table["learning_rate"] == rate)]
-    for level, colour in zip(levels, _greys(levels), strict=True):
-        rows = fractions[fractions["threshold"] == level]
-        if not rows.empty:
-            band = bands.over_seeds(rows, "step", "value")
-            seeds = bands.seeds_of(rows, "step", "value")
-            lines.draw_curve(axes, lines.Curve("", colour, band, seeds), "ci")
+def _draw_successes(
+    panels: np.ndarray, grid: Grid, rows: pd.DataFrame, quantity: lines.Quantity
+) -> None:
+    """Draw success rates with their intervals, those of lines side by side."""
+    for axes, runs in _with_points(panels, grid, rows):
+        curves = lines.curves_of(runs, rows, quantity, "none")
+        for number, curve in enumerate(curves):
+            rates = curve.band[curve.band["seeds"] > 0]
+            counts = zip((rates["mean"] * rates["seeds"]).round(), rates["seeds"], strict=True)
+            limits = np.array([bands.proportion_interval(int(won), int(of)) for won, of in counts])
+            bars = np.abs(limits.T - rates["mean"].to_numpy())
+            x = rates["rank"] + APART * (number - (len(curves) - 1) / 2)
+            axes.errorbar(x, rates["mean"], bars, color=curve.colour, **BARS)
+        axes.set_ylim(-0.05, 1.05)
 
 
-def _greys(levels: list[float]) -> list[str]:
-    return style.shades("#777777", len(levels))
+def _draw_fractions(
+    panels: np.ndarray,
+    grid: Grid,
+    fractions: pd.DataFrame,
+    thresholds: Sequence[float],
+    band: bands.Band,
+) -> None:
+    """Draw the clip fraction over training, a line per threshold; without clipping it is dashed."""
+    for axes, runs in _with_points(panels, grid, fractions):
+        own = fractions[fractions["point"].isin(runs.index)]
+        for threshold, look in _looks(thresholds).items():
+            rows = own[own["threshold"] == threshold]
+            if np.isinf(threshold):
+                means = rows.groupby("step")["value"].mean()
+                axes.plot(means.index, means, **look)
+            elif len(rows):
+                over_seeds = bands.over_seeds(rows, "step", "value", band)
+                seeds = bands.seeds_of(rows, "step", "value")
+                lines.draw_curve(axes, lines.Curve("", look["color"], over_seeds, seeds), band)
+        axes.set_ylim(-0.05, 1.05)
 
 
-def _threshold_entries(levels: list[float]) -> list[style.Entry]:
+def _with_points(
+    panels: np.ndarray, grid: Grid, rows: pd.DataFrame
+) -> Iterator[tuple[Axes, pd.DataFrame]]:
+    """Yield the panels that have some of the rows, with their points; write "none" in others."""
+    for axes_row, groups in zip(panels, grid.panels(), strict=True):
+        for axes, runs in zip(axes_row, groups, strict=True):
+            if rows["point"].isin(runs.index).any():
+                yield axes, runs
+            else:
+                lines.write_none(axes)
+
+
+def _looks(thresholds: Sequence[float]) -> dict[float, dict[str, Any]]:
+    """Return the look of each threshold's line: the tighter the darker blue; grey: no clipping.
+
+    Lightness tells them apart in print and to colour-blind readers; no model of Flax is blue.
+    """
+    finite = [threshold for threshold in thresholds if np.isfinite(threshold)]
+    colours = dict(zip(finite, style.blues(len(finite)), strict=True))
+    return {x: {"color": colours[x]} if x in colours else NO_CLIPPING for x in thresholds}
+
+
+def _threshold_entries(thresholds: Sequence[float]) -> list[style.Entry]:
     return [
-        Line2D([], [], color=colour, label=level_label(THRESHOLD, level))
-        for level, colour in zip(levels, _greys(levels), strict=True)
+        Line2D([], [], label=level_label(THRESHOLD, threshold), **look)
+        for threshold, look in _looks(thresholds).items()
     ]
 
 
-def _threshold_label(level: float) -> str:
-    return f"{level:g}" if np.isfinite(level) else "none"
+def _success_note(table: pd.DataFrame, runs: pd.DataFrame, criterion: str) -> list[str]:
+    """Return the sentence that says what success is, or why it has no panel."""
+    if not outcome.is_judged(runs):
+        return ["No run logs eval/error_rate or eval/accuracy, so there is no success rate."]
+    successes = table.loc[table["quantity"] == SUCCESS, "value"]
+    if successes.any():
+        return [f"Success: {criterion}; bars: 95 % intervals of its rate (Clopper & Pearson)."]
+    flag = "--success-error" if outcome.ERROR_RATE in runs else "--success-accuracy"
+    return [
+        f"Success ({criterion}) is 0 in all {successes.count()} runs, so its panel is left out; "
+        f"{flag} sets another criterion."
+    ]
+
+
+def _loss_note(runs: pd.DataFrame) -> list[str]:
+    """Return the sentence that counts the runs whose loss is left out."""
+    others = runs.loc[runs["status"] != "done", "status"].value_counts()
+    listed = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
+    return [f"Losses leave out runs that are not done: {listed}."] if listed else []
+
+
+def _line_note(grid: Grid, level: Any) -> list[str]:
+    """Return the sentence that says of which line the clip fraction is, and what shows another."""
+    key = grid.level_key
+    levels = selection.levels_of(grid.runs, key) if key else []
+    if not key or len(levels) < 2:
+        return []
+    others = [value_label(key, other) for other in levels if other != level]
+    where = f"--where {key}={others[0]}"
+    return [f"Clip fraction: of the best line, {level_label(key, level)}; another: {where}."]
+
+
+def _band_note(
+    quantities: Sequence[lines.Quantity], fractions: pd.DataFrame, band: bands.Band
+) -> list[str]:
+    """Return the sentence on seeds, where no panel of losses has brought it."""
+    if any(quantity.name == LOSS for quantity in quantities):
+        return []
+    seeds = fractions.groupby(["threshold", "step"])["point"].nunique()
+    note = bands.band_note(band, list(seeds))
+    return [note] if note else []

@@ -1,0 +1,143 @@
+"""The cells of a phase diagram: the number of each over its seeds, and how that is written."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradlab import decay
+from gradlab.figures import bands, units
+
+# What the number of a cell is over its seeds, and what stands below it.
+MEANINGS = {
+    "success": ("successes of {}", ""),
+    "horizon": ("median of {}", ", least–greatest"),
+}
+MEAN = ("mean of {}", " ± one standard deviation")
+
+
+def cell_table(points: pd.DataFrame, keys: Sequence[str], value: str) -> pd.DataFrame:
+    """Return the cells of points: one row per combination of levels of the keys.
+
+    Args:
+        points: the columns keys, `status` and one named by the outcome.
+        keys: of the axes; none: all points are one cell.
+        value: the outcome.
+
+    Returns:
+        The keys; a column named by the outcome: the rate of successes, the median of horizons, else
+        the mean of what is neither NaN nor −inf; `low` and `high`: the 95 % interval of the rate
+        (Clopper & Pearson 1934), the least and the greatest horizon, mean ± one standard deviation
+        (NaN of a single point); `seeds`: how many points count, of `points`; `mark`: why there is
+        no finite number ("diverged", "exactly zero", "infinite" or "no value"), else "".
+    """
+    if not keys:
+        return pd.DataFrame([_summary(points, value)])
+    rows = [
+        {**dict(zip(keys, levels, strict=True)), **_summary(cell, value)}
+        for levels, cell in points.groupby(list(keys), sort=False, dropna=False)
+    ]
+    return pd.DataFrame(rows, columns=[*keys, value, "low", "high", "seeds", "points", "mark"])
+
+
+def shown(cells: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return the numbers of cells (value, low, high) in the unit that they are shown in."""
+    numbers = cells[[value, "low", "high"]].astype(float)
+    return units.from_nats(numbers) if value == "decay_rate" else numbers
+
+
+def texts(cells: pd.DataFrame, value: str) -> list[tuple[str, str]]:
+    """Return the number of each cell as text, and what stands below it."""
+    rows = zip(cells.to_dict("records"), shown(cells, value).to_numpy(), strict=True)
+    return [_text(cell, *numbers, value) for cell, numbers in rows]
+
+
+def meaning(cells: pd.DataFrame, value: str, has_spread: bool) -> str:
+    """Return the sentence that says what the numbers of cells are; "" if none has several seeds.
+
+    Args:
+        cells: from `cell_table`.
+        value: the outcome.
+        has_spread: whether the texts below the numbers are shown.
+    """
+    counts = cells.loc[cells["seeds"] > 0, "seeds"]
+    least, most = counts.min(), counts.max()
+    if not most > 1:
+        return ""
+    seeds = f"{least} to {most}" if least < most else f"{most}"
+    number, spread = MEANINGS.get(value, MEAN)
+    return f"Cells: {number.format(f'{seeds} seeds')}{spread if has_spread else ''}."
+
+
+def short(number: float) -> str:
+    """Write a number with two digits at least: "−0.12", "127", "∞"."""
+    if np.isinf(number):
+        return "∞"
+    text = f"{number:.0f}" if 10 <= abs(number) < 1e5 else f"{number:.2g}"
+    return text.replace("-", "−")
+
+
+def with_deviation(number: float, deviation: float) -> tuple[str, str]:
+    """Write a number as precisely as its deviation: one digit of that, or two if it begins with 1.
+
+    Example:
+        >>> with_deviation(-0.1234, 0.0312)
+        ("−0.12", "±0.03")
+    """
+    largest = max(abs(number), deviation)
+    plain = f"±{deviation:.1g}".replace("-", "−")
+    if not deviation > 0 or not 1e-4 < largest < 1e5:
+        return short(number), plain
+    power = int(np.floor(np.log10(deviation)))
+    decimals = 1 - power if deviation < 2 * 10.0**power else -power
+    decimals = max(0, min(decimals, 2 - int(np.floor(np.log10(largest)))))
+    spread = f"{deviation:.{decimals}f}"
+    return f"{number:.{decimals}f}".replace("-", "−"), f"±{spread}" if float(spread) else plain
+
+
+def _summary(cell: pd.DataFrame, value: str) -> dict[str, Any]:
+    """Return the number, limits, counts and mark of the points of a cell."""
+    known = cell[value].dropna().to_numpy(float)
+    values = known[known > -np.inf]
+    number, low, high = _number(known, values, value) if len(known) else (np.nan,) * 3
+    mark = {np.inf: "infinite", -np.inf: "exactly zero"}.get(number, "")
+    if np.isnan(number):
+        mark = "diverged" if (cell["status"] == "diverged").any() else "no value"
+    counts = {"seeds": len(values), "points": len(cell)}
+    return {value: number, "low": low, "high": high, **counts, "mark": mark}
+
+
+def _number(known: np.ndarray, values: np.ndarray, value: str) -> tuple[float, float, float]:
+    """Return what a cell's number is over its seeds, and its limits.
+
+    Args:
+        known: the outcome of those that have one.
+        values: those of them that are not −inf.
+        value: the outcome's name.
+    """
+    if value == "success":
+        return float(values.mean()), *bands.proportion_interval(int(values.sum()), len(values))
+    several = len(values) > 1
+    if value == "horizon":
+        limits = (float(values.min()), float(values.max())) if several else (np.nan, np.nan)
+        return float(np.median(values)), *limits
+    mean = float(decay.mean_log_norm(known))
+    deviation = float(values.std(ddof=1)) if several else np.nan
+    return mean, mean - deviation, mean + deviation
+
+
+def _text(
+    cell: dict[Any, Any], number: float, low: float, high: float, value: str
+) -> tuple[str, str]:
+    if cell["mark"]:
+        return ("–" if cell["mark"] == "no value" else "", "")
+    if value == "success":
+        return f"{round(number * cell['seeds'])}/{cell['seeds']}", ""
+    if cell["seeds"] < cell["points"]:
+        return short(number), f"{cell['seeds']} of {cell['points']}"
+    if np.isnan(low):
+        return short(number), ""
+    if value == "horizon":
+        return short(number), f"{short(low)}–{short(high)}"
+    return with_deviation(number, high - number)
