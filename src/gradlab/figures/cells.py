@@ -11,6 +11,7 @@ from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures import cell_numbers, style
 from gradlab.figures.labels import key_label, value_label
@@ -22,6 +23,7 @@ from gradlab.figures.selection import levels_of
 BESIDE, AROUND = 1.0, 1.9
 LOWEST, HIGHEST, TALLEST = 0.34, 0.6, 4.5
 NUMBER_SIZE = "x-small"
+TICKS = 5  # of the colour bar, at most
 LETTER, LINE = 0.68, 1.3  # width of a letter and height of a line, relative to the font's size
 WIDE = 30.0  # greatest over least amount, beyond which colours are of its log
 # Cells without a finite number, and their looks.
@@ -141,7 +143,9 @@ def draw_bar(body: SubFigure, panels: np.ndarray, scale: Scale) -> None:
     """Draw the colour bar below the panels."""
     below: dict[str, Any] = {"location": "bottom", "aspect": 40, "pad": 0.02}
     mappable = ScalarMappable(scale.limits, scale.colours)
-    body.colorbar(mappable, ax=panels.ravel().tolist(), label=scale.label, **below)
+    bar = body.colorbar(mappable, ax=panels.ravel().tolist(), label=scale.label, **below)
+    if not isinstance(scale.limits, LogNorm):
+        bar.locator = MaxNLocator(TICKS)
 
 
 def mark_entries(cells: pd.DataFrame, value: str) -> list[style.Entry]:
