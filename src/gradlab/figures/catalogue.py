@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args
 
 from gradlab.figures import bands, moments, outcome
 from gradlab.figures.explorer import PAGE_CELLS, PAGE_STEPS
+from gradlab.figures.of_runs.training import METRICS
 from gradlab.figures.places import FORMATS
 
 CHOSEN = "from what varies"
@@ -221,7 +222,10 @@ FIGURES: Mapping[str, Entry] = {
     "training": Entry(
         "Loss, accuracy and gradient norm over training",
         "gradlab.figures.training_figure",
-        (WHERE, HUE, COL, ROW, BAND),
+        (
+            *(WHERE, HUE, COL, ROW, BAND),
+            Option("--metric", {"nargs": "+", "choices": METRICS, "help": "these only"}),
+        ),
     ),
     "views": Entry(
         "Decay, Lyapunov spectrum and theory of one run",

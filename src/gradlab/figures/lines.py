@@ -28,6 +28,7 @@ MARKED = 6  # points of a line, at most, for them to be marked
 TICKS = 5  # along x, at most
 OVER_TIME = ("task.length",)  # a short sequence's panel beside a long one's would be empty
 BESIDE = 0.8  # inches of a page: left of all panels
+Y_LABEL = 1.3  # heights of a panel that a line of its y label may have, in letters of a title
 
 
 class Quantity(NamedTuple):
@@ -257,7 +258,7 @@ def label_panels(row: Sequence[Axes], quantity: Quantity, height: float) -> None
         elif quantity.scale == "log":
             units.power_axis(axes.yaxis)
     label = quantity.label()
-    row[0].set_ylabel(label if "$" in label else style.wrapped(label, height))
+    row[0].set_ylabel(label if "$" in label else style.wrapped(label, Y_LABEL * height))
 
 
 class Curve(NamedTuple):

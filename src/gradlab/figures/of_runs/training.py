@@ -1,5 +1,6 @@
 """Figure of training curves: loss, accuracy and gradient norm, with diverged runs marked."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ QUANTITIES = (
     lines.Quantity(*STEP, "error rate", "eval/error_rate"),
     lines.Quantity(*STEP, "gradient norm", "train/grad_norm", "log"),
 )
+METRICS = tuple(quantity.name for quantity in QUANTITIES)
 
 
 def training_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -54,6 +56,7 @@ def training_figure(
     col: str | None = None,
     row: str | None = None,
     band: bands.Band = bands.DEFAULT,
+    metric: Sequence[str] | None = None,
 ) -> style.Drawn:
     """Draw training curves, one row of panels per metric.
 
@@ -62,6 +65,7 @@ def training_figure(
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
         where, hue, col, row, band: as in `decay_figure`.
+        metric: names of the metrics to show, of METRICS; None: all that were logged.
 
     Raises:
         ValueError: no run has metrics, or what is asked for is not there.
@@ -70,7 +74,8 @@ def training_figure(
     usable = selection.with_metrics(runs)
     grid = arrange_lines(usable, choice, panels=lines.PANELS, lines=lines.LINES)
     table = training_table(grid.runs)
-    shown = [quantity for quantity in QUANTITIES if quantity.name in set(table["quantity"])]
+    shown = _shown(set(table["quantity"]), metric)
+    table = table[table["quantity"].isin([quantity.name for quantity in shown])]
     figure, body, panels = lines.small_multiples(grid, shown)
     notes = lines.draw_panels(panels, grid, table, shown, band)
     by_row = panels.reshape(-1, len(shown), panels.shape[1])
@@ -81,6 +86,15 @@ def training_figure(
     style.legend(body, [*lines.line_entries(grid.runs), *_diverged_entries(table)])
     notes += selection.notes(runs, usable, grid.runs, choice.keys())
     return style.Drawn(style.finish(figure, notes, lines.panel_height(grid)), table)
+
+
+def _shown(logged: Collection[str], metric: Sequence[str] | None) -> list[lines.Quantity]:
+    """Return the rows of panels: of the metrics that are asked for, else of all that are there."""
+    for name in metric or ():
+        if name not in logged:
+            known = ", ".join(name for name in METRICS if name in logged)
+            raise ValueError(f"no run logged {name}; these can be shown: {known}.")
+    return [quantity for quantity in QUANTITIES if quantity.name in (metric or logged)]
 
 
 def mark_diverged(
