@@ -1,4 +1,4 @@
-"""docs/figures.md shows every figure, and its commands are ones that `gradlab figure` takes."""
+"""docs/figures.md shows every figure; its commands and README's are what `gradlab figure` takes."""
 
 import re
 import shlex
@@ -10,7 +10,8 @@ from gradlab.figures import catalogue, command
 
 PAGE = Path(__file__).parents[2] / "docs" / "figures.md"
 TEXT = PAGE.read_text()
-QUESTIONS = re.findall(r"^\| .*\? \| `(.+)` \|$", TEXT, re.MULTILINE)
+README = (PAGE.parents[1] / "README.md").read_text()
+QUESTIONS = re.findall(r"^\| .*\? \| `(.+)` \|$", README, re.MULTILINE)
 COMMANDS = re.findall(r"^python -m gradlab figure (.+)$", TEXT, re.MULTILINE)
 
 

@@ -158,7 +158,7 @@ START = {"nargs": 2, "type": float, "metavar": ("W", "B"), "default": (5.0, -2.4
 
 FIGURES: Mapping[str, Entry] = {
     "overview": Entry(
-        "Maps before and after training, and decay by lag, as at a sweep's end",
+        "Maps before and after training, decay by lag, as at a sweep's end",
         "gradlab.figures.overview_figure",
         (WHERE, BAND),
     ),

@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.figures import lines, style
+from gradlab.figures import curves, style
 from gradlab.records import load_gradients
 from gradlab.studies import drawing
 from gradlab.studies.networks import NETWORKS, network_legend
@@ -88,5 +88,5 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
         if len(of_network):
             k, mean = logs.mean().index, logs.mean()
             axes.plot(k, mean, color=look.colour, linestyle=look.dashes, linewidth=1.6)
-            band: dict[str, Any] = {"color": look.colour, "alpha": lines.BAND, "linewidth": 0}
+            band: dict[str, Any] = {"color": look.colour, "alpha": curves.BAND, "linewidth": 0}
             axes.fill_between(k, logs.min(), logs.max(), **band)

@@ -4,7 +4,7 @@ import pandas as pd
 import xarray as xr
 
 from gradlab import decay
-from gradlab.figures import bands, lines, moments, selection, style
+from gradlab.figures import bands, curves, lines, moments, selection, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.labels import symbol
 from gradlab.figures.moments import Step
@@ -53,7 +53,7 @@ def adjoint_figure(
     parts = set(selection.readable(runs).get("probe.adjoint.wrt", ["h"]))
     state = symbol(parts.pop() if len(parts) == 1 else None)
     norm = rf"$\Vert\partial L/\partial {state}^{{(k)}}\Vert$"
-    profile = lines.Quantity("k", "k (steps)", "log_norm", norm, scale="norm")
+    profile = curves.Quantity("k", "k (steps)", "log_norm", norm, scale="norm")
     return lines.draw_measured(
         runs, adjoint_table, lambda _: [profile], Choice(where, hue, col, row, step, band)
     )

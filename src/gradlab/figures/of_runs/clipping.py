@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import bands, lines, outcome, selection, style
+from gradlab.figures import bands, curves, lines, outcome, selection, style
 from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.labels import level_label, value_label
 from gradlab.figures.layout import Grid, arrange_along
@@ -22,8 +22,8 @@ SUCCESS, LOSS, FRACTION = "success", "final loss", "clip fraction"
 BY_THRESHOLD = ("rank", "clip threshold", "value")
 UPDATES = ("step", "training step (updates)", "value")
 APART = 0.09  # between the bars of lines side by side, of the space between two thresholds
-BARS: dict[str, Any] = {"capsize": 2, "marker": ".", "linewidth": lines.WIDTH, "elinewidth": 0.8}
-NO_CLIPPING: dict[str, Any] = {"color": style.GREY, "linestyle": lines.DASHED}
+BARS: dict[str, Any] = {"capsize": 2, "marker": ".", "linewidth": curves.WIDTH, "elinewidth": 0.8}
+NO_CLIPPING: dict[str, Any] = {"color": style.GREY, "linestyle": curves.DASHED}
 
 
 def clipping_table(
@@ -103,7 +103,7 @@ def clipping_figure(
     quantities = _quantities(table, grid.runs)
     figure, body, panels = lines.small_multiples(grid, quantities)
     ranked = table.assign(rank=table["threshold"].map(thresholds.index))
-    notes, entries = [], lines.line_entries(grid.runs)
+    notes, entries = [], curves.line_entries(grid.runs)
     for number, quantity in enumerate(quantities):
         own = panels[number :: len(quantities)]
         if quantity.name == FRACTION:
@@ -154,7 +154,7 @@ def _loss_metric(runs: pd.DataFrame) -> str:
     return next((name for name in LOSSES if name in runs), next(iter(LOSSES)))
 
 
-def _quantities(table: pd.DataFrame, runs: pd.DataFrame) -> list[lines.Quantity]:
+def _quantities(table: pd.DataFrame, runs: pd.DataFrame) -> list[curves.Quantity]:
     """Return the rows of panels: those that have numbers, success only if there is any.
 
     Raises:
@@ -163,9 +163,9 @@ def _quantities(table: pd.DataFrame, runs: pd.DataFrame) -> list[lines.Quantity]
     values = table.dropna(subset="value").groupby("quantity")["value"]
     most = values.max()
     quantities = [
-        lines.Quantity(*BY_THRESHOLD, "success rate", SUCCESS, band=False),
-        lines.Quantity(*BY_THRESHOLD, LOSSES[_loss_metric(runs)], LOSS, "log"),
-        lines.Quantity(*UPDATES, "clip fraction", FRACTION),
+        curves.Quantity(*BY_THRESHOLD, "success rate", SUCCESS, band=False),
+        curves.Quantity(*BY_THRESHOLD, LOSSES[_loss_metric(runs)], LOSS, "log"),
+        curves.Quantity(*UPDATES, "clip fraction", FRACTION),
     ]
     shown = [q for q in quantities if q.name in most and (q.name != SUCCESS or most[SUCCESS] > 0)]
     if not shown:
@@ -190,17 +190,17 @@ def _best_line(table: pd.DataFrame, grid: Grid) -> tuple[Any, pd.DataFrame]:
 
 
 def _draw_successes(
-    panels: np.ndarray, grid: Grid, rows: pd.DataFrame, quantity: lines.Quantity
+    panels: np.ndarray, grid: Grid, rows: pd.DataFrame, quantity: curves.Quantity
 ) -> None:
     """Draw success rates with their intervals, those of lines side by side."""
     for axes, runs in _with_points(panels, grid, rows):
-        curves = lines.curves_of(runs, rows, quantity, "none")
-        for number, curve in enumerate(curves):
+        shown = curves.curves_of(runs, rows, quantity, "none")
+        for number, curve in enumerate(shown):
             rates = curve.band[curve.band["seeds"] > 0]
             counts = zip((rates["mean"] * rates["seeds"]).round(), rates["seeds"], strict=True)
             limits = np.array([bands.proportion_interval(int(won), int(of)) for won, of in counts])
             bars = np.abs(limits.T - rates["mean"].to_numpy())
-            x = rates["rank"] + APART * (number - (len(curves) - 1) / 2)
+            x = rates["rank"] + APART * (number - (len(shown) - 1) / 2)
             axes.errorbar(x, rates["mean"], bars, color=curve.colour, **BARS)
         axes.set_ylim(-0.05, 1.05)
 
@@ -223,7 +223,7 @@ def _draw_fractions(
             elif len(rows):
                 over_seeds = bands.over_seeds(rows, "step", "value", band)
                 seeds = bands.seeds_of(rows, "step", "value")
-                lines.draw_curve(axes, lines.Curve("", look["color"], over_seeds, seeds), band)
+                curves.draw_curve(axes, curves.Curve("", look["color"], over_seeds, seeds), band)
         axes.set_ylim(-0.05, 1.05)
 
 
@@ -289,7 +289,7 @@ def _line_note(grid: Grid, level: Any) -> list[str]:
 
 
 def _band_note(
-    quantities: Sequence[lines.Quantity], fractions: pd.DataFrame, band: bands.Band
+    quantities: Sequence[curves.Quantity], fractions: pd.DataFrame, band: bands.Band
 ) -> list[str]:
     """Return the sentence on seeds, where no panel of losses has brought it."""
     if any(quantity.name == LOSS for quantity in quantities):

@@ -3,16 +3,16 @@
 import pandas as pd
 import xarray as xr
 
-from gradlab.figures import bands, lines, moments, style
+from gradlab.figures import bands, curves, lines, moments, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.moments import Step
 
 SHARE, ERROR = "share of the gradient", "truncation error"
 QUANTITIES = (
-    lines.Quantity(
+    curves.Quantity(
         "lag", "lag t − k (steps)", "value", "share of\nthe gradient", SHARE, baseline=0.0
     ),
-    lines.Quantity(
+    curves.Quantity(
         "window", "window (steps)", "value", "error of\ntruncation", ERROR, "log", doubling=True
     ),
 )

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gradlab import decay
-from gradlab.figures import bands, lines, moments, selection, style
+from gradlab.figures import bands, curves, lines, moments, selection, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.layout import arrange_lines
 from gradlab.figures.moments import Step
@@ -25,7 +25,7 @@ ZERO_MARK: dict[str, Any] = {
     "marker": "x",
     "markersize": 5,
 }
-PROFILE = lines.Quantity(
+PROFILE = curves.Quantity(
     "lag", "lag t − k (steps)", "relative", "mean norm, relative to lag 0", scale="norm"
 )
 
@@ -93,7 +93,7 @@ def decay_figure(
         _draw_theory(axes, group, table)
     style.legend(
         body,
-        [*lines.line_entries(grid.runs, table), *mark_entries(table), *_theory_entries(table)],
+        [*curves.line_entries(grid.runs, table), *mark_entries(table), *_theory_entries(table)],
     )
     notes += [*zero_notes(table), *_theory_note(table)]
     notes += selection.notes(runs, usable, grid.runs, choice.keys())
@@ -110,7 +110,7 @@ def mark_curves(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
     """
     axes.axhline(0, color=style.GREY, linewidth=0.8)
     axes.axhline(HORIZON_LEVEL, **HORIZON_LEVEL_LINE)
-    for curve in lines.curves_of(runs, table, PROFILE, "none"):
+    for curve in curves.curves_of(runs, table, PROFILE, "none"):
         _mark_horizon(axes, curve)
         _mark_last_nonzero(axes, curve)
 
@@ -118,7 +118,7 @@ def mark_curves(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
 def mark_entries(table: pd.DataFrame) -> list[style.Entry]:
     """Return the legend entries of the dashes and markers that `draw_curves` uses for a table."""
     label = "horizon: norm at 1/e"
-    entries = lines.moment_entries(table)
+    entries = curves.moment_entries(table)
     entries.append(Line2D([], [], **HORIZON_LEVEL_LINE, **HORIZON_MARK, label=label))
     if np.isneginf(table["relative"]).any():
         entries.append(Line2D([], [], **ZERO_MARK, label="exactly zero beyond"))
@@ -153,7 +153,7 @@ def _theory_rate(measurements: xr.Dataset) -> float:
     return float(next((rates[name] for name in THEORIES if name in rates), np.nan))
 
 
-def _mark_horizon(axes: Axes, curve: lines.Curve) -> None:
+def _mark_horizon(axes: Axes, curve: curves.Curve) -> None:
     stride = float(curve.band["lag"].iloc[1])  # between lags, in time steps
     horizon = decay.horizon(curve.band["mean"].to_numpy()) * stride
     face = "white" if curve.when == moments.BEFORE else curve.colour
@@ -161,7 +161,7 @@ def _mark_horizon(axes: Axes, curve: lines.Curve) -> None:
     axes.plot(horizon, HORIZON_LEVEL, **mark)
 
 
-def _mark_last_nonzero(axes: Axes, curve: lines.Curve) -> None:
+def _mark_last_nonzero(axes: Axes, curve: curves.Curve) -> None:
     means = curve.band["mean"]
     if np.isneginf(means).any():
         last = curve.band[np.isfinite(means)].tail(1)

@@ -3,7 +3,7 @@
 import pandas as pd
 import xarray as xr
 
-from gradlab.figures import bands, lines, moments, style
+from gradlab.figures import bands, curves, lines, moments, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.moments import Step
 
@@ -52,12 +52,12 @@ def gates_figure(
     )
 
 
-def _quantities(table: pd.DataFrame) -> list[lines.Quantity]:
+def _quantities(table: pd.DataFrame) -> list[curves.Quantity]:
     names = [str(name) for name in table["quantity"].unique()]
     gates = [name for name in names if name.endswith(" mean")]
     states = [name for name in names if name.endswith(" norm")]
     return [
-        lines.Quantity("t", "t (steps)", "value", _label(name), name) for name in gates + states
+        curves.Quantity("t", "t (steps)", "value", _label(name), name) for name in gates + states
     ]
 
 

@@ -5,11 +5,11 @@ import pandas as pd
 import xarray as xr
 
 from gradlab import decay
-from gradlab.figures import bands, lines, moments, style
+from gradlab.figures import bands, curves, lines, moments, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.moments import Step
 
-SPECTRUM = lines.Quantity(
+SPECTRUM = curves.Quantity(
     "index", "index i", "exponent", "Lyapunov exponent λᵢ", scale="rate", baseline=0.0
 )
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from gradlab.figures import bands, lines, map_images, moments, selection, style, units
 from gradlab.figures.choice import Where, chosen
+from gradlab.figures.curves import line_entries
 from gradlab.figures.labels import shared_log_norm_label
 from gradlab.figures.layout import Grid, arrange_lines
 from gradlab.figures.of_runs import decay, heatmap
@@ -46,7 +47,7 @@ def overview_figure(
     lines_note = draw_curves(panels, grid, curves, band)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
     hatchings = map_images.hatching_entries(table)
-    style.legend(body, [*lines.line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
+    style.legend(body, [*line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
     notes = [*lines_note, *decay.zero_notes(curves)]
     notes += [*selection.notes(runs, usable, grid.runs, where or ()), *_view_note(curves)]
     return style.Drawn(style.finish(figure, notes, heights), curves)

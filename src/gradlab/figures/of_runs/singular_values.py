@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gradlab.figures import bands, lines, moments, style
+from gradlab.figures import bands, curves, lines, moments, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.moments import Step
 
@@ -63,9 +63,9 @@ def _remarks(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _quantities(table: pd.DataFrame) -> list[lines.Quantity]:
+def _quantities(table: pd.DataFrame) -> list[curves.Quantity]:
     return [
-        lines.Quantity("index", "index i", "log_value", f"σᵢ at lag {lag}", f"lag {lag}", "norm")
+        curves.Quantity("index", "index i", "log_value", f"σᵢ at lag {lag}", f"lag {lag}", "norm")
         for lag in sorted(table["lag"].unique())
     ]
 

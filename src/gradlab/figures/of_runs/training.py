@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import bands, lines, selection, style
+from gradlab.figures import bands, curves, lines, selection, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.layout import arrange_lines
 from gradlab.records import load_metrics
@@ -16,11 +16,11 @@ from gradlab.records import load_metrics
 DIVERGED: dict[str, Any] = {"linestyle": "none", "marker": "X", "markersize": 6}
 STEP = ("step", "training step (updates)", "value")
 QUANTITIES = (
-    lines.Quantity(*STEP, "loss", "train/loss", "log"),
-    lines.Quantity(*STEP, "held-out loss", "eval/loss", "log"),
-    lines.Quantity(*STEP, "accuracy", "eval/accuracy"),
-    lines.Quantity(*STEP, "error rate", "eval/error_rate"),
-    lines.Quantity(*STEP, "gradient norm", "train/grad_norm", "log"),
+    curves.Quantity(*STEP, "loss", "train/loss", "log"),
+    curves.Quantity(*STEP, "held-out loss", "eval/loss", "log"),
+    curves.Quantity(*STEP, "accuracy", "eval/accuracy"),
+    curves.Quantity(*STEP, "error rate", "eval/error_rate"),
+    curves.Quantity(*STEP, "gradient norm", "train/grad_norm", "log"),
 )
 METRICS = tuple(quantity.name for quantity in QUANTITIES)
 
@@ -83,12 +83,12 @@ def training_figure(
         for axes_row, quantity in zip(row_panels, shown, strict=True):
             for axes, group in zip(axes_row, groups, strict=True):
                 mark_diverged(axes, group, table, quantity)
-    style.legend(body, [*lines.line_entries(grid.runs), *_diverged_entries(table)])
+    style.legend(body, [*curves.line_entries(grid.runs), *_diverged_entries(table)])
     notes += selection.notes(runs, usable, grid.runs, choice.keys())
     return style.Drawn(style.finish(figure, notes, lines.panel_height(grid)), table)
 
 
-def _shown(logged: Collection[str], metric: Sequence[str] | None) -> list[lines.Quantity]:
+def _shown(logged: Collection[str], metric: Sequence[str] | None) -> list[curves.Quantity]:
     """Return the rows of panels: of the metrics that are asked for, else of all that are there."""
     for name in metric or ():
         if name not in logged:
@@ -98,7 +98,7 @@ def _shown(logged: Collection[str], metric: Sequence[str] | None) -> list[lines.
 
 
 def mark_diverged(
-    axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: lines.Quantity
+    axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: curves.Quantity
 ) -> None:
     """Mark the last value of each diverged run in one panel.
 
