@@ -1,4 +1,4 @@
-"""Maps before and after training, decay by lag, as at a sweep's end: python analysis/overview.py …"""
+"""Maps before and after training, decay by lag, as at a sweep's end: analysis/overview.py …"""
 
 from gradlab.figures import command
 
