@@ -147,8 +147,10 @@ def test_nested_folders_are_read_whole(nested: Path) -> None:
 
 def test_a_nested_sweep_ends_with_one_table_figure_and_folder_of_wandb_runs(nested: Path) -> None:
     printed = (nested.parent / "printed").read_text()
+    table = printed.partition("verdict")[2].partition("\n\n")[0]
+    assert [line.split()[0] for line in table.splitlines()[1:] if line[:1] != " "] == ["1", "2"]
+    assert "the 2 seeds of a setting" in " ".join(printed.split())
     for point in ("gain_1/1", "gain_1/2", "gain_2/1", "gain_2/2"):
-        assert point in printed
         link = nested / point / "wandb"
         assert link.resolve().parent == (nested / "wandb").resolve()
     assert "records  s\n" in printed
