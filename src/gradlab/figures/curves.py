@@ -130,13 +130,14 @@ def draw_curve(axes: Axes, curve: Curve, band: bands.Band, width: float = WIDTH)
         axes: the panel.
         curve: the line.
         band: over seeds; "none": the line alone.
-        width: of the line, points.
+        width: of the line, points of a page.
     """
     table, colour = curve.band, curve.colour
     x, y = table[table.columns[0]], table["mean"].where(np.isfinite(table["mean"]))
     dashes = DASHED if curve.when == moments.BEFORE else "-"
     marker = "." if len(table) <= MARKED else ""
-    axes.plot(x, y, color=colour, linestyle=dashes, linewidth=width, marker=marker)
+    size: dict[str, Any] = {"linewidth": width * style.current_style().text, "marker": marker}
+    axes.plot(x, y, color=colour, linestyle=dashes, **size)
     if band == "none" or table["seeds"].max() < 2:
         return
     if table["seeds"].max() < bands.FEW:
