@@ -1,9 +1,12 @@
 """The command `python -m gradlab.dashboard ENTITY/PROJECT`; see gradlab.tracking.dashboard."""
 
+from gradlab.working_folder import leave_path
+
+if __name__ == "__main__":
+    leave_path()  # before anything else is imported
+
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from gradlab.working_folder import leave_path
 
 if TYPE_CHECKING:
     from gradlab.tracking.dashboard import StudyPage
@@ -38,8 +41,6 @@ def study_page(name: str) -> "StudyPage":
 
 
 if __name__ == "__main__":
-    leave_path()  # before anything that is no part of Python is imported
-
     from gradlab.tracking.dashboard import main
 
     main(study_page)
