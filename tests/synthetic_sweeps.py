@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from gradlab import records
 
 SAMPLES = 3
+RATES = (-0.50, -0.42, -0.61, -0.35, -0.47)  # of five seeds, nats per step
 
 
 def geometric(
@@ -126,3 +128,21 @@ def write_point(
         records.save_metrics(folder, metrics, status)
     if gradients is not None:
         records.save_gradients(folder, gradients, status)
+
+
+def write_seeds(folder: Path, rates: tuple[float, ...] = RATES, **options: Any) -> None:
+    """Write a point of each rate, which halves in training; they differ in the seed alone."""
+    for seed, rate in enumerate(rates):
+        maps = geometric(8, rates=(rate, rate / 2))
+        write_point(
+            folder / f"{options.get('model', 'a')}{seed}-{options.get('gain', 1)}",
+            maps,
+            seed=seed,
+            **options,
+        )
+
+
+def copies(runs: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return the run of a table so many times, as if the gain varied."""
+    many = runs.loc[[0] * count].reset_index(drop=True)
+    return many.assign(**{"init.gain": 1.0 + np.arange(count)})

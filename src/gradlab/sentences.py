@@ -1,4 +1,4 @@
-"""What a map says, in sentences: the course of its mean norm over lag, and its verdict.
+"""Sentences on a map: the course of its mean norm over lag, and its verdict.
 
 Sentences give norms as powers of ten and rates in decades a step (1 decade is a factor of 10, 2.303
 nats); metrics on disk and in W&B are in nats.

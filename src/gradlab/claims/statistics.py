@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import stats
 
+from gradlab.figures.bands import proportion_interval
+
 LEVEL = 0.95  # confidence of every interval
 RESAMPLES = 9999  # of every bootstrap
 SEED = 0  # of every bootstrap: the same rows give the same interval
@@ -55,9 +57,9 @@ class Estimate(NamedTuple):
 
 def rate(success: Successes) -> Estimate:
     """Return the share of successes, with the interval of Clopper & Pearson 1934."""
-    test = stats.binomtest(int(np.sum(success)), len(success))
-    interval = test.proportion_ci(LEVEL, method="exact")
-    return Estimate(test.statistic, interval.low, interval.high, len(success))
+    count = len(success)
+    low, high = proportion_interval(int(np.sum(success)), count)
+    return Estimate(float(np.sum(success)) / count, low, high, count)
 
 
 def sample_mean(x: Column) -> Estimate:

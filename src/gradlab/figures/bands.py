@@ -1,4 +1,4 @@
-"""What a line shows of several seeds: their mean, and a band that says how sure it is."""
+"""Mean and band of a line over several seeds."""
 
 from collections.abc import Collection
 from typing import Literal, get_args

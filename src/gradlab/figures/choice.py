@@ -1,4 +1,4 @@
-"""What a reader asks a figure to show: which points, laid out how, at which moment, with what band.
+"""The choice of points, panels, moment and band that a reader asks a figure for.
 
 From a shell these are --where, --hue, --col, --row, --step and --band.
 """
@@ -20,7 +20,7 @@ Where = Mapping[str, Any]
 
 
 class Choice(NamedTuple):
-    """What is asked for; what is not, a figure chooses from what varies.
+    """The choice that a reader makes; a figure makes the rest of it from what varies.
 
     Attributes:
         where: config keys with the level, or list of levels, to show: {"model.name": "lstm",

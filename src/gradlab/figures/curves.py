@@ -69,7 +69,6 @@ class Curve(NamedTuple):
 class Lines(NamedTuple):
     """The lines of a panel: how many seeds they have, and whether two coincide."""
 
-    curves: list[Curve]
     seeds: set[int]
     coincide: bool
 
@@ -91,7 +90,7 @@ def draw_lines(
     for curve, width in zip(curves, widths, strict=True):
         draw_curve(axes, curve, band if quantity.band else "none", width)
     seeds = {int(curve.band["seeds"].max()) for curve in curves}
-    return Lines(curves, seeds, any(width > WIDTH for width in widths))
+    return Lines(seeds, any(width > WIDTH for width in widths))
 
 
 def curves_of(
@@ -103,14 +102,19 @@ def curves_of(
     colours = moment_colours(table)
     curves = []
     for (colour, when), own in rows.groupby(["colour", "when"], sort=False):
-        over_seeds = bands.over_seeds(own, quantity.x, quantity.y, band)
-        seeds = bands.seeds_of(own, quantity.x, quantity.y)
-        numbers = quantity.plotted(over_seeds[["mean", "low", "high"]])
-        shown = over_seeds.assign(**numbers)
-        curves.append(
-            Curve(str(when), colours.get(str(when), str(colour)), shown, quantity.plotted(seeds))
-        )
+        look = colours.get(str(when), str(colour))
+        curves.append(curve_of(own, quantity, band, look, str(when)))
     return curves
+
+
+def curve_of(
+    rows: pd.DataFrame, quantity: Quantity, band: bands.Band, colour: str, when: str = ""
+) -> Curve:
+    """Return the curve of the rows of one line at one moment."""
+    over_seeds = bands.over_seeds(rows, quantity.x, quantity.y, band)
+    seeds = bands.seeds_of(rows, quantity.x, quantity.y)
+    shown = over_seeds.assign(**quantity.plotted(over_seeds[["mean", "low", "high"]]))
+    return Curve(when, colour, shown, quantity.plotted(seeds))
 
 
 def moment_colours(table: pd.DataFrame) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the page shows of a setting: the mean over its seeds, and each seed.
+"""The series that the page shows of a setting: the mean over its seeds, and each seed.
 
 A series is the maps and curves of one setting, or of one run, over training.
 """
@@ -25,7 +25,7 @@ FIRST_LAGS = 16  # all shown: where curves rise
 
 
 class Kept(NamedTuple):
-    """How much of a run the page holds, and in which unit it shows it."""
+    """The size of what the page holds of a run, and the unit that it shows it in."""
 
     cells: int
     steps: int

@@ -20,7 +20,7 @@ LINES = 5  # in a panel, at most
 LOSSES = {"eval/loss": "final loss", "train/loss": "final training loss"}  # the first logged
 SUCCESS, LOSS, FRACTION = "success", "final loss", "clip fraction"
 BY_THRESHOLD = ("rank", "clip threshold", "value")
-UPDATES = ("step", "training step (updates)", "value")
+FRACTIONS = curves.Quantity("step", "training step (updates)", "value", "clip fraction", FRACTION)
 APART = 0.09  # between the bars of lines side by side, of the space between two thresholds
 BARS: dict[str, Any] = {"capsize": 2, "marker": ".", "linewidth": curves.WIDTH, "elinewidth": 0.8}
 NO_CLIPPING: dict[str, Any] = {"color": style.GREY, "linestyle": curves.DASHED}
@@ -165,7 +165,7 @@ def _quantities(table: pd.DataFrame, runs: pd.DataFrame) -> list[curves.Quantity
     quantities = [
         curves.Quantity(*BY_THRESHOLD, "success rate", SUCCESS, band=False),
         curves.Quantity(*BY_THRESHOLD, LOSSES[_loss_metric(runs)], LOSS, "log"),
-        curves.Quantity(*UPDATES, "clip fraction", FRACTION),
+        FRACTIONS,
     ]
     shown = [q for q in quantities if q.name in most and (q.name != SUCCESS or most[SUCCESS] > 0)]
     if not shown:
@@ -221,9 +221,8 @@ def _draw_fractions(
                 means = rows.groupby("step")["value"].mean()
                 axes.plot(means.index, means, **look)
             elif len(rows):
-                over_seeds = bands.over_seeds(rows, "step", "value", band)
-                seeds = bands.seeds_of(rows, "step", "value")
-                curves.draw_curve(axes, curves.Curve("", look["color"], over_seeds, seeds), band)
+                curve = curves.curve_of(rows, FRACTIONS, band, look["color"])
+                curves.draw_curve(axes, curve, band)
         axes.set_ylim(-0.05, 1.05)
 
 
