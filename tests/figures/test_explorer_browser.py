@@ -14,6 +14,7 @@ from synthetic_sweeps import RATES, copies, geometric, write_point, write_seeds
 from gradlab import load_runs
 from gradlab.figures.explorer import explorer_data, explorer_page
 
+DECADE = np.log(10)  # nats
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 FLAGS = [
     "--headless",
