@@ -167,6 +167,11 @@ def per_step(rate: float) -> str:
     return f"{rate / TENFOLD:+.4f}"
 
 
+def percent(share: float) -> str:
+    """Return a share that is not zero as text: "12.3%", "less than 0.1%"."""
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+
+
 def _change(rate: float, length: int) -> str:
     if np.isnan(rate):
         return "no lag was measured"
@@ -181,6 +186,5 @@ def _zeros(metrics: Mapping[str, float]) -> str:
     share, lag = metrics.get("jacobian/zero_share", 0), decay.forgotten_lag(metrics)
     if not share > 0 or np.isneginf(metrics["jacobian/decay_rate"]):
         return ""
-    percent = f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
     all_at = f", all at lag {lag}" if lag < np.inf else ""
-    return f"{percent} of the pairs are exactly zero{all_at}"
+    return f"{percent(share)} of the pairs are exactly zero{all_at}"

@@ -14,9 +14,10 @@ from synthetic_sweeps import RATES, copies, geometric, write_point, write_seeds
 from gradlab import load_runs
 from gradlab.figures import style
 from gradlab.figures.bands import interval_of_mean
-from gradlab.figures.explorer import explorer_data, explorer_page
+from gradlab.figures.explorer import explorer_data, explorer_page, words
+from gradlab.figures.explorer.mean_curve import Reading, mean_curve, mean_of_seeds
 from gradlab.figures.explorer.packing import pack
-from gradlab.figures.explorer.words import course, numbers
+from gradlab.figures.explorer.words import course
 
 DECADE = np.log(10)
 
@@ -101,6 +102,36 @@ def test_the_interval_leaves_zeros_out_as_the_mean_does() -> None:
     assert np.isnan([low[2], high[2]]).all()
 
 
+def test_the_mean_ends_where_the_first_seed_is_exactly_zero(tmp_path: Path) -> None:
+    for seed, reach in enumerate((np.inf, np.inf, np.inf, 5, 2)):
+        write_point(tmp_path / str(seed), geometric(8, (-1.0 - seed,), reach=reach), seed=seed)
+    (setting,) = explorer_data(load_runs(tmp_path), unit="nats")["settings"]
+    (map_,) = setting["maps"]
+    assert map_["curve"] == [0, -3, -6, *[None] * 6]
+    for limit in (map_["low"], map_["high"]):
+        assert [x is None for x in limit] == [x is None for x in map_["curve"]]
+    assert map_["horizon"] == [pytest.approx(1 / 3, abs=1e-3), -1]
+    assert "2 of 5 seeds are exactly zero from some lag on: the mean ends" in map_["note"]
+    pairs = 8 * 9 / 2  # k < t; of the two seeds those of lags 6, 7, 8 and 3 to 8 are zero
+    share = ((3 + 2 + 1) + (6 + 5 + 4 + 3 + 2 + 1)) / (5 * pairs)
+    assert f"{share:.1%} of the pairs exactly zero" in map_["numbers"]
+    assert [seed["maps"][0]["curve"][3] for seed in setting["seeds"]] == [-3, -6, -9, -12, None]
+    row, column = np.tril_indices(9)
+    at_lag_four = unpack(setting["values"])[0][row - column == 4]
+    np.testing.assert_allclose(at_lag_four, -4 * np.mean([1, 2, 3, 4]), atol=1e-3)
+
+
+def test_a_horizon_that_no_curve_shows_is_not_marked() -> None:
+    lags, zero = np.arange(5.0), np.array([0.0, 0, -np.inf, -np.inf, -np.inf])
+    horizons = {}
+    for name, profile in (("falling", -lags / 2), ("flat", 0 * lags), ("zero", zero)):
+        reading = Reading(profile, profile, 0.0)
+        horizons[name] = mean_curve([reading], [0, 3, 6, 9, 12], 3, "decades")["horizon"]
+    assert horizons == {"falling": [6, pytest.approx(-1 / DECADE, abs=1e-3)]} | {
+        name: None for name in ("flat", "zero")
+    }
+
+
 def test_of_fewer_than_four_seeds_each_is_a_line(tmp_path: Path) -> None:
     write_seeds(tmp_path, RATES[:3])
     (setting,) = explorer_data(load_runs(tmp_path))["settings"]
@@ -173,6 +204,12 @@ def test_a_curve_that_first_rises_is_told_by_its_peak_and_end(
         said = course(profile, 2, unit)  # type: ignore[arg-type]
         assert expected in said
         assert bool(said) == bool(expected)
+
+
+def numbers(profiles: list[np.ndarray], stride: int, unit: Any) -> str:
+    """The words on curves of networks without zeros."""
+    mean = mean_of_seeds(np.stack(profiles))
+    return words.numbers(profiles, [0.0] * len(profiles), mean, stride, unit)
 
 
 def test_horizons_that_some_seeds_never_reach_are_counted() -> None:

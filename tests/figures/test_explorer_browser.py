@@ -112,7 +112,7 @@ def test_a_browser_shows_settings_seeds_and_values(
     mean = statistics.mean(RATES) * 8
     assert value_line() == (
         f"RNN: t = 8, k = 0, lag 8: before training norm {np.exp(mean):.3g} "
-        f"(−{-mean / DECADE:.3f} decades), step 100 norm {np.exp(mean / 2):.3g} "
+        f"(−{-mean / DECADE:.3f} decades); step 100 norm {np.exp(mean / 2):.3g} "
         f"(−{-mean / 2 / DECADE:.3f} decades)"
     )
     before.send_keys(Keys.ARROW_UP)
@@ -135,6 +135,36 @@ def test_a_browser_shows_settings_seeds_and_values(
     maps_are(browser, 0)
     all_of(browser, "#filter")[0].send_keys("lstm")
     assert [x.text for x in all_of(browser, ".entry > label") if x.is_displayed()] == ["LSTM"]
+
+
+def test_a_browser_shows_where_seeds_are_exactly_zero(
+    browser: Any, show: Callable[[str], None], tmp_path: Path
+) -> None:
+    from selenium.webdriver import Keys
+
+    for seed, reach in enumerate((np.inf, np.inf, np.inf, np.inf, 5)):
+        write_point(tmp_path / str(seed), geometric(8, (-1.0 - seed,), reach=reach), seed=seed)
+    show(explorer_page(explorer_data(load_runs(tmp_path))))
+    maps_are(browser, 1)
+
+    def lags(selector: str) -> list[tuple[float, float]]:
+        """The first and the last lag of each line."""
+        points = [x.get_attribute("points").split() for x in all_of(browser, selector)]
+        ends = [[float(at.split(",")[0]) for at in (line[0], line[-1])] for line in points]
+        right = max(x for _, x in ends)
+        return [tuple(round(8 * (x - 62) / (right - 62), 6) for x in line) for line in ends]
+
+    seeds = [(5, 8)] * 4 + [(5, 5)]  # from where the mean of all five ends
+    assert lags("#decay .curve") == [*seeds, (0, 5)]
+    assert len(all_of(browser, "#decay .horizon")) == 1
+    assert "in some seeds" in all_of(browser, "#note")[0].text
+    odd, even = colour_at(browser, 0, 7), colour_at(browser, 0, 8)  # lags 7 and 8
+    assert odd[:3] == [128] * 3 != even[:3]
+    all_of(browser, "#maps canvas")[0].send_keys(Keys.ARROW_DOWN)  # focus is on the longest lag
+    mean = -8 * np.mean([1, 2, 3, 4]) / DECADE
+    assert all_of(browser, "#value")[0].text.endswith(
+        f"(−{-mean:.3f} decades), mean of 4 of 5 seeds: exactly zero in 1"
+    )
 
 
 def test_a_browser_plays_the_training_by_click_and_key(

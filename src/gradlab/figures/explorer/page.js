@@ -32,7 +32,8 @@ function valueText(value) {
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 const ramp = bytes(data.colours), pair = (i, j) => i * (i + 1) / 2 + j;
 
-async function unpack(series) { // the inverse of packing.pack, once a series is looked at
+async function unpack(series) { // the inverse of packing.pack, once a series, and so its seeds, are looked at
+  await Promise.all((series.seeds ?? []).map(unpack));
   if (series.logs) return;
   const { low, step, codes } = series.values, pairs = pair(series.t.length, 0);
   const stream = new Blob([bytes(codes)]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -50,9 +51,16 @@ async function unpack(series) { // the inverse of packing.pack, once a series is
 // The measurement that a series has at a training step: the last at or before it.
 const measuredAt = (series, at) => Math.max(0, series.maps.findLastIndex(map => map.step <= at));
 
-function colour(value, isOdd) { // RGBA; exactly zero is chequered, not measured is blank
+// How many of the seeds of a setting are exactly zero at a pair (t, k) that has a mean of the others.
+function zeroSeeds(series, m, p) {
+  if (series.logs[m][p] === -Infinity) return 0;
+  return (series.maps[m].of ?? []).filter((of, s) => of !== null && series.seeds[s].logs[of][p] === -Infinity).length;
+}
+
+// RGBA. Exactly zero is chequered in greys, in some seeds in grey and the others' mean; not measured is blank.
+function colour(value, isOdd, isSome) {
   if (Number.isNaN(value)) return [0, 0, 0, 0];
-  if (value === -Infinity) return [128, 128, 128, isOdd ? 150 : 50];
+  if (value === -Infinity || (isSome && isOdd)) return [128, 128, 128, isOdd ? 150 : 50];
   const at = Math.round(127.5 + 127.5 * Math.max(-1, Math.min(1, value / limit)));
   return [...ramp.subarray(3 * at, 3 * at + 3), 255];
 }
@@ -60,7 +68,7 @@ function colour(value, isOdd) { // RGBA; exactly zero is chequered, not measured
 function paint(canvas, series, m) {
   const size = series.t.length, image = new ImageData(size, size);
   for (let i = 0; i < size; i++) for (let j = 0; j <= i; j++)
-    image.data.set(colour(series.logs[m][pair(i, j)], (i + j) % 2), 4 * (i * size + j));
+    image.data.set(colour(series.logs[m][pair(i, j)], (i + j) % 2, zeroSeeds(series, m, pair(i, j))), 4 * (i * size + j));
   canvas.width = canvas.height = size;
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
@@ -85,8 +93,13 @@ function drawMaps() {
 function drawValue() {
   if (!cursor) return;
   const { series, i, j } = cursor, t = series.t[i], k = series.t[j], now = measuredAt(series, steps[step]);
-  const read = m => `${measuredName(series, m)} ${valueText(series.logs[m][pair(i, j)])}`;
-  const readings = [...new Set([0, now])].map(read).join(", ");
+  const read = m => {
+    const zeros = zeroSeeds(series, m, pair(i, j));
+    const count = series.maps[m].of?.filter(of => of !== null).length;
+    const ofOthers = zeros ? `, mean of ${count - zeros} of ${count} seeds: exactly zero in ${zeros}` : "";
+    return `${measuredName(series, m)} ${valueText(series.logs[m][pair(i, j)])}${ofOthers}`;
+  };
+  const readings = [...new Set([0, now])].map(read).join("; ");
   byId("value").textContent = `${series.title}: t = ${t}, k = ${k}, lag ${t - k}: ${readings}`;
 }
 
@@ -151,19 +164,25 @@ function ticks(low, high) { // of log norms: [value, label]
   return norms.filter(x => x > 0).map(x => [Math.log10(x), number(x)]);
 }
 
-function curvesOf(series, n) { // what is drawn of a series, the mean at this training step last
-  const now = measuredAt(series, steps[step]), map = series.maps[now];
-  const points = curve => curve.flatMap((value, i) => value === null ? [] : [[series.lags[i], value]]);
-  const parts = now ? [{ kind: "curve before", points: points(series.maps[0].curve) }] : [];
-  if (map.low) parts.push({ kind: "band", points: [...points(map.low), ...points(map.high).reverse()] });
-  else if (map.of) map.of.forEach((of, s) => {
-    if (of !== null) parts.push({ kind: "curve seed", points: points(series.seeds[s].maps[of].curve) });
-  });
-  return { n, colour: colourOf(n), parts: [...parts, { kind: "curve", points: points(map.curve) }] };
+// What is drawn of a series at a training step. A seed is drawn by itself where few are averaged, and
+// where the mean of all has ended: one of them is exactly zero there.
+function linesOf(series, map, kind) {
+  const points = (curve, isDrawn = () => true) => curve.flatMap((value, i) => value === null || !isDrawn(i) ? [] : [[series.lags[i], value]]);
+  const isEnd = i => [i - 1, i, i + 1].some(at => map.curve[at] === null);
+  const isAlone = !map.low && kind === "curve";
+  const seeds = (map.of ?? []).flatMap((of, s) => of === null ? [] : [points(series.seeds[s].maps[of].curve, i => isAlone || isEnd(i))]);
+  const band = map.low && kind === "curve" ? [{ kind: "band", points: [...points(map.low), ...points(map.high).reverse()] }] : [];
+  return [...band, ...seeds.map(points => ({ kind: `${kind} seed`, points })), { kind, points: points(map.curve), horizon: map.horizon }];
+}
+
+function curvesOf(series, n) { // the mean at this training step last
+  const now = measuredAt(series, steps[step]), before = now ? linesOf(series, series.maps[0], "curve before") : [];
+  return { n, colour: colourOf(n), parts: [...before, ...linesOf(series, series.maps[now], "curve")] };
 }
 
 function drawDecay() {
   const svg = byId("decay"), [width, height] = [svg.clientWidth, svg.clientHeight];
+  if (!width) return; // not laid out yet
   const frame = { left: 62, right: width - 14, top: 10, bottom: height - 46 };
   const curves = chosen.map(curvesOf), points = curves.flatMap(c => c.parts.flatMap(p => p.points)), ys = points.map(p => p[1]);
   const longest = Math.max(1, ...points.map(p => p[0]));
@@ -180,14 +199,18 @@ function drawDecay() {
     drawn.push(`<line class="lag" x1="${at}" x2="${at}" y1="${frame.top}" y2="${frame.bottom}"/>`);
   }
   for (const { n, colour, parts } of curves) {
-    const lines = parts.map(({ kind, points }) => `<${kind === "band" ? "polygon" : "polyline"} class="${kind}" points="${points.map(p => `${x(p[0])},${y(p[1])}`).join(" ")}"/>`);
+    const lines = parts.filter(({ points }) => points.length).map(({ kind, points }) =>
+      `<${kind === "band" ? "polygon" : "polyline"} class="${kind}" points="${points.map(p => `${x(p[0])},${y(p[1])}`).join(" ")}"/>`);
     let next = frame.left + 24 * n; // marks stand apart, also those of curves that coincide
     for (const [lag, value] of parts.at(-1).points) if (x(lag) >= next) {
       lines.push(`<path class="point" transform="translate(${x(lag)} ${y(value)})" d="${marks[n]}"/>`);
       next = x(lag) + 100;
     }
+    for (const { horizon } of parts) if (horizon)
+      lines.push(`<circle class="horizon" cx="${x(horizon[0])}" cy="${y(horizon[1])}" r="7"/>`);
     drawn.push(`<g style="--colour:${colour}">${lines.join("")}</g>`);
   }
+  if (!chosen.length) drawn.push(`<text x="${(frame.left + frame.right) / 2}" y="${height / 2}" text-anchor="middle">No setting is chosen: tick one in the list.</text>`);
   svg.innerHTML = drawn.join("");
 }
 
@@ -199,8 +222,10 @@ function drawNotes() {
   const ofSeeds = isOne ? [notes[0][1]] : notes.map(([title, note]) => `${title}: ${note}`);
   const spread = notes.length ? ["numbers: mean ± standard deviation over seeds"] : [];
   const dashes = chosen.some(series => measuredAt(series, steps[step])) ? ["solid: at this training step, dashed: at the first"] : [];
-  const zeros = chosen.some(series => series.logs.some(log => log.includes(-Infinity))) ? ["chequered in the maps: exactly zero"] : [];
-  byId("note").textContent = [...ofSeeds, ...spread, ...dashes, ...zeros].map(text => text[0].toUpperCase() + text.slice(1) + ".").join(" ");
+  const zeros = chosen.some(series => [series, ...series.seeds ?? []].some(x => x.logs.some(log => log.includes(-Infinity))))
+    ? ["chequered in the maps: exactly zero (with colour: in some seeds; the colour is the others' mean)"] : [];
+  const marks = all("#decay .horizon").length ? ["rings: horizons, where a curve has fallen to 1/e"] : [];
+  byId("note").textContent = [...ofSeeds, ...spread, ...dashes, ...marks, ...zeros].map(text => text[0].toUpperCase() + text.slice(1) + ".").join(" ");
 }
 
 // ---- what is shown

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
 
 from gradlab import decay
-from gradlab.figures import bands, moments, selection
+from gradlab.figures import moments, selection
+from gradlab.figures.explorer.mean_curve import Reading, mean_curve, note
 from gradlab.figures.explorer.packing import pack
-from gradlab.figures.explorer.words import numbers
 from gradlab.figures.labels import level_label, point_label
 from gradlab.figures.map_images import evenly
 from gradlab.figures.units import Unit, from_nats
@@ -30,13 +29,6 @@ class Kept(NamedTuple):
     cells: int
     steps: int
     unit: Unit
-
-
-class Reading(NamedTuple):
-    """One network at one training step: its map at the kept pairs (t, k), and its lag profile."""
-
-    log_norms: Float[np.ndarray, "pairs"]  # nats, mean over samples
-    profile: decay.Profile
 
 
 class Run(NamedTuple):
@@ -95,11 +87,10 @@ def setting_series(name: str, rows: pd.DataFrame, kept: Kept) -> list[dict[str, 
     Returns:
         Each with `name`, `model`, `status` (such as "5 seeds, 1 diverged"), `quantity`, `t` and
         `lags` (those kept, steps), `maps`, `values` (their log norms for k ≤ t, from `pack`) and
-        `seeds`, the series of its runs, or [] if it is one run. A map has `step` (of training),
-        `numbers` in words and `curve` (mean log norm at `lags`, null where it is exactly zero or
-        not measured). Over several seeds it has `note` (what is shown) and `of` (the seeds' maps
-        that it is the mean of: the index of each, null for a seed that has none), and from four
-        seeds on `low` and `high` (95 % bootstrap interval of the mean).
+        `seeds`, the series of its runs, or [] if it is one run. A map has `step` (of training) and
+        the entries of `mean_curve`. Over several seeds its values are means of those that are not
+        exactly zero, and it has `note` (what is shown) and `of` (the seeds' maps that it is the
+        mean of: the index of each, null for a seed that has none).
     """
     by_times: dict[tuple[int, ...], list[Run]] = {}
     for run in _load(rows):
@@ -155,9 +146,8 @@ def _series(name: str, runs: list[Run], kept: Kept) -> dict[str, Any]:
             list(have).index(at) if at is not None else None
             for have, at in zip(each, measured, strict=True)
         ]
-        note = _note(len(readings), len(runs))
-        curve = _mean_curve(readings, alone[0]["lags"], runs[0].stride(), kept)
-        maps.append({"step": step, "of": of, "note": note} | curve)
+        curve = mean_curve(readings, alone[0]["lags"], runs[0].stride(), kept.unit)
+        maps.append({"step": step, "of": of, "note": note(readings, len(runs))} | curve)
     return {
         **alone[0],
         "name": name,
@@ -177,7 +167,8 @@ def _readings(run: Run, steps: Sequence[int], cells: int) -> dict[int, Reading]:
         if step is not None:
             samples = run.maps.sel(step=step).to_numpy().astype(float)
             log_norms = decay.mean_log_norm(samples[:, row, column], axis=0)
-            readings[step] = Reading(log_norms, decay.lag_profile(samples))
+            profile, zeros = decay.lag_profile(samples), decay.zero_share(samples)
+            readings[step] = Reading(log_norms, profile, zeros)
     return readings
 
 
@@ -192,28 +183,11 @@ def _run_series(run: Run, readings: dict[int, Reading], kept: Kept) -> dict[str,
         "t": t[times].tolist(),
         "lags": lags,
         "maps": [
-            {"step": step} | _mean_curve([reading], lags, run.stride(), kept)
+            {"step": step} | mean_curve([reading], lags, run.stride(), kept.unit)
             for step, reading in readings.items()
         ],
         "values": pack(from_nats(np.stack([x.log_norms for x in readings.values()]), kept.unit)),
     }
-
-
-def _mean_curve(
-    readings: Sequence[Reading], lags: Sequence[int], stride: int, kept: Kept
-) -> dict[str, Any]:
-    """Return the mean curve of some networks, its interval, and its numbers in words."""
-    profiles = [x.profile for x in readings]
-    curves = from_nats(np.stack(profiles)[:, np.asarray(lags) // stride], kept.unit)
-    curve = {"curve": _json(decay.mean_log_norm(curves, axis=0))}
-    if len(readings) >= bands.FEW:
-        low, high = bands.interval_of_mean(curves.T)
-        curve |= {"low": _json(low), "high": _json(high)}
-    return curve | {"numbers": numbers(profiles, stride, kept.unit)}
-
-
-def _json(curve: Float[np.ndarray, "lags"]) -> list[float | None]:
-    return [round(float(x), 3) if np.isfinite(x) else None for x in curve]
 
 
 def _status(runs: Sequence[Run]) -> str:
@@ -222,11 +196,3 @@ def _status(runs: Sequence[Run]) -> str:
         return "" if runs[0].status == "done" else runs[0].status
     others = Counter(run.status for run in runs if run.status != "done")
     return ", ".join([f"{len(runs)} seeds", *(f"{n} {status}" for status, n in others.items())])
-
-
-def _note(seeds: int, most: int) -> str:
-    """Say what the curve and the map of several seeds show."""
-    mean = f"mean of {seeds} seeds" if seeds == most else f"mean of {seeds} of {most} seeds"
-    if seeds < bands.FEW:
-        return f"{mean}, each a thin line"
-    return f"{mean}; band: 95 % bootstrap interval of the mean"

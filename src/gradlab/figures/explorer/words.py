@@ -14,11 +14,19 @@ FALL = 1.0  # nats, below its peak: a curve that ends higher goes on growing
 MINUS = "\N{MINUS SIGN}"
 
 
-def numbers(profiles: Sequence[decay.Profile], stride: int, unit: Unit) -> str:
-    """Return the decay rate and horizon of a setting's seeds, and the course of their mean.
+def numbers(
+    profiles: Sequence[decay.Profile] | Float[np.ndarray, "seeds lags"],
+    zero_shares: Sequence[float],
+    mean: decay.Profile,
+    stride: int,
+    unit: Unit,
+) -> str:
+    """Return the decay rate and horizon of a setting's seeds, their zeros and their mean's course.
 
     Args:
         profiles: of each seed, from `decay.lag_profile`: mean log norm by lag, nats.
+        zero_shares: of each seed, from `decay.zero_share`.
+        mean: of the profiles.
         stride: steps from one lag to the next.
         unit: of the rate and of the course.
 
@@ -28,8 +36,9 @@ def numbers(profiles: Sequence[decay.Profile], stride: int, unit: Unit) -> str:
     """
     rates = np.array([from_nats(decay.decay_rate(x), unit) / stride for x in profiles])
     horizons = np.array([decay.horizon(x) * stride for x in profiles])
-    mean = decay.mean_log_norm(np.stack(profiles), axis=0)
-    parts = [_rate(rates, unit), _horizon(horizons), course(mean, stride, unit)]
+    share = float(np.mean(zero_shares))
+    zeros = f"{sentences.percent(share)} of the pairs exactly zero" if 0 < share < 1 else ""
+    parts = [_rate(rates, unit), _horizon(horizons), zeros, course(mean, stride, unit)]
     return "; ".join(part for part in parts if part)
 
 

@@ -1,0 +1,103 @@
+"""The curve of a setting: the mean over its seeds where none is exactly zero, with its interval."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from gradlab import decay
+from gradlab.figures import bands
+from gradlab.figures.explorer.words import numbers
+from gradlab.figures.units import Unit, from_nats
+
+
+class Reading(NamedTuple):
+    """One network at one training step."""
+
+    log_norms: Float[np.ndarray, "pairs"]  # its map at the kept pairs (t, k); nats, mean of samples
+    profile: decay.Profile
+    zero_share: float  # of its pairs k < t
+
+    def ends(self) -> bool:
+        """Return whether the curve ends before the longest lag since all is exactly zero there."""
+        rest = self.profile[np.argmax(np.isfinite(self.profile)) :]
+        return self.zero_share > 0 and not np.isfinite(rest).all()
+
+
+def mean_of_seeds(profiles: Float[np.ndarray, "seeds lags"]) -> decay.Profile:
+    """Return the mean over seeds at the lags at which each has a finite log norm.
+
+    A mean of the seeds that happen not to be zero would jump where the next becomes zero.
+
+    Returns:
+        −inf where all seeds are exactly zero; NaN where some are, or were not measured.
+    """
+    zeros = np.isneginf(profiles)
+    return np.where(zeros.any(axis=0) & ~zeros.all(axis=0), np.nan, profiles.mean(axis=0))
+
+
+def mean_curve(
+    readings: Sequence[Reading], lags: Sequence[int], stride: int, unit: Unit
+) -> dict[str, Any]:
+    """Return the curve of one network, or of the seeds of a setting, ready for JSON.
+
+    Args:
+        readings: of each.
+        lags: those to show, in steps.
+        stride: steps from one entry of a profile to the next.
+        unit: of log norms and rates.
+
+    Returns:
+        `curve` (`mean_of_seeds` at the lags, null where it is not finite); `numbers` in words;
+        `horizon`, the lag and log norm at which the mean has fallen to 1/e, or null; from four
+        seeds on, `low` and `high` (95 % bootstrap interval of the mean).
+    """
+    profiles = np.stack([x.profile for x in readings])
+    mean, at = mean_of_seeds(profiles), np.asarray(lags) // stride
+    curve = {
+        "curve": _json(from_nats(mean[at], unit)),
+        "horizon": _horizon(mean, stride, unit),
+        "numbers": numbers(profiles, [x.zero_share for x in readings], mean, stride, unit),
+    }
+    if len(readings) >= bands.FEW:
+        limits = bands.interval_of_mean(from_nats(profiles[:, at].T, unit))
+        low, high = (np.where(np.isfinite(mean[at]), limit, np.nan) for limit in limits)
+        curve |= {"low": _json(low), "high": _json(high)}
+    return curve
+
+
+def note(readings: Sequence[Reading], seeds: int) -> str:
+    """Say what the curve of a setting shows.
+
+    Args:
+        readings: of the seeds that were measured.
+        seeds: of the setting.
+    """
+    count, ended = len(readings), sum(x.ends() for x in readings)
+    shown = f"mean of {count} seeds" if count == seeds else f"mean of {count} of {seeds} seeds"
+    if count < bands.FEW:
+        shown += ", each a thin line"
+    else:
+        shown += "; band: 95 % bootstrap interval of the mean"
+    if ended:
+        verb = "is" if ended == 1 else "are"
+        shown += (
+            f"; {ended} of {count} seeds {verb} exactly zero from some lag on: the mean ends where "
+            "the first is, the others go on as thin lines"
+        )
+    return shown
+
+
+def _horizon(mean: decay.Profile, stride: int, unit: Unit) -> list[float] | None:
+    """Return the lag and the height of the horizon's mark; None if it is not on the curve."""
+    measured = np.flatnonzero(np.isfinite(mean))
+    reach = decay.horizon(mean)
+    if not (measured.size and reach <= measured[-1]):
+        return None
+    height = from_nats(mean[measured[0]] - 1, unit)
+    return [round(reach * stride, 3), round(float(height), 3)]
+
+
+def _json(curve: Float[np.ndarray, "lags"]) -> list[float | None]:
+    return [round(float(x), 3) if np.isfinite(x) else None for x in curve]
