@@ -162,10 +162,17 @@ def test_of_many_training_steps_the_first_and_the_last_are_kept(tmp_path: Path) 
     assert [map_["step"] for map_ in run["maps"]] == [0, 1000, 2000, 3000]
 
 
+def test_all_steps_of_a_sequence_of_64_are_kept(tmp_path: Path) -> None:
+    write_point(tmp_path / "0", geometric(64, (-0.1,)), length=64)
+    (run,) = explorer_data(load_runs(tmp_path))["settings"]
+    assert run["t"] == [*range(65)]
+
+
 def test_long_maps_are_cut_and_their_first_lags_are_not(tmp_path: Path) -> None:
     write_point(tmp_path / "0", geometric(100, (-0.1,)), length=100)
     (run,) = explorer_data(load_runs(tmp_path), cells=5, unit="nats")["settings"]
     assert run["t"] == [0, 25, 50, 75, 100]
+    assert run["measured"] == {"t": 101, "steps": 1}
     assert run["lags"] == [*range(17), 25, 50, 75, 100]
     np.testing.assert_allclose(run["maps"][0]["curve"], -0.1 * np.array(run["lags"]), atol=1e-3)
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import statistics
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,53 @@ def test_a_browser_shows_where_seeds_are_exactly_zero(
     assert all_of(browser, "#value")[0].text.endswith(
         f"(−{-mean:.3f} decades), mean of 4 of 5 seeds: exactly zero in 1"
     )
+
+
+def test_a_filter_takes_whole_values_each_after_its_word(
+    browser: Any, show: Callable[[str], None], tmp_path: Path
+) -> None:
+    swept = product((0.5, 1.0, 1.5), (1.0, 15.0, np.inf), range(2))
+    for number, (gain, threshold, seed) in enumerate(swept):
+        options: dict[str, Any] = {"gain": gain, "threshold": threshold, "seed": seed}
+        write_point(tmp_path / str(number), geometric(4), **options)
+    show(explorer_page(explorer_data(load_runs(tmp_path))))
+
+    def found(text: str) -> list[str]:
+        browser.execute_script("byId('filter').oninput({target: {value: arguments[0]}})", text)
+        return [x.text for x in all_of(browser, ".entry > label") if x.is_displayed()]
+
+    at_one = [f"gain 1, clip threshold {x}" for x in ("1", "15", "none")]
+    assert len(found("")) == 9
+    for text in ("gain 1", "gain=1.0", "gai 1 clip"):
+        assert found(text) == at_one, text
+    assert found("gain 1, threshold none") == at_one[2:]
+    assert found("threshold 5") == found("5 seeds") == []
+    browser.execute_script("document.querySelectorAll('.entry button').forEach(x => x.click())")
+    assert found("gain 1") == at_one  # also where seeds are listed, among them seed 1
+
+
+def test_a_page_says_what_it_does_not_show(
+    browser: Any, show: Callable[[str], None], tmp_path: Path
+) -> None:
+    from selenium.webdriver import Keys
+
+    write_point(tmp_path / "0", geometric(8, rates=(-0.5, 0.1, 0.2, 0.5)))
+    show(explorer_page(explorer_data(load_runs(tmp_path), cells=5, steps=3)))
+    (about,) = all_of(browser, "#maps small")
+    assert about.text == (
+        "t ↓ and k → from 0 to 8 (5 of 9 that were measured); "
+        "training steps (3 of 4 that were measured)"
+    )
+    limit, ends = all_of(browser, "#limit")[0], all_of(browser, "#least, #most")
+    limit.send_keys(Keys.CONTROL, "a")
+    limit.send_keys("400")
+    limit.send_keys("0000000")  # beyond what the field takes: the colours stay
+    assert [x.text for x in ends] == ["≤ 10⁻⁴⁰⁰", "≥ 10⁴⁰⁰"]
+    all_of(browser, "#settings input")[0].click()
+    maps_are(browser, 0)
+    assert "No setting is chosen: tick one" in all_of(browser, "#decay")[0].text
+    browser.execute_script("byId('decay').style.width = 0; drawDecay()")  # before it is laid out
+    assert "NaN" not in browser.execute_script("return byId('decay').innerHTML")
 
 
 def test_a_browser_plays_the_training_by_click_and_key(

@@ -16,7 +16,7 @@ from gradlab.figures.explorer.packing import as_text
 from gradlab.figures.explorer.series import Kept, setting_series, settings
 from gradlab.figures.map_images import MAX_LIMIT
 
-PAGE_CELLS, PAGE_STEPS = 64, 12  # cells along an axis of a map, training steps of a run, at most
+PAGE_CELLS, PAGE_STEPS = 65, 12  # of a map: times 0 to 64; training steps of a run, at most
 MOST = 4  # settings shown at once
 OPEN = 2  # when the page opens
 

@@ -21,7 +21,7 @@ function number(x) {
 }
 function norm(value) { // of a log norm
   const exponent = log10(value);
-  return Math.abs(exponent) < 300 ? number(10 ** exponent) : signed(`10^${exponent.toFixed(1)}`);
+  return Math.abs(exponent) < 300 ? number(10 ** exponent) : power(Math.round(exponent));
 }
 function valueText(value) {
   if (Number.isNaN(value)) return "not measured";
@@ -140,7 +140,12 @@ function settingSection(series, n) {
   const heading = element("h3");
   heading.innerHTML = `<svg class="mark" viewBox="-7 -7 14 14" style="--colour:${colourOf(n)}" aria-hidden="true"><path class="point" d="${marks[n]}"/></svg>`;
   heading.append(series.title);
-  const about = [series.status, `t ↓ and k → from ${series.t[0]} to ${series.t.at(-1)}`].filter(Boolean).join("; ");
+  const some = (kept, all) => kept < all ? ` (${kept} of ${all} that were measured)` : "";
+  const about = [
+    series.status,
+    `t ↓ and k → from ${series.t[0]} to ${series.t.at(-1)}${some(series.t.length, series.measured.t)}`,
+    series.maps.length < series.measured.steps && `training steps${some(series.maps.length, series.measured.steps)}`,
+  ].filter(Boolean).join("; ");
   const sides = series.maps.length > 1 ? [0, 1] : [0];
   const figures = sides.map(side => mapFigure(series, side));
   return element("section", {}, heading, element("small", { className: "faint", textContent: about }), element("div", { className: "pair" }, ...figures));
@@ -297,10 +302,20 @@ for (const setting of data.settings) {
   const seeds = setting.seeds.length ? expander(setting) : [];
   byId("settings").append(element("div", { className: "entry" }, row(setting), ...seeds));
 }
+// A value stands for itself as a whole, after the word before it ("gain 1" is not 1.5, nor threshold 1);
+// a word may be cut short.
+const words = text => text.toLowerCase().split(/[\s,=]+/).filter(Boolean);
+const isValue = word => /^([-+.\d]|(none|true|false)$)/.test(word);
+function matches(name, wanted) {
+  const same = (have, word) => isValue(word) ? have === word || +have === +word : have?.startsWith(word);
+  return wanted.every((word, n) => name.some((have, i) =>
+    same(have, word) && (!n || !isValue(word) || isValue(wanted[n - 1]) || same(name[i - 1], wanted[n - 1]))));
+}
 byId("filter").oninput = event => {
-  const words = event.target.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
-  all(".entry").forEach(entry => {
-    entry.hidden = !words.every(word => entry.textContent.toLowerCase().includes(word));
+  const wanted = words(event.target.value);
+  all(".entry").forEach((entry, n) => {
+    const { name, status } = data.settings[n];
+    entry.hidden = !matches(words(`${name} ${status}`), wanted);
   });
 };
 byId("step").oninput = event => { play(false); step = +event.target.value; draw(); };
@@ -312,7 +327,10 @@ document.addEventListener("keydown", event => {
   if (!byId("play").disabled) play(!timer);
 });
 byId("limit").value = limit;
-byId("limit").oninput = event => { if (+event.target.value > 0) { limit = +event.target.value; draw(); } };
+byId("limit").oninput = event => {
+  const typed = +event.target.value;
+  if (typed > 0 && typed <= +event.target.max) { limit = typed; draw(); }
+};
 byId("unit").textContent = data.unit;
 const line = new ImageData(256, 1);
 for (let i = 0; i < 256; i++) line.data.set([...ramp.subarray(3 * i, 3 * i + 3), 255], 4 * i);

@@ -86,11 +86,12 @@ def setting_series(name: str, rows: pd.DataFrame, kept: Kept) -> list[dict[str, 
 
     Returns:
         Each with `name`, `model`, `status` (such as "5 seeds, 1 diverged"), `quantity`, `t` and
-        `lags` (those kept, steps), `maps`, `values` (their log norms for k ≤ t, from `pack`) and
-        `seeds`, the series of its runs, or [] if it is one run. A map has `step` (of training) and
-        the entries of `mean_curve`. Over several seeds its values are means of those that are not
-        exactly zero, and it has `note` (what is shown) and `of` (the seeds' maps that it is the
-        mean of: the index of each, null for a seed that has none).
+        `lags` (those kept, steps), `measured` (how many t and training `steps` there are), `maps`,
+        `values` (their log norms for k ≤ t, from `pack`) and `seeds`, the series of its runs, or []
+        if it is one run. A map has `step` (of training) and the entries of `mean_curve`. Over
+        several seeds its values are means of those that are not exactly zero, and it has `note`
+        (what is shown) and `of` (the seeds' maps that it is the mean of: the index of each, null
+        for a seed that has none).
     """
     by_times: dict[tuple[int, ...], list[Run]] = {}
     for run in _load(rows):
@@ -152,6 +153,7 @@ def _series(name: str, runs: list[Run], kept: Kept) -> dict[str, Any]:
         **alone[0],
         "name": name,
         "status": _status(runs),
+        "measured": alone[0]["measured"] | {"steps": len({x for run in runs for x in run.steps})},
         "maps": maps,
         "values": pack(from_nats(np.stack(values), kept.unit)),
         "seeds": alone,
@@ -181,6 +183,7 @@ def _run_series(run: Run, readings: dict[int, Reading], kept: Kept) -> dict[str,
         "status": "" if run.status == "done" else run.status,
         "quantity": str(run.maps.attrs.get("long_name", "log norm")),
         "t": t[times].tolist(),
+        "measured": {"t": len(t), "steps": len(run.steps)},
         "lags": lags,
         "maps": [
             {"step": step} | mean_curve([reading], lags, run.stride(), kept.unit)
