@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import gradlab
 from gradlab import decay
-from gradlab.sentences import course, per_step, verdict_sentence
+from gradlab.sentences import course, per_step, verdict_sentence, with_deviation
 
 DECADE = float(np.log(10))
 
@@ -122,3 +122,27 @@ def test_the_sentence_has_all_rates_in_decades() -> None:
         "(residual -0.0500); bound -0.0500 rules growth out"
     )
     assert per_step(DECADE) == "+1.0000"
+
+
+@pytest.mark.parametrize(
+    ("number", "deviation", "written"),
+    [
+        (-0.1234, 0.0312, ("−0.12", "±0.03")),
+        (-1.2, 1.04, ("−1.2", "±1.0")),
+        (0.00025, 0.026, ("0.00", "±0.03")),
+        (-0.00025, 0.026, ("0.00", "±0.03")),
+        (1234.0, 30.0, ("1234", "±30")),
+        (2.0, 1e-6, ("2.00", "±1e−06")),
+        (0.5, 0.0, ("0.5", "±0")),
+        (0.176091264, 1e-9, ("0.176", "±0")),  # what float32 does not resolve
+        (0.176091264, 1e-5, ("0.176", "±1e−05")),
+        (2e6, 3e5, ("2e+06", "±3e+05")),
+        (1234.0, 0.0, ("1234", "±0")),
+    ],
+)
+def test_a_number_is_as_precise_as_its_deviation(
+    number: float, deviation: float, written: tuple[str, str]
+) -> None:
+    assert with_deviation(number, deviation) == written
+    if not number < 0:
+        assert with_deviation(number, deviation, "+") == (f"+{written[0]}", written[1])

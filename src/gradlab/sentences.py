@@ -1,4 +1,4 @@
-"""Sentences on a map: the course of its mean norm over lag, and its verdict.
+"""Sentences on a map: the course of its mean norm over lag, and its verdict; numbers as text.
 
 Sentences give norms as powers of ten and rates in decades a step (1 decade is a factor of 10, 2.303
 nats); metrics on disk and in W&B are in nats.
@@ -18,6 +18,7 @@ OTHER_RATES = {  # metrics to compare the decay rate with, and their labels
     "theory/mean_log_forget": "E ln f",
 }
 EARLY = 4  # half of a fall in this part of its lags is worth a word: a line would take half of them
+MINUS = "\N{MINUS SIGN}"
 FLAT = 0.05 * TENFOLD  # nats: a smaller change is none, where powers of ten have one decimal place
 
 
@@ -188,3 +189,39 @@ def _zeros(metrics: Mapping[str, float]) -> str:
         return ""
     all_at = f", all at lag {lag}" if lag < np.inf else ""
     return f"{percent(share)} of the pairs are exactly zero{all_at}"
+
+
+def with_deviation(number: float, deviation: float, sign: str = "") -> tuple[str, str]:
+    """Write a number as precisely as its deviation: one digit of that, or two if it begins with 1.
+
+    Of the larger of the two, at most three digits are written. A deviation below the resolution of
+    float32 is rounding: it is 0.
+
+    Args:
+        number: to write.
+        deviation: of it, not negative.
+        sign: "+" to write the sign of the number always.
+
+    Example:
+        >>> with_deviation(-0.1234, 0.0312)
+        ("−0.12", "±0.03")
+    """
+    if deviation < np.finfo(np.float32).eps * abs(number):
+        deviation = 0.0
+    largest = max(abs(number), deviation)
+    plain = f"±{deviation:.1g}".replace("-", MINUS)
+    if not deviation > 0 or not 1e-4 < largest < 1e5:
+        return three_digits(number, sign), plain
+    power = int(np.floor(np.log10(deviation)))
+    decimals = 1 - power if deviation < 2 * 10.0**power else -power
+    decimals = max(0, min(decimals, 2 - int(np.floor(np.log10(largest)))))
+    spread = f"{deviation:.{decimals}f}"
+    rounded = round(number, decimals) + 0.0  # −0.0 + 0.0 is 0.0
+    text = f"{rounded:{sign}.{decimals}f}".replace("-", MINUS)
+    return text, f"±{spread}" if float(spread) else plain
+
+
+def three_digits(number: float, sign: str = "") -> str:
+    """Write a number with three digits, of whole ones all: "−0.0123", "1234"."""
+    form = ".0f" if 100 <= abs(number) < 1e5 else ".3g"
+    return f"{number:{sign}{form}}".replace("-", MINUS)

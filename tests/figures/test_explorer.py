@@ -81,9 +81,9 @@ def test_seeds_are_one_setting_with_mean_interval_and_spread(tmp_path: Path) -> 
     np.testing.assert_allclose(unpack(one["values"])[1], mean / 2 * (row - column), atol=1e-3)
     horizons = [-1 / rate for rate in RATES]
     spread, reach = statistics.stdev(RATES), statistics.stdev(horizons)
-    assert before["numbers"] == (
-        f"decay rate −{-mean:.3f} ± {spread:.3f} nats/step; "
-        f"horizon {statistics.mean(horizons):.2f} ± {reach:.2f} steps"
+    assert before["numbers"] == (  # as precise as the deviation's first digit
+        f"decay rate −{-mean:.2f} ± {spread:.2f} nats/step; "
+        f"horizon {statistics.mean(horizons):.1f} ± {reach:.1f} steps"
     )
     assert after["note"] == "mean of 5 seeds; band: 95 % bootstrap interval of the mean"
     resampled = [8 * statistics.mean(seeds) for seeds in product(RATES, repeat=5)]  # all there are
@@ -127,9 +127,8 @@ def test_a_horizon_that_no_curve_shows_is_not_marked() -> None:
     for name, profile in (("falling", -lags / 2), ("flat", 0 * lags), ("zero", zero)):
         reading = Reading(profile, profile, 0.0)
         horizons[name] = mean_curve([reading], [0, 3, 6, 9, 12], 3, "decades")["horizon"]
-    assert horizons == {"falling": [6, pytest.approx(-1 / DECADE, abs=1e-3)]} | {
-        name: None for name in ("flat", "zero")
-    }
+    assert horizons.pop("falling") == [6, pytest.approx(-1 / DECADE, abs=1e-3)]
+    assert horizons == {"flat": None, "zero": None}
 
 
 def test_of_fewer_than_four_seeds_each_is_a_line(tmp_path: Path) -> None:
@@ -222,7 +221,7 @@ def numbers(profiles: list[np.ndarray], stride: int, unit: Any) -> str:
 def test_horizons_that_some_seeds_never_reach_are_counted() -> None:
     lags = np.arange(5.0)
     falling = [-0.5 * lags, -1.0 * lags]
-    assert "horizon 1.50 ± 0.71 steps in 2 of 3 seeds, never in 1" in numbers(
+    assert "horizon 1.5 ± 0.7 steps in 2 of 3 seeds, never in 1" in numbers(
         [*falling, 0 * lags], 1, "nats"
     )
     zero, unmeasured = np.full(5, -np.inf), np.full(5, np.nan)

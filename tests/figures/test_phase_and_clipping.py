@@ -14,10 +14,11 @@ from synthetic_sweeps import text_of, write_point
 
 from gradlab import figures, load_runs, records
 from gradlab.figures import style
-from gradlab.figures.cell_numbers import cell_table, short, with_deviation
+from gradlab.figures.cell_numbers import cell_table, short
 from gradlab.figures.of_runs.phase import choose_axes
 from gradlab.figures.outcome import outcome_at
 from gradlab.figures.selection import comparable
+from gradlab.sentences import with_deviation
 
 RATE, THRESHOLD = "optim.learning_rate", "clip.threshold"
 STEPS = np.array([0, 10, 20])
@@ -270,24 +271,6 @@ def test_spread_is_left_out_where_cells_have_no_room(tmp_path: Path) -> None:
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels[-1] == "2.375"
     assert labels.count("") > 0
-
-
-@pytest.mark.parametrize(
-    ("number", "deviation", "written"),
-    [
-        (-0.1234, 0.0312, ("−0.12", "±0.03")),
-        (-1.2, 1.04, ("−1.2", "±1.0")),
-        (0.00025, 0.026, ("0.00", "±0.03")),
-        (-0.00025, 0.026, ("0.00", "±0.03")),
-        (1234.0, 30.0, ("1234", "±30")),
-        (2.0, 1e-6, ("2.00", "±1e−06")),
-        (0.5, 0.0, ("0.5", "±0")),
-    ],
-)
-def test_a_number_is_as_precise_as_its_deviation(
-    number: float, deviation: float, written: tuple[str, str]
-) -> None:
-    assert with_deviation(number, deviation) == written
 
 
 def test_short_numbers() -> None:

@@ -86,8 +86,12 @@ def table_of(folder: Path, rows: str = "settings") -> ClosingTable:
 def printed(table: ClosingTable, width: int) -> list[str]:
     console = Console(width=width, markup=False, highlight=False, color_system=None)
     with console.capture() as capture:
-        console.print(table.fitted(width))
+        console.print(table.fitted(width).content)
     return capture.get().rstrip().splitlines()
+
+
+def legend_of(table: ClosingTable, width: int = 160) -> dict[str, str]:
+    return legend(table, table.fitted(width).columns)
 
 
 def recorded(folder: Path) -> dict[tuple[str, float], list[Mapping[str, float]]]:
@@ -108,18 +112,19 @@ def test_a_row_is_a_setting_with_the_mean_and_deviation_of_its_records(sweep: Pa
     for (model, gain), seeds in recorded(sweep).items():
         (row,) = [line for line in lines if line[:2] == [model.upper(), f"{gain:g}"]]
         loss = [x["eval/loss"] / x["eval/baseline"] for x in seeds]
-        shown = {
-            "+.3f": [x["jacobian/decay_rate"] / 2.302585 for x in seeds],
-            ".1f": [x["jacobian/horizon"] for x in seeds],
-            ".2f": loss,
-            " .1f": [100 * x["eval/accuracy"] for x in seeds],
-        }
-        solved = sum(x["success/solved"] for x in seeds)
-        expected = [
-            f"{np.mean(x):{form.strip()}}±{np.std(x, ddof=1):{form.strip().lstrip('+')}}"
-            for form, x in shown.items()
+        shown = [
+            [x["jacobian/decay_rate"] / 2.302585 for x in seeds],
+            [x["jacobian/horizon"] for x in seeds],
+            loss,
+            [100 * x["eval/accuracy"] for x in seeds],
         ]
-        assert row[-7:-3] == expected
+        solved = sum(x["success/solved"] for x in seeds)
+        for text, numbers in zip(row[-7:-3], shown, strict=True):
+            mean, deviation = (float(x) for x in text.split("±"))
+            unit = 10.0 ** np.floor(np.log10(np.std(numbers, ddof=1)))  # of its first digit
+            assert mean == pytest.approx(np.mean(numbers), abs=unit / 2)
+            assert deviation == pytest.approx(np.std(numbers, ddof=1), abs=unit / 2)
+        assert row[-7].startswith("-0.")
         assert row[-3:] == [f"{solved:.0f}", "of", "5"]
 
 
@@ -181,25 +186,54 @@ def test_the_numbers_are_those_of_the_runs_in_the_units_of_the_headings(sweep: P
     np.testing.assert_allclose(numbers["accuracy"], 100 * runs["eval/accuracy"])
     assert results(pd.DataFrame({"status": ["done"]})).isna().all(axis=None)
     flat = pd.DataFrame({"eval/loss": [0.1], "eval/baseline": [0.0]})  # all answers are the same
-    assert np.isnan(results(flat)["loss ÷ baseline"][0])
+    shown = results(flat).iloc[0]
+    assert (np.isnan(shown["loss ÷ baseline"]), shown["loss"]) == (True, 0.1)
+    assert results(runs)["loss"].isna().all()
+
+
+def test_a_loss_without_a_baseline_is_shown_itself_and_named_so(tmp_path: Path) -> None:
+    for seed, loss in enumerate((0.00012345, 0.0002)):
+        numbers = {"eval/loss": loss, "eval/baseline": 0.0}
+        write_point(tmp_path / str(seed), None, seed=seed, summary=numbers)
+    lines = printed(table_of(tmp_path, "points"), 80)
+    assert lines[1].split()[-1] == "loss"
+    assert [line.split()[-1] for line in lines[2:]] == ["0.000123", "0.0002"]
+    assert "loss ÷ baseline" not in legend_of(table_of(tmp_path))
+    assert "loss itself" in legend_of(table_of(tmp_path))["loss"]
 
 
 @pytest.mark.parametrize(
     ("values", "text"),
     [
         ([12.0, 14.0], "13.0±1.4"),
+        ([-12.31, -12.81], "-12.6±0.4"),
+        ([0.176091264, 0.176091265], "0.176±0"),
         ([12.0, 14.0, inf], "13.0±1.4\n1 of 3 inf"),
         ([inf, inf], "inf"),
         ([-inf, nan], "-inf"),
         ([3.0], "3.0"),
-        ([-0.01, 0.01], "0.0±0.0"),
+        ([-0.01, 0.01], "0.000±0.014"),
         ([nan], "–"),
         ([], "–"),
-        ([2e6, 2e6], "2.0e+06±0.0"),
+        ([2e6, 2e6], "2e+06±0"),
     ],
 )
 def test_what_is_not_finite_is_counted_and_not_averaged(values: list[float], text: str) -> None:
     assert mean_and_deviation(pd.Series(values, dtype=float), 1) == text
+
+
+def test_columns_that_a_screen_has_no_room_for_are_left_out_whole(sweep: Path) -> None:
+    table = table_of(sweep)
+    for width, count in ((30, 1), (60, 4), (160, 5)):
+        fitted, lines = table.fitted(width), printed(table, width)
+        assert fitted.columns == table.columns[:count]
+        assert max(map(len, lines)) <= width
+        words = ["decay rate", "horizon", "loss ÷ baseline", "accuracy", "solved"]
+        assert [word for word in legend_of(table, width) if word in words] == words[:count]
+    widest = printed(table, 160)
+    narrow = printed(table, 30)
+    for rate in (line.split()[-1] for line in narrow if "±" in line):
+        assert sum(rate in line for line in widest) == 1
 
 
 def test_a_large_sweep_is_read_on_a_small_screen(tmp_path: Path) -> None:
@@ -264,7 +298,8 @@ def test_a_verdict_and_a_horizon_that_seem_to_contradict_each_other_are_explaine
     assert (
         "falls to 10^-1.5 at lag 1, rises to 10^2.5 at lag 8, stays above 1 from lag 4" in lines[2]
     )
-    assert "after a rise, after a fall" in legend(table, "runs/x")
+    assert "after a rise, after a fall" in legend_of(table)
+    assert legend_of(table)["±"].endswith("inf are counted, and the mean is over the others")
     points = "\n".join(printed(table_of(tmp_path, "points"), 80))
     assert points.count("after a rise") == 2
 
@@ -308,7 +343,7 @@ def test_only_what_verdict_and_horizon_do_not_say_is_remarked(
 
 
 def test_only_what_the_table_shows_is_explained(sweep: Path, tmp_path: Path) -> None:
-    meanings = legend(table_of(sweep), "runs/x/now")
+    meanings = legend_of(table_of(sweep))
     assert list(meanings) == [
         "±",
         "verdict",
@@ -319,10 +354,9 @@ def test_only_what_the_table_shows_is_explained(sweep: Path, tmp_path: Path) -> 
         "solved",
     ]
     assert "over the 5 seeds of a setting; those that diverged or failed are" in meanings["±"]
-    assert meanings["±"].endswith("python -m gradlab sweep.resume=runs/x/now sweep.table=points")
     assert "inf" not in meanings["horizon"]
     write_point(tmp_path / "0", None, summary={"jacobian/horizon": inf, "jacobian/zero_share": 0.2})
-    alone = legend(table_of(tmp_path), "runs/x")
+    alone = legend_of(table_of(tmp_path))
     assert list(alone) == ["verdict", "decay rate", "horizon", "zeros"]
     assert "inf: at no lag" in alone["horizon"]
     assert "20.0% zeros" in "\n".join(printed(table_of(tmp_path), 80))
@@ -333,8 +367,31 @@ def test_a_right_answer_beside_a_vanishing_gradient_is_explained(tmp_path: Path)
         numbers = {"eval/accuracy": 1.0, "verdict": verdict}
         write_point(tmp_path / name / "0", None, summary=numbers)  # type: ignore[arg-type]
     words = "vanishing gradients do no harm where an answer hangs on few steps back"
-    assert words in legend(table_of(tmp_path / "vanishing"), "x")["accuracy"]
-    assert words not in legend(table_of(tmp_path / "stable"), "x")["accuracy"]
+    assert words in legend_of(table_of(tmp_path / "vanishing"))["accuracy"]
+    assert words not in legend_of(table_of(tmp_path / "stable"))["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ([("gradlab.cells.Elman", "relu")], "as of ReLU units that are off;"),
+        ([("gradlab.cells.Elman", nan)], "as of units so saturated that float32"),
+        ([("gradlab.cells.LSTM", nan), ("flax.nnx.GRUCell", nan)], "as of units so saturated"),
+        ([("gradlab.cells.Elman", nan), ("gradlab.cells.Elman", "relu")], "that are off, or of"),
+        ([("their.Cell", nan)], "as of ReLU units that are off, or of slopes"),
+    ],
+)
+def test_zeros_are_explained_by_the_networks_that_have_them(
+    sweep: Path, cells: list[tuple[str, object]], words: str
+) -> None:
+    runs = comparable(load_runs(sweep, "all"))
+    cells = [*cells, ("gradlab.cells.Elman", "relu")]  # the last has no zeros
+    targets, activations = zip(*cells, strict=True)
+    runs = runs.head(len(cells)).assign(
+        **{"jacobian/zero_share": [0.5] * (len(cells) - 1) + [0.0]},
+        **{"model.cell._target_": targets, "model.cell.activation": activations},
+    )
+    assert words in legend_of(closing_table(runs, sweep, "settings", {}))["zeros"]
 
 
 def test_why_points_failed_stands_below_the_table_once_a_reason(sweep: Path) -> None:

@@ -14,6 +14,7 @@ from conftest import gradlab
 
 from gradlab import load_gradients, load_runs
 from gradlab.records import load_metrics, load_status
+from gradlab.sentences import with_deviation
 
 RECORDED = Path(__file__).parent / "recorded"
 INTERRUPTED_AT = 5
@@ -78,7 +79,7 @@ def test_single_seeds_of_a_finished_sweep_are_shown_when_asked_for(
     """And its record stays as it was: the table is chosen for a command, not for the sweep."""
     sweep, text = printed
     rates = load_runs(sweep)["jacobian/decay_rate"] / np.log(10)
-    mean = f"{rates.mean():+.3f}±{rates.std():.3f}"
+    mean = "".join(with_deviation(rates.mean(), rates.std(), "+")).replace("−", "-")
     record = (sweep / "sweep.json").read_bytes()
     points = resume(sweep, "sweep.table=points")
     assert "2 of 2 points have ended already; nothing is left to run." in points
@@ -89,4 +90,4 @@ def test_single_seeds_of_a_finished_sweep_are_shown_when_asked_for(
     for number, rate in enumerate(rates):
         (row,) = [row for row in rows if row[:1] == [str(number)]]
         assert f"{rate:+.3f}" in row
-    assert "python -m gradlab sweep.resume=sweep sweep.table=points" in text
+    assert "seeds    python -m gradlab sweep.resume=sweep sweep.table=points" in text.splitlines()

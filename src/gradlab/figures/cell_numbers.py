@@ -8,6 +8,7 @@ import pandas as pd
 
 from gradlab import decay
 from gradlab.figures import bands, units
+from gradlab.sentences import with_deviation
 
 # What the number of a cell is over its seeds, and what stands below it.
 MEANINGS = {
@@ -76,25 +77,6 @@ def short(number: float) -> str:
         return "∞"
     text = f"{number:.0f}" if 10 <= abs(number) < 1e5 else f"{number:.2g}"
     return text.replace("-", "−")
-
-
-def with_deviation(number: float, deviation: float) -> tuple[str, str]:
-    """Write a number as precisely as its deviation: one digit of that, or two if it begins with 1.
-
-    Example:
-        >>> with_deviation(-0.1234, 0.0312)
-        ("−0.12", "±0.03")
-    """
-    largest = max(abs(number), deviation)
-    plain = f"±{deviation:.1g}".replace("-", "−")
-    if not deviation > 0 or not 1e-4 < largest < 1e5:
-        return short(number), plain
-    power = int(np.floor(np.log10(deviation)))
-    decimals = 1 - power if deviation < 2 * 10.0**power else -power
-    decimals = max(0, min(decimals, 2 - int(np.floor(np.log10(largest)))))
-    spread = f"{deviation:.{decimals}f}"
-    rounded = round(number, decimals) + 0.0  # −0.0 + 0.0 is 0.0
-    return f"{rounded:.{decimals}f}".replace("-", "−"), f"±{spread}" if float(spread) else plain
 
 
 def _summary(cell: pd.DataFrame, value: str) -> dict[str, Any]:

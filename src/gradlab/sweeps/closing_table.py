@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, inf, log10
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,12 +21,14 @@ from gradlab.figures import labels, selection
 from gradlab.figures.units import from_nats
 from gradlab.printable import printable
 from gradlab.records.layout import UNREADABLE
+from gradlab.sentences import MINUS, three_digits, with_deviation
 
-RATE, HORIZON, LOSS, ACCURACY, SOLVED = ("rate", "horizon", "loss ÷ baseline", "accuracy", "solved")
+RATE, HORIZON, RATIO, LOSS = ("rate", "horizon", "loss ÷ baseline", "loss")
+ACCURACY, SOLVED = ("accuracy", "solved")
 HEADINGS = {
     RATE: "decay rate\ndecades/step",
     HORIZON: "horizon\nsteps",
-    LOSS: "loss ÷\nbaseline",
+    RATIO: "loss ÷\nbaseline",
     ACCURACY: "accuracy\n%",
 }
 COLOURS = {
@@ -46,17 +49,20 @@ def results(runs: pd.DataFrame) -> pd.DataFrame:
         runs: from `load_runs`.
 
     Returns:
-        Columns RATE (decades per step), HORIZON (steps), LOSS (held-out loss over the task's
-        baseline), ACCURACY (percent) and SOLVED (1 or 0); NaN where the runs have none.
+        Columns RATE (decades per step), HORIZON (steps), RATIO (held-out loss over the task's
+        baseline), LOSS (held-out loss that has no such ratio, as the baseline is 0 or unknown),
+        ACCURACY (percent) and SOLVED (1 or 0); NaN where the runs have none.
     """
     names = ("jacobian/decay_rate", "jacobian/horizon", "eval/accuracy", "success/solved")
     rate, horizon, accuracy, solved = (column(runs, name) for name in names)
     baseline = column(runs, "eval/baseline").replace(0, np.nan)  # 0: all answers are the same
+    loss = column(runs, "eval/loss")
     return pd.DataFrame(
         {
             RATE: from_nats(rate, "decades"),
             HORIZON: horizon,
-            LOSS: column(runs, "eval/loss") / baseline,
+            RATIO: loss / baseline,
+            LOSS: loss.mask(baseline.notna()),
             ACCURACY: 100 * accuracy,
             SOLVED: solved,
         }
@@ -72,6 +78,13 @@ def states(runs: pd.DataFrame) -> pd.Series:
     """Return each point's verdict; of one that has not come to its end, its status."""
     verdicts = runs.get("verdict", runs["status"]).astype(str).map(printable)
     return verdicts.where(runs["status"].isin(ENDED), runs["status"])
+
+
+class Fitted(NamedTuple):
+    """A table for a screen, and those of its `columns` that the screen has room for."""
+
+    content: RenderableType
+    columns: list[str]
 
 
 @dataclass(frozen=True)
@@ -115,8 +128,14 @@ class ClosingTable:
         """Return the text of each row: its verdicts, then its numbers."""
         return [self._cells(row) for row in self.rows]
 
-    def fitted(self, width: int) -> RenderableType:
-        """Return the table for a screen: keys that would make it too wide name blocks of rows."""
+    def fitted(self, width: int) -> "Fitted":
+        """Return the table for a screen.
+
+        Keys that would make it too wide name blocks of rows; then its last columns are left out.
+
+        Args:
+            width: of the screen, characters.
+        """
         names_first = sorted(self.keys, key=lambda key: is_numeric_dtype(self.runs[key]))
         for number in range(len(self.keys) + 1):
             above = names_first[:number]
@@ -127,15 +146,20 @@ class ClosingTable:
                 max(cell_len(part) for text in column for part in str(text).split("\n"))
                 for column in zip(headings, *lines, strict=True)
             ]
-            if sum(widths) + GAP * (len(widths) - 1) <= width:
+            if _width(widths) <= width:
                 break
+        columns = list(self.columns)
+        while columns and _width(widths) > width:
+            columns.pop()
+            widths.pop()
+        headings, lines = headings[: len(widths)], [line[: len(widths)] for line in lines]
         names = [printable(labels.point_label(row.iloc[0], above)) for row in self.rows]
         parts: list[RenderableType] = [_table(headings, widths, [], heads=True)]
         for name in dict.fromkeys(names):
             parts += [Text(name, "bold")] if above else []
             own = [line for line, of in zip(lines, names, strict=True) if of == name]
             parts.append(_table(headings, widths, own))
-        return Group(*parts)
+        return Fitted(Group(*parts), columns)
 
     def _cells(self, runs: pd.DataFrame) -> list[Text]:
         # A seed that diverged or failed is counted among the verdicts, and averaged nowhere.
@@ -160,10 +184,13 @@ class ClosingTable:
         lines += [Text(_counted(x, n, total), "dim") for x, n in Counter(remarks).most_common()]
         return Text("\n").join(lines)
 
-    def _decimals(self, name: str) -> int:
-        """Return the decimal places of a number: of a rate, two digits of 1 decade over T steps."""
+    def _decimals(self, name: str) -> int | None:
+        """Return the decimal places of a number: of a rate, two digits of 1 decade over T steps.
+
+        None: three digits, of a number whose size is not known before.
+        """
         if name != RATE:
-            return {HORIZON: 1, LOSS: 2, ACCURACY: 1}.get(name, 0)
+            return {HORIZON: 1, RATIO: 2, ACCURACY: 1}.get(name)
         longest = column(self.runs, "task.length").max()
         return 3 if pd.isna(longest) else max(2, ceil(log10(longest))) + 1
 
@@ -188,6 +215,10 @@ class ClosingTable:
 
     def _folder(self, run: pd.Series) -> str:
         return printable(Path(run["path"]).relative_to(self.folder).as_posix())
+
+
+def _width(widths: Sequence[int]) -> int:
+    return sum(widths) + GAP * (len(widths) - 1)
 
 
 def _table(
@@ -229,10 +260,15 @@ def closing_table(
     return ClosingTable(runs, keys, folder, points, averages=False, remarks=remarks)
 
 
-def mean_and_deviation(values: pd.Series, decimals: int) -> str:
+def mean_and_deviation(values: pd.Series, decimals: int | None) -> str:
     """Return "mean±standard deviation" of the finite values, and how many others there are.
 
-    The deviation is that of a sample (n − 1); a single value has none. NaN is no value.
+    The deviation is that of a sample (n − 1), and says how many digits are written. NaN is no
+    value.
+
+    Args:
+        values: of a column.
+        decimals: places of a single value, which has no deviation; None: three digits.
 
     Example:
         >>> print(mean_and_deviation(pd.Series([12.0, 14.0, np.inf]), 1))
@@ -241,20 +277,20 @@ def mean_and_deviation(values: pd.Series, decimals: int) -> str:
     """
     known = values.dropna()
     finite = known[np.isfinite(known)]
-    signed = "+" if values.name == RATE else ""
+    sign = "+" if values.name == RATE else ""
     lines = []
-    if len(finite):
-        mean = _fixed(finite.mean(), decimals, signed)
-        spread = f"±{_fixed(finite.std(), decimals)}" if len(finite) > 1 else ""
-        lines.append(f"{mean}{spread}")
+    if len(finite) == 1:
+        lines.append(_single(finite.iloc[0], decimals, sign))
+    elif len(finite):
+        lines.append("".join(with_deviation(finite.mean(), finite.std(), sign)))
     for value, count in Counter(known[~np.isfinite(known)]).items():
         lines.append(_counted(str(value), count, len(known)))
-    return "\n".join(lines) or "–"
+    return "\n".join(lines).replace(MINUS, "-") or "–"
 
 
-def _fixed(value: float, decimals: int, sign: str = "") -> str:
-    if abs(value) >= 1e5:
-        return f"{value:{sign}.1e}"
+def _single(value: float, decimals: int | None, sign: str) -> str:
+    if decimals is None or abs(value) >= 1e5:
+        return three_digits(value, sign)
     return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # + 0.0: no "-0.00"
 
 

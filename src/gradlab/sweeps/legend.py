@@ -1,15 +1,19 @@
 """The words below the table at the end of a sweep: what each of its columns means."""
 
+from collections.abc import Sequence
 from math import inf
+
+import numpy as np
+import pandas as pd
 
 from gradlab.figures.outcome import MIN_ACCURACY
 from gradlab.figures.units import DECADE
-from gradlab.printable import pasted
 from gradlab.sweeps.closing_table import (
     ACCURACY,
     HORIZON,
     LOSS,
     RATE,
+    RATIO,
     SOLVED,
     ClosingTable,
     column,
@@ -17,24 +21,27 @@ from gradlab.sweeps.closing_table import (
     states,
 )
 
+SATURATING = ("gradlab.cells.", "flax.nnx.")  # their cells are of tanh and logistic units
 
-def legend(table: ClosingTable, place: str) -> dict[str, str]:
+
+def legend(table: ClosingTable, columns: Sequence[str]) -> dict[str, str]:
     """Return the words that a table shows, with their meanings.
 
     Args:
-        table: what is explained, and nothing that it does not show.
-        place: the sweep's folder, for the command that shows single seeds.
+        table: what is explained.
+        columns: those that it shows, from `ClosingTable.fitted`: no others are explained.
     """
-    shown, meanings = set(table.columns), dict[str, str]()
-    if table.averages:
-        meanings["±"] = _on_seeds(table, place)
-    if RATE in shown:
+    shown, meanings = set(columns), dict[str, str]()
+    if table.averages and shown:
+        meanings["±"] = _on_seeds(table, columns)
+    if RATE in table.columns:
         meanings["verdict"] = (
             "vanishing or exploding: by a fitted line, the norm falls or grows more than tenfold "
             "over the sequence; else stable"
         )
+    if RATE in shown:
         meanings["decay rate"] = (
-            "slope of that line, fitted to the mean log10 of the norm against lag t − k; a decade "
+            "slope of the line, fitted to the mean log10 of the norm against lag t − k; a decade "
             f"is a factor of 10 ({DECADE:.3f} nats, the unit of metrics on disk and in W&B)"
         )
     if HORIZON in shown:
@@ -47,34 +54,52 @@ def legend(table: ClosingTable, place: str) -> dict[str, str]:
     if (column(table.runs, "jacobian/zero_share") > 0).any():
         none = "; rate -inf: there are no others" if _has(table, RATE, -inf) else ""
         meanings["zeros"] = (
-            "share of the pairs (t, k) whose gradient is exactly zero, as of ReLU units that are "
-            f"off; rate and horizon are those of the others{none}"
+            f"share of the pairs (t, k) whose gradient is exactly zero, {_why_zero(table.runs)}; "
+            f"rate and horizon are those of the others{none}"
+        )
+    if RATIO in shown:
+        meanings[RATIO] = (
+            "held-out loss over that of the task's trivial answer, for most tasks the best that "
+            "ignores the inputs: 1 is nothing learnt"
         )
     if LOSS in shown:
         meanings[LOSS] = (
-            "held-out loss over that of the task's trivial answer, for most tasks the best that "
-            "ignores the inputs: 1 is nothing learnt"
+            "held-out loss itself, where that of the task's trivial answer is 0 or not known"
         )
     if ACCURACY in shown:
         meanings[ACCURACY] = f"share of the held-out answers that are right{_on_short_lags(table)}"
     if SOLVED in shown:
         meanings[SOLVED] = "seeds with less than 1 % of the held-out sequences wrong"
-    elif table.averages and results(table.runs)[SOLVED].notna().any():
+    elif (
+        table.averages and shown == set(table.columns) and results(table.runs)[SOLVED].notna().any()
+    ):
         meanings[SOLVED] = "by no seed (less than 1 % of the held-out sequences wrong)"
     return meanings
 
 
-def _on_seeds(table: ClosingTable, place: str) -> str:
+def _on_seeds(table: ClosingTable, columns: Sequence[str]) -> str:
     sizes = sorted({len(row) for row in table.rows})
     seeds = "to".join(f" {size} " for size in dict.fromkeys([sizes[0], sizes[-1]]))
     apart = ""
     if (table.runs["status"] != "done").any():
         apart = "; those that diverged or failed are counted, and in no mean"
-    command = f"python -m gradlab {pasted('sweep.resume', place)} sweep.table=points"
-    return (
-        f"mean ± standard deviation over the{seeds}seeds of a setting{apart}; each by itself: "
-        f"{command}"
-    )
+    some = results(table.runs)[list(columns)]
+    if np.isinf(some.to_numpy()).any():
+        apart += "; those that are inf are counted, and the mean is over the others"
+    return f"mean ± standard deviation over the{seeds}seeds of a setting{apart}"
+
+
+def _why_zero(runs: pd.DataFrame) -> str:
+    """Say why gradients of these networks can be exactly zero."""
+    zeros = runs[column(runs, "jacobian/zero_share") > 0]
+    activations = zeros.get("model.cell.activation", pd.Series(None, zeros.index, dtype=object))
+    if (activations == "relu").all():
+        return "as of ReLU units that are off"
+    cells = zeros.get("model.cell._target_", pd.Series("", zeros.index)).astype(str)
+    is_saturating = cells.str.startswith(SATURATING) & ~activations.isin(["relu", "identity"])
+    if is_saturating.all():
+        return "as of units so saturated that float32 rounds their slope to 0"
+    return "as of ReLU units that are off, or of slopes that float32 rounds to 0"
 
 
 def _has(table: ClosingTable, name: str, value: float) -> bool:

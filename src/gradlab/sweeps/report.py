@@ -14,7 +14,7 @@ from gradlab.figures import selection, style
 from gradlab.figures.of_runs.overview import overview_figure
 from gradlab.figures.places import check_place
 from gradlab.point import Point
-from gradlab.printable import printable
+from gradlab.printable import pasted, printable
 from gradlab.records import OVERVIEW, WANDB, load_gradients, load_status, sweep_folder
 from gradlab.records.table import load_runs
 from gradlab.sweeps.closing_table import (
@@ -39,9 +39,15 @@ def report(sweep: Sequence[Point], rows: str = "settings") -> None:
     console, place = screen(), printable(_short(folder))
     curves = turning_curves(runs)
     table = closing_table(runs, folder, rows, {point: word for point, (word, _) in curves.items()})
-    show(console, table.fitted(console.width))
+    fitted = table.fitted(console.width)
+    show(console, fitted.content)
     show(console, "")
-    show(console, _grid(legend(table, place)))
+    show(console, _grid(legend(table, fitted.columns)))
+    if hidden := [name for name in table.columns if name not in fitted.columns]:
+        show(console, f"columns  {', '.join(hidden)}: on a wider screen, or by gradlab.load_runs")
+    if table.averages:
+        resume = pasted("sweep.resume", place)
+        show(console, f"seeds    python -m gradlab {resume} sweep.table=points")
     for sentence in [*troubles(table), *courses(table, curves)]:
         show(console, sentence)
     for sentence in advice(table):

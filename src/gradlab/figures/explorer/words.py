@@ -11,7 +11,6 @@ from gradlab.figures.units import Unit, from_nats
 
 RISE = 0.1  # nats: a curve that rises by less is not said to
 FALL = 1.0  # nats, below its peak: a curve that ends higher goes on growing
-MINUS = "\N{MINUS SIGN}"
 
 
 def numbers(
@@ -66,24 +65,6 @@ def course(profile: decay.Profile, stride: int, unit: Unit) -> str:
     return f"{words} (1 is the norm at lag 0)" if is_relative else words
 
 
-def plus_minus(values: Float[np.ndarray, "seeds"], sign: str = "") -> str:
-    """Return finite values as "mean ± sample standard deviation", or one value by itself.
-
-    Args:
-        values: at least one.
-        sign: "+" to write the sign of the mean always.
-    """
-    mean = float(np.mean(values))
-    if values.size == 1:
-        text = f"{mean:{sign}.3g}"
-    else:
-        spread = float(np.std(values, ddof=1))
-        least = spread or abs(mean) / 10 or 1.0  # the number whose first two digits are shown
-        places = int(np.clip(1 - np.floor(np.log10(least)), 0, 9))
-        text = f"{mean:{sign}.{places}f} ± {spread:.{places}f}"
-    return text.replace("-", MINUS)
-
-
 def _height(log_norm: float, unit: Unit) -> str:
     if np.isneginf(log_norm):
         return "exactly 0"
@@ -92,14 +73,14 @@ def _height(log_norm: float, unit: Unit) -> str:
         text = f"{log_norm:.2f} nats"
     else:
         text = f"{10**decades:.2g}" if abs(decades) < 3 else f"10^{decades:.1f}"
-    return text.replace("-", MINUS)
+    return text.replace("-", sentences.MINUS)
 
 
 def _rate(rates: Float[np.ndarray, "seeds"], unit: Unit) -> str:
     finite = rates[np.isfinite(rates)]
     if finite.size:
         some = f" in {finite.size} of {rates.size} seeds" if finite.size < rates.size else ""
-        return f"decay rate {plus_minus(finite, '+')} {unit}/step{some}"
+        return f"decay rate {_mean(finite, '+')} {unit}/step{some}"
     return "exactly zero at every lag" if np.isneginf(rates).any() else "not measured"
 
 
@@ -108,4 +89,13 @@ def _horizon(horizons: Float[np.ndarray, "seeds"]) -> str:
     if reached.size == 0:
         return "never falls to 1/e" if never else ""
     some = f" in {reached.size} of {horizons.size} seeds, never in {never}" if never else ""
-    return f"horizon {plus_minus(reached)} steps{some}"
+    return f"horizon {_mean(reached)} steps{some}"
+
+
+def _mean(values: Float[np.ndarray, "seeds"], sign: str = "") -> str:
+    """Return finite values as "mean ± sample standard deviation", or one value by itself."""
+    mean = float(values.mean())
+    if values.size == 1:
+        return sentences.three_digits(mean, sign)
+    text, deviation = sentences.with_deviation(mean, float(values.std(ddof=1)), sign)
+    return f"{text} {deviation.replace('±', '± ')}"
