@@ -202,6 +202,9 @@ def with_deviation(number: float, deviation: float, sign: str = "") -> tuple[str
         deviation: of it, not negative.
         sign: "+" to write the sign of the number always.
 
+    Returns:
+        The number, and the deviation after a "±".
+
     Example:
         >>> with_deviation(-0.1234, 0.0312)
         ("−0.12", "±0.03")

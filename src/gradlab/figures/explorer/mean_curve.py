@@ -34,7 +34,8 @@ def mean_of_seeds(profiles: Float[np.ndarray, "seeds lags"]) -> decay.Profile:
         −inf where all seeds are exactly zero; NaN where some are, or were not measured.
     """
     zeros = np.isneginf(profiles)
-    return np.where(zeros.any(axis=0) & ~zeros.all(axis=0), np.nan, profiles.mean(axis=0))
+    means = np.where(zeros, np.nan, profiles).mean(axis=0)
+    return np.where(zeros.all(axis=0), -np.inf, means)
 
 
 def mean_curve(
