@@ -65,31 +65,34 @@ Tabulate = Callable[[pd.DataFrame, moments.Step], pd.DataFrame]
 
 def draw_measured(
     runs: pd.DataFrame,
+    variable: str,
     tabulate: Tabulate,
     quantities: Callable[[pd.DataFrame], Sequence[Quantity]],
     choice: Choice = ANY,
     remarks: Callable[[pd.DataFrame], Sequence[str]] = lambda _: (),
 ) -> style.Drawn:
-    """Choose points that have gradients, make their table, and draw it.
+    """Choose points that measured something, make their table, and draw it.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
+        variable: the name of what they measured.
         tabulate: returns the table of the chosen runs at some moments, by `measured_table`.
         quantities: returns the rows of the figure, given the table.
         choice: what is asked for.
         remarks: returns the sentences to write below the figure, given the table.
 
     Raises:
-        ValueError: no point has gradients, or one lacks a variable that the table needs.
+        ValueError: no point has measured it.
     """
-    usable = selection.with_gradients(runs)
+    usable = selection.with_gradients(runs, variable)
     grid = arrange_lines(usable, choice, panels=PANELS, lines=LINES, apart=OVER_TIME)
     table = tabulate(grid.runs, choice.step)
     rows = quantities(table)
     figure, body, panels = small_multiples(grid, rows)
     notes = draw_panels(panels, grid, table, rows, choice.band)
     style.legend(body, legend_entries(grid.runs, table))
-    notes += [*remarks(table), *selection.notes(runs, usable, grid.runs, choice.keys())]
+    notes += [*remarks(table)]
+    notes += selection.notes(runs, usable, grid.runs, choice.keys(), variable)
     return style.Drawn(style.finish(figure, notes, panel_height(grid)), table)
 
 

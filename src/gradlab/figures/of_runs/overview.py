@@ -49,7 +49,8 @@ def overview_figure(
     hatchings = map_images.hatching_entries(table)
     style.legend(body, [*line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
     notes = [*lines_note, *decay.zero_notes(curves)]
-    notes += [*selection.notes(runs, usable, grid.runs, where or ()), *_view_note(curves)]
+    notes += selection.notes(runs, usable, grid.runs, where or (), selection.MAPS)
+    notes += _view_note(curves)
     return style.Drawn(style.finish(figure, notes, heights), curves)
 
 
