@@ -135,8 +135,9 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
 def none_at(runs: pd.DataFrame, step: Step) -> str:
     """Return the sentence that says that no run was measured at the moments asked for."""
     if not isinstance(step, int):
-        named = {"first": "before training", "last": "after training"}.get(step, "at all")
-        return f"no run was measured {named}."
+        named = {"first": BEFORE, "last": AFTER}.get(step, "at all")
+        instead = f"; --step first shows them {BEFORE}" if step == "last" else ""
+        return f"no run was measured {named} ({reasons(runs)}){instead}."
     steps: set[int] = set()
     for path in runs["path"]:
         steps |= {int(number) for number in records.load_gradients(path)["step"].to_numpy()}

@@ -69,5 +69,5 @@ def _shares_and_errors(measurements: xr.Dataset) -> pd.DataFrame:
     by_window = pd.DataFrame(
         {"quantity": ERROR, "window": error["window"], "value": error.astype(float)}
     )
-    by_window = by_window[by_window["value"] > 0]  # the window of the whole sequence has no error
+    by_window = by_window[:-1]  # the window of the whole sequence has no error
     return pd.concat([by_lag, by_window])[["quantity", "lag", "window", "value"]]

@@ -99,9 +99,9 @@ def draw_curves(
         The sentences that say what lines and bands are.
     """
     lines.label_panels(panels, decay.PROFILE, CURVES * style.current_style().text)
-    notes = lines.draw_panels(np.array([panels]), grid, table, [decay.PROFILE], band)
-    for axes, (label, group) in zip(panels, grid.groups(), strict=True):
-        decay.mark_curves(axes, group, table)
+    grid_of_axes = np.array([panels])
+    notes = lines.draw_panels(grid_of_axes, grid, table, [decay.PROFILE], band, decay.mark_curves)
+    for axes, (label, _) in zip(panels, grid.groups(), strict=True):
         axes.tick_params(labelleft=axes is panels[0])
         axes.set_title(style.wrapped(label, style.current_style().width / len(panels)))
     shown = _finite(table).clip(-VIEW, VIEW)
