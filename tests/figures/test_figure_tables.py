@@ -1,6 +1,6 @@
 """The tables of decay curves and maps hold the right numbers, and a figure the right points."""
 
-from math import inf
+from math import inf, nan
 from pathlib import Path
 
 import numpy as np
@@ -131,13 +131,17 @@ def test_tables_leave_out_exact_zeros_and_what_lies_beyond_the_end(tmp_path: Pat
         assert any(sentence in text.get_text().replace("\n", " ") for text in figure.findobj(Text))
 
 
-def test_a_seed_that_is_exactly_zero_leaves_the_curve_of_the_others(tmp_path: Path) -> None:
-    for seed, reach in enumerate((inf, 3, inf)):
-        write_point(tmp_path / str(seed), geometric(rates=(-0.2,), reach=reach), seed=seed)
-    band = over_seeds(decay_table(load_runs(tmp_path)), "lag", "relative")
-    assert band["mean"].to_numpy() == pytest.approx(-0.2 * np.arange(9), abs=1e-6)
-    all_zero = pd.DataFrame({"point": [0, 1, 0, 1], "x": [0, 0, 1, 1], "y": [0, 2, -inf, -inf]})
-    assert over_seeds(all_zero, "x", "y")["mean"].tolist() == [1, -inf]
+def test_a_mean_ends_where_a_seed_has_no_value_or_is_zero() -> None:
+    """Of five seeds one is zero from x = 2 on, all are at 4, and one has no value at 1."""
+    values = np.arange(25.0).reshape(5, 5)
+    values[2:, 0] = values[4] = -inf
+    values[1, 3] = np.nan
+    x, point = np.indices(values.shape)
+    table = pd.DataFrame({"x": x.ravel(), "point": point.ravel(), "y": values.ravel()})
+    band = over_seeds(table, "x", "y")
+    assert band["mean"].tolist() == pytest.approx([2, nan, nan, nan, -inf], nan_ok=True)
+    assert band["seeds"].tolist() == [5, 4, 4, 4, 0]
+    assert band["low"].notna().tolist() == [True, False, False, False, False]
 
 
 # Which points a figure shows

@@ -1,7 +1,7 @@
 """Mean and band of a line over several seeds."""
 
 from collections.abc import Collection
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,44 +21,78 @@ NAMES: dict[str, str] = {
 }
 
 
+class Marks(NamedTuple):
+    """The words for what is drawn of a line: its mean, the spread over its seeds, and a seed."""
+
+    mean: str = "lines"
+    spread: str = "bands"
+    seed: str = "a thin line"
+
+
 def over_seeds(table: pd.DataFrame, x: str, y: str, band: Band = DEFAULT) -> pd.DataFrame:
     """Return the mean of y over points at each x, with its band.
 
-    Points where y is −inf, the log of an exact zero, are left out, unless all are. The mean of log
-    norms is that of the decay rate, and of successes (0 or 1) their rate.
+    The mean of log norms is that of the decay rate, and of successes (0 or 1) their rate.
     (`gradlab.studies.drawing.band` has medians: of losses, which may lie decades apart.)
 
     Args:
         table: with the columns `point`, x and y; a point may have several values at one x, of
             which the mean is its value.
         x, y: columns.
+        band: as in `mean_and_limits`.
+
+    Returns:
+        The columns x, `mean`, `low` and `high` (from `mean_and_limits`), and `seeds` (the number
+        of points that have a finite value).
+
+    Raises:
+        ValueError: `band` is another word.
+    """
+    by_point = seeds_of(table, x, y)
+    values = by_point.to_numpy(float)
+    mean, low, high = mean_and_limits(values, band)
+    columns = {"mean": mean, "low": low, "high": high, "seeds": np.isfinite(values).sum(axis=1)}
+    return pd.DataFrame({x: by_point.index, **columns})
+
+
+def seeds_of(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Return y of each point: one row per x, one column per point that has a value at any x.
+
+    NaN is a value that is missing; −inf the log of an exact zero.
+    """
+    by_point = table.pivot_table(index=x, columns="point", values=y, aggfunc="mean", dropna=False)
+    return by_point.dropna(axis="columns", how="all")
+
+
+def mean_and_limits(
+    values: Float[np.ndarray, "x seeds"], band: Band = DEFAULT
+) -> tuple[Float[np.ndarray, "x"], Float[np.ndarray, "x"], Float[np.ndarray, "x"]]:
+    """Return the mean over seeds at each x, and the lower and upper limit of its band.
+
+    A mean over those seeds that happen to have a value is none of the seeds: where one has none,
+    because its gradient is exactly zero or its run has ended, there is neither mean nor band.
+
+    Args:
+        values: NaN where missing, −inf for the log of an exact zero.
         band: "ci": `interval_of_mean`, as seaborn draws it; "sd": mean ± standard deviation;
             "iqr": quartiles; "range": least and greatest; "none".
 
     Returns:
-        The columns x, `mean`, `low`, `high` (the band; NaN: there is none) and `seeds` (their
-        number).
+        Three arrays. The mean is −inf where all seeds are, and NaN where only some have a finite
+        value; so are the limits, and where there is one seed or no band.
 
     Raises:
         ValueError: `band` is another word.
     """
     if band not in get_args(Band):
         raise ValueError(f"band must be one of {', '.join(get_args(Band))}; got {band!r}.")
-    by_point = seeds_of(table, x, y)
-    values = by_point.to_numpy(float)
-    low, high = _limits(values, band)
-    means = _mean(values)
-    all_zero = by_point.index.isin(table.loc[table[y] == -np.inf, x]) & np.isnan(means)
-    columns = {"mean": means, "low": low, "high": high}
-    columns = {name: np.where(all_zero, -np.inf, numbers) for name, numbers in columns.items()}
-    seeds = np.isfinite(values).sum(axis=1)
-    return pd.DataFrame({x: by_point.index, **columns, "seeds": seeds})
-
-
-def seeds_of(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Return y of each point: one row per x, one column per point; NaN where it is −inf."""
-    nonzero = table.assign(**{y: table[y].mask(table[y] == -np.inf)})
-    return nonzero.pivot_table(index=x, columns="point", values=y, aggfunc="mean", dropna=False)
+    whole = np.isfinite(values).all(axis=1)
+    mean, low, high = np.full((3, len(values)), np.nan)
+    mean[whole] = values[whole].mean(axis=1)
+    mean[np.isneginf(values).all(axis=1)] = -np.inf
+    if values.shape[1] > 1 and band != "none" and whole.any():
+        low[whole], high[whole] = _limits(values[whole], band)
+    return mean, low, high
 
 
 def proportion_interval(successes: int, count: int) -> tuple[float, float]:
@@ -72,47 +106,38 @@ def proportion_interval(successes: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def band_note(band: Band, seeds: Collection[int]) -> str:
+def band_note(band: Band, seeds: Collection[int], marks: Collection[Marks] = (Marks(),)) -> str:
     """Return the sentence that says what lines and bands show; "" if no line has several seeds.
 
     Args:
         band: its kind.
         seeds: of the lines.
+        marks: what is drawn of them.
     """
     several = [count for count in seeds if count > 1]
     if not several:
         return ""
-    mean = f"Lines: means of {max(several)} seeds"
+    lines, spread, seed = (" and ".join(sorted(set(words))) for words in zip(*marks, strict=True))
+    counts = f"{min(seeds)} to {max(seeds)}" if len(set(seeds)) > 1 else f"{max(seeds)}"
+    mean = f"{lines.capitalize()}: means of {counts} seeds"
     few = min(several) < FEW and band != "none"
     if max(several) < FEW or band == "none":
-        return f"{mean}, each of which is a thin line." if few else f"{mean}."
-    fewer = f"; of fewer than {FEW}, each is a thin line" if few else ""
-    return f"{mean}; bands: {NAMES[band]}{fewer}."
-
-
-def _mean(values: Float[np.ndarray, "x seeds"]) -> Float[np.ndarray, "x"]:
-    counts = np.isfinite(values).sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.nansum(values, axis=1) / np.where(counts, counts, np.nan)
+        return f"{mean}, each of which is {seed}." if few else f"{mean}."
+    fewer = f"; of fewer than {FEW}, each is {seed}" if few else ""
+    return f"{mean}; {spread}: {NAMES[band]}{fewer}."
 
 
 def _limits(
     values: Float[np.ndarray, "x seeds"], band: Band
 ) -> tuple[Float[np.ndarray, "x"], Float[np.ndarray, "x"]]:
-    """Return the lower and upper limit of a band at each x; NaN where fewer than two seeds are."""
-    measured = np.isfinite(values).sum(axis=1) > 1
-    filled = np.where(measured[:, None], values, 0.0)
-    if band == "none" or values.shape[1] < 2:
-        low = high = np.full(len(values), np.nan)
-    elif band == "ci":
-        low, high = interval_of_mean(filled)
-    elif band == "sd":
-        means, spread = _mean(filled), np.nanstd(filled, axis=1, ddof=1)
-        low, high = means - spread, means + spread
-    else:
-        quantiles = (0.25, 0.75) if band == "iqr" else (0.0, 1.0)
-        low, high = np.nanquantile(filled, quantiles, axis=1)
-    return np.where(measured, low, np.nan), np.where(measured, high, np.nan)
+    """Return the lower and upper limit of a band of finite values at each x."""
+    if band == "ci":
+        return interval_of_mean(values)
+    if band == "sd":
+        means, spread = values.mean(axis=1), values.std(axis=1, ddof=1)
+        return means - spread, means + spread
+    low, high = np.quantile(values, (0.25, 0.75) if band == "iqr" else (0.0, 1.0), axis=1)
+    return low, high
 
 
 def interval_of_mean(

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -15,6 +16,7 @@ BAND = 0.2  # opacity
 WIDTH, WIDER = 1.3, 1.8  # points: of a line, and what it has more below one that coincides with it
 SAME = 0.01  # of the span of a panel's lines: those that differ by less coincide
 THIN: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.7}  # the line of a seed
+DOT = 12  # size of a mean at a single x, beside the smaller dots of its seeds
 MARKED = 6  # points of a line, at most, for them to be marked
 
 
@@ -29,7 +31,7 @@ class Quantity(NamedTuple):
             are labelled with the norms or in nats; "rate": in nats per step, shown in the unit.
         doubling: whether x is on a log axis to base 2.
         baseline: where a horizontal line is drawn; None: nowhere.
-        band: whether to draw the band over seeds.
+        by_setting: whether x is a setting, so that each run has one x, and not a place in runs.
     """
 
     x: str
@@ -40,13 +42,13 @@ class Quantity(NamedTuple):
     scale: Literal["linear", "log", "norm", "rate"] = "linear"
     doubling: bool = False
     baseline: float | None = None
-    band: bool = True
+    by_setting: bool = False
 
     def plotted(self, y: Any) -> Any:
         """Return y as it is plotted: a "log" axis is a linear one of logs (`units.power_axis`)."""
         if self.scale == "rate":
             return units.from_nats(y)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             return np.log(y) if self.scale == "log" else y
 
     def label(self) -> str:
@@ -58,39 +60,35 @@ class Quantity(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A line of a panel: its band over seeds, as it is plotted, and its looks."""
+    """A line of a panel as it is plotted, and its looks.
+
+    Attributes:
+        when: its moment of training; "" if there are none.
+        colour: of all its marks.
+        band: from `bands.over_seeds`.
+        seeds: from `bands.seeds_of`.
+    """
 
     when: str
     colour: str
     band: pd.DataFrame
     seeds: pd.DataFrame
 
+    def means(self) -> pd.Series:
+        """Return the mean by x; NaN where it is not drawn."""
+        means = self.band.set_index(self.band.columns[0])["mean"]
+        return means.where(np.isfinite(means))
 
-class Lines(NamedTuple):
-    """The lines of a panel: how many seeds they have, and whether two coincide."""
+    def partial(self) -> Bool[np.ndarray, "x"]:
+        """Return at which x only some seeds have a value, so that there is no mean."""
+        some = np.isfinite(self.seeds.to_numpy(float)).any(axis=1)
+        return some & np.isnan(self.means().to_numpy(float))
 
-    seeds: set[int]
-    coincide: bool
-
-
-def draw_lines(
-    axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: Quantity, band: bands.Band
-) -> Lines:
-    """Draw the lines of some points in one panel.
-
-    Args:
-        axes: the panel.
-        runs: the points, from `layout.with_line_style`; those of one colour are a line.
-        table: the rows of `quantity`, of these and possibly other points.
-        quantity: names the columns.
-        band: over seeds.
-    """
-    curves = curves_of(runs, table, quantity, band)
-    widths = [WIDTH + WIDER * count for count in _coinciding(curves)]
-    for curve, width in zip(curves, widths, strict=True):
-        draw_curve(axes, curve, band if quantity.band else "none", width)
-    seeds = {int(curve.band["seeds"].max()) for curve in curves}
-    return Lines(seeds, any(width > WIDTH for width in widths))
+    def marks(self) -> bands.Marks:
+        """Name what is drawn of the mean, its band, and a seed: dots where there is a single x."""
+        single = self.means().count() == 1, np.isfinite(self.seeds).sum().max() == 1
+        mean, spread = ("dots", "bars") if single[0] else ("lines", "bands")
+        return bands.Marks(mean, spread, "a small dot" if single[1] else "a thin line")
 
 
 def curves_of(
@@ -98,6 +96,7 @@ def curves_of(
 ) -> list[Curve]:
     """Return the curves of some points: one per line and moment, those before training first."""
     rows = table[table["point"].isin(runs.index)].assign(when=table.get("when", ""))
+    rows = rows.dropna(subset=quantity.y) if quantity.by_setting else rows  # runs that count
     rows = rows.assign(colour=rows["point"].map(runs["colour"]))
     colours = moment_colours(table)
     curves = []
@@ -111,8 +110,10 @@ def curve_of(
     rows: pd.DataFrame, quantity: Quantity, band: bands.Band, colour: str, when: str = ""
 ) -> Curve:
     """Return the curve of the rows of one line at one moment."""
-    over_seeds = bands.over_seeds(rows, quantity.x, quantity.y, band)
-    seeds = bands.seeds_of(rows, quantity.x, quantity.y)
+    x, y = quantity.x, quantity.y
+    parts = [own for _, own in rows.groupby(x)] if quantity.by_setting else [rows]
+    over_seeds = pd.concat([bands.over_seeds(own, x, y, band) for own in parts], ignore_index=True)
+    seeds = bands.seeds_of(rows, x, y)
     shown = over_seeds.assign(**quantity.plotted(over_seeds[["mean", "low", "high"]]))
     return Curve(when, colour, shown, quantity.plotted(seeds))
 
@@ -127,8 +128,18 @@ def moment_colours(table: pd.DataFrame) -> dict[str, str]:
     return dict(zip(whens, style.sequence(len(whens)), strict=True))
 
 
+def draw_lines(axes: Axes, curves: Sequence[Curve], band: bands.Band) -> bool:
+    """Draw the curves of a panel; return whether two coincide, and so differ in width."""
+    widths = [WIDTH + WIDER * count for count in _coinciding(curves)]
+    for curve, width in zip(curves, widths, strict=True):
+        draw_curve(axes, curve, band, width)
+    return any(width > WIDTH for width in widths)
+
+
 def draw_curve(axes: Axes, curve: Curve, band: bands.Band, width: float = WIDTH) -> None:
     """Draw the line of a mean, with markers if it has few points, and its band or its seeds.
+
+    Where only some seeds have a value, each of them is a thin line.
 
     Args:
         axes: the panel.
@@ -136,35 +147,52 @@ def draw_curve(axes: Axes, curve: Curve, band: bands.Band, width: float = WIDTH)
         band: over seeds; "none": the line alone.
         width: of the line, points of a page.
     """
-    table, colour = curve.band, curve.colour
-    x, y = table[table.columns[0]], table["mean"].where(np.isfinite(table["mean"]))
+    partial, count = curve.partial(), curve.band["seeds"]
+    joined = ~partial | np.asarray(np.isneginf(curve.seeds).any(axis=1))  # else others logged there
+    means = curve.means()[joined]
     dashes = DASHED if curve.when == moments.BEFORE else "-"
-    marker = "." if len(table) <= MARKED else ""
+    marker = "." if len(curve.band) <= MARKED else ""
     size: dict[str, Any] = {"linewidth": width * style.current_style().text, "marker": marker}
-    axes.plot(x, y, color=colour, linestyle=dashes, **size)
-    if band == "none" or table["seeds"].max() < 2:
-        return
-    if table["seeds"].max() < bands.FEW:
-        seeds = curve.seeds.where(np.isfinite(curve.seeds))
-        axes.plot(seeds.index, seeds, color=colour, linestyle=dashes, **THIN)
-    elif np.isfinite(table["low"]).any():
-        finite = table[np.isfinite(table["low"])]
-        axes.fill_between(
-            finite.iloc[:, 0], finite["low"], finite["high"], color=colour, alpha=BAND, linewidth=0
-        )
+    size |= {"markersize": DOT} if len(curve.band) == 1 else {}
+    axes.plot(means.index, means, color=curve.colour, linestyle=dashes, **size)
+    single = np.convolve(partial, (1, 1, 1))[1:-1] > 0  # from where the mean ends
+    if band != "none":
+        single |= np.asarray((count > 1) & (count < bands.FEW))
+        _draw_band(axes, curve.band[joined], curve.colour)
+    seeds = curve.seeds.where(np.isfinite(curve.seeds))[single].dropna(axis="columns", how="all")
+    if not seeds.empty:
+        look = THIN | {"marker": "." if seeds.count().max() == 1 else "", "linestyle": dashes}
+        axes.plot(seeds.index, seeds, color=curve.colour, **look)
+
+
+def _draw_band(axes: Axes, table: pd.DataFrame, colour: str) -> None:
+    """Draw a band, if there is one: an area, or at a single x a bar."""
+    has_band = np.isfinite(table["high"]) & (table["seeds"] >= bands.FEW)
+    x, high = table[table.columns[0]], table["high"].where(has_band)
+    drawn = table.loc[has_band, ["low", "mean"]]
+    low = table["low"].where(np.isfinite(table["low"]), drawn[np.isfinite(drawn)].min(axis=None))
+    if has_band.sum() == 1:
+        axes.vlines(x[has_band], low[has_band], high[has_band], color=colour, linewidth=WIDTH)
+    elif has_band.any():
+        axes.fill_between(x, low, high, color=colour, alpha=BAND, linewidth=0)
 
 
 def _coinciding(curves: Sequence[Curve]) -> list[int]:
-    """Return for each curve how many later ones lie on it, over all that both have."""
-    series = [curve.band.set_index(curve.band.columns[0])["mean"] for curve in curves]
-    series = [values[np.isfinite(values)] for values in series]
+    """Return for each curve how many later ones lie on it from end to end."""
+    series = [curve.means().dropna() for curve in curves]
     ends = [end for values in series if len(values) for end in (values.min(), values.max())]
     tolerance = SAME * (max(ends) - min(ends)) if ends else 0.0
-    counts = []
-    for number, values in enumerate(series):
-        differences = [(values - other).abs().max() for other in series[number + 1 :]]
-        counts.append(sum(bool(difference <= tolerance) for difference in differences))
-    return counts
+    return [
+        sum(_covers(other, values, tolerance) for other in series[number + 1 :])
+        for number, values in enumerate(series)
+    ]
+
+
+def _covers(other: pd.Series, values: pd.Series, tolerance: float) -> bool:
+    x, other_x = values.index, other.index
+    if len(x) < 2 or not len(other_x) or other_x.min() > x.min() or other_x.max() < x.max():
+        return False
+    return bool((values - other).abs().max() <= tolerance)
 
 
 def legend_entries(runs: pd.DataFrame, table: pd.DataFrame) -> list[style.Entry]:

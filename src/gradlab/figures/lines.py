@@ -15,8 +15,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gradlab.figures import bands, moments, selection, style, units
 from gradlab.figures.choice import ANY, Choice
-from gradlab.figures.curves import Quantity, draw_lines, legend_entries
+from gradlab.figures.curves import Curve, Quantity, curves_of, draw_lines, legend_entries
 from gradlab.figures.layout import Grid, arrange_lines
+from gradlab.figures.line_notes import notes_on_lines
 
 PANELS, LINES = 4, 6  # columns of panels, lines in a panel, at most, unless asked for
 TICKS = 5  # along x, at most
@@ -65,31 +66,34 @@ Tabulate = Callable[[pd.DataFrame, moments.Step], pd.DataFrame]
 
 def draw_measured(
     runs: pd.DataFrame,
+    variable: str,
     tabulate: Tabulate,
     quantities: Callable[[pd.DataFrame], Sequence[Quantity]],
     choice: Choice = ANY,
     remarks: Callable[[pd.DataFrame], Sequence[str]] = lambda _: (),
 ) -> style.Drawn:
-    """Choose points that have gradients, make their table, and draw it.
+    """Choose points that measured something, make their table, and draw it.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
+        variable: the name of what they measured.
         tabulate: returns the table of the chosen runs at some moments, by `measured_table`.
         quantities: returns the rows of the figure, given the table.
         choice: what is asked for.
         remarks: returns the sentences to write below the figure, given the table.
 
     Raises:
-        ValueError: no point has gradients, or one lacks a variable that the table needs.
+        ValueError: no point has measured it.
     """
-    usable = selection.with_gradients(runs)
+    usable = selection.with_gradients(runs, variable)
     grid = arrange_lines(usable, choice, panels=PANELS, lines=LINES, apart=OVER_TIME)
     table = tabulate(grid.runs, choice.step)
     rows = quantities(table)
     figure, body, panels = small_multiples(grid, rows)
     notes = draw_panels(panels, grid, table, rows, choice.band)
     style.legend(body, legend_entries(grid.runs, table))
-    notes += [*remarks(table), *selection.notes(runs, usable, grid.runs, choice.keys())]
+    notes += [*remarks(table)]
+    notes += selection.notes(runs, usable, grid.runs, choice.keys(), variable)
     return style.Drawn(style.finish(figure, notes, panel_height(grid)), table)
 
 
@@ -99,6 +103,7 @@ def draw_panels(
     table: pd.DataFrame,
     quantities: Sequence[Quantity],
     band: bands.Band,
+    mark: Callable[[Axes, Sequence[Curve]], None] = lambda axes, curves: None,
 ) -> list[str]:
     """Draw the lines of a table in the panels of `small_multiples`; write "none" in an empty one.
 
@@ -108,34 +113,30 @@ def draw_panels(
         table: with the column `point` and those that the quantities name.
         quantities: one per row of panels.
         band: of lines over seeds.
+        mark: draws more of the curves of a panel.
 
     Returns:
         The sentences that say what lines and bands are.
     """
-    seeds, coincide = set[int](), False
+    drawn, coincide = list[Curve](), False
     by_row = panels.reshape(-1, len(quantities), panels.shape[1])
     for row, points in zip(by_row, grid.panels(), strict=True):
         for axes_row, quantity in zip(row, quantities, strict=True):
             for axes, runs in zip(axes_row, points, strict=True):
-                rows = rows_of(table, quantity)
-                if rows["point"].isin(runs.index).any():
-                    lines = draw_lines(axes, runs, rows, quantity, band)
-                    seeds |= lines.seeds if quantity.band else set()
-                    coincide |= lines.coincide
-                else:
+                curves = curves_of(runs, rows_of(table, quantity), quantity, band)
+                if not curves:
                     write_none(axes)
-    return [note for note in (bands.band_note(band, seeds), coinciding_note(coincide)) if note]
+                    continue
+                coincide |= draw_lines(axes, curves, band)
+                mark(axes, curves)
+                drawn += curves
+    return notes_on_lines(grid.runs, table, quantities, drawn, band, coincide)
 
 
 def write_none(axes: Axes) -> None:
     """Write "none" into an empty panel."""
     centred: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
     axes.text(0.5, 0.5, "none", color=style.GREY, **centred)
-
-
-def coinciding_note(coincide: bool) -> str:
-    """Return the sentence that says how lines that coincide are told apart; "" if none do."""
-    return "Where lines coincide, those below are wider." if coincide else ""
 
 
 def rows_of(table: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
@@ -202,7 +203,7 @@ def label_panels(row: Sequence[Axes], quantity: Quantity, height: float) -> None
         axes.set(xlabel=quantity.xlabel)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.02)
-        axes.xaxis.set_major_locator(MaxNLocator(TICKS, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS, integer=True, min_n_ticks=1))
         if quantity.baseline is not None:
             axes.axhline(quantity.baseline, color=style.GREY, linewidth=0.8)
         if quantity.doubling:

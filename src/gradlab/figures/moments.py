@@ -88,12 +88,41 @@ def load_measured(run: pd.Series, *needed: str) -> xr.Dataset:
     gradients = records.load_gradients(run["path"])
     for variable in needed:
         if variable not in gradients:
-            probe = next(p for prefix, p in PROBES.items() if variable.startswith(prefix))
-            probes = ",".join(dict.fromkeys(["spectral", probe]))
             raise ValueError(
-                f"{run['path']} did not measure {variable}: run it with probe=[{probes}]."
+                f"{run['path']} did not measure {variable}: run it with {probes_of(variable)}."
             )
     return gradients
+
+
+def with_variable(runs: pd.DataFrame, variable: str) -> pd.DataFrame:
+    """Return the points that measured a variable.
+
+    Args:
+        runs: points that have gradients.
+        variable: of them, by name.
+
+    Raises:
+        ValueError: no point did.
+    """
+    measured = [variable in records.gradient_names(path) for path in runs["path"]]
+    if not any(measured):
+        raise ValueError(
+            f"these {len(runs)} points did not measure {variable}: run them with "
+            f"{probes_of(variable)}."
+        )
+    return runs[measured]
+
+
+def probes_of(variable: str) -> str:
+    """Return the words of a command that measure a variable: "probe=[spectral,adjoint]"."""
+    probe = next(p for prefix, p in PROBES.items() if variable.startswith(prefix))
+    return f"probe=[{','.join(dict.fromkeys(['spectral', probe]))}]"
+
+
+def reasons(runs: pd.DataFrame) -> str:
+    """Count the runs that lack a moment by why they do: "2 diverged, 1 failed"."""
+    words = runs["status"].replace("done", "without a value").value_counts()
+    return ", ".join(f"{count} {word}" for word, count in sorted(words.items()))
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,8 +135,9 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
 def none_at(runs: pd.DataFrame, step: Step) -> str:
     """Return the sentence that says that no run was measured at the moments asked for."""
     if not isinstance(step, int):
-        named = {"first": "before training", "last": "after training"}.get(step, "at all")
-        return f"no run was measured {named}."
+        named = {"first": BEFORE, "last": AFTER}.get(step, "at all")
+        instead = f"; --step first shows them {BEFORE}" if step == "last" else ""
+        return f"no run was measured {named} ({reasons(runs)}){instead}."
     steps: set[int] = set()
     for path in runs["path"]:
         steps |= {int(number) for number in records.load_gradients(path)["step"].to_numpy()}

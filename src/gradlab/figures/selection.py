@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 
 from gradlab import records
+from gradlab.figures import moments
 from gradlab.figures.labels import key_label, level_label, point_label, value_label
 from gradlab.records.layout import UNREADABLE
 from gradlab.records.table import with_constants
 
 SECTIONS = ("model", "init", "task", "clip", "tbptt", "optim", "train")
 FIRST_OF_SECTION = ("model.name", "init.gain", "task.length", "clip.threshold")
+MAPS = "jacobian_log_norm"  # the variable of a gradient map
 NAMED = 3  # points that a note names before it says "and … more"
 
 
@@ -41,13 +43,14 @@ def readable(runs: pd.DataFrame) -> pd.DataFrame:
     return usable.dropna(axis="columns", how="all") if len(usable) < len(runs) else usable
 
 
-def with_gradients(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the points that have gradient maps, made `comparable`.
+def with_gradients(runs: pd.DataFrame, variable: str = MAPS) -> pd.DataFrame:
+    """Return the points that have gradient maps, or another measurement, made `comparable`.
 
     Raises:
         ValueError: no point has any.
     """
-    return _with_file(runs, records.GRADIENTS, "a gradient map")
+    usable = _with_file(runs, records.GRADIENTS, "a gradient map")
+    return moments.with_variable(usable, variable)
 
 
 def with_metrics(runs: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +112,11 @@ def levels_of(runs: pd.DataFrame, key: str) -> list[Any]:
 
 
 def notes(
-    runs: pd.DataFrame, usable: pd.DataFrame, shown: pd.DataFrame, asked: Collection[str] = ()
+    runs: pd.DataFrame,
+    usable: pd.DataFrame,
+    shown: pd.DataFrame,
+    asked: Collection[str] = (),
+    variable: str = "",
 ) -> list[str]:
     """Return the sentences that say which points a figure leaves out, why, and what shows them.
 
@@ -118,12 +125,15 @@ def notes(
         usable: the points with the data that the figure needs.
         shown: the usable points that the figure shows.
         asked: config keys of which the reader has chosen the levels.
+        variable: the measurement that the figure shows, if it is one.
     """
     runs = comparable(runs)
+    missing = runs.drop(usable.index)
     return [
         *_pooled_note(shown),
         *_choice_note(usable, shown, asked),
-        *_missing_note(runs.drop(usable.index), varying_keys(readable(runs))),
+        *_missing_note(missing, varying_keys(readable(runs))),
+        *(_probe_note(missing, variable) if variable else []),
     ]
 
 
@@ -169,6 +179,12 @@ def _missing_note(missing: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     names = [f"{_name(run, keys)} ({run['status']})" for _, run in missing.iterrows()]
     more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
     return [f"Not measured: {'; '.join(names[:NAMED] + more)}."]
+
+
+def _probe_note(missing: pd.DataFrame, variable: str) -> list[str]:
+    """Return the sentence that says what measures a variable, if a run that is done lacks it."""
+    lacking = (missing["status"] == "done").any()
+    return [f"{variable} is measured by {moments.probes_of(variable)}."] if lacking else []
 
 
 def _name(run: pd.Series, keys: Sequence[str]) -> str:

@@ -57,6 +57,7 @@ from gradlab.records.links import lies_inside, links_outside
 from gradlab.records.points import (
     delete_checkpoints,
     delete_records,
+    gradient_names,
     list_checkpoints,
     load_choices,
     load_gradients,
@@ -103,6 +104,7 @@ __all__ = [
     "delete_checkpoints",
     "delete_records",
     "flatten",
+    "gradient_names",
     "lies_inside",
     "links_outside",
     "list_checkpoints",

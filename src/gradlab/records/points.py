@@ -65,6 +65,17 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
         return dataset.load()
 
 
+def gradient_names(run_folder: str | Path) -> set[str]:
+    """Return the names of what `load_gradients` reads, without reading it.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = Path(run_folder) / GRADIENTS
+    with _readable(path), h5py.File(path, "r") as file:
+        return set(file)
+
+
 def load_metrics(run_folder: str | Path) -> pd.DataFrame:
     """Read one point's metrics over training.
 

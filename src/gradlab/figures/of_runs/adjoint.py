@@ -48,14 +48,14 @@ def adjoint_figure(
         where, hue, col, row, step, band: as in `decay_figure`.
 
     Raises:
-        ValueError: no run has gradients, or one has no adjoints.
+        ValueError: no run has adjoints.
     """
-    parts = set(selection.readable(runs).get("probe.adjoint.wrt", ["h"]))
+    parts = set(selection.readable(runs).get("probe.adjoint.wrt", pd.Series("h")).dropna())
     state = symbol(parts.pop() if len(parts) == 1 else None)
     norm = rf"$\Vert\partial L/\partial {state}^{{(k)}}\Vert$"
     profile = curves.Quantity("k", "k (steps)", "log_norm", norm, scale="norm")
     return lines.draw_measured(
-        runs, adjoint_table, lambda _: [profile], Choice(where, hue, col, row, step, band)
+        runs, VARIABLE, adjoint_table, lambda _: [profile], Choice(where, hue, col, row, step, band)
     )
 
 

@@ -163,8 +163,8 @@ def _quantities(table: pd.DataFrame, runs: pd.DataFrame) -> list[curves.Quantity
     values = table.dropna(subset="value").groupby("quantity")["value"]
     most = values.max()
     quantities = [
-        curves.Quantity(*BY_THRESHOLD, "success rate", SUCCESS, band=False),
-        curves.Quantity(*BY_THRESHOLD, LOSSES[_loss_metric(runs)], LOSS, "log"),
+        curves.Quantity(*BY_THRESHOLD, "success rate", SUCCESS, by_setting=True),
+        curves.Quantity(*BY_THRESHOLD, LOSSES[_loss_metric(runs)], LOSS, "log", by_setting=True),
         FRACTIONS,
     ]
     shown = [q for q in quantities if q.name in most and (q.name != SUCCESS or most[SUCCESS] > 0)]

@@ -7,6 +7,7 @@ from gradlab.figures import bands, curves, lines, moments, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.moments import Step
 
+VARIABLE = "contribution_share"
 SHARE, ERROR = "share of the gradient", "truncation error"
 QUANTITIES = (
     curves.Quantity(
@@ -34,7 +35,7 @@ def contributions_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.
     Raises:
         ValueError: a run has no contributions.
     """
-    return lines.measured_table(runs, _shares_and_errors, "contribution_share", step=step)
+    return lines.measured_table(runs, _shares_and_errors, VARIABLE, step=step)
 
 
 @style.theme()
@@ -55,11 +56,10 @@ def contributions_figure(
         where, hue, col, row, step, band: as in `decay_figure`.
 
     Raises:
-        ValueError: no run has gradients, or one has no contributions.
+        ValueError: no run has contributions.
     """
-    return lines.draw_measured(
-        runs, contributions_table, lambda _: QUANTITIES, Choice(where, hue, col, row, step, band)
-    )
+    choice = Choice(where, hue, col, row, step, band)
+    return lines.draw_measured(runs, VARIABLE, contributions_table, lambda _: QUANTITIES, choice)
 
 
 def _shares_and_errors(measurements: xr.Dataset) -> pd.DataFrame:
@@ -69,5 +69,5 @@ def _shares_and_errors(measurements: xr.Dataset) -> pd.DataFrame:
     by_window = pd.DataFrame(
         {"quantity": ERROR, "window": error["window"], "value": error.astype(float)}
     )
-    by_window = by_window[by_window["value"] > 0]  # the window of the whole sequence has no error
+    by_window = by_window[:-1]  # the window of the whole sequence has no error
     return pd.concat([by_lag, by_window])[["quantity", "lag", "window", "value"]]

@@ -1,5 +1,6 @@
 """Figure of the mean log norm against lag: how fast the gradient decays, and its horizon."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,12 @@ def decay_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFram
         `point` (the index of the runs), `when` (the moment: "before training", …), `step` (updates
         before it), `lag` (time steps), `log_norm` (nats, `gradlab.decay.lag_profile`: mean over the
         samples and pairs that are not exactly zero), `relative` (`log_norm` less its value at lag
-        0, or at the first lag where the norm is not exactly zero), `zero_share` (of the pairs k < t
-        of all lags, those that are exactly zero), and `theory` (the decay rate that theory gives,
-        nats per step; NaN: none was measured).
+        0, or at the first lag where the norm is not exactly zero), `zero` (whether every product
+        of this lag is exactly zero), `zero_share` (of the pairs k < t of all lags, those that are
+        exactly zero), and `theory` (the decay rate that theory gives, nats per step; NaN: none was
+        measured).
     """
-    return lines.measured_table(runs, _curve, "jacobian_log_norm", step=step)
+    return lines.measured_table(runs, _curve, selection.MAPS, step=step)
 
 
 @style.theme()
@@ -86,31 +88,24 @@ def decay_figure(
     grid = arrange_lines(usable, choice, **limits, apart=lines.OVER_TIME)
     table = decay_table(grid.runs, step)
     figure, body, panels = lines.small_multiples(grid, [PROFILE])
-    notes = lines.draw_panels(panels, grid, table, [PROFILE], band)
+    notes = lines.draw_panels(panels, grid, table, [PROFILE], band, mark_curves)
     points = [group for row_groups in grid.panels() for group in row_groups]
     for axes, group in zip(panels.ravel(), points, strict=True):
-        mark_curves(axes, group, table)
         _draw_theory(axes, group, table)
     style.legend(
         body,
         [*curves.line_entries(grid.runs, table), *mark_entries(table), *_theory_entries(table)],
     )
     notes += [*zero_notes(table), *_theory_note(table)]
-    notes += selection.notes(runs, usable, grid.runs, choice.keys())
+    notes += selection.notes(runs, usable, grid.runs, choice.keys(), selection.MAPS)
     return style.Drawn(style.finish(figure, notes, lines.panel_height(grid)), table)
 
 
-def mark_curves(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Mark the horizons of the curves of some points, and where they end in exact zeros.
-
-    Args:
-        axes: the panel.
-        runs: the points, from `layout.with_line_style`; points of one colour are averaged.
-        table: from `decay_table`.
-    """
+def mark_curves(axes: Axes, drawn: Sequence[curves.Curve]) -> None:
+    """Mark the horizons of the curves of a panel, and where they end in exact zeros."""
     axes.axhline(0, color=style.GREY, linewidth=0.8)
     axes.axhline(HORIZON_LEVEL, **HORIZON_LEVEL_LINE)
-    for curve in curves.curves_of(runs, table, PROFILE, "none"):
+    for curve in drawn:
         _mark_horizon(axes, curve)
         _mark_last_nonzero(axes, curve)
 
@@ -130,14 +125,21 @@ def zero_notes(table: pd.DataFrame) -> list[str]:
     most = table["zero_share"].max()
     if not most > 0:
         return []
-    return [f"Means leave out products that are exactly zero: at most {most:.1%} of a map's pairs."]
+    return [f"A run's mean leaves out products that are zero: at most {most:.1%} of a map's pairs."]
 
 
 def _curve(measurements: xr.Dataset) -> pd.DataFrame:
-    maps = measurements["jacobian_log_norm"]
-    profile = decay.lag_profile(maps.to_numpy())
-    curve = {"lag": maps["t"] - maps["t"][0], "log_norm": profile, "relative": _relative(profile)}
-    share = decay.zero_share(maps.to_numpy())
+    maps = measurements[selection.MAPS]
+    log_norms = maps.to_numpy()
+    profile = decay.lag_profile(log_norms)
+    by_lag = (np.diagonal(log_norms, -lag, -2, -1) for lag in range(len(profile)))
+    curve = {
+        "lag": maps["t"] - maps["t"][0],
+        "log_norm": profile,
+        "relative": _relative(profile),
+        "zero": [bool(np.isneginf(decay.mean_log_norm(pairs))) for pairs in by_lag],
+    }
+    share = decay.zero_share(log_norms)
     return pd.DataFrame(curve).assign(zero_share=share, theory=_theory_rate(measurements))
 
 
@@ -155,17 +157,21 @@ def _theory_rate(measurements: xr.Dataset) -> float:
 
 def _mark_horizon(axes: Axes, curve: curves.Curve) -> None:
     stride = float(curve.band["lag"].iloc[1])  # between lags, in time steps
-    horizon = decay.horizon(curve.band["mean"].to_numpy()) * stride
+    whole = ~np.logical_or.accumulate(curve.partial())
+    horizon = decay.horizon(curve.band["mean"].to_numpy()[whole]) * stride
     face = "white" if curve.when == moments.BEFORE else curve.colour
     mark = HORIZON_MARK | {"color": curve.colour, "markerfacecolor": face}
     axes.plot(horizon, HORIZON_LEVEL, **mark)
 
 
 def _mark_last_nonzero(axes: Axes, curve: curves.Curve) -> None:
-    means = curve.band["mean"]
-    if np.isneginf(means).any():
-        last = curve.band[np.isfinite(means)].tail(1)
-        axes.plot(last["lag"], last["mean"], **(ZERO_MARK | {"color": curve.colour}))
+    means = curve.means().dropna()
+    zero = [seed for _, seed in curve.seeds.items() if np.isneginf(seed).any()]
+    ends = [seed[np.isfinite(seed)].tail(1) for seed in zero]
+    end = means.tail(1)
+    thin = [last for last in ends if (last.index > means.index.max()).any()]  # beyond the mean
+    for last, size in [*((end, 5) for _ in zero[:1]), *((last, 3) for last in thin)]:
+        axes.plot(last.index, last, **ZERO_MARK | {"color": curve.colour, "markersize": size})
 
 
 def _draw_theory(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ from gradlab.figures.choice import Choice, Where
 from gradlab.figures.moments import Step
 
 PREFIX = "statistics_"
+VARIABLE = "statistics_h_norm"
 
 
 def gates_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFrame:
@@ -24,7 +25,7 @@ def gates_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFram
     Raises:
         ValueError: a run has no statistics.
     """
-    return lines.measured_table(runs, _statistics, "statistics_h_norm", step=step)
+    return lines.measured_table(runs, _statistics, VARIABLE, step=step)
 
 
 @style.theme()
@@ -45,11 +46,10 @@ def gates_figure(
         where, hue, col, row, step, band: as in `decay_figure`.
 
     Raises:
-        ValueError: no run has gradients, or one has no statistics.
+        ValueError: no run has statistics.
     """
-    return lines.draw_measured(
-        runs, gates_table, _quantities, Choice(where, hue, col, row, step, band)
-    )
+    choice = Choice(where, hue, col, row, step, band)
+    return lines.draw_measured(runs, VARIABLE, gates_table, _quantities, choice)
 
 
 def _quantities(table: pd.DataFrame) -> list[curves.Quantity]:

@@ -125,7 +125,8 @@ def heatmap_figure(
     map_images.label_rows(blocks[0], [label for label, _ in grid.groups()], side)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
     style.legend(body, map_images.map_entries(table))
-    notes = [*zero_notes(table), *selection.notes(runs, usable, grid.runs, choice.keys())]
+    notes = zero_notes(table)
+    notes += selection.notes(runs, usable, grid.runs, choice.keys(), selection.MAPS)
     return style.Drawn(style.finish(figure, notes, side), table)
 
 

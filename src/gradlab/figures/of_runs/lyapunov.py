@@ -9,6 +9,7 @@ from gradlab.figures import bands, curves, lines, moments, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.moments import Step
 
+VARIABLE = "lyapunov_exponent"
 SPECTRUM = curves.Quantity(
     "index", "index i", "exponent", "Lyapunov exponent λᵢ", scale="rate", baseline=0.0
 )
@@ -28,7 +29,7 @@ def lyapunov_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataF
     Raises:
         ValueError: a run has no Lyapunov exponents.
     """
-    return lines.measured_table(runs, mean_spectrum, "lyapunov_exponent", step=step)
+    return lines.measured_table(runs, mean_spectrum, VARIABLE, step=step)
 
 
 @style.theme()
@@ -49,16 +50,23 @@ def lyapunov_figure(
         where, hue, col, row, step, band: as in `decay_figure`.
 
     Raises:
-        ValueError: no run has gradients, or one has no Lyapunov exponents.
+        ValueError: no run has Lyapunov exponents.
     """
+    choice = Choice(where, hue, col, row, step, band)
     return lines.draw_measured(
-        runs, lyapunov_table, lambda _: [SPECTRUM], Choice(where, hue, col, row, step, band)
+        runs, VARIABLE, lyapunov_table, lambda _: [SPECTRUM], choice, _remarks
     )
+
+
+def _remarks(table: pd.DataFrame) -> list[str]:
+    lost = table["exponent"].isna()
+    count = f"{lost.sum()} of {len(table)} exponents"
+    return [f"Not drawn: {count}, which rounding took."] if lost.any() else []
 
 
 def mean_spectrum(measurements: xr.Dataset) -> pd.DataFrame:
     """Return the columns `index`, `exponent` and `standard_error` of `lyapunov_table`."""
-    exponents = measurements["lyapunov_exponent"]
+    exponents = measurements[VARIABLE]
     errors = measurements["lyapunov_standard_error"].where(exponents > -np.inf)
     exponents = exponents.reduce(decay.mean_log_norm, "sample").astype(float)
     errors = errors.mean("sample").astype(float)

@@ -49,7 +49,8 @@ def overview_figure(
     hatchings = map_images.hatching_entries(table)
     style.legend(body, [*line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
     notes = [*lines_note, *decay.zero_notes(curves)]
-    notes += [*selection.notes(runs, usable, grid.runs, where or ()), *_view_note(curves)]
+    notes += selection.notes(runs, usable, grid.runs, where or (), selection.MAPS)
+    notes += _view_note(curves)
     return style.Drawn(style.finish(figure, notes, heights), curves)
 
 
@@ -98,9 +99,9 @@ def draw_curves(
         The sentences that say what lines and bands are.
     """
     lines.label_panels(panels, decay.PROFILE, CURVES * style.current_style().text)
-    notes = lines.draw_panels(np.array([panels]), grid, table, [decay.PROFILE], band)
-    for axes, (label, group) in zip(panels, grid.groups(), strict=True):
-        decay.mark_curves(axes, group, table)
+    grid_of_axes = np.array([panels])
+    notes = lines.draw_panels(grid_of_axes, grid, table, [decay.PROFILE], band, decay.mark_curves)
+    for axes, (label, _) in zip(panels, grid.groups(), strict=True):
         axes.tick_params(labelleft=axes is panels[0])
         axes.set_title(style.wrapped(label, style.current_style().width / len(panels)))
     shown = _finite(table).clip(-VIEW, VIEW)

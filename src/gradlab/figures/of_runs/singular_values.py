@@ -47,11 +47,10 @@ def singular_values_figure(
         where, hue, col, row, step, band: as in `decay_figure`.
 
     Raises:
-        ValueError: no run has gradients, or one has no singular values.
+        ValueError: no run has singular values.
     """
-    return lines.draw_measured(
-        runs, singular_values_table, _quantities, Choice(where, hue, col, row, step, band), _remarks
-    )
+    choice = Choice(where, hue, col, row, step, band)
+    return lines.draw_measured(runs, VARIABLE, singular_values_table, _quantities, choice, _remarks)
 
 
 def _remarks(table: pd.DataFrame) -> list[str]:

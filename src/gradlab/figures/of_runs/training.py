@@ -1,5 +1,6 @@
 """Figure of training curves: loss, accuracy and gradient norm, with diverged runs marked."""
 
+import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import bands, curves, lines, selection, style
+from gradlab.figures import bands, curves, lines, moments, selection, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.layout import arrange_lines
 from gradlab.records import load_metrics
@@ -60,7 +61,8 @@ def training_figure(
 ) -> style.Drawn:
     """Draw training curves, one row of panels per metric.
 
-    A ✕ marks the last finite value of a run that diverged.
+    Lines are means of the seeds whose runs are done. Each of the others is a thin line, and a ✕
+    marks the last finite value of one that diverged.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
@@ -77,13 +79,19 @@ def training_figure(
     shown = _shown(set(table["quantity"]), metric)
     table = table[table["quantity"].isin([quantity.name for quantity in shown])]
     figure, body, panels = lines.small_multiples(grid, shown)
-    notes = lines.draw_panels(panels, grid, table, shown, band)
+    unaveraged = pd.concat(map(_unaveraged, itertools.chain(*grid.panels())))
+    is_single = table["point"].isin(unaveraged.index)
+    notes = lines.draw_panels(panels, grid, table[~is_single], shown, band)
     by_row = panels.reshape(-1, len(shown), panels.shape[1])
     for row_panels, groups in zip(by_row, grid.panels(), strict=True):
         for axes_row, quantity in zip(row_panels, shown, strict=True):
             for axes, group in zip(axes_row, groups, strict=True):
+                _draw_single(axes, group, table[is_single], quantity)
                 mark_diverged(axes, group, table, quantity)
     style.legend(body, [*curves.line_entries(grid.runs), *_diverged_entries(table)])
+    if len(unaveraged):
+        count = f"{len(unaveraged)} of {len(grid.runs)} runs"
+        notes.append(f"Thin, not in the means: {count} ({moments.reasons(unaveraged)}).")
     notes += selection.notes(runs, usable, grid.runs, choice.keys())
     return style.Drawn(style.finish(figure, notes, lines.panel_height(grid)), table)
 
@@ -95,6 +103,23 @@ def _shown(logged: Collection[str], metric: Sequence[str] | None) -> list[curves
             known = ", ".join(name for name in METRICS if name in logged)
             raise ValueError(f"no run logged {name}; these can be shown: {known}.")
     return [quantity for quantity in QUANTITIES if quantity.name in (metric or logged)]
+
+
+def _unaveraged(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of a panel that are not done, of lines that have others that are."""
+    is_done = runs["status"] == "done"
+    return runs[~is_done & is_done.groupby(runs["colour"]).transform("any")]
+
+
+def _draw_single(
+    axes: Axes, runs: pd.DataFrame, table: pd.DataFrame, quantity: curves.Quantity
+) -> None:
+    """Draw a thin line of each run of a panel that is in a table."""
+    rows = lines.rows_of(table, quantity)
+    for point, colour in runs["colour"].items():
+        own = rows[rows["point"] == point]
+        y = quantity.plotted(own["value"])
+        axes.plot(own["step"], y, color=colour, **curves.THIN)
 
 
 def mark_diverged(
