@@ -102,7 +102,7 @@ def write_point(
     model: str = "rnn",
     gain: float | None = 1.0,
     length: int = 8,
-    threshold: float = inf,
+    threshold: float | None = inf,
     rate: float = 0.01,
     seed: int = 0,
     summary: Mapping[str, float] | None = None,

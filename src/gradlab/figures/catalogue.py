@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args
 
 from gradlab.figures import bands, moments, outcome
 from gradlab.figures.explorer import PAGE_CELLS, PAGE_STEPS
+from gradlab.figures.levels import split_levels
 from gradlab.figures.of_runs.training import METRICS
 from gradlab.figures.places import FORMATS
 
@@ -27,7 +28,10 @@ class Where(argparse.Action):
             key, equals, levels = word.partition("=")
             if not (key and equals and levels):
                 raise argparse.ArgumentError(self, f"takes KEY=LEVEL,LEVEL; got {word!r}")
-            where[key] = [*where.get(key, ()), *levels.split(",")]
+            try:
+                where[key] = [*where.get(key, ()), *split_levels(levels)]
+            except ValueError as error:
+                raise argparse.ArgumentError(self, str(error)) from None
         setattr(namespace, self.dest, where)
 
 

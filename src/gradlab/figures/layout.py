@@ -223,10 +223,11 @@ def _at(runs: pd.DataFrame, key: str, level: object) -> pd.DataFrame:
 
 
 def _pin(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Keep one level of each key: the largest of PINNED_TO_LARGEST, else the first."""
+    """Keep one level of each key, known if any is: PINNED_TO_LARGEST or the first."""
     for key in keys:
         levels = levels_of(runs, key)
-        runs = _at(runs, key, levels[-1 if key in PINNED_TO_LARGEST else 0])
+        known = [level for level in levels if not pd.isna(level)] or levels
+        runs = _at(runs, key, known[-1 if key in PINNED_TO_LARGEST else 0])
     return runs
 
 

@@ -7,10 +7,12 @@ from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gradlab import records
-from gradlab.figures.labels import key_label, level_label, point_label, value_label
+from gradlab.figures.labels import key_label, level_label, point_label
+from gradlab.figures.levels import where_flag
 from gradlab.records.layout import UNREADABLE
 from gradlab.records.table import with_constants
 
@@ -20,10 +22,11 @@ NAMED = 3  # points that a note names before it says "and … more"
 
 
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs, every config key a column, with lists as text: values compare and sort."""
-    return with_constants(runs).map(
+    """Return the runs, every config key a column, lists as text, NaN for what is missing."""
+    runs = with_constants(runs).map(
         lambda value: value if isinstance(value, Hashable) else str(value)
     )
+    return runs.where(runs.notna(), np.nan)  # of other columns than numbers, None is one level
 
 
 def readable(runs: pd.DataFrame) -> pd.DataFrame:
@@ -144,20 +147,20 @@ def _pooled_note(shown: pd.DataFrame) -> list[str]:
 def _choice_note(usable: pd.DataFrame, shown: pd.DataFrame, asked: Collection[str]) -> list[str]:
     if len(usable) == len(shown):
         return []
-    choices, flags = [], []
+    choices, flags, reached = [], [], pd.Series(False, usable.index)
     for key in varying_keys(usable):
-        levels, shown_levels = levels_of(usable, key), levels_of(shown, key)
-        if len(shown_levels) == len(levels):
+        left_out = ~usable[key].isin(shown[key])
+        is_news = (left_out & ~reached).any()  # not if another key's flag shows all of them
+        if not is_news and not (left_out.any() and key in asked):
             continue
+        reached |= left_out
+        levels, shown_levels = levels_of(usable, key), levels_of(shown, key)
         if len(shown_levels) == 1:
             choices.append(level_label(key, shown_levels[0]))
         else:
             choices.append(f"{len(shown_levels)} of {len(levels)} values of {key_label(key)}")
         if key not in asked:
-            labels = {value_label(key, level): None for level in levels}
-            for level in shown_levels:
-                labels.pop(value_label(key, level), None)
-            flags.append(f"{key}={','.join(list(labels)[:NAMED])}")
+            flags.append(where_flag(key, levels, levels_of(usable[left_out], key)))
     where = f" ({', '.join(choices)})" if choices else ""
     others = f" Others: --where {', or '.join(flags)}." if flags else ""
     return [f"Shown: {len(shown)} of {len(usable)} points{where}.{others}"]
