@@ -108,7 +108,7 @@ def test_a_clip_threshold_that_no_record_tells_is_unknown_and_not_none(tmp_path:
         write_point(tmp_path / str(number), geometric(), threshold=threshold, gain=gain)
     drawn = figures.decay(load_runs(tmp_path), col="model.name")
     assert "clip threshold none). Others: --where clip.threshold=1,unknown." in note(drawn)
-    with pytest.raises(ValueError, match="clip.threshold is one of 1, none, unknown in these"):
+    with pytest.raises(ValueError, match="is one of 1, none, unknown in these runs"):
         figures.decay(load_runs(tmp_path), where={"clip.threshold": 2})
 
 

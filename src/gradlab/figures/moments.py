@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from gradlab import records
+from gradlab.figures import remedies
 
 Step = Literal["first", "last", "ends", "all"] | int
 DEFAULT: Step = "ends"
@@ -89,10 +90,8 @@ def load_measured(run: pd.Series, *needed: str) -> xr.Dataset:
     for variable in needed:
         if variable not in gradients:
             probe = next(p for prefix, p in PROBES.items() if variable.startswith(prefix))
-            probes = ",".join(dict.fromkeys(["spectral", probe]))
-            raise ValueError(
-                f"{run['path']} did not measure {variable}: run it with probe=[{probes}]."
-            )
+            remedy = remedies.measure(run, list(dict.fromkeys(["spectral", probe])))
+            raise ValueError(f"{run['path']} did not measure {variable}: {remedy}.")
     return gradients
 
 

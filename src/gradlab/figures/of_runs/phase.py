@@ -5,14 +5,13 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from gradlab.figures import cells, moments, outcome, selection, style
+from gradlab.figures import cells, moments, outcome, remedies, selection, style
 from gradlab.figures.cell_numbers import cell_table
 from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.layout import arrange_along
 
 PANELS = 4  # side by side, at most, unless asked for
 GAIN, LENGTH = "init.gain", "task.length"
-NOTHING_SWEPT = "Nothing but the seed varies: sweep init.gain=0.5,1,2, say, for an axis."
 
 
 def phase_table(
@@ -136,7 +135,7 @@ def phase_figure(
         cells.write_numbers(panels.ravel().tolist(), by_panel, *along, scale),
         *_left_out(points, [*parting, *keys], value),
         *([f"Success: {outcome.criterion(runs, error, accuracy)}."] if value == "success" else []),
-        *([] if keys else [NOTHING_SWEPT]),
+        *([] if keys else [_nothing_varies(grid.runs)]),
         *selection.notes(runs, usable, grid.runs, {*choice.keys(), *keys}),
     ]
     return style.Drawn(style.finish(figure, notes, height), table)
@@ -154,6 +153,10 @@ def _left_out(points: pd.DataFrame, keys: Sequence[str], value: str) -> list[str
     listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     count = "" if value == "success" else " (“2 of 5”: two count)"
     return [f"Cells leave out points without a number{count}: {listed}."]
+
+
+def _nothing_varies(runs: pd.DataFrame) -> str:
+    return f"Nothing but the seed varies: {remedies.vary(runs, GAIN)}, for an axis."
 
 
 def _is_number(levels: pd.Series) -> bool:

@@ -8,12 +8,17 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from gradlab import decay
-from gradlab.figures import style, units
+from gradlab.figures import remedies, style, units
 from gradlab.figures.labels import label_of
 from gradlab.figures.of_runs import lyapunov
 from gradlab.records import load_gradients
 
 MEASURED_COLOUR, EXPONENT_COLOUR = "#009e73", "#cc79a7"
+PROBES = {  # by the variable that each of them measures
+    "jacobian_log_norm": "spectral",
+    "lyapunov_exponent": "lyapunov",
+    "theory_rate": "theory",
+}
 THEORY_DASHES = {"bound": ":", "log spectral radius": "-.", "mean field": "--"}
 
 
@@ -61,7 +66,8 @@ def views_figure(runs: pd.DataFrame, point: int | None = None) -> style.Drawn:
         )
     (run,) = runs.to_dict("records")
     gradients = load_gradients(run["path"])
-    table, last = views_table(gradients), _last_step(gradients)
+    last = _last_step(gradients, remedies.measure(pd.Series(run), list(PROBES.values())))
+    table = views_table(gradients)
     look = style.current_style()
     height = 1.7 + 2.2 * look.text  # leaves room for the axis labels
     figure, body = style.new_figure(look.width, height, str(run["reason"]).partition(";")[0])
@@ -126,18 +132,12 @@ def _line_style(view: str) -> dict[str, Any]:
     return {"color": style.GREY, "linewidth": 1.0, "linestyle": THEORY_DASHES.get(view, "--")}
 
 
-def _last_step(gradients: xr.Dataset) -> xr.Dataset:
-    probes = {
-        "jacobian_log_norm": "spectral",
-        "lyapunov_exponent": "lyapunov",
-        "theory_rate": "theory",
-    }
-    missing = [probe for variable, probe in probes.items() if variable not in gradients]
+def _last_step(
+    gradients: xr.Dataset, remedy: str = f"run it with probe=[{','.join(PROBES.values())}]"
+) -> xr.Dataset:
+    missing = [probe for variable, probe in PROBES.items() if variable not in gradients]
     if missing:
-        raise ValueError(
-            f"this run did not measure {', '.join(missing)}: run it with "
-            "probe=[spectral,lyapunov,theory]."
-        )
+        raise ValueError(f"this run did not measure {', '.join(missing)}: {remedy}.")
     return gradients.isel(step=-1)
 
 
