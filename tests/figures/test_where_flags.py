@@ -3,7 +3,9 @@
 import argparse
 import re
 import shlex
+from itertools import product
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,7 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
+from synthetic_sweeps import geometric, text_of, write_point
 
+from gradlab import figures, load_runs
 from gradlab.figures import selection
 from gradlab.figures.catalogue import WHERE
 from gradlab.figures.choice import chosen
@@ -120,3 +124,16 @@ def test_a_level_is_found_as_it_is_labelled_where_no_other_has_the_label() -> No
         ("model.name", "LSTM", 0),
     ]:
         assert list(chosen(runs, {key: word}).index) == [index], word
+
+
+def test_a_component_is_a_key_by_its_own_name(tmp_path: Path) -> None:
+    for number, (init, gain) in enumerate(product(["gaussian", "orthogonal"], [1.0, 2.0])):
+        write_point(tmp_path / str(number), geometric(), init=init, gain=gain)
+    runs = load_runs(tmp_path)
+    drawn = figures.decay(runs, where={"init": "orthogonal"})
+    assert set(drawn.table["point"]) == {2, 3}
+    assert "Shown: 2 of 4 points (orthogonal). Lines" not in text_of(drawn.figure)
+    parted = figures.heatmap(runs, row="init", col="init.gain")
+    assert {"gaussian", "orthogonal"} <= set(text_of(parted.figure).splitlines())
+    named = figures.phase(runs, x="init", y="init.gain").table
+    assert {"init._target_", "init.gain"} <= set(named)

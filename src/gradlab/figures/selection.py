@@ -84,13 +84,14 @@ def varying_keys(runs: pd.DataFrame) -> list[str]:
 
 
 def check_key(runs: pd.DataFrame, key: str) -> str:
-    """Return a config key of the runs.
+    """Return a config key of the runs; of a component ("probe.jacobian") that of its function.
 
     Raises:
         ValueError: they have no such key.
     """
-    if key in _config_keys(runs):
-        return key
+    for name in (key, f"{key}._target_"):
+        if name in _config_keys(runs):
+            return name
     varying = ", ".join(varying_keys(runs)) or "nothing"
     raise ValueError(f"the runs have no config key {key!r}; what varies: {varying}.")
 
@@ -148,6 +149,7 @@ def _choice_note(usable: pd.DataFrame, shown: pd.DataFrame, asked: Collection[st
     if len(usable) == len(shown):
         return []
     choices, flags, reached = [], [], pd.Series(False, usable.index)
+    asked = {*asked, *(f"{key}._target_" for key in asked)}  # as `check_key` finds them
     for key in varying_keys(usable):
         left_out = ~usable[key].isin(shown[key])
         is_news = (left_out & ~reached).any()  # not if another key's flag shows all of them

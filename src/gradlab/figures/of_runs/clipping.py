@@ -40,8 +40,8 @@ def clipping_table(
         One row per point and quantity, or logged step: `point`, `quantity` ("success": 1 or 0, if
         any run logs what it is judged by; "final loss": held out, or if no run logs that, of
         training; of runs that are done; "clip fraction": share of the updates since the last logged
-        step), `threshold` (inf: no clipping; NaN: unknown), `learning_rate` (NaN: unknown), `step` (updates; NaN
-        except for the clip fraction) and `value` (NaN: the run has none).
+        step), `threshold` (inf: no clipping; NaN: unknown), `learning_rate` (NaN: unknown), `step`
+        (updates; NaN except for the clip fraction) and `value` (NaN: the run has none).
     """
     runs = with_constants(runs)
     rates = runs.get(RATE, pd.Series(np.nan, runs.index))
@@ -177,6 +177,12 @@ def _quantities(table: pd.DataFrame, runs: pd.DataFrame) -> list[curves.Quantity
             "no run that is done logged a loss or train/clip_fraction: there is nothing to draw."
         )
     return shown
+
+
+def _one_note(runs: pd.DataFrame, thresholds: Sequence[float]) -> list[str]:
+    """Return the sentence that says how to vary the threshold, where there is one."""
+    more = remedies.vary(runs, THRESHOLD)
+    return [] if len(thresholds) > 1 else [f"One threshold: {more}."]
 
 
 def _best_line(table: pd.DataFrame, grid: Grid) -> tuple[Any, pd.DataFrame]:

@@ -65,10 +65,11 @@ def choose_axes(
     Raises:
         ValueError: a key that is given is not in the runs' configs, or is both.
     """
-    given = [selection.check_key(runs, key) for key in (x, y) if key]
+    x, y = (selection.check_key(runs, key) if key else None for key in (x, y))
+    taken = [selection.check_key(runs, key) for key in taken]
     if x and x == y:
         raise ValueError(f"x and y must be different keys; got {x} for both.")
-    free = [key for key in selection.varying_keys(runs) if key not in (*given, *taken, "seed")]
+    free = [key for key in selection.varying_keys(runs) if key not in (x, y, *taken, "seed")]
     names = [key for key in free if not _is_number(runs[key])]
     numbers = [key for key in free if key not in names]
     numbers.sort(key=lambda key: (key == LENGTH, key != GAIN))
@@ -114,7 +115,7 @@ def phase_figure(
     grid = arrange_along(usable, keys, choice, panels=PANELS)
     outcomes = outcome.outcome_at(grid.runs, value, step, error, accuracy)
     points = grid.runs.assign(**{value: outcomes["value"]})
-    parting = [key for key in (row, *grid.group_keys) if key]
+    parting = [key for key in (grid.row_key, *grid.group_keys) if key]
     by_panel = [
         cell_table(points.loc[panel.index], [*parting, *keys], value)
         for panels in grid.panels()
