@@ -22,11 +22,30 @@ NAMED = 3  # points that a note names before it says "and … more"
 
 
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs, every config key a column, lists as text, NaN for what is missing."""
-    runs = with_constants(runs).map(
-        lambda value: value if isinstance(value, Hashable) else str(value)
-    )
+    """Return the runs, every config key a column, lists as text, NaN for what is missing.
+
+    Points of tables that were joined, and have the same numbers, are numbered anew.
+    """
+    runs = with_constants(runs)
+    runs = runs if runs.index.is_unique else runs.reset_index(drop=True)
+    runs = runs.map(lambda value: value if isinstance(value, Hashable) else str(value))
     return runs.where(runs.notna(), np.nan)  # of other columns than numbers, None is one level
+
+
+def every_point(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return all points, made `comparable`.
+
+    Raises:
+        ValueError: there are none, or the table is another one.
+    """
+    runs = comparable(runs)
+    if not {"status", "path"} <= set(runs):
+        raise ValueError(
+            "runs must be the table of gradlab.load_runs; this one lacks the columns status, path."
+        )
+    if runs.empty:
+        raise ValueError("there is nothing to draw: the table of runs has no rows.")
+    return runs
 
 
 def readable(runs: pd.DataFrame) -> pd.DataFrame:
@@ -35,7 +54,7 @@ def readable(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: there are none.
     """
-    runs = comparable(runs)
+    runs = every_point(runs)
     usable = runs[~runs["status"].isin(UNREADABLE)]
     if usable.empty:
         raise ValueError(
@@ -84,13 +103,13 @@ def varying_keys(runs: pd.DataFrame) -> list[str]:
 
 
 def check_key(runs: pd.DataFrame, key: str) -> str:
-    """Return a config key of the runs; of a component ("probe.jacobian") that of its function.
+    """Return a config key of the runs, or "sweep"; of a component ("init") that of its function.
 
     Raises:
         ValueError: they have no such key.
     """
     for name in (key, f"{key}._target_"):
-        if name in _config_keys(runs):
+        if name in _config_keys(runs) or (name == "sweep" and name in runs):
             return name
     varying = ", ".join(varying_keys(runs)) or "nothing"
     raise ValueError(f"the runs have no config key {key!r}; what varies: {varying}.")
@@ -125,7 +144,7 @@ def notes(
     """
     runs = comparable(runs)
     return [
-        *_pooled_note(shown),
+        *_pooled_note(shown, asked),
         *_choice_note(usable, shown, asked),
         *_missing_note(runs.drop(usable.index), varying_keys(readable(runs))),
     ]
@@ -139,10 +158,12 @@ def _with_file(runs: pd.DataFrame, file: str, description: str) -> pd.DataFrame:
     return usable
 
 
-def _pooled_note(shown: pd.DataFrame) -> list[str]:
-    if not pools_sweeps(shown):
+def _pooled_note(shown: pd.DataFrame, asked: Collection[str]) -> list[str]:
+    if not pools_sweeps(shown) or "sweep" in asked:
         return []
-    return [f"Points of {shown['sweep'].nunique()} sweeps are pooled."]
+    sweeps = levels_of(shown, "sweep")
+    alone = where_flag("sweep", sweeps, sweeps[:1])
+    return [f"Points of {len(sweeps)} sweeps are pooled. One alone: --where {alone}."]
 
 
 def _choice_note(usable: pd.DataFrame, shown: pd.DataFrame, asked: Collection[str]) -> list[str]:

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from gradlab import decay
-from gradlab.figures import remedies, style, units
+from gradlab.figures import remedies, selection, style, units
 from gradlab.figures.labels import label_of
 from gradlab.figures.of_runs import lyapunov
 from gradlab.records import load_gradients
@@ -58,15 +58,9 @@ def views_figure(runs: pd.DataFrame, point: int | None = None) -> style.Drawn:
     Raises:
         ValueError: there are several runs, or the run did not measure one of the three.
     """
-    runs = runs if point is None else runs.iloc[point : point + 1]
-    if len(runs) != 1:
-        raise ValueError(
-            f"the views are those of one run, and there are {len(runs)}: "
-            "give the folder of a point, or --point NUMBER."
-        )
-    (run,) = runs.to_dict("records")
+    run = _chosen_run(runs, point)
     gradients = load_gradients(run["path"])
-    last = _last_step(gradients, remedies.measure(pd.Series(run), list(PROBES.values())))
+    last = _last_step(gradients, remedies.measure(run, list(PROBES.values())))
     table = views_table(gradients)
     look = style.current_style()
     height = 1.7 + 2.2 * look.text  # leaves room for the axis labels
@@ -85,6 +79,18 @@ def views_figure(runs: pd.DataFrame, point: int | None = None) -> style.Drawn:
     )
     figure = style.finish(figure, [f"Decay rate {rate:+.4f} {units.rate_unit()}; {residuals}."])
     return style.Drawn(figure, table)
+
+
+def _chosen_run(runs: pd.DataFrame, point: int | None) -> pd.Series:
+    runs = selection.every_point(runs)
+    if point is None and len(runs) > 1:
+        raise ValueError(
+            f"the views are those of one run, and there are {len(runs)}: give the folder of a "
+            "point, or --point NUMBER."
+        )
+    if not 0 <= (point or 0) < len(runs):
+        raise ValueError(f"point must be a number from 0 to {len(runs) - 1}; got {point}.")
+    return selection.with_gradients(runs.iloc[[point or 0]]).iloc[0]
 
 
 def _draw_decay(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
