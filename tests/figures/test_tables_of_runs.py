@@ -84,6 +84,18 @@ def test_the_views_are_of_a_point_that_is_there(tmp_path: Path) -> None:
         figures.views(load_runs(tmp_path), 2)
 
 
+def test_the_title_of_the_views_has_the_unit_of_their_axes(tmp_path: Path) -> None:
+    write_point(tmp_path, all_probes(), summary={"verdict": "stable"})
+    runs = load_runs(tmp_path).assign(reason="stable: the log norm changes by -0.1 nats a step")
+    change = "the log norm changes by -0.0434 decades a step, -0.3 over 8 steps"
+    assert f"stable: {change}" in text_of(figures.views(runs).figure)
+    with figures.theme(unit="nats"):
+        text = text_of(figures.views(runs).figure)
+    assert "stable: the log norm changes by -0.1000 nats a step, -0.8 over 8 steps" in text
+    failed = runs.assign(verdict="diverged", reason="a loss was not finite; at step 3")
+    assert "a loss was not finite" in text_of(figures.views(failed).figure)
+
+
 @pytest.mark.parametrize("values", ["x", [["a", "b"], ["c", "d"]], {"a": 1}, np.ones(3) * 1j])
 def test_what_is_no_number_is_refused_by_what_draws_a_measurement(values: Any) -> None:
     for draw in (gradlab.draw_map, gradlab.draw_decay, gradlab.draw_spectrum):

@@ -19,6 +19,7 @@ PROBES = {  # by the variable that each of them measures
     "lyapunov_exponent": "lyapunov",
     "theory_rate": "theory",
 }
+VERDICTS = ("vanishing", "stable", "exploding")  # that a decay rate is the reason of
 THEORY_DASHES = {"bound": ":", "log spectral radius": "-.", "mean field": "--"}
 
 
@@ -64,7 +65,7 @@ def views_figure(runs: pd.DataFrame, point: int | None = None) -> style.Drawn:
     table = views_table(gradients)
     look = style.current_style()
     height = 1.7 + 2.2 * look.text  # leaves room for the axis labels
-    figure, body = style.new_figure(look.width, height, str(run["reason"]).partition(";")[0])
+    figure, body = style.new_figure(look.width, height, _title(run, last, table))
     decay_axes, spectrum_axes = body.subplots(1, 2)
     _draw_decay(decay_axes, last, table)
     _draw_spectrum(spectrum_axes, last, table)
@@ -91,6 +92,20 @@ def _chosen_run(runs: pd.DataFrame, point: int | None) -> pd.Series:
     if not 0 <= (point or 0) < len(runs):
         raise ValueError(f"point must be a number from 0 to {len(runs) - 1}; got {point}.")
     return selection.with_gradients(runs.iloc[[point or 0]]).iloc[0]
+
+
+def _title(run: pd.Series, last: xr.Dataset, table: pd.DataFrame) -> str:
+    """Return the verdict and its numbers in the unit that is shown; of a run without, the reason.
+
+    (Recorded reasons have one unit, and had another before.)
+    """
+    rate, length = units.from_nats(_rates(table)["decay rate"]), int(last["t"][-1])
+    if run["verdict"] not in VERDICTS or not np.isfinite(rate):
+        return str(run["reason"]).partition(";")[0]
+    return (
+        f"{run['verdict']}: the log norm changes by {rate:+.4f} {units.current_unit()} a step, "
+        f"{rate * length:+.1f} over {length} steps"
+    )
 
 
 def _draw_decay(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
