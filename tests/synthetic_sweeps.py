@@ -100,9 +100,10 @@ def write_point(
     *,
     state: str = "done",
     model: str = "rnn",
+    init: str = "gaussian",
     gain: float | None = 1.0,
     length: int = 8,
-    threshold: float = inf,
+    threshold: float | None = inf,
     rate: float = 0.01,
     seed: int = 0,
     summary: Mapping[str, float] | None = None,
@@ -113,7 +114,7 @@ def write_point(
     cells = {"rnn": "flax.nnx.SimpleCell", "lstm": "flax.nnx.OptimizedLSTMCell"}
     config = {
         "model": {"name": model, "cell": {"_target_": cells.get(model, f"their.{model}")}},
-        "init": {"_target_": "gradlab.initialisers.gaussian", "gain": gain},
+        "init": {"_target_": f"gradlab.initialisers.{init}", "gain": gain},
         "task": {"length": length, **task},
         "clip": {"threshold": threshold},
         "optim": {"learning_rate": rate},

@@ -261,9 +261,7 @@ def map_and_stride(log_norms: Any) -> tuple[LogNormMap, int]:
         if {"t", "k"} <= set(log_norms.dims):
             log_norms = log_norms.transpose(..., "t", "k")
         stride = _stride_of_map(log_norms)
-    if np.iscomplexobj(log_norms):
-        raise ValueError("log norms are real numbers; got complex ones.")
-    maps = np.asarray(log_norms, dtype=np.float64)
+    maps = real_numbers(log_norms, "log norms")
     if maps.ndim < 2 or maps.shape[-1] != maps.shape[-2] or maps.shape[-1] < 2:
         raise ValueError(
             "a map of log norms has the shape (..., T + 1, T + 1), as jacobian_log_norms returns "
@@ -277,11 +275,26 @@ def map_and_stride(log_norms: Any) -> tuple[LogNormMap, int]:
     return maps, stride
 
 
+def real_numbers(values: Any, what: str) -> Float[np.ndarray, "..."]:
+    """Return values as a float64 array.
+
+    Raises:
+        ValueError: they are no real numbers; the sentence calls them `what`.
+    """
+    if np.iscomplexobj(values):
+        raise ValueError(f"{what} are real numbers; got complex ones.")
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} are real numbers; got a {type(values).__name__}.") from None
+
+
 def profile_and_stride(log_norms: Any) -> tuple[Profile, int]:
     """Return the profile of a map, or the profile itself, and the steps between its lags."""
-    if np.ndim(log_norms) == 1:
+    if np.ndim(log_norms) == 1 and np.size(log_norms):
         is_labelled = isinstance(log_norms, xr.DataArray)
-        return np.asarray(log_norms), _stride(log_norms) if is_labelled else 1
+        profile = real_numbers(log_norms, "log norms")
+        return profile, _stride(log_norms) if is_labelled else 1
     maps, stride = map_and_stride(log_norms)
     return lag_profile(maps), stride
 

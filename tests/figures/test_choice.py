@@ -1,5 +1,6 @@
 """A figure shows what is asked for: points, keys, moments, bands, units; the rest it names."""
 
+from itertools import product
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,15 @@ def test_a_figure_names_the_flag_that_shows_what_it_leaves_out(runs: pd.DataFram
     assert points(asked, runs, "clip.threshold") == {1.0}
     assert "Shown: 8 of 48 points (length 16, clip threshold 1)." in note(asked)
     assert "Others: --where task.length=8." in note(asked)
+
+
+def test_a_clip_threshold_that_no_record_tells_is_unknown_and_not_none(tmp_path: Path) -> None:
+    for number, (threshold, gain) in enumerate(product([None, 1.0, inf], [1.0, 2.0])):
+        write_point(tmp_path / str(number), geometric(), threshold=threshold, gain=gain)
+    drawn = figures.decay(load_runs(tmp_path), col="model.name")
+    assert "clip threshold none). Others: --where clip.threshold=1,unknown." in note(drawn)
+    with pytest.raises(ValueError, match="is one of 1, none, unknown in these runs"):
+        figures.decay(load_runs(tmp_path), where={"clip.threshold": 2})
 
 
 # Lines and panels

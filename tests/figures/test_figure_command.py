@@ -1,8 +1,10 @@
 """`gradlab figure NAME`: every figure of the table, and figures of one's own, from any folder."""
 
+import re
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import gradlab
 from synthetic_sweeps import all_probes, metrics_with, write_point
@@ -61,9 +63,12 @@ def test_every_figure_says_the_command_that_draws_it(
     drawn, csv = out.read_bytes(), out.with_name(f"{out.name}.csv")
     assert csv.exists() == (name != "explore")
     if csv.exists():
-        first = csv.read_text().splitlines()[0]
+        first, _, nats = csv.read_text().splitlines()[0].partition("  # in nats: ")
         typed = first.removeprefix("# python -m gradlab figure ").split()
         assert typed == [name, *map(str, words), "--out", str(out)]
+        columns = pd.read_csv(csv, skiprows=1).columns
+        assert set(nats.split(", ")) - {""} <= set(columns)
+        assert bool(nats) == any(re.search("log_|decay_rate|^rate$|exponent", x) for x in columns)
         if name == "decay":
             out.unlink()
             run(monkeypatch, *typed)

@@ -135,7 +135,8 @@ def test_damaged_points_and_pooled_sweeps_are_named(
     drawn = draw(runs.assign(sweep=["reach/today", "reach/tomorrow", "reach/today"]))
     assert set(drawn.table["point"]) == {0, 1}
     text = text_of(drawn.figure).replace("\n", " ")
-    assert "Points of 2 sweeps are pooled. Not measured: 2 (damaged)." in text
+    assert "Points of 2 sweeps are pooled. One alone: --where sweep=reach/today." in text
+    assert "Not measured: 2 (damaged)." in text
     with pytest.raises(ValueError, match="records of all 1 points are damaged"):
         draw(runs[2:])
 

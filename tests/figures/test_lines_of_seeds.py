@@ -161,7 +161,7 @@ def test_points_that_lack_the_probe_are_named_with_it(draw: Any, tmp_path: Path)
     drawn = draw(load_runs(tmp_path))
     assert set(drawn.table["point"]) == {0, 2}
     probe = "spectral,adjoint" if draw is figures.adjoint else "spectral"
-    sentence = f"Not measured: seed 1 (done). {variable} is measured by probe=[{probe}]."
+    sentence = f"Not measured: seed 1 (done). To measure {variable}: run with probe=[{probe}]."
     assert sentence in note(drawn)
 
 

@@ -210,7 +210,7 @@ def test_a_phase_diagram_names_what_it_leaves_out_and_the_flag_that_shows_it(
     ticks = [label.get_text() for label in rows.figure.axes[2].get_xticklabels()]
     assert ticks == ["0.1", "1", "none"]
     only = figures.phase(runs[(runs["model.name"] == "rnn") & (runs["init.gain"] == 2)][:5])
-    assert "Nothing but the seed varies: sweep init.gain=0.5,1,2" in note(only)
+    assert "Nothing but the seed varies: sweep init.gain=0.5,1,2, say, for an axis." in note(only)
 
 
 # Cells

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args
 
 from gradlab.figures import bands, moments, outcome
 from gradlab.figures.explorer import PAGE_CELLS, PAGE_STEPS
+from gradlab.figures.levels import split_levels
 from gradlab.figures.of_runs.training import METRICS
 from gradlab.figures.places import FORMATS
 
@@ -27,7 +28,10 @@ class Where(argparse.Action):
             key, equals, levels = word.partition("=")
             if not (key and equals and levels):
                 raise argparse.ArgumentError(self, f"takes KEY=LEVEL,LEVEL; got {word!r}")
-            where[key] = [*where.get(key, ()), *levels.split(",")]
+            try:
+                where[key] = [*where.get(key, ()), *split_levels(levels)]
+            except ValueError as error:
+                raise argparse.ArgumentError(self, str(error)) from None
         setattr(namespace, self.dest, where)
 
 
@@ -74,6 +78,7 @@ class Entry(NamedTuple):
         function: the dotted path of what draws it, (runs, …) -> Drawn; of a page: its HTML.
         options: its own.
         needs: what the runs must have measured or swept, for --help.
+        nats: columns of its table that are in nats, that which tells whether they are there first.
         has_runs: whether it draws runs; else its function takes its options alone.
         formats: the suffixes of its file, the default first.
     """
@@ -82,6 +87,7 @@ class Entry(NamedTuple):
     function: str
     options: tuple[Option, ...] = ()
     needs: str = ""
+    nats: tuple[str, ...] = ()
     has_runs: bool = True
     formats: tuple[str, ...] = FORMATS
 
@@ -161,16 +167,19 @@ FIGURES: Mapping[str, Entry] = {
         "Maps before and after training, decay by lag, as at a sweep's end",
         "gradlab.figures.overview_figure",
         (WHERE, BAND),
+        nats=("log_norm", "relative", "theory"),
     ),
     "heatmap": Entry(
         "Log norms of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ for every pair (t, k)",
         "gradlab.figures.heatmap_figure",
         (WHERE, COL, ROW, STEP),
+        nats=("log_norm",),
     ),
     "decay": Entry(
         "Mean norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against t − k, beside theory",
         "gradlab.figures.decay_figure",
         LINES,
+        nats=("log_norm", "relative", "theory"),
     ),
     "phase": Entry(
         "Decay rate, success, … over gain × length, or two other axes",
@@ -182,6 +191,7 @@ FIGURES: Mapping[str, Entry] = {
             *(WHERE, COL, ROW, MOMENT),
             *SUCCESS,
         ),
+        nats=("decay_rate", "low", "high"),
     ),
     "clipping": Entry(
         "Success, loss and clip fraction by threshold and learning rate",
@@ -194,6 +204,7 @@ FIGURES: Mapping[str, Entry] = {
         "gradlab.figures.adjoint_figure",
         LINES,
         needs="probe=[spectral,adjoint]",
+        nats=("log_norm",),
     ),
     "contributions": Entry(
         "Gradient by lag, and what truncation loses",
@@ -206,6 +217,7 @@ FIGURES: Mapping[str, Entry] = {
         "gradlab.figures.lyapunov_figure",
         LINES,
         needs="probe=[spectral,lyapunov]",
+        nats=("exponent", "standard_error"),
     ),
     "gates": Entry(
         "Gates and states of the cells over time",
@@ -218,6 +230,7 @@ FIGURES: Mapping[str, Entry] = {
         "gradlab.figures.singular_values_figure",
         LINES,
         needs="probe=[spectral,singular_values]",
+        nats=("log_value",),
     ),
     "training": Entry(
         "Loss, accuracy and gradient norm over training",
@@ -232,6 +245,7 @@ FIGURES: Mapping[str, Entry] = {
         "gradlab.figures.views_figure",
         (Option("--point", {"type": int, "help": "which of several runs, from 0"}),),
         needs="probe=[spectral,lyapunov,theory]",
+        nats=("rate", "residual"),
     ),
     "error_surface": Entry(
         "Error surface of one unit, with clipped and unclipped descent",

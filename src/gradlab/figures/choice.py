@@ -11,7 +11,7 @@ import pandas as pd
 
 from gradlab.figures.bands import DEFAULT as BAND
 from gradlab.figures.bands import Band
-from gradlab.figures.labels import NONE, value_label
+from gradlab.figures.levels import find_levels, join_levels, level_word
 from gradlab.figures.moments import DEFAULT as STEP
 from gradlab.figures.moments import Step
 from gradlab.figures.selection import check_key, levels_of
@@ -24,8 +24,9 @@ class Choice(NamedTuple):
 
     Attributes:
         where: config keys with the level, or list of levels, to show: {"model.name": "lstm",
-            "clip.threshold": [1, "none"]}. A name may be written as figures label it ("LSTM");
-            "none" is a value that is missing or, of a threshold, infinite.
+            "clip.threshold": [1, "none"]}. A level may be written as figures label it ("LSTM");
+            "none" is a value that is missing, of a threshold an infinite one, "unknown" a missing
+            one.
         hue: the config key by which lines differ.
         col, row: those by which columns and rows of panels differ.
         step: the moments of training to show: "first" and "last" measurement, both ("ends"),
@@ -59,29 +60,17 @@ def chosen(runs: pd.DataFrame, where: Where | None) -> pd.DataFrame:
         ValueError: a key is not in the runs' configs, it has no such level, or no point has all.
     """
     everything = runs
-    for key, asked in (where or {}).items():
-        levels = levels_of(everything, check_key(everything, key))
+    for name, asked in (where or {}).items():
+        key = check_key(everything, name)
+        levels = levels_of(everything, key)
         kept: list[Any] = []
         for value in asked if isinstance(asked, list | tuple | set | np.ndarray) else [asked]:
-            same = [level for level in levels if _is_same(key, level, value)]
+            same = find_levels(key, levels, value)
             if not same:
-                known = ", ".join(value_label(key, level) for level in levels)
+                known = ", ".join(join_levels([level_word(key, levels, x)]) for x in levels)
                 raise ValueError(f"{key} is one of {known} in these runs; got {value!r}.")
             kept += same
         runs = runs[runs[key].isin(kept)]
     if runs.empty:
         raise ValueError(f"no point has all of {dict(where or {})}.")
     return runs
-
-
-def _is_same(key: str, level: Any, value: Any) -> bool:
-    """Return whether a value, maybe as text, is a level."""
-    label = value_label(key, level)
-    if value is None or str(value) == NONE or (isinstance(value, float) and np.isnan(value)):
-        return label == NONE
-    if isinstance(level, int | float | np.number) and not isinstance(level, bool):
-        try:
-            return bool(np.isclose(float(value), float(level), rtol=1e-9, atol=0))
-        except (TypeError, ValueError):
-            return False
-    return str(value).casefold() in (str(level).casefold(), label.casefold())

@@ -78,7 +78,7 @@ def draw(name: str, words: Sequence[str], typed: Sequence[str], program: str = "
     ):
         drawn = function(*given, **options)
     with exit_on_user_error():
-        print(_write(drawn, runs, path, typed, entry.function))
+        print(_write(drawn, runs, path, typed, entry))
 
 
 def figure_parser(entry: Entry, program: str) -> tuple[Parser, list[str]]:
@@ -136,7 +136,7 @@ def _errors_of(name: str) -> AbstractContextManager[None]:
 
 
 def _write(
-    drawn: Any, runs: pd.DataFrame | None, path: Path, typed: Sequence[str], function: str
+    drawn: Any, runs: pd.DataFrame | None, path: Path, typed: Sequence[str], entry: Entry
 ) -> Path:
     """Write a page, or a figure and its table where it has one; return the path.
 
@@ -150,11 +150,11 @@ def _write(
         return style.save(drawn, path)
     if not isinstance(drawn, style.Drawn):
         raise ValueError(
-            f"{function} must return a matplotlib Figure, or gradlab.figures.style.Drawn with its "
-            f"table; it returned a {type(drawn).__name__}."
+            f"{entry.function} must return a matplotlib Figure, or gradlab.figures.style.Drawn with "
+            f"its table; it returned a {type(drawn).__name__}."
         )
     table = drawn.table if runs is None else name_points(drawn.table, runs)
-    return write(drawn.figure, table, path, typed)
+    return write(drawn.figure, table, path, typed, entry.nats)
 
 
 @contextmanager
@@ -192,11 +192,25 @@ def output_path(arguments: argparse.Namespace, name: str, formats: Sequence[str]
     return path
 
 
-def write(figure: Figure, table: pd.DataFrame, path: Path, typed: Sequence[str]) -> Path:
+def write(
+    figure: Figure,
+    table: pd.DataFrame,
+    path: Path,
+    typed: Sequence[str],
+    nats: Sequence[str] = (),
+) -> Path:
     """Write a figure and, beside it as CSV, the command that drew it and the data it shows.
 
     Read the data with `pandas.read_csv(path, skiprows=1)`. Text that a spreadsheet would take for a
-    formula, be it after a separator, has an apostrophe before it.
+    formula, be it after a separator, has an apostrophe before it. The first line names the columns
+    in nats, in a comment of its own behind the command.
+
+    Args:
+        figure: the picture.
+        table: the data.
+        path: of the picture.
+        typed: the command, in words.
+        nats: as in `catalogue.Entry`.
 
     Raises:
         ValueError: a file has the table's name that gradlab has not written.
@@ -208,7 +222,8 @@ def write(figure: Figure, table: pd.DataFrame, path: Path, typed: Sequence[str])
             "give another --out."
         )
     style.save(figure, path)
-    text = f"# {command_line(typed)}\n" + as_text(table).to_csv(
+    in_nats = f"  # in nats: {', '.join(nats)}" if set(nats[:1]) & set(table) else ""
+    text = f"# {command_line(typed)}{in_nats}\n" + as_text(table).to_csv(
         index=False, float_format="%.7g", lineterminator="\n"
     )
 

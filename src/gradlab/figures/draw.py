@@ -157,7 +157,7 @@ def draw_spectrum(
     errors = None
     if (exponents := getattr(values, "exponents", None)) is not None:
         values, errors, kind = exponents, np.asarray(values.standard_error), "exponents"  # type: ignore[union-attr]
-    spectra = np.asarray(values, dtype=float)
+    spectra = decay.real_numbers(values, "the values of a spectrum")
     if spectra.size == 0 or spectra.ndim == 0:
         raise ValueError(f"a spectrum has the shape (..., count); got {spectra.shape}.")
     spectra = np.where(np.isfinite(spectra), spectra, np.nan).reshape(-1, spectra.shape[-1])

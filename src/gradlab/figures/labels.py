@@ -19,7 +19,7 @@ KEYS = {
     "optim._target_": "optimiser",
 }
 MODELS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
-NONE = "none"  # a missing value
+NONE, UNKNOWN = "none", "unknown"  # a missing value; a setting of which no record tells
 LONGEST = 60  # letters of a label, at most
 NORMS = {"spectral": "_2", "frobenius": "_F", "rms": r"_\mathrm{rms}"}
 
@@ -33,7 +33,8 @@ def key_label(key: str) -> str:
 def value_label(key: str, value: Any) -> str:
     """Name a value of a config key: `lstm` is "LSTM", a missing value "none", a path the file.
 
-    An infinite clip threshold is "none" too; a gate that is not pinned at a value is "learned".
+    An infinite clip threshold is "none" and a missing one, of a loop whose clipping
+    `gradlab.watch` was not told, "unknown"; a gate that is not pinned at a value is "learned".
     """
     if isinstance(value, str):
         name = value.rpartition(".")[-1] if key.endswith("_target_") else value
@@ -41,6 +42,8 @@ def value_label(key: str, value: Any) -> str:
         return MODELS.get(name, _cut(name)) if key == "model.name" else _cut(name)
     if pd.isna(value) and key.endswith("_gate"):
         return "learned"
+    if key == "clip.threshold" and pd.isna(value):
+        return UNKNOWN
     if pd.isna(value) or (key == "clip.threshold" and math.isinf(value)):
         return NONE
     return f"{value:g}" if isinstance(value, float) else _cut(str(value))

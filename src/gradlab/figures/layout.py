@@ -17,6 +17,7 @@ from gradlab.figures.selection import (
 )
 
 PINNED_TO_LARGEST = ("task.length", "clip.threshold")  # the longest sequence, no clipping
+PARTING = ("hue", "col", "row")  # of a Choice
 MOST_COLUMNS, MOST_ROWS = 6, 6  # of panels that are asked for, at most
 
 
@@ -139,8 +140,7 @@ def arrange_lines(
     Raises:
         ValueError: a key that is asked for is not in the runs' configs, or stands twice.
     """
-    runs = chosen(runs, choice.where)
-    _check_parting(runs, choice)
+    runs, choice = chosen(runs, choice.where), _check_parting(runs, choice)
     others = [key for key in varying_keys(runs) if key not in (choice.col, choice.row, "seed")]
     if choice.step == "all":  # of which lines are the moments
         if choice.hue:
@@ -174,8 +174,8 @@ def arrange_along(
         ValueError: a key that is asked for is not in the runs' configs, stands twice, or is along
             an axis.
     """
-    runs = chosen(runs, choice.where)
-    asked = _check_parting(runs, choice)
+    runs, choice = chosen(runs, choice.where), _check_parting(runs, choice)
+    asked = [key for key in (choice.hue, choice.col, choice.row) if key]
     if doubled := set(asked) & set(along):
         raise ValueError(f"{doubled.pop()} is along an axis: hue, col and row take other keys.")
     others = [key for key in varying_keys(runs) if key not in (*asked, *along, "seed")]
@@ -209,12 +209,13 @@ def with_line_style(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
     return lines.iloc[np.argsort(ranks, kind="stable")]
 
 
-def _check_parting(runs: pd.DataFrame, choice: Choice) -> list[str]:
-    """Return the keys that are asked to part lines and panels; they must be there, and differ."""
-    asked = [check_key(runs, key) for key in (choice.hue, choice.col, choice.row) if key]
-    if len(set(asked)) < len(asked):
-        raise ValueError(f"hue, col and row must be different keys; got {', '.join(asked)}.")
-    return asked
+def _check_parting(runs: pd.DataFrame, choice: Choice) -> Choice:
+    """Return the choice with the runs' own keys for lines and panels; they must differ."""
+    asked = {name: check_key(runs, key) for name in PARTING if (key := getattr(choice, name))}
+    if len(set(asked.values())) < len(asked):
+        keys = ", ".join(asked.values())
+        raise ValueError(f"hue, col and row must be different keys; got {keys}.")
+    return choice._replace(**asked)
 
 
 def _at(runs: pd.DataFrame, key: str, level: object) -> pd.DataFrame:
@@ -223,10 +224,11 @@ def _at(runs: pd.DataFrame, key: str, level: object) -> pd.DataFrame:
 
 
 def _pin(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Keep one level of each key: the largest of PINNED_TO_LARGEST, else the first."""
+    """Keep one level of each key, known if any is: PINNED_TO_LARGEST or the first."""
     for key in keys:
         levels = levels_of(runs, key)
-        runs = _at(runs, key, levels[-1 if key in PINNED_TO_LARGEST else 0])
+        known = [level for level in levels if not pd.isna(level)] or levels
+        runs = _at(runs, key, known[-1 if key in PINNED_TO_LARGEST else 0])
     return runs
 
 

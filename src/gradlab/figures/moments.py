@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from gradlab import records
+from gradlab.figures import remedies
 
 Step = Literal["first", "last", "ends", "all"] | int
 DEFAULT: Step = "ends"
@@ -88,9 +89,7 @@ def load_measured(run: pd.Series, *needed: str) -> xr.Dataset:
     gradients = records.load_gradients(run["path"])
     for variable in needed:
         if variable not in gradients:
-            raise ValueError(
-                f"{run['path']} did not measure {variable}: run it with {probes_of(variable)}."
-            )
+            raise ValueError(f"{run['path']} did not measure {variable}: {remedy(run, variable)}.")
     return gradients
 
 
@@ -106,17 +105,15 @@ def with_variable(runs: pd.DataFrame, variable: str) -> pd.DataFrame:
     """
     measured = [variable in records.gradient_names(path) for path in runs["path"]]
     if not any(measured):
-        raise ValueError(
-            f"these {len(runs)} points did not measure {variable}: run them with "
-            f"{probes_of(variable)}."
-        )
+        how = remedy(runs.iloc[0], variable)
+        raise ValueError(f"none of the {len(runs)} points measured {variable}: {how}.")
     return runs[measured]
 
 
-def probes_of(variable: str) -> str:
-    """Return the words of a command that measure a variable: "probe=[spectral,adjoint]"."""
+def remedy(run: pd.Series, variable: str) -> str:
+    """Return how a run measures a variable: "run with probe=[spectral,adjoint]"."""
     probe = next(p for prefix, p in PROBES.items() if variable.startswith(prefix))
-    return f"probe=[{','.join(dict.fromkeys(['spectral', probe]))}]"
+    return remedies.measure(run, list(dict.fromkeys(["spectral", probe])))
 
 
 def reasons(runs: pd.DataFrame) -> str:

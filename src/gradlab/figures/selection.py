@@ -7,11 +7,13 @@ from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gradlab import records
 from gradlab.figures import moments
-from gradlab.figures.labels import key_label, level_label, point_label, value_label
+from gradlab.figures.labels import key_label, level_label, point_label
+from gradlab.figures.levels import where_flag
 from gradlab.records.layout import UNREADABLE
 from gradlab.records.table import with_constants
 
@@ -22,10 +24,30 @@ NAMED = 3  # points that a note names before it says "and … more"
 
 
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs, every config key a column, with lists as text: values compare and sort."""
-    return with_constants(runs).map(
-        lambda value: value if isinstance(value, Hashable) else str(value)
-    )
+    """Return the runs, every config key a column, lists as text, NaN for what is missing.
+
+    Points of tables that were joined, and have the same numbers, are numbered anew.
+    """
+    runs = with_constants(runs)
+    runs = runs if runs.index.is_unique else runs.reset_index(drop=True)
+    runs = runs.map(lambda value: value if isinstance(value, Hashable) else str(value))
+    return runs.where(runs.notna(), np.nan)  # of other columns than numbers, None is one level
+
+
+def every_point(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return all points, made `comparable`.
+
+    Raises:
+        ValueError: there are none, or the table is another one.
+    """
+    runs = comparable(runs)
+    if not {"status", "path"} <= set(runs):
+        raise ValueError(
+            "runs must be the table of gradlab.load_runs; this one lacks the columns status, path."
+        )
+    if runs.empty:
+        raise ValueError("there is nothing to draw: the table of runs has no rows.")
+    return runs
 
 
 def readable(runs: pd.DataFrame) -> pd.DataFrame:
@@ -34,7 +56,7 @@ def readable(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: there are none.
     """
-    runs = comparable(runs)
+    runs = every_point(runs)
     usable = runs[~runs["status"].isin(UNREADABLE)]
     if usable.empty:
         raise ValueError(
@@ -84,13 +106,14 @@ def varying_keys(runs: pd.DataFrame) -> list[str]:
 
 
 def check_key(runs: pd.DataFrame, key: str) -> str:
-    """Return a config key of the runs.
+    """Return a config key of the runs, or "sweep"; of a component ("init") that of its function.
 
     Raises:
         ValueError: they have no such key.
     """
-    if key in _config_keys(runs):
-        return key
+    for name in (key, f"{key}._target_"):
+        if name in _config_keys(runs) or (name == "sweep" and name in runs):
+            return name
     varying = ", ".join(varying_keys(runs)) or "nothing"
     raise ValueError(f"the runs have no config key {key!r}; what varies: {varying}.")
 
@@ -130,7 +153,7 @@ def notes(
     runs = comparable(runs)
     missing = runs.drop(usable.index)
     return [
-        *_pooled_note(shown),
+        *_pooled_note(shown, asked),
         *_choice_note(usable, shown, asked),
         *_missing_note(missing, varying_keys(readable(runs))),
         *(_probe_note(missing, variable) if variable else []),
@@ -145,29 +168,32 @@ def _with_file(runs: pd.DataFrame, file: str, description: str) -> pd.DataFrame:
     return usable
 
 
-def _pooled_note(shown: pd.DataFrame) -> list[str]:
-    if not pools_sweeps(shown):
+def _pooled_note(shown: pd.DataFrame, asked: Collection[str]) -> list[str]:
+    if not pools_sweeps(shown) or "sweep" in asked:
         return []
-    return [f"Points of {shown['sweep'].nunique()} sweeps are pooled."]
+    sweeps = levels_of(shown, "sweep")
+    alone = where_flag("sweep", sweeps, sweeps[:1])
+    return [f"Points of {len(sweeps)} sweeps are pooled. One alone: --where {alone}."]
 
 
 def _choice_note(usable: pd.DataFrame, shown: pd.DataFrame, asked: Collection[str]) -> list[str]:
     if len(usable) == len(shown):
         return []
-    choices, flags = [], []
+    choices, flags, reached = [], [], pd.Series(False, usable.index)
+    asked = {*asked, *(f"{key}._target_" for key in asked)}  # as `check_key` finds them
     for key in varying_keys(usable):
-        levels, shown_levels = levels_of(usable, key), levels_of(shown, key)
-        if len(shown_levels) == len(levels):
+        left_out = ~usable[key].isin(shown[key])
+        is_news = (left_out & ~reached).any()  # not if another key's flag shows all of them
+        if not is_news and not (left_out.any() and key in asked):
             continue
+        reached |= left_out
+        levels, shown_levels = levels_of(usable, key), levels_of(shown, key)
         if len(shown_levels) == 1:
             choices.append(level_label(key, shown_levels[0]))
         else:
             choices.append(f"{len(shown_levels)} of {len(levels)} values of {key_label(key)}")
         if key not in asked:
-            labels = {value_label(key, level): None for level in levels}
-            for level in shown_levels:
-                labels.pop(value_label(key, level), None)
-            flags.append(f"{key}={','.join(list(labels)[:NAMED])}")
+            flags.append(where_flag(key, levels, levels_of(usable[left_out], key)))
     where = f" ({', '.join(choices)})" if choices else ""
     others = f" Others: --where {', or '.join(flags)}." if flags else ""
     return [f"Shown: {len(shown)} of {len(usable)} points{where}.{others}"]
@@ -183,8 +209,10 @@ def _missing_note(missing: pd.DataFrame, keys: Sequence[str]) -> list[str]:
 
 def _probe_note(missing: pd.DataFrame, variable: str) -> list[str]:
     """Return the sentence that says what measures a variable, if a run that is done lacks it."""
-    lacking = (missing["status"] == "done").any()
-    return [f"{variable} is measured by {moments.probes_of(variable)}."] if lacking else []
+    lacking = missing[missing["status"] == "done"]
+    if lacking.empty:
+        return []
+    return [f"To measure {variable}: {moments.remedy(lacking.iloc[0], variable)}."]
 
 
 def _name(run: pd.Series, keys: Sequence[str]) -> str:

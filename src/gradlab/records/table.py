@@ -50,8 +50,9 @@ def load_runs(folder: str | Path, columns: Columns = "varying") -> pd.DataFrame:
         (`init.gain`), the summary metrics under their W&B names (`jacobian/decay_rate`),
         `verdict`, `status`, `reason`, `sweep` (its folder's name, NAME/DATE) and `path`.
         `model.name`, `task.length` and `seed` are columns whether they vary or not; what was left
-        out is in `runs.attrs["constant"]`, from which figures take it. (To join tables of several
-        sweeps by hand, read them with "all".)
+        out is in `runs.attrs["constant"]`, from which figures take it. Figures also take tables
+        that `pandas.concat` has joined, and read again what that has lost. (What you compute
+        yourself from such a table, read with "all".)
 
         A point with a file that is not as it was written has the status "damaged", the reason and
         no numbers. One that its sweep lists, and that has no status.json, is "unknown". One that
@@ -83,11 +84,12 @@ def load_runs(folder: str | Path, columns: Columns = "varying") -> pd.DataFrame:
     for row, point in zip(rows, points, strict=True):
         row |= {"sweep": sweeps[sweep_folder(real_path(point))], "path": str(point)}
     runs = pd.DataFrame(rows)
+    runs.attrs["constant"] = {}
     return runs if columns == "all" else _without_constants(runs)
 
 
 def with_constants(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return runs with the columns that `load_runs` left out; those of other origin as they are.
+    """Return runs with the config that `load_runs` left out; tables of other origin as they are.
 
     Raises:
         ValueError: these are no runs.
@@ -96,12 +98,32 @@ def with_constants(runs: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(
             f"runs must be the table of gradlab.load_runs; got a {type(runs).__name__}."
         )
-    constant = runs.attrs.get("constant", {})
+    if runs.empty:
+        return runs
+    constant = runs.attrs.get("constant")
+    if constant is None:  # pandas drops it where tables that differ in it are joined
+        return _with_configs(runs) if {"path", "status"} <= set(runs) else runs
     missing = {key: value for key, value in constant.items() if key not in runs}
-    if not missing or runs.empty:
+    if not missing:
         return runs
     added = pd.DataFrame({key: [value] * len(runs) for key, value in missing.items()}, runs.index)
-    return pd.concat([added, runs], axis="columns")
+    whole = pd.concat([added, runs], axis="columns")
+    whole.attrs["constant"] = {}
+    return whole
+
+
+def _with_configs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with what their recorded configs say where the table says nothing."""
+    rows = []
+    for row in runs.to_dict("records"):
+        file = Path(row["path"]) / CONFIG
+        is_readable = row["status"] not in UNREADABLE and file.is_file()
+        config = flatten(load_yaml(file)) if is_readable else {}
+        known = {key: x for key, x in row.items() if not (pd.api.types.is_scalar(x) and pd.isna(x))}
+        rows.append(config | {str(key): x for key, x in known.items()})
+    whole = pd.DataFrame(rows, runs.index)
+    whole.attrs["constant"] = {}
+    return whole
 
 
 def _without_constants(runs: pd.DataFrame) -> pd.DataFrame:

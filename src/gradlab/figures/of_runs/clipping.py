@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import bands, curves, lines, outcome, selection, style
+from gradlab.figures import bands, curves, lines, outcome, remedies, selection, style
 from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.labels import level_label, value_label
 from gradlab.figures.layout import Grid, arrange_along
+from gradlab.figures.levels import where_flag
 from gradlab.records import load_metrics
 from gradlab.records.table import with_constants
 
@@ -39,8 +40,8 @@ def clipping_table(
         One row per point and quantity, or logged step: `point`, `quantity` ("success": 1 or 0, if
         any run logs what it is judged by; "final loss": held out, or if no run logs that, of
         training; of runs that are done; "clip fraction": share of the updates since the last logged
-        step), `threshold` (inf: no clipping), `learning_rate` (NaN: unknown), `step` (updates; NaN
-        except for the clip fraction) and `value` (NaN: the run has none).
+        step), `threshold` (inf: no clipping; NaN: unknown), `learning_rate` (NaN: unknown), `step`
+        (updates; NaN except for the clip fraction) and `value` (NaN: the run has none).
     """
     runs = with_constants(runs)
     rates = runs.get(RATE, pd.Series(np.nan, runs.index))
@@ -99,10 +100,10 @@ def clipping_figure(
     choice = asked._replace(hue=hue or _choose_hue(chosen(usable, where), (col, row)))
     grid = arrange_along(usable, (THRESHOLD,), choice, panels=lines.PANELS, lines=LINES)
     table = clipping_table(grid.runs, error, accuracy)
-    thresholds = sorted(table["threshold"].unique())
+    thresholds = selection.levels_of(table, "threshold")
     quantities = _quantities(table, grid.runs)
     figure, body, panels = lines.small_multiples(grid, quantities)
-    ranked = table.assign(rank=table["threshold"].map(thresholds.index))
+    ranked = table.assign(rank=pd.Index(thresholds).get_indexer(pd.Index(table["threshold"])))
     notes, entries = [], curves.line_entries(grid.runs)
     for number, quantity in enumerate(quantities):
         own = panels[number :: len(quantities)]
@@ -122,16 +123,19 @@ def clipping_figure(
     notes = [
         *_success_note(table, grid.runs, outcome.criterion(runs, error, accuracy)),
         *notes,
-        *([] if len(thresholds) > 1 else ["One threshold: sweep clip.threshold=0.1,1,inf, say."]),
+        *(
+            []
+            if len(thresholds) > 1
+            else [f"One threshold: {remedies.vary(grid.runs, THRESHOLD)}."]
+        ),
         *selection.notes(runs, usable, grid.runs, {*asked.keys(), THRESHOLD}),
     ]
     return style.Drawn(style.finish(figure, notes, lines.panel_height(grid)), table)
 
 
 def threshold_of(runs: pd.DataFrame) -> pd.Series:
-    """Return the clip threshold of each run; inf if it does not clip."""
-    thresholds = runs.get(THRESHOLD, pd.Series(np.inf, runs.index))
-    return thresholds.astype(float).fillna(np.inf)
+    """Return the clip threshold of each run; inf if it does not clip, NaN if that is unknown."""
+    return runs.get(THRESHOLD, pd.Series(np.nan, runs.index)).astype(float)
 
 
 def _label_thresholds(panels: np.ndarray, thresholds: Sequence[float]) -> None:
@@ -175,6 +179,12 @@ def _quantities(table: pd.DataFrame, runs: pd.DataFrame) -> list[curves.Quantity
     return shown
 
 
+def _one_note(runs: pd.DataFrame, thresholds: Sequence[float]) -> list[str]:
+    """Return the sentence that says how to vary the threshold, where there is one."""
+    more = remedies.vary(runs, THRESHOLD)
+    return [] if len(thresholds) > 1 else [f"One threshold: {more}."]
+
+
 def _best_line(table: pd.DataFrame, grid: Grid) -> tuple[Any, pd.DataFrame]:
     """Return the level of the line with most success, then least loss, and its clip fractions."""
     fractions = table[table["quantity"] == FRACTION]
@@ -212,12 +222,12 @@ def _draw_fractions(
     thresholds: Sequence[float],
     band: bands.Band,
 ) -> None:
-    """Draw the clip fraction over training, a line per threshold; without clipping it is dashed."""
+    """Draw the clip fraction over training, a line per threshold; dashed where there is none."""
     for axes, runs in _with_points(panels, grid, fractions):
         own = fractions[fractions["point"].isin(runs.index)]
         for threshold, look in _looks(thresholds).items():
-            rows = own[own["threshold"] == threshold]
-            if np.isinf(threshold):
+            rows = own[own["threshold"].isin([threshold])]
+            if not np.isfinite(threshold):
                 means = rows.groupby("step")["value"].mean()
                 axes.plot(means.index, means, **look)
             elif len(rows):
@@ -282,8 +292,8 @@ def _line_note(grid: Grid, level: Any) -> list[str]:
     levels = selection.levels_of(grid.runs, key) if key else []
     if not key or len(levels) < 2:
         return []
-    others = [value_label(key, other) for other in levels if other != level]
-    where = f"--where {key}={others[0]}"
+    other = next(x for x in levels if str(x) != str(level))
+    where = f"--where {where_flag(key, levels, [other])}"
     return [f"Clip fraction: of the best line, {level_label(key, level)}; another: {where}."]
 
 
@@ -293,6 +303,6 @@ def _band_note(
     """Return the sentence on seeds, where no panel of losses has brought it."""
     if any(quantity.name == LOSS for quantity in quantities):
         return []
-    seeds = fractions.groupby(["threshold", "step"])["point"].nunique()
+    seeds = fractions.groupby(["threshold", "step"], dropna=False)["point"].nunique()
     note = bands.band_note(band, list(seeds))
     return [note] if note else []

@@ -5,14 +5,13 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from gradlab.figures import cells, moments, outcome, selection, style
+from gradlab.figures import cells, moments, outcome, remedies, selection, style
 from gradlab.figures.cell_numbers import cell_table
 from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.layout import arrange_along
 
 PANELS = 4  # side by side, at most, unless asked for
 GAIN, LENGTH = "init.gain", "task.length"
-NOTHING_SWEPT = "Nothing but the seed varies: sweep init.gain=0.5,1,2, say, for an axis."
 
 
 def phase_table(
@@ -66,10 +65,11 @@ def choose_axes(
     Raises:
         ValueError: a key that is given is not in the runs' configs, or is both.
     """
-    given = [selection.check_key(runs, key) for key in (x, y) if key]
+    x, y = (selection.check_key(runs, key) if key else None for key in (x, y))
+    taken = [selection.check_key(runs, key) for key in taken]
     if x and x == y:
         raise ValueError(f"x and y must be different keys; got {x} for both.")
-    free = [key for key in selection.varying_keys(runs) if key not in (*given, *taken, "seed")]
+    free = [key for key in selection.varying_keys(runs) if key not in (x, y, *taken, "seed")]
     names = [key for key in free if not _is_number(runs[key])]
     numbers = [key for key in free if key not in names]
     numbers.sort(key=lambda key: (key == LENGTH, key != GAIN))
@@ -115,7 +115,7 @@ def phase_figure(
     grid = arrange_along(usable, keys, choice, panels=PANELS)
     outcomes = outcome.outcome_at(grid.runs, value, step, error, accuracy)
     points = grid.runs.assign(**{value: outcomes["value"]})
-    parting = [key for key in (row, *grid.group_keys) if key]
+    parting = [key for key in (grid.row_key, *grid.group_keys) if key]
     by_panel = [
         cell_table(points.loc[panel.index], [*parting, *keys], value)
         for panels in grid.panels()
@@ -136,7 +136,7 @@ def phase_figure(
         cells.write_numbers(panels.ravel().tolist(), by_panel, *along, scale),
         *_left_out(points, [*parting, *keys], value),
         *([f"Success: {outcome.criterion(runs, error, accuracy)}."] if value == "success" else []),
-        *([] if keys else [NOTHING_SWEPT]),
+        *([] if keys else [_nothing_varies(grid.runs)]),
         *selection.notes(runs, usable, grid.runs, {*choice.keys(), *keys}),
     ]
     return style.Drawn(style.finish(figure, notes, height), table)
@@ -154,6 +154,10 @@ def _left_out(points: pd.DataFrame, keys: Sequence[str], value: str) -> list[str
     listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     count = "" if value == "success" else " (“2 of 5”: two count)"
     return [f"Cells leave out points without a number{count}: {listed}."]
+
+
+def _nothing_varies(runs: pd.DataFrame) -> str:
+    return f"Nothing but the seed varies: {remedies.vary(runs, GAIN)}, for an axis."
 
 
 def _is_number(levels: pd.Series) -> bool:

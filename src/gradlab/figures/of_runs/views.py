@@ -8,12 +8,18 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from gradlab import decay
-from gradlab.figures import style, units
+from gradlab.figures import remedies, selection, style, units
 from gradlab.figures.labels import label_of
 from gradlab.figures.of_runs import lyapunov
 from gradlab.records import load_gradients
 
 MEASURED_COLOUR, EXPONENT_COLOUR = "#009e73", "#cc79a7"
+PROBES = {  # by the variable that each of them measures
+    "jacobian_log_norm": "spectral",
+    "lyapunov_exponent": "lyapunov",
+    "theory_rate": "theory",
+}
+VERDICTS = ("vanishing", "stable", "exploding")  # that a decay rate is the reason of
 THEORY_DASHES = {"bound": ":", "log spectral radius": "-.", "mean field": "--"}
 
 
@@ -53,18 +59,13 @@ def views_figure(runs: pd.DataFrame, point: int | None = None) -> style.Drawn:
     Raises:
         ValueError: there are several runs, or the run did not measure one of the three.
     """
-    runs = runs if point is None else runs.iloc[point : point + 1]
-    if len(runs) != 1:
-        raise ValueError(
-            f"the views are those of one run, and there are {len(runs)}: "
-            "give the folder of a point, or --point NUMBER."
-        )
-    (run,) = runs.to_dict("records")
+    run = _chosen_run(runs, point)
     gradients = load_gradients(run["path"])
-    table, last = views_table(gradients), _last_step(gradients)
+    last = _last_step(gradients, remedies.measure(run, list(PROBES.values())))
+    table = views_table(gradients)
     look = style.current_style()
     height = 1.7 + 2.2 * look.text  # leaves room for the axis labels
-    figure, body = style.new_figure(look.width, height, str(run["reason"]).partition(";")[0])
+    figure, body = style.new_figure(look.width, height, _title(run, last, table))
     decay_axes, spectrum_axes = body.subplots(1, 2)
     _draw_decay(decay_axes, last, table)
     _draw_spectrum(spectrum_axes, last, table)
@@ -79,6 +80,32 @@ def views_figure(runs: pd.DataFrame, point: int | None = None) -> style.Drawn:
     )
     figure = style.finish(figure, [f"Decay rate {rate:+.4f} {units.rate_unit()}; {residuals}."])
     return style.Drawn(figure, table)
+
+
+def _chosen_run(runs: pd.DataFrame, point: int | None) -> pd.Series:
+    runs = selection.every_point(runs)
+    if point is None and len(runs) > 1:
+        raise ValueError(
+            f"the views are those of one run, and there are {len(runs)}: give the folder of a "
+            "point, or --point NUMBER."
+        )
+    if not 0 <= (point or 0) < len(runs):
+        raise ValueError(f"point must be a number from 0 to {len(runs) - 1}; got {point}.")
+    return selection.with_gradients(runs.iloc[[point or 0]]).iloc[0]
+
+
+def _title(run: pd.Series, last: xr.Dataset, table: pd.DataFrame) -> str:
+    """Return the verdict and its numbers in the unit that is shown; of a run without, the reason.
+
+    (Recorded reasons have one unit, and had another before.)
+    """
+    rate, length = units.from_nats(_rates(table)["decay rate"]), int(last["t"][-1])
+    if run["verdict"] not in VERDICTS or not np.isfinite(rate):
+        return str(run["reason"]).partition(";")[0]
+    return (
+        f"{run['verdict']}: the log norm changes by {rate:+.4f} {units.current_unit()} a step, "
+        f"{rate * length:+.1f} over {length} steps"
+    )
 
 
 def _draw_decay(axes: Axes, last: xr.Dataset, table: pd.DataFrame) -> None:
@@ -126,18 +153,12 @@ def _line_style(view: str) -> dict[str, Any]:
     return {"color": style.GREY, "linewidth": 1.0, "linestyle": THEORY_DASHES.get(view, "--")}
 
 
-def _last_step(gradients: xr.Dataset) -> xr.Dataset:
-    probes = {
-        "jacobian_log_norm": "spectral",
-        "lyapunov_exponent": "lyapunov",
-        "theory_rate": "theory",
-    }
-    missing = [probe for variable, probe in probes.items() if variable not in gradients]
+def _last_step(
+    gradients: xr.Dataset, remedy: str = f"run with probe=[{','.join(PROBES.values())}]"
+) -> xr.Dataset:
+    missing = [probe for variable, probe in PROBES.items() if variable not in gradients]
     if missing:
-        raise ValueError(
-            f"this run did not measure {', '.join(missing)}: run it with "
-            "probe=[spectral,lyapunov,theory]."
-        )
+        raise ValueError(f"this run did not measure {', '.join(missing)}: {remedy}.")
     return gradients.isel(step=-1)
 
 
