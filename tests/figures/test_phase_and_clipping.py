@@ -256,6 +256,75 @@ def test_a_horizon_is_the_median_of_seeds_some_of_which_never_fall() -> None:
     assert (never["horizon"], never["low"], never["mark"]) == (inf, 11, "infinite")
 
 
+def horizon_cells(folder: Path, horizons: list[list[float]], name: str = "rnn") -> style.Drawn:
+    """Draw the horizons of seeds, a list per gain; runs that have none diverged."""
+    for gain, seeds in enumerate(horizons):
+        for seed, horizon in enumerate(seeds):
+            rows = pd.DataFrame({"train/step": [0, 9], "jacobian/horizon": [2.0, horizon]})
+            state = "diverged" if np.isnan(horizon) else "done"
+            settings: dict[str, Any] = {"model": name, "gain": gain, "seed": seed, "state": state}
+            write_point(folder / f"{gain}-{seed}", None, metrics=rows, **settings)
+    return figures.phase(load_runs(folder), "horizon")
+
+
+NEVER, DOTS = "“1 of 5 never”: the norm of one never falls to 1/e", "never falls to 1/e"
+OTHERS = "“others”: median of the rest"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "written", "said", "unsaid"),
+    [
+        ([5, 6, 7, 8, 9], "7\n5–9", ["median of 5 seeds, least–greatest."], ["never", "“"]),
+        ([5, 6, inf, 7, 5], "6\n1 of 5 never", [NEVER], [OTHERS, "seeds or more"]),
+        (
+            [inf, 4, inf, 6, inf],
+            "∞\n3 of 5 never\nothers 5",
+            [NEVER, OTHERS, "half of the seeds or more never fall to 1/e"],
+            [],
+        ),
+        ([inf] * 5, "∞\n5 of 5 never", [DOTS, NEVER], [OTHERS, "seeds or more"]),
+        ([5, nan, 6, nan, inf], "6\n1 of 3 never\n3 of 5", [NEVER, "only two have a number"], []),
+        ([nan, nan, 3, nan, nan], "3\n1 of 5", ["median of 1 seed", "4 diverged"], ["never"]),
+        ([inf], "", [DOTS], ["Cells", "seeds or"]),
+        ([3], "3", [], ["Cells", "never"]),
+    ],
+)
+def test_a_cell_and_its_caption_say_which_seeds_never_fall(
+    seeds: list[float], written: str, said: list[str], unsaid: list[str], tmp_path: Path
+) -> None:
+    drawn = horizon_cells(tmp_path, [seeds])
+    assert "\n".join(text.get_text() for text in drawn.figure.axes[0].texts) == written
+    text = note(drawn)
+    assert [words for words in said if words not in text] == []
+    assert [words for words in unsaid if words in text] == []
+
+
+def test_the_label_of_the_colour_bar_is_not_cut_off_beside_long_names(tmp_path: Path) -> None:
+    for model in ("rnn", "Residual_network_with_gates"):
+        for gain in (1.0, 2.0):
+            rows = history(np.random.default_rng(0), 0.0, solved=False)
+            write_point(tmp_path / f"{model}{gain}", None, model=model, gain=gain, metrics=rows)
+    with style.theme("paper"):
+        figure = figures.phase(load_runs(tmp_path)).figure
+        figure.draw_without_rendering()
+    label = figure.axes[-1].xaxis.label.get_window_extent()
+    assert 0 <= label.x0 < label.x1 <= figure.bbox.width
+
+
+def test_cells_that_leave_out_seeds_keep_their_deviation(tmp_path: Path) -> None:
+    rates = [-0.1, -0.2, -inf, -0.3, nan]
+    for seed, rate in enumerate(rates):
+        rows = pd.DataFrame({"train/step": [0, 9], "jacobian/decay_rate": [-0.5, rate]})
+        state = "diverged" if np.isnan(rate) else "done"
+        write_point(tmp_path / str(seed), None, seed=seed, metrics=rows, state=state)
+    with style.theme(unit="nats"):
+        drawn = figures.phase(load_runs(tmp_path))
+    assert [text.get_text() for text in drawn.figure.axes[0].texts] == ["−0.20\n±0.10\n3 of 5"]
+    said = "mean of 3 seeds ± one standard deviation; “2 of 5”: only two have a number."
+    assert said in note(drawn)
+    assert "without a number: 1 diverged, 1 exactly zero." in note(drawn)
+
+
 def test_spread_is_left_out_where_cells_have_no_room(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(2 * 20):
