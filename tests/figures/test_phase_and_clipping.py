@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from scipy import stats
-from synthetic_sweeps import text_of, write_point
+from synthetic_sweeps import metrics_with, text_of, write_point
 
 from gradlab import figures, load_runs, records
 from gradlab.figures import style
@@ -188,6 +188,7 @@ def test_axes_are_what_is_swept_and_never_the_seed_by_itself(
         ({"step": "middle"}, "step must be first, last"),
         ({"step": 7}, "no run has jacobian/decay_rate after 7 updates; --step takes 0, 20"),
         ({"where": {THRESHOLD: 3}}, "clip.threshold is one of 0.1, 1, none in these runs"),
+        ({"value": "success", "error": -1.0}, "judged by an error rate from 0 to 1"),
     ],
 )
 def test_what_a_phase_diagram_cannot_show_is_refused_in_a_sentence(
@@ -429,6 +430,24 @@ def test_the_clip_fraction_is_of_the_best_line_or_that_which_is_asked_for(
         assert all(len(own) == 1 for own in values)
 
 
+@pytest.mark.parametrize("best", [None, 4.0])
+def test_the_best_line_may_be_that_of_a_missing_value(best: float | None, tmp_path: Path) -> None:
+    for number, window in enumerate((None, 4.0)):
+        for threshold, clipped in ((1.0, 0.75), (inf, 0.0)):
+            loss = 1.0 if window == best else 2.0
+            rows = metrics_with([3.0, loss], clipped if window == best else 0.25 * clipped)
+            where = tmp_path / f"{number}-{threshold}"
+            summary = {"eval/loss": loss, "eval/accuracy": 0.95}
+            options: dict[str, Any] = {"metrics": rows, "summary": summary, "window": window}
+            write_point(where, None, threshold=threshold, **options)
+    drawn = figures.clipping(load_runs(tmp_path), hue="task.window")
+    label, other = ("none", "4") if best is None else ("4", "none")
+    assert f"of the best line, window {label}; another: --where task.window={other}." in note(drawn)
+    clipping, never = panel(drawn, "clip fraction").lines
+    assert list(clipping.get_ydata()) == [0.75]
+    assert (list(never.get_ydata()), never.get_marker()) == ([0.0], ".")  # one step: no line
+
+
 @pytest.mark.parametrize(
     ("where", "asked", "lines"),
     [
@@ -468,6 +487,8 @@ def test_runs_without_a_learning_rate_or_success_are_drawn(
         ({"hue": RATE, "row": RATE}, "hue, col and row must be different keys"),
         ({"where": {RATE: 7}}, "optim.learning_rate is one of 0.1, 1 in these runs; got 7"),
         ({"band": "se"}, "band must be one of ci, sd, iqr, range, none; got 'se'"),
+        ({"error": 2.0}, "judged by an error rate from 0 to 1: --success-error is 2"),
+        ({"accuracy": nan}, "judged by an accuracy from 0 to 1: --success-accuracy is nan"),
     ],
 )
 def test_what_clipping_cannot_show_is_refused_in_a_sentence(

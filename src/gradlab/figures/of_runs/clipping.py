@@ -41,7 +41,11 @@ def clipping_table(
         training; of runs that are done; "clip fraction": share of the updates since the last logged
         step), `threshold` (inf: no clipping), `learning_rate` (NaN: unknown), `step` (updates; NaN
         except for the clip fraction) and `value` (NaN: the run has none).
+
+    Raises:
+        ValueError: a criterion is no share.
     """
+    outcome.check_criteria(error, accuracy)
     runs = with_constants(runs)
     rates = runs.get(RATE, pd.Series(np.nan, runs.index))
     settings = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": rates})
@@ -180,13 +184,12 @@ def _best_line(table: pd.DataFrame, grid: Grid) -> tuple[Any, pd.DataFrame]:
     fractions = table[table["quantity"] == FRACTION]
     if grid.level_key is None:
         return None, fractions
-    levels = table["point"].map(grid.runs[grid.level_key])
-    means = table.assign(level=levels).pivot_table(
-        index="level", columns="quantity", values="value", sort=False
-    )
+    ranks, levels = pd.factorize(grid.runs[grid.level_key], use_na_sentinel=False)  # None is one
+    lines = table["point"].map(pd.Series(ranks, grid.runs.index))
+    means = table.assign(line=lines).pivot_table(index="line", columns="quantity", values="value")
     means = means.reindex(columns=[SUCCESS, LOSS])
     best = means.sort_values([SUCCESS, LOSS], ascending=[False, True], kind="stable").index[0]
-    return best, fractions[levels[fractions.index] == best]
+    return levels[best], fractions[lines[fractions.index] == best]
 
 
 def _draw_successes(
@@ -219,7 +222,8 @@ def _draw_fractions(
             rows = own[own["threshold"] == threshold]
             if np.isinf(threshold):
                 means = rows.groupby("step")["value"].mean()
-                axes.plot(means.index, means, **look)
+                marker = "." if len(means) == 1 else ""
+                axes.plot(means.index, means, marker=marker, **look)
             elif len(rows):
                 curve = curves.curve_of(rows, FRACTIONS, band, look["color"])
                 curves.draw_curve(axes, curve, band)
@@ -282,8 +286,9 @@ def _line_note(grid: Grid, level: Any) -> list[str]:
     levels = selection.levels_of(grid.runs, key) if key else []
     if not key or len(levels) < 2:
         return []
-    others = [value_label(key, other) for other in levels if other != level]
-    where = f"--where {key}={others[0]}"
+    labels = [value_label(key, other) for other in levels]
+    another = next(label for label in labels if label != value_label(key, level))
+    where = f"--where {key}={another}"
     return [f"Clip fraction: of the best line, {level_label(key, level)}; another: {where}."]
 
 
