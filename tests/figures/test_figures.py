@@ -213,6 +213,26 @@ def test_no_setting_of_matplotlib_changes_a_figure(tmp_path: Path) -> None:
         assert draw() == plain
 
 
+@pytest.mark.parametrize(("reach", "dots"), [(0, 0), (1, 0), (3, 1), (np.inf, 1)])
+def test_a_curve_has_a_dot_where_it_falls_to_its_horizon(
+    reach: float, dots: int, tmp_path: Path
+) -> None:
+    write_point(tmp_path / "0", geometric(rates=(-0.5,), reach=reach))  # at 1/e at lag 2
+    figure = overview_figure(load_runs(tmp_path)).figure
+    (curves,) = [axes for axes in figure.axes if "lag 0" in axes.get_ylabel()]
+    assert [line.get_marker() for line in curves.lines].count("o") == dots
+    assert ("above 1/e has no dot" in text_of(figure)) == (reach < 8)
+
+
+def test_a_map_of_nothing_but_zeros_has_no_horizon(tmp_path: Path) -> None:
+    maps = geometric()
+    zeros = maps.assign(jacobian_log_norm=maps["jacobian_log_norm"] * 0 - np.inf)
+    write_point(tmp_path / "0", zeros)
+    text = text_of(heatmap_figure(load_runs(tmp_path)).figure)
+    assert "exactly\nzero" in text
+    assert "> 8" not in text
+
+
 def test_entries_lost_to_rounding_are_hatched_and_named(tmp_path: Path) -> None:
     gradients = geometric()
     flags = (gradients["jacobian_log_norm"] * 0).fillna(0).astype("int8")

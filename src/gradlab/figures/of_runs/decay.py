@@ -126,11 +126,16 @@ def mark_entries(table: pd.DataFrame) -> list[style.Entry]:
 
 
 def zero_notes(table: pd.DataFrame) -> list[str]:
-    """Return the sentence that says how many pairs the curves of a table leave out, if any."""
+    """Return the sentences on the pairs that curves leave out and on where they end, if any do."""
     most = table["zero_share"].max()
     if not most > 0:
         return []
-    return [f"Means leave out products that are exactly zero: at most {most:.1%} of a map's pairs."]
+    notes = [
+        f"Means leave out products that are exactly zero: at most {most:.1%} of a map's pairs."
+    ]
+    if np.isneginf(table["relative"]).any():
+        notes.append("A curve that ends in exact zeros above 1/e has no dot.")
+    return notes
 
 
 def _curve(measurements: xr.Dataset) -> pd.DataFrame:
@@ -156,6 +161,8 @@ def _theory_rate(measurements: xr.Dataset) -> float:
 def _mark_horizon(axes: Axes, curve: curves.Curve) -> None:
     stride = float(curve.band["lag"].iloc[1])  # between lags, in time steps
     horizon = decay.horizon(curve.band["mean"].to_numpy()) * stride
+    if horizon > curve.band.loc[np.isfinite(curve.band["mean"]), "lag"].max():
+        return  # the curve ends above, in exact zeros
     face = "white" if curve.when == moments.BEFORE else curve.colour
     mark = HORIZON_MARK | {"color": curve.colour, "markerfacecolor": face}
     axes.plot(horizon, HORIZON_LEVEL, **mark)
