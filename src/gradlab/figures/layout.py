@@ -9,6 +9,7 @@ import pandas as pd
 from gradlab.figures import style
 from gradlab.figures.choice import ANY, Choice, chosen
 from gradlab.figures.labels import level_label, point_label
+from gradlab.figures.networks import with_networks
 from gradlab.figures.selection import (
     check_key,
     choose_level_key,
@@ -142,6 +143,8 @@ def arrange_lines(
     runs = chosen(runs, choice.where)
     _check_parting(runs, choice)
     others = [key for key in varying_keys(runs) if key not in (choice.col, choice.row, "seed")]
+    if choice.hue is None:
+        runs, others = with_networks(runs, others)
     if choice.step == "all":  # of which lines are the moments
         if choice.hue:
             raise ValueError("with step all, colours are moments of training: give col, not hue.")

@@ -12,6 +12,7 @@ from gradlab.figures import bands, curves, lines, outcome, selection, style
 from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.labels import level_label, value_label
 from gradlab.figures.layout import Grid, arrange_along
+from gradlab.figures.networks import without_networks
 from gradlab.records import load_metrics
 from gradlab.records.table import with_constants
 
@@ -112,8 +113,8 @@ def clipping_figure(
         own = panels[number :: len(quantities)]
         if quantity.name == FRACTION:
             level, fractions = _best_line(table, grid)
-            _draw_fractions(own, grid, fractions, thresholds, band)
-            notes += [*_line_note(grid, level), *_band_note(quantities, fractions, band)]
+            seeds = _draw_fractions(own, grid, fractions, thresholds, band)
+            notes += [*_line_note(grid, level), *_band_note(quantities, seeds, band)]
             entries += _threshold_entries(thresholds)
             continue
         _label_thresholds(own, thresholds)
@@ -150,6 +151,7 @@ def _label_thresholds(panels: np.ndarray, thresholds: Sequence[float]) -> None:
 def _choose_hue(runs: pd.DataFrame, parting: Collection[str | None]) -> str | None:
     taken = (THRESHOLD, "seed", *parting)
     free = [key for key in selection.varying_keys(runs) if key not in taken]
+    free = without_networks(runs, free)  # which part panels
     return RATE if RATE in free else selection.choose_level_key(free, runs)
 
 
@@ -214,8 +216,13 @@ def _draw_fractions(
     fractions: pd.DataFrame,
     thresholds: Sequence[float],
     band: bands.Band,
-) -> None:
-    """Draw the clip fraction over training, a line per threshold; without clipping it is dashed."""
+) -> set[int]:
+    """Draw the clip fraction over training, a line per threshold; without clipping it is dashed.
+
+    Returns:
+        The numbers of seeds of the lines.
+    """
+    seeds = set[int]()
     for axes, runs in _with_points(panels, grid, fractions):
         own = fractions[fractions["point"].isin(runs.index)]
         for threshold, look in _looks(thresholds).items():
@@ -227,7 +234,9 @@ def _draw_fractions(
             elif len(rows):
                 curve = curves.curve_of(rows, FRACTIONS, band, look["color"])
                 curves.draw_curve(axes, curve, band)
+                seeds.add(int(curve.band["seeds"].max()))
         axes.set_ylim(-0.05, 1.05)
+    return seeds
 
 
 def _with_points(
@@ -293,11 +302,9 @@ def _line_note(grid: Grid, level: Any) -> list[str]:
 
 
 def _band_note(
-    quantities: Sequence[curves.Quantity], fractions: pd.DataFrame, band: bands.Band
+    quantities: Sequence[curves.Quantity], seeds: Collection[int], band: bands.Band
 ) -> list[str]:
     """Return the sentence on seeds, where no panel of losses has brought it."""
-    if any(quantity.name == LOSS for quantity in quantities):
-        return []
-    seeds = fractions.groupby(["threshold", "step"])["point"].nunique()
-    note = bands.band_note(band, list(seeds))
+    has_loss = any(quantity.name == LOSS for quantity in quantities)
+    note = "" if has_loss else bands.band_note(band, seeds)
     return [note] if note else []

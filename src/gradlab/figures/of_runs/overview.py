@@ -11,7 +11,8 @@ from gradlab.figures import bands, lines, map_images, moments, selection, style,
 from gradlab.figures.choice import Where, chosen
 from gradlab.figures.curves import line_entries
 from gradlab.figures.labels import shared_log_norm_label
-from gradlab.figures.layout import Grid, arrange_lines
+from gradlab.figures.layout import Grid, arrange, with_line_style
+from gradlab.figures.networks import with_networks
 from gradlab.figures.of_runs import decay, heatmap
 
 MAPS, BLOCKS, COLUMNS = 9, 3, 6  # maps side by side, blocks of them, maps in a block, at most
@@ -28,7 +29,8 @@ def overview_figure(
     """Draw maps before and after training, and below them mean log norms against lag.
 
     There is one block of panels per model and in it one column per gain, or whatever else varies,
-    all at the longest length. The edge of a map has the colour of its curve. Maps are those of the
+    all at the longest length; of networks whose settings vary together, one column per network. The
+    edge of a map has the colour of its curve. Maps are those of the
     first seed; curves are means over seeds.
 
     Args:
@@ -57,9 +59,14 @@ def choose_points(runs: pd.DataFrame, where: Where | None = None) -> Grid:
     """Return the points to draw, with all seeds: each group of the grid is a block of panels."""
     runs = chosen(runs, where)
     keys = [key for key in selection.varying_keys(runs) if key != "seed"]
-    others = [key for key in keys if key != selection.choose_level_key(keys, runs)]
+    runs, keys = with_networks(runs, keys)
+    level_key = selection.choose_level_key(keys, runs)
+    others = [key for key in keys if key != level_key]
     blocks = min(BLOCKS, len(selection.levels_of(runs, others[0]))) if others else 1
-    return arrange_lines(runs, panels=blocks, lines=min(COLUMNS, MAPS // blocks))
+    levels = min(COLUMNS, MAPS // blocks)
+    return arrange(
+        with_line_style(runs, level_key), level_key, others, levels=levels, groups=blocks
+    )
 
 
 def draw_maps(
