@@ -372,9 +372,16 @@ def panel(drawn: style.Drawn, label: str) -> Axes:
     return next(axes for axes in drawn.figure.axes if axes.get_ylabel().replace("\n", " ") == label)
 
 
-def legend(drawn: style.Drawn) -> list[str]:
+def legend(drawn: style.Drawn) -> dict[str, list[str]]:
+    """Return the labels of the legend by their headings, reading its rows."""
     (entries,) = drawn.figure.subfigs[0].legends
-    return [text.get_text() for text in entries.get_texts()]
+    labels = [text.get_text() for text in entries.get_texts()]
+    rows = len(labels) // entries._ncols
+    groups: dict[str, list[str]] = {}
+    for row in range(rows):
+        heading, *own = labels[row::rows]
+        groups.setdefault(heading.strip() or list(groups)[-1], []).extend(filter(None, own))
+    return groups
 
 
 def test_success_rates_have_the_bars_of_clopper_and_pearson(runs: pd.DataFrame) -> None:
@@ -412,7 +419,8 @@ def test_thresholds_ascend_to_none_and_have_colours_of_their_own(runs: pd.DataFr
     assert len({len(set(to_rgb(line.get_color()))) > 1 for line in (tight, loose)}) == 1
     dark, light = (np.dot(to_rgb(line.get_color()), (0.3, 0.6, 0.1)) for line in (tight, loose))
     assert light - dark > 0.3  # told apart in print
-    assert legend(drawn)[-3:] == ["clip threshold 0.1", "clip threshold 1", "clip threshold none"]
+    thresholds = ["threshold 0.1", "threshold 1", "threshold none"]
+    assert legend(drawn)["clip fraction:"] == thresholds
 
 
 def test_the_clip_fraction_is_of_the_best_line_or_that_which_is_asked_for(
@@ -462,7 +470,22 @@ def test_lines_differ_by_the_learning_rate_or_what_else_varies(
     where: dict[str, Any], asked: dict[str, Any], lines: list[str], runs: pd.DataFrame
 ) -> None:
     drawn = figures.clipping(runs, where=where, **asked)
-    assert legend(drawn)[: len(lines) + 1] == [*lines, "clip threshold 0.1"]
+    assert legend(drawn)["success, loss:"] == lines
+
+
+@pytest.mark.parametrize("look", style.STYLES)
+def test_a_legend_breaks_names_that_are_wider_than_the_figure(look: str, tmp_path: Path) -> None:
+    name = "Residual_network_with_gates_and_a_name_of_sixty_letters_in_all"[:60]
+    for number, model in enumerate(("rnn", name)):
+        metrics, summary = metrics_with([3.0, 2.0]), {"eval/loss": 2.0}
+        write_point(tmp_path / str(number), None, model=model, metrics=metrics, summary=summary)
+    with style.theme(look):
+        drawn = figures.clipping(load_runs(tmp_path), hue="model.name")
+        drawn.figure.draw_without_rendering()
+    (box,) = (entries.get_window_extent() for entries in drawn.figure.subfigs[0].legends)
+    assert 0 <= box.x0 < box.x1 <= drawn.figure.bbox.width
+    assert [label.replace("\n", "") for label in legend(drawn)["loss:"]] == ["RNN", name]
+    assert all(line.endswith("_") for line in legend(drawn)["loss:"][1].split("\n")[:-1])
 
 
 def test_runs_without_a_learning_rate_or_success_are_drawn(
@@ -471,7 +494,7 @@ def test_runs_without_a_learning_rate_or_success_are_drawn(
     watched = runs.drop(columns=[RATE, "eval/accuracy"]).rename(columns={"eval/loss": "train/loss"})
     drawn = figures.clipping(watched, where={"model.name": "rnn"})
     assert panel(drawn, "final training loss")
-    assert legend(drawn)[:2] == ["gain 0.5", "gain 2"]
+    assert legend(drawn)["loss:"] == ["gain 0.5", "gain 2"]
     assert drawn.table["learning_rate"].isna().all()
     assert "One threshold: sweep clip.threshold=0.1,1,inf" in note(
         figures.clipping(watched, where={THRESHOLD: "none"})

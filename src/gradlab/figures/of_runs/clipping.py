@@ -20,6 +20,7 @@ THRESHOLD, RATE = "clip.threshold", "optim.learning_rate"
 LINES = 5  # in a panel, at most
 LOSSES = {"eval/loss": "final loss", "train/loss": "final training loss"}  # the first logged
 SUCCESS, LOSS, FRACTION = "success", "final loss", "clip fraction"
+HEADINGS = {SUCCESS: "success", LOSS: "loss"}  # in the legend
 BY_THRESHOLD = ("rank", "clip threshold", "value")
 FRACTIONS = curves.Quantity("step", "training step (updates)", "value", "clip fraction", FRACTION)
 APART = 0.09  # between the bars of lines side by side, of the space between two thresholds
@@ -108,14 +109,16 @@ def clipping_figure(
     quantities = _quantities(table, grid.runs)
     figure, body, panels = lines.small_multiples(grid, quantities)
     ranked = table.assign(rank=table["threshold"].map(thresholds.index))
-    notes, entries = [], curves.line_entries(grid.runs)
+    by_line = [HEADINGS[quantity.name] for quantity in quantities if quantity.name in HEADINGS]
+    groups = {f"{', '.join(by_line)}:": curves.line_entries(grid.runs)} if by_line else {}
+    notes = list[str]()
     for number, quantity in enumerate(quantities):
         own = panels[number :: len(quantities)]
         if quantity.name == FRACTION:
             level, fractions = _best_line(table, grid)
             seeds = _draw_fractions(own, grid, fractions, thresholds, band)
             notes += [*_line_note(grid, level), *_band_note(quantities, seeds, band)]
-            entries += _threshold_entries(thresholds)
+            groups["clip fraction:"] = _threshold_entries(thresholds)
             continue
         _label_thresholds(own, thresholds)
         if quantity.name == SUCCESS:
@@ -123,7 +126,7 @@ def clipping_figure(
         else:
             notes += lines.draw_panels(own, grid, ranked, [quantity], band)
             notes += _loss_note(grid.runs)
-    style.legend(body, entries)
+    style.legend_of_groups(body, groups)
     notes = [
         *_success_note(table, grid.runs, outcome.criterion(runs, error, accuracy)),
         *notes,
@@ -263,7 +266,7 @@ def _looks(thresholds: Sequence[float]) -> dict[float, dict[str, Any]]:
 
 def _threshold_entries(thresholds: Sequence[float]) -> list[style.Entry]:
     return [
-        Line2D([], [], label=level_label(THRESHOLD, threshold), **look)
+        Line2D([], [], label=f"threshold {value_label(THRESHOLD, threshold)}", **look)
         for threshold, look in _looks(thresholds).items()
     ]
 
