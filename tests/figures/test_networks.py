@@ -76,3 +76,15 @@ def test_figures_show_and_name_every_network_without_blank_panels(tmp_path: Path
         assert all(axes.has_data() for axes in drawn.figure.axes)
         assert "Shown" not in text
         assert "3 seeds" not in text
+
+
+def test_networks_that_have_no_room_are_named_with_the_flag_that_shows_them(tmp_path: Path) -> None:
+    for number in range(8):
+        model, bias = ("rnn", "lstm")[number % 2], f"b{number}"
+        write_point(tmp_path / str(number), geometric(4), model=model, bias=bias)
+    runs = load_runs(tmp_path)
+    text = text_of(figures.overview(runs).figure).replace("\n", " ")
+    said = "Networks left out: RNN, bias b6; LSTM, bias b7; the first: --where model.name=RNN "
+    assert said + "task.bias=b6." in text
+    shown = figures.overview(runs, where={"model.name": "RNN", "task.bias": "b6"})
+    assert set(shown.table["point"]) == {6}

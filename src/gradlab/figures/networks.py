@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from gradlab.figures.labels import point_label
+from gradlab.figures.labels import point_label, value_label
 from gradlab.figures.selection import FIRST_OF_SECTION, levels_of
 
 NETWORK = "network.name"
@@ -31,16 +31,31 @@ def with_networks(runs: pd.DataFrame, keys: Sequence[str]) -> tuple[pd.DataFrame
         runs = runs[runs[LENGTH] == levels_of(runs, LENGTH)[-1]]
         return with_networks(runs, [key for key in keys if len(levels_of(runs, key)) > 1])
     crossed = [key for key in keys if key not in tied and _is_crossed(runs, keys, key)]
-    network = sorted((key for key in keys if key not in crossed), key=lambda key: _rank(runs, key))
-    naming: list[str] = []
-    for key in network:
-        if _is_setting(runs, key) or not _determine(runs, naming, key):
-            naming.append(key)
+    naming = _naming(runs, [key for key in keys if key not in crossed])
     names = [
         point_label(run, [key for key in naming if pd.notna(run[key]) or _is_setting(runs, key)])
         for _, run in runs.iterrows()
     ]
     return runs.assign(**{NETWORK: names}), [NETWORK, *crossed]
+
+
+def left_out(runs: pd.DataFrame, keys: Sequence[str], shown: pd.DataFrame) -> list[str]:
+    """Return the sentence that names the networks that a figure leaves out, and what shows one.
+
+    Args:
+        runs, keys: as in `with_networks`.
+        shown: those of its runs that the figure shows.
+    """
+    if NETWORK not in shown:
+        return []
+    runs, keys_left = with_networks(runs, keys)
+    others = runs[~runs[NETWORK].isin(shown[NETWORK])].drop_duplicates(NETWORK)
+    if others.empty:
+        return []
+    naming = _naming(runs, [key for key in keys if key not in keys_left])
+    first = others.iloc[0]
+    flags = " ".join(f"{key}={value_label(key, first[key])}" for key in naming)
+    return [f"Networks left out: {'; '.join(others[NETWORK])}; the first: --where {flags}."]
 
 
 def without_networks(runs: pd.DataFrame, keys: Sequence[str]) -> list[str]:
@@ -57,6 +72,15 @@ def _tied(runs: pd.DataFrame, keys: Sequence[str]) -> set[str]:
         if part != key and _is_part(runs, part) and _determine(runs, [part], key)
     ]
     return set().union(*pairs)
+
+
+def _naming(runs: pd.DataFrame, network: Sequence[str]) -> list[str]:
+    """Return the keys of a network that tell networks apart, in the order of their names."""
+    naming: list[str] = []
+    for key in sorted(network, key=lambda key: _rank(runs, key)):
+        if _is_setting(runs, key) or not _determine(runs, naming, key):
+            naming.append(key)
+    return naming
 
 
 def _is_part(runs: pd.DataFrame, key: str) -> bool:

@@ -12,7 +12,7 @@ from gradlab.figures.choice import Where, chosen
 from gradlab.figures.curves import line_entries
 from gradlab.figures.labels import shared_log_norm_label
 from gradlab.figures.layout import Grid, arrange, with_line_style
-from gradlab.figures.networks import with_networks
+from gradlab.figures.networks import left_out, with_networks
 from gradlab.figures.of_runs import decay, heatmap
 
 MAPS, BLOCKS, COLUMNS = 9, 3, 6  # maps side by side, blocks of them, maps in a block, at most
@@ -51,15 +51,14 @@ def overview_figure(
     hatchings = map_images.hatching_entries(table)
     style.legend(body, [*line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
     notes = [*lines_note, *decay.zero_notes(curves)]
-    notes += [*selection.notes(runs, usable, grid.runs, where or ()), *_view_note(curves)]
+    notes += selection.notes(runs, usable, grid.runs, where or ())
+    notes += [*left_out(*_points_and_keys(usable, where), grid.runs), *_view_note(curves)]
     return style.Drawn(style.finish(figure, notes, heights), curves)
 
 
 def choose_points(runs: pd.DataFrame, where: Where | None = None) -> Grid:
     """Return the points to draw, with all seeds: each group of the grid is a block of panels."""
-    runs = chosen(runs, where)
-    keys = [key for key in selection.varying_keys(runs) if key != "seed"]
-    runs, keys = with_networks(runs, keys)
+    runs, keys = with_networks(*_points_and_keys(runs, where))
     level_key = selection.choose_level_key(keys, runs)
     others = [key for key in keys if key != level_key]
     blocks = min(BLOCKS, len(selection.levels_of(runs, others[0]))) if others else 1
@@ -67,6 +66,11 @@ def choose_points(runs: pd.DataFrame, where: Where | None = None) -> Grid:
     return arrange(
         with_line_style(runs, level_key), level_key, others, levels=levels, groups=blocks
     )
+
+
+def _points_and_keys(runs: pd.DataFrame, where: Where | None) -> tuple[pd.DataFrame, list[str]]:
+    runs = chosen(runs, where)
+    return runs, [key for key in selection.varying_keys(runs) if key != "seed"]
 
 
 def draw_maps(
