@@ -9,6 +9,8 @@ import pytest
 from synthetic_sweeps import geometric, metrics_with, text_of, write_point
 
 from gradlab import figures, load_runs
+from gradlab.figures import style
+from gradlab.figures.layout import with_line_style
 from gradlab.figures.networks import NETWORK, with_networks
 from gradlab.figures.selection import comparable
 
@@ -59,6 +61,14 @@ def test_a_sweep_over_crossed_keys_stays_as_it_is(missing: int) -> None:
     same, keys = with_networks(runs, list(levels))
     assert keys == list(levels)
     pd.testing.assert_frame_equal(same, runs)
+
+
+def test_networks_of_a_model_have_the_whole_range_of_its_shades() -> None:
+    runs, _ = with_networks(sweep(NETWORKS), KEYS)
+    lines = with_line_style(runs, NETWORK).set_index(NETWORK)["colour"]
+    light, dark = style.shades(style.MODEL_COLOURS["rnn"], 2)
+    assert (lines["RNN, identity"], lines["RNN, orthogonal"]) == (light, dark)
+    assert lines["LSTM, glorot"] == style.MODEL_COLOURS["lstm"]
 
 
 def test_figures_show_and_name_every_network_without_blank_panels(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def overview_figure(
 
     There is one block of panels per model and in it one column per gain, or whatever else varies,
     all at the longest length; of networks whose settings vary together, one column per network. The
-    edge of a map has the colour of its curve. Maps are those of the
-    first seed; curves are means over seeds.
+    edge of a map has the colour of its curve. Maps are those of the first seed; curves are means
+    over seeds.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
