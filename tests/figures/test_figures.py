@@ -6,10 +6,12 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
+import hypothesis.strategies as st
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
 from synthetic_sweeps import all_probes, geometric, metrics_with, text_of, write_point
 
 from gradlab import figures, load_runs
@@ -23,6 +25,7 @@ from gradlab.figures import (
     views_figure,
     views_table,
 )
+from gradlab.figures.line_breaks import filled
 from gradlab.figures.map_images import map_pixels
 from gradlab.figures.style import Drawn
 
@@ -212,6 +215,68 @@ def test_no_setting_of_matplotlib_changes_a_figure(tmp_path: Path) -> None:
     }
     with matplotlib.rc_context(settings):
         assert draw() == plain
+
+
+@pytest.mark.parametrize(("reach", "dots"), [(0, 0), (1, 0), (3, 1), (np.inf, 1)])
+def test_a_curve_has_a_dot_where_it_falls_to_its_horizon(
+    reach: float, dots: int, tmp_path: Path
+) -> None:
+    write_point(tmp_path / "0", geometric(rates=(-0.5,), reach=reach))  # at 1/e at lag 2
+    figure = overview_figure(load_runs(tmp_path)).figure
+    (curves,) = [axes for axes in figure.axes if "lag 0" in axes.get_ylabel()]
+    assert [line.get_marker() for line in curves.lines].count("o") == dots
+    assert ("above 1/e has no dot" in text_of(figure)) == (reach < 8)
+
+
+def test_a_map_of_nothing_but_zeros_has_no_horizon(tmp_path: Path) -> None:
+    maps = geometric()
+    zeros = maps.assign(jacobian_log_norm=maps["jacobian_log_norm"] * 0 - np.inf)
+    write_point(tmp_path / "0", zeros)
+    text = text_of(heatmap_figure(load_runs(tmp_path)).figure)
+    assert "exactly\nzero" in text
+    assert "> 8" not in text
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        (["rnn"], "Theory: mean field of a tanh layer."),
+        (["lstm"], "Theory: E ln f of a forget gate f."),
+        (["rnn", "lstm"], "Theory: mean field of a tanh layer; E ln f of a forget gate f."),
+    ],
+)
+def test_the_note_on_theory_names_what_is_drawn(
+    models: list[str], said: str, tmp_path: Path
+) -> None:
+    theories = {"rnn": "mean field", "lstm": "mean log forget"}
+    for model, theory in theories.items():
+        write_point(tmp_path / model, all_probes().assign_coords(theory=[theory]), model=model)
+    drawn = decay_figure(load_runs(tmp_path), where={"model.name": models})
+    assert said in text_of(drawn.figure).replace("\n", " ")
+    assert set(drawn.table["theory_name"]) == {theories[model] for model in models}
+
+
+@given(st.text("ab _-.$", max_size=60), st.integers(4, 20))
+def test_lines_keep_every_letter_and_no_line_is_too_long(words: str, letters: int) -> None:
+    text = style.literal(words)
+    lines = filled(text, letters).split("\n")
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert all(not line.endswith("\\") for line in lines)  # "\\$" stays whole
+    assert max(len(line.replace("\\", "")) for line in lines) <= letters
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("gain 1, orthogonal", ["gain 1,", "orthogonal"]),
+        ("of residual_network_x", ["of", "residual_", "network_x"]),
+        ("of residual_net", ["of", "residual_", "net"]),
+        ("abcdefghijklmnop", ["abcdefghij", "klmnop"]),
+        ("", [""]),
+    ],
+)
+def test_long_names_break_at_their_seams(text: str, lines: list[str]) -> None:
+    assert filled(text, 10).split("\n") == lines
 
 
 def test_entries_lost_to_rounding_are_hatched_and_named(tmp_path: Path) -> None:

@@ -272,7 +272,8 @@ def test_phase_plots_tell_divergence_from_exact_zeros_and_from_missing_values(
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == ["diverged", "exactly zero", "no value"]
     note = figure._supxlabel.get_text().replace("\n", " ")
-    assert "points without a number (“2 of 5”: two count): 1 diverged, 1 exactly zero." in note
+    assert "points without a number: 1 diverged, 1 exactly zero." in note
+    assert "mean of 1 to 2 seeds ± one standard deviation where there are several; “2 of 5”" in note
     horizons = phase_figure(load_runs(tmp_path), "horizon").figure
     (legend,) = (child for child in horizons.subfigs[0].legends)
     assert "never falls to 1/e" in [text.get_text() for text in legend.get_texts()]

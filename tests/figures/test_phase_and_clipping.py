@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from scipy import stats
-from synthetic_sweeps import text_of, write_point
+from synthetic_sweeps import metrics_with, text_of, write_point
 
 from gradlab import figures, load_runs, records
 from gradlab.figures import style
@@ -189,6 +189,7 @@ def test_axes_are_what_is_swept_and_never_the_seed_by_itself(
         ({"step": "middle"}, "step must be first, last"),
         ({"step": 7}, "no run has jacobian/decay_rate after 7 updates; --step takes 0, 20"),
         ({"where": {THRESHOLD: 3}}, "clip.threshold is one of 0.1, 1, none in these runs"),
+        ({"value": "success", "error": -1.0}, "judged by an error rate from 0 to 1"),
     ],
 )
 def test_what_a_phase_diagram_cannot_show_is_refused_in_a_sentence(
@@ -257,6 +258,75 @@ def test_a_horizon_is_the_median_of_seeds_some_of_which_never_fall() -> None:
     assert (never["horizon"], never["low"], never["mark"]) == (inf, 11, "infinite")
 
 
+def horizon_cells(folder: Path, horizons: list[list[float]], name: str = "rnn") -> style.Drawn:
+    """Draw the horizons of seeds, a list per gain; runs that have none diverged."""
+    for gain, seeds in enumerate(horizons):
+        for seed, horizon in enumerate(seeds):
+            rows = pd.DataFrame({"train/step": [0, 9], "jacobian/horizon": [2.0, horizon]})
+            state = "diverged" if np.isnan(horizon) else "done"
+            settings: dict[str, Any] = {"model": name, "gain": gain, "seed": seed, "state": state}
+            write_point(folder / f"{gain}-{seed}", None, metrics=rows, **settings)
+    return figures.phase(load_runs(folder), "horizon")
+
+
+NEVER, DOTS = "“1 of 5 never”: the norm of one never falls to 1/e", "never falls to 1/e"
+OTHERS = "“others”: median of the rest"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "written", "said", "unsaid"),
+    [
+        ([5, 6, 7, 8, 9], "7\n5–9", ["median of 5 seeds, least–greatest."], ["never", "“"]),
+        ([5, 6, inf, 7, 5], "6\n1 of 5 never", [NEVER], [OTHERS, "seeds or more"]),
+        (
+            [inf, 4, inf, 6, inf],
+            "∞\n3 of 5 never\nothers 5",
+            [NEVER, OTHERS, "half of the seeds or more never fall to 1/e"],
+            [],
+        ),
+        ([inf] * 5, "∞\n5 of 5 never", [DOTS, NEVER], [OTHERS, "seeds or more"]),
+        ([5, nan, 6, nan, inf], "6\n1 of 3 never\n3 of 5", [NEVER, "only two have a number"], []),
+        ([nan, nan, 3, nan, nan], "3\n1 of 5", ["median of 1 seed", "4 diverged"], ["never"]),
+        ([inf], "", [DOTS], ["Cells", "seeds or"]),
+        ([3], "3", [], ["Cells", "never"]),
+    ],
+)
+def test_a_cell_and_its_caption_say_which_seeds_never_fall(
+    seeds: list[float], written: str, said: list[str], unsaid: list[str], tmp_path: Path
+) -> None:
+    drawn = horizon_cells(tmp_path, [seeds])
+    assert "\n".join(text.get_text() for text in drawn.figure.axes[0].texts) == written
+    text = note(drawn)
+    assert [words for words in said if words not in text] == []
+    assert [words for words in unsaid if words in text] == []
+
+
+def test_the_label_of_the_colour_bar_is_not_cut_off_beside_long_names(tmp_path: Path) -> None:
+    for model in ("rnn", "Residual_network_with_gates"):
+        for gain in (1.0, 2.0):
+            rows = history(np.random.default_rng(0), 0.0, solved=False)
+            write_point(tmp_path / f"{model}{gain}", None, model=model, gain=gain, metrics=rows)
+    with style.theme("paper"):
+        figure = figures.phase(load_runs(tmp_path)).figure
+        figure.draw_without_rendering()
+    label = figure.axes[-1].xaxis.label.get_window_extent()
+    assert 0 <= label.x0 < label.x1 <= figure.bbox.width
+
+
+def test_cells_that_leave_out_seeds_keep_their_deviation(tmp_path: Path) -> None:
+    rates = [-0.1, -0.2, -inf, -0.3, nan]
+    for seed, rate in enumerate(rates):
+        rows = pd.DataFrame({"train/step": [0, 9], "jacobian/decay_rate": [-0.5, rate]})
+        state = "diverged" if np.isnan(rate) else "done"
+        write_point(tmp_path / str(seed), None, seed=seed, metrics=rows, state=state)
+    with style.theme(unit="nats"):
+        drawn = figures.phase(load_runs(tmp_path))
+    assert [text.get_text() for text in drawn.figure.axes[0].texts] == ["−0.20\n±0.10\n3 of 5"]
+    said = "mean of 3 seeds ± one standard deviation; “2 of 5”: only two have a number."
+    assert said in note(drawn)
+    assert "without a number: 1 diverged, 1 exactly zero." in note(drawn)
+
+
 def test_spread_is_left_out_where_cells_have_no_room(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(2 * 20):
@@ -285,9 +355,16 @@ def panel(drawn: style.Drawn, label: str) -> Axes:
     return next(axes for axes in drawn.figure.axes if axes.get_ylabel().replace("\n", " ") == label)
 
 
-def legend(drawn: style.Drawn) -> list[str]:
+def legend(drawn: style.Drawn) -> dict[str, list[str]]:
+    """Return the labels of the legend by their headings, reading its rows."""
     (entries,) = drawn.figure.subfigs[0].legends
-    return [text.get_text() for text in entries.get_texts()]
+    labels = [text.get_text() for text in entries.get_texts()]
+    rows = len(labels) // entries._ncols
+    groups: dict[str, list[str]] = {}
+    for row in range(rows):
+        heading, *own = labels[row::rows]
+        groups.setdefault(heading.strip() or list(groups)[-1], []).extend(filter(None, own))
+    return groups
 
 
 def test_success_rates_have_the_bars_of_clopper_and_pearson(runs: pd.DataFrame) -> None:
@@ -325,7 +402,8 @@ def test_thresholds_ascend_to_none_and_have_colours_of_their_own(runs: pd.DataFr
     assert len({len(set(to_rgb(line.get_color()))) > 1 for line in (tight, loose)}) == 1
     dark, light = (np.dot(to_rgb(line.get_color()), (0.3, 0.6, 0.1)) for line in (tight, loose))
     assert light - dark > 0.3  # told apart in print
-    assert legend(drawn)[-3:] == ["clip threshold 0.1", "clip threshold 1", "clip threshold none"]
+    thresholds = ["threshold 0.1", "threshold 1", "threshold none"]
+    assert legend(drawn)["clip fraction:"] == thresholds
 
 
 def test_the_clip_fraction_is_of_the_best_line_or_that_which_is_asked_for(
@@ -343,6 +421,24 @@ def test_the_clip_fraction_is_of_the_best_line_or_that_which_is_asked_for(
         assert all(len(own) == 1 for own in values)
 
 
+@pytest.mark.parametrize("best", [None, 4.0])
+def test_the_best_line_may_be_that_of_a_missing_value(best: float | None, tmp_path: Path) -> None:
+    for number, window in enumerate((None, 4.0)):
+        for threshold, clipped in ((1.0, 0.75), (inf, 0.0)):
+            loss = 1.0 if window == best else 2.0
+            rows = metrics_with([3.0, loss], clipped if window == best else 0.25 * clipped)
+            where = tmp_path / f"{number}-{threshold}"
+            summary = {"eval/loss": loss, "eval/accuracy": 0.95}
+            options: dict[str, Any] = {"metrics": rows, "summary": summary, "window": window}
+            write_point(where, None, threshold=threshold, **options)
+    drawn = figures.clipping(load_runs(tmp_path), hue="task.window")
+    label, other = ("none", "4") if best is None else ("4", "none")
+    assert f"of the best line, window {label}; another: --where task.window={other}." in note(drawn)
+    clipping, never = panel(drawn, "clip fraction").lines
+    assert list(clipping.get_ydata()) == [0.75]
+    assert (list(never.get_ydata()), never.get_marker()) == ([0.0], ".")  # one step: no line
+
+
 @pytest.mark.parametrize(
     ("where", "asked", "lines"),
     [
@@ -357,7 +453,22 @@ def test_lines_differ_by_the_learning_rate_or_what_else_varies(
     where: dict[str, Any], asked: dict[str, Any], lines: list[str], runs: pd.DataFrame
 ) -> None:
     drawn = figures.clipping(runs, where=where, **asked)
-    assert legend(drawn)[: len(lines) + 1] == [*lines, "clip threshold 0.1"]
+    assert legend(drawn)["success, loss:"] == lines
+
+
+@pytest.mark.parametrize("look", style.STYLES)
+def test_a_legend_breaks_names_that_are_wider_than_the_figure(look: str, tmp_path: Path) -> None:
+    name = "Residual_network_with_gates_and_a_name_of_sixty_letters_in_all"[:60]
+    for number, model in enumerate(("rnn", name)):
+        metrics, summary = metrics_with([3.0, 2.0]), {"eval/loss": 2.0}
+        write_point(tmp_path / str(number), None, model=model, metrics=metrics, summary=summary)
+    with style.theme(look):
+        drawn = figures.clipping(load_runs(tmp_path), hue="model.name")
+        drawn.figure.draw_without_rendering()
+    (box,) = (entries.get_window_extent() for entries in drawn.figure.subfigs[0].legends)
+    assert 0 <= box.x0 < box.x1 <= drawn.figure.bbox.width
+    assert [label.replace("\n", "") for label in legend(drawn)["loss:"]] == ["RNN", name]
+    assert all(line.endswith("_") for line in legend(drawn)["loss:"][1].split("\n")[:-1])
 
 
 def test_runs_without_a_learning_rate_or_success_are_drawn(
@@ -366,7 +477,7 @@ def test_runs_without_a_learning_rate_or_success_are_drawn(
     watched = runs.drop(columns=[RATE, "eval/accuracy"]).rename(columns={"eval/loss": "train/loss"})
     drawn = figures.clipping(watched, where={"model.name": "rnn"})
     assert panel(drawn, "final training loss")
-    assert legend(drawn)[:2] == ["gain 0.5", "gain 2"]
+    assert legend(drawn)["loss:"] == ["gain 0.5", "gain 2"]
     assert drawn.table["learning_rate"].isna().all()
     assert "One threshold: sweep clip.threshold=0.1,1,inf" in note(
         figures.clipping(watched, where={THRESHOLD: "none"})
@@ -382,6 +493,8 @@ def test_runs_without_a_learning_rate_or_success_are_drawn(
         ({"hue": RATE, "row": RATE}, "hue, col and row must be different keys"),
         ({"where": {RATE: 7}}, "optim.learning_rate is one of 0.1, 1 in these runs; got 7"),
         ({"band": "se"}, "band must be one of ci, sd, iqr, range, none; got 'se'"),
+        ({"error": 2.0}, "judged by an error rate from 0 to 1: --success-error is 2"),
+        ({"accuracy": nan}, "judged by an accuracy from 0 to 1: --success-accuracy is nan"),
     ],
 )
 def test_what_clipping_cannot_show_is_refused_in_a_sentence(

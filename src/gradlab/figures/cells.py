@@ -150,18 +150,25 @@ def draw(axes: Axes, cells: pd.DataFrame, x: Axis, y: Axis, scale: Scale) -> Non
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **MARKS[mark]))
 
 
-def draw_bar(body: SubFigure, panels: np.ndarray, scale: Scale) -> None:
-    """Draw the colour bar below the panels."""
+def draw_bar(figure: Figure, body: SubFigure, panels: np.ndarray, scale: Scale) -> None:
+    """Draw the colour bar below the panels, and lay the figure out, so that its label fits it."""
     below: dict[str, Any] = {"location": "bottom", "aspect": 40, "pad": 0.02}
     if not isinstance(scale.limits, LogNorm):
         below["ticks"] = MaxNLocator(TICKS)
     mappable = ScalarMappable(scale.limits, scale.colours)
-    body.colorbar(mappable, ax=panels.ravel().tolist(), label=scale.label, **below)
+    bar = body.colorbar(mappable, ax=panels.ravel().tolist(), label=scale.label, **below)
+    figure.draw_without_rendering()
+    width = bar.ax.bbox.width / body.get_dpi()
+    bar.set_label(style.wrapped(scale.label, width))
 
 
 def mark_entries(cells: pd.DataFrame, value: str) -> list[style.Entry]:
     """Return the legend entries of cells without a finite number."""
-    labels = {"infinite": "never falls to 1/e"} if value == "horizon" else {}
+    labels = {}
+    if value == "horizon":
+        is_median = cell_numbers.partly_infinite(cells).any()
+        never = "half of the seeds or more never fall" if is_median else "never falls"
+        labels = {"infinite": f"{never} to 1/e"}
     marked = set(cells["mark"])
     return [
         Patch(label=labels.get(mark, mark), **look)
@@ -182,14 +189,16 @@ def write_numbers(
         scale: their colours.
 
     Returns:
-        The sentence that says what a cell's number is; "" if none has several seeds.
+        The sentence that says what a cell's number is; "" if none has several points.
     """
     texts = [cell_numbers.texts(own, scale.value) for own in cells]
+    numbers, spreads = ([text[i].split("\n") for own in texts for text in own] for i in (0, 1))
     number, below = (
-        max((len(text[i]) for own in texts for text in own), default=0) for i in (0, 1)
+        max((len(line) for lines in written for line in lines), default=0)
+        for written in (numbers, spreads)
     )
     wide, high = _room(panels[0], x, y)
-    has_spread = wide >= max(number, below) and high >= 2
+    has_spread = wide >= max(number, below) and high > max(map(len, spreads), default=0)
     if wide >= number and high >= 1:
         for axes, own, words in zip(panels, cells, texts, strict=True):
             values = cell_numbers.shown(own, scale.value)[scale.value]
@@ -211,4 +220,6 @@ def _room(axes: Axes, x: Axis, y: Axis) -> tuple[float, float]:
 
 def _write(axes: Axes, place: tuple[int, int], text: str, colour: str) -> None:
     looks: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.1}
+    if colour == style.GREY:  # on a hatching
+        looks["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     axes.text(*place, text, size=NUMBER_SIZE, color=colour, **looks)

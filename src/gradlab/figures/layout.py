@@ -9,6 +9,7 @@ import pandas as pd
 from gradlab.figures import style
 from gradlab.figures.choice import ANY, Choice, chosen
 from gradlab.figures.labels import level_label, point_label
+from gradlab.figures.networks import NETWORK, with_networks
 from gradlab.figures.selection import (
     check_key,
     choose_level_key,
@@ -142,6 +143,8 @@ def arrange_lines(
     """
     runs, choice = chosen(runs, choice.where), _check_parting(runs, choice)
     others = [key for key in varying_keys(runs) if key not in (choice.col, choice.row, "seed")]
+    if choice.hue is None:
+        runs, others = with_networks(runs, others)
     if choice.step == "all":  # of which lines are the moments
         if choice.hue:
             raise ValueError("with step all, colours are moments of training: give col, not hue.")
@@ -198,13 +201,15 @@ def with_line_style(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
         pd.Index(levels).get_indexer(pd.Index(runs[shaded])) if shaded else np.zeros(len(runs), int)
     )
     name = shaded or "model.name"
-    shades = {
-        model: style.shades(colour, len(levels))
-        for model, colour in style.model_colours(runs).items()
-    }
+    shade, counts = pd.Series(ranks, runs.index), dict.fromkeys(runs["model.name"], len(levels))
+    if shaded == NETWORK:  # each has one model, whose shades are for its own networks
+        shade = shade.groupby(runs["model.name"]).rank(method="dense").astype(int) - 1
+        counts = runs.groupby("model.name")[NETWORK].nunique().to_dict()
+    colours = style.model_colours(runs)
+    shades = {model: style.shades(colours[model], count) for model, count in counts.items()}
     lines = runs.assign(
         line=[level_label(name, level) for level in runs[name]],
-        colour=[shades[model][rank] for model, rank in zip(runs["model.name"], ranks, strict=True)],
+        colour=[shades[model][i] for model, i in zip(runs["model.name"], shade, strict=True)],
     )
     return lines.iloc[np.argsort(ranks, kind="stable")]
 

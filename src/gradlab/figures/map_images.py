@@ -300,8 +300,9 @@ def _mark_horizon(axes: Axes, table: pd.DataFrame, last: float) -> None:
     lags = (table["t"] - table["k"])[np.isfinite(table["log_norm"])]
     if horizon < last:
         axes.plot((0, last - horizon), (horizon, last), **HORIZON_LINE)
-    text = steps_label(horizon) if horizon < last else f"> {lags.max() if len(lags) else last:.0f}"
-    axes.text(1, 1, f"{text}\nsteps", ha="right", va="top", size="small", transform=axes.transAxes)
+    text = steps_label(horizon) if horizon < last else f"> {lags.max():.0f}"
+    text = f"{text}\nsteps" if len(lags) else "exactly\nzero"
+    axes.text(1, 1, text, ha="right", va="top", size="small", transform=axes.transAxes)
 
 
 def _draw_status(axes: Axes, cell: pd.DataFrame) -> None:

@@ -68,9 +68,11 @@ def outcome_at(
         the run has none, as one that diverged has no last loss; of a success it is 0 then.
 
     Raises:
-        ValueError: `step` is no single moment, or no run has this outcome then.
+        ValueError: `step` is no single moment, a criterion is no share, or no run has this outcome
+            then.
     """
     check_one_moment(step)
+    check_criteria(error, accuracy)
     metrics, _ = OUTCOMES[name]
     logged = pd.DataFrame(
         [_logged(run, metrics, step) for _, run in runs.iterrows()],
@@ -85,6 +87,19 @@ def outcome_at(
     if values.isna().all():
         raise ValueError(_nothing_at(runs, name, step))
     return pd.DataFrame({"value": values, "step": logged["train/step"]})
+
+
+def check_criteria(error: float, accuracy: float) -> None:
+    """Check the criteria of success, of which both are shares.
+
+    Raises:
+        ValueError: one is not from 0 to 1.
+    """
+    for name, flag, share in (("error rate", "error", error), ("accuracy", "accuracy", accuracy)):
+        if not 0 <= share <= 1:
+            raise ValueError(
+                f"success is judged by an {name} from 0 to 1: --success-{flag} is {share:g}."
+            )
 
 
 def check_one_moment(step: moments.Step) -> moments.Step:

@@ -3,9 +3,8 @@
 Figures use only `matplotlib.figure.Figure`, without a display or state of pyplot.
 """
 
-import textwrap
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -25,8 +24,10 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
 
 from gradlab.figures import units
+from gradlab.figures.line_breaks import filled
 from gradlab.figures.places import FORMATS, MARK
 from gradlab.records.files import write_whole
 
@@ -36,6 +37,7 @@ GREY = "0.4"
 FITS = 4  # of a figure's height to its panels, at most
 MISSING = 0.03  # inches of height that all rows of panels together may lack or have too much
 LEGEND_MARK, LEGEND_LETTER = 0.55, 0.075  # inches: width of an entry's mark, of a letter
+SHORTEST = 12  # letters of a legend's line, at least
 NOTE_LETTERS = 16  # of a note in an inch
 TITLE_LETTERS = 9  # of a title in an inch
 PANEL_LETTERS = 12  # of a panel's title in an inch
@@ -238,7 +240,7 @@ def new_figure(width: float, height: float, title: str = "") -> tuple[Figure, Su
     """Return a figure with a title, and in it the body to draw in; width and height in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     letters = int(TITLE_LETTERS * width / current_style().text)
-    figure.suptitle(textwrap.fill(literal(title), letters, break_long_words=True))
+    figure.suptitle(filled(literal(title), letters))
     return figure, figure.add_subfigure(figure.add_gridspec(1, 1)[0])
 
 
@@ -255,7 +257,7 @@ def wrapped(text: str, width: float) -> str:
         part if len(part) > letters else part.replace(" ", no_break)
         for part in literal(text).split(", ")
     ]
-    return textwrap.fill(", ".join(parts), letters).replace(no_break, " ")
+    return filled(", ".join(parts), letters).replace(no_break, " ")
 
 
 def sparse(labels: Sequence[str], width: float) -> list[str]:
@@ -294,20 +296,68 @@ def legend(body: SubFigure, entries: Sequence[Entry]) -> None:
         body: of the figure.
         entries: an entry of several marks shows them side by side under the label of the first.
     """
-    firsts = [entry[0] if isinstance(entry, tuple) else entry for entry in entries]
-    labels = [literal(str(mark.get_label())) for mark in firsts]
-    letters, columns = [len(label) for label in labels], len(entries)
-    width = body.bbox.width / body.get_dpi() / current_style().text
-    while columns > 1 and _legend_width(letters, columns) > width:
+    columns = len(entries)
+    while columns > 1 and not _fits(body, entries, columns):
         columns -= 1
+    _draw_legend(body, entries, columns)
+
+
+def legend_of_groups(body: SubFigure, groups: Mapping[str, Sequence[Entry]]) -> None:
+    """Write a legend above the panels whose rows begin with the heading of their group.
+
+    Args:
+        body: of the figure.
+        groups: the entries of each heading, as in `legend`.
+    """
+    for columns in range(max(map(len, groups.values())), 0, -1):
+        rows = [
+            [_without_mark(heading if first == 0 else ""), *entries[first : first + columns]]
+            for heading, entries in groups.items()
+            for first in range(0, len(entries), columns)
+        ]
+        rows = [row + [_without_mark("")] * (columns + 1 - len(row)) for row in rows]
+        by_column = [entry for column in zip(*rows, strict=True) for entry in column]
+        if _fits(body, by_column, columns + 1):
+            break
+    _draw_legend(body, by_column, columns + 1)
+
+
+def _without_mark(label: str) -> Entry:
+    return Line2D([], [], linestyle="none", label=label)
+
+
+def _draw_legend(body: SubFigure, entries: Sequence[Entry], columns: int) -> None:
+    """Write the entries, column by column; labels too long for the figure in several lines."""
+    labels, rows = _labels(entries), -(-len(entries) // columns)
+    if not _fits(body, entries, columns):  # break those of the last column
+        letters = _room(body, columns) - sum(_widest(entries, columns)[:-1])
+        last = [filled(label, max(int(letters), SHORTEST)) for label in labels[-rows:]]
+        beside = [label.count("\n") * "\n" for label in last]  # which keeps headings at their rows
+        labels = [label + beside[i % rows] for i, label in enumerate(labels[:-rows])] + last
     marks: Any = list(entries)  # Matplotlib's annotations allow no tuples
     handlers = {tuple: HandlerTuple(ndivide=None, pad=0)}
     body.legend(marks, labels, handler_map=handlers, loc="outside upper center", ncols=columns)
 
 
-def _legend_width(letters: Sequence[int], columns: int) -> float:
-    widest = [int(max(column)) for column in np.array_split(letters, columns)]
-    return LEGEND_MARK * columns + LEGEND_LETTER * sum(widest)
+def _labels(entries: Sequence[Entry]) -> list[str]:
+    firsts = [entry[0] if isinstance(entry, tuple) else entry for entry in entries]
+    return [literal(str(mark.get_label())) for mark in firsts]
+
+
+def _fits(body: SubFigure, entries: Sequence[Entry], columns: int) -> bool:
+    return sum(_widest(entries, columns)) <= _room(body, columns)
+
+
+def _room(body: SubFigure, columns: int) -> float:
+    """Return the letters that the labels of a legend's columns may have together."""
+    width = body.bbox.width / body.get_dpi() / current_style().text
+    return (width - LEGEND_MARK * columns) / LEGEND_LETTER
+
+
+def _widest(entries: Sequence[Entry], columns: int) -> list[int]:
+    """Return the letters of the longest label of each column of a legend."""
+    letters = [len(label) for label in _labels(entries)]
+    return [int(max(column)) for column in np.array_split(letters, columns)]
 
 
 def finish(figure: Figure, notes: Sequence[str], heights: float | Sequence[float] = 0.0) -> Figure:
@@ -320,7 +370,7 @@ def finish(figure: Figure, notes: Sequence[str], heights: float | Sequence[float
             as they and its legend, titles and notes need; 0: its height stays.
     """
     letters = int(NOTE_LETTERS * figure.get_figwidth() / current_style().text)
-    text = textwrap.fill(literal(" ".join(notes)), width=letters)
+    text = filled(literal(" ".join(notes)), letters)
     if text:
         figure.supxlabel(text, x=0.01, ha="left", fontsize="small", color=GREY)
     # The layout of square panels beside a colour bar needs two drawings; this is the first.

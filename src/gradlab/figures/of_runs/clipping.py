@@ -13,6 +13,7 @@ from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.labels import level_label, value_label
 from gradlab.figures.layout import Grid, arrange_along
 from gradlab.figures.levels import where_flag
+from gradlab.figures.networks import without_networks
 from gradlab.records import load_metrics
 from gradlab.records.table import with_constants
 
@@ -20,6 +21,7 @@ THRESHOLD, RATE = "clip.threshold", "optim.learning_rate"
 LINES = 5  # in a panel, at most
 LOSSES = {"eval/loss": "final loss", "train/loss": "final training loss"}  # the first logged
 SUCCESS, LOSS, FRACTION = "success", "final loss", "clip fraction"
+HEADINGS = {SUCCESS: "success", LOSS: "loss"}  # in the legend
 BY_THRESHOLD = ("rank", "clip threshold", "value")
 FRACTIONS = curves.Quantity("step", "training step (updates)", "value", "clip fraction", FRACTION)
 APART = 0.09  # between the bars of lines side by side, of the space between two thresholds
@@ -42,7 +44,11 @@ def clipping_table(
         training; of runs that are done; "clip fraction": share of the updates since the last logged
         step), `threshold` (inf: no clipping; NaN: unknown), `learning_rate` (NaN: unknown), `step`
         (updates; NaN except for the clip fraction) and `value` (NaN: the run has none).
+
+    Raises:
+        ValueError: a criterion is no share.
     """
+    outcome.check_criteria(error, accuracy)
     runs = with_constants(runs)
     rates = runs.get(RATE, pd.Series(np.nan, runs.index))
     settings = pd.DataFrame({"threshold": threshold_of(runs), "learning_rate": rates})
@@ -104,14 +110,16 @@ def clipping_figure(
     quantities = _quantities(table, grid.runs)
     figure, body, panels = lines.small_multiples(grid, quantities)
     ranked = table.assign(rank=pd.Index(thresholds).get_indexer(pd.Index(table["threshold"])))
-    notes, entries = [], curves.line_entries(grid.runs)
+    by_line = [HEADINGS[quantity.name] for quantity in quantities if quantity.name in HEADINGS]
+    groups = {f"{', '.join(by_line)}:": curves.line_entries(grid.runs)} if by_line else {}
+    notes = list[str]()
     for number, quantity in enumerate(quantities):
         own = panels[number :: len(quantities)]
         if quantity.name == FRACTION:
             level, fractions = _best_line(table, grid)
-            _draw_fractions(own, grid, fractions, thresholds, band)
-            notes += [*_line_note(grid, level), *_band_note(quantities, fractions, band)]
-            entries += _threshold_entries(thresholds)
+            seeds = _draw_fractions(own, grid, fractions, thresholds, band)
+            notes += [*_line_note(grid, level), *_band_note(quantities, seeds, band)]
+            groups["clip fraction:"] = _threshold_entries(thresholds)
             continue
         _label_thresholds(own, thresholds)
         if quantity.name == SUCCESS:
@@ -119,7 +127,7 @@ def clipping_figure(
         else:
             notes += lines.draw_panels(own, grid, ranked, [quantity], band)
             notes += _loss_note(grid.runs)
-    style.legend(body, entries)
+    style.legend_of_groups(body, groups)
     notes = [
         *_success_note(table, grid.runs, outcome.criterion(runs, error, accuracy)),
         *notes,
@@ -150,6 +158,7 @@ def _label_thresholds(panels: np.ndarray, thresholds: Sequence[float]) -> None:
 def _choose_hue(runs: pd.DataFrame, parting: Collection[str | None]) -> str | None:
     taken = (THRESHOLD, "seed", *parting)
     free = [key for key in selection.varying_keys(runs) if key not in taken]
+    free = without_networks(runs, free)  # which part panels
     return RATE if RATE in free else selection.choose_level_key(free, runs)
 
 
@@ -190,13 +199,12 @@ def _best_line(table: pd.DataFrame, grid: Grid) -> tuple[Any, pd.DataFrame]:
     fractions = table[table["quantity"] == FRACTION]
     if grid.level_key is None:
         return None, fractions
-    levels = table["point"].map(grid.runs[grid.level_key])
-    means = table.assign(level=levels).pivot_table(
-        index="level", columns="quantity", values="value", sort=False
-    )
+    ranks, levels = pd.factorize(grid.runs[grid.level_key], use_na_sentinel=False)  # None is one
+    lines = table["point"].map(pd.Series(ranks, grid.runs.index))
+    means = table.assign(line=lines).pivot_table(index="line", columns="quantity", values="value")
     means = means.reindex(columns=[SUCCESS, LOSS])
     best = means.sort_values([SUCCESS, LOSS], ascending=[False, True], kind="stable").index[0]
-    return best, fractions[levels[fractions.index] == best]
+    return levels[best], fractions[lines[fractions.index] == best]
 
 
 def _draw_successes(
@@ -221,19 +229,27 @@ def _draw_fractions(
     fractions: pd.DataFrame,
     thresholds: Sequence[float],
     band: bands.Band,
-) -> None:
-    """Draw the clip fraction over training, a line per threshold; dashed where there is none."""
+) -> set[int]:
+    """Draw the clip fraction over training, a line per threshold; dashed where there is none.
+
+    Returns:
+        The numbers of seeds of the lines.
+    """
+    seeds = set[int]()
     for axes, runs in _with_points(panels, grid, fractions):
         own = fractions[fractions["point"].isin(runs.index)]
         for threshold, look in _looks(thresholds).items():
             rows = own[own["threshold"].isin([threshold])]
             if not np.isfinite(threshold):
                 means = rows.groupby("step")["value"].mean()
-                axes.plot(means.index, means, **look)
+                marker = "." if len(means) == 1 else ""
+                axes.plot(means.index, means, marker=marker, **look)
             elif len(rows):
                 curve = curves.curve_of(rows, FRACTIONS, band, look["color"])
                 curves.draw_curve(axes, curve, band)
+                seeds.add(int(curve.band["seeds"].max()))
         axes.set_ylim(-0.05, 1.05)
+    return seeds
 
 
 def _with_points(
@@ -260,7 +276,7 @@ def _looks(thresholds: Sequence[float]) -> dict[float, dict[str, Any]]:
 
 def _threshold_entries(thresholds: Sequence[float]) -> list[style.Entry]:
     return [
-        Line2D([], [], label=level_label(THRESHOLD, threshold), **look)
+        Line2D([], [], label=f"threshold {value_label(THRESHOLD, threshold)}", **look)
         for threshold, look in _looks(thresholds).items()
     ]
 
@@ -298,11 +314,9 @@ def _line_note(grid: Grid, level: Any) -> list[str]:
 
 
 def _band_note(
-    quantities: Sequence[curves.Quantity], fractions: pd.DataFrame, band: bands.Band
+    quantities: Sequence[curves.Quantity], seeds: Collection[int], band: bands.Band
 ) -> list[str]:
     """Return the sentence on seeds, where no panel of losses has brought it."""
-    if any(quantity.name == LOSS for quantity in quantities):
-        return []
-    seeds = fractions.groupby(["threshold", "step"], dropna=False)["point"].nunique()
-    note = bands.band_note(band, list(seeds))
+    has_loss = any(quantity.name == LOSS for quantity in quantities)
+    note = "" if has_loss else bands.band_note(band, seeds)
     return [note] if note else []

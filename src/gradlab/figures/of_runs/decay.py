@@ -16,7 +16,11 @@ from gradlab.figures.layout import arrange_lines
 from gradlab.figures.moments import Step
 
 HORIZON_LEVEL = -1.0  # nats: the mean norm is 1/e of its lag-0 value
-THEORIES = ("mean field", "mean log forget", "mean log update")  # the first that was measured
+THEORIES = {  # the first that was measured, and what it is
+    "mean field": "mean field of a tanh layer",
+    "mean log forget": "E ln f of a forget gate f",
+    "mean log update": "E ln z of a gate z that keeps the state",
+}
 HORIZON_LEVEL_LINE: dict[str, Any] = {"color": style.GREY, "linewidth": 0.9, "linestyle": ":"}
 THEORY_LINE: dict[str, Any] = {"linewidth": 0.9, "linestyle": "-."}
 HORIZON_MARK: dict[str, Any] = {"marker": "o", "markersize": 5}
@@ -44,8 +48,8 @@ def decay_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFram
         samples and pairs that are not exactly zero), `relative` (`log_norm` less its value at lag
         0, or at the first lag where the norm is not exactly zero), `zero` (whether every product
         of this lag is exactly zero), `zero_share` (of the pairs k < t of all lags, those that are
-        exactly zero), and `theory` (the decay rate that theory gives, nats per step; NaN: none was
-        measured).
+        exactly zero), `theory` (the decay rate that theory gives, nats per step; NaN: none was
+        measured) and `theory_name` (a key of THEORIES; "": none).
     """
     return lines.measured_table(runs, _curve, selection.MAPS, step=step)
 
@@ -121,11 +125,16 @@ def mark_entries(table: pd.DataFrame) -> list[style.Entry]:
 
 
 def zero_notes(table: pd.DataFrame) -> list[str]:
-    """Return the sentence that says how many pairs the curves of a table leave out, if any."""
+    """Return the sentences on the pairs that curves leave out and on where they end, if any do."""
     most = table["zero_share"].max()
     if not most > 0:
         return []
-    return [f"A run's mean leaves out products that are zero: at most {most:.1%} of a map's pairs."]
+    notes = [
+        f"A run's mean leaves out products that are zero: at most {most:.1%} of a map's pairs."
+    ]
+    if np.isneginf(table["relative"]).any():
+        notes.append("A curve that ends in exact zeros above 1/e has no dot.")
+    return notes
 
 
 def _curve(measurements: xr.Dataset) -> pd.DataFrame:
@@ -140,7 +149,8 @@ def _curve(measurements: xr.Dataset) -> pd.DataFrame:
         "zero": [bool(np.isneginf(decay.mean_log_norm(pairs))) for pairs in by_lag],
     }
     share = decay.zero_share(log_norms)
-    return pd.DataFrame(curve).assign(zero_share=share, theory=_theory_rate(measurements))
+    theory, rate = _theory(measurements)
+    return pd.DataFrame(curve).assign(zero_share=share, theory=rate, theory_name=theory)
 
 
 def _relative(profile: decay.Profile) -> decay.Profile:
@@ -148,17 +158,21 @@ def _relative(profile: decay.Profile) -> decay.Profile:
     return profile - nonzero[0] if len(nonzero) else profile
 
 
-def _theory_rate(measurements: xr.Dataset) -> float:
+def _theory(measurements: xr.Dataset) -> tuple[str, float]:
+    """Return the theory that was measured, the first of THEORIES, and its rate."""
     if "theory_rate" not in measurements:
-        return np.nan
+        return "", np.nan
     rates = measurements["theory_rate"].mean("sample").to_series()
-    return float(next((rates[name] for name in THEORIES if name in rates), np.nan))
+    name = next((name for name in THEORIES if name in rates), "")
+    return name, float(rates.get(name, np.nan))
 
 
 def _mark_horizon(axes: Axes, curve: curves.Curve) -> None:
     stride = float(curve.band["lag"].iloc[1])  # between lags, in time steps
-    whole = ~np.logical_or.accumulate(curve.partial())
-    horizon = decay.horizon(curve.band["mean"].to_numpy()[whole]) * stride
+    whole = curve.band[~np.logical_or.accumulate(curve.partial())]
+    horizon = decay.horizon(whole["mean"].to_numpy()) * stride
+    if not horizon <= whole.loc[np.isfinite(whole["mean"]), "lag"].max():
+        return  # the line ends above
     face = "white" if curve.when == moments.BEFORE else curve.colour
     mark = HORIZON_MARK | {"color": curve.colour, "markerfacecolor": face}
     axes.plot(horizon, HORIZON_LEVEL, **mark)
@@ -192,5 +206,6 @@ def _theory_entries(table: pd.DataFrame) -> list[style.Entry]:
 
 
 def _theory_note(table: pd.DataFrame) -> list[str]:
-    note = "Theory: mean field of a tanh layer; E ln f of a gate f that keeps the state."
-    return [note] if table["theory"].notna().any() else []
+    drawn = set(table.loc[table["theory"].notna(), "theory_name"])
+    meanings = [meaning for name, meaning in THEORIES.items() if name in drawn]
+    return [f"Theory: {'; '.join(meanings)}."] if meanings else []

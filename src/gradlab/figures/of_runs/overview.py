@@ -11,7 +11,8 @@ from gradlab.figures import bands, lines, map_images, moments, selection, style,
 from gradlab.figures.choice import Where, chosen
 from gradlab.figures.curves import line_entries
 from gradlab.figures.labels import shared_log_norm_label
-from gradlab.figures.layout import Grid, arrange_lines
+from gradlab.figures.layout import Grid, arrange, with_line_style
+from gradlab.figures.networks import left_out, with_networks
 from gradlab.figures.of_runs import decay, heatmap
 
 MAPS, BLOCKS, COLUMNS = 9, 3, 6  # maps side by side, blocks of them, maps in a block, at most
@@ -28,8 +29,9 @@ def overview_figure(
     """Draw maps before and after training, and below them mean log norms against lag.
 
     There is one block of panels per model and in it one column per gain, or whatever else varies,
-    all at the longest length. The edge of a map has the colour of its curve. Maps are those of the
-    first seed; curves are means over seeds.
+    all at the longest length; of networks whose settings vary together, one column per network. The
+    edge of a map has the colour of its curve. Maps are those of the first seed; curves are means
+    over seeds.
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
@@ -50,17 +52,25 @@ def overview_figure(
     style.legend(body, [*line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
     notes = [*lines_note, *decay.zero_notes(curves)]
     notes += selection.notes(runs, usable, grid.runs, where or (), selection.MAPS)
-    notes += _view_note(curves)
+    notes += [*left_out(*_points_and_keys(usable, where), grid.runs), *_view_note(curves)]
     return style.Drawn(style.finish(figure, notes, heights), curves)
 
 
 def choose_points(runs: pd.DataFrame, where: Where | None = None) -> Grid:
     """Return the points to draw, with all seeds: each group of the grid is a block of panels."""
-    runs = chosen(runs, where)
-    keys = [key for key in selection.varying_keys(runs) if key != "seed"]
-    others = [key for key in keys if key != selection.choose_level_key(keys, runs)]
+    runs, keys = with_networks(*_points_and_keys(runs, where))
+    level_key = selection.choose_level_key(keys, runs)
+    others = [key for key in keys if key != level_key]
     blocks = min(BLOCKS, len(selection.levels_of(runs, others[0]))) if others else 1
-    return arrange_lines(runs, panels=blocks, lines=min(COLUMNS, MAPS // blocks))
+    levels = min(COLUMNS, MAPS // blocks)
+    return arrange(
+        with_line_style(runs, level_key), level_key, others, levels=levels, groups=blocks
+    )
+
+
+def _points_and_keys(runs: pd.DataFrame, where: Where | None) -> tuple[pd.DataFrame, list[str]]:
+    runs = chosen(runs, where)
+    return runs, [key for key in selection.varying_keys(runs) if key != "seed"]
 
 
 def draw_maps(

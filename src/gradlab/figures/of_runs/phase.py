@@ -128,10 +128,9 @@ def phase_figure(
     figure, body, panels, height = cells.new_panels(grid, *along)
     for axes, own in zip(panels.ravel(), by_panel, strict=True):
         cells.draw(axes, own, *along, scale)
-    cells.draw_bar(body, panels, scale)
     if entries := cells.mark_entries(table, value):
         style.legend(body, entries)
-    figure.draw_without_rendering()  # numbers are written where cells have the room
+    cells.draw_bar(figure, body, panels, scale)
     notes = [
         cells.write_numbers(panels.ravel().tolist(), by_panel, *along, scale),
         *_left_out(points, [*parting, *keys], value),
@@ -152,8 +151,7 @@ def _left_out(points: pd.DataFrame, keys: Sequence[str], value: str) -> list[str
         return []
     reasons = left_out["status"].mask(left_out[value] == -np.inf, "exactly zero").value_counts()
     listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    count = "" if value == "success" else " (“2 of 5”: two count)"
-    return [f"Cells leave out points without a number{count}: {listed}."]
+    return [f"Cells leave out points without a number: {listed}."]
 
 
 def _nothing_varies(runs: pd.DataFrame) -> str:
