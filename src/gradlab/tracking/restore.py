@@ -53,12 +53,17 @@ def load_wandb(
         terminal.
 
     Raises:
+        ValueError: the source is no name.
         FileNotFoundError: the source does not exist or contains no point.
         ConnectionError: the server cannot be reached, or nobody is logged in.
 
     Example:
         >>> runs = gradlab.load_wandb("me/reach/quickstart/2026-01-31_12-00-00")
     """
+    if not isinstance(source, str | Path) or source == "":
+        raise ValueError(
+            f"source must be a folder with offline W&B runs, or ENTITY/PROJECT; got {source!r}."
+        )
     if folder is None:
         folder = tempfile.mkdtemp(prefix="gradlab-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
