@@ -48,8 +48,11 @@ def point_advice(
 def _on_clipping(rows: Sequence[Row], threshold: float) -> str:
     """Compare the threshold with the gradient norms of the rows, which are means over updates."""
     has_diverged = "diverged/update" in rows[-1]
-    trained = [row for row in rows if np.isfinite(row.get("train/grad_norm", np.nan))]
-    trained = _before_explosion(trained, rows[-1]) if has_diverged else trained
+    trained: Sequence[Row] = [
+        row for row in rows if np.isfinite(row.get("train/grad_norm", np.nan))
+    ]
+    if has_diverged:
+        trained = _before_explosion(trained, rows[-1])
     norms = np.array([row["train/grad_norm"] for row in trained])
     if not norms.any():
         return ""
