@@ -335,11 +335,30 @@ def test_a_point_that_exploded_gets_a_threshold_from_its_logged_norms() -> None:
     ]
     assert "clip.threshold=1.5" in of_rows(*rows)[0]
     assert of_rows(*rows, threshold=1.5) == of_rows(*rows, threshold=np.nan) == []
-    rows[-1] = {"train/step": 100, "diverged/update": 99.0, "diverged/loss": np.nan}
-    assert "clip.threshold=1.5" in of_rows(*rows)[0]
     always = {"train/clip_fraction": 1.0, "train/clip_coefficient": 0.01}
     rows = [STUCK | {"train/grad_norm": 3.0, "train/grad_norm_clipped_max": 0.1, **always}]
     assert "to 1.0% of their length" in of_rows(*rows, threshold=0.1)[0]
+
+
+def test_a_threshold_for_a_point_that_diverged_is_of_the_steady_norms_before() -> None:
+    def logged(*norms: float, largest: float = 0.0) -> list[dict[str, float]]:
+        peak = {"train/grad_norm_clipped_max": largest}
+        return [{"train/grad_norm": x, **TRAINED, **peak, "train/step": 20} for x in norms]
+
+    ended = {"train/step": 100, "diverged/update": 99.0}
+    worse = ended | {"diverged/worst": 1.0, "train/grad_norm": 2.0}
+    for norms in ([3.0, 4.0, 3.0], [3.0]):
+        assert "clip.threshold=1.5" in of_rows(*logged(*norms), ended)[0]
+        assert "clip.threshold=1.5" in of_rows(*logged(*norms, 2e6), worse)[0]
+    assert of_rows(*logged(2e6)[:0], ended | {"train/grad_norm": 2e6, **TRAINED}) == []
+    assert of_rows(*logged(2e5, largest=4e6), ended) == []  # one mean, which the explosion decides
+    assert of_rows(*logged(3.0, 4.0, 5e2, 1e5, 1e6), ended) == []
+    assert of_rows(*logged(2e6, 3.0, 3.0), worse) == []
+    start = {"train/step": 0, "jacobian/decay_rate": np.log(10) / 5}
+    assert of_rows(start, ended) == [
+        "at the start the log norm rose by 0.2 decades a step, 10 over 50 steps: start with a "
+        "smaller init.gain"
+    ]
 
 
 def test_a_point_whose_window_loses_its_gradient_gets_a_longer_one() -> None:

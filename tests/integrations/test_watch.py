@@ -346,6 +346,12 @@ def test_wrong_use_is_refused_before_training_in_a_sentence(wrong: str) -> None:
         gradlab.watch(**({"inputs": X} | arguments))(0, cell)
 
 
+@pytest.mark.parametrize("inputs", [np.ones(3), {"top": X, "up": np.ones((2, 0, 3))}, None])
+def test_what_are_no_sequences_is_refused_before_there_is_a_model(inputs: Any) -> None:
+    with pytest.raises(ValueError, match="inputs must be "):
+        gradlab.watch(inputs)
+
+
 def test_what_is_no_cell_is_refused_as_the_engine_refuses_it() -> None:
     with pytest.raises(TypeError, match="a Linen cell's weights lie outside it"):
         measured(linen.GRUCell(features=5))

@@ -107,6 +107,17 @@ def test_several_cells_are_told_apart_by_their_names(run: wandb.Run) -> None:
         assert {f"{way}/{RATE}", f"{way}/jacobian/map._type"} <= names
 
 
+def test_the_config_reaches_the_run_and_replaces_nothing_there(run: wandb.Run) -> None:
+    run.config.update({"init": {"gain": 3.0}, "lr": 0.1, "clip": "norm"})
+    config = {"init.gain": 1.5, "init.std": 0.5, "lr": 0.2, "clip.threshold": 1.0, "seed": 3}
+    with gradlab.watch(X, run=run, config=config) as watcher:
+        watcher(0, nnx.SimpleCell(3, 5, rngs=nnx.Rngs(0)))
+    run.finish()
+    logged = reader.summary(Path(run.dir).parent)["config"]
+    theirs = {"init": {"gain": 3.0, "std": 0.5}, "lr": 0.1, "clip": "norm"}
+    assert {key: logged[key] for key in (*theirs, "seed")} == theirs | {"seed": 3}
+
+
 def test_clipping_is_logged_and_what_was_not_measured_is_not(run: wandb.Run) -> None:
     cell = nnx.SimpleCell(3, 5, rngs=nnx.Rngs(0))
     with gradlab.watch(X, run=run, clip=1.0, every="ends") as watcher:

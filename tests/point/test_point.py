@@ -7,7 +7,7 @@ import pytest
 from conftest import Compose
 
 from gradlab import load_gradients, load_runs, records
-from gradlab.point import Point, run_point, run_points
+from gradlab.point import Point, checkpoints, run_point, run_points
 from gradlab.records import load_metrics
 from gradlab.training.program import Program
 
@@ -67,3 +67,33 @@ def test_one_whose_records_fail_leaves_those_in_lock_step(
     assert "No space left on device" in runs["reason"][1]
     for folder in runs["path"]:
         assert list(load_metrics(folder)["train/step"]) == [0, 1, 2, 4, 5]
+
+
+def test_a_state_that_only_a_probe_finds_infinite_has_diverged_after_an_update(
+    composed: Compose, tmp_path: Path
+) -> None:
+    linear = ("task=echo", "task.length=16", "+model.cell.activation=identity", "train.log_every=5")
+    each = ("optim.learning_rate=1e-9", "optim.learning_rate=1e12")
+    configs = [composed(*SMALL, *linear, x) for x in each]
+    together = [Point(x, tmp_path / "a" / "b" / str(i), "") for i, x in enumerate(configs)]
+    alone = Point(configs[1], tmp_path / "c" / "d" / "0", "")
+    statuses = [*run_points(Program(configs[0]), together), run_point(alone)]
+    assert [status["state"] for status in statuses] == ["done", "diverged", "diverged"]
+    for point, status in ((together[1], statuses[1]), (alone, statuses[2])):
+        assert status["reason"].startswith("after update 1, the state is not finite at step ")
+        last = load_metrics(point.folder).iloc[-1]
+        assert last["train/step"] == last["diverged/update"] == 1
+        assert last["train/grad_norm"] > 0
+        state = checkpoints.load(point.folder, point.config, Program(point.config).abstract_state)
+        assert state is not None
+        assert state.diverged  # so that nobody goes on from it
+
+
+def test_a_state_that_is_infinite_before_training_is_a_failure(
+    composed: Compose, tmp_path: Path
+) -> None:
+    saturated = ("model.hidden_size=1", "model.readout=sigmoid", "+model.cell.activation=identity")
+    config = composed(*SMALL, "task=adding", *saturated, "init=identity", "init.gain=1e18")
+    status = run_point(Point(config, tmp_path / "a" / "b" / "0", ""))
+    assert status["state"] == "failed"
+    assert "not finite at step" in status["reason"]

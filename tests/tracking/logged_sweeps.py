@@ -23,13 +23,13 @@ def config(gain: float) -> dict[str, Any]:
     return {"wandb": settings, "init": {"gain": gain}, "clip": {"threshold": np.inf}, "seed": 3}
 
 
-def write(point: Path, gain: float) -> None:
+def write(point: Path, gain: float, group: str = "reach/today") -> None:
     """Write a point's records and log it to an offline run."""
     status = {"state": "done", "reason": "so", "summary": ROWS[-1] | END_ENTRIES}
     records.save_config(point, config(gain), status)
     records.save_metrics(point, pd.DataFrame(ROWS), status)
     records.save_gradients(point, geometric(), status)
-    with track(point, config(gain), group="reach/today", name=f"{gain}") as tracker:
+    with track(point, config(gain), group=group, name=f"{gain}") as tracker:
         for row in ROWS:
             tracker.log(row)
         tracker.finish(status, geometric())

@@ -54,7 +54,9 @@ def test_where_the_seed_alone_varies_the_setting_is_the_model(tmp_path: Path) ->
     folders = write(tmp_path, *configs)
     assert setting_of(folders[1], configs[1], "seed=4") == ("GRU", "GRU, seed 4", ())
     (alone,) = write(tmp_path / "alone", configs[0])
-    assert setting_of(alone, configs[0], "init.gain=1") == ("GRU", "init.gain=1", ())
+    words = "model=gru,+init.gain=1,train.steps=9,probe=[a,b],clip.threshold=1"
+    text = "GRU, gain 1, clip threshold 1"  # what the command sets
+    assert setting_of(alone, configs[0], words) == (text, f"{text}, seed 3", ())
 
 
 def test_bookkeeping_and_keys_that_only_some_points_have_do_no_harm(tmp_path: Path) -> None:

@@ -344,6 +344,25 @@ def test_a_number_that_is_nan_at_the_end_is_not_hidden_by_an_earlier_one(tmp_pat
     assert (logged["train/step"], logged["train/loss"], logged["diverged/loss"]) == (1, None, None)
 
 
+@pytest.mark.parametrize("state", ["diverged", "failed"])
+def test_the_summary_has_no_number_that_the_point_has_not_at_its_end(
+    tmp_path: Path, state: str
+) -> None:
+    start = {"train/step": 0, "jacobian/horizon": 2.0, "train/loss": 2.0}
+    last = {"train/step": 4, "train/loss": 3.0}
+    with track(tmp_path / "0", config(), "g", "n") as tracker:
+        tracker.log(start)
+        tracker.log(last)
+        summary = {"summary": last} if state == "diverged" else {}
+        tracker.finish({"state": state, **summary}, None)
+    run = tmp_path / "0" / "wandb"
+    assert reader.history(run) == [start, last]
+    shown = reader.summary(run)["summary"]
+    expected = last if state == "diverged" else {"train/step": 4}
+    assert {name: x for name, x in shown.items() if "/" in name} == expected
+    assert shown["status"] == state
+
+
 def test_disabled_writes_nothing(folder: Path) -> None:
     before = sorted(folder.parent.rglob("*"))
     with track(folder, config("disabled"), "g", "n") as tracker:

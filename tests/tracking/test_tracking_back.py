@@ -177,6 +177,21 @@ def test_a_sweep_that_was_copied_and_continued_twice_keeps_all_points(tmp_path: 
     assert sorted(load_wandb(tmp_path)["init.gain"]) == [0.5, 1.5, 2.5]
 
 
+def test_a_point_that_was_run_again_in_a_copy_of_its_sweep_counts_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_sweep(tmp_path / "reach" / "today", 0.5, 1.5)
+    second = shutil.copytree(first, tmp_path / "reach" / "copy", symlinks=True)
+    shutil.rmtree(second / "1")
+    write(second / "1", 1.5, group="reach/copy")  # it cannot know of the run before
+    wandb.teardown()
+    for source in (second, tmp_path):
+        restored = load_wandb(source)
+        assert list(restored["init.gain"]) == [0.5, 1.5]
+        assert len(set(restored["sweep"])) == 1
+        assert "1 run was left out: a later one of the same point" in capsys.readouterr().err
+
+
 def test_two_runs_of_a_point_give_one_answer_whoever_reads(tmp_path: Path) -> None:
     """An interrupted attempt whose log stayed, the run that went on, and a copy of the former."""
     sweep = tmp_path / "reach" / "today"

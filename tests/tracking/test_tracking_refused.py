@@ -208,6 +208,12 @@ def test_what_is_neither_a_folder_nor_a_project_is_named(source: str | Path) -> 
         load_wandb(source)
 
 
+@pytest.mark.parametrize("source", ["", None])
+def test_no_source_is_not_the_current_folder(source: Any) -> None:
+    with pytest.raises(ValueError, match="source must be a folder with offline W&B runs, or ENT"):
+        load_wandb(source)
+
+
 @pytest.mark.parametrize(
     "path",
     [

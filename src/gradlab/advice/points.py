@@ -1,6 +1,7 @@
 """Advice at the end of a point, from what its probes have measured and its training has logged."""
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -12,6 +13,7 @@ Row = Mapping[str, float]
 LEARNT = 0.95  # of the baseline: a loss below it
 ALWAYS = 0.95  # a share of clipped updates above which the threshold sets every step's length
 MOST = 2  # sentences
+FEW = 3  # rows, whose median an explosion may decide
 ORTHOGONAL = "init=orthogonal model.other_std=0.1"
 
 
@@ -38,34 +40,62 @@ def point_advice(
     sentences = [
         _on_clipping(rows, threshold),
         _on_truncation(last, window),
-        "" if has_diverged else _on_reach(rows[0], length, has_gates),
+        _on_growth(rows[0], length) if has_diverged else _on_reach(rows[0], length, has_gates),
     ]
     return [sentence for sentence in sentences if sentence][:MOST]
 
 
 def _on_clipping(rows: Sequence[Row], threshold: float) -> str:
-    """Compare the threshold with the average gradient norm of the rows."""
-    trained = [row for row in rows if np.isfinite(row.get("train/grad_norm", np.nan))]
+    """Compare the threshold with the gradient norms of the rows, which are means over updates."""
+    has_diverged = "diverged/update" in rows[-1]
+    trained: Sequence[Row] = [
+        row for row in rows if np.isfinite(row.get("train/grad_norm", np.nan))
+    ]
+    if has_diverged:
+        trained = _before_explosion(trained, rows[-1])
     norms = np.array([row["train/grad_norm"] for row in trained])
     if not norms.any():
         return ""
-    advised = threshold_of(norms)
-    typed = f"clip=global_norm clip.threshold={advised:.2g}"
-    largest = max(row.get("train/grad_norm_clipped_max", 0.0) for row in trained)
-    explodes = "diverged/update" in rows[-1] or largest > RARE * np.median(norms)
-    average = f"the average gradient norm was {norms.mean():.3g}"
-    if threshold > 2 * advised and explodes:
+    advised = 0.5 * float(np.median(norms)) if has_diverged else threshold_of(norms)
+    of_which = "in the median before" if has_diverged else "on average, without the largest 1 %"
+    norm = f"the gradient norm was {2 * advised:.3g} {of_which}"
+    typed = f"try half of it, clip=global_norm clip.threshold={advised:.2g}"
+    largest = _largest(trained)
+    if threshold > 2 * advised and (has_diverged or largest > RARE * np.median(norms)):
         what = "without clipping" if np.isinf(threshold) else f"with threshold {threshold:.3g}"
-        peak = "" if largest <= norms.mean() else f", the largest {largest:.3g}"
-        return f"{what} {average}{peak}: try half of it, {typed}"
+        peak = "" if largest <= 2 * advised else f", and {largest:.3g} at most"
+        return f"{what} {norm}{peak}: {typed}"
     fraction = float(np.mean([row["train/clip_fraction"] for row in trained]))
     if threshold < advised and fraction > ALWAYS:
         kept = float(np.mean([row["train/clip_coefficient"] for row in trained]))
         return (
             f"threshold {threshold:.3g} shortened {fraction:.0%} of the updates, to {kept:.1%} of "
-            f"their length: {average}; try half of it, {typed}"
+            f"their length: {norm}; {typed}"
         )
     return ""
+
+
+def _before_explosion(trained: Sequence[Row], last: Row) -> Sequence[Row]:
+    """Return the rows before a network's norms exploded; none where they were not steady.
+
+    Args:
+        trained: the rows that have a gradient norm.
+        last: the row of the divergence, and of the explosion unless the network was only driven off
+            its task.
+    """
+    end = last
+    if "diverged/worst" in last:
+        end = max(trained, key=lambda row: row["train/grad_norm"], default=last)
+    before = list(takewhile(lambda row: row is not end, trained))
+    if not before:
+        return []
+    means = [row["train/grad_norm"] for row in before]
+    largest = max(means) if len(before) >= FEW else _largest(before)
+    return before if largest <= RARE * np.median(means) else []
+
+
+def _largest(rows: Sequence[Row]) -> float:
+    return max((row.get("train/grad_norm_clipped_max", 0.0) for row in rows), default=0.0)
 
 
 def _on_truncation(last: Row, window: int | None) -> str:
@@ -91,4 +121,16 @@ def _on_reach(first: Row, length: int, has_gates: bool) -> str:
         f"at the start the log norm fell by {fall:.2g} decades a step, {fall * length:.3g} over "
         f"{length} steps: if the task needs them, start with {start} (gradlab.advise measures how "
         "far it reaches)"
+    )
+
+
+def _on_growth(first: Row, length: int) -> str:
+    """Say that the start explodes, if it does, of a network that has diverged."""
+    rate = first.get("jacobian/decay_rate", np.nan)
+    if np.isnan(rate) or decay.verdict_of(first, length) != "exploding":
+        return ""
+    rise = rate / decay.TENFOLD
+    return (
+        f"at the start the log norm rose by {rise:.2g} decades a step, {rise * length:.3g} over "
+        f"{length} steps: start with a smaller init.gain"
     )

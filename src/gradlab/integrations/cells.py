@@ -143,6 +143,17 @@ def drive_cells(
     }
 
 
+def check_inputs(inputs: Inputs) -> None:
+    """Check that inputs are sequences, where they are no function of a model that is yet to come.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if not callable(inputs):
+        for sequences in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
+            _sequences(sequences)
+
+
 def _by_name(inputs: Any, found: Mapping[str, Found]) -> dict[str, Any]:
     """Return the sequences of each cell that has some."""
     names = ", ".join(found)

@@ -8,8 +8,8 @@ from typing import Any
 from jaxtyping import PyTree
 
 from gradlab.components import validate, validator
-from gradlab.integrations.cells import Inputs, drive_cells
-from gradlab.integrations.folder import plain
+from gradlab.integrations.cells import Inputs, check_inputs, drive_cells
+from gradlab.integrations.folder import nested, plain
 from gradlab.integrations.gradient_norms import Clip, GradientNorms
 from gradlab.integrations.probe_choice import Probe, choose_probes
 from gradlab.integrations.step_cell import Start
@@ -56,7 +56,7 @@ def watch(
         folder: gets rows and maps, as a point's folder has them: `load_runs`, `load_gradients` and
             every figure read it or a folder above it. Of several cells each has a folder in it.
         config: your hyperparameters, flat ({"init.gain": 1.5}) or nested; figures of several
-            folders part runs by those that vary.
+            folders part runs by those that vary. Those that your W&B run's config lacks are added.
         overwrite: delete another run's records in `folder`. Otherwise they are refused, unless they
             are those of this run up to an earlier step than the first one now.
         loss, targets: of the probes "adjoint" and "contribution": loss(carry, target) of one step,
@@ -81,6 +81,7 @@ def watch(
         ...         watcher(step, model, grads=grads, loss=loss)
         ...         optimizer.update(model, grads)
     """
+    check_inputs(inputs)
     validate(validator(Schedule), every, "every")
     if (loss is None) != (targets is None):
         raise ValueError("loss and targets belong together: give both, or leave both out.")
@@ -91,13 +92,14 @@ def watch(
     if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
         raise ValueError(f"stride must be a whole number of at least 1; got {stride!r}.")
     start = None if initial_carry is None else Start(initial_carry)
+    settings = plain(config or {})
     return Watcher(
         partial(drive_cells, inputs=inputs, targets=targets, lengths=lengths, start=start),
         sections=choose_probes(probes, has_loss=loss is not None),
         every=every,
-        run=UsersRun(run),
+        run=UsersRun(run, nested(settings, {})),
         folder=None if folder is None else Path(folder),
-        config=plain(config or {}),
+        config=settings,
         overwrite=overwrite,
         loss=loss,
         stride=stride,

@@ -149,12 +149,19 @@ class Recorder:
         checkpoints.save(self.point.folder, self.point.config, state)
         self._checkpointed = time.perf_counter()
 
-    def finish(self, state: State) -> None:
-        """End the point as done or diverged, by its last row, with a checkpoint of its state."""
+    def finish(self, state: State, found: str = "") -> None:
+        """End the point as done or diverged, by its last row, with a checkpoint of its state.
+
+        Args:
+            state: the point's last.
+            found: what a probe has met that is not finite, which then is the reason.
+        """
         gradients = self._write()
         if np.isfinite(self.point.config.train.checkpoint_seconds):
             checkpoints.save(self.point.folder, self.point.config, state)
         status = _conclude(self.rows[-1], self.length)
+        if found:
+            status["reason"] = found
         status["summary"] |= success(self.rows) | times(self.timer)
         status |= self._advice()
         self._tracker.finish(self.status | status, gradients)

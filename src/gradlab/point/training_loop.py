@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from threading import Event
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
 from gradlab.point.recorder import Recorder, Row
 from gradlab.point.stopwatch import Stopwatch, timing
-from gradlab.probes import Measurement
 from gradlab.schedule import logged_steps, probed_steps
 from gradlab.training.batched import BatchedProgram
 from gradlab.training.losses import worst_loss
@@ -79,10 +79,11 @@ class TrainingLoop:
             if stopped[index]:
                 row |= self._own(metrics, index)
                 row[STOPPED_AFTER] = int(state.step) * self.batch_size
-                recorder.add(row, self._measure(recorder, index))
+                self._add_measured(recorder, index, row)
             else:
                 recorder.add(row)
-            recorder.finish(state)
+            if recorder.running:
+                recorder.finish(state)
 
         self._for_each(end_if_over)
 
@@ -90,9 +91,31 @@ class TrainingLoop:
         with timing("evaluate", self._timers()):
             return self.batched.evaluate(self.state)
 
-    def _measure(self, recorder: Recorder, index: int) -> Measurement:
-        with timing("probe", [recorder.timer]):
-            return self.batched.measure(self.state, index)
+    def _add_measured(self, recorder: Recorder, index: int, row: Row) -> None:
+        """Record a row with what the probes measure; where that is not finite, the point ends.
+
+        Probes look where no loss is evaluated, so they may be the first to meet a divergence.
+
+        Raises:
+            FloatingPointError: it is not finite before any update, which is none of training's.
+        """
+        try:
+            with timing("probe", [recorder.timer]):
+                measured = self.batched.measure(self.state, index)
+        except FloatingPointError as error:
+            update = int(self._state(index).step)
+            if update == 0:
+                raise
+            row = self._training_row(update, index) | row if self.telemetry else row
+            found = f"after update {update}, {str(error).rstrip('.')}"
+            return self._end_diverged(recorder, index, row, found)
+        return recorder.add(row, measured)
+
+    def _end_diverged(self, recorder: Recorder, index: int, row: Row, found: str = "") -> None:
+        """End a point that has diverged without an update that did; its state says so too."""
+        state = self._state(index)
+        recorder.add(row | diverged_row(int(state.step), row.get("eval/loss", np.nan)))
+        recorder.finish(state._replace(diverged=jnp.array(True)), found)
 
     def _own(self, metrics: Metrics, index: int) -> Row:
         return {name: float(v) for name, v in self.batched.member(metrics, index).items()}
@@ -113,8 +136,7 @@ class TrainingLoop:
             row |= self._own(metrics, index)
             loss = row.get("eval/loss", 0.0)
             if diverged[index] or not np.isfinite(loss):  # it has no map to measure
-                recorder.add(row | diverged_row(self.update, loss))
-                return recorder.finish(self._state(index))
+                return self._end_diverged(recorder, index, row)
             if self.update == self.num_updates:
                 before = [*recorder.rows, row][0].get("eval/loss", np.inf)
                 row |= worsened_row(self.update, loss, before, self.worst_loss)
@@ -122,7 +144,7 @@ class TrainingLoop:
                     row[STOPPED_AFTER] = np.nan  # never satisfied
             if self.update not in self.probed:
                 return recorder.add(row)
-            return recorder.add(row, self._measure(recorder, index))
+            return self._add_measured(recorder, index, row)
 
         self._for_each(record)
 

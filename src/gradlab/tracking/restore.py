@@ -6,6 +6,7 @@ So every function that reads a sweep's folder works on the restored one.
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable
 from functools import partial
@@ -31,8 +32,9 @@ def load_wandb(
 ) -> pd.DataFrame:
     """Read the points of one or more sweeps from W&B, as `gradlab.load_runs` does from disk.
 
-    Each point is one row, however many copies of its run there are. Of several runs of one point,
-    it is the one that started last of those that were not cut off, if there is one.
+    Each point is one row, however many copies of its run there are, and wherever its sweep's folder
+    was copied to and gone on with. Of several runs of one point, it is the one that started last of
+    those that were not cut off, if there is one.
 
     Args:
         source: a folder with offline runs (`runs/NAME/DATE/wandb`, or one above it); or, on the
@@ -51,12 +53,17 @@ def load_wandb(
         terminal.
 
     Raises:
+        ValueError: the source is no name.
         FileNotFoundError: the source does not exist or contains no point.
         ConnectionError: the server cannot be reached, or nobody is logged in.
 
     Example:
         >>> runs = gradlab.load_wandb("me/reach/quickstart/2026-01-31_12-00-00")
     """
+    if not isinstance(source, str | Path) or source == "":
+        raise ValueError(
+            f"source must be a folder with offline W&B runs, or ENTITY/PROJECT; got {source!r}."
+        )
     if folder is None:
         folder = tempfile.mkdtemp(prefix="gradlab-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -75,17 +82,27 @@ def load_wandb(
 def places(points: Iterable[Restored]) -> dict[Restored, PurePosixPath]:
     """Return where each point's folder goes; runs that a later one replaces are left out.
 
-    A sweep is recognised by its id, which its folder's name gets. Different points that claim one
-    place (of sweeps without an id, or of a sweep that was copied and continued twice) keep apart:
-    the later ones are put in a sweep of their own, named by their run.
+    A sweep is recognised by its id, wherever it was copied to, and in it a point by its config;
+    that of a sweep without an id by its path too. If a whole run is replaced by one of another id,
+    as after a point was deleted and run again, that is said. A sweep's folder is named by its
+    earliest run and its id. Different points that claim one place (of sweeps without an id, or of a
+    sweep that was copied and continued twice) keep apart: the later ones are put in a sweep of
+    their own, named by their run.
     """
     in_order = sorted(points, key=lambda point: point.age)
     runs = {(point.sweep_id, point.run_id): point for point in in_order}
     kept = [point for point in in_order if runs[point.sweep_id, point.run_id] is point]
-    latest = {(point.sweep_id, point.path, point.content): point for point in kept}
+    latest = {(p.sweep_id, p.content, None if p.sweep_id else p.path): p for p in kept}
+    counted = set(latest.values())
+    if replaced := sum(point.whole and point not in counted for point in kept):
+        what = "1 run was" if replaced == 1 else f"{replaced} runs were"
+        print(f"gradlab: {what} left out: a later one of the same point counts.", file=sys.stderr)
+    by_start = sorted(in_order, key=lambda point: (point.started, point.path), reverse=True)
+    names = {point.sweep_id: point.path.parts[:2] for point in by_start}
     taken: dict[PurePosixPath, Restored] = {}
     for point in latest.values():
-        name, date, *rest = point.path.parts
+        rest = point.path.parts[2:]
+        name, date = names[point.sweep_id] if point.sweep_id else point.path.parts[:2]
         sweep = f"{date}-{point.sweep_id}" if point.sweep_id else date
         place = PurePosixPath(name, sweep, *rest)
         if place in taken:

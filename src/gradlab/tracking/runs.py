@@ -74,6 +74,7 @@ class Tracker:
         self._earlier = earlier
         self._folder = folder
         self._config = config
+        self._logged = set[str]()  # names of metrics
         self.finished = False
 
     def log(self, row: Mapping[str, float]) -> None:
@@ -82,13 +83,16 @@ class Tracker:
         with self._writing() as run:
             if run:
                 run.log(measured)
+                self._logged |= set(measured)
 
     def finish(self, status: Mapping[str, Any], gradients: xr.Dataset | None) -> None:
         """Log the probes' measurements, the point's records and its outcome.
 
         Args:
-            status: the content of status.json. The run's summary has the last logged row already,
-                so only the status and the entries of `end_entries` are added to it.
+            status: the content of status.json. The run's summary has the last logged value of each
+                metric already, so the status and the entries of `end_entries` are added to it, and
+                what the point's summary lacks is taken out: the horizon before training is no
+                result of a network that diverged. The rows keep it.
             gradients: the content of gradients.nc, to be shown; None if the point has none.
         """
         with self._writing() as run:
@@ -107,6 +111,7 @@ class Tracker:
             if gradients is not None:
                 self._log_artifact(run, status)
             outcome = {"status": status["state"], "reason": status.get("reason", "")}
+            self._limit_summary(run, summary)
             run.summary.update(outcome | end_entries(summary) | tables)
             self.finished = True
 
@@ -115,11 +120,16 @@ class Tracker:
         with self._writing() as run:
             if run and error and not self.finished:
                 reason = f"{type(error).__name__}: {error}"
+                self._limit_summary(run, {})
                 run.summary.update({"status": "failed", "reason": reason})
             if run:
                 run.finish(exit_code=1 if error else None)
                 for folder in () if error else self._earlier:
                     shutil.rmtree(folder, ignore_errors=True)
+
+    def _limit_summary(self, run: "wandb.Run", summary: Mapping[str, Any]) -> None:
+        for name in sorted(self._logged - {"train/step", *summary}):
+            del run.summary[name]
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator["wandb.Run | None"]:

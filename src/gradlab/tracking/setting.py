@@ -26,6 +26,8 @@ MEASURES = {  # columns of the table of outcomes: the entries of the summary tha
     "solved": "success/solved",
     "accuracy": "eval/accuracy",
 }
+# Sections of a config that tell networks and their trainings apart.
+DESCRIBING = ("model.", "init.", "bias.", "task.", "optim.", "clip.", "tbptt.", "regulariser.")
 COLUMNS = ("axis", "value", "order", "series", *MEASURES)
 
 
@@ -42,8 +44,9 @@ class Setting(NamedTuple):
     """What tells a point from the others of its sweep.
 
     Attributes:
-        text: without the seed: "LSTM, gain 0.5, length 64"; the model's name if nothing varies.
-        name: with the seed, if that varies.
+        text: without the seed: "LSTM, gain 0.5, length 64"; if nothing varies, the model and what
+            the command sets of the network, its task and its training.
+        name: with the seed, if that varies or nothing does.
         axes: the keys that vary, the seed apart.
     """
 
@@ -58,8 +61,8 @@ def setting_of(folder: Path, config: Mapping[str, Any], name: str) -> Setting:
     Args:
         folder: the point's.
         config: its resolved config.
-        name: its overrides, which name it where nothing varies, and where its sweep has no
-            sweep.json (another launcher than gradlab's runs it).
+        name: its overrides. They name it as they are where its sweep has no sweep.json (another
+            launcher than gradlab's runs it).
 
     Example:
         >>> setting_of(Path("runs/quickstart/DATE/3"), config, "model=rnn,init.gain=0.5").text
@@ -74,14 +77,21 @@ def setting_of(folder: Path, config: Mapping[str, Any], name: str) -> Setting:
     keys = [key for key in varying if key != "seed"]
     point = point.reindex([*point.index, *(key for key in varying if key not in point)])
     if not keys:
-        text = level_label("model.name", point.get("model.name"))
-        return Setting(text, f"{text}, {level_label('seed', point['seed'])}" if varying else name)
+        text = point_label(point, _set_keys(name, point))
+        return Setting(text, f"{text}, {level_label('seed', point['seed'])}")
     axes = []
     for key in keys:
         others = [other for other in keys if other != key]
         series = point_label(point, others) if others else ""
         axes.append(Axis(key, value_label(key, point[key]), _order(point[key]), series))
     return Setting(point_label(point, keys), point_label(point, varying), axes)
+
+
+def _set_keys(overrides: str, config: pd.Series) -> list[str]:
+    """Return "model.name" and the keys that overrides set; a group's choice is its `_target_`."""
+    words = [word.partition("=")[0].lstrip("+") for word in overrides.split(",")]
+    named = [key for word in words for key in (word, f"{word}._target_") if key in config]
+    return [*dict.fromkeys(["model.name", *(key for key in named if key.startswith(DESCRIBING))])]
 
 
 def outcome_table(

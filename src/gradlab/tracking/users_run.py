@@ -21,11 +21,13 @@ class UsersRun:
     An error of W&B's ends nothing: it is warned of once, and nothing more is logged.
     """
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, config: Mapping[str, Any]) -> None:
         """Log to a run.
 
         Args:
             run: a `wandb.Run`, as `wandb.init` returns it; None: nothing is logged.
+            config: nested hyperparameters, of which the run's config gets those that it lacks, with
+                the first row.
 
         Raises:
             ValueError: it is none.
@@ -34,7 +36,7 @@ class UsersRun:
             raise ValueError(
                 f"run must be a W&B run, such as wandb.init() returns; got {type(run).__name__}."
             )
-        self._run = run
+        self._run, self._config = run, config
         self._filling: int | None = None  # W&B's step of the row that the last measurement joined
         self._maps: dict[str, dict[int, xr.DataArray]] = {}  # by prefix and training step
         self._count = self._shown = 0  # measurements, and how many the pictures logged last show
@@ -76,6 +78,11 @@ class UsersRun:
                 row |= {f"{prefix}{name}": x for name, x in media.items()}
                 self._shown = self._count
             self._run.log({}, commit=False)  # raises on a finished run, whose step is waited for
+            if self._config:
+                filled = _filled(dict(self._run.config), self._config)
+                added = {key: filled[key] for key in self._config}
+                self._run.config.update(added, allow_val_change=True)
+                self._config = {}
             if is_new and self._run.step == self._filling:
                 self._run.log({}, commit=True)
             self._run.log(row, commit=False)
@@ -85,3 +92,11 @@ class UsersRun:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             text = f"gradlab.watch logs nothing more to your W&B run: {reason}"
             warnings.warn(text, RuntimeWarning, stacklevel=5)
+
+
+def _filled(config: Any, defaults: Any) -> Any:
+    """Return a nested config with what it lacks of another."""
+    if not (isinstance(config, Mapping) and isinstance(defaults, Mapping)):
+        return config
+    own = {key: _filled(value, defaults.get(key)) for key, value in config.items()}
+    return {**defaults, **own}
