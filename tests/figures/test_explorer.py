@@ -275,5 +275,5 @@ def test_runs_of_one_setting_measured_at_other_steps_are_not_averaged(tmp_path: 
 def test_a_run_without_a_map_is_named_with_its_probe(tmp_path: Path) -> None:
     maps = geometric(4)
     write_point(tmp_path / "0", maps.rename(jacobian_log_norm="lyapunov_exponent"))
-    with pytest.raises(ValueError, match=r"did not measure jacobian_log_norm.*probe=\[spectral\]"):
+    with pytest.raises(ValueError, match=r"no point measured jacobian_log_norm.*probe=\[spectral\]"):
         explorer_data(load_runs(tmp_path))

@@ -84,7 +84,8 @@ def draw(name: str, words: Sequence[str], typed: Sequence[str], program: str = "
 def figure_parser(entry: Entry, program: str) -> tuple[Parser, list[str]]:
     """Return the parser of a figure, and the names of the options that its function takes."""
     needs = f" The runs must be of {entry.needs}." if entry.needs else ""
-    parser = Parser(prog=program, description=f"{entry.summary}.{needs}")
+    about = f"{entry.summary}.{needs}"
+    parser = Parser(prog=program, description=about, allow_abbrev=False)  # --step is no --steps
     beside = " beside the runs" if entry.has_runs else ""
     default = f"the file (default: NAME.{entry.formats[0]}{beside})"
     parser.add_argument("--out", type=Path, help=default)
@@ -150,8 +151,8 @@ def _write(
         return style.save(drawn, path)
     if not isinstance(drawn, style.Drawn):
         raise ValueError(
-            f"{entry.function} must return a matplotlib Figure, or gradlab.figures.style.Drawn with "
-            f"its table; it returned a {type(drawn).__name__}."
+            f"{entry.function} must return a matplotlib Figure, or gradlab.figures.style.Drawn "
+            f"with its table; it returned a {type(drawn).__name__}."
         )
     table = drawn.table if runs is None else name_points(drawn.table, runs)
     return write(drawn.figure, table, path, typed, entry.nats)

@@ -18,7 +18,6 @@ from gradlab.figures.selection import (
 )
 
 PINNED_TO_LARGEST = ("task.length", "clip.threshold")  # the longest sequence, no clipping
-PARTING = ("hue", "col", "row")  # of a Choice
 MOST_COLUMNS, MOST_ROWS = 6, 6  # of panels that are asked for, at most
 
 
@@ -216,11 +215,13 @@ def with_line_style(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
 
 def _check_parting(runs: pd.DataFrame, choice: Choice) -> Choice:
     """Return the choice with the runs' own keys for lines and panels; they must differ."""
-    asked = {name: check_key(runs, key) for name in PARTING if (key := getattr(choice, name))}
-    if len(set(asked.values())) < len(asked):
-        keys = ", ".join(asked.values())
-        raise ValueError(f"hue, col and row must be different keys; got {keys}.")
-    return choice._replace(**asked)
+    hue, col, row = (
+        check_key(runs, x) if x else None for x in (choice.hue, choice.col, choice.row)
+    )
+    asked = [key for key in (hue, col, row) if key]
+    if len(set(asked)) < len(asked):
+        raise ValueError(f"hue, col and row must be different keys; got {', '.join(asked)}.")
+    return choice._replace(hue=hue, col=col, row=row)
 
 
 def _at(runs: pd.DataFrame, key: str, level: object) -> pd.DataFrame:

@@ -106,7 +106,7 @@ def with_variable(runs: pd.DataFrame, variable: str) -> pd.DataFrame:
     measured = [variable in records.gradient_names(path) for path in runs["path"]]
     if not any(measured):
         how = remedy(runs.iloc[0], variable)
-        raise ValueError(f"none of the {len(runs)} points measured {variable}: {how}.")
+        raise ValueError(f"no point measured {variable}: {how}.")
     return runs[measured]
 
 

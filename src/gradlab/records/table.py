@@ -51,8 +51,8 @@ def load_runs(folder: str | Path, columns: Columns = "varying") -> pd.DataFrame:
         `verdict`, `status`, `reason`, `sweep` (its folder's name, NAME/DATE) and `path`.
         `model.name`, `task.length` and `seed` are columns whether they vary or not; what was left
         out is in `runs.attrs["constant"]`, from which figures take it. Figures also take tables
-        that `pandas.concat` has joined, and read again what that has lost. (What you compute
-        yourself from such a table, read with "all".)
+        that `pandas.concat` has joined, and read again what that has lost. (To compute with
+        them yourself, read them with "all".)
 
         A point with a file that is not as it was written has the status "damaged", the reason and
         no numbers. One that its sweep lists, and that has no status.json, is "unknown". One that
@@ -120,7 +120,7 @@ def _with_configs(runs: pd.DataFrame) -> pd.DataFrame:
         is_readable = row["status"] not in UNREADABLE and file.is_file()
         config = flatten(load_yaml(file)) if is_readable else {}
         known = {key: x for key, x in row.items() if not (pd.api.types.is_scalar(x) and pd.isna(x))}
-        rows.append(config | {str(key): x for key, x in known.items()})
+        rows.append({escaped(key): _shown(x) for key, x in config.items()} | known)
     whole = pd.DataFrame(rows, runs.index)
     whole.attrs["constant"] = {}
     return whole
