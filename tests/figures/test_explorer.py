@@ -13,9 +13,9 @@ from synthetic_sweeps import RATES, copies, geometric, write_point, write_seeds
 
 from gradlab import load_runs
 from gradlab.figures import style
-from gradlab.figures.bands import interval_of_mean
+from gradlab.figures.bands import mean_and_limits
 from gradlab.figures.explorer import explorer_data, explorer_page, words
-from gradlab.figures.explorer.mean_curve import Reading, mean_curve, mean_of_seeds
+from gradlab.figures.explorer.mean_curve import Reading, mean_curve
 from gradlab.figures.explorer.packing import pack
 from gradlab.figures.explorer.words import course
 
@@ -90,16 +90,6 @@ def test_seeds_are_one_setting_with_mean_interval_and_spread(tmp_path: Path) -> 
     exact = np.quantile(resampled, (0.025, 0.975))
     np.testing.assert_allclose((before["low"][8], before["high"][8]), exact, atol=0.06)
     assert (before["low"][0], before["high"][0]) == (0, 0)
-
-
-def test_the_interval_leaves_zeros_out_as_the_mean_does() -> None:
-    curves = np.array(
-        [[0.0, -1, -np.inf], [0, -2, -np.inf], [0, -np.inf, -np.inf], [0, -3, np.nan]]
-    )
-    low, high = interval_of_mean(curves.T)
-    assert (low[0], high[0]) == (0, 0)
-    assert -3 <= low[1] < -2 < high[1] <= -1
-    assert np.isnan([low[2], high[2]]).all()
 
 
 def test_the_mean_ends_where_the_first_seed_is_exactly_zero(tmp_path: Path) -> None:
@@ -214,7 +204,7 @@ def test_a_curve_that_first_rises_is_told_by_its_peak_and_end(
 
 def numbers(profiles: list[np.ndarray], stride: int, unit: Any) -> str:
     """The words on curves of networks without zeros."""
-    mean = mean_of_seeds(np.stack(profiles))
+    mean, *_ = mean_and_limits(np.stack(profiles, axis=1), "none")
     return words.numbers(profiles, [0.0] * len(profiles), mean, stride, unit)
 
 
@@ -275,5 +265,7 @@ def test_runs_of_one_setting_measured_at_other_steps_are_not_averaged(tmp_path: 
 def test_a_run_without_a_map_is_named_with_its_probe(tmp_path: Path) -> None:
     maps = geometric(4)
     write_point(tmp_path / "0", maps.rename(jacobian_log_norm="lyapunov_exponent"))
-    with pytest.raises(ValueError, match=r"no point measured jacobian_log_norm.*probe=\[spectral\]"):
+    with pytest.raises(
+        ValueError, match=r"no point measured jacobian_log_norm.*probe=\[spectral\]"
+    ):
         explorer_data(load_runs(tmp_path))

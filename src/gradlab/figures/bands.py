@@ -74,7 +74,7 @@ def mean_and_limits(
 
     Args:
         values: NaN where missing, −inf for the log of an exact zero.
-        band: "ci": `interval_of_mean`, as seaborn draws it; "sd": mean ± standard deviation;
+        band: "ci": 95 % bootstrap interval, as seaborn draws it; "sd": mean ± standard deviation;
             "iqr": quartiles; "range": least and greatest; "none".
 
     Returns:
@@ -132,7 +132,7 @@ def _limits(
 ) -> tuple[Float[np.ndarray, "x"], Float[np.ndarray, "x"]]:
     """Return the lower and upper limit of a band of finite values at each x."""
     if band == "ci":
-        return interval_of_mean(values)
+        return _interval_of_mean(values)
     if band == "sd":
         means, spread = values.mean(axis=1), values.std(axis=1, ddof=1)
         return means - spread, means + spread
@@ -140,13 +140,15 @@ def _limits(
     return low, high
 
 
-def interval_of_mean(
+def _interval_of_mean(
     values: Float[np.ndarray, "x seeds"],
 ) -> tuple[Float[np.ndarray, "x"], Float[np.ndarray, "x"]]:
     """Return the 95 % percentile-bootstrap interval of the mean over seeds at each x.
 
-    Resamples are the same at every x and in every call. Values that are not finite are left out of
-    a resample's mean, as they are of the mean; where none is finite, the limits are NaN.
+    Resamples are the same at every x and in every call.
+
+    Args:
+        values: all finite.
 
     Source:
         Efron & Tibshirani (1993), An Introduction to the Bootstrap, section 13.3.
@@ -154,11 +156,6 @@ def interval_of_mean(
     seeds = values.shape[1]
     draws = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
     weights = np.stack([(draws == seed).sum(axis=1) for seed in range(seeds)])  # [seed, resample]
-    is_finite = np.isfinite(values)
-    counts = is_finite.astype(float) @ weights
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = np.where(is_finite, values, 0.0) @ weights / np.where(counts, counts, np.nan)
-    low, high = np.full((2, len(values)), np.nan)
-    some, tail = is_finite.any(axis=1), (1 - LEVEL) / 2
-    low[some], high[some] = np.nanquantile(means[some], (tail, 1 - tail), axis=1)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(values @ weights / seeds, (tail, 1 - tail), axis=1)
     return low, high

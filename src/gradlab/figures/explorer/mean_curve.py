@@ -25,19 +25,6 @@ class Reading(NamedTuple):
         return self.zero_share > 0 and not np.isfinite(rest).all()
 
 
-def mean_of_seeds(profiles: Float[np.ndarray, "seeds lags"]) -> decay.Profile:
-    """Return the mean over seeds at the lags at which each has a finite log norm.
-
-    A mean of the seeds that happen not to be zero would jump where the next becomes zero.
-
-    Returns:
-        −inf where all seeds are exactly zero; NaN where some are, or were not measured.
-    """
-    zeros = np.isneginf(profiles)
-    means = np.where(zeros, np.nan, profiles).mean(axis=0)
-    return np.where(zeros.all(axis=0), -np.inf, means)
-
-
 def mean_curve(
     readings: Sequence[Reading], lags: Sequence[int], stride: int, unit: Unit
 ) -> dict[str, Any]:
@@ -50,21 +37,22 @@ def mean_curve(
         unit: of log norms and rates.
 
     Returns:
-        `curve` (`mean_of_seeds` at the lags, null where it is not finite); `numbers` in words;
-        `horizon`, the lag and log norm at which the mean has fallen to 1/e, or null; from four
-        seeds on, `low` and `high` (95 % bootstrap interval of the mean).
+        `curve` (`bands.mean_and_limits` at the lags, null where it is not finite); `numbers` in
+        words; `horizon`, the lag and log norm at which the mean has fallen to 1/e, or null; from
+        four seeds on, `low` and `high` (95 % bootstrap interval of the mean).
     """
     profiles = np.stack([x.profile for x in readings])
-    mean, at = mean_of_seeds(profiles), np.asarray(lags) // stride
+    several = len(readings) >= bands.FEW
+    mean, *limits = bands.mean_and_limits(profiles.T, "ci" if several else "none")
+    at = np.asarray(lags) // stride
     curve = {
         "curve": _json(from_nats(mean[at], unit)),
         "horizon": _horizon(mean, stride, unit),
         "numbers": numbers(profiles, [x.zero_share for x in readings], mean, stride, unit),
     }
-    if len(readings) >= bands.FEW:
-        limits = bands.interval_of_mean(from_nats(profiles[:, at].T, unit))
-        low, high = (np.where(np.isfinite(mean[at]), limit, np.nan) for limit in limits)
-        curve |= {"low": _json(low), "high": _json(high)}
+    if several:
+        low, high = (_json(from_nats(limit[at], unit)) for limit in limits)
+        curve |= {"low": low, "high": high}
     return curve
 
 
