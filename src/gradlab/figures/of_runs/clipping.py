@@ -195,14 +195,17 @@ def _one_note(runs: pd.DataFrame, thresholds: Sequence[float]) -> list[str]:
 
 
 def _best_line(table: pd.DataFrame, grid: Grid) -> tuple[Any, pd.DataFrame]:
-    """Return the level of the line with most success, then least loss, and its clip fractions."""
+    """Return the level of the line with most success, then least loss, and its clip fractions.
+
+    Of lines that logged clip fractions, that is.
+    """
     fractions = table[table["quantity"] == FRACTION]
     if grid.level_key is None:
         return None, fractions
     ranks, levels = pd.factorize(grid.runs[grid.level_key], use_na_sentinel=False)  # None is one
     lines = table["point"].map(pd.Series(ranks, grid.runs.index))
     means = table.assign(line=lines).pivot_table(index="line", columns="quantity", values="value")
-    means = means.reindex(columns=[SUCCESS, LOSS])
+    means = means[means[FRACTION].notna()].reindex(columns=[SUCCESS, LOSS])
     best = means.sort_values([SUCCESS, LOSS], ascending=[False, True], kind="stable").index[0]
     return levels[best], fractions[lines[fractions.index] == best]
 
