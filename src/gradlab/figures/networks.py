@@ -4,7 +4,8 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from gradlab.figures.labels import point_label, value_label
+from gradlab.figures.labels import point_label
+from gradlab.figures.levels import where_flag
 from gradlab.figures.selection import FIRST_OF_SECTION, levels_of
 
 NETWORK = "network.name"
@@ -54,7 +55,7 @@ def left_out(runs: pd.DataFrame, keys: Sequence[str], shown: pd.DataFrame) -> li
         return []
     naming = _naming(runs, [key for key in keys if key not in keys_left])
     first = others.iloc[0]
-    flags = " ".join(f"{key}={value_label(key, first[key])}" for key in naming)
+    flags = " ".join(where_flag(key, levels_of(runs, key), [first[key]]) for key in naming)
     return [f"Networks left out: {'; '.join(others[NETWORK])}; the first: --where {flags}."]
 
 
