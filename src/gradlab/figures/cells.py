@@ -13,7 +13,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from gradlab.figures import cell_numbers, style
+from gradlab.figures import cell_numbers, legends, style
 from gradlab.figures.labels import key_label, value_label
 from gradlab.figures.layout import Grid
 from gradlab.figures.lines import write_none
@@ -162,7 +162,7 @@ def draw_bar(figure: Figure, body: SubFigure, panels: np.ndarray, scale: Scale) 
     bar.set_label(style.wrapped(scale.label, width))
 
 
-def mark_entries(cells: pd.DataFrame, value: str) -> list[style.Entry]:
+def mark_entries(cells: pd.DataFrame, value: str) -> list[legends.Entry]:
     """Return the legend entries of cells without a finite number."""
     labels = {}
     if value == "horizon":

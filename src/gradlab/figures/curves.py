@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import bands, moments, style, units
+from gradlab.figures import bands, legends, moments, style, units
 
 DASHED: Any = (0, (4, 2))  # lines before training
 BAND = 0.2  # opacity
@@ -195,12 +195,12 @@ def _covers(other: pd.Series, values: pd.Series, tolerance: float) -> bool:
     return bool((values - other).abs().max() <= tolerance)
 
 
-def legend_entries(runs: pd.DataFrame, table: pd.DataFrame) -> list[style.Entry]:
+def legend_entries(runs: pd.DataFrame, table: pd.DataFrame) -> list[legends.Entry]:
     """Return the legend entries of the lines of some points and of the moments of a table."""
     return [*line_entries(runs, table), *moment_entries(table)]
 
 
-def line_entries(runs: pd.DataFrame, table: pd.DataFrame | None = None) -> list[style.Entry]:
+def line_entries(runs: pd.DataFrame, table: pd.DataFrame | None = None) -> list[legends.Entry]:
     """Return the legend entries of the lines of some points, from `layout.with_line_style`.
 
     There are none if colours tell the moments of the table.
@@ -214,7 +214,7 @@ def line_entries(runs: pd.DataFrame, table: pd.DataFrame | None = None) -> list[
     ]
 
 
-def moment_entries(table: pd.DataFrame) -> list[style.Entry]:
+def moment_entries(table: pd.DataFrame) -> list[legends.Entry]:
     """Return the legend entries of the moments in a table: of dashes, or of many, colours."""
     colours = moment_colours(table)
     whens = table.sort_values("step")["when"].unique()

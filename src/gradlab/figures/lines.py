@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gradlab.figures import bands, moments, selection, style, units
+from gradlab.figures import bands, legends, moments, selection, style, units
 from gradlab.figures.choice import ANY, Choice
 from gradlab.figures.curves import Curve, Quantity, curves_of, draw_lines, legend_entries
 from gradlab.figures.layout import Grid, arrange_lines
@@ -91,7 +91,7 @@ def draw_measured(
     rows = quantities(table)
     figure, body, panels = small_multiples(grid, rows)
     notes = draw_panels(panels, grid, table, rows, choice.band)
-    style.legend(body, legend_entries(grid.runs, table))
+    legends.legend(body, legend_entries(grid.runs, table))
     notes += [*remarks(table)]
     notes += selection.notes(runs, usable, grid.runs, choice.keys(), variable)
     return style.Drawn(style.finish(figure, notes, panel_height(grid)), table)

@@ -16,7 +16,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from gradlab.figures import style, units
+from gradlab.figures import legends, style, units
 from gradlab.figures.labels import steps_label
 
 MAX_LIMIT = 2 * units.DECADE  # nats, a factor of 100: the colours end here or earlier
@@ -275,13 +275,13 @@ def norm_ticks(bar: Colorbar, limit: float) -> None:
     )
 
 
-def map_entries(table: pd.DataFrame) -> list[style.Entry]:
+def map_entries(table: pd.DataFrame) -> list[legends.Entry]:
     """Return the legend entries of the maps of a table: horizon and hatchings."""
     horizon = Line2D([], [], label="horizon: mean norm fallen to 1/e", **HORIZON_LINE)
     return [horizon, *hatching_entries(table)]
 
 
-def hatching_entries(table: pd.DataFrame) -> list[style.Entry]:
+def hatching_entries(table: pd.DataFrame) -> list[legends.Entry]:
     """Return the legend entries of the hatchings that the maps of a table have."""
     zero = (np.isneginf(table["log_norm"]) & ~table["unresolved"]).any()
     lost = table["unresolved"].any()

@@ -4,7 +4,7 @@ Figures use only `matplotlib.figure.Figure`, without a display or state of pyplo
 """
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -18,13 +18,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.legend_handler import HandlerTuple
-from matplotlib.lines import Line2D
 
 from gradlab.figures import units
 from gradlab.figures.line_breaks import filled
@@ -36,8 +33,6 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # in place of what no font shows
 GREY = "0.4"
 FITS = 4  # of a figure's height to its panels, at most
 MISSING = 0.03  # inches of height that all rows of panels together may lack or have too much
-LEGEND_MARK, LEGEND_LETTER = 0.55, 0.075  # inches: width of an entry's mark, of a letter
-SHORTEST = 12  # letters of a legend's line, at least
 NOTE_LETTERS = 16  # of a note in an inch
 TITLE_LETTERS = 9  # of a title in an inch
 PANEL_LETTERS = 12  # of a panel's title in an inch
@@ -92,8 +87,6 @@ THEME: dict[Any, Any] = {  # all of Matplotlib's settings, whatever a matplotlib
     "xtick.major.size": 3,
     "ytick.major.size": 3,
 }
-
-Entry = Artist | tuple[Artist, ...]  # of a legend: one mark, or several side by side
 
 
 class Drawn(NamedTuple):
@@ -287,77 +280,6 @@ def label_row(axes: Axes, text: str, *, left: bool = False) -> None:
     looks |= {"multialignment": "center"}
     looks |= {"rotation": 90, "ha": "right"} if left else {"rotation": -90, "ha": "left"}
     axes.annotate(text, (0 if left else 1, 0.5), (-6 if left else 6, 0), xycoords=where, **looks)
-
-
-def legend(body: SubFigure, entries: Sequence[Entry]) -> None:
-    """Write the legend above the panels, in as few rows as fit its width.
-
-    Args:
-        body: of the figure.
-        entries: an entry of several marks shows them side by side under the label of the first.
-    """
-    columns = len(entries)
-    while columns > 1 and not _fits(body, entries, columns):
-        columns -= 1
-    _draw_legend(body, entries, columns)
-
-
-def legend_of_groups(body: SubFigure, groups: Mapping[str, Sequence[Entry]]) -> None:
-    """Write a legend above the panels whose rows begin with the heading of their group.
-
-    Args:
-        body: of the figure.
-        groups: the entries of each heading, as in `legend`.
-    """
-    for columns in range(max(map(len, groups.values())), 0, -1):
-        rows = [
-            [_without_mark(heading if first == 0 else ""), *entries[first : first + columns]]
-            for heading, entries in groups.items()
-            for first in range(0, len(entries), columns)
-        ]
-        rows = [row + [_without_mark("")] * (columns + 1 - len(row)) for row in rows]
-        by_column = [entry for column in zip(*rows, strict=True) for entry in column]
-        if _fits(body, by_column, columns + 1):
-            break
-    _draw_legend(body, by_column, columns + 1)
-
-
-def _without_mark(label: str) -> Entry:
-    return Line2D([], [], linestyle="none", label=label)
-
-
-def _draw_legend(body: SubFigure, entries: Sequence[Entry], columns: int) -> None:
-    """Write the entries, column by column; labels too long for the figure in several lines."""
-    labels, rows = _labels(entries), -(-len(entries) // columns)
-    if not _fits(body, entries, columns):  # break those of the last column
-        letters = _room(body, columns) - sum(_widest(entries, columns)[:-1])
-        last = [filled(label, max(int(letters), SHORTEST)) for label in labels[-rows:]]
-        beside = [label.count("\n") * "\n" for label in last]  # which keeps headings at their rows
-        labels = [label + beside[i % rows] for i, label in enumerate(labels[:-rows])] + last
-    marks: Any = list(entries)  # Matplotlib's annotations allow no tuples
-    handlers = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    body.legend(marks, labels, handler_map=handlers, loc="outside upper center", ncols=columns)
-
-
-def _labels(entries: Sequence[Entry]) -> list[str]:
-    firsts = [entry[0] if isinstance(entry, tuple) else entry for entry in entries]
-    return [literal(str(mark.get_label())) for mark in firsts]
-
-
-def _fits(body: SubFigure, entries: Sequence[Entry], columns: int) -> bool:
-    return sum(_widest(entries, columns)) <= _room(body, columns)
-
-
-def _room(body: SubFigure, columns: int) -> float:
-    """Return the letters that the labels of a legend's columns may have together."""
-    width = body.bbox.width / body.get_dpi() / current_style().text
-    return (width - LEGEND_MARK * columns) / LEGEND_LETTER
-
-
-def _widest(entries: Sequence[Entry], columns: int) -> list[int]:
-    """Return the letters of the longest label of each column of a legend."""
-    letters = [len(label) for label in _labels(entries)]
-    return [int(max(column)) for column in np.array_split(letters, columns)]
 
 
 def finish(figure: Figure, notes: Sequence[str], heights: float | Sequence[float] = 0.0) -> Figure:

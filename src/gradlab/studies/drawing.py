@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.figures import style
+from gradlab.figures import legends, style
 
 THEORY_STYLE: dict[str, Any] = {"color": "0.15", "linewidth": 1.0, "linestyle": (0, (4, 2))}
 MEASURED_STYLE: dict[str, Any] = {"linewidth": 2.4, "alpha": 0.85, "solid_capstyle": "round"}
@@ -51,7 +51,7 @@ def label_axes(
 
 def legend_above(axes: Axes) -> None:
     """Write one panel's legend above all panels, for figures whose panels share it."""
-    style.legend(axes.figure, axes.get_legend_handles_labels()[0])  # type: ignore[arg-type]
+    legends.legend(axes.figure, axes.get_legend_handles_labels()[0])  # type: ignore[arg-type]
 
 
 def finish_with_theory_note(figure: Figure, notes: str) -> Figure:

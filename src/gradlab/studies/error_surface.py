@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from gradlab import theory
 from gradlab.config import Count, Positive
-from gradlab.figures import style
+from gradlab.figures import legends, style
 from gradlab.studies import drawing
 from gradlab.studies.one_unit import descend, unit_error, wall, wall_slope
 
@@ -350,7 +350,7 @@ def error_surface_figure(table: pd.DataFrame) -> style.Drawn:
     for axes in (over, along):
         axes.locator_params(axis="x", nbins=4)  # more run into each other in large type
     along.spines[["top", "right"]].set_visible(False)
-    style.legend(body, handles)
+    legends.legend(body, handles)
     notes = [f"Largest step {part!s}: {_largest_step(path):.3g}." for part, path in paths.items()]
     notes = ["Dashed: where theory puts the wall.", *notes]
     return style.Drawn(style.finish(figure, notes), table)

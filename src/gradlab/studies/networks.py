@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import style
+from gradlab.figures import legends
 
 
 class Look(NamedTuple):
@@ -35,4 +35,4 @@ def network_legend(axes: Axes, networks: Iterable[str]) -> None:
         Line2D([], [], color=look.colour, linestyle=look.dashes, linewidth=2, label=look.label)
         for look in looks
     ]
-    style.legend(axes.figure, entries)  # type: ignore[arg-type]
+    legends.legend(axes.figure, entries)  # type: ignore[arg-type]

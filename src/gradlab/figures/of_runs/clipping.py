@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import bands, curves, lines, outcome, remedies, selection, style
+from gradlab.figures import bands, curves, legends, lines, outcome, remedies, selection, style
 from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.labels import level_label, value_label
 from gradlab.figures.layout import Grid, arrange_along
@@ -127,7 +127,7 @@ def clipping_figure(
         else:
             notes += lines.draw_panels(own, grid, ranked, [quantity], band)
             notes += _loss_note(grid.runs)
-    style.legend_of_groups(body, groups)
+    legends.legend_of_groups(body, groups)
     notes = [
         *_success_note(table, grid.runs, outcome.criterion(runs, error, accuracy)),
         *notes,
@@ -277,7 +277,7 @@ def _looks(thresholds: Sequence[float]) -> dict[float, dict[str, Any]]:
     return {x: {"color": colours[x]} if x in colours else NO_CLIPPING for x in thresholds}
 
 
-def _threshold_entries(thresholds: Sequence[float]) -> list[style.Entry]:
+def _threshold_entries(thresholds: Sequence[float]) -> list[legends.Entry]:
     return [
         Line2D([], [], label=f"threshold {value_label(THRESHOLD, threshold)}", **look)
         for threshold, look in _looks(thresholds).items()

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gradlab import decay
-from gradlab.figures import bands, curves, lines, moments, selection, style
+from gradlab.figures import bands, curves, legends, lines, moments, selection, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.layout import arrange_lines
 from gradlab.figures.moments import Step
@@ -96,7 +96,7 @@ def decay_figure(
     points = [group for row_groups in grid.panels() for group in row_groups]
     for axes, group in zip(panels.ravel(), points, strict=True):
         _draw_theory(axes, group, table)
-    style.legend(
+    legends.legend(
         body,
         [*curves.line_entries(grid.runs, table), *mark_entries(table), *_theory_entries(table)],
     )
@@ -114,7 +114,7 @@ def mark_curves(axes: Axes, drawn: Sequence[curves.Curve]) -> None:
         _mark_last_nonzero(axes, curve)
 
 
-def mark_entries(table: pd.DataFrame) -> list[style.Entry]:
+def mark_entries(table: pd.DataFrame) -> list[legends.Entry]:
     """Return the legend entries of the dashes and markers that `draw_curves` uses for a table."""
     label = "horizon: norm at 1/e"
     entries = curves.moment_entries(table)
@@ -199,7 +199,7 @@ def _draw_theory(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
     axes.set_ylim(limits)  # theory may leave the panel: the measured curves set its limits
 
 
-def _theory_entries(table: pd.DataFrame) -> list[style.Entry]:
+def _theory_entries(table: pd.DataFrame) -> list[legends.Entry]:
     shown = table["theory"].notna().any()
     label = "slope by theory"
     return [Line2D([], [], color=style.GREY, **THEORY_LINE, label=label)] if shown else []

@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure, SubFigure
 
 from gradlab import decay
-from gradlab.figures import lines, map_images, moments, selection, style
+from gradlab.figures import legends, lines, map_images, moments, selection, style
 from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.labels import shared_log_norm_label
 from gradlab.figures.layout import arrange_lines
@@ -124,7 +124,7 @@ def heatmap_figure(
         map_images.title_block(block, moment, grid.level_labels(), side)
     map_images.label_rows(blocks[0], [label for label, _ in grid.groups()], side)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
-    style.legend(body, map_images.map_entries(table))
+    legends.legend(body, map_images.map_entries(table))
     notes = zero_notes(table)
     notes += selection.notes(runs, usable, grid.runs, choice.keys(), selection.MAPS)
     return style.Drawn(style.finish(figure, notes, side), table)

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from gradlab.figures import bands, lines, map_images, moments, selection, style, units
+from gradlab.figures import bands, legends, lines, map_images, moments, selection, style, units
 from gradlab.figures.choice import Where, chosen
 from gradlab.figures.curves import line_entries
 from gradlab.figures.labels import shared_log_norm_label
@@ -49,7 +49,7 @@ def overview_figure(
     lines_note = draw_curves(panels, grid, curves, band)
     map_images.colour_bar(body, blocks, table, shared_log_norm_label(grid.runs))
     hatchings = map_images.hatching_entries(table)
-    style.legend(body, [*line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
+    legends.legend(body, [*line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
     notes = [*lines_note, *decay.zero_notes(curves)]
     notes += selection.notes(runs, usable, grid.runs, where or (), selection.MAPS)
     notes += [*left_out(*_points_and_keys(usable, where), grid.runs), *_view_note(curves)]

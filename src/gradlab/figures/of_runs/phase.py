@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from gradlab.figures import cells, moments, outcome, remedies, selection, style
+from gradlab.figures import cells, legends, moments, outcome, remedies, selection, style
 from gradlab.figures.cell_numbers import cell_table
 from gradlab.figures.choice import Choice, Where, chosen
 from gradlab.figures.layout import arrange_along
@@ -129,7 +129,7 @@ def phase_figure(
     for axes, own in zip(panels.ravel(), by_panel, strict=True):
         cells.draw(axes, own, *along, scale)
     if entries := cells.mark_entries(table, value):
-        style.legend(body, entries)
+        legends.legend(body, entries)
     cells.draw_bar(figure, body, panels, scale)
     notes = [
         cells.write_numbers(panels.ravel().tolist(), by_panel, *along, scale),

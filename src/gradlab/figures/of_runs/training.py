@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.figures import bands, curves, lines, moments, selection, style
+from gradlab.figures import bands, curves, legends, lines, moments, selection, style
 from gradlab.figures.choice import Choice, Where
 from gradlab.figures.layout import arrange_lines
 from gradlab.records import load_metrics
@@ -88,7 +88,7 @@ def training_figure(
             for axes, group in zip(axes_row, groups, strict=True):
                 _draw_single(axes, group, table[is_single], quantity)
                 mark_diverged(axes, group, table, quantity)
-    style.legend(body, [*curves.line_entries(grid.runs), *_diverged_entries(table)])
+    legends.legend(body, [*curves.line_entries(grid.runs), *_diverged_entries(table)])
     if len(unaveraged):
         count = f"{len(unaveraged)} of {len(grid.runs)} runs"
         notes.append(f"Thin, not in the means: {count} ({moments.reasons(unaveraged)}).")
@@ -139,6 +139,6 @@ def mark_diverged(
         axes.plot(step, quantity.plotted(value), color=colour, **DIVERGED)
 
 
-def _diverged_entries(table: pd.DataFrame) -> list[style.Entry]:
+def _diverged_entries(table: pd.DataFrame) -> list[legends.Entry]:
     mark = Line2D([], [], color=style.GREY, **DIVERGED, label="diverged after")
     return [mark] if table["diverged"].any() else []

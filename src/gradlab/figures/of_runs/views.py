@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from gradlab import decay
-from gradlab.figures import remedies, selection, style, units
+from gradlab.figures import legends, remedies, selection, style, units
 from gradlab.figures.labels import label_of
 from gradlab.figures.of_runs import lyapunov
 from gradlab.records import load_gradients
@@ -70,7 +70,7 @@ def views_figure(runs: pd.DataFrame, point: int | None = None) -> style.Drawn:
     _draw_decay(decay_axes, last, table)
     _draw_spectrum(spectrum_axes, last, table)
     handles, _ = decay_axes.get_legend_handles_labels()
-    style.legend(body, handles)
+    legends.legend(body, handles)
     rates = {view: units.from_nats(rate) for view, rate in _rates(table).items()}
     rate = rates.pop("decay rate")
     residuals = ", ".join(
