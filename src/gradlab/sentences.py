@@ -218,10 +218,9 @@ def with_deviation(number: float, deviation: float, sign: str = "") -> tuple[str
     power = int(np.floor(np.log10(deviation)))
     decimals = 1 - power if deviation < 2 * 10.0**power else -power
     decimals = max(0, min(decimals, 2 - int(np.floor(np.log10(largest)))))
-    spread = f"{deviation:.{decimals}f}"
     rounded = round(number, decimals) + 0.0  # −0.0 + 0.0 is 0.0
     text = f"{rounded:{sign}.{decimals}f}".replace("-", MINUS)
-    return text, f"±{spread}" if float(spread) else plain
+    return text, f"±{deviation:.{decimals}f}"
 
 
 def three_digits(number: float, sign: str = "") -> str:

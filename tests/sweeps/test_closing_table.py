@@ -27,6 +27,7 @@ from gradlab.sweeps.closing_table import (
     results,
 )
 from gradlab.sweeps.legend import legend
+from gradlab.sweeps.screen import FILE_WIDTH, screen
 
 DECADE = float(np.log(10))
 LOST = {("rnn", 1.0, 2): "diverged", ("lstm", 2.0, 0): "failed", ("lstm", 2.0, 3): "failed"}
@@ -234,6 +235,13 @@ def test_columns_that_a_screen_has_no_room_for_are_left_out_whole(sweep: Path) -
     narrow = printed(table, 30)
     for rate in (line.split()[-1] for line in narrow if "±" in line):
         assert sum(rate in line for line in widest) == 1
+
+
+def test_a_file_is_as_wide_as_columns_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    assert screen().width == 50
+    monkeypatch.delenv("COLUMNS")
+    assert screen().width == FILE_WIDTH
 
 
 def test_a_large_sweep_is_read_on_a_small_screen(tmp_path: Path) -> None:

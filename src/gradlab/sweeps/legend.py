@@ -41,7 +41,7 @@ def legend(table: ClosingTable, columns: Sequence[str]) -> dict[str, str]:
         )
     if RATE in shown:
         meanings["decay rate"] = (
-            "slope of the line, fitted to the mean log10 of the norm against lag t − k; a decade "
+            "slope of the line, fitted to the mean log10 of the norm against lags t − k ≥ 1; a decade "
             f"is a factor of 10 ({DECADE:.3f} nats, the unit of metrics on disk and in W&B)"
         )
     if HORIZON in shown:

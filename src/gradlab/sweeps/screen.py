@@ -1,6 +1,7 @@
 """The screen, or the file in its place, that a sweep is shown on. Printing to it never fails."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ def screen() -> Console:
     """Return the console of a sweep: text is shown as it is, never taken for markup."""
     escape_what_cannot_be_printed()
     console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal and not console.is_jupyter:
+    if not console.is_terminal and not console.is_jupyter and "COLUMNS" not in os.environ:
         console.width = FILE_WIDTH
     return console
 

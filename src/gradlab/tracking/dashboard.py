@@ -25,7 +25,7 @@ MEASURES = {  # columns of the table of outcomes
 PINNED = (f"config:{SETTING_KEY}", "config:seed", "summary:verdict", "summary:jacobian/decay_rate")
 EXPLANATION = (
     "Each point of a sweep is a run: a recurrent network, measured before and after training. "
-    "Decay rates are slopes of the mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against t − k; negative: "
+    "Decay rates are slopes of the mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against lags t − k ≥ 1; negative: "
     "vanishing, positive: exploding. 1 decade, a factor of 10, is 2.303 nats. Runs of one setting "
     "differ in their seed; what stands for several is their mean, with the interval that the "
     "panel names, else with its standard error. The horizon of a network whose norm never falls "
