@@ -41,8 +41,8 @@ def legend(table: ClosingTable, columns: Sequence[str]) -> dict[str, str]:
         )
     if RATE in shown:
         meanings["decay rate"] = (
-            "slope of the line, fitted to the mean log10 of the norm against lags t − k ≥ 1; a decade "
-            f"is a factor of 10 ({DECADE:.3f} nats, the unit of metrics on disk and in W&B)"
+            "slope of the line, fitted to the mean log10 of the norm against lags t − k ≥ 1; a "
+            f"decade is a factor of 10 ({DECADE:.3f} nats, the unit of metrics on disk and in W&B)"
         )
     if HORIZON in shown:
         never = "; inf: at no lag of the sequence" if _has(table, HORIZON, inf) else ""
