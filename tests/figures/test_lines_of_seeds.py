@@ -85,6 +85,31 @@ def test_an_error_of_truncation_that_is_zero_counts_in_the_mean(tmp_path: Path) 
     np.testing.assert_allclose(np.asarray(mean.get_ydata(), float), expected, rtol=1e-6)
 
 
+def test_a_gradient_that_is_zero_has_no_shares(tmp_path: Path) -> None:
+    for seed in range(3):
+        probes = all_probes()
+        if seed == 1:
+            probes["contribution_share"] *= 0
+            probes["contribution_relative_error"] *= np.nan
+        write_point(tmp_path / str(seed), probes, seed=seed)
+    drawn = figures.contributions(load_runs(tmp_path), step="first")
+    (mean,), _ = lines_of(drawn.figure.axes[0])
+    assert np.asarray(mean.get_ydata(), float).sum() == pytest.approx(1)
+    assert "Lines: means of 2 seeds" in note(drawn)
+
+
+def test_singular_values_fall_where_only_some_samples_have_the_small_ones(tmp_path: Path) -> None:
+    probes = all_probes()
+    log_values = probes["singular_values_log"]
+    lost = (log_values["index"] > 2) & (log_values["sample"] > 0)
+    larger = log_values + 9 * (log_values["sample"] == 0)
+    probes["singular_values_log"] = larger.where(~lost).transpose(*log_values.dims)
+    write_point(tmp_path, probes)
+    table = figures.singular_values(load_runs(tmp_path), step="first").table
+    for _, values in table.groupby("lag")["log_value"]:
+        assert np.isfinite(values).tolist() == [True, True, False, False]
+
+
 # Runs that diverged
 
 
@@ -107,6 +132,18 @@ def test_a_run_that_diverged_is_a_thin_line_beside_the_mean_of_the_others(tmp_pa
     np.testing.assert_allclose(np.asarray(thin.get_ydata(), float), np.log([3, 40]))
     assert "Lines: means of 4 seeds" in note(drawn)
     assert "Thin, not in the means: 1 of 5 runs (1 diverged)." in note(drawn)
+
+
+def test_where_all_runs_diverged_there_is_no_mean(tmp_path: Path) -> None:
+    for seed in range(4):
+        rows = metrics_with([3.0, 40.0 + seed])
+        write_point(tmp_path / str(seed), None, state="diverged", seed=seed, metrics=rows)
+    drawn = figures.training(load_runs(tmp_path), metric=["eval/loss"])
+    means, thin = lines_of(drawn.figure.axes[0])
+    assert not means
+    assert len(thin) == 4
+    assert "Thin, not in the means: 4 of 4 runs (4 diverged)." in note(drawn)
+    assert "means of" not in note(drawn)
 
 
 @pytest.mark.parametrize("draw", [figures.decay, figures.overview])

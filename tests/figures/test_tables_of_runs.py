@@ -54,6 +54,14 @@ def test_a_figure_compares_the_sweeps_of_joined_tables(folders: tuple[Path, Path
     assert set(alone.table["point"]) == {0, 1, 2, 3}
 
 
+def test_sweeps_are_compared_that_differ_in_other_keys_too(folders: tuple[Path, Path]) -> None:
+    joined = pd.concat([load_runs(folder) for folder in (*folders, folders[0])])
+    drawn = figures.decay(joined, hue="sweep", where={"model.name": "rnn"}, step="first")
+    assert drawn.table["point"].nunique() == 6  # each once, whatever their gains and thresholds
+    by_sweep = figures.decay(joined, row="sweep", step="first")
+    assert by_sweep.table["point"].nunique() == 8
+
+
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize(
     ("runs", "sentence"),

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
-from synthetic_sweeps import geometric, text_of, write_point
+from synthetic_sweeps import geometric, text_of, write_point, write_seeds
 
 from gradlab import figures, load_runs
 from gradlab.figures import selection
@@ -137,3 +137,10 @@ def test_a_component_is_a_key_by_its_own_name(tmp_path: Path) -> None:
     assert {"gaussian", "orthogonal"} <= set(text_of(parted.figure).splitlines())
     named = figures.phase(runs, x="init", y="init.gain").table
     assert {"init._target_", "init.gain"} <= set(named)
+
+
+def test_a_flag_for_seeds_of_maps_names_one_as_one_is_shown(tmp_path: Path) -> None:
+    for gain in (1.0, 2.0):
+        write_seeds(tmp_path, gain=gain)
+    text = text_of(figures.heatmap(load_runs(tmp_path)).figure).replace("\n", " ")
+    assert "Others: --where seed=1 (and 3 more)." in text

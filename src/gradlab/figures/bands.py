@@ -86,8 +86,10 @@ def mean_and_limits(
     """
     if band not in get_args(Band):
         raise ValueError(f"band must be one of {', '.join(get_args(Band))}; got {band!r}.")
-    whole = np.isfinite(values).all(axis=1)
     mean, low, high = np.full((3, len(values)), np.nan)
+    if values.shape[1] == 0:
+        return mean, low, high
+    whole = np.isfinite(values).all(axis=1)
     mean[whole] = values[whole].mean(axis=1)
     mean[np.isneginf(values).all(axis=1)] = -np.inf
     if values.shape[1] > 1 and band != "none" and whole.any():

@@ -141,7 +141,7 @@ def arrange_lines(
         ValueError: a key that is asked for is not in the runs' configs, or stands twice.
     """
     runs, choice = chosen(runs, choice.where), _check_parting(runs, choice)
-    others = [key for key in varying_keys(runs) if key not in (choice.col, choice.row, "seed")]
+    others = _free_keys(runs, [choice.hue, choice.col, choice.row])
     if choice.hue is None:
         runs, others = with_networks(runs, others)
     if choice.step == "all":  # of which lines are the moments
@@ -180,7 +180,7 @@ def arrange_along(
     asked = [key for key in (choice.hue, choice.col, choice.row) if key]
     if doubled := set(asked) & set(along):
         raise ValueError(f"{doubled.pop()} is along an axis: hue, col and row take other keys.")
-    others = [key for key in varying_keys(runs) if key not in (*asked, *along, "seed")]
+    others = _free_keys(runs, [*asked, *along])
     if choice.col:
         runs = _pin(runs, others)
         others, panels = [choice.col], MOST_COLUMNS
@@ -211,6 +211,15 @@ def with_line_style(runs: pd.DataFrame, key: str | None) -> pd.DataFrame:
         colour=[shades[model][i] for model, i in zip(runs["model.name"], shade, strict=True)],
     )
     return lines.iloc[np.argsort(ranks, kind="stable")]
+
+
+def _free_keys(runs: pd.DataFrame, taken: Sequence[str | None]) -> list[str]:
+    """Return the keys that vary and are not taken; where sweeps are, within one of them."""
+    keys = [key for key in varying_keys(runs) if key not in (*taken, "seed")]
+    if "sweep" not in taken:
+        return keys
+    sweeps = runs["sweep"].nunique()
+    return [key for key in keys if len(runs[["sweep", key]].drop_duplicates()) > sweeps]
 
 
 def _check_parting(runs: pd.DataFrame, choice: Choice) -> Choice:

@@ -60,16 +60,17 @@ def level_word(key: str, levels: Sequence[Any], level: Any) -> str:
     return next((word for word in words if list(map(str, found[word])) == [str(level)]), words[-1])
 
 
-def where_flag(key: str, levels: Sequence[Any], wanted: Sequence[Any]) -> str:
+def where_flag(key: str, levels: Sequence[Any], wanted: Sequence[Any], most: int = NAMED) -> str:
     """Return what shows some levels of a key, as a shell takes it after --where.
 
     Args:
         key: the config key.
         levels: all that it takes.
-        wanted: some of them; those beyond NAMED are counted.
+        wanted: some of them.
+        most: to list; those beyond are counted.
     """
-    words = [level_word(key, levels, level) for level in wanted[:NAMED]]
-    more = f" (and {len(wanted) - NAMED} more)" if len(wanted) > NAMED else ""
+    words = [level_word(key, levels, level) for level in wanted[:most]]
+    more = f" (and {len(wanted) - most} more)" if len(wanted) > most else ""
     return shlex.quote(f"{key}={join_levels(words)}") + more
 
 

@@ -129,7 +129,7 @@ def draw_panels(
                     continue
                 coincide |= draw_lines(axes, curves, band)
                 mark(axes, curves)
-                drawn += curves
+                drawn += [curve for curve in curves if not curve.seeds.empty]
     return notes_on_lines(grid.runs, table, quantities, drawn, band, coincide)
 
 

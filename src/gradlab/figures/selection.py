@@ -26,10 +26,12 @@ NAMED = 3  # points that a note names before it says "and … more"
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs, every config key a column, lists as text, NaN for what is missing.
 
-    Points of tables that were joined, and have the same numbers, are numbered anew.
+    Points of tables that were joined, and have the same numbers, are numbered anew; one that is in
+    several counts once.
     """
     runs = with_constants(runs)
-    runs = runs if runs.index.is_unique else runs.reset_index(drop=True)
+    if not runs.index.is_unique:
+        runs = runs.drop_duplicates("path" if "path" in runs else None).reset_index(drop=True)
     runs = runs.map(lambda value: value if isinstance(value, Hashable) else str(value))
     return runs.where(runs.notna(), np.nan)  # of other columns than numbers, None is one level
 
@@ -193,7 +195,9 @@ def _choice_note(usable: pd.DataFrame, shown: pd.DataFrame, asked: Collection[st
         else:
             choices.append(f"{len(shown_levels)} of {len(levels)} values of {key_label(key)}")
         if key not in asked:
-            flags.append(where_flag(key, levels, levels_of(usable[left_out], key)))
+            wanted = levels_of(usable[left_out], key)
+            is_one_shown = key == "seed" and len(shown_levels) == 1
+            flags.append(where_flag(key, levels, wanted, most=1 if is_one_shown else NAMED))
     where = f" ({', '.join(choices)})" if choices else ""
     others = f" Others: --where {', or '.join(flags)}." if flags else ""
     return [f"Shown: {len(shown)} of {len(usable)} points{where}.{others}"]

@@ -86,7 +86,7 @@ def clipping_figure(
 
     Success and loss have one line per learning rate, or per level of what else varies. The clip
     fraction is drawn for one of them: that with the highest success rate and, among equals, the
-    lowest loss.
+    fewest runs that did not end and the lowest loss.
 
     Args:
         runs: from `gradlab.load_runs`, of a sweep over clip.threshold.
@@ -195,9 +195,9 @@ def _one_note(runs: pd.DataFrame, thresholds: Sequence[float]) -> list[str]:
 
 
 def _best_line(table: pd.DataFrame, grid: Grid) -> tuple[Any, pd.DataFrame]:
-    """Return the level of the line with most success, then least loss, and its clip fractions.
+    """Return the level of the best line that logged clip fractions, and these.
 
-    Of lines that logged clip fractions, that is.
+    It has most success; among equals, fewest runs without a final loss; then, the least loss.
     """
     fractions = table[table["quantity"] == FRACTION]
     if grid.level_key is None:
@@ -206,7 +206,12 @@ def _best_line(table: pd.DataFrame, grid: Grid) -> tuple[Any, pd.DataFrame]:
     lines = table["point"].map(pd.Series(ranks, grid.runs.index))
     means = table.assign(line=lines).pivot_table(index="line", columns="quantity", values="value")
     means = means[means[FRACTION].notna()].reindex(columns=[SUCCESS, LOSS])
-    best = means.sort_values([SUCCESS, LOSS], ascending=[False, True], kind="stable").index[0]
+    losses = table[table["quantity"] == LOSS]
+    lost = losses["value"].isna().groupby(lines).mean().reindex(means.index)
+    ranked = means.assign(lost=lost).sort_values(
+        [SUCCESS, "lost", LOSS], ascending=[False, True, True], kind="stable"
+    )
+    best = ranked.index[0]
     return levels[best], fractions[lines[fractions.index] == best]
 
 

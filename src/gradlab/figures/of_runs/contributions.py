@@ -1,5 +1,6 @@
 """Figure of the gradient by lag: each lag's share of it, and the error of truncating it."""
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -30,7 +31,7 @@ def contributions_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.
         One row per point, moment, and lag or window: `point`, `when`, `step`, `quantity` ("share of
         the gradient": of its projection on itself, so that shares add up to 1; "truncation error":
         ‖g_K − g‖/‖g‖ of a truncation window of K steps), `lag` or `window` (time steps) and
-        `value`.
+        `value` (NaN: of a gradient that is exactly zero).
 
     Raises:
         ValueError: a run has no contributions.
@@ -63,8 +64,8 @@ def contributions_figure(
 
 
 def _shares_and_errors(measurements: xr.Dataset) -> pd.DataFrame:
-    share = measurements["contribution_share"]
     error = measurements["contribution_relative_error"]
+    share = measurements["contribution_share"].where(~np.isnan(error).all())  # of 0, there is none
     by_lag = pd.DataFrame({"quantity": SHARE, "lag": share["lag"], "value": share.astype(float)})
     by_window = pd.DataFrame(
         {"quantity": ERROR, "window": error["window"], "value": error.astype(float)}

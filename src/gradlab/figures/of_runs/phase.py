@@ -135,6 +135,7 @@ def phase_figure(
         cells.write_numbers(panels.ravel().tolist(), by_panel, *along, scale),
         *_left_out(points, [*parting, *keys], value),
         *([f"Success: {outcome.criterion(runs, error, accuracy)}."] if value == "success" else []),
+        *(_on_zeros(grid.runs) if value == "horizon" else []),
         *([] if keys else [_nothing_varies(grid.runs)]),
         *selection.notes(runs, usable, grid.runs, {*choice.keys(), *keys}),
     ]
@@ -152,6 +153,12 @@ def _left_out(points: pd.DataFrame, keys: Sequence[str], value: str) -> list[str
     reasons = left_out["status"].mask(left_out[value] == -np.inf, "exactly zero").value_counts()
     listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     return [f"Cells leave out points without a number: {listed}."]
+
+
+def _on_zeros(runs: pd.DataFrame) -> list[str]:
+    """Return the sentence that says of which pairs horizons are, if some products are zero."""
+    has_zeros = (runs.get("jacobian/zero_share", pd.Series(dtype=float)) > 0).any()
+    return ["Horizons are of products that are not exactly zero."] if has_zeros else []
 
 
 def _nothing_varies(runs: pd.DataFrame) -> str:

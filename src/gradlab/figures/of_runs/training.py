@@ -81,7 +81,8 @@ def training_figure(
     figure, body, panels = lines.small_multiples(grid, shown)
     unaveraged = pd.concat(map(_unaveraged, itertools.chain(*grid.panels())))
     is_single = table["point"].isin(unaveraged.index)
-    notes = lines.draw_panels(panels, grid, table[~is_single], shown, band)
+    averaged = table.assign(value=table["value"].mask(is_single))
+    notes = lines.draw_panels(panels, grid, averaged, shown, band)
     by_row = panels.reshape(-1, len(shown), panels.shape[1])
     for row_panels, groups in zip(by_row, grid.panels(), strict=True):
         for axes_row, quantity in zip(row_panels, shown, strict=True):
@@ -106,9 +107,10 @@ def _shown(logged: Collection[str], metric: Sequence[str] | None) -> list[curves
 
 
 def _unaveraged(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of a panel that are not done, of lines that have others that are."""
+    """Return the runs of a panel that diverged, or are not done where others of their line are."""
     is_done = runs["status"] == "done"
-    return runs[~is_done & is_done.groupby(runs["colour"]).transform("any")]
+    has_others = is_done.groupby(runs["colour"]).transform("any")
+    return runs[(runs["status"] == "diverged") | (~is_done & has_others)]
 
 
 def _draw_single(
