@@ -307,11 +307,15 @@ def test_advice_prints_settings_as_they_are_typed() -> None:
 
 
 STUCK = {"train/step": 100, "eval/loss": 1.0, "eval/baseline": 1.0}
+GAUSSIAN = {
+    **{"init._target_": "gradlab.initialisers.gaussian", "init.gain": 0.5},
+    **{"bias._target_": "gradlab.initialisers.zero_bias", "model.other_std": None},
+}
 TRAINED = {"train/clip_fraction": 0.0, "train/clip_coefficient": 1.0}
 
 
 def of_rows(*rows: Mapping[str, float], **options: Any) -> list[str]:
-    usual = {"threshold": np.inf, "window": None, "has_gates": False}
+    usual = {"threshold": np.inf, "window": None, "has_gates": False, "start": GAUSSIAN}
     return point_advice(rows, 50, **{**usual, **options})
 
 
@@ -322,8 +326,30 @@ def test_a_point_that_has_learnt_or_not_trained_gets_no_advice() -> None:
     assert of_rows(start | {"jacobian/decay_rate": 0.0}, STUCK) == []
     (reach,) = of_rows(start, STUCK)
     assert "fell by 0.43 decades a step, 21.7 over 50 steps" in reach  # 1 nat is 0.434 of them
-    assert "init=orthogonal" in reach
+    assert "start with init=orthogonal init.gain=1 model.other_std=0.1 (" in reach
     assert "bias=chrono bias.longest=50" in of_rows(start, STUCK, has_gates=True)[0]
+
+
+def test_no_start_is_advised_that_a_point_has() -> None:
+    first = {"train/step": 0, "jacobian/decay_rate": -1.0}
+    orthogonal = {"init._target_": "gradlab.initialisers.orthogonal", "init.gain": 1.0}
+    has = GAUSSIAN | orthogonal
+    assert "start with model.other_std=0.1 (" in of_rows(first, STUCK, start=has)[0]
+    has |= {"model.other_std": 0.1}
+    assert "try another start (gradlab.advise" in of_rows(first, STUCK, start=has)[0]
+    chrono = GAUSSIAN | {"bias._target_": "gradlab.initialisers.chrono", "bias.longest": 30.0}
+    (longer,) = of_rows(first, STUCK, has_gates=True, start=chrono)
+    assert "start with bias.longest=50 (" in longer
+
+
+@pytest.mark.parametrize("rate", [-np.inf, -0.2])
+def test_exact_zeros_are_said_and_no_start_is_advised(rate: float) -> None:
+    lags = {1: rate, 2: -np.inf, 4: -np.inf, 8: np.nan}
+    first = {f"jacobian/log_norm/lag_{lag}": x for lag, x in lags.items()}
+    first |= {"train/step": 0, "jacobian/decay_rate": rate}
+    zero = 2 if rate > -np.inf else 1
+    (sentence,) = of_rows(first, STUCK)
+    assert sentence == f"at the start the gradient is exactly zero from lag {zero} on"
 
 
 def test_a_point_that_exploded_gets_a_threshold_from_its_logged_norms() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradlab import decay
+from gradlab.advice.recommendation import Settings
 from gradlab.advice.thresholds import RARE
 from gradlab.advice.windows import TOLERANCE
 
@@ -15,11 +16,17 @@ ALWAYS = 0.95  # a share of clipped updates above which the threshold sets every
 MOST = 2  # sentences
 UPDATES = "updates"  # of a row: its norm is the mean over them
 FEW = 3  # rows, whose median an explosion may decide
-ORTHOGONAL = "init=orthogonal model.other_std=0.1"
+SMALL_STD = 0.1  # of the inputs' weights, which then saturate few units
 
 
 def point_advice(
-    rows: Sequence[Row], length: int, *, threshold: float, window: int | None, has_gates: bool
+    rows: Sequence[Row],
+    length: int,
+    *,
+    threshold: float,
+    window: int | None,
+    has_gates: bool,
+    start: Settings,
 ) -> list[str]:
     """Return what a point's records say to do: at most two sentences, none if it has learnt.
 
@@ -29,6 +36,7 @@ def point_advice(
         threshold: of clipping by global norm; inf for none, NaN for another rule.
         window: of truncated BPTT, in steps; None for none.
         has_gates: whether the cell has a forget gate.
+        start: the sections init, bias and model of its config, flattened with dots.
 
     Returns:
         Sentences, the most useful first.
@@ -41,7 +49,9 @@ def point_advice(
     sentences = [
         _on_clipping(rows, threshold),
         _on_truncation(last, window),
-        _on_growth(rows[0], length) if has_diverged else _on_reach(rows[0], length, has_gates),
+        _on_growth(rows[0], length)
+        if has_diverged
+        else _on_reach(rows[0], length, _missing(start, length, has_gates)),
     ]
     return [sentence for sentence in sentences if sentence][:MOST]
 
@@ -153,18 +163,42 @@ def _on_truncation(last: Row, window: int | None) -> str:
     return f"a window of {window} steps loses {lost:.0%} of the gradient: try {typed}"
 
 
-def _on_reach(first: Row, length: int, has_gates: bool) -> str:
-    """Say that the start vanishes, if it does."""
+def _on_reach(first: Row, length: int, typed: str) -> str:
+    """Say that the start vanishes, if it does, and what to type for another ("": nothing)."""
     rate = first.get("jacobian/decay_rate", np.nan)
     if np.isnan(rate) or decay.verdict_of(first, length) != "vanishing":
         return ""
+    if np.isfinite(lag := decay.forgotten_lag(first)):
+        return f"at the start the gradient is exactly zero from lag {lag} on"
     fall = -rate / decay.TENFOLD
-    start = f"bias=chrono bias.longest={max(length, 3)}" if has_gates else ORTHOGONAL
+    start = f"start with {typed}" if typed else "try another start"
     return (
         f"at the start the log norm fell by {fall:.2g} decades a step, {fall * length:.3g} over "
-        f"{length} steps: if the task needs them, start with {start} (gradlab.advise measures how "
-        "far it reaches)"
+        f"{length} steps: if the task needs them, {start} (gradlab.advise measures how far it "
+        "reaches)"
     )
+
+
+def _missing(start: Settings, length: int, has_gates: bool) -> str:
+    """Return what a start lacks of orthogonal weights, or of chrono biases, as it is typed."""
+    rule = str(start[f"{'bias' if has_gates else 'init'}._target_"]).rpartition(".")[2]
+    if has_gates:
+        longest = max(length, 3)
+        is_set = {
+            "bias=chrono": rule == "chrono",
+            f"bias.longest={longest}": start.get("bias.longest", 0) >= longest,
+        }
+    else:
+        limit, std = (start.get(f"model.other_{x}") for x in ("limit", "std"))
+        if is_uniform := limit is not None:  # which counts instead
+            std = limit / np.sqrt(3)
+        is_set = {
+            "init=orthogonal": rule == "orthogonal",
+            "init.gain=1": start.get("init.gain", 1) == 1,
+            "model.other_limit=null " * is_uniform + f"model.other_std={SMALL_STD}": std is not None
+            and std <= SMALL_STD,
+        }
+    return " ".join(words for words, done in is_set.items() if not done)
 
 
 def _on_growth(first: Row, length: int) -> str:
