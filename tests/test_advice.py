@@ -337,6 +337,9 @@ def test_no_start_is_advised_that_a_point_has() -> None:
     assert "start with model.other_std=0.1 (" in of_rows(first, STUCK, start=has)[0]
     has |= {"model.other_std": 0.1}
     assert "try another start (gradlab.advise" in of_rows(first, STUCK, start=has)[0]
+    uniform = has | {"model.other_limit": 1.0}
+    (narrower,) = of_rows(first, STUCK, start=uniform)
+    assert "start with model.other_limit=null model.other_std=0.1 (" in narrower
     chrono = GAUSSIAN | {"bias._target_": "gradlab.initialisers.chrono", "bias.longest": 30.0}
     (longer,) = of_rows(first, STUCK, has_gates=True, start=chrono)
     assert "start with bias.longest=50 (" in longer

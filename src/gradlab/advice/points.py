@@ -59,7 +59,7 @@ def point_advice(
 def _on_clipping(rows: Sequence[Row], threshold: float) -> str:
     """Compare the threshold with the gradient norms of the updates, of which rows are means."""
     has_diverged = "diverged/update" in rows[-1]
-    trained = _trained(rows)
+    trained: Sequence[Row] = _trained(rows)
     if has_diverged:
         trained = _before_explosion(trained, rows[-1])
     norms = _norms(trained)
@@ -190,13 +190,13 @@ def _missing(start: Settings, length: int, has_gates: bool) -> str:
         }
     else:
         limit, std = (start.get(f"model.other_{x}") for x in ("limit", "std"))
-        if is_uniform := limit is not None:  # which counts instead
-            std = limit / np.sqrt(3)
+        small = f"model.other_std={SMALL_STD}"
+        if limit is not None:  # which counts instead
+            std, small = limit / np.sqrt(3), f"model.other_limit=null {small}"
         is_set = {
             "init=orthogonal": rule == "orthogonal",
             "init.gain=1": start.get("init.gain", 1) == 1,
-            "model.other_limit=null " * is_uniform + f"model.other_std={SMALL_STD}": std is not None
-            and std <= SMALL_STD,
+            small: std is not None and std <= SMALL_STD,
         }
     return " ".join(words for words, done in is_set.items() if not done)
 

@@ -134,7 +134,7 @@ def troubles(table: ClosingTable) -> list[str]:
     The first reason of every status comes before the second of any.
     """
     runs = table.runs[table.runs["status"] != "done"]
-    lines = dict[str, list[str]]()
+    lines = dict[Hashable, list[str]]()
     for (status, reason), same in runs.groupby(["status", "reason"], sort=False, dropna=False):
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""
         why = f": {printable(reason)}" if isinstance(reason, str) and reason else ""
