@@ -97,6 +97,12 @@ def test_the_map_and_its_table_are_logged_now_and_then_and_at_the_end(run: wandb
     assert len(list(folder.glob("images/jacobian/*.png"))) == 4
 
 
+def test_a_reader_of_sweeps_names_the_reader_of_watched_folders(run: wandb.Run) -> None:
+    train(run, plain)
+    with pytest.raises(FileNotFoundError, match=r"gradlab.watch logged to, gradlab.load_runs"):
+        gradlab.load_wandb(Path(run.dir).parents[1])
+
+
 def test_several_cells_are_told_apart_by_their_names(run: wandb.Run) -> None:
     cells = [nnx.RNN(nnx.SimpleCell(3, 5, rngs=nnx.Rngs(seed))) for seed in (0, 1)]
     with gradlab.watch(X, run=run) as watcher:

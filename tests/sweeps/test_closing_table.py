@@ -411,6 +411,16 @@ def test_why_points_failed_stands_below_the_table_once_a_reason(sweep: Path) -> 
     assert report.troubles(table_of(sweep, "points"))[1] == "failed   15 and 1 more: so"
 
 
+def test_each_way_to_end_has_a_reason_below_the_table(sweep: Path) -> None:
+    table = table_of(sweep, "points")
+    table.runs.loc[:, "status"] = ["failed"] * 3 + ["diverged"] + ["done"] * (len(table.runs) - 4)
+    table.runs.loc[:, "reason"] = [str(i) for i in range(len(table.runs))]
+    assert report.troubles(table) == [
+        *("failed   0: 0", "diverged 3: 3", "failed   1: 1"),
+        "         1 more reasons in the points' status.json",
+    ]
+
+
 # The key of the config
 
 

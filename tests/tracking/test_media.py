@@ -35,6 +35,12 @@ def test_maps_over_training_have_their_steps() -> None:
     assert two > one + 200  # panels side by side
 
 
+def test_a_table_of_a_long_map_has_its_farthest_pair() -> None:
+    maps = np.where(np.tri(65, dtype=bool), 0.0, -np.inf)
+    pairs = {tuple(row[1:3]) for row in gradlab.map_table(maps).data}
+    assert pairs == {(t, k) for t in range(0, 65, 2) for k in range(0, t + 1, 2)}
+
+
 def test_a_table_leaves_out_what_is_zero_or_was_not_measured() -> None:
     maps = MAPS.isel(step=[0]).copy()
     maps[..., 4, 0], maps[..., 4, 1] = -np.inf, np.nan

@@ -111,7 +111,7 @@ def test_maps_are_logged_as_an_artifact_a_table_and_curves(folder: Path) -> None
 def test_large_maps_are_thinned_and_zeros_are_left_out() -> None:
     maps = geometric(300, reach=100.0)["jacobian_log_norm"]
     cells = map_cells(maps.mean("sample"))
-    assert cells["t"].max() == 300  # every tenth
+    assert set(cells["t"]) == set(cells["k"]) >= {0, 300}
     assert len(cells["t"]) < 2 * MAP_SIDE * (MAP_SIDE + 1) / 2
     assert (cells["t"] - cells["k"]).max() <= 100
     lags, curves = decay_curves(maps)

@@ -208,6 +208,7 @@ class Recorder:
             threshold=float(clip["threshold"]) if is_global else np.nan,
             window=config.tbptt.window,
             has_gates=has_gates(locate(config.model.cell["_target_"])),
+            start=records.flatten({key: asdict(config)[key] for key in ("init", "bias", "model")}),
         )
         return {"advice": sentences} if sentences else {}
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import zip_longest
 from math import inf
 from pathlib import Path
 
@@ -128,14 +129,20 @@ def courses(
 
 
 def troubles(table: ClosingTable) -> list[str]:
-    """Return a sentence on each reason for which points did not end as done, with its points."""
+    """Return a sentence on each reason for which points did not end as done, with its points.
+
+    The first reason of every status comes before the second of any.
+    """
     runs = table.runs[table.runs["status"] != "done"]
-    lines = []
+    lines = dict[Hashable, list[str]]()
     for (status, reason), same in runs.groupby(["status", "reason"], sort=False, dropna=False):
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""
         why = f": {printable(reason)}" if isinstance(reason, str) and reason else ""
-        lines.append(f"{status:8} {table.point(same.index[0])}{more}{why}")
-    return _first(lines, "         {} more reasons in the points' status.json")
+        line = f"{status:8} {table.point(same.index[0])}{more}{why}"
+        lines.setdefault(status, []).append(line)
+    in_turn = [line for turn in zip_longest(*lines.values()) for line in turn if line]
+    left_out = "         {} more reasons in the points' status.json"
+    return _first(in_turn, left_out, max(LISTED, len(lines)))
 
 
 def advice(table: ClosingTable) -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MAP = "jacobian_log_norm"
 CELLS = "map_cells"  # the name of the table, after its prefix
-MAP_SIDE = 32  # cells per side of the interactive map, at most
+MAP_SIDE = 33  # times 0, …, 64 or 0, …, 128, evenly: cells per side of the interactive map, at most
 CURVE_POINTS = 100  # lags per decay curve, at most
 CAPTION = "norms below 1 blue, above red; exactly zero grey"
 
@@ -76,8 +76,8 @@ def map_table(log_norms: ArrayLike | xr.DataArray) -> "wandb.Table":
         log_norms: as in `map_media`; of several measurements the first and the last.
 
     Returns:
-        A row per pair, of at most 32 values of t and of k; pairs whose product is exactly zero, or
-        was not measured, are left out.
+        A row per pair, of at most 33 values of t and of k, the first and the last among them; pairs
+        whose product is exactly zero, or was not measured, are left out.
 
     Raises:
         ValueError: it is no map.
@@ -128,10 +128,12 @@ def decay_curves(maps: xr.DataArray) -> tuple[list[int], dict[int, list[float | 
 def map_cells(maps: xr.DataArray) -> pd.DataFrame:
     """Return maps (step, t, k) as a table with columns step, t, k and log_norm (nats).
 
-    Large maps are thinned to at most `MAP_SIDE` cells per side. Pairs whose product is exactly zero
-    are left out.
+    Large maps are thinned to at most `MAP_SIDE` cells per side, the first and the last step among
+    them. Pairs whose product is exactly zero are left out.
     """
-    every = slice(None, None, -(-maps.sizes["t"] // MAP_SIDE))
-    thinned = maps.isel(t=every, k=every)
+    from gradlab.figures.map_images import evenly
+
+    times = evenly(maps.sizes["t"], MAP_SIDE)
+    thinned = maps.isel(t=times, k=times)
     cells = thinned.rename("log_norm").to_dataframe().reset_index()
     return cells[np.isfinite(cells["log_norm"])]

@@ -73,7 +73,10 @@ def load_wandb(
         else:
             points = restore_project(source, Path(staging))
         if not points:
-            raise FileNotFoundError(f"no point that gradlab logged to W&B is in {str(source)!r}.")
+            raise FileNotFoundError(
+                f"no point that gradlab logged to W&B is in {str(source)!r}. Of runs that "
+                "gradlab.watch logged to, gradlab.load_runs reads the folder= that watch was given."
+            )
         for point, place in places(points).items():
             put(point, Path(folder), place)
     return load_runs(folder, columns)
