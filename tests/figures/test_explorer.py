@@ -129,6 +129,31 @@ def test_of_fewer_than_four_seeds_each_is_a_line(tmp_path: Path) -> None:
     assert setting["maps"][1]["of"] == [1, 1, 1]
 
 
+def test_every_point_counts_as_a_seed_of_its_setting_with_a_map_or_without(tmp_path: Path) -> None:
+    for seed in range(5):
+        maps = geometric(4) if seed < 2 else None
+        state = "failed" if maps is None else "done"
+        write_point(tmp_path / str(seed), maps, seed=seed, state=state)
+        write_point(tmp_path / f"2-{seed}", None, seed=seed, gain=2.0, state="failed")
+    write_point(tmp_path / "3-0", None, gain=3.0)
+    write_point(tmp_path / "4-0", geometric(4), gain=4.0)
+    write_point(tmp_path / "4-1", None, gain=4.0, seed=1, state="interrupted")
+    write_point(tmp_path / "5-0", None, gain=5.0)
+    runs = load_runs(tmp_path)
+    runs.loc[runs["init.gain"] == 5, "status"] = "damaged"
+    data = explorer_data(runs)
+    some, one = data["settings"]
+    assert (some["status"], one["status"]) == ("5 seeds, 3 failed", "2 seeds, 1 interrupted")
+    assert [seed["name"] for seed in some["seeds"]] == ["seed 0", "seed 1"]
+    assert some["unmeasured"] == [f"seed {i} (failed)" for i in (2, 3, 4)]
+    assert some["maps"][1]["note"] == "mean of 2 of 5 seeds, each a thin line"
+    assert one["maps"][1]["note"] == "1 of 2 seeds"
+    assert data["unshown"] == (
+        "Without a map: gain 2 (5 seeds, 5 failed, the first: so); gain 3 (without a map); "
+        "folder 5-0 (damaged)."
+    )
+
+
 def test_a_seed_that_diverged_or_was_done_early_takes_no_step_from_the_others(
     tmp_path: Path,
 ) -> None:

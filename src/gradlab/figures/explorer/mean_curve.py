@@ -64,11 +64,13 @@ def note(readings: Sequence[Reading], seeds: int) -> str:
         seeds: of the setting.
     """
     count, ended = len(readings), sum(x.ends() for x in readings)
-    shown = f"mean of {count} seeds" if count == seeds else f"mean of {count} of {seeds} seeds"
-    if count < bands.FEW:
-        shown += ", each a thin line"
+    share = f"{count} seeds" if count == seeds else f"{count} of {seeds} seeds"
+    if count == 1:
+        shown = share
+    elif count < bands.FEW:
+        shown = f"mean of {share}, each a thin line"
     else:
-        shown += "; band: 95 % bootstrap interval of the mean"
+        shown = f"mean of {share}; band: 95 % bootstrap interval of the mean"
     if ended:
         verb = "is" if ended == 1 else "are"
         shown += (

@@ -286,7 +286,8 @@ function row(series) {
 function expander(setting) { // shows the seeds of a setting; they are listed once they are asked for
   const seeds = element("div", { hidden: true }), button = element("button", { type: "button" });
   const show = isShown => {
-    if (isShown && !seeds.hasChildNodes()) seeds.append(...setting.seeds.map(row));
+    if (isShown && !seeds.hasChildNodes()) seeds.append(...setting.seeds.map(row),
+      ...setting.unmeasured.map(seed => element("small", { textContent: `No map: ${seed}` })));
     seeds.hidden = !isShown;
     button.textContent = `${setting.status} ${isShown ? "▾" : "▸"}`;
     button.setAttribute("aria-expanded", isShown);
@@ -332,6 +333,7 @@ byId("limit").oninput = event => {
   if (typed > 0 && typed <= +event.target.max) { limit = typed; draw(); }
 };
 byId("unit").textContent = data.unit;
+byId("unshown").textContent = data.unshown;
 const line = new ImageData(256, 1);
 for (let i = 0; i < 256; i++) line.data.set([...ramp.subarray(3 * i, 3 * i + 3), 255], 4 * i);
 byId("ramp").getContext("2d").putImageData(line, 0, 0);

@@ -3,8 +3,7 @@
 A series is the maps and curves of one setting, or of one run, over training.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import xarray as xr
 
 from gradlab import decay
 from gradlab.figures import moments, selection
+from gradlab.figures.explorer.counts import tally, word
 from gradlab.figures.explorer.mean_curve import Reading, mean_curve, note
 from gradlab.figures.explorer.packing import pack
 from gradlab.figures.labels import level_label, point_label
@@ -59,7 +59,7 @@ def settings(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the name and the runs of each setting, in order: runs that differ in their seed alone.
 
     Args:
-        runs: from `selection.with_gradients`.
+        runs: from `selection.readable`.
     """
     keys = [key for key in selection.varying_keys(runs) if key != "seed"]
     if selection.pools_sweeps(runs):
@@ -76,16 +76,21 @@ def settings(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield point_label(group.iloc[0], keys), group
 
 
-def setting_series(name: str, rows: pd.DataFrame, kept: Kept) -> list[dict[str, Any]]:
+def setting_series(
+    name: str, rows: pd.DataFrame, measured: pd.Index, kept: Kept
+) -> list[dict[str, Any]]:
     """Return the series of a setting; of runs measured at different time steps, one for each.
 
     Args:
         name: of the setting.
         rows: its runs.
+        measured: the index of the runs that have maps. The others count as seeds of the series, if
+            it is one.
         kept: of each run.
 
     Returns:
-        Each with `name`, `model`, `status` (such as "5 seeds, 1 diverged"), `quantity`, `t` and
+        Each with `name`, `model`, `status` (such as "5 seeds, 1 diverged"), `unmeasured` (the seeds
+        that have no map, such as "seed 3 (failed)"), `quantity`, `t` and
         `lags` (those kept, steps), `measured` (how many t and training `steps` there are), `maps`,
         `values` (their log norms for k ≤ t, from `pack`) and `seeds`, the series of its runs, or []
         if it is one run. A map has `step` (of training) and the entries of `mean_curve`. Over
@@ -94,10 +99,14 @@ def setting_series(name: str, rows: pd.DataFrame, kept: Kept) -> list[dict[str, 
         for a seed that has none).
     """
     by_times: dict[tuple[int, ...], list[Run]] = {}
-    for run in _load(rows):
+    names, has_map = _names(rows), rows.index.isin(measured)
+    for run in _load(names[has_map], rows[has_map]):
         by_times.setdefault(tuple(run.maps["t"].to_numpy().tolist()), []).append(run)
+    is_one = len(by_times) == 1
+    others = zip(names[~has_map], rows["status"][~has_map], strict=True) if is_one else ()
+    unmeasured = [(seed, word(status, has_map=False)) for seed, status in others]
     return [
-        _series(f"{name}, T = {times[-1]}" if len(by_times) > 1 else name, runs, kept)
+        _series(name if is_one else f"{name}, T = {times[-1]}", runs, unmeasured, kept)
         | {"model": str(rows["model.name"].iloc[0])}
         for times, runs in by_times.items()
     ]
@@ -118,12 +127,15 @@ def common_steps(runs: Sequence[Run], most: int) -> list[int]:
     return [steps[i] for i in evenly(len(steps), most)]
 
 
-def _load(rows: pd.DataFrame) -> list[Run]:
+def _names(rows: pd.DataFrame) -> pd.Index:
+    """Return the name of each run of a setting: its seed, or its folder if that does not tell."""
     seeds = rows.get("seed")
     if seeds is None or seeds.isna().any() or seeds.duplicated().any():
-        names = [Path(path).name for path in rows["path"]]
-    else:
-        names = [f"seed {seed}" for seed in seeds]
+        return pd.Index([Path(path).name for path in rows["path"]])
+    return pd.Index([f"seed {seed}" for seed in seeds])
+
+
+def _load(names: Iterable[str], rows: pd.DataFrame) -> list[Run]:
     loaded = [moments.load_measured(row, "jacobian_log_norm") for _, row in rows.iterrows()]
     maps = [measured["jacobian_log_norm"] for measured in loaded]
     return [
@@ -132,12 +144,23 @@ def _load(rows: pd.DataFrame) -> list[Run]:
     ]
 
 
-def _series(name: str, runs: list[Run], kept: Kept) -> dict[str, Any]:
+def _series(
+    name: str, runs: list[Run], unmeasured: Sequence[tuple[str, str]], kept: Kept
+) -> dict[str, Any]:
+    status = tally(
+        [*(word(run.status, has_map=True) for run in runs), *(why for _, why in unmeasured)]
+    )
+    about = {
+        "name": name,
+        "status": status,
+        "unmeasured": [f"{seed} ({why})" for seed, why in unmeasured],
+    }
+    count = len(runs) + len(unmeasured)
     steps = common_steps(runs, kept.steps)
     each = [_readings(run, steps, kept.cells) for run in runs]
     alone = [_run_series(run, maps, kept) for run, maps in zip(runs, each, strict=True)]
-    if len(runs) == 1:
-        return alone[0] | {"name": name, "status": _status(runs), "seeds": []}
+    if count == 1:
+        return alone[0] | about | {"seeds": []}
     maps, values = [], []
     for step in steps:
         measured = [run.measured(step) for run in runs]
@@ -148,11 +171,10 @@ def _series(name: str, runs: list[Run], kept: Kept) -> dict[str, Any]:
             for have, at in zip(each, measured, strict=True)
         ]
         curve = mean_curve(readings, alone[0]["lags"], runs[0].stride(), kept.unit)
-        maps.append({"step": step, "of": of, "note": note(readings, len(runs))} | curve)
+        maps.append({"step": step, "of": of, "note": note(readings, count)} | curve)
     return {
         **alone[0],
-        "name": name,
-        "status": _status(runs),
+        **about,
         "measured": alone[0]["measured"] | {"steps": len({x for run in runs for x in run.steps})},
         "maps": maps,
         "values": pack(from_nats(np.stack(values), kept.unit)),
@@ -180,7 +202,7 @@ def _run_series(run: Run, readings: dict[int, Reading], kept: Kept) -> dict[str,
     lags = (t[np.union1d(np.arange(min(FIRST_LAGS + 1, len(t))), times)] - t[0]).tolist()
     return {
         "name": run.name,
-        "status": "" if run.status == "done" else run.status,
+        "status": word(run.status, has_map=True),
         "quantity": str(run.maps.attrs.get("long_name", "log norm")),
         "t": t[times].tolist(),
         "measured": {"t": len(t), "steps": len(run.steps)},
@@ -191,11 +213,3 @@ def _run_series(run: Run, readings: dict[int, Reading], kept: Kept) -> dict[str,
         ],
         "values": pack(from_nats(np.stack([x.log_norms for x in readings.values()]), kept.unit)),
     }
-
-
-def _status(runs: Sequence[Run]) -> str:
-    """Return the number of seeds, if there are several, and of those that are not done."""
-    if len(runs) == 1:
-        return "" if runs[0].status == "done" else runs[0].status
-    others = Counter(run.status for run in runs if run.status != "done")
-    return ", ".join([f"{len(runs)} seeds", *(f"{n} {status}" for status, n in others.items())])
