@@ -170,6 +170,22 @@ def test_a_seed_that_diverged_or_was_done_early_takes_no_step_from_the_others(
     assert setting["maps"][2]["note"].startswith("mean of 6 of 7 seeds; band")
 
 
+@pytest.mark.parametrize("others", [(), ("done",), ("failed",)])
+def test_runs_that_diverged_are_in_no_mean_after_training(
+    others: tuple[str, ...], tmp_path: Path
+) -> None:
+    for seed, state in enumerate(("diverged", "diverged", *others)):
+        rates = (-0.2, -0.4, -0.6) if state == "done" else (-0.1, -0.3, -9.0)
+        write_point(tmp_path / str(seed), geometric(4, rates), seed=seed, state=state)
+    (setting,) = explorer_data(load_runs(tmp_path), unit="nats")["settings"]
+    assert setting["maps"][0]["of"] == [0] * (2 + len(others))
+    assert setting["maps"][-1]["step"] == (200 if others else 0)
+    assert all(map_["of"][:2] == [None, None] for map_ in setting["maps"][1:])
+    for seed in setting["seeds"][:2]:  # which are shown by themselves, to their last step
+        assert [map_["step"] for map_ in seed["maps"]] == [0, 100, 200]
+        assert seed["status"] == "diverged"
+
+
 def test_of_many_training_steps_the_first_and_the_last_are_kept(tmp_path: Path) -> None:
     write_point(tmp_path / "0", geometric(4, tuple(np.linspace(-1, 0, 31))))
     (run,) = explorer_data(load_runs(tmp_path), steps=4)["settings"]

@@ -168,6 +168,25 @@ def test_a_browser_shows_where_seeds_are_exactly_zero(
     )
 
 
+def test_a_browser_shows_no_mean_of_diverged_seeds_as_one_after_training(
+    browser: Any, show: Callable[[str], None], tmp_path: Path
+) -> None:
+    write_seeds(tmp_path, (-0.5, -0.4))
+    write_seeds(tmp_path, (-0.3, -0.2), gain=2.0, state="diverged")
+    show(explorer_page(explorer_data(load_runs(tmp_path))))
+    browser.execute_script("choose(data.settings)")
+    maps_are(browser, 3)
+    names = [x.text for x in all_of(browser, "figcaption b")]
+    assert names == ["before training", "step 100", "before training"]
+    curves = (
+        "return [...document.querySelectorAll('#decay g')].map(g => g.querySelectorAll({}).length)"
+    )
+    solid = "'.curve:not(.before)'"
+    assert browser.execute_script(curves.format(solid)) == [3, 0]
+    assert browser.execute_script(curves.format("'.before'")) == [1, 3]
+    assert "Seeds that diverged are in means before" in all_of(browser, "#note")[0].text
+
+
 def test_a_filter_takes_whole_values_each_after_its_word(
     browser: Any, show: Callable[[str], None], tmp_path: Path
 ) -> None:

@@ -171,18 +171,18 @@ function ticks(low, high) { // of log norms: [value, label]
 
 // What is drawn of a series at a training step. A seed is drawn by itself where few are averaged, and
 // where the mean of all has ended: one of them is exactly zero there.
-function linesOf(series, map, kind) {
+function linesOf(series, map, kind, isLatest) {
   const points = (curve, isDrawn = () => true) => curve.flatMap((value, i) => value === null || !isDrawn(i) ? [] : [[series.lags[i], value]]);
   const isEnd = i => [i - 1, i, i + 1].some(at => map.curve[at] === null);
-  const isAlone = !map.low && kind === "curve";
+  const isAlone = !map.low && isLatest;
   const seeds = (map.of ?? []).flatMap((of, s) => of === null ? [] : [points(series.seeds[s].maps[of].curve, i => isAlone || isEnd(i))]);
-  const band = map.low && kind === "curve" ? [{ kind: "band", points: [...points(map.low), ...points(map.high).reverse()] }] : [];
+  const band = map.low && isLatest ? [{ kind: "band", points: [...points(map.low), ...points(map.high).reverse()] }] : [];
   return [...band, ...seeds.map(points => ({ kind: `${kind} seed`, points })), { kind, points: points(map.curve), horizon: map.horizon }];
 }
 
-function curvesOf(series, n) { // the mean at this training step last
-  const now = measuredAt(series, steps[step]), before = now ? linesOf(series, series.maps[0], "curve before") : [];
-  return { n, colour: colourOf(n), parts: [...before, ...linesOf(series, series.maps[now], "curve")] };
+function curvesOf(series, n) { // the mean at this training step last; the first stays dashed, also where none came after it
+  const now = measuredAt(series, steps[step]), first = linesOf(series, series.maps[0], step ? "curve before" : "curve", !now);
+  return { n, colour: colourOf(n), parts: now ? [...first, ...linesOf(series, series.maps[now], "curve", true)] : first };
 }
 
 function drawDecay() {
@@ -227,10 +227,12 @@ function drawNotes() {
   const ofSeeds = isOne ? [notes[0][1]] : notes.map(([title, note]) => `${title}: ${note}`);
   const spread = notes.length ? ["numbers: mean ± standard deviation over seeds"] : [];
   const dashes = chosen.some(series => measuredAt(series, steps[step])) ? ["solid: at this training step, dashed: at the first"] : [];
+  const diverged = chosen.some(series => series.seeds?.some(seed => seed.status === "diverged"))
+    ? ["seeds that diverged are in means before training only; each can be ticked by itself"] : [];
   const zeros = chosen.some(series => [series, ...series.seeds ?? []].some(x => x.logs.some(log => log.includes(-Infinity))))
     ? ["chequered in the maps: exactly zero (with colour: in some seeds; the colour is the others' mean)"] : [];
   const marks = all("#decay .horizon").length ? ["rings: horizons, where a curve has fallen to 1/e"] : [];
-  byId("note").textContent = [...ofSeeds, ...spread, ...dashes, ...marks, ...zeros].map(text => text[0].toUpperCase() + text.slice(1) + ".").join(" ");
+  byId("note").textContent = [...ofSeeds, ...diverged, ...spread, ...dashes, ...marks, ...zeros].map(text => text[0].toUpperCase() + text.slice(1) + ".").join(" ");
 }
 
 // ---- what is shown

@@ -44,15 +44,19 @@ class Run(NamedTuple):
         first, second = self.maps["t"].to_numpy()[:2]
         return int(second - first)
 
-    def measured(self, step: int) -> int | None:
-        """Return the training step whose map the network has at another; None: it has none.
+    def averaged(self) -> list[int]:
+        """Return the training steps at which it is in a mean: if it diverged, only the first."""
+        return self.steps[:1] if self.status == "diverged" else self.steps
+
+    def averaged_at(self, step: int) -> int | None:
+        """Return the training step whose map is in the mean at another; None: it has none.
 
         A training that was done earlier ended with the network that it has later.
         """
         last = self.steps[-1]
         if self.status == "done" and step > last:
             return last
-        return step if step in self.steps else None
+        return step if step in self.averaged() else None
 
 
 def settings(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -113,7 +117,7 @@ def setting_series(
 
 
 def common_steps(runs: Sequence[Run], most: int) -> list[int]:
-    """Return the training steps to show: those that all runs measured, and the last of all.
+    """Return the training steps of a mean: those that all runs have in it, and the last of all.
 
     A run that diverged or failed early takes no step from the others.
 
@@ -121,9 +125,13 @@ def common_steps(runs: Sequence[Run], most: int) -> list[int]:
         runs: of a setting.
         most: steps; of more, evenly spread ones are kept.
     """
-    whole = [run for run in runs if run.status in ("done", "running")] or runs
-    common = set.intersection(*(set(run.steps) for run in whole))
-    steps = sorted(common | {max(run.steps[-1] for run in whole)})
+    whole = [run.averaged() for run in runs if run.status in ("done", "running")]
+    whole = whole or [run.averaged() for run in runs]
+    common = set(whole[0]).intersection(*whole)
+    return _evenly(sorted(common | {max(steps[-1] for steps in whole)}), most)
+
+
+def _evenly(steps: Sequence[int], most: int) -> list[int]:
     return [steps[i] for i in evenly(len(steps), most)]
 
 
@@ -157,18 +165,18 @@ def _series(
     }
     count = len(runs) + len(unmeasured)
     steps = common_steps(runs, kept.steps)
-    each = [_readings(run, steps, kept.cells) for run in runs]
+    each = [_readings(run, steps, kept) for run in runs]
     alone = [_run_series(run, maps, kept) for run, maps in zip(runs, each, strict=True)]
     if count == 1:
         return alone[0] | about | {"seeds": []}
     maps, values = [], []
     for step in steps:
-        measured = [run.measured(step) for run in runs]
-        readings = [have[at] for have, at in zip(each, measured, strict=True) if at is not None]
+        averaged = [run.averaged_at(step) for run in runs]
+        readings = [have[at] for have, at in zip(each, averaged, strict=True) if at is not None]
         values.append(decay.mean_log_norm(np.stack([x.log_norms for x in readings]), axis=0))
         of = [
             list(have).index(at) if at is not None else None
-            for have, at in zip(each, measured, strict=True)
+            for have, at in zip(each, averaged, strict=True)
         ]
         curve = mean_curve(readings, alone[0]["lags"], runs[0].stride(), kept.unit)
         maps.append({"step": step, "of": of, "note": note(readings, count)} | curve)
@@ -182,12 +190,15 @@ def _series(
     }
 
 
-def _readings(run: Run, steps: Sequence[int], cells: int) -> dict[int, Reading]:
-    """Return what a run has at those of the training steps at which it was measured."""
-    times = evenly(run.maps.sizes["t"], cells)
+def _readings(run: Run, steps: Sequence[int], kept: Kept) -> dict[int, Reading]:
+    """Return what a run has at the training steps of a mean; if it diverged, at its own."""
+    times = evenly(run.maps.sizes["t"], kept.cells)
     row, column = (times[i] for i in np.tril_indices(len(times)))
     readings = {}
-    for step in dict.fromkeys(run.measured(step) for step in steps):
+    own = (
+        _evenly(run.steps, kept.steps) if run.status == "diverged" else map(run.averaged_at, steps)
+    )
+    for step in dict.fromkeys(own):
         if step is not None:
             samples = run.maps.sel(step=step).to_numpy().astype(float)
             log_norms = decay.mean_log_norm(samples[:, row, column], axis=0)
