@@ -94,7 +94,11 @@ def test_a_browser_shows_settings_seeds_and_values(
         return all_of(browser, "#value")[0].text
 
     maps_are(browser, 4)  # before beside after, of both models
-    assert [x.text for x in all_of(browser, "figcaption b")] == ["before training", "step 100"] * 2
+    assert [x.text for x in all_of(browser, "figcaption b")] == [
+        f"{moment} ({count} seeds)"
+        for count in (5, 2)
+        for moment in ("before training", "step 100")
+    ]
     assert len(all_of(browser, "#decay .band")) == 1  # of five seeds, not of two
     assert len(all_of(browser, "#decay .seed")) == 2
     assert len(all_of(browser, "#decay .curve")) == 4 + 2
@@ -112,8 +116,8 @@ def test_a_browser_shows_settings_seeds_and_values(
     ActionChains(browser).move_to_element_with_offset(before, -90, 90).perform()
     mean = statistics.mean(RATES) * 8
     assert value_line() == (
-        f"RNN: t = 8, k = 0, lag 8: before training norm {np.exp(mean):.3g} "
-        f"(−{-mean / DECADE:.3f} decades); step 100 norm {np.exp(mean / 2):.3g} "
+        f"RNN: t = 8, k = 0, lag 8: before training (5 seeds) norm {np.exp(mean):.3g} "
+        f"(−{-mean / DECADE:.3f} decades); step 100 (5 seeds) norm {np.exp(mean / 2):.3g} "
         f"(−{-mean / 2 / DECADE:.3f} decades)"
     )
     before.send_keys(Keys.ARROW_UP)
@@ -172,19 +176,25 @@ def test_a_browser_shows_no_mean_of_diverged_seeds_as_one_after_training(
     browser: Any, show: Callable[[str], None], tmp_path: Path
 ) -> None:
     write_seeds(tmp_path, (-0.5, -0.4))
+    write_point(tmp_path / "2", geometric(8), seed=2, state="diverged")
     write_seeds(tmp_path, (-0.3, -0.2), gain=2.0, state="diverged")
     show(explorer_page(explorer_data(load_runs(tmp_path))))
     browser.execute_script("choose(data.settings)")
     maps_are(browser, 3)
-    names = [x.text for x in all_of(browser, "figcaption b")]
-    assert names == ["before training", "step 100", "before training"]
+    assert [x.text for x in all_of(browser, "figcaption b")] == [
+        "before training (3 seeds)",
+        "step 100 (2 of 3 seeds)",
+        "before training (2 seeds)",
+    ]
     curves = (
         "return [...document.querySelectorAll('#decay g')].map(g => g.querySelectorAll({}).length)"
     )
     solid = "'.curve:not(.before)'"
     assert browser.execute_script(curves.format(solid)) == [3, 0]
     assert browser.execute_script(curves.format("'.before'")) == [1, 3]
-    assert "Seeds that diverged are in means before" in all_of(browser, "#note")[0].text
+    note = all_of(browser, "#note")[0].text
+    assert "Gain 1: mean of 2 of 3 seeds, each a thin line; dashed: 3 seeds." in note
+    assert "Seeds that diverged are in means before" in note
 
 
 def test_a_filter_takes_whole_values_each_after_its_word(

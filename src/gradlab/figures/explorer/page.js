@@ -73,7 +73,10 @@ function paint(canvas, series, m) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-const measuredName = (series, m) => m === 0 && series.maps[0].step === 0 ? "before training" : `step ${series.maps[m].step}`;
+function measuredName(series, m) {
+  const { step, seeds } = series.maps[m];
+  return (m === 0 && step === 0 ? "before training" : `step ${step}`) + (seeds ? ` (${seeds})` : "");
+}
 
 function drawMaps() {
   all("#maps section").forEach((section, n) => {
@@ -222,7 +225,10 @@ function drawDecay() {
 function drawNotes() {
   const quantities = [...new Set(chosen.map(series => series.quantity))].join("; ");
   byId("quantity").textContent = !chosen.length ? "" : inDecades ? `${quantities.replaceAll("log ", "")}, geometric mean` : `mean ${quantities} (nats)`;
-  const notes = chosen.map(series => [series.title, series.maps[measuredAt(series, steps[step])].note]).filter(([, note]) => note);
+  const notes = chosen.map(series => {
+    const [first, now] = [series.maps[0], series.maps[measuredAt(series, steps[step])]];
+    return [series.title, now.seeds === first.seeds ? now.note : `${now.note}; dashed: ${first.seeds}`];
+  }).filter(([, note]) => note);
   const isOne = notes.length === chosen.length && new Set(notes.map(([, note]) => note)).size === 1;
   const ofSeeds = isOne ? [notes[0][1]] : notes.map(([title, note]) => `${title}: ${note}`);
   const spread = notes.length ? ["numbers: mean ± standard deviation over seeds"] : [];

@@ -14,7 +14,7 @@ import xarray as xr
 from gradlab import decay
 from gradlab.figures import moments, selection
 from gradlab.figures.explorer.counts import tally, word
-from gradlab.figures.explorer.mean_curve import Reading, mean_curve, note
+from gradlab.figures.explorer.mean_curve import Reading, mean_curve, note, share
 from gradlab.figures.explorer.packing import pack
 from gradlab.figures.labels import level_label, point_label
 from gradlab.figures.map_images import evenly
@@ -98,9 +98,9 @@ def setting_series(
         `lags` (those kept, steps), `measured` (how many t and training `steps` there are), `maps`,
         `values` (their log norms for k ≤ t, from `pack`) and `seeds`, the series of its runs, or []
         if it is one run. A map has `step` (of training) and the entries of `mean_curve`. Over
-        several seeds its values are means of those that are not exactly zero, and it has `note`
-        (what is shown) and `of` (the seeds' maps that it is the mean of: the index of each, null
-        for a seed that has none).
+        several seeds its values are means of those that are not exactly zero, and it has `seeds`
+        (of how many it is, such as "4 of 5 seeds"), `note` (what is shown) and `of` (the seeds'
+        maps that it is the mean of: the index of each, null for a seed that has none).
     """
     by_times: dict[tuple[int, ...], list[Run]] = {}
     names, has_map = _names(rows), rows.index.isin(measured)
@@ -179,7 +179,8 @@ def _series(
             for have, at in zip(each, averaged, strict=True)
         ]
         curve = mean_curve(readings, alone[0]["lags"], runs[0].stride(), kept.unit)
-        maps.append({"step": step, "of": of, "note": note(readings, count)} | curve)
+        about_mean = {"seeds": share(len(readings), count), "note": note(readings, count)}
+        maps.append({"step": step, "of": of} | about_mean | curve)
     return {
         **alone[0],
         **about,
