@@ -265,6 +265,17 @@ def test_horizons_that_some_seeds_never_reach_are_counted() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("decades", "expected"),
+    [(-5.7, "falls to 2·10⁻⁶ at"), (3.6, "falls to 4·10³ at"), (-400, "falls to 1·10⁻⁴⁰⁰ at")],
+)
+def test_exponents_are_written_as_on_the_axis(decades: float, expected: str) -> None:
+    profile = np.array([0, 5, decades]) * DECADE
+    assert expected in numbers([profile], 1, "decades")
+    rates = [np.arange(3.0) * rate * DECADE for rate in (1e-8, 2e-8)]
+    assert "+1.5·10⁻⁸ ± 7·10⁻⁹ decades/step" in numbers(rates, 1, "decades")
+
+
 def test_the_page_opens_on_the_longest_maps_of_each_model(tmp_path: Path) -> None:
     for i, (model, length) in enumerate(
         [("rnn", 4), ("lstm", 4), ("rnn", 12), ("gru", 12), ("rnn", 12), ("lstm", 12)]

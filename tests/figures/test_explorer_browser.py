@@ -138,8 +138,25 @@ def test_a_browser_shows_settings_seeds_and_values(
         if box.is_selected():
             box.send_keys(Keys.SPACE)
     maps_are(browser, 0)
+    assert value_line() == ""
+    boxes[0].send_keys(Keys.SPACE)
+    maps_are(browser, 2)
+    assert value_line().startswith("Point at a map")
     all_of(browser, "#filter")[0].send_keys("lstm")
     assert [x.text for x in all_of(browser, ".entry > label") if x.is_displayed()] == ["LSTM"]
+
+
+def test_a_name_has_the_room_beside_a_long_status(
+    browser: Any, show: Callable[[str], None], tmp_path: Path
+) -> None:
+    for i in range(8):
+        gain, state = 1.0 + i // 4, "diverged" if i < 4 else "done"
+        write_point(tmp_path / str(i), geometric(4), gain=gain, rate=gain, seed=i % 4, state=state)
+    show(explorer_page(explorer_data(load_runs(tmp_path))))
+    names = all_of(browser, ".entry > label")
+    assert [x.text for x in names] == [f"gain {i}, learning rate {i}" for i in (1, 2)]
+    one_line = 1.5 * all_of(browser, "legend")[0].size["height"]
+    assert all(x.size["height"] < one_line for x in names)
 
 
 def test_a_browser_shows_where_seeds_are_exactly_zero(

@@ -4,6 +4,7 @@ const byId = id => document.getElementById(id), all = (selector, from = document
 const mostChosen = 4;
 const marks = ["M-5 0A5 5 0 1 0 5 0A5 5 0 1 0 -5 0Z", "M-4.5-4.5H4.5V4.5H-4.5Z", "M0-5.5L5.5 4.5H-5.5Z", "M0-6L6 0L0 6L-6 0Z"];
 const inDecades = data.unit === "decades", log10 = value => inDecades ? value : value / Math.LN10;
+const hint = byId("value").textContent;
 let chosen = [], steps = [0], step = 0, limit = data.limit, cursor = null, timer = 0;
 
 for (const setting of data.settings) {
@@ -94,7 +95,10 @@ function drawMaps() {
 }
 
 function drawValue() {
-  if (!cursor) return;
+  if (!cursor) {
+    byId("value").textContent = chosen.length ? hint : "";
+    return;
+  }
   const { series, i, j } = cursor, t = series.t[i], k = series.t[j], now = measuredAt(series, steps[step]);
   const read = m => {
     const zeros = zeroSeeds(series, m, pair(i, j));
