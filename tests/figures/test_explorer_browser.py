@@ -221,6 +221,8 @@ def test_a_filter_takes_whole_values_each_after_its_word(
     for number, (gain, threshold, seed) in enumerate(swept):
         options: dict[str, Any] = {"gain": gain, "threshold": threshold, "seed": seed}
         write_point(tmp_path / str(number), geometric(4), **options)
+    write_point(tmp_path / "18", geometric(4), gain=2.0, seed=0)
+    write_point(tmp_path / "19", None, gain=2.0, seed=3, state="failed")
     show(explorer_page(explorer_data(load_runs(tmp_path))))
 
     def found(text: str) -> list[str]:
@@ -228,13 +230,16 @@ def test_a_filter_takes_whole_values_each_after_its_word(
         return [x.text for x in all_of(browser, ".entry > label") if x.is_displayed()]
 
     at_one = [f"gain 1, clip threshold {x}" for x in ("1", "15", "none")]
-    assert len(found("")) == 9
+    assert len(found("")) == 10
     for text in ("gain 1", "gain=1.0", "gai 1 clip"):
         assert found(text) == at_one, text
     assert found("gain 1, threshold none") == at_one[2:]
     assert found("threshold 5") == found("5 seeds") == []
     browser.execute_script("document.querySelectorAll('.entry button').forEach(x => x.click())")
     assert found("gain 1") == at_one  # also where seeds are listed, among them seed 1
+    assert found("seed 1, gain 1") == found("gain=1 seed=1") == at_one
+    assert found("seed 3") == ["gain 2, clip threshold none"]  # which has one seed more, and no map
+    assert found("seed 2") == found("3 seed") == []
 
 
 def test_a_page_says_what_it_does_not_show(

@@ -325,10 +325,11 @@ function matches(name, wanted) {
     same(have, word) && (!n || !isValue(word) || isValue(wanted[n - 1]) || same(name[i - 1], wanted[n - 1]))));
 }
 byId("filter").oninput = event => {
-  const wanted = words(event.target.value);
+  const seeds = [], others = event.target.value.replace(/\bseed[\s=]+(\d+)/gi, (_, seed) => (seeds.push(+seed), ""));
   all(".entry").forEach((entry, n) => {
-    const { name, status } = data.settings[n];
-    entry.hidden = !matches(words(`${name} ${status}`), wanted);
+    const setting = data.settings[n], listed = [...setting.seeds.map(seed => seed.name), ...setting.unmeasured];
+    const hasSeed = seed => listed.some(name => `${name} `.startsWith(`seed ${seed} `));
+    entry.hidden = !matches(words(`${setting.name} ${setting.status}`), words(others)) || !seeds.every(hasSeed);
   });
 };
 byId("step").oninput = event => { play(false); step = +event.target.value; draw(); };
