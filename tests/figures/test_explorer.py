@@ -129,6 +129,31 @@ def test_of_fewer_than_four_seeds_each_is_a_line(tmp_path: Path) -> None:
     assert setting["maps"][1]["of"] == [1, 1, 1]
 
 
+def test_every_point_counts_as_a_seed_of_its_setting_with_a_map_or_without(tmp_path: Path) -> None:
+    for seed in range(5):
+        maps = geometric(4) if seed < 2 else None
+        state = "failed" if maps is None else "done"
+        write_point(tmp_path / str(seed), maps, seed=seed, state=state)
+        write_point(tmp_path / f"2-{seed}", None, seed=seed, gain=2.0, state="failed")
+    write_point(tmp_path / "3-0", None, gain=3.0)
+    write_point(tmp_path / "4-0", geometric(4), gain=4.0)
+    write_point(tmp_path / "4-1", None, gain=4.0, seed=1, state="interrupted")
+    write_point(tmp_path / "5-0", None, gain=5.0)
+    runs = load_runs(tmp_path)
+    runs.loc[runs["init.gain"] == 5, "status"] = "damaged"
+    data = explorer_data(runs)
+    some, one = data["settings"]
+    assert (some["status"], one["status"]) == ("5 seeds, 3 failed", "2 seeds, 1 interrupted")
+    assert [seed["name"] for seed in some["seeds"]] == ["seed 0", "seed 1"]
+    assert some["unmeasured"] == [f"seed {i} (failed)" for i in (2, 3, 4)]
+    assert some["maps"][1]["note"] == "mean of 2 of 5 seeds, each a thin line"
+    assert one["maps"][1]["note"] == "1 of 2 seeds"
+    assert data["unshown"] == (
+        "Without a map: gain 2 (5 seeds, 5 failed, the first: so); gain 3 (without a map); "
+        "folder 5-0 (damaged)."
+    )
+
+
 def test_a_seed_that_diverged_or_was_done_early_takes_no_step_from_the_others(
     tmp_path: Path,
 ) -> None:
@@ -143,6 +168,22 @@ def test_a_seed_that_diverged_or_was_done_early_takes_no_step_from_the_others(
     assert [map_["of"][-2:] for map_ in setting["maps"]] == [[0, 0], [None, 1], [None, 1]]
     assert setting["maps"][2]["curve"][1] == pytest.approx((5 * -0.3 - 0.5) / 6, abs=1e-3)
     assert setting["maps"][2]["note"].startswith("mean of 6 of 7 seeds; band")
+
+
+@pytest.mark.parametrize("others", [(), ("done",), ("failed",)])
+def test_runs_that_diverged_are_in_no_mean_after_training(
+    others: tuple[str, ...], tmp_path: Path
+) -> None:
+    for seed, state in enumerate(("diverged", "diverged", *others)):
+        rates = (-0.2, -0.4, -0.6) if state == "done" else (-0.1, -0.3, -9.0)
+        write_point(tmp_path / str(seed), geometric(4, rates), seed=seed, state=state)
+    (setting,) = explorer_data(load_runs(tmp_path), unit="nats")["settings"]
+    assert setting["maps"][0]["of"] == [0] * (2 + len(others))
+    assert setting["maps"][-1]["step"] == (200 if others else 0)
+    assert all(map_["of"][:2] == [None, None] for map_ in setting["maps"][1:])
+    for seed in setting["seeds"][:2]:  # which are shown by themselves, to their last step
+        assert [map_["step"] for map_ in seed["maps"]] == [0, 100, 200]
+        assert seed["status"] == "diverged"
 
 
 def test_of_many_training_steps_the_first_and_the_last_are_kept(tmp_path: Path) -> None:
@@ -222,6 +263,17 @@ def test_horizons_that_some_seeds_never_reach_are_counted() -> None:
         "decades/step; never falls to 1/e; "
         "rises to 7.4 at lag 2, falls to 0.45 at lag 6, stays below 1 from lag 5"
     )
+
+
+@pytest.mark.parametrize(
+    ("decades", "expected"),
+    [(-5.7, "falls to 2·10⁻⁶ at"), (3.6, "falls to 4·10³ at"), (-400, "falls to 1·10⁻⁴⁰⁰ at")],
+)
+def test_exponents_are_written_as_on_the_axis(decades: float, expected: str) -> None:
+    profile = np.array([0, 5, decades]) * DECADE
+    assert expected in numbers([profile], 1, "decades")
+    rates = [np.arange(3.0) * rate * DECADE for rate in (1e-8, 2e-8)]
+    assert "+1.5·10⁻⁸ ± 7·10⁻⁹ decades/step" in numbers(rates, 1, "decades")
 
 
 def test_the_page_opens_on_the_longest_maps_of_each_model(tmp_path: Path) -> None:

@@ -94,7 +94,11 @@ def test_a_browser_shows_settings_seeds_and_values(
         return all_of(browser, "#value")[0].text
 
     maps_are(browser, 4)  # before beside after, of both models
-    assert [x.text for x in all_of(browser, "figcaption b")] == ["before training", "step 100"] * 2
+    assert [x.text for x in all_of(browser, "figcaption b")] == [
+        f"{moment} ({count} seeds)"
+        for count in (5, 2)
+        for moment in ("before training", "step 100")
+    ]
     assert len(all_of(browser, "#decay .band")) == 1  # of five seeds, not of two
     assert len(all_of(browser, "#decay .seed")) == 2
     assert len(all_of(browser, "#decay .curve")) == 4 + 2
@@ -112,8 +116,8 @@ def test_a_browser_shows_settings_seeds_and_values(
     ActionChains(browser).move_to_element_with_offset(before, -90, 90).perform()
     mean = statistics.mean(RATES) * 8
     assert value_line() == (
-        f"RNN: t = 8, k = 0, lag 8: before training norm {np.exp(mean):.3g} "
-        f"(−{-mean / DECADE:.3f} decades); step 100 norm {np.exp(mean / 2):.3g} "
+        f"RNN: t = 8, k = 0, lag 8: before training (5 seeds) norm {np.exp(mean):.3g} "
+        f"(−{-mean / DECADE:.3f} decades); step 100 (5 seeds) norm {np.exp(mean / 2):.3g} "
         f"(−{-mean / 2 / DECADE:.3f} decades)"
     )
     before.send_keys(Keys.ARROW_UP)
@@ -134,8 +138,25 @@ def test_a_browser_shows_settings_seeds_and_values(
         if box.is_selected():
             box.send_keys(Keys.SPACE)
     maps_are(browser, 0)
+    assert value_line() == ""
+    boxes[0].send_keys(Keys.SPACE)
+    maps_are(browser, 2)
+    assert value_line().startswith("Point at a map")
     all_of(browser, "#filter")[0].send_keys("lstm")
     assert [x.text for x in all_of(browser, ".entry > label") if x.is_displayed()] == ["LSTM"]
+
+
+def test_a_name_has_the_room_beside_a_long_status(
+    browser: Any, show: Callable[[str], None], tmp_path: Path
+) -> None:
+    for i in range(8):
+        gain, state = 1.0 + i // 4, "diverged" if i < 4 else "done"
+        write_point(tmp_path / str(i), geometric(4), gain=gain, rate=gain, seed=i % 4, state=state)
+    show(explorer_page(explorer_data(load_runs(tmp_path))))
+    names = all_of(browser, ".entry > label")
+    assert [x.text for x in names] == [f"gain {i}, learning rate {i}" for i in (1, 2)]
+    one_line = 1.5 * all_of(browser, "legend")[0].size["height"]
+    assert all(x.size["height"] < one_line for x in names)
 
 
 def test_a_browser_shows_where_seeds_are_exactly_zero(
@@ -168,6 +189,31 @@ def test_a_browser_shows_where_seeds_are_exactly_zero(
     )
 
 
+def test_a_browser_shows_no_mean_of_diverged_seeds_as_one_after_training(
+    browser: Any, show: Callable[[str], None], tmp_path: Path
+) -> None:
+    write_seeds(tmp_path, (-0.5, -0.4))
+    write_point(tmp_path / "2", geometric(8), seed=2, state="diverged")
+    write_seeds(tmp_path, (-0.3, -0.2), gain=2.0, state="diverged")
+    show(explorer_page(explorer_data(load_runs(tmp_path))))
+    browser.execute_script("choose(data.settings)")
+    maps_are(browser, 3)
+    assert [x.text for x in all_of(browser, "figcaption b")] == [
+        "before training (3 seeds)",
+        "step 100 (2 of 3 seeds)",
+        "before training (2 seeds)",
+    ]
+    curves = (
+        "return [...document.querySelectorAll('#decay g')].map(g => g.querySelectorAll({}).length)"
+    )
+    solid = "'.curve:not(.before)'"
+    assert browser.execute_script(curves.format(solid)) == [3, 0]
+    assert browser.execute_script(curves.format("'.before'")) == [1, 3]
+    note = all_of(browser, "#note")[0].text
+    assert "Gain 1: mean of 2 of 3 seeds, each a thin line; dashed: 3 seeds." in note
+    assert "Seeds that diverged are in means before" in note
+
+
 def test_a_filter_takes_whole_values_each_after_its_word(
     browser: Any, show: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -175,6 +221,8 @@ def test_a_filter_takes_whole_values_each_after_its_word(
     for number, (gain, threshold, seed) in enumerate(swept):
         options: dict[str, Any] = {"gain": gain, "threshold": threshold, "seed": seed}
         write_point(tmp_path / str(number), geometric(4), **options)
+    write_point(tmp_path / "18", geometric(4), gain=2.0, seed=0)
+    write_point(tmp_path / "19", None, gain=2.0, seed=3, state="failed")
     show(explorer_page(explorer_data(load_runs(tmp_path))))
 
     def found(text: str) -> list[str]:
@@ -182,13 +230,16 @@ def test_a_filter_takes_whole_values_each_after_its_word(
         return [x.text for x in all_of(browser, ".entry > label") if x.is_displayed()]
 
     at_one = [f"gain 1, clip threshold {x}" for x in ("1", "15", "none")]
-    assert len(found("")) == 9
+    assert len(found("")) == 10
     for text in ("gain 1", "gain=1.0", "gai 1 clip"):
         assert found(text) == at_one, text
     assert found("gain 1, threshold none") == at_one[2:]
     assert found("threshold 5") == found("5 seeds") == []
     browser.execute_script("document.querySelectorAll('.entry button').forEach(x => x.click())")
     assert found("gain 1") == at_one  # also where seeds are listed, among them seed 1
+    assert found("seed 1, gain 1") == found("gain=1 seed=1") == at_one
+    assert found("seed 3") == ["gain 2, clip threshold none"]  # which has one seed more, and no map
+    assert found("seed 2") == found("3 seed") == []
 
 
 def test_a_page_says_what_it_does_not_show(

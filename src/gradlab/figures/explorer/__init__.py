@@ -6,12 +6,14 @@ library.
 
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gradlab.figures import selection, style, units
+from gradlab.figures.explorer.counts import without_map
 from gradlab.figures.explorer.packing import as_text
 from gradlab.figures.explorer.series import Kept, setting_series, settings
 from gradlab.figures.map_images import MAX_LIMIT
@@ -38,8 +40,9 @@ def explorer_data(
     Returns:
         `unit`; `colours` (256 RGB triples from low to high, base64) and `limit` (where they end);
         `shades`, of each model's colour for 1, 2, … series of it; `settings`, from
-        `series.setting_series`, a list; and `open`, the settings shown at first: those with the
-        longest maps, one of each of two models.
+        `series.setting_series`, a list; `unshown`, the sentence on points that are in none of them;
+        and `open`, the settings shown at first: those with the longest maps, one of each of two
+        models.
 
     Raises:
         ValueError: no run has gradients.
@@ -48,11 +51,18 @@ def explorer_data(
         >>> explorer_data(gradlab.load_runs("runs/quickstart"))["settings"][0]["name"]
     """
     unit = unit or units.current_unit()
-    usable = selection.with_gradients(runs)
+    points, usable = selection.readable(runs), selection.with_gradients(runs)
     kept = Kept(cells, steps, unit)
-    shown = [
-        series for name, rows in settings(usable) for series in setting_series(name, rows, kept)
-    ]
+    shown, unshown = list[dict[str, Any]](), list[str]()
+    for name, rows in settings(points):
+        series = setting_series(name, rows, usable.index, kept)
+        rest = rows[~rows.index.isin(usable.index)]
+        if len(series) != 1 and len(rest):  # in no series
+            unshown.append(without_map(name, rest))
+        shown += series
+    unreadable = selection.every_point(runs).drop(points.index)  # their configs cannot be trusted
+    folders = (Path(path).name for path in unreadable["path"])
+    unshown += map("folder {} ({})".format, folders, unreadable["status"])
     ramp = np.asarray(style.norm_colours()(np.linspace(0, 1, 256)))[:, :3]
     colours = style.model_colours(usable)
     return {
@@ -64,6 +74,7 @@ def explorer_data(
             for model in dict.fromkeys(usable["model.name"])
         },
         "settings": shown,
+        "unshown": f"Without a map: {'; '.join(unshown)}." if unshown else "",
         "open": _open(shown),
     }
 

@@ -56,6 +56,11 @@ def mean_curve(
     return curve
 
 
+def share(count: int, seeds: int) -> str:
+    """Say of how many of a setting's seeds a mean is, as "2 of 5 seeds"."""
+    return f"{seeds} seeds" if count == seeds else f"{count} of {seeds} seeds"
+
+
 def note(readings: Sequence[Reading], seeds: int) -> str:
     """Say what the curve of a setting shows.
 
@@ -64,11 +69,12 @@ def note(readings: Sequence[Reading], seeds: int) -> str:
         seeds: of the setting.
     """
     count, ended = len(readings), sum(x.ends() for x in readings)
-    shown = f"mean of {count} seeds" if count == seeds else f"mean of {count} of {seeds} seeds"
-    if count < bands.FEW:
-        shown += ", each a thin line"
+    if count == 1:
+        shown = share(count, seeds)
+    elif count < bands.FEW:
+        shown = f"mean of {share(count, seeds)}, each a thin line"
     else:
-        shown += "; band: 95 % bootstrap interval of the mean"
+        shown = f"mean of {share(count, seeds)}; band: 95 % bootstrap interval of the mean"
     if ended:
         verb = "is" if ended == 1 else "are"
         shown += (

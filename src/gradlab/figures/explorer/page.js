@@ -4,6 +4,7 @@ const byId = id => document.getElementById(id), all = (selector, from = document
 const mostChosen = 4;
 const marks = ["M-5 0A5 5 0 1 0 5 0A5 5 0 1 0 -5 0Z", "M-4.5-4.5H4.5V4.5H-4.5Z", "M0-5.5L5.5 4.5H-5.5Z", "M0-6L6 0L0 6L-6 0Z"];
 const inDecades = data.unit === "decades", log10 = value => inDecades ? value : value / Math.LN10;
+const hint = byId("value").textContent;
 let chosen = [], steps = [0], step = 0, limit = data.limit, cursor = null, timer = 0;
 
 for (const setting of data.settings) {
@@ -73,7 +74,10 @@ function paint(canvas, series, m) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-const measuredName = (series, m) => m === 0 && series.maps[0].step === 0 ? "before training" : `step ${series.maps[m].step}`;
+function measuredName(series, m) {
+  const { step, seeds } = series.maps[m];
+  return (m === 0 && step === 0 ? "before training" : `step ${step}`) + (seeds ? ` (${seeds})` : "");
+}
 
 function drawMaps() {
   all("#maps section").forEach((section, n) => {
@@ -91,7 +95,10 @@ function drawMaps() {
 }
 
 function drawValue() {
-  if (!cursor) return;
+  if (!cursor) {
+    byId("value").textContent = chosen.length ? hint : "";
+    return;
+  }
   const { series, i, j } = cursor, t = series.t[i], k = series.t[j], now = measuredAt(series, steps[step]);
   const read = m => {
     const zeros = zeroSeeds(series, m, pair(i, j));
@@ -171,18 +178,18 @@ function ticks(low, high) { // of log norms: [value, label]
 
 // What is drawn of a series at a training step. A seed is drawn by itself where few are averaged, and
 // where the mean of all has ended: one of them is exactly zero there.
-function linesOf(series, map, kind) {
+function linesOf(series, map, kind, isLatest) {
   const points = (curve, isDrawn = () => true) => curve.flatMap((value, i) => value === null || !isDrawn(i) ? [] : [[series.lags[i], value]]);
   const isEnd = i => [i - 1, i, i + 1].some(at => map.curve[at] === null);
-  const isAlone = !map.low && kind === "curve";
+  const isAlone = !map.low && isLatest;
   const seeds = (map.of ?? []).flatMap((of, s) => of === null ? [] : [points(series.seeds[s].maps[of].curve, i => isAlone || isEnd(i))]);
-  const band = map.low && kind === "curve" ? [{ kind: "band", points: [...points(map.low), ...points(map.high).reverse()] }] : [];
+  const band = map.low && isLatest ? [{ kind: "band", points: [...points(map.low), ...points(map.high).reverse()] }] : [];
   return [...band, ...seeds.map(points => ({ kind: `${kind} seed`, points })), { kind, points: points(map.curve), horizon: map.horizon }];
 }
 
-function curvesOf(series, n) { // the mean at this training step last
-  const now = measuredAt(series, steps[step]), before = now ? linesOf(series, series.maps[0], "curve before") : [];
-  return { n, colour: colourOf(n), parts: [...before, ...linesOf(series, series.maps[now], "curve")] };
+function curvesOf(series, n) { // the mean at this training step last; the first stays dashed, also where none came after it
+  const now = measuredAt(series, steps[step]), first = linesOf(series, series.maps[0], step ? "curve before" : "curve", !now);
+  return { n, colour: colourOf(n), parts: now ? [...first, ...linesOf(series, series.maps[now], "curve", true)] : first };
 }
 
 function drawDecay() {
@@ -222,15 +229,20 @@ function drawDecay() {
 function drawNotes() {
   const quantities = [...new Set(chosen.map(series => series.quantity))].join("; ");
   byId("quantity").textContent = !chosen.length ? "" : inDecades ? `${quantities.replaceAll("log ", "")}, geometric mean` : `mean ${quantities} (nats)`;
-  const notes = chosen.map(series => [series.title, series.maps[measuredAt(series, steps[step])].note]).filter(([, note]) => note);
+  const notes = chosen.map(series => {
+    const [first, now] = [series.maps[0], series.maps[measuredAt(series, steps[step])]];
+    return [series.title, now.seeds === first.seeds ? now.note : `${now.note}; dashed: ${first.seeds}`];
+  }).filter(([, note]) => note);
   const isOne = notes.length === chosen.length && new Set(notes.map(([, note]) => note)).size === 1;
   const ofSeeds = isOne ? [notes[0][1]] : notes.map(([title, note]) => `${title}: ${note}`);
   const spread = notes.length ? ["numbers: mean ± standard deviation over seeds"] : [];
   const dashes = chosen.some(series => measuredAt(series, steps[step])) ? ["solid: at this training step, dashed: at the first"] : [];
+  const diverged = chosen.some(series => series.seeds?.some(seed => seed.status === "diverged"))
+    ? ["seeds that diverged are in means before training only; each can be ticked by itself"] : [];
   const zeros = chosen.some(series => [series, ...series.seeds ?? []].some(x => x.logs.some(log => log.includes(-Infinity))))
     ? ["chequered in the maps: exactly zero (with colour: in some seeds; the colour is the others' mean)"] : [];
   const marks = all("#decay .horizon").length ? ["rings: horizons, where a curve has fallen to 1/e"] : [];
-  byId("note").textContent = [...ofSeeds, ...spread, ...dashes, ...marks, ...zeros].map(text => text[0].toUpperCase() + text.slice(1) + ".").join(" ");
+  byId("note").textContent = [...ofSeeds, ...diverged, ...spread, ...dashes, ...marks, ...zeros].map(text => text[0].toUpperCase() + text.slice(1) + ".").join(" ");
 }
 
 // ---- what is shown
@@ -286,7 +298,8 @@ function row(series) {
 function expander(setting) { // shows the seeds of a setting; they are listed once they are asked for
   const seeds = element("div", { hidden: true }), button = element("button", { type: "button" });
   const show = isShown => {
-    if (isShown && !seeds.hasChildNodes()) seeds.append(...setting.seeds.map(row));
+    if (isShown && !seeds.hasChildNodes()) seeds.append(...setting.seeds.map(row),
+      ...setting.unmeasured.map(seed => element("small", { textContent: `No map: ${seed}` })));
     seeds.hidden = !isShown;
     button.textContent = `${setting.status} ${isShown ? "▾" : "▸"}`;
     button.setAttribute("aria-expanded", isShown);
@@ -312,10 +325,11 @@ function matches(name, wanted) {
     same(have, word) && (!n || !isValue(word) || isValue(wanted[n - 1]) || same(name[i - 1], wanted[n - 1]))));
 }
 byId("filter").oninput = event => {
-  const wanted = words(event.target.value);
+  const seeds = [], others = event.target.value.replace(/\bseed[\s=]+(\d+)/gi, (_, seed) => (seeds.push(+seed), ""));
   all(".entry").forEach((entry, n) => {
-    const { name, status } = data.settings[n];
-    entry.hidden = !matches(words(`${name} ${status}`), wanted);
+    const setting = data.settings[n], listed = [...setting.seeds.map(seed => seed.name), ...setting.unmeasured];
+    const hasSeed = seed => listed.some(name => `${name} `.startsWith(`seed ${seed} `));
+    entry.hidden = !matches(words(`${setting.name} ${setting.status}`), words(others)) || !seeds.every(hasSeed);
   });
 };
 byId("step").oninput = event => { play(false); step = +event.target.value; draw(); };
@@ -332,6 +346,7 @@ byId("limit").oninput = event => {
   if (typed > 0 && typed <= +event.target.max) { limit = typed; draw(); }
 };
 byId("unit").textContent = data.unit;
+byId("unshown").textContent = data.unshown;
 const line = new ImageData(256, 1);
 for (let i = 0; i < 256; i++) line.data.set([...ramp.subarray(3 * i, 3 * i + 3), 255], 4 * i);
 byId("ramp").getContext("2d").putImageData(line, 0, 0);

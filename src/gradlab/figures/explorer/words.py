@@ -1,5 +1,6 @@
 """A curve's numbers in words: decay rate, horizon, and where it first rises."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from gradlab import decay, sentences
 from gradlab.figures.units import Unit, from_nats
 
 RISE = 0.1  # nats: a curve that rises by less is not said to
+LAST_POWER = 300  # nearly the last of a float; norms beyond it are round powers of ten
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 FALL = 1.0  # nats, below its peak: a curve that ends higher goes on growing
 
 
@@ -38,7 +41,7 @@ def numbers(
     share = float(np.mean(zero_shares))
     zeros = f"{sentences.percent(share)} of the pairs exactly zero" if 0 < share < 1 else ""
     parts = [_rate(rates, unit), _horizon(horizons), zeros, course(mean, stride, unit)]
-    return "; ".join(part for part in parts if part)
+    return superscript("; ".join(part for part in parts if part))
 
 
 def course(profile: decay.Profile, stride: int, unit: Unit) -> str:
@@ -65,6 +68,21 @@ def course(profile: decay.Profile, stride: int, unit: Unit) -> str:
     return f"{words} (1 is the norm at lag 0)" if is_relative else words
 
 
+def superscript(text: str) -> str:
+    """Return text with exponents as the page's axis and readout write them.
+
+    Example:
+        >>> superscript("2.1e-06")
+        '2.1·10⁻⁶'
+    """
+
+    def power(found: re.Match[str]) -> str:
+        exponent = int(found[1].replace(sentences.MINUS, "-"))
+        return "·10" + str(exponent).translate(SUPERSCRIPT)
+
+    return re.sub(rf"(?<=\d)e([-+{sentences.MINUS}]\d+)", power, text)
+
+
 def _height(log_norm: float, unit: Unit) -> str:
     if np.isneginf(log_norm):
         return "exactly 0"
@@ -72,7 +90,7 @@ def _height(log_norm: float, unit: Unit) -> str:
     if unit == "nats":
         text = f"{log_norm:.2f} nats"
     else:
-        text = f"{10**decades:.2g}" if abs(decades) < 3 else f"10^{decades:.1f}"
+        text = f"{10**decades:.2g}" if abs(decades) < LAST_POWER else f"1e{decades:+.0f}"
     return text.replace("-", sentences.MINUS)
 
 
