@@ -74,9 +74,8 @@ def _spectrum(measurements: xr.Dataset) -> pd.DataFrame:
     zero = log_values.isel(index=0, drop=True) == -np.inf  # σ₁ = 0: the whole product
     nonzero = log_values.where(~zero | zero.all("sample"))
     # Of the samples that have σ₁, all: else a mean of few may lie above that of a larger value.
-    lacks = np.isnan(log_values)
-    is_whole = (~lacks | zero | lacks.all("index")).all("sample")
-    means = nonzero.mean("sample").where(is_whole)
+    count = nonzero.count("sample")
+    means = nonzero.mean("sample").where(count == count.isel(index=0, drop=True))
     log_values = means.astype(float).rename("log_value")
     table = log_values.to_series().reset_index().rename(columns={"chosen_lag": "lag"})
     table.insert(0, "quantity", "lag " + table["lag"].astype(str))
