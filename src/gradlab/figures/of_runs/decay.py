@@ -201,7 +201,7 @@ def _draw_theory(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
 
 def _theory_entries(table: pd.DataFrame) -> list[legends.Entry]:
     shown = table["theory"].notna().any()
-    label = "slope by theory" + (", last moment" if len(set(table["step"])) > 1 else "")
+    label = "theory, last moment" if len(set(table["step"])) > 1 else "slope by theory"
     return [Line2D([], [], color=style.GREY, **THEORY_LINE, label=label)] if shown else []
 
 
