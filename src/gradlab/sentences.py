@@ -30,7 +30,7 @@ class Turn(NamedTuple):
 
 
 class Course(NamedTuple):
-    """How the mean norm runs over lag, as text or as numbers.
+    """The course of the mean norm over lag, as text or as numbers.
 
     Changes are differences from the log norm at the first lag that is neither zero nor unmeasured
     (lag 0, where the map has an identity there), in nats.

@@ -95,5 +95,4 @@ def _names(runs: pd.DataFrame, points: Collection[object]) -> str:
     keys = selection.varying_keys(runs.drop(columns=LOOKS))
     named = runs[runs.index.isin(points)]
     names = [point_label(run, keys) for _, run in named.iterrows()]
-    more = [f"and {len(names) - selection.NAMED} more"] if len(names) > selection.NAMED else []
-    return f" ({'; '.join(names[: selection.NAMED] + more)})" if keys else ""
+    return f" ({selection.first_names(names)})" if keys else ""

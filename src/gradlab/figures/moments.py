@@ -118,8 +118,12 @@ def remedy(run: pd.Series, variable: str) -> str:
 
 def reasons(runs: pd.DataFrame) -> str:
     """Count the runs that lack a moment by why they do: "2 diverged, 1 failed"."""
-    words = runs["status"].replace("done", "without a value").value_counts()
-    return ", ".join(f"{count} {word}" for word, count in sorted(words.items()))
+    return counted(runs["status"].replace("done", "without a value"))
+
+
+def counted(words: pd.Series) -> str:
+    """Count the words: "2 diverged, 1 failed"."""
+    return ", ".join(f"{count} {word}" for word, count in sorted(words.value_counts().items()))
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What to type for what a run did not measure or vary: in a sweep, or for `gradlab.watch`."""
+"""Remedies for what a run did not measure or vary: words for a sweep, or for `gradlab.watch`."""
 
 from collections.abc import Sequence
 from pathlib import Path

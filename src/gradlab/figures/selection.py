@@ -162,6 +162,12 @@ def notes(
     ]
 
 
+def first_names(names: Sequence[str]) -> str:
+    """Return the first names of points, and how many more there are: "seed 0; seed 1"."""
+    more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
+    return "; ".join([*names[:NAMED], *more])
+
+
 def _with_file(runs: pd.DataFrame, file: str, description: str) -> pd.DataFrame:
     usable = readable(runs)
     usable = usable[[(Path(path) / file).is_file() for path in usable["path"]]]
@@ -207,8 +213,7 @@ def _missing_note(missing: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     if missing.empty:
         return []
     names = [f"{_name(run, keys)} ({run['status']})" for _, run in missing.iterrows()]
-    more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
-    return [f"Not measured: {'; '.join(names[:NAMED] + more)}."]
+    return [f"Not measured: {first_names(names)}."]
 
 
 def _probe_note(missing: pd.DataFrame, variable: str) -> list[str]:

@@ -39,7 +39,7 @@ runs that are on disk only:
 
 
 class StudyPage(NamedTuple):
-    """What the report of a study says of it.
+    """The words of a study's report.
 
     Attributes:
         name: of its experiment, by which its runs are found.

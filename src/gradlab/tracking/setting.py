@@ -41,7 +41,7 @@ class Axis(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What tells a point from the others of its sweep.
+    """The settings by which a point differs from the others of its sweep.
 
     Attributes:
         text: without the seed: "LSTM, gain 0.5, length 64"; if nothing varies, the model and what

@@ -1,4 +1,4 @@
-"""How many seeds a setting has, and which have no map: every point of a sweep counts."""
+"""The count of a setting's seeds, and of those without a map: every point of a sweep counts."""
 
 from collections import Counter
 from collections.abc import Sequence

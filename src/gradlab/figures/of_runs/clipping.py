@@ -131,11 +131,7 @@ def clipping_figure(
     notes = [
         *_success_note(table, grid.runs, outcome.criterion(runs, error, accuracy)),
         *notes,
-        *(
-            []
-            if len(thresholds) > 1
-            else [f"One threshold: {remedies.vary(grid.runs, THRESHOLD)}."]
-        ),
+        *_one_note(grid.runs, thresholds),
         *selection.notes(runs, usable, grid.runs, {*asked.keys(), THRESHOLD}),
     ]
     return style.Drawn(style.finish(figure, notes, lines.panel_height(grid)), table)
@@ -190,8 +186,7 @@ def _quantities(table: pd.DataFrame, runs: pd.DataFrame) -> list[curves.Quantity
 
 def _one_note(runs: pd.DataFrame, thresholds: Sequence[float]) -> list[str]:
     """Return the sentence that says how to vary the threshold, where there is one."""
-    more = remedies.vary(runs, THRESHOLD)
-    return [] if len(thresholds) > 1 else [f"One threshold: {more}."]
+    return [] if len(thresholds) > 1 else [f"One threshold: {remedies.vary(runs, THRESHOLD)}."]
 
 
 def _best_line(table: pd.DataFrame, grid: Grid) -> tuple[Any, pd.DataFrame]:

@@ -115,7 +115,7 @@ def mark_curves(axes: Axes, drawn: Sequence[curves.Curve]) -> None:
 
 
 def mark_entries(table: pd.DataFrame) -> list[legends.Entry]:
-    """Return the legend entries of the dashes and markers that `draw_curves` uses for a table."""
+    """Return the legend entries of the dashes and markers that `mark_curves` draws of a table."""
     label = "horizon: norm at 1/e"
     entries = curves.moment_entries(table)
     entries.append(Line2D([], [], **HORIZON_LEVEL_LINE, **HORIZON_MARK, label=label))

@@ -41,7 +41,9 @@ def overview_figure(
         ValueError: no point has gradients, or what is asked for is not there.
     """
     usable = selection.with_gradients(runs)
-    grid = choose_points(usable, where)
+    points = chosen(usable, where)
+    keys = [key for key in selection.varying_keys(points) if key != "seed"]
+    grid = choose_points(points, keys)
     table = heatmap.heatmap_table(grid.one_seed().runs)
     curves = decay.decay_table(grid.runs)
     figure, body, blocks, panels, heights = _figure(len(grid.groups()), len(grid.level_labels()))
@@ -52,13 +54,18 @@ def overview_figure(
     legends.legend(body, [*line_entries(grid.runs), *decay.mark_entries(curves), *hatchings])
     notes = [*lines_note, *decay.zero_notes(curves)]
     notes += selection.notes(runs, usable, grid.runs, where or (), selection.MAPS)
-    notes += [*left_out(*_points_and_keys(usable, where), grid.runs), *_view_note(curves)]
+    notes += [*left_out(points, keys, grid.runs), *_view_note(curves)]
     return style.Drawn(style.finish(figure, notes, heights), curves)
 
 
-def choose_points(runs: pd.DataFrame, where: Where | None = None) -> Grid:
-    """Return the points to draw, with all seeds: each group of the grid is a block of panels."""
-    runs, keys = with_networks(*_points_and_keys(runs, where))
+def choose_points(runs: pd.DataFrame, keys: Sequence[str]) -> Grid:
+    """Return the points to draw, with all seeds: each group of the grid is a block of panels.
+
+    Args:
+        runs: those that are asked for.
+        keys: that vary over them, the seed apart.
+    """
+    runs, keys = with_networks(runs, keys)
     level_key = selection.choose_level_key(keys, runs)
     others = [key for key in keys if key != level_key]
     blocks = min(BLOCKS, len(selection.levels_of(runs, others[0]))) if others else 1
@@ -66,11 +73,6 @@ def choose_points(runs: pd.DataFrame, where: Where | None = None) -> Grid:
     return arrange(
         with_line_style(runs, level_key), level_key, others, levels=levels, groups=blocks
     )
-
-
-def _points_and_keys(runs: pd.DataFrame, where: Where | None) -> tuple[pd.DataFrame, list[str]]:
-    runs = chosen(runs, where)
-    return runs, [key for key in selection.varying_keys(runs) if key != "seed"]
 
 
 def draw_maps(

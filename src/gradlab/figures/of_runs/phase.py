@@ -150,9 +150,8 @@ def _left_out(points: pd.DataFrame, keys: Sequence[str], value: str) -> list[str
     left_out = points[in_cell & values.isna()]
     if left_out.empty:
         return []
-    reasons = left_out["status"].mask(left_out[value] == -np.inf, "exactly zero").value_counts()
-    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    return [f"Cells leave out points without a number: {listed}."]
+    reasons = left_out["status"].mask(left_out[value] == -np.inf, "exactly zero")
+    return [f"Cells leave out points without a number: {moments.counted(reasons)}."]
 
 
 def _on_zeros(runs: pd.DataFrame) -> list[str]:
