@@ -160,6 +160,20 @@ def test_rows_after_the_checkpoint_are_dropped(point: Callable[..., Point]) -> N
     assert_same(broken, whole)
 
 
+def test_one_killed_after_its_last_update_ends_with_the_same_summary(
+    point: Callable[..., Point],
+) -> None:
+    one = point("one", SHORT)
+    whole = run_point(one)
+    records.save_status(one.folder, whole | {"state": "running"})  # as if it had been killed
+    again = run_point(one)
+    summaries = [
+        [(name, value) for name, value in status["summary"].items() if "time/" not in name]
+        for status in (whole, again)
+    ]
+    assert summaries[0] == summaries[1]  # in one order too, which that of a table's columns is
+
+
 def test_a_failed_point_that_is_retried_goes_on_from_its_checkpoint(
     point: Callable[..., Point], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -261,7 +261,9 @@ class Recorder:
         folder = self.point.folder
         if other := leases.taken_over(folder):
             raise TakenOver(f"{other} has taken it over")
-        records.save_metrics(folder, pd.DataFrame(self.rows), self.status)
+        rows = pd.DataFrame(self.rows)  # the first, before any update, has no losses
+        names = sorted(map(str, rows), key=lambda name: not name.startswith("train/"))
+        records.save_metrics(folder, rows[names], self.status)
         if not self.measured:
             return None
         gradients = join_steps(self.measured)
