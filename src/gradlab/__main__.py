@@ -23,19 +23,20 @@ PACKAGE = Path(__file__).parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if path.is_dir())
 
 
-def run(composed: "DictConfig") -> None:
+def run(composed: "DictConfig") -> float | None:
     """Run a single point: Hydra calls this for each job of a launcher that is not gradlab's.
 
-    With `measure` (and `hydra.mode: RUN`) a table is computed directly, and nothing is trained.
+    It returns the point's objective to a sweeper that searches. With `measure` (and
+    `hydra.mode: RUN`) a table is computed directly, and nothing is trained.
     """
     if composed.measure is not None:
         from gradlab.point.direct import run_measurement
 
         run_measurement(composed)
-        return
+        return None
     from gradlab.sweeps import run_alone
 
-    run_alone(composed)
+    return run_alone(composed)
 
 
 def main() -> None:

@@ -204,6 +204,7 @@ class Sweep:
     # At its end: a row a setting, its seeds averaged, or a row a point.
     table: Annotated[str, one_of("settings", "points")] = "settings"
     keep_programs: bool = True  # compiled programs are kept on disk for the next sweep
+    objective: Annotated[str, text()] = "eval/loss"  # of a search: a metric of the points' summary
 
     @property
     def retried(self) -> set[str]:

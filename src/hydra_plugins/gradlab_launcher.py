@@ -4,6 +4,7 @@ The points run here (`fused`), in jobs of SLURM (`fused_slurm`), or in tasks of 
 Hydra imports every module of this folder at each start, so heavy imports wait for the launch.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
     from gradlab.sweeps import Runner
     from gradlab.sweeps.groups import Built
     from gradlab.sweeps.ledger import Entry
+    from gradlab.sweeps.objective import Objective
 
 
 class FusedLauncher(Launcher):
     """Checks every point of a sweep before the first runs, then runs them as one sweep."""
+
+    planned: int | None = None  # points of a search, if its sweeper says so
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -35,22 +39,27 @@ class FusedLauncher(Launcher):
         """Keep Hydra's context and config; the task function runs one point and is not called."""
         self._context = hydra_context
         self._config = config
+        self._found: dict[str, tuple[float, Entry]] = {}  # values of a search, by identity
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Compose, check and run the points, or those that an earlier sweep has left undone.
 
+        A sweeper that searches calls it for each batch, and gets the points' objectives.
+
         Raises:
             ConfigError: a point's config is wrong, the folder is another sweep's or in use, or the
                 sweep to resume is not of these points; then no point has run.
-            Incomplete: a point failed, and all others have run; or the sweep was interrupted.
+            Incomplete: a point failed, and all others have run; or the sweep was interrupted. A
+                search goes on as long as not all points of a batch fail.
         """
         from gradlab import sweeps
         from gradlab.components import check_component
         from gradlab.records import MULTIRUN, OVERVIEW, WANDB
         from gradlab.sweeps import elsewhere, ledger, refusals
         from gradlab.sweeps.groups import group_by_program
+        from gradlab.sweeps.objective import is_search, objective_of
 
         setup_globals()
         folder = Path(str(self._config.hydra.sweep.dir))
@@ -62,8 +71,10 @@ class FusedLauncher(Launcher):
         programs: dict[str, Built] = {}
         configs, requested = zip(*(self._check(x, programs) for x in composed), strict=True)
         settings = sweeps.joint_settings(configs)
+        sweeper: Any = OmegaConf.to_container(self._config.hydra.sweeper)
+        goal = objective_of(sweeper, settings) if is_search(sweeper) else None
         repeats = refusals.check_repeats(requested)
-        entries = self._match(folder, recorded, requested)
+        entries = self._match(folder, recorded, requested, may_differ=goal is not None)
         all_entries = ledger.merge(recorded, entries)
         refusals.check_entries(str(folder), all_entries)
         known = {entry.folder for entry in recorded}
@@ -81,6 +92,8 @@ class FusedLauncher(Launcher):
             here = [point for point in pending if point.folder not in folders]
             ended = len(points) - len(pending)
             show_plan(group_by_program(here, programs), ended, elsewhere.sentences(running))
+            if goal and not self.planned:  # another's sweeper would wait for the points' values
+                sys.exit()
             return []
         # A launcher that cannot start says so before anything is written or deleted.
         runner = self._runner() if ledger.pending(points.values(), settings.retried) else None
@@ -94,12 +107,39 @@ class FusedLauncher(Launcher):
                 for config, entry in zip(composed, entries, strict=True)
             ]
             groups = group_by_program(pending, programs)
-            statuses = sweeps.run_sweep(list(points.values()), groups, settings, runner)
-        _check_done(statuses, folder, bool(groups))
+            is_last = not goal or self._ends_with(initial_job_idx + len(job_overrides))
+            statuses = sweeps.run_sweep(list(points.values()), groups, settings, runner, is_last)
         by_identity = dict(zip(points, statuses, strict=True))
+        _check_done(statuses, folder, bool(groups), is_search=goal is not None)
         for job, entry in zip(jobs, entries, strict=True):
-            job.return_value, job.status = by_identity[entry.identity], JobStatus.COMPLETED
+            status = by_identity[entry.identity]
+            job.return_value, job.status = status, JobStatus.COMPLETED
+            if goal:
+                job.return_value = goal.of(ledger.status_in(points[entry.identity].folder))
+                self._found[entry.identity] = job.return_value, entry
+        if goal:
+            self._show_best(goal)
         return jobs
+
+    def _ends_with(self, tried: int) -> bool:
+        """Return whether a search ends after so many points; true of sweepers that do not say."""
+        planned = self.planned or self._config.hydra.sweeper.get("n_trials")
+        return planned is None or tried >= planned
+
+    def _show_best(self, goal: "Objective") -> None:
+        """Print the best point of a search so far."""
+        from gradlab.printable import printable
+        from gradlab.sweeps import refusals
+        from gradlab.sweeps.screen import screen, show
+
+        values, entries = zip(*self._found.values(), strict=True)
+        best = (max if goal.maximised else min)(values)
+        if best == goal.worst:
+            return
+        names = refusals.describe([e.number for e in entries], [e.overrides for e in entries])
+        where = names[values.index(best)]
+        sentence = f"best     {goal.name} {best:.4g} of {len(values)} points: {where}"
+        show(screen(), printable(sentence))
 
     def _recorded(self, folder: Path) -> list["Entry"]:
         """Return the points of the sweep's record; what their own folders lack is composed."""
@@ -193,7 +233,11 @@ class FusedLauncher(Launcher):
         return config, Entry(number, subdir, overrides, identity(config), asdict(config))
 
     def _match(
-        self, folder: Path, recorded: Sequence["Entry"], requested: Sequence["Entry"]
+        self,
+        folder: Path,
+        recorded: Sequence["Entry"],
+        requested: Sequence["Entry"],
+        may_differ: bool,
     ) -> list["Entry"]:
         """Return each point's recorded entry, or its new one, if the folder may hold them."""
         from gradlab.components import ConfigError
@@ -202,7 +246,8 @@ class FusedLauncher(Launcher):
 
         entries = ledger.match(recorded, requested)
         if self._config.sweep.resume:
-            ledger.check_same(recorded, entries)
+            if not may_differ:
+                ledger.check_same(recorded, entries)
         elif not recorded and (folder / SWEEP).exists():
             raise ConfigError(f"{str(folder)!r} holds a sweep: go on with it by sweep.resume.")
         return entries
@@ -298,8 +343,11 @@ class FusedRayLauncher(FusedLauncher):
         )
 
 
-def _check_done(statuses: Sequence["Status"], folder: Path, has_run: bool) -> None:
-    """Raise Incomplete unless all points are done, or failed before and were left alone now."""
+def _check_done(statuses: Sequence["Status"], folder: Path, has_run: bool, is_search: bool) -> None:
+    """Raise Incomplete unless all points are done, or failed before and were left alone now.
+
+    In a search, points may fail as long as one of the batch does not.
+    """
     from gradlab.printable import pasted
     from gradlab.sweeps import Incomplete
     from gradlab.sweeps.ledger import ENDED
@@ -313,13 +361,17 @@ def _check_done(statuses: Sequence["Status"], folder: Path, has_run: bool) -> No
             f"{damaged} of {len(states)} points have damaged records: run them again with {again}"
         )
     if unfinished:
+        remedy = (
+            f"repeat the command with {again}: its search goes on from there"
+            if is_search
+            else f"go on from their checkpoints with {again}"
+        )
         raise Incomplete(
-            f"interrupted, {unfinished} of {len(states)} points are not done: go on from their "
-            f"checkpoints with {again}",
+            f"interrupted, {unfinished} of {len(states)} points are not done: {remedy}",
             interrupted=True,
         )
     failed = states.count("failed")
-    if failed and has_run:
+    if failed and has_run and not (is_search and failed < len(states)):
         raise Incomplete(f"{failed} of {len(states)} points failed; see above.")
 
 

@@ -1,4 +1,8 @@
-"""Hydra's sweeper over all combinations of values, with combinations left out on request."""
+"""Hydra's sweeper over all combinations of values, with combinations left out on request.
+
+Sweepers that build on it are in modules whose names begin with this one's: Hydra executes all
+modules of this folder anew, in alphabetical order, and a class made before its base is another's.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -39,12 +43,32 @@ class ProductSweeper(BasicSweeper):
             ConfigError: the sweep's folder cannot be made, the points are given in batches to a
                 launcher that checks them together, or a point is wrong.
         """
+        folder = self.checked_folder()
+        batches = self.split_arguments(self.parsed(arguments), self.max_batch_size)
+        if self.is_fused:
+            return self._launch(batches)
+        from gradlab import records
+        from gradlab.sweeps import ledger
+
+        points = self._check_points(folder, [point for batch in batches for point in batch])
+        with ledger.locked(folder):
+            for point in points:
+                records.unshare_config(folder / point)
+            write_multirun(self._master, folder)
+            return self._launch(batches)
+
+    def checked_folder(self) -> Path:
+        """Return the sweep's folder, once the sweeper's own options are checked.
+
+        Raises:
+            ConfigError: the folder cannot be made, or an option is wrong.
+        """
         from gradlab.components import ConfigError
 
-        folder, is_fused = Path(_checked_folder(self._master)), self._is_fused
-        if self._master.sweep.plan_only and not is_fused:
+        folder = Path(_checked_folder(self._master))
+        if self._master.sweep.plan_only and not self.is_fused:
             raise ConfigError("--dry needs a launcher that sees all points: hydra/launcher=fused.")
-        if self.max_batch_size is not None and is_fused:
+        if self.max_batch_size is not None and self.is_fused:
             raise ConfigError(
                 "hydra.sweeper.max_batch_size must be null, since all points are checked before "
                 f"the first runs; got {self.max_batch_size}. sweep.chunk=N limits how many run "
@@ -60,20 +84,12 @@ class ProductSweeper(BasicSweeper):
                 "hydra.sweeper.skip must be a list of keys with their values, such as "
                 f"[{{seed:[1,2]}}]; got {self._skip}."
             )
-        parser = OverridesParser.create(config_loader=self._context.config_loader)
-        words = parser.parse_overrides([*self._parse_config(), *arguments])
-        batches = self.split_arguments(words, self.max_batch_size)
-        if is_fused:
-            return self._launch(batches)
-        from gradlab import records
-        from gradlab.sweeps import ledger
+        return folder
 
-        points = self._check_points(folder, [point for batch in batches for point in batch])
-        with ledger.locked(folder):
-            for point in points:
-                records.unshare_config(folder / point)
-            write_multirun(self._master, folder)
-            return self._launch(batches)
+    def parsed(self, arguments: Sequence[str]) -> list[Override]:
+        """Return `params` and the command's words."""
+        parser = OverridesParser.create(config_loader=self._context.config_loader)
+        return parser.parse_overrides([*self._parse_config(), *arguments])
 
     def _launch(self, batches: list[list[list[str]]]) -> list[Sequence[JobReturn]]:
         launched: list[Sequence[JobReturn]] = []
@@ -168,7 +184,8 @@ class ProductSweeper(BasicSweeper):
         return folders
 
     @property
-    def _is_fused(self) -> bool:
+    def is_fused(self) -> bool:
+        """Return whether the launcher sees all points at once."""
         return isinstance(self.launcher, FusedLauncher)
 
     @property

@@ -4,10 +4,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gradlab import records
 from gradlab.components import ConfigError
@@ -21,6 +22,7 @@ from gradlab.sweeps.edited import of_earlier_code
 from gradlab.sweeps.groups import Group, program_of, run_built
 from gradlab.sweeps.interrupts import stopping
 from gradlab.sweeps.lanes import run_here
+from gradlab.sweeps.objective import is_search, objective_of
 from gradlab.sweeps.program_cache import keep_programs
 from gradlab.sweeps.progress import ProgressDisplay, sentence_on
 from gradlab.sweeps.screen import screen, show
@@ -42,7 +44,11 @@ class Incomplete(SystemExit):
 
 
 def run_sweep(
-    points: Sequence[Point], groups: Sequence[Group], settings: Sweep, run: Runner | None = None
+    points: Sequence[Point],
+    groups: Sequence[Group],
+    settings: Sweep,
+    run: Runner | None = None,
+    is_last: bool = True,
 ) -> list[Status]:
     """Run points of one sweep, show the progress, and end with the table and the figure.
 
@@ -51,6 +57,7 @@ def run_sweep(
         groups: the unfinished ones, by program.
         settings: the config's sweep section.
         run: runs the groups; None: in this process.
+        is_last: whether the sweep ends with these points; else neither table nor figure follows.
 
     Returns:
         The points' statuses, in their order.
@@ -62,23 +69,28 @@ def run_sweep(
     earlier = {folder: status for folder, status in recorded.items() if folder not in to_run}
     states = [status["state"] for status in earlier.values()]
     edited = of_earlier_code(points, recorded, to_run)
-    for sentence in [*_of_earlier(states, len(points)), *edited]:
+    for sentence in [*(_of_earlier(states, len(points)) if is_last else ()), *edited]:
         show(console, sentence)
     statuses: dict[Path, Status] = {}
     if groups:
         with ProgressDisplay(groups) as display:
             statuses = (run or run_here)(groups, display, settings)
+    if is_last:
+        _report(points, settings)
+    return [
+        _as_recorded(p.folder, statuses.get(p.folder) or _of_others(earlier.get(p.folder)))
+        for p in points
+    ]
+
+
+def _report(points: Sequence[Point], settings: Sweep) -> None:
     try:
         from gradlab.sweeps.report import report  # its figures take a second to import
 
         report(points, settings.table)
     except Exception as error:
         sentence = f"The closing report could not be made ({reason_of(error)}); see the records in "
-        show(console, printable(f"{sentence}{sweep_folder(points[0].folder)}"))
-    return [
-        _as_recorded(p.folder, statuses.get(p.folder) or _of_others(earlier.get(p.folder)))
-        for p in points
-    ]
+        show(screen(), printable(f"{sentence}{sweep_folder(points[0].folder)}"))
 
 
 def _as_recorded(folder: Path, status: Status) -> Status:
@@ -117,8 +129,12 @@ def _of_earlier(states: Sequence[str], total: int) -> list[str]:
     return sentences
 
 
-def run_alone(composed: DictConfig) -> None:
+def run_alone(composed: DictConfig) -> float | None:
     """Run the one point of the present Hydra job: under a launcher that is not gradlab's.
+
+    Returns:
+        The value of `sweep.objective`, to a sweeper that searches; a point that fails has the
+        worst, and does not end the search.
 
     Raises:
         ConfigError: its config is wrong, or it asks for a plan, which takes all points.
@@ -131,6 +147,8 @@ def run_alone(composed: DictConfig) -> None:
         raise ConfigError("--dry needs a launcher that sees all points: hydra/launcher=fused.")
     if settings.keep_programs:
         keep_programs()
+    sweeper: Any = OmegaConf.to_container(HydraConfig.get().sweeper)
+    goal = objective_of(sweeper, settings) if is_search(sweeper) else None
     ledger.check_links(point.folder, sweep_folder(point.folder))
     if not leases.holder(point.folder):
         reseal_config(point.folder, asdict(point.config))  # Hydra has written its own by now
@@ -141,8 +159,11 @@ def run_alone(composed: DictConfig) -> None:
         show(screen(), sentence_on(point, status))
         if status["state"] == "interrupted":
             sys.exit("gradlab: interrupted; the same command goes on from the checkpoint.")
-        if status["state"] == "failed":  # Hydra's launcher runs the others, then says so
+        if (
+            status["state"] == "failed" and not goal
+        ):  # Hydra's launcher runs the others, then says so
             raise HydraException(f"point {point.folder.name} failed; see above.")
+    return goal.of(ledger.status_in(point.folder)) if goal else None
 
 
 def joint_settings(configs: Sequence[Config]) -> Sweep:

@@ -22,7 +22,12 @@ from gradlab.printable import printable
 ENDED = ("done", "diverged", "failed")
 # What the section `sweep` says of one command, and not of the points.
 OF_THE_COMMAND = dict[str, Any](
-    resume=None, retry="nothing", plan_only=False, trust=[], table="settings"
+    resume=None,
+    retry="nothing",
+    plan_only=False,
+    trust=[],
+    table="settings",
+    objective="eval/loss",
 )
 LISTED = 6  # differences in a message
 
