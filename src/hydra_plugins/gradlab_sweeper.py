@@ -54,7 +54,7 @@ class ProductSweeper(BasicSweeper):
         with ledger.locked(folder):
             for point in points:
                 records.unshare_config(folder / point)
-            write_multirun(self._master, folder)
+            write_multirun(self.master, folder)
             return self._launch(batches)
 
     def checked_folder(self) -> Path:
@@ -65,8 +65,8 @@ class ProductSweeper(BasicSweeper):
         """
         from gradlab.components import ConfigError
 
-        folder = Path(_checked_folder(self._master))
-        if self._master.sweep.plan_only and not self.is_fused:
+        folder = Path(_checked_folder(self.master))
+        if self.master.sweep.plan_only and not self.is_fused:
             raise ConfigError("--dry needs a launcher that sees all points: hydra/launcher=fused.")
         if self.max_batch_size is not None and self.is_fused:
             raise ConfigError(
@@ -158,11 +158,11 @@ class ProductSweeper(BasicSweeper):
         from gradlab.sweeps.composer import Composer
         from gradlab.sweeps.groups import Built, program_of
 
-        resumes = bool(self._master.sweep.resume and ledger.read(folder))
+        resumes = bool(self.master.sweep.resume and ledger.read(folder))
         names = refusals.describe(range(len(points)), points)
-        compose = Composer(self._context.config_loader, self._master)
+        compose = Composer(self._context.config_loader, self.master)
         composed = [compose(point, number) for number, point in enumerate(points)]
-        refusals.check_options(self._master, points, composed)
+        refusals.check_options(self.master, points, composed)
         folders, programs = [], dict[str, Built]()
         for name, config in zip(names, composed, strict=True):
             HydraConfig.instance().set_config(config)  # interpolations may look into it
@@ -194,7 +194,7 @@ class ProductSweeper(BasicSweeper):
         return self.hydra_context
 
     @property
-    def _master(self) -> DictConfig:
+    def master(self) -> DictConfig:
         """Return the sweep's own config, which Hydra gives at `setup`."""
         assert self.config is not None
         return self.config

@@ -69,8 +69,8 @@ class SearchSweeper(ProductSweeper):
         trials = checked_count("n_trials", self._trials)
         batch = checked_count("n_jobs", self._batch)
         space = _space(self.parsed(arguments))
-        goal = objective_of({"direction": self._direction}, self.config.sweep)
-        study = self._study("maximize" if goal.maximised else "minimize")
+        goal = objective_of({"direction": self._direction}, self.master.sweep)
+        study = self._study(goal.maximised)
         launcher.planned = trials * len(space.seeds)
         launched = []
         for first in range(0, trials, batch):
@@ -88,7 +88,7 @@ class SearchSweeper(ProductSweeper):
             launched.append(jobs)
         return launched
 
-    def _study(self, direction: str) -> "optuna.Study":
+    def _study(self, maximises: bool) -> "optuna.Study":
         """Return an empty study; its sampler is seeded, so that a search can be repeated.
 
         Raises:
@@ -112,7 +112,11 @@ class SearchSweeper(ProductSweeper):
         make: Any = getattr(optuna.samplers, self._sampler)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = make(seed=self._seed, **OPTIONS.get(self._sampler, {}))
+            try:
+                sampler = make(seed=self._seed, **OPTIONS.get(self._sampler, {}))
+            except (ImportError, TypeError) as error:  # what it needs is missing, or is more
+                raise ConfigError(f"hydra.sweeper.sampler={self._sampler}: {error}") from error
+        direction = optuna.study.StudyDirection.MAXIMIZE if maximises else None
         return optuna.create_study(sampler=sampler, direction=direction)
 
 
@@ -146,8 +150,24 @@ def _space(words: Sequence[Override]) -> Space:
 
 
 def _ask(study: "optuna.Study", space: Space) -> tuple["optuna.Trial", list[str]]:
-    """Return a new trial, and its point's words."""
-    trial, words = study.ask(), list(space.fixed)
+    """Return a new trial, and its point's words.
+
+    Raises:
+        ConfigError: the sampler needs a library that is missing.
+    """
+    from gradlab.components import ConfigError
+
+    try:
+        return _asked(study.ask(), space)
+    except ModuleNotFoundError as error:
+        sampler, name = type(study.sampler).__name__, error.name
+        raise ConfigError(
+            f"hydra.sweeper.sampler={sampler} needs {name}: type pip install {name}."
+        ) from error
+
+
+def _asked(trial: "optuna.Trial", space: Space) -> tuple["optuna.Trial", list[str]]:
+    words = list(space.fixed)
     for key, values in space.choices.items():
         words.append(f"{key}={trial.suggest_categorical(key, values)}")
     for key, interval in space.intervals.items():

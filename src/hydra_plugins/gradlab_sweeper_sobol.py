@@ -105,7 +105,7 @@ class SobolSweeper(ProductSweeper):
         super().__init__(None, params, skip)
         self._points, self._method, self._seed = points, method, seed
 
-    def split_arguments(
+    def split_arguments(  # type: ignore[override]  # Hydra's is static
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
         """Return the points, in one batch: every combination of values at every drawn point.
