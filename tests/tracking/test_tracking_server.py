@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import wandb
 import wandb_reader as reader
@@ -15,6 +16,7 @@ from wandb_server import Server, serving
 from gradlab import load_runs
 from gradlab.tracking import uploads
 from gradlab.tracking.runs import Tracker, track
+from gradlab.tracking.summary_run import log_settings
 
 STATUS = {"state": "done", "summary": {"verdict": "stable"}}
 RETRIES = ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
@@ -87,6 +89,19 @@ def test_runs_are_uploaded_while_they_are_written(
     assert "gradlab: W&B runs are" not in capsys.readouterr().err
 
 
+def test_the_run_of_a_whole_sweep_is_uploaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pd.DataFrame({name: [3] for name in ("seeds", "done", "diverged", "failed")})
+    settings = {"mode": "online", "project": "reach", "entity": None, "tags": []}
+    with serving("accepts") as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        log_settings(table, tmp_path, "g/h", {"name": "reach", "wandb": settings})
+        uploads.shared_uploader().close()
+        assert uploaded(tmp_path) == 1
+        assert any(name.endswith("/settings.csv") for name in server.files)
+
+
 @pytest.mark.parametrize("trouble", ["refuses", "hangs", "dies"])
 def test_a_bad_server_costs_one_warning_and_no_data(
     trouble: Any,
@@ -150,7 +165,7 @@ def test_a_sweep_completes_without_its_server(
     assert process.stderr.count("gradlab: ") == process.stderr.count("kept offline") == 1
     assert "connection refused" in process.stderr
     assert list(load_runs(tmp_path / "runs")["status"]) == ["done"] * 2
-    assert len(list(tmp_path.glob("runs/*/*/wandb/offline-run-*/*.wandb"))) == 2
+    assert len(list(tmp_path.glob("runs/*/*/wandb/offline-run-*/*.wandb"))) == 2 + 1
 
 
 def test_a_missing_key_is_reported(
