@@ -89,17 +89,23 @@ def test_runs_are_uploaded_while_they_are_written(
     assert "gradlab: W&B runs are" not in capsys.readouterr().err
 
 
-def test_the_run_of_a_whole_sweep_is_uploaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_run_of_a_whole_sweep_is_uploaded_and_so_is_the_one_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = pd.DataFrame({name: [3] for name in ("seeds", "done", "diverged", "failed")})
     settings = {"mode": "online", "project": "reach", "entity": None, "tags": []}
     with serving("accepts") as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        log_settings(table, tmp_path, "g/h", {"name": "reach", "wandb": settings})
+        for count in (0, 1, 2):  # as the batches of a search, while the run before is sent
+            numbers = {name: [count] for name in ("seeds", "done", "diverged", "failed")}
+            log_settings(
+                pd.DataFrame(numbers), tmp_path, "g/h", {"name": "reach", "wandb": settings}
+            )
+            time.sleep(1.1)  # runs are named by the second
         uploads.shared_uploader().close()
-        assert uploaded(tmp_path) == 1
-        assert any(name.endswith("/settings.csv") for name in server.files)
+        assert 1 <= uploaded(tmp_path) <= 2
+        assert "gradlab: " not in capsys.readouterr().err
+        (sent,) = [file for name, file in server.files.items() if name.endswith("/settings.csv")]
+        assert sent == b"seeds,done,diverged,failed\n2,2,2,2\n"  # the last
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "hangs", "dies"])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from gradlab.figures import selection
 from gradlab.figures.bands import mean_and_limits, proportion_interval
@@ -41,7 +41,7 @@ class SeedMeans(NamedTuple):
     mean: Float[np.ndarray, "metrics"]
     low: Float[np.ndarray, "metrics"]
     high: Float[np.ndarray, "metrics"]
-    infinite: Float[np.ndarray, "metrics"]
+    infinite: Int[np.ndarray, "metrics"]
 
 
 def by_setting(runs: pd.DataFrame) -> pd.DataFrame:

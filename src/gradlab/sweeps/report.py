@@ -67,7 +67,8 @@ def report(sweep: Sequence[Point], rows: str = "settings") -> None:
         )
         show(console, f"figure   {drawn}")
     if config.wandb.mode != "disabled":
-        log_settings(settings, folder, sweep[0].sweep, asdict(config))
+        if len(runs) > 1:  # of one point its own run says all
+            log_settings(settings, folder, sweep[0].sweep, asdict(config))
         show(console, f"W&B      wandb leet {shlex.quote(f'{place}/{WANDB}')}")
 
 

@@ -81,8 +81,10 @@ def _replace(table: pd.DataFrame, sweep: Path, group: str, config: Mapping[str, 
     prepare_client()
     import wandb
 
+    is_online = settings["mode"] == "online"
     for run_folder in earlier:
-        shutil.rmtree(run_folder)
+        if not is_online or shared_uploader().withdraw(run_folder):
+            shutil.rmtree(run_folder)
     run = wandb.init(
         dir=sweep,
         mode="offline",  # online runs too: gradlab.tracking.uploads sends them
@@ -99,7 +101,7 @@ def _replace(table: pd.DataFrame, sweep: Path, group: str, config: Mapping[str, 
     )
     run_folder = Path(run.settings.sync_dir)
     (run_folder / "logs" / "debug-core.log").unlink(missing_ok=True)  # as for a point's run
-    if settings["mode"] == "online":
+    if is_online:
         shared_uploader().add(run_folder)
     counts = {f"sweep/{state}": int(table[state].sum()) for state in COUNTED}
     sizes = {"sweep/points": int(table["seeds"].sum()), "sweep/settings": len(table)}
