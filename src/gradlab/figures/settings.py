@@ -28,7 +28,7 @@ FIRST = (  # metrics that come before the others
 
 
 class SeedMeans(NamedTuple):
-    """Means over the seeds of a setting, a row a metric.
+    """Means over the seeds of a setting, one number a metric.
 
     Attributes:
         mean: of the finite values; of values that are all inf (or all −inf), that; NaN where a seed
@@ -75,33 +75,15 @@ def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
     """
     runs = selection.every_point(runs)
     keys, settings = settings_of(runs)
-    keys = [key for key in keys if key != "seed"]
     metrics = _metrics(runs)
-    has_infinite = np.isinf(metrics).any()
     rows = []
     for points in settings:
-        counts = points["status"].value_counts()
-        done = points[points["status"] == "done"]
-        verdicts = done.get("verdict", pd.Series(dtype=object)).value_counts()
-        means = means_over_seeds(metrics.loc[done.index].to_numpy().T)
-        numbers = dict(zip(metrics, zip(*means, strict=True), strict=True))
-        if SOLVED in metrics:
-            numbers[SOLVED] = _share(metrics.loc[points.index, SOLVED], points["status"])
-        rows.append(
-            {
-                **{key: points[key].iloc[0] for key in keys},
-                "seeds": len(points),
-                **{state: counts.get(state, 0) for state in STATES},
-                **{verdict: verdicts.get(verdict, 0) for verdict in VERDICTS},
-                **{
-                    f"{name}/{entry}": number
-                    for name, entries in numbers.items()
-                    for entry, number in zip(SeedMeans._fields, entries, strict=True)
-                    if entry != "infinite" or has_infinite[name]
-                },
-            }
-        )
-    return pd.DataFrame(rows)
+        levels = {key: points[key].iloc[0] for key in keys if key != "seed"}
+        numbers = _numbers(points["status"], metrics.loc[points.index])
+        rows.append(levels | _counts(points) | numbers)
+    table = pd.DataFrame(rows)
+    without = [f"{name}/infinite" for name in metrics if not np.isinf(metrics[name]).any()]
+    return table.drop(columns=without)
 
 
 def settings_of(runs: pd.DataFrame) -> tuple[list[str], list[pd.DataFrame]]:
@@ -157,6 +139,32 @@ def _metrics(runs: pd.DataFrame) -> pd.DataFrame:
     names = [*(name for name in FIRST if name in names), *(x for x in names if x not in FIRST)]
     metrics = runs[names].apply(pd.to_numeric, errors="coerce").astype(float)
     return metrics.dropna(axis="columns", how="all")
+
+
+def _counts(points: pd.DataFrame) -> dict[str, int]:
+    """Return how many points a setting has, and how they ended."""
+    states = points["status"].value_counts()
+    done = points.loc[points["status"] == "done"]
+    verdicts = done.get("verdict", pd.Series(dtype=object)).value_counts()
+    return {
+        "seeds": len(points),
+        **{state: states.get(state, 0) for state in STATES},
+        **{verdict: verdicts.get(verdict, 0) for verdict in VERDICTS},
+    }
+
+
+def _numbers(status: pd.Series, metrics: pd.DataFrame) -> dict[str, float]:
+    """Return the entries of `SeedMeans` for each metric of a setting's points."""
+    means = means_over_seeds(metrics[status == "done"].to_numpy().T)
+    names = list(metrics)
+    if SOLVED in names:
+        for column, number in zip(means, _share(metrics[SOLVED], status), strict=True):
+            column[names.index(SOLVED)] = number
+    return {
+        f"{name}/{entry}": column[i]
+        for i, name in enumerate(names)
+        for entry, column in zip(SeedMeans._fields, means, strict=True)
+    }
 
 
 def _share(solved: pd.Series, status: pd.Series) -> tuple[float, float, float, int]:

@@ -59,12 +59,13 @@ def settings_table(table: pd.DataFrame) -> "wandb.Table":
 
     from gradlab.figures.labels import value_label
 
-    shown = {}
+    shown = dict[str, list[Any]]()
     for name, column in table.items():
-        if "/" not in str(name) and not (is_numeric_dtype(column) and np.isfinite(column).all()):
-            shown[name] = [value_label(str(name), level) for level in column]
+        key = str(name)
+        if "/" not in key and not (is_numeric_dtype(column) and np.isfinite(column).all()):
+            shown[key] = [value_label(key, level) for level in column]
         else:
-            shown[name] = [x if np.isfinite(x) else None for x in column.tolist()]
+            shown[key] = [x if np.isfinite(x) else None for x in column.tolist()]
     return wandb.Table([*shown], [list(row) for row in zip(*shown.values(), strict=True)])
 
 
