@@ -74,7 +74,7 @@ def _replace(table: pd.DataFrame, sweep: Path, group: str, config: Mapping[str, 
     from gradlab.figures.settings import to_csv
 
     text, settings, sweep_id = to_csv(table), config["wandb"], records.sweep_id_of(sweep)
-    run_id = f"{TABLE}-{hashlib.sha256((sweep_id or group).encode()).hexdigest()[:12]}"
+    run_id = f"{TABLE}_{hashlib.sha256((sweep_id or group).encode()).hexdigest()[:12]}"
     check_writable(sweep)
     earlier = [*(sweep / records.WANDB).glob(f"offline-run-*-{run_id}")]
     if any(_content(run) == text for run in earlier):
