@@ -42,7 +42,8 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "dashboard": {"tracking", "claims", "working_folder"},
     "figures": {"decay", "sentences", "records", "tracking", "explain", "working_folder"},
     "point": {"training", "probes", "tracking", "records", "decay", "sentences", "advice", *CONFIG},
-    "sweeps": {"point", "training", "records", "decay", "sentences", "figures", *CONFIG},
+    "sweeps": {"point", "training", "records", "decay", "sentences", "figures", "tracking"}
+    | {*CONFIG},
     "trained": {"__main__", "models", "point", "records", "sweeps", "training", *CONFIG},
     "from_python": {"__main__", "explain", "sweeps", "records", *CONFIG},
     "claims": {"records", "figures", "explain", *CONFIG},

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gradlab.advice import advise
     from gradlab.decay import decay_rate, horizon, lag_profile, summary, verdict
     from gradlab.figures.draw import draw_decay, draw_map, draw_spectrum
+    from gradlab.figures.settings import by_setting
     from gradlab.from_python import sweep
     from gradlab.integrations.keras import from_keras
     from gradlab.integrations.torch import from_torch
@@ -39,6 +40,7 @@ __all__ = [
     "adjoint_log_norms",
     "advise",
     "backpropagate",
+    "by_setting",
     "contribution_log_norms",
     "credit",
     "decay_rate",
@@ -73,6 +75,7 @@ __all__ = [
 ]
 HOMES = {  # of the names that are not the engine's
     "advise": "gradlab.advice",
+    "by_setting": "gradlab.figures.settings",
     "decay_rate": "gradlab.decay",
     "draw_decay": "gradlab.figures.draw",
     "draw_map": "gradlab.figures.draw",

@@ -56,7 +56,7 @@ class FusedLauncher(Launcher):
         """
         from gradlab import sweeps
         from gradlab.components import check_component
-        from gradlab.records import MULTIRUN, OVERVIEW, WANDB
+        from gradlab.records import MULTIRUN, OVERVIEW, SETTINGS, WANDB
         from gradlab.sweeps import elsewhere, ledger, refusals
         from gradlab.sweeps.groups import group_by_program
         from gradlab.sweeps.objective import is_search, objective_of
@@ -79,7 +79,8 @@ class FusedLauncher(Launcher):
         refusals.check_entries(str(folder), all_entries)
         known = {entry.folder for entry in recorded}
         new = [entry.folder for entry in entries if entry.folder not in known]
-        refusals.check_unused(folder, new if recorded else [*new, OVERVIEW, MULTIRUN, WANDB])
+        own = [] if recorded else [OVERVIEW, SETTINGS, MULTIRUN, WANDB]
+        refusals.check_unused(folder, [*new, *own])
         if repeats:
             print(repeats)
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}

@@ -211,7 +211,12 @@ def test_a_loss_without_a_baseline_is_shown_itself_and_named_so(tmp_path: Path) 
         ([0.176091264, 0.176091265], "0.176±0"),
         ([12.0, 14.0, inf], "13.0±1.4\n1 of 3 inf"),
         ([inf, inf], "inf"),
-        ([-inf, nan], "-inf"),
+        ([-inf, nan], "1 of 2 missing"),
+        ([12.0, 14.0, nan], "1 of 3 missing"),
+        ([12.0, 14.0, 16.0], "14±2"),
+        ([12.0, 14.0, 16.0, 18.0], "15±3\n13..17"),
+        ([0.0, 0.0, 0.0, 2.0, inf], "0.5±1.0\n0.0..1.5\n1 of 5 inf"),
+        ([1.0, 1.0, 1.0, 1.0], "1±0"),
         ([3.0], "3.0"),
         ([-0.01, 0.01], "0.000±0.014"),
         ([nan], "–"),
@@ -225,14 +230,14 @@ def test_what_is_not_finite_is_counted_and_not_averaged(values: list[float], tex
 
 def test_columns_that_a_screen_has_no_room_for_are_left_out_whole(sweep: Path) -> None:
     table = table_of(sweep)
-    for width, count in ((30, 1), (60, 4), (160, 5)):
+    for width, count in ((34, 1), (66, 4), (160, 5)):
         fitted, lines = table.fitted(width), printed(table, width)
         assert fitted.columns == table.columns[:count]
         assert max(map(len, lines)) <= width
         words = ["decay rate", "horizon", "loss ÷ baseline", "accuracy", "solved"]
         assert [word for word in legend_of(table, width) if word in words] == words[:count]
     widest = printed(table, 160)
-    narrow = printed(table, 30)
+    narrow = printed(table, 34)
     for rate in (line.split()[-1] for line in narrow if "±" in line):
         assert sum(rate in line for line in widest) == 1
 
@@ -354,6 +359,7 @@ def test_only_what_the_table_shows_is_explained(sweep: Path, tmp_path: Path) -> 
     meanings = legend_of(table_of(sweep))
     assert list(meanings) == [
         "±",
+        "..",
         "verdict",
         "decay rate",
         "horizon",

@@ -5,11 +5,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from gradlab import __main__ as command
-from gradlab import load_runs, load_wandb
+from gradlab import by_setting, load_runs, load_wandb
 from gradlab.components import ConfigError
 from gradlab.sweeps import refusals
 
@@ -155,6 +156,10 @@ def test_a_nested_sweep_ends_with_one_table_figure_and_folder_of_wandb_runs(nest
         assert link.resolve().parent == (nested / "wandb").resolve()
     assert "records  s\n" in printed
     assert (nested / "overview.png").is_file()
+    settings = pd.read_csv(nested / "settings.csv")
+    pd.testing.assert_frame_equal(settings, by_setting(load_runs(nested)))
+    assert settings[["init.gain", "seeds", "done"]].to_numpy().tolist() == [[1, 2, 2], [2, 2, 2]]
+    assert len(list((nested / "wandb").glob("offline-run-*"))) == 4 + 1  # one of the sweep's own
     assert {path.name for path in nested.iterdir() if path.is_dir()} == {
         "gain_1",
         "gain_2",

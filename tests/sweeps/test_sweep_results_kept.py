@@ -165,13 +165,21 @@ def test_what_somebody_keeps_beside_checkpoints_stays(tmp_path: Path) -> None:
     assert {x.name for x in (tmp_path / records.CHECKPOINTS).iterdir()} == {"20_before", "mine"}
 
 
-def test_somebody_elses_picture_in_the_figures_place_stays(
-    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("what", "name"), [("figure", records.OVERVIEW), ("table", records.SETTINGS)]
+)
+def test_somebody_elses_file_in_the_place_of_ours_stays(
+    what: str,
+    name: str,
+    own: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    place = own / "s" / records.OVERVIEW
-    resume(monkeypatch, own)  # ours is drawn again
-    assert "figure   s/overview.png\n" in capsys.readouterr().out
+    place = own / "s" / name
+    resume(monkeypatch, own)  # ours is made again
+    assert f"{what:8} s/{name}\n" in capsys.readouterr().out
     place.write_text("mine")
     resume(monkeypatch, own)
-    assert "overview.png' is there, and gradlab has not made it" in capsys.readouterr().out
+    assert f"{name}' is there, and gradlab has not made it" in capsys.readouterr().out
     assert place.read_text() == "mine"
+    assert not (own / "s" / records.WANDB).exists()  # wandb=disabled

@@ -197,7 +197,7 @@ def test_a_record_names_no_folder_by_a_variable_and_sends_nothing(
     assert point.wandb.mode == "offline"
 
 
-OWN = ("0/checkpoints/keep", "0/metrics.parquet", "overview.png", "wandb/debug.log")
+OWN = ("0/checkpoints/keep", "0/metrics.parquet", "overview.png", "settings.csv", "wandb/debug.log")
 
 
 @pytest.mark.parametrize("place", OWN)

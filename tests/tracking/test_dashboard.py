@@ -169,7 +169,8 @@ def test_a_dry_run_prints_every_panel(
     assert "me/reach" in printed
     assert printed.count("\n") == 1 + len(dashboard.sections("me")) + len(panels)
     for panel in panels:
-        assert (getattr(panel, "title", None) or panel.chart_name) in printed
+        names = ("title", "chart_name", "table_name")
+        assert next(filter(None, (getattr(panel, name, None) for name in names))) in printed
 
 
 def test_publishing_saves_the_charts_the_view_and_the_report(

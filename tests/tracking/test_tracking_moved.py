@@ -117,7 +117,7 @@ def test_everything_is_sent_from_where_the_sweep_was_moved(
         run_id = run.parent.name.rpartition("-")[2]
         paths = [path for path in run.rglob("*") if path.is_file()]
         expected |= {f"files/{run_id}/{path.relative_to(run)}": path.read_bytes() for path in paths}
-    kinds = {".nc", ".parquet", ".yaml", ".json", ".png"}
+    kinds = {".nc", ".parquet", ".yaml", ".json", ".png", ".csv"}
     assert {Path(name).suffix for name in expected} == kinds
     assert {name: server.files.get(name) for name in expected} == expected
     for point in (moved / "0", moved / "1"):

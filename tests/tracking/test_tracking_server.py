@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import wandb
 import wandb_reader as reader
@@ -15,6 +16,7 @@ from wandb_server import Server, serving
 from gradlab import load_runs
 from gradlab.tracking import uploads
 from gradlab.tracking.runs import Tracker, track
+from gradlab.tracking.summary_run import log_settings
 
 STATUS = {"state": "done", "summary": {"verdict": "stable"}}
 RETRIES = ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
@@ -87,6 +89,25 @@ def test_runs_are_uploaded_while_they_are_written(
     assert "gradlab: W&B runs are" not in capsys.readouterr().err
 
 
+def test_the_run_of_a_whole_sweep_is_uploaded_and_so_is_the_one_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"mode": "online", "project": "reach", "entity": None, "tags": []}
+    with serving("accepts") as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        for count in (0, 1, 2):  # as the batches of a search, while the run before is sent
+            numbers = {name: [count] for name in ("seeds", "done", "diverged", "failed")}
+            log_settings(
+                pd.DataFrame(numbers), tmp_path, "g/h", {"name": "reach", "wandb": settings}
+            )
+            time.sleep(1.1)  # runs are named by the second
+        uploads.shared_uploader().close()
+        assert 1 <= uploaded(tmp_path) <= 2
+        assert "gradlab: " not in capsys.readouterr().err
+        (sent,) = [file for name, file in server.files.items() if name.endswith("/settings.csv")]
+        assert sent == b"seeds,done,diverged,failed\n2,2,2,2\n"  # the last
+
+
 @pytest.mark.parametrize("trouble", ["refuses", "hangs", "dies"])
 def test_a_bad_server_costs_one_warning_and_no_data(
     trouble: Any,
@@ -150,7 +171,7 @@ def test_a_sweep_completes_without_its_server(
     assert process.stderr.count("gradlab: ") == process.stderr.count("kept offline") == 1
     assert "connection refused" in process.stderr
     assert list(load_runs(tmp_path / "runs")["status"]) == ["done"] * 2
-    assert len(list(tmp_path.glob("runs/*/*/wandb/offline-run-*/*.wandb"))) == 2
+    assert len(list(tmp_path.glob("runs/*/*/wandb/offline-run-*/*.wandb"))) == 2 + 1
 
 
 def test_a_missing_key_is_reported(

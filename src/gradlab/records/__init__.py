@@ -24,6 +24,7 @@ and, beside the points' folders,
     multirun.yaml     Hydra's own config of the sweep
     wandb/            the W&B runs of all points
     overview.png      the sweep's figure, drawn at its end
+    settings.csv      a row a setting: means over its seeds, written at the sweep's end
     slurm/            submitit's scripts and logs, if the points ran as jobs of SLURM
 
 Every file gets a temporary name first and is then renamed (`files.write_whole`), so that none is
@@ -46,6 +47,7 @@ from gradlab.records.layout import (
     OVERRIDES,
     OVERVIEW,
     RESULTS,
+    SETTINGS,
     SLURM_LOGS,
     STATUS,
     SWEEP,
@@ -93,6 +95,7 @@ __all__ = [
     "OVERRIDES",
     "OVERVIEW",
     "RESULTS",
+    "SETTINGS",
     "SLURM_LOGS",
     "STATUS",
     "SWEEP",

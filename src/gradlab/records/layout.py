@@ -16,6 +16,7 @@ SWEEP = "sweep.json"
 LOCK = ".lock"
 MULTIRUN = "multirun.yaml"
 OVERVIEW = "overview.png"
+SETTINGS = "settings.csv"
 SLURM_LOGS = "slurm"
 NONFINITE = ("inf", "-inf", "nan")  # how status.json spells them
 # The columns of `load_runs` that are neither config nor logged metrics.
@@ -27,4 +28,4 @@ RESULTS = (METRICS, GRADIENTS, TABLE)
 # Of a point: all that a seal is for.
 SEALED = (*RESULTS, *map(str, (CONFIG, OVERRIDES, HYDRA)))
 # Files that are written under a temporary name first.
-WRITTEN = (STATUS, *RESULTS, CONFIG.name, TRACEBACK, SWEEP, MULTIRUN, OVERVIEW)
+WRITTEN = (STATUS, *RESULTS, CONFIG.name, TRACEBACK, SWEEP, MULTIRUN, OVERVIEW, SETTINGS)

@@ -17,10 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from gradlab import decay
-from gradlab.figures import labels, selection
+from gradlab.figures import labels
+from gradlab.figures.bands import FEW
+from gradlab.figures.settings import means_over_seeds, settings_of
 from gradlab.figures.units import from_nats
 from gradlab.printable import printable
-from gradlab.records.layout import UNREADABLE
 from gradlab.sentences import MINUS, three_digits, with_deviation
 
 RATE, HORIZON, RATIO, LOSS = ("rate", "horizon", "loss ÷ baseline", "loss")
@@ -249,13 +250,9 @@ def closing_table(
         rows: "settings", or "points": a row a point in any case.
         remarks: of points, by their label in the runs.
     """
-    readable = runs[~runs["status"].isin(UNREADABLE)]  # the others may lack a config
-    keys = selection.varying_keys(readable if len(readable) else runs)
-    settings = [key for key in keys if key != "seed"]
-    groups = runs.groupby(settings, sort=False, dropna=False) if settings else [((), runs)]
-    grouped = [group for _, group in groups]
+    keys, grouped = settings_of(runs)
     if rows == "settings" and "seed" in keys and len(grouped) < len(runs):
-        return ClosingTable(runs, settings, folder, grouped, averages=True, remarks=remarks)
+        return ClosingTable(runs, keys[:-1], folder, grouped, averages=True, remarks=remarks)
     points = [runs.iloc[[i]] for i in range(len(runs))]
     return ClosingTable(runs, keys, folder, points, averages=False, remarks=remarks)
 
@@ -263,8 +260,9 @@ def closing_table(
 def mean_and_deviation(values: pd.Series, decimals: int | None) -> str:
     """Return "mean±standard deviation" of the finite values, and how many others there are.
 
-    The deviation is that of a sample (n − 1), and says how many digits are written. NaN is no
-    value.
+    The deviation is that of a sample (n − 1), and says how many digits are written. Below it stands
+    the interval of the mean, of at least `FEW` values that differ. Where some are missing (NaN),
+    the others have no mean.
 
     Args:
         values: of a column.
@@ -276,13 +274,18 @@ def mean_and_deviation(values: pd.Series, decimals: int | None) -> str:
         1 of 3 inf
     """
     known = values.dropna()
+    if 0 < len(known) < len(values):
+        return _counted("missing", len(values) - len(known), len(values))
     finite = known[np.isfinite(known)]
     sign = "+" if values.name == RATE else ""
     lines = []
     if len(finite) == 1:
         lines.append(_single(finite.iloc[0], decimals, sign))
     elif len(finite):
-        lines.append("".join(with_deviation(finite.mean(), finite.std(), sign)))
+        (mean,), (low,), (high,), _ = means_over_seeds(known.to_numpy()[None])
+        lines.append("".join(with_deviation(mean, finite.std(), sign)))
+        ends = [with_deviation(end, (high - low) / 2, sign)[0] for end in (low, high)]
+        lines += ["..".join(ends)] if len(finite) >= FEW and ends[0] != ends[1] else []
     for value, count in Counter(known[~np.isfinite(known)]).items():
         lines.append(_counted(str(value), count, len(known)))
     return "\n".join(lines).replace(MINUS, "-") or "–"

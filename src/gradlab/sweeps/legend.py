@@ -6,6 +6,7 @@ from math import inf
 import numpy as np
 import pandas as pd
 
+from gradlab.figures.bands import FEW, NAMES
 from gradlab.figures.outcome import MIN_ACCURACY
 from gradlab.figures.units import DECADE
 from gradlab.sweeps.closing_table import (
@@ -34,6 +35,8 @@ def legend(table: ClosingTable, columns: Sequence[str]) -> dict[str, str]:
     shown, meanings = set(columns), dict[str, str]()
     if table.averages and shown:
         meanings["±"] = _on_seeds(table, columns)
+        if max(map(len, table.rows)) >= FEW:
+            meanings[".."] = f"{NAMES['ci']}, of {FEW} seeds or more"
     if RATE in table.columns:
         meanings["verdict"] = (
             "vanishing or exploding: by a fitted line, the norm falls or grows more than tenfold "

@@ -20,6 +20,7 @@ TAKEN = {
     records.MULTIRUN,
     records.WANDB,
     records.OVERVIEW,
+    records.SETTINGS,
     records.SLURM_LOGS,
 }
 # What Hydra reads once for a whole sweep, without the words that are swept over.

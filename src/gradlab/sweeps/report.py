@@ -1,7 +1,8 @@
 """The end of a sweep: its table and what that means, its figure, and where everything is."""
 
 import shlex
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import zip_longest
 from math import inf
 from pathlib import Path
@@ -13,10 +14,11 @@ from gradlab import decay, sentences
 from gradlab.config import LATER
 from gradlab.figures import selection, style
 from gradlab.figures.of_runs.overview import overview_figure
-from gradlab.figures.places import check_place
+from gradlab.figures.places import MARK, check_place
+from gradlab.figures.settings import CSV_MARK, by_setting, save_csv
 from gradlab.point import Point
 from gradlab.printable import pasted, printable
-from gradlab.records import OVERVIEW, WANDB, load_gradients, load_status, sweep_folder
+from gradlab.records import OVERVIEW, SETTINGS, WANDB, load_gradients, load_status, sweep_folder
 from gradlab.records.table import load_runs
 from gradlab.sweeps.closing_table import (
     ClosingTable,
@@ -27,13 +29,14 @@ from gradlab.sweeps.closing_table import (
 )
 from gradlab.sweeps.legend import legend
 from gradlab.sweeps.screen import screen, show
+from gradlab.tracking.summary_run import log_settings
 
 LISTED = 3  # points of which a line says more: what their curve does, why they failed
 ADVISED = 2  # points whose advice is printed
 
 
 def report(sweep: Sequence[Point], rows: str = "settings") -> None:
-    """Print the table, draw the overview figure, say where they are and what to type next."""
+    """Print and write the table, draw the overview, say where they are and what to type next."""
     folder = sweep_folder(sweep[0].folder)
     runs = selection.comparable(load_runs(folder, "all"))
     runs = runs.fillna({key: x for key, x in LATER.items() if x is not None})  # of earlier code
@@ -55,19 +58,34 @@ def report(sweep: Sequence[Point], rows: str = "settings") -> None:
         show(console, f"advice   {sentence}")
     show(console, f"seconds  {seconds(runs)}")
     show(console, f"records  {place}")
+    settings, config = by_setting(runs), sweep[0].config
+    written = _keep(folder / SETTINGS, place, lambda path: save_csv(settings, path), CSV_MARK)
+    show(console, f"table    {written}")
     if column(runs, "jacobian/decay_rate").notna().any():
-        show(console, f"figure   {_draw(runs, folder / OVERVIEW, place)}")
-    if sweep[0].config.wandb.mode != "disabled":
+        drawn = _keep(
+            folder / OVERVIEW, place, lambda path: style.save(overview_figure(runs).figure, path)
+        )
+        show(console, f"figure   {drawn}")
+    if config.wandb.mode != "disabled":
+        if len(runs) > 1:  # of one point its own run says all
+            log_settings(settings, folder, sweep[0].sweep, asdict(config))
         show(console, f"W&B      wandb leet {shlex.quote(f'{place}/{WANDB}')}")
 
 
-def _draw(runs: pd.DataFrame, path: Path, place: str) -> str:
-    """Draw the sweep's figure unless its place is taken; return where it is, or why it is not."""
+def _keep(path: Path, place: str, write: Callable[[Path], object], mark: str = MARK) -> str:
+    """Write a file of the sweep's unless its place is taken; return where it is, or why it is not.
+
+    Args:
+        path: the file.
+        place: how the sweep's folder is called.
+        write: writes it.
+        mark: text in a file that gradlab has made.
+    """
     try:
-        check_place(path, remedy="move it, and resume the sweep")
+        check_place(path, "move it, and resume the sweep", mark)
     except ValueError as error:
         return printable(error)
-    style.save(overview_figure(runs).figure, path)
+    write(path)
     return f"{place}/{path.name}"
 
 

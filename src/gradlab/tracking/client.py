@@ -12,8 +12,12 @@ import tempfile
 import threading
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gradlab.printable import printable
+
+if TYPE_CHECKING:
+    import wandb
 
 SETTINGS = (Path(".wandb") / "settings", Path("wandb") / "settings")  # made by `wandb init`
 PREPARING = threading.Lock()  # the points of several lanes begin at once
@@ -28,6 +32,22 @@ def prepare_client() -> None:
     """
     with PREPARING:
         _prepare()
+
+
+def quiet_settings() -> "wandb.Settings":
+    """Return the settings of a run that says nothing and looks at nothing but what it is given."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        use_dot_wandb=False,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,  # slow, and status.json has the versions
+    )
 
 
 def base_url() -> str:

@@ -14,6 +14,7 @@ from gradlab.tracking.charts import MAP_CHART, MEAN_CHART, SHARE_CHART, charts
 from gradlab.tracking.run_config import SETTING_KEY
 from gradlab.tracking.runs import OUTCOMES
 from gradlab.tracking.server_runs import check_login
+from gradlab.tracking.summary_run import TABLE
 
 NAME = "gradlab"
 MEASURES = {  # columns of the table of outcomes
@@ -77,6 +78,7 @@ def sections(entity: str) -> dict[str, list[Any]]:
             _outcome(entity, "decay_rate", "task.length"),
             _outcome(entity, "horizon", "init.gain"),
             wr.BarPlot(title="Decay rate (nats per step)", metrics=[rate.name], **_over_seeds()),
+            wr.WeavePanelSummaryTable(table_name=TABLE),
             _table_chart(
                 "jacobian/decay_curves_table",
                 "wandb/lineseries/v0",
@@ -239,6 +241,8 @@ def _table_chart(
 def _line(panel: Any) -> str:
     """Return a panel's kind and title; for a custom chart, its table and chart name too."""
     kind = type(panel).__name__
+    if kind == "WeavePanelSummaryTable":
+        return f"{kind}: {panel.table_name}"
     if kind == "CustomChart":
         title = panel.chart_strings.get("title", "")
         drawn = f"{panel.query['summaryTable']['tableKey']} as {panel.chart_name}"

@@ -25,7 +25,7 @@ import numpy as np
 import xarray as xr
 
 from gradlab import records
-from gradlab.tracking.client import prepare_client
+from gradlab.tracking.client import prepare_client, quiet_settings
 from gradlab.tracking.media import CELLS, MAP, map_media
 from gradlab.tracking.run_config import run_config
 from gradlab.tracking.setting import Setting, outcome_table, setting_of
@@ -223,7 +223,7 @@ def _open(
 
     settings = config["wandb"]
     sweep = records.sweep_folder(folder.absolute())
-    _check_place(sweep)
+    check_writable(sweep)
     path = f"{group}/{folder.absolute().relative_to(sweep).as_posix()}"
     run = wandb.init(
         dir=sweep,
@@ -237,16 +237,7 @@ def _open(
         name=setting.name,
         config=run_config(config, path, records.sweep_id_of(sweep), setting.text),
         reinit="create_new",  # several runs are open at once in one process
-        settings=wandb.Settings(
-            silent=True,
-            console="off",
-            disable_git=True,
-            disable_code=True,
-            use_dot_wandb=False,
-            x_disable_stats=True,
-            x_disable_machine_info=True,
-            x_save_requirements=False,  # slow, and status.json has the versions
-        ),
+        settings=quiet_settings(),
     )
     run_folder = Path(run.settings.sync_dir)
     # W&B's link to a log of its own in the home folder: the only one that leads out of a sweep.
@@ -259,7 +250,7 @@ def _open(
     return run
 
 
-def _check_place(sweep: Path) -> None:
+def check_writable(sweep: Path) -> None:
     """Check that runs can be written below a sweep's folder; W&B would go to /tmp instead.
 
     Raises:

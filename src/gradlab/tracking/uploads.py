@@ -54,6 +54,12 @@ class Uploader:
             self._waiting.append(run)
             self._changed.notify_all()
 
+    def withdraw(self, run: Path) -> bool:
+        """Take a run out of the queue; return whether it may be deleted: it is not being sent."""
+        with self._changed:
+            self._waiting = [other for other in self._waiting if other != run]
+            return run not in self._sending or any(run.glob("*.wandb.synced"))
+
     def close(self, patience: float = PATIENCE) -> None:
         """Wait for the remaining uploads, at most `patience` seconds, then stop."""
         with self._changed:
@@ -135,6 +141,7 @@ def first_problem(process: subprocess.Popen[str], runs: list[Path]) -> str:
     assert process.stdout
     lines = [line.removeprefix("wandb: ").strip() for line in process.stdout if line.strip()]
     errors = [line.partition("ERROR ")[2].partition(". ")[0] for line in lines if "ERROR " in line]
+    runs = [run for run in runs if run.is_dir()]  # one that was sent may have been replaced since
     marks = [mark for run in runs for mark in run.glob("*.wandb.synced")]
     if len(marks) == len(runs) and not errors:
         return ""
