@@ -7,7 +7,7 @@ a function by `_target_` (init, task, optim, clip, model.cell, …) are checked 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import chdir, suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
@@ -128,6 +128,7 @@ def too_long(path: PurePath) -> str:
 
 WANDB_NAME = text(longest=128, without="/\\#?%:")  # what W&B's server accepts
 WandbName = Annotated[str, WANDB_NAME]
+RUN_ID = Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")  # what names a run's folder
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -187,6 +188,10 @@ class Wandb:
     project: WandbName = "gradlab"
     entity: WandbName | None = None
     tags: list[Annotated[str, text(longest=64)]] = field(default_factory=list)
+    group: Annotated[str, text(longest=128)] | None = None  # None: the sweep, NAME/DATE
+    name: Annotated[str, text(longest=128)] | None = None  # of a sweep's only run; else before each
+    notes: Annotated[str, text()] | None = None
+    id: Annotated[str, RUN_ID] | None = None  # of a sweep's only run; None: W&B's own
 
 
 @dataclass
@@ -232,12 +237,24 @@ class Config:
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
-def register() -> None:
-    """Register with Hydra the schema and the resolvers that the files of conf/ use."""
+def register(wandb: Iterable[tuple[str, Any, str]] = ()) -> None:
+    """Register with Hydra the schema and the resolvers that the files of conf/ use.
+
+    Args:
+        wandb: other defaults of the section wandb: key, value, and who says so, for the sentence.
+
+    Raises:
+        ConfigError: one is wrong.
+    """
+    defaults = {
+        key: validate(argument_validator(Wandb, key), value, by) for key, value, by in wandb
+    }
     OmegaConf.register_new_resolver("first", lambda *given: next(filter(None, given)), replace=True)
     OmegaConf.register_new_resolver("by", lambda choice, values: values[choice], replace=True)
     OmegaConf.register_new_resolver("file_digest", file_digest, replace=True)
-    ConfigStore.instance().store(name="gradlab_schema", node=Config)
+    ConfigStore.instance().store(
+        name="gradlab_schema", node=Config(wandb=Wandb(**defaults))
+    )
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:

@@ -62,6 +62,7 @@ class FusedLauncher(Launcher):
         programs: dict[str, Built] = {}
         configs, requested = zip(*(self._check(x, programs) for x in composed), strict=True)
         settings = sweeps.joint_settings(configs)
+        refusals.check_run_id([config.wandb for config in configs])
         repeats = refusals.check_repeats(requested)
         entries = self._match(folder, recorded, requested)
         all_entries = ledger.merge(recorded, entries)
@@ -163,7 +164,7 @@ class FusedLauncher(Launcher):
         known = trust.known_targets(loader, typed)
         trust.check_targets(composed, known, self._config.sweep.trust, folder)
         if not {"wandb=online", "wandb.mode=online"} & {word.lstrip("+") for word in typed}:
-            trust.keep_offline(composed)
+            trust.keep_offline(composed, self._config.wandb)
         return composed
 
     def _check(

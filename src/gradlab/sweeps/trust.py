@@ -86,9 +86,21 @@ def check_targets(
         )
 
 
-def keep_offline(points: Iterable[DictConfig]) -> None:
-    """Let points log to disk that a record would send to a project of its own choice."""
-    online = [config for config in points if config.wandb.mode == "online"]
+def keep_offline(points: Iterable[DictConfig], own: DictConfig) -> None:
+    """Let points log to disk that a record would send to a project of its own choice.
+
+    Args:
+        points: their configs; changed.
+        own: the section wandb of the command, without the record's words. Where that is online, by
+            WANDB_MODE, points that go to the same project stay so.
+    """
+    place = (own.mode, own.project, own.entity)
+    online = [
+        config
+        for config in points
+        if config.wandb.mode == "online"
+        and (config.wandb.mode, config.wandb.project, config.wandb.entity) != place
+    ]
     for config in online:
         config.wandb.mode = "offline"
     if online:
