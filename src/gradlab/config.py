@@ -252,9 +252,7 @@ def register(wandb: Iterable[tuple[str, Any, str]] = ()) -> None:
     OmegaConf.register_new_resolver("first", lambda *given: next(filter(None, given)), replace=True)
     OmegaConf.register_new_resolver("by", lambda choice, values: values[choice], replace=True)
     OmegaConf.register_new_resolver("file_digest", file_digest, replace=True)
-    ConfigStore.instance().store(
-        name="gradlab_schema", node=Config(wandb=Wandb(**defaults))
-    )
+    ConfigStore.instance().store(name="gradlab_schema", node=Config(wandb=Wandb(**defaults)))
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:

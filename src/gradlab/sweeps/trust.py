@@ -91,15 +91,14 @@ def keep_offline(points: Iterable[DictConfig], own: DictConfig) -> None:
 
     Args:
         points: their configs; changed.
-        own: the section wandb of the command, without the record's words. Where that is online, by
-            WANDB_MODE, points that go to the same project stay so.
+        own: the section wandb of the command without the record's words. Where that is online, by
+            WANDB_MODE, points of whose place the record says nothing else stay so.
     """
-    place = (own.mode, own.project, own.entity)
+    place = ("mode", "project", "entity", "id")
     online = [
         config
         for config in points
-        if config.wandb.mode == "online"
-        and (config.wandb.mode, config.wandb.project, config.wandb.entity) != place
+        if config.wandb.mode == "online" and any(config.wandb[x] != own[x] for x in place)
     ]
     for config in online:
         config.wandb.mode = "offline"
