@@ -57,6 +57,12 @@ class SweepServer(Server):
         return super().reply(body)
 
 
+def test_the_docs_show_the_shipped_sweep() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "wandb.md").read_text(encoding="utf-8")
+    shipped = (CONF / "wandb_sweep.yaml").read_text(encoding="utf-8")
+    assert f"```yaml\n{shipped}```" in page
+
+
 def test_the_shipped_sweep_runs_under_the_real_agent(tmp_path: Path) -> None:
     """The agent's run has the agent's id and sweep, its values, and the metric that is searched."""
     search = {name: entry["distribution"] for name, entry in SWEEP["parameters"].items()}

@@ -125,7 +125,8 @@ def test_a_wrong_value_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatc
 @given(st.lists(st.text(st.characters(exclude_characters=","), min_size=1).map(str.strip)))
 def test_tags_are_those_between_commas(tags: list[str]) -> None:
     heard = [default.value for default in environment.defaults({"WANDB_TAGS": " , ".join(tags)})]
-    assert heard == ([tags] if (tags := [tag for tag in tags if tag]) else [])
+    kept = [tag for tag in tags if tag]
+    assert heard == ([kept] if kept else [])
 
 
 @pytest.mark.parametrize("launcher", ["fused", "basic"])
