@@ -179,6 +179,7 @@ WRONG_WORDS = {
     "--dryrun": "did you mean --dry?",
     "--dry=1": "did you mean --dry?",
     "-seed=3": "type seed=3",
+    "--retry=failed": "type sweep.retry=failed",
     "--cfgg=job": "did you mean --cfg?",
     "--seed": "is no option of gradlab: --help shows what to type",
     "--=3": "is no option",

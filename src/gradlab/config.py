@@ -7,6 +7,7 @@ a function by `_target_` (init, task, optim, clip, model.cell, …) are checked 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import chdir, suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -126,9 +127,15 @@ def too_long(path: PurePath) -> str:
     return next((name for name in path.parts if len(os.fsencode(name)) > LONGEST_NAME), "")
 
 
+def run_id(value: str) -> str:
+    """Accept only the ids of W&B runs that name a folder."""
+    if not re.fullmatch(r"[0-9A-Za-z_-]{1,64}", value):
+        raise ValueError("must be 1 to 64 letters, digits, _ or -")
+    return value
+
+
 WANDB_NAME = text(longest=128, without="/\\#?%:")  # what W&B's server accepts
 WandbName = Annotated[str, WANDB_NAME]
-RUN_ID = Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")  # what names a run's folder
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -191,7 +198,7 @@ class Wandb:
     group: Annotated[str, text(longest=128)] | None = None  # None: the sweep, NAME/DATE
     name: Annotated[str, text(longest=128)] | None = None  # of a sweep's only run; else before each
     notes: Annotated[str, text()] | None = None
-    id: Annotated[str, RUN_ID] | None = None  # of a sweep's only run; None: W&B's own
+    id: Annotated[str, AfterValidator(run_id)] | None = None  # of the only run
 
 
 @dataclass

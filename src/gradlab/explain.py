@@ -156,14 +156,14 @@ def options_of(group: str, confs: Iterable[Path]) -> list[str]:
 def _without_hyphens(word: str, confs: Sequence[Path]) -> str:
     """Return a word as KEY=VALUE if it is --KEY=VALUE, as W&B's agents write it; else as it is.
 
-    An option of gradlab's stays one, and what looks like a misspelt one is none of the config's
-    keys, unless it has a dot or is a group.
+    Options stay options. A key that resembles one is taken for a misspelt option, unless it has a
+    dot or is a group.
     """
     key, equals, _ = word.removeprefix("--").partition("=")
-    if not word.startswith("--") or not equals or not re.match(r"[a-zA-Z_+~]", key):
+    if not word.startswith("--") or not equals or not re.match(r"[a-zA-Z_+]", key):
         return word
-    is_key = "." in key or bool(options_of(key.lstrip("+~"), confs))
-    is_option = f"--{key}" in (*SHORT, *ELSEWHERE) or get_close_matches(f"--{key}", SHORT, n=1)
+    is_key = "." in key or bool(options_of(key.lstrip("+"), confs))
+    is_option = f"--{key}" in ELSEWHERE or get_close_matches(f"--{key}", SHORT, n=1)
     return word.removeprefix("--") if is_key or not is_option else word
 
 
@@ -210,9 +210,9 @@ def _checked_override(word: str, confs: Sequence[Path]) -> str:
 
 
 def _unknown_option(word: str) -> str:
-    if word in ELSEWHERE:
-        return f"{word} is no option of gradlab: {ELSEWHERE[word]}."
     name, equals, _ = word.partition("=")
+    if name in ELSEWHERE:
+        return f"{word} is no option of gradlab: {ELSEWHERE[name]}."
     likely = get_close_matches(name, SHORT, n=1)
     remedy = f"did you mean {likely[0]}?" if likely else "--help shows what to type."
     if equals and not likely:

@@ -62,7 +62,7 @@ class FusedLauncher(Launcher):
         programs: dict[str, Built] = {}
         configs, requested = zip(*(self._check(x, programs) for x in composed), strict=True)
         settings = sweeps.joint_settings(configs)
-        refusals.check_run_id([config.wandb for config in configs])
+        refusals.check_run_id([config.wandb for config in configs], initial_job_idx)
         repeats = refusals.check_repeats(requested)
         entries = self._match(folder, recorded, requested)
         all_entries = ledger.merge(recorded, entries)

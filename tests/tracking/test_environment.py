@@ -109,7 +109,7 @@ def test_the_mode_is_said_in_any_of_wandbs_words(
 WRONG = {
     "WANDB_MODE": ("sometimes", "WANDB_MODE must be one of offline, online, disabled; got 'some"),
     "WANDB_PROJECT": ("a/b", "WANDB_PROJECT must be without the characters / "),
-    "WANDB_RUN_ID": ("a b", "WANDB_RUN_ID .*got 'a b'"),
+    "WANDB_RUN_ID": ("a b", "WANDB_RUN_ID must be 1 to 64 letters, digits, _ or -; got 'a b'"),
     "WANDB_TAGS": ("x" * 65, "WANDB_TAGS must have at most 64 characters"),
 }
 

@@ -30,19 +30,20 @@ REMEDY = (
 )
 
 
-def check_run_id(points: Sequence[Wandb]) -> None:
+def check_run_id(points: Sequence[Wandb], before: int = 0) -> None:
     """Check that no two points are to be one W&B run.
 
     Args:
         points: the section wandb of each point.
+        before: number of points that the command has run already.
 
     Raises:
         ConfigError: several have a run's id, as all have under an agent of W&B's.
     """
     ids = [point.id for point in points if point.id and point.mode != "disabled"]
-    if len(ids) > 1:
+    if ids and (count := len(ids) + before) > 1:
         raise ConfigError(
-            f"{len(ids)} points cannot be one W&B run, {ids[0]!r} (wandb.id, or WANDB_RUN_ID of an "
+            f"{count} points cannot be one W&B run, {ids[0]!r} (wandb.id, or WANDB_RUN_ID of an "
             "agent): give each key one value, or add wandb.id=null for a run of its own each."
         )
 

@@ -95,8 +95,9 @@ def run_name(given: str | None, setting: Setting, folder: Path) -> str:
         setting: the point's.
         folder: the point's.
     """
-    is_only = given and _varying(folder) == []
-    return given if is_only else ", ".join(filter(None, [given, setting.name]))
+    if given and (not setting.name or _varying(folder) == []):
+        return given
+    return f"{given}, {setting.name}" if given else setting.name
 
 
 def _set_keys(overrides: str, config: pd.Series) -> list[str]:
