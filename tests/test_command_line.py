@@ -49,7 +49,7 @@ WRONG = {
     "+experiment=nosuch": ("experiment", "quickstart", "'nosuch'"),
     "+nosuch=1": ("nosuch", "model, init, bias, task", "unknown"),
     "+train.nosuch=1": ("train.nosuch is unknown: train takes steps, batch_size",),
-    "++wandb.group=x": ("wandb.group is unknown: wandb takes mode, project, entity, tags",),
+    "++wandb.bucket=x": ("wandb.bucket is unknown: wandb takes mode, project, entity, tags",),
     "+model.gain=2": ("model.gain is unknown: model takes name, hidden_size",),
     "init.gain=true": ("init.gain", "must be a number", "got True"),
     "init.gain=nan": ("init.gain", "finite", "got nan"),
@@ -156,6 +156,14 @@ WORDS = {  # as typed, and as Hydra gets them
     "probe=[rms],[theory]": "probe=[rms],[theory]",
     "probe=choice([rms],[theory])": "probe=choice([rms],[theory])",
     "probe=[rms,theory] init.gain=-1": "probe=[rms,theory] init.gain=-1",
+    "--cfg=job --init=orthogonal --seed=3": "init=orthogonal seed=3 --cfg job",
+    "--init.gain=0.5 --dry --+experiment=mine": (
+        "init.gain=0.5 +experiment=mine sweep.plan_only=true"
+    ),
+    "--tbptt.window=None wandb.entity=None": "tbptt.window=null wandb.entity=null",
+    "--task={'length':4,'noise':{'std':None}} init={gain:1}": (
+        "task.length=4 task.noise.std=null init={gain:1}"
+    ),
 }
 
 
@@ -170,7 +178,12 @@ WRONG_WORDS = {
     "--resume runs/x": "type sweep.resume=FOLDER",
     "--dryrun": "did you mean --dry?",
     "--dry=1": "did you mean --dry?",
-    "--seed=3": "type seed=3",
+    "-seed=3": "type seed=3",
+    "--retry=failed": "type sweep.retry=failed",
+    "--cfgg=job": "did you mean --cfg?",
+    "--seed": "is no option of gradlab: --help shows what to type",
+    "--=3": "is no option",
+    "--model=3": "model must be one of gru, lstm, lstm_1997, rnn; got '3'",
     "--experimental-rerun x": "is no option",
     "--cfg": "--cfg takes a value",
     "--cfg everything": "--cfg takes job, hydra, all; got 'everything'",

@@ -96,9 +96,10 @@ def _run_hydra(words: list[str]) -> None:
     import hydra._internal.hydra as internal
 
     from gradlab.config import register
+    from gradlab.tracking.environment import defaults
     from hydra_plugins.gradlab_commands import Commands
 
-    register()
+    register(defaults(os.environ))
     sys.argv[1:] = words
     internal.Hydra = Commands  # type: ignore[misc]  # what hydra.main runs
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)()

@@ -7,7 +7,8 @@ a function by `_target_` (init, task, optim, clip, model.cell, …) are checked 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import chdir, suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
@@ -126,6 +127,13 @@ def too_long(path: PurePath) -> str:
     return next((name for name in path.parts if len(os.fsencode(name)) > LONGEST_NAME), "")
 
 
+def run_id(value: str) -> str:
+    """Accept only the ids of W&B runs that name a folder."""
+    if not re.fullmatch(r"[0-9A-Za-z_-]{1,64}", value):
+        raise ValueError("must be 1 to 64 letters, digits, _ or -")
+    return value
+
+
 WANDB_NAME = text(longest=128, without="/\\#?%:")  # what W&B's server accepts
 WandbName = Annotated[str, WANDB_NAME]
 Count = Annotated[int, Field(ge=1)]
@@ -187,6 +195,10 @@ class Wandb:
     project: WandbName = "gradlab"
     entity: WandbName | None = None
     tags: list[Annotated[str, text(longest=64)]] = field(default_factory=list)
+    group: Annotated[str, text(longest=128)] | None = None  # None: the sweep, NAME/DATE
+    name: Annotated[str, text(longest=128)] | None = None  # of a sweep's only run; else before each
+    notes: Annotated[str, text()] | None = None
+    id: Annotated[str, AfterValidator(run_id)] | None = None  # of the only run
 
 
 @dataclass
@@ -233,12 +245,22 @@ class Config:
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
-def register() -> None:
-    """Register with Hydra the schema and the resolvers that the files of conf/ use."""
+def register(wandb: Iterable[tuple[str, Any, str]] = ()) -> None:
+    """Register with Hydra the schema and the resolvers that the files of conf/ use.
+
+    Args:
+        wandb: other defaults of the section wandb: key, value, and who says so, for the sentence.
+
+    Raises:
+        ConfigError: one is wrong.
+    """
+    defaults = {
+        key: validate(argument_validator(Wandb, key), value, by) for key, value, by in wandb
+    }
     OmegaConf.register_new_resolver("first", lambda *given: next(filter(None, given)), replace=True)
     OmegaConf.register_new_resolver("by", lambda choice, values: values[choice], replace=True)
     OmegaConf.register_new_resolver("file_digest", file_digest, replace=True)
-    ConfigStore.instance().store(name="gradlab_schema", node=Config)
+    ConfigStore.instance().store(name="gradlab_schema", node=Config(wandb=Wandb(**defaults)))
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:

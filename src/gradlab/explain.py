@@ -1,5 +1,6 @@
 """The words of the command line and its texts: the overview of --help, errors as one sentence."""
 
+import ast
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -78,9 +79,9 @@ def arguments(words: Sequence[str], conf: Path) -> list[str]:
     confs = [conf, *config_folders(words)]
     overrides, options, rest = [], dict[str, list[str]](), list(words)
     while rest:
-        word = rest.pop(0)
+        word = _without_hyphens(rest.pop(0), confs)
         if not word.startswith("-"):
-            overrides.append(_checked_override(word, confs))
+            overrides += [_checked_override(plain, confs) for plain in _without_python(word)]
             continue
         name, joined, value = word.partition("=")
         name = next((long for long, short in SHORT.items() if short == name), name)
@@ -152,6 +153,35 @@ def options_of(group: str, confs: Iterable[Path]) -> list[str]:
     return sorted({path.stem for conf in confs for path in (conf / group).glob("*.yaml")})
 
 
+def _without_hyphens(word: str, confs: Sequence[Path]) -> str:
+    """Return a word as KEY=VALUE if it is --KEY=VALUE, as W&B's agents write it; else as it is.
+
+    Options stay options. A key that resembles one is taken for a misspelt option, unless it has a
+    dot or is a group.
+    """
+    key, equals, _ = word.removeprefix("--").partition("=")
+    if not word.startswith("--") or not equals or not re.match(r"[a-zA-Z_+]", key):
+        return word
+    is_key = "." in key or bool(options_of(key.lstrip("+"), confs))
+    is_option = f"--{key}" in ELSEWHERE or get_close_matches(f"--{key}", SHORT, n=1)
+    return word.removeprefix("--") if is_key or not is_option else word
+
+
+def _without_python(word: str) -> list[str]:
+    """Return a word as Hydra takes it whose value an agent of W&B's has written as Python does.
+
+    KEY=None is KEY=null, and KEY={'A': 1, 'B': 2} two words, KEY.A=1 and KEY.B=2.
+    """
+    key, _, value = word.partition("=")
+    try:
+        entries = ast.literal_eval(value) if value.startswith("{") else None
+    except (ValueError, SyntaxError):  # Hydra's {A: 1}
+        entries = None
+    if isinstance(entries, dict) and entries:
+        return [x for name, own in entries.items() for x in _without_python(f"{key}.{name}={own}")]
+    return [f"{key}=null" if value == "None" else word]
+
+
 def _checked_override(word: str, confs: Sequence[Path]) -> str:
     key, equals, value = word.partition("=")
     name = key.lstrip("+~")
@@ -180,9 +210,9 @@ def _checked_override(word: str, confs: Sequence[Path]) -> str:
 
 
 def _unknown_option(word: str) -> str:
-    if word in ELSEWHERE:
-        return f"{word} is no option of gradlab: {ELSEWHERE[word]}."
     name, equals, _ = word.partition("=")
+    if name in ELSEWHERE:
+        return f"{word} is no option of gradlab: {ELSEWHERE[name]}."
     likely = get_close_matches(name, SHORT, n=1)
     remedy = f"did you mean {likely[0]}?" if likely else "--help shows what to type."
     if equals and not likely:

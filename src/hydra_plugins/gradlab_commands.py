@@ -4,6 +4,7 @@
 folder at each start, so heavy imports wait.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,10 @@ def commands(conf: Path, own: str | Path | None = None) -> "Commands":
         own: the user's; it is searched first.
     """
     from gradlab.config import register
+    from gradlab.tracking.environment import defaults
 
     setbase("1.3")
-    register()
+    register(defaults(os.environ))
     search_path = create_automatic_config_search_path(None, "gradlab", str(conf))
     if own is not None:
         schema = SearchPathQuery(provider="schema")

@@ -73,6 +73,8 @@ class FusedLauncher(Launcher):
         settings = sweeps.joint_settings(configs)
         sweeper: Any = OmegaConf.to_container(self._config.hydra.sweeper)
         goal = objective_of(sweeper, settings) if is_search(sweeper) else None
+        others = max(initial_job_idx, (self.planned or 0) - len(configs))
+        refusals.check_run_id([config.wandb for config in configs], others)
         repeats = refusals.check_repeats(requested)
         entries = self._match(folder, recorded, requested, may_differ=goal is not None)
         all_entries = ledger.merge(recorded, entries)
@@ -204,7 +206,7 @@ class FusedLauncher(Launcher):
         known = trust.known_targets(loader, typed)
         trust.check_targets(composed, known, self._config.sweep.trust, folder)
         if not {"wandb=online", "wandb.mode=online"} & {word.lstrip("+") for word in typed}:
-            trust.keep_offline(composed)
+            trust.keep_offline(composed, self._config.wandb)
         return composed
 
     def _check(

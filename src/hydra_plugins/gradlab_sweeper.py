@@ -163,10 +163,11 @@ class ProductSweeper(BasicSweeper):
         compose = Composer(self._context.config_loader, self.master)
         composed = [compose(point, number) for number, point in enumerate(points)]
         refusals.check_options(self.master, points, composed)
-        folders, programs = [], dict[str, Built]()
+        folders, programs, runs = [], dict[str, Built](), []
         for name, config in zip(names, composed, strict=True):
             HydraConfig.instance().set_config(config)  # interpolations may look into it
             checked, own = check(config), str(config.hydra.sweep.subdir)
+            runs.append(checked.wandb)
             if checked.measure is None:
                 program_of(checked, programs)
             holds = ledger.status_in(folder / own).get("identity") if resumes else None
@@ -178,6 +179,7 @@ class ProductSweeper(BasicSweeper):
                     "repeat the command as it was."
                 )
             folders.append(own)
+        refusals.check_run_id(runs)
         refusals.check_folders(str(folder), names, folders)
         if not resumes:
             refusals.check_unused(folder, [*folders, MULTIRUN, WANDB])

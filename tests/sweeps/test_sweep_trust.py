@@ -192,9 +192,28 @@ def test_a_record_names_no_folder_by_a_variable_and_sends_nothing(
     records.save_sweep(tmp_path / "s", entries)
     with pytest.raises(SystemExit, match="must be a folder of the point's own"):
         run(monkeypatch, tmp_path, "sweep.resume=s")
-    point = OmegaConf.create({"wandb": {"mode": "online"}})
-    keep_offline([point])
-    assert point.wandb.mode == "offline"
+
+
+ONLINE = {"mode": "online", "project": "mine", "entity": None, "id": None}
+
+
+@pytest.mark.parametrize(
+    ("record", "own", "mode"),
+    [
+        ({}, {"mode": "offline"}, "offline"),
+        ({}, {}, "online"),  # by WANDB_MODE of the person who resumes
+        ({"project": "theirs"}, {}, "offline"),
+        ({"entity": "them"}, {}, "offline"),
+        ({"id": "a-run-of-mine"}, {}, "offline"),
+        ({"mode": "disabled"}, {}, "disabled"),
+    ],
+)
+def test_a_record_sends_nothing_to_a_place_of_its_own(
+    record: dict[str, str], own: dict[str, str], mode: str
+) -> None:
+    point = OmegaConf.create({"wandb": ONLINE | record})
+    keep_offline([point], OmegaConf.create(ONLINE | own))
+    assert point.wandb.mode == mode
 
 
 OWN = ("0/checkpoints/keep", "0/metrics.parquet", "overview.png", "settings.csv", "wandb/debug.log")

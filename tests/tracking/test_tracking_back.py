@@ -271,7 +271,7 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
             ],
         )
 
-    def runs(_: Any, path: str, filters: dict[str, str] | None = None) -> list[Any]:
+    def runs(_: Any, path: str, filters: dict[str, Any] | None = None) -> list[Any]:
         queries.append((path, filters))
         configs = {"lr": 1}, {"path": "/data/imagenet/train"}
         foreign = [SimpleNamespace(id="x", config=config) for config in configs]
@@ -282,4 +282,6 @@ def test_the_server_gives_what_is_on_disk(sweep: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(wandb, "Api", type("Api", (), {"runs": runs}))
     assert_same_runs(load_wandb("me/project"), load_runs(sweep))
     assert_same_runs(load_wandb("me/project/reach/today"), load_runs(sweep))
-    assert queries == [("me/project", None), ("me/project", {"group": "reach/today"})]
+    below = {"config.path": {"$regex": "^reach/today/"}}
+    either = {"$or": [{"group": "reach/today"}, below]}
+    assert queries == [("me/project", None), ("me/project", either)]

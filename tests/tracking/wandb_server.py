@@ -22,6 +22,10 @@ class Server(ThreadingHTTPServer):
         self.received: list[tuple[str, Any]] = []
         self.files: dict[str, bytes] = {}  # files/RUN/NAME and artifact/NAME
 
+    def reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer that W&B's client needs to go on."""
+        return reply(body, self.url)
+
     def handle_error(self, *_: Any) -> None:
         """Ignore clients that hang up."""
 
@@ -56,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.received.append((self.path, body))
         if self.command == "PUT":
             self.server.files[self.path.removeprefix("/")] = content
-        answer = json.dumps(reply(body, self.server.url)).encode()
+        answer = json.dumps(self.server.reply(body)).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(answer)))
@@ -70,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def reply(body: dict[str, Any], url: str) -> dict[str, Any]:
-    """Return the answer that W&B's client needs to go on."""
+    """Return the answer to what a run sends; see `Server.reply`."""
     query, variables = body.get("query", ""), body.get("variables") or {}
     if "upsertBucket" in query:
         project = {"id": "p", "name": variables["project"], "entity": {"id": "e", "name": "me"}}
@@ -113,9 +117,9 @@ def upload(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(behaviour: Behaviour) -> Iterator[Server]:
+def serving(behaviour: Behaviour, kind: type[Server] = Server) -> Iterator[Server]:
     """Run a server for the block."""
-    with Server(behaviour) as server:
+    with kind(behaviour) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradlab import records
 from gradlab.components import ConfigError
-from gradlab.config import LONGEST_NAME, is_below, too_long
+from gradlab.config import LONGEST_NAME, Wandb, is_below, too_long
 from gradlab.sweeps.ledger import Entry
 
 # Names in a sweep's folder that are not a point's.
@@ -29,6 +29,24 @@ REMEDY = (
     "start the sweep without hydra.sweep.subdir (its points are numbered), or name in it what "
     "varies"
 )
+
+
+def check_run_id(points: Sequence[Wandb], others: int = 0) -> None:
+    """Check that no two points are to be one W&B run.
+
+    Args:
+        points: the section wandb of each point.
+        others: number of points that the command runs besides.
+
+    Raises:
+        ConfigError: several have a run's id, as all have under an agent of W&B's.
+    """
+    ids = [point.id for point in points if point.id and point.mode != "disabled"]
+    if ids and (count := len(ids) + others) > 1:
+        raise ConfigError(
+            f"{count} points cannot be one W&B run, {ids[0]!r} (wandb.id, or WANDB_RUN_ID of an "
+            "agent): give each key one value, or add wandb.id=null for a run of its own each."
+        )
 
 
 def check_entries(sweep: str, entries: Sequence[Entry]) -> None:

@@ -86,9 +86,20 @@ def check_targets(
         )
 
 
-def keep_offline(points: Iterable[DictConfig]) -> None:
-    """Let points log to disk that a record would send to a project of its own choice."""
-    online = [config for config in points if config.wandb.mode == "online"]
+def keep_offline(points: Iterable[DictConfig], own: DictConfig) -> None:
+    """Let points log to disk that a record would send to a project of its own choice.
+
+    Args:
+        points: their configs; changed.
+        own: the section wandb of the command without the record's words. Where that is online, by
+            WANDB_MODE, points of whose place the record says nothing else stay so.
+    """
+    place = ("mode", "project", "entity", "id")
+    online = [
+        config
+        for config in points
+        if config.wandb.mode == "online" and any(config.wandb[x] != own[x] for x in place)
+    ]
     for config in online:
         config.wandb.mode = "offline"
     if online:

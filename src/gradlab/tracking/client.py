@@ -5,11 +5,13 @@ written into another folder.
 """
 
 import atexit
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
     import wandb
 
 SETTINGS = (Path(".wandb") / "settings", Path("wandb") / "settings")  # made by `wandb init`
+AGENTS = {  # variables that an agent sets, and W&B's settings that they become
+    "WANDB_RUN_ID": "run_id",
+    "WANDB_SWEEP_ID": "sweep_id",
+    "WANDB_SWEEP_PARAM_PATH": "sweep_param_path",
+}
+APART = threading.Lock()
 PREPARING = threading.Lock()  # the points of several lanes begin at once
 
 
@@ -34,11 +42,16 @@ def prepare_client() -> None:
         _prepare()
 
 
-def quiet_settings() -> "wandb.Settings":
-    """Return the settings of a run that says nothing and looks at nothing but what it is given."""
+def quiet_settings(sweep_id: str | None = None) -> "wandb.Settings":
+    """Return the settings of a run that says nothing and looks at nothing but what it is given.
+
+    Args:
+        sweep_id: the sweep of an agent whose run it is.
+    """
     import wandb
 
     return wandb.Settings(
+        sweep_id=sweep_id,
         silent=True,
         console="off",
         disable_git=True,
@@ -48,6 +61,30 @@ def quiet_settings() -> "wandb.Settings":
         x_disable_machine_info=True,
         x_save_requirements=False,  # slow, and status.json has the versions
     )
+
+
+@contextlib.contextmanager
+def apart_from_agent() -> Iterator[None]:
+    """Let a run that is opened in the block be what its opener says, under an agent of W&B's too.
+
+    W&B else ignores the id and project that it is given, and what the agent has chosen replaces
+    whole sections of the run's config that have the same name.
+    """
+    import wandb
+
+    if not any(map(os.environ.get, AGENTS)):
+        yield
+        return
+    settings = wandb.setup().settings
+    with APART:  # the settings are the process's
+        before = {name: getattr(settings, name) for name in AGENTS.values()}
+        try:
+            for name in before:
+                setattr(settings, name, None)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(settings, name, value)
 
 
 def base_url() -> str:

@@ -18,6 +18,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,11 @@ import numpy as np
 import xarray as xr
 
 from gradlab import records
-from gradlab.tracking.client import prepare_client, quiet_settings
+from gradlab.tracking import environment
+from gradlab.tracking.client import apart_from_agent, prepare_client, quiet_settings
 from gradlab.tracking.media import CELLS, MAP, map_media
 from gradlab.tracking.run_config import run_config
-from gradlab.tracking.setting import Setting, outcome_table, setting_of
+from gradlab.tracking.setting import Setting, outcome_table, run_name, setting_of
 from gradlab.tracking.uploads import shared_uploader
 
 if TYPE_CHECKING:
@@ -180,7 +182,8 @@ def track(folder: Path, config: Mapping[str, Any], group: str, name: str) -> Ite
 
     Args:
         folder: the point's folder; the run is written to wandb/ in its sweep's.
-        config: the resolved config; its "wandb" section sets the mode, project, entity and tags.
+        config: the resolved config; its "wandb" section sets the mode, project, entity and tags,
+            and what else is not to be as below.
         group: the sweep, as NAME/DATE.
         name: the point's overrides, which name the run if its sweep varies nothing.
 
@@ -219,26 +222,31 @@ def _open(
         OSError: its place cannot be written, or leads out of the sweep.
     """
     prepare_client()
+    _say_unheard()
     import wandb
 
     settings = config["wandb"]
     sweep = records.sweep_folder(folder.absolute())
     check_writable(sweep)
     path = f"{group}/{folder.absolute().relative_to(sweep).as_posix()}"
-    run = wandb.init(
-        dir=sweep,
-        mode="offline",  # online runs too: gradlab.tracking.uploads sends them
-        id=run_id,
-        project=settings["project"],
-        entity=settings["entity"],
-        tags=settings["tags"],
-        job_type="point",
-        group=group,
-        name=setting.name,
-        config=run_config(config, path, records.sweep_id_of(sweep), setting.text),
-        reinit="create_new",  # several runs are open at once in one process
-        settings=quiet_settings(),
-    )
+    agents_sweep = environment.sweep_id(os.environ, settings.get("id"))
+    chosen = environment.parameters(os.environ) if agents_sweep else {}
+    with apart_from_agent():
+        run = wandb.init(
+            dir=sweep,
+            mode="offline",  # online runs too: gradlab.tracking.uploads sends them
+            id=settings.get("id") or run_id,
+            project=settings["project"],
+            entity=settings["entity"],
+            tags=settings["tags"],
+            job_type="point",
+            group=settings.get("group") or group,
+            name=run_name(settings.get("name"), setting, folder),
+            notes=settings.get("notes"),
+            config=run_config(config, path, records.sweep_id_of(sweep), setting.text, chosen),
+            reinit="create_new",  # several runs are open at once in one process
+            settings=quiet_settings(agents_sweep),
+        )
     run_folder = Path(run.settings.sync_dir)
     # W&B's link to a log of its own in the home folder: the only one that leads out of a sweep.
     (run_folder / "logs" / "debug-core.log").unlink(missing_ok=True)
@@ -248,6 +256,13 @@ def _open(
     run.define_metric("train/step", hidden=True)
     run.define_metric("*", step_metric="train/step")
     return run
+
+
+@cache
+def _say_unheard() -> None:
+    """Say, once, which of the user's variables for W&B is not used."""
+    if sentence := environment.unheard(os.environ, Path.cwd()):
+        print(f"gradlab: {sentence}", file=sys.stderr)
 
 
 def check_writable(sweep: Path) -> None:

@@ -1,5 +1,6 @@
 """Points in the runs of a project on W&B's server."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from gradlab import records
 from gradlab.tracking.client import prepare_client
 from gradlab.tracking.points import Restored, Run, restore_or_say, restore_run
-from gradlab.tracking.run_config import is_point
+from gradlab.tracking.run_config import PATH_KEY, is_point
 from gradlab.tracking.runs import ARTIFACT_TYPE, RECORD_FILES, RECORDS
 
 WHOLE = ("finished", "failed")  # states of runs that were not cut off
@@ -55,13 +56,19 @@ def restore_project(source: str | Path, staging: Path) -> list[Restored]:
     import wandb
 
     try:
-        runs = list(wandb.Api().runs(project, filters={"group": group} if group else None))
+        runs = list(wandb.Api().runs(project, filters=_of_sweep(group) if group else None))
     except (ValueError, wandb.Error) as error:
         raise FileNotFoundError(
             f"{source!r} is no folder here, and W&B has no project {project!r}: {error}"
         ) from error
     restored = (_restore_from_server(run, staging / str(i)) for i, run in enumerate(runs))
     return list(filter(None, restored))
+
+
+def _of_sweep(sweep: str) -> dict[str, Any]:
+    """Return W&B's filter for the runs of a sweep, whose group may be another by wandb.group."""
+    below = {f"config.{PATH_KEY}": {"$regex": f"^{re.escape(sweep)}/"}}
+    return {"$or": [{"group": sweep}, below]}
 
 
 def _restore_from_server(run: Any, folder: Path) -> Restored | None:

@@ -87,6 +87,19 @@ def setting_of(folder: Path, config: Mapping[str, Any], name: str) -> Setting:
     return Setting(point_label(point, keys), point_label(point, varying), axes)
 
 
+def run_name(given: str | None, setting: Setting, folder: Path) -> str:
+    """Return the name of a point's run: its setting's, after a given one if there are others.
+
+    Args:
+        given: a name for all runs of the sweep; None: there is none.
+        setting: the point's.
+        folder: the point's.
+    """
+    if given and (not setting.name or _varying(folder) == []):
+        return given
+    return f"{given}, {setting.name}" if given else setting.name
+
+
 def _set_keys(overrides: str, config: pd.Series) -> list[str]:
     """Return "model.name" and the keys that overrides set; a group's choice is its `_target_`."""
     words = [word.partition("=")[0].lstrip("+") for word in overrides.split(",")]

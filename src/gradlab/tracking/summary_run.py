@@ -14,7 +14,7 @@ from pandas.api.types import is_numeric_dtype
 from gradlab import records
 from gradlab.printable import printable
 from gradlab.records.files import read_text
-from gradlab.tracking.client import prepare_client, quiet_settings
+from gradlab.tracking.client import apart_from_agent, prepare_client, quiet_settings
 from gradlab.tracking.run_config import SWEEP_KEY
 from gradlab.tracking.runs import check_writable
 from gradlab.tracking.uploads import shared_uploader
@@ -86,20 +86,21 @@ def _replace(table: pd.DataFrame, sweep: Path, group: str, config: Mapping[str, 
     for run_folder in earlier:
         if not is_online or shared_uploader().withdraw(run_folder):
             shutil.rmtree(run_folder)
-    run = wandb.init(
-        dir=sweep,
-        mode="offline",  # online runs too: gradlab.tracking.uploads sends them
-        id=run_id,
-        project=settings["project"],
-        entity=settings["entity"],
-        tags=settings["tags"],
-        job_type=JOB_TYPE,
-        group=group,
-        name="by setting",
-        config={"name": config["name"], SWEEP_KEY: sweep_id},
-        reinit="create_new",
-        settings=quiet_settings(),
-    )
+    with apart_from_agent():
+        run = wandb.init(
+            dir=sweep,
+            mode="offline",  # online runs too: gradlab.tracking.uploads sends them
+            id=run_id,
+            project=settings["project"],
+            entity=settings["entity"],
+            tags=settings["tags"],
+            job_type=JOB_TYPE,
+            group=settings.get("group") or group,
+            name="by setting",
+            config={"name": config["name"], SWEEP_KEY: sweep_id},
+            reinit="create_new",
+            settings=quiet_settings(),
+        )
     run_folder = Path(run.settings.sync_dir)
     (run_folder / "logs" / "debug-core.log").unlink(missing_ok=True)  # as for a point's run
     if is_online:

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from gradlab import records
+from gradlab.tracking import environment
 from gradlab.tracking.client import base_url
 
 SENDER = Path(__file__).with_name("sender.py")
@@ -128,7 +129,7 @@ def start_upload(runs: list[Path], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-P", str(SENDER), *map(str, runs)],
         cwd=folder,
-        env=LIMITS | {"WANDB_BASE_URL": base_url()} | dict(os.environ),
+        env=LIMITS | {"WANDB_BASE_URL": base_url()} | environment.without(os.environ),
         stdin=subprocess.PIPE,  # closes when this process ends, even if it is killed
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
