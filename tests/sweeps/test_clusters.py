@@ -1,6 +1,7 @@
 """SLURM and Ray: what a plan prints, what a job is started by, and what nodes that die cost."""
 
 import importlib.util
+import shlex
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from gradlab.sweeps import history
 
 POINTS = (*SMALL, "init.gain=2", "model=rnn,lstm", "seed=0,1,2")
 SLURM = (
+    "hydra/launcher=fused_slurm",
     "hydra.launcher.points=4",
     "hydra.launcher.cpus=3",
     "hydra.launcher.minutes=30",
@@ -40,8 +42,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> None:
     monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else absl closes pytest's own streams
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.chdir(folder)
-    launcher = "hydra/launcher=fused_slurm"
-    monkeypatch.setattr(sys, "argv", ["gradlab", *words, *RECORDS, launcher, "--dry"])
+    monkeypatch.setattr(sys, "argv", ["gradlab", *words, *RECORDS, "--dry"])
     command.main()
 
 
@@ -75,7 +76,7 @@ def test_dry_prints_the_file_that_sbatch_would_be_given(
 def test_one_job_is_no_array_and_starts_this_python(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    plan(monkeypatch, tmp_path, "seed=1", "hydra.launcher.gpus=1")
+    plan(monkeypatch, tmp_path, "seed=1", SLURM[0], "hydra.launcher.gpus=1")
     printed = capsys.readouterr().out
     assert "--array" not in printed
     assert "#SBATCH --gpus-per-node=1" in printed
@@ -88,7 +89,7 @@ def test_wrong_lines_of_setup_are_refused_in_a_sentence(
     word: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit, match=f"hydra.launcher.{word.partition('=')[0]}"):
-        plan(monkeypatch, tmp_path, f"hydra.launcher.{word}")
+        plan(monkeypatch, tmp_path, SLURM[0], f"hydra.launcher.{word}")
 
 
 @NEEDS["fused_slurm"]
@@ -207,3 +208,17 @@ def test_a_node_of_ray_that_dies_costs_no_point(two_nodes: Any, tmp_path: Path) 
     assert moved, "the node that died ran no point"
     for number in range(4):
         same_numbers(tmp_path / f"whole/sweep/{number}", sweep / str(number))
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "clusters.md"
+COMMANDS = [x for x in PAGE.read_text().splitlines() if x.startswith("python -m gradlab ")]
+
+
+@pytest.mark.parametrize("line", [x for x in COMMANDS if x.endswith("--dry")])
+def test_the_pages_commands_have_plans(
+    line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(monkeypatch, tmp_path, *shlex.split(line)[3:-1])
+    printed = capsys.readouterr().out
+    assert "Nothing was run." in printed
+    assert ("#SBATCH" in printed) == ("fused_slurm" in line)
