@@ -212,11 +212,9 @@ class FusedLauncher(Launcher):
 
     def _workers(self, settings: "Sweep") -> "Workers":
         """Return the processes that the sweep's groups run in, for the estimate of their time."""
-        from gradlab.sweeps.estimate import Workers
-        from gradlab.sweeps.lanes import lanes_of
+        from gradlab.sweeps.estimate import workers_here
 
-        vmapped, lanes = lanes_of(settings)
-        return Workers(lanes, vmapped, f"on {lanes} core{'s'[: lanes > 1]}")
+        return workers_here(settings)
 
     def _plan_lines(self, groups: Sequence["Group"], folder: Path) -> Sequence[str]:
         """Return what a scheduler would be given to run the groups, for a plan."""

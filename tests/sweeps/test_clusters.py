@@ -1,7 +1,9 @@
 """SLURM and Ray: what a plan prints, what a job is started by, and what nodes that die cost."""
 
 import importlib.util
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -140,19 +142,17 @@ def test_a_thousand_points_survive_the_preemption_of_a_fifth_of_their_jobs(tmp_p
     )
     launcher = ("hydra/launcher=fused_slurm", f"hydra.launcher.points={EACH}")
     head = [sys.executable, "-m", "gradlab", *words, f"seed=range({JOBS * EACH})", *launcher]
-    sweep, waiting = tmp_path / "sweep", set(PREEMPTED)
+    sweep, waiting = tmp_path / "sweep", list(PREEMPTED)
     command_line = [*head, "hydra.launcher.cpus=1", "hydra.launcher.jobs_at_once=2"]
     with subprocess.Popen(command_line, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None:
+        while process.poll() is None and waiting:  # jobs start in their order
             time.sleep(0.1)
-            for job in sorted(waiting):
-                first, last = job * EACH, (job + 1) * EACH - 1
-                if not (sweep / f"{first}/metrics.parquet").exists():
-                    break  # jobs start in their order
-                waiting.remove(job)
-                assert not (sweep / f"{last}/metrics.parquet").exists()
-                (array,) = {x.name.split("_")[0] for x in sweep.glob("slurm/*/*_log.err")}
-                subprocess.run(["scancel", "--signal=USR2", f"{array}_{job}"], check=True)
+            first, last = (sweep / str(waiting[0] * EACH + n) for n in (0, EACH - 1))
+            running = holder(last)  # a job has the leases of all its points that are to run
+            if running and (first / "metrics.parquet").exists():
+                # SLURM's notice; `scancel --signal` would wait until the job has gone.
+                os.kill(running.pid, signal.SIGUSR2)
+                waiting.pop(0)
         _, errors = process.communicate()
     assert process.returncode == 0, errors
     runs = load_runs(sweep)

@@ -11,7 +11,7 @@ import jax
 
 from gradlab.config import PROBE_SETTINGS, Config
 from gradlab.sweeps.history import Work
-from gradlab.training.program import Program
+from gradlab.training.program import Program, State
 
 FLOAT = 4  # bytes
 KEPT = 0.75  # of a map's bytes are left by compression; the half where k > t takes nothing
@@ -63,7 +63,8 @@ def point_size(program: Program, work: Work) -> Size:
     """
     config = program.config
     probes = {name: own for name, own in config.probe.items() if name not in PROBE_SETTINGS}
-    shapes = _shapes(program)
+    state = program.abstract_state()
+    shapes = _shapes(program, state)
     known = [own for own in probes.values() if own["_target_"] in NUMBERS]
     numbers = sum(NUMBERS[own["_target_"]](shapes, own) for own in known)
     maps = MAP_FILE + work.measurements * numbers * FLOAT * KEPT if known else 0.0
@@ -71,8 +72,7 @@ def point_size(program: Program, work: Work) -> Size:
     rows = max(work.evaluations, work.measurements)
     rest = POINT + rows * row_bytes(config) + logs * WANDB
     if config.train.checkpoint_seconds < float("inf"):
-        state = jax.tree.leaves(program.abstract_state())
-        rest += CHECKPOINT + sum(x.size * x.dtype.itemsize for x in state)
+        rest += CHECKPOINT + sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     left_out = [name for name, own in probes.items() if own["_target_"] not in NUMBERS]
     return Size(maps + rest, maps, left_out)
 
@@ -82,14 +82,13 @@ def row_bytes(config: Config) -> float:
     return ROW + (config.wandb.mode != "disabled") * WANDB_ROW
 
 
-def _shapes(program: Program) -> Shapes:
+def _shapes(program: Program, state: State) -> Shapes:
     model, probe = program.config.model, program.config.probe
     samples = min(probe["samples"], len(program.task.test.inputs))
     times = program.length // probe["stride"] + 1
-    cell = program.abstract_state().parameters["cell"]
     return Shapes(
         pairs=samples * times * (times + 1) / 2,
         times=samples * times,
         units=samples * model.hidden_size * model.num_layers * 2,  # h, and c where there is one
-        weights=len(jax.tree.leaves(cell)),
+        weights=len(jax.tree.leaves(state.parameters["cell"])),
     )

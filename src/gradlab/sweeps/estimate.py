@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
+from gradlab.config import Sweep
 from gradlab.point import checkpoints
 from gradlab.sweeps.disk import point_size, row_bytes
 from gradlab.sweeps.groups import Group
 from gradlab.sweeps.history import Work, machine_name, recall, work_of
+from gradlab.sweeps.lanes import lanes_of
 
 LISTING = 2500  # bytes that sweep.json has of a point
 SWEEP = 150e3  # bytes of the sweep's figure and of Hydra's own config
@@ -86,6 +90,13 @@ class Estimate:
         return [self.compiling + makespan(job, workers.lanes) for job in jobs]
 
 
+def workers_here(settings: Sweep) -> Workers:
+    """Return this process as the one worker."""
+    vmapped, lanes = lanes_of(settings)
+    what = "core" if jax.default_backend() == "cpu" else "device"
+    return Workers(lanes, vmapped, f"on {lanes} {what}{'s'[: lanes > 1]}")
+
+
 def estimate(group: Group, workers: Workers) -> Estimate | None:
     """Estimate a group's cost; None if its program cannot be built."""
     program, config = group.program, group.points[0].config
@@ -104,8 +115,8 @@ def estimate(group: Group, workers: Workers) -> Estimate | None:
         of_one = {n: found.cost.seconds_of(work_of(config, n)) for n in set(made)}
         seconds = [of_one[n] for n in made]
         if weighed := found.cost.measurements > 0:
-            mean_rows = found.cost.evaluations / found.cost.points
-            total = found.cost.bytes_of(work) + (work.evaluations - mean_rows) * row_bytes(config)
+            more_rows = work.evaluations - found.cost.evaluations / found.cost.points
+            total = found.cost.bytes_of(work) + max(0.0, more_rows) * row_bytes(config)
             maps = found.cost.bytes_of(work) - found.cost.bytes_of(Work(0, 0, 0))
     known = [x for x in seconds if x is not None]
     return Estimate(
@@ -136,10 +147,9 @@ def time_sentence(estimates: Sequence[Estimate], workers: Workers) -> str:
     share = f" for {points} of {sum(one.points for one in estimates)} points" if new else ""
     earlier = sum(one.earlier for one in known)
     whence = f"from {earlier} earlier point{'s'[: earlier > 1]} of {'their' if new else 'these'} "
+    whence += "programs"
     if not all(one.is_of_this_machine for one in known):
-        whence += "programs, some on another processor, number of cores or version of JAX"
-    else:
-        whence += "programs"
+        whence += ", some on another processor, number of cores or version of JAX"
     wall = duration(makespan(tasks, workers.slots))
     parts = [f"Time: {bound} {wall}{share} {workers.place}, {whence}"]
     if new:

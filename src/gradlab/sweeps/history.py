@@ -52,7 +52,7 @@ class Cost:
     train_seconds: float
     evaluate_seconds: float
     probe_seconds: float
-    rest_seconds: float  # composing, records, W&B, checkpoints
+    rest_seconds: float  # records, W&B, checkpoints, what is compiled for each point
     map_bytes: float  # gradients.nc
     other_bytes: float
     compile_seconds: float  # of the program, when it was compiled last; no sum
