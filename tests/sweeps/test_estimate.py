@@ -190,7 +190,7 @@ def test_a_sweep_takes_what_the_history_of_a_shorter_one_says(
     printed = capsys.readouterr().out
     assert " for 2 of 4 points on " in printed
     assert f"from {8 * (attempt + 1)} earlier points of their programs" in printed
-    assert "1 of 2 programs is new: their time is not known" in printed
+    assert "not known for 1 of 2 programs, which are new here" in printed
     assert " are free." in printed
     assert not (tmp_path / "sweep").exists()
 

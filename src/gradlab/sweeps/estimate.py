@@ -153,7 +153,7 @@ def time_sentence(estimates: Sequence[Estimate], workers: Workers) -> str:
     wall = duration(makespan(tasks, workers.slots))
     parts = [f"Time: {bound} {wall}{share} {workers.place}, {whence}"]
     if new:
-        parts.append(f"{new} of {len(estimates)} programs {_is(new)} new: their time is not known")
+        parts.append(f"not known for {new} of {len(estimates)} programs, which are new here")
     if workers.minutes and workers.jobs is not None:
         longest = duration(max(tasks))
         parts.append(f"the longest job takes {bound} {longest} of its {workers.minutes} min")
@@ -195,10 +195,6 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """Return bytes in words, such as "310 MB"."""
     return _in_words(count, SIZES)
-
-
-def _is(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def _in_words(value: float, units: dict[str, float]) -> str:
