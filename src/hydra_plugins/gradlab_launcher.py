@@ -20,10 +20,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from gradlab.config import Config
+    from gradlab.config import Config, Sweep
     from gradlab.point import Status
     from gradlab.sweeps import Runner
-    from gradlab.sweeps.groups import Built
+    from gradlab.sweeps.estimate import Workers
+    from gradlab.sweeps.groups import Built, Group
     from gradlab.sweeps.ledger import Entry
     from gradlab.sweeps.objective import Objective
 
@@ -94,7 +95,9 @@ class FusedLauncher(Launcher):
             folders = {point.folder for point, _ in running}
             here = [point for point in pending if point.folder not in folders]
             ended = len(points) - len(pending)
-            show_plan(group_by_program(here, programs), ended, elsewhere.sentences(running))
+            groups = group_by_program(here, programs)
+            more = [*elsewhere.sentences(running), *self._plan_lines(groups, folder)]
+            show_plan(groups, ended, self._workers(settings), folder, more)
             if goal and not self.planned:  # another's sweeper would wait for the points' values
                 sys.exit()
             return []
@@ -255,6 +258,16 @@ class FusedLauncher(Launcher):
             raise ConfigError(f"{str(folder)!r} holds a sweep: go on with it by sweep.resume.")
         return entries
 
+    def _workers(self, settings: "Sweep") -> "Workers":
+        """Return the processes that the sweep's groups run in, for the estimate of their time."""
+        from gradlab.sweeps.estimate import workers_here
+
+        return workers_here(settings)
+
+    def _plan_lines(self, groups: Sequence["Group"], folder: Path) -> Sequence[str]:
+        """Return what a scheduler would be given to run the groups, for a plan."""
+        return []
+
     def _runner(self) -> "Runner":
         """Return the function that runs the sweep's groups."""
         from gradlab.sweeps.lanes import run_here
@@ -295,26 +308,54 @@ class FusedSlurmLauncher(FusedLauncher):
         memory_gb: Annotated[float | None, Field(gt=0)],
         minutes: Annotated[int, Field(ge=1)],
         jobs_at_once: Annotated[int, Field(ge=1)],
+        setup: list[str],
+        python: str | None,
         options: dict[str, Any],
     ) -> None:
         """Take the resources of a job; see conf/hydra/launcher/fused_slurm.yaml."""
-        self._points, self._cpus = points, cpus
+        self._points, self._cpus, self._gpus = points, cpus, gpus
+        self._jobs_at_once, self._minutes, self._python = jobs_at_once, minutes, python
         self._resources = {
-            "timeout_min": minutes,
+            "time": minutes,
             "cpus_per_task": cpus,
-            "slurm_array_parallelism": jobs_at_once,
-            "slurm_partition": partition,
-            "slurm_gpus_per_node": gpus or None,
-            "mem_gb": memory_gb,
-            "slurm_additional_parameters": options,
+            "array_parallelism": jobs_at_once,
+            "partition": partition,
+            "gpus_per_node": gpus or None,
+            "mem": f"{memory_gb * 1024:.0f}MB" if memory_gb else None,
+            "setup": setup or None,
+            "additional_parameters": options,
         }
+
+    def _workers(self, settings: "Sweep") -> "Workers":
+        from gradlab.sweeps.estimate import Workers
+
+        vmapped = settings.lanes == "vmap" or (settings.lanes == "auto" and self._gpus > 0)
+        lanes = self._gpus if vmapped and self._gpus else self._cpus
+        at_once, each = self._jobs_at_once, "GPU" if self._gpus else "core"
+        number = self._gpus or self._cpus
+        place = f"in jobs of {number} {each}{'s'[: number > 1]} (up to {at_once} at once)"
+        return Workers(lanes, vmapped, place, at_once, self._points, self._minutes)
+
+    def _plan_lines(self, groups: Sequence["Group"], folder: Path) -> Sequence[str]:
+        from gradlab.sweeps.remote import pieces
+        from gradlab.sweeps.slurm import batch_file
+
+        jobs = len(pieces(groups, self._points))
+        if not jobs:
+            return []
+        lines = batch_file(folder, jobs, python=self._python, resources=self._resources)
+        return ["", *lines, ""]
 
     def _runner(self) -> "Runner":
         from gradlab.sweeps.slurm import check_slurm, run_in_jobs
 
         check_slurm()
         return partial(
-            run_in_jobs, points_per_job=self._points, cpus=self._cpus, resources=self._resources
+            run_in_jobs,
+            points_per_job=self._points,
+            cpus=self._cpus,
+            python=self._python,
+            resources=self._resources,
         )
 
 
@@ -333,6 +374,17 @@ class FusedRayLauncher(FusedLauncher):
         """Take the resources of a task; see conf/hydra/launcher/fused_ray.yaml."""
         self._points, self._cpus, self._gpus = points, cpus, gpus
         self._cluster = {"address": address, **options}
+
+    def _workers(self, settings: "Sweep") -> "Workers":
+        from gradlab.sweeps.estimate import Workers
+        from gradlab.sweeps.lanes import cores
+
+        vmapped = settings.lanes == "vmap" or (settings.lanes == "auto" and self._gpus > 0)
+        tasks, place = 1, "in one task after the other"
+        if self._cluster["address"] is None:
+            tasks = max(1, int(self._cluster.get("num_cpus") or cores()) // self._cpus)
+            place = f"in tasks of {self._cpus} core{'s'[: self._cpus > 1]} ({tasks} at once)"
+        return Workers(self._cpus, vmapped, place, tasks, self._points)
 
     def _runner(self) -> "Runner":
         from gradlab.sweeps.ray import connect, run_in_tasks

@@ -8,9 +8,10 @@ pays for networks of a few units.
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,6 +25,7 @@ from gradlab.point import Point, Status
 from gradlab.point.failures import reason_of
 from gradlab.sweeps import elsewhere
 from gradlab.sweeps.groups import Built, Group, run_built
+from gradlab.sweeps.history import machine_name, measured_cost, remember
 from gradlab.sweeps.interrupts import stopping
 from gradlab.sweeps.memory import points_at_once
 from gradlab.sweeps.program_cache import release_programs
@@ -97,12 +99,9 @@ def run_groups(
         stop: once it is set, running points checkpoint and end, and no other starts.
         cpus: the most that this process may use; None: all that it has.
     """
-    vmapped = settings.lanes == "vmap" or (
-        settings.lanes == "auto" and jax.default_backend() != "cpu"
-    )
+    vmapped, lanes = lanes_of(settings, cpus)
     devices = jax.local_devices()
-    on_cpu = devices[0].platform == "cpu"
-    lanes = min(cores(), cpus or cores()) if on_cpu or not vmapped else len(devices)
+    machine = machine_name(lanes, vmapped) if settings.keep_programs else ""
     free, busy = [devices[i % len(devices)] for i in range(lanes)], 0
     queues = [
         GroupQueue(
@@ -119,7 +118,9 @@ def run_groups(
             while True:
                 while free and not stop.is_set() and (queue := _next(queues)):
                     chunk = queue.take()
-                    pool.submit(_run_chunk, queue, chunk, free.pop(), display, stop, events)
+                    pool.submit(
+                        _run_chunk, queue, chunk, free.pop(), display, stop, events, machine
+                    )
                     busy += 1
                 if not busy:
                     return statuses
@@ -144,10 +145,17 @@ def _run_chunk(
     display: ProgressDisplay,
     stop: Event,
     events: Events,
+    machine: str,
 ) -> None:
-    """Run a chunk in a lane; its result is an event, and so is the end of its compilation."""
+    """Run a chunk in a lane; its result is an event, and so is the end of its compilation.
+
+    What it has cost is remembered under the machine's name; "": nowhere.
+    """
+    compiles, started, updates = not queue.compiled, time.perf_counter(), 0
 
     def on_updates(count: int) -> None:
+        nonlocal updates
+        updates += count
         display.add_updates(chunk, count)
         if not queue.compiled:
             queue.compiled = True
@@ -159,6 +167,11 @@ def _run_chunk(
             result.statuses = run_built(queue.program, chunk, on_updates, stop)
     except BaseException as error:  # not even their records could be begun
         result.statuses = [{"state": "failed", "reason": reason_of(error)} for _ in chunk]
+    if machine:
+        seconds = time.perf_counter() - started
+        with suppress(Exception):  # no estimate is worth a sweep
+            if cost := measured_cost(chunk, result.statuses, updates, seconds, compiles):
+                remember(chunk[0].config, machine, cost)
     events.put(result)
 
 
@@ -169,6 +182,19 @@ def _released(groups: Sequence[Group]) -> Iterator[None]:
         yield
     finally:
         elsewhere.release(point for group in groups for point in group.points)
+
+
+def lanes_of(settings: Sweep, cpus: int | None = None) -> tuple[bool, int]:
+    """Return whether the points of a chunk are vmapped, and the number of lanes.
+
+    Args:
+        settings: the config's sweep section.
+        cpus: the most that the process may use; None: all that it has.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    vmapped = settings.lanes == "vmap" or (settings.lanes == "auto" and not on_cpu)
+    threads = min(cores(), cpus or cores())
+    return vmapped, threads if on_cpu or not vmapped else jax.local_device_count()
 
 
 def cores() -> int:

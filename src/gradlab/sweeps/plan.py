@@ -1,7 +1,8 @@
-"""The plan of a sweep: its groups, what varies in each, and the memory that a point takes."""
+"""The plan of a sweep: its groups, what varies in each, and what they take of time and room."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 from rich.table import Table
@@ -10,6 +11,16 @@ from gradlab.figures import labels, selection
 from gradlab.point.failures import reason_of
 from gradlab.printable import printable
 from gradlab.records import flatten
+from gradlab.sweeps.estimate import (
+    Estimate,
+    Workers,
+    disk_sentence,
+    duration,
+    estimate,
+    makespan,
+    size,
+    time_sentence,
+)
 from gradlab.sweeps.groups import Built, Group
 from gradlab.sweeps.memory import bytes_per_point
 from gradlab.sweeps.screen import screen, show
@@ -17,17 +28,20 @@ from gradlab.sweeps.screen import screen, show
 LISTED = 8  # values of a key
 
 
-def plan_table(groups: Sequence[Group]) -> Table:
-    """Return one row per group: number of points, memory per point, program, varying keys."""
+def plan_table(
+    groups: Sequence[Group], estimates: Sequence[Estimate | None], workers: Workers
+) -> Table:
+    """Return one row per group: points, memory per point, time, disk, program, varying keys."""
     configs = [_config_table(group) for group in groups]
     every_point = pd.concat([config.astype(object) for config in configs])  # pandas 2 warns of None
     keys = selection.varying_keys(selection.comparable(every_point))
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("group", "points", "memory\na point"):
+    for heading in ("group", "points", "memory\na point", "time", "disk"):
         table.add_column(heading, justify="right")
     for heading in ("program", "varies"):
         table.add_column(heading)
-    for number, (group, config) in enumerate(zip(groups, configs, strict=True)):
+    rows = zip(groups, configs, estimates, strict=True)
+    for number, (group, config, cost) in enumerate(rows):
         own = [key for key in keys if key in config]  # one component has keys another lacks
         levels = {key: selection.levels_of(config, key) for key in own}
         shared = [
@@ -38,26 +52,55 @@ def plan_table(groups: Sequence[Group]) -> Table:
             str(number),
             str(len(group.points)),
             _memory(group.program),
+            _time(cost, workers),
+            size(cost.bytes) if cost else "–",
             printable(", ".join(shared)),
             printable("; ".join(varying) or "–"),
         )
     return table
 
 
-def show_plan(groups: Sequence[Group], ended: int, elsewhere: Sequence[str] = ()) -> None:
-    """Print what would run, how many points have ended already, and which run elsewhere."""
+def show_plan(
+    groups: Sequence[Group],
+    ended: int,
+    workers: Workers,
+    folder: Path,
+    sentences: Sequence[str] = (),
+) -> None:
+    """Print what would run, how long it takes and how much disk it needs.
+
+    Args:
+        groups: the points that are still to run, by program.
+        ended: number of points that have ended already.
+        workers: the processes that the groups would run in.
+        folder: the sweep's.
+        sentences: more to say: which points run elsewhere, what a scheduler would be given.
+    """
     console = screen()
+    estimates = [estimate(group, workers) for group in groups]
     if groups:
-        show(console, plan_table(groups))
+        show(console, plan_table(groups, estimates, workers))
     for group in groups:
         if isinstance(group.program, BaseException):
             count = len(group.points)
             show(console, f"{count} points cannot be built, and fail: {reason_of(group.program)}")
-    for sentence in elsewhere:
+    if known := [cost for cost in estimates if cost]:
+        show(console, time_sentence(known, workers))
+        show(console, disk_sentence(known, folder))
+    for sentence in sentences:
         show(console, sentence)
     total = sum(len(group.points) for group in groups)
     rest = f"; {ended} have ended" if ended else ""
     show(console, f"{total} points to run as {len(groups)} programs{rest}. Nothing was run.")
+
+
+def _time(cost: Estimate | None, workers: Workers) -> str:
+    """Return the wall time of a group that all workers run, in words; "?": not known."""
+    if not cost:
+        return "–"
+    if not cost.seconds:
+        return "?"
+    return duration(makespan(cost.tasks(workers), workers.slots))
 
 
 def _memory(program: Built) -> str:

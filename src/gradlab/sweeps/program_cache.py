@@ -40,7 +40,7 @@ def keep_programs() -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradlab" / "xla"
+    cache = _own_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -48,6 +48,18 @@ def keep_programs() -> None:
     if os.access(cache, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
+
+
+def programs_folder() -> Path | None:
+    """Return the folder of compiled programs; None if the one that is configured is no folder."""
+    configured = jax.config.values["jax_compilation_cache_dir"]
+    if not configured:
+        return _own_folder()
+    return None if "://" in configured else Path(configured)  # JAX takes a bucket's address too
+
+
+def _own_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradlab" / "xla"
 
 
 def release_programs() -> None:

@@ -95,12 +95,16 @@ def split_groups(
     """
     for group in groups:
         elsewhere.release(group.points)
-    works = []
-    for group in groups:
-        count = limit or len(group.points)
-        for start in range(0, len(group.points), count):
-            works.append(Work(list(group.points[start : start + count]), settings, cpus))
-    return works
+    return [Work(piece, settings, cpus) for piece in pieces(groups, limit)]
+
+
+def pieces(groups: Sequence[Group], limit: int | None) -> list[list[Point]]:
+    """Return the points of each piece of work: at most `limit`; None: all of a group."""
+    return [
+        list(group.points[start : start + (limit or len(group.points))])
+        for group in groups
+        for start in range(0, len(group.points), limit or len(group.points))
+    ]
 
 
 def follow(

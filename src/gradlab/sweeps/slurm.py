@@ -4,7 +4,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from gradlab.components import ConfigError
 from gradlab.config import Sweep
 from gradlab.point import Status
-from gradlab.printable import printable
+from gradlab.printable import escaped, printable
 from gradlab.records import SLURM_LOGS, sweep_folder
 from gradlab.sweeps.groups import Group
 from gradlab.sweeps.progress import ProgressDisplay
@@ -88,6 +88,7 @@ def run_in_jobs(
     *,
     points_per_job: int | None,
     cpus: int,
+    python: str | None,
     resources: Mapping[str, Any],
 ) -> dict[Path, Status]:
     """Run all points in jobs and return their statuses by folder.
@@ -100,22 +101,57 @@ def run_in_jobs(
         settings: the config's sweep section.
         points_per_job: at most so many; None: all of a group.
         cpus: cores that a job's lanes use.
+        python: the command that starts Python in a job; None: the interpreter that runs this.
         resources: parameters of submitit's executor; None values are left out.
     """
-    import submitit
+    from submitit.slurm.slurm import SlurmExecutor
 
-    logs = sweep_folder(groups[0].points[0].folder) / SLURM_LOGS
-    executor = submitit.AutoExecutor(
-        logs / "%j",
-        cluster="slurm",
-        slurm_max_num_timeout=100,
-        slurm_python=f"{shlex.quote(sys.executable)} -P",  # the working folder's modules come last
-    )
-    executor.update_parameters(
-        name="gradlab", **{key: value for key, value in resources.items() if value is not None}
-    )
+    executor = _executor(SlurmExecutor, sweep_folder(groups[0].points[0].folder), python, resources)
     works = split_groups(groups, points_per_job, settings, cpus)
     with executor.batch():
         jobs = [executor.submit(work) for work in works]
     queue = SlurmQueue(jobs)
     return follow(works, [SlurmJob(job, queue) for job in jobs], display)
+
+
+def batch_file(
+    folder: Path, jobs: int, *, python: str | None, resources: Mapping[str, Any]
+) -> list[str]:
+    """Return the lines of the file that sbatch would be given; no SLURM is needed.
+
+    Args:
+        folder: the sweep's.
+        jobs: the number of jobs; one alone is no array.
+        python, resources: as in `run_in_jobs`.
+
+    Raises:
+        ConfigError: there is no submitit.
+    """
+    import_scheduler("submitit", "submitit", extra="slurm")
+    from submitit.slurm.slurm import SlurmExecutor
+
+    class Planned(SlurmExecutor):
+        @classmethod
+        def affinity(cls) -> int:
+            return 1  # without a look for srun
+
+    executor = _executor(Planned, folder, python, resources)
+    if jobs > 1:
+        executor.parameters["map_count"] = jobs
+    text: str = executor._make_submission_file_text(executor._submitit_command_str, uid="")
+    return [escaped(line, kept="\t") for line in text.splitlines()]
+
+
+def _executor(
+    kind: Callable[..., Any], folder: Path, python: str | None, resources: Mapping[str, Any]
+) -> Any:
+    """Return submitit's executor of a sweep's jobs."""
+    interpreter = python or shlex.quote(sys.executable)
+    executor = kind(
+        folder.absolute() / SLURM_LOGS / "%j",
+        max_num_timeout=100,
+        python=f"{interpreter} -P",  # the working folder's modules come last
+    )
+    given = {key: value for key, value in resources.items() if value is not None}
+    executor.update_parameters(job_name="gradlab", **given)
+    return executor
