@@ -94,7 +94,7 @@ def test_a_chunk_that_does_not_fit_is_halved(
     statuses = run_all(points, Sweep(lanes="vmap", chunk=9))
     assert [status["state"] for status in statuses] == ["done"] * 9
     assert tried[:2] == [9, 4]
-    assert sorted(tried[-5:]) == [1, 2, 2, 2, 2]
+    assert sorted(count for count in tried if count <= 2) == [1, 2, 2, 2, 2]
 
 
 def test_trouble_stays_with_the_point_that_has_it(
