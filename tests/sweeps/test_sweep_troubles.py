@@ -16,6 +16,7 @@ from gradlab.config import Sweep
 from gradlab.point import Point, fail_points, run_points
 from gradlab.records import leases
 from gradlab.sweeps import run_sweep
+from gradlab.sweeps.estimate import workers_here
 from gradlab.sweeps.groups import Group, group_by_program, program_of
 from gradlab.sweeps.plan import show_plan
 from gradlab.sweeps.progress import ProgressDisplay, Shown
@@ -134,7 +135,7 @@ def test_a_part_that_fails_fails_its_point_and_keeps_the_traceback(
     here = Path.cwd()
     groups = group_by_program(points)
     assert Path.cwd() == here
-    show_plan(groups, ended=0)
+    show_plan(groups, 0, workers_here(Sweep()), tmp_path)
     planned = capsys.readouterr().out
     assert f"1 points cannot be built, and fail: {failures['Cell']}\n" in planned
     statuses = run_sweep(points, groups, Sweep(lanes="threads", keep_programs=False))
@@ -216,7 +217,7 @@ def test_printing_never_fails(
         monkeypatch.setattr(sys, "stdout", stream)
         with ProgressDisplay(groups) as display:
             display.mark_ended(point, records.load_status(point.folder))
-        show_plan(groups, ended=0)
+        show_plan(groups, 0, workers_here(Sweep()), tmp_path)
         run_sweep([point], [], Sweep(keep_programs=False))
         if not stream.closed:
             stream.flush()
