@@ -10,6 +10,7 @@ import jax
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hypothesis import settings
 
 from gradlab import config
 from gradlab.__main__ import CONF
@@ -37,6 +38,10 @@ KEPT = {
 for option, value in KEPT.items():
     jax.config.update(option, value)
     os.environ[option.upper()] = str(value)  # for the programs that tests start
+
+# The first example compiles or imports; a deadline would fail it on a busy machine.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 Compose = Callable[..., config.Config]
 

@@ -56,7 +56,7 @@ def test_a_tanh_layer_and_an_lstm_without_pins_are_flaxs() -> None:
 PINS = st.none() | st.floats(0, 1, width=32)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(input_gate=PINS, forget_gate=PINS, output_gate=PINS)
 def test_pinned_gates_are_constants_and_the_others_are_as_before(**pins: float | None) -> None:
     cell, unpinned = (LSTM(FEATURES, HIDDEN, rngs=nnx.Rngs(0), **p) for p in (pins, {}))

@@ -117,7 +117,7 @@ def test_values_and_gradients_are_those_of_the_plain_scan(name: str) -> None:
         assert_same(with_gradients(unroll, cell, rule)(*args), expected, 1e-12)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(length=st.integers(1, 5), batch=st.integers(1, 4), features=st.integers(1, 5))
 def test_any_size(length: int, batch: int, features: int) -> None:
     cell = make(nnx.GRUCell, features)

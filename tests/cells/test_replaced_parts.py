@@ -168,7 +168,7 @@ def test_a_replaced_layer_is_the_one_that_runs(name: str) -> None:
             assert_steps_the_same(cell, case)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10, derandomize=True)
 @given(
     name=st.sampled_from(list(CELLS)),
     layers=st.dictionaries(st.sampled_from(["dense_i", "dense_h"]), st.sampled_from(EXACT)),

@@ -59,7 +59,7 @@ def flags_of(notes: list[str]) -> list[str]:
     return [flag for note in notes if (m := FLAG.search(note)) for flag in re.split(", or ", m[1])]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_flag_below_a_figure_shows_what_it_names(data: st.DataObject) -> None:
     some = st.sets(st.sampled_from(KEYS), min_size=1)

@@ -362,7 +362,7 @@ def advanced(leaf: Array) -> Array:
     return ~leaf if leaf.dtype == bool else leaf + 1
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(description=containers, seed=st.integers(0, 99))
 @example(description=(("bfloat16", (1,)), ("counter", ()), ("real", (2,))), seed=0)
 def test_any_carry_has_the_jacobian_of_its_real_numbers(description: PyTree, seed: int) -> None:

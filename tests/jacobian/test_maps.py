@@ -225,7 +225,7 @@ def test_norms_agree_with_finite_differences_of_the_trajectory() -> None:
 SPECTRA = st.lists(st.floats(-3, 1), min_size=N, max_size=N)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(exponents=SPECTRA, seed=st.integers(0, 2**16))
 def test_spectral_and_frobenius_norms_obey_their_inequalities(
     exponents: list[float], seed: int

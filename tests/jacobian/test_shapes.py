@@ -35,7 +35,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, derandomize=True)
 @given(case=cases())
 @example(
     {"kind": "lstm", "n": 3, "length": 2, "batch": 2, "of": None, "wrt": "h", "stride": 1}

@@ -116,7 +116,7 @@ AROUND: dict[str, Callable[[Function], Function]] = {  # each leaves the value a
 
 
 @pytest.mark.filterwarnings("error::UserWarning")  # 64-bit types lost on the way
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6, derandomize=True)
 @given(
     measured=st.sampled_from(list(MEASURE)),
     around=st.lists(st.sampled_from(list(AROUND)), min_size=1, max_size=3),

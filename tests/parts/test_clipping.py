@@ -67,7 +67,7 @@ def every_rule(threshold: float) -> dict[str, Gradients]:
 
 
 @given(threshold=st.floats(1e-3, 100) | st.just(np.inf))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_rule_is_its_definition(threshold: float) -> None:
     for name, gradients in every_rule(threshold).items():
         expected = DEFINITIONS[name](GRADIENT, threshold)
@@ -199,7 +199,7 @@ def test_no_clipping_is_a_threshold_not_another_program(composed: Compose) -> No
     gain=st.floats(0.5, 4),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_no_step_of_sgd_is_longer_than_rate_times_threshold(
     threshold: float, rate: float, gain: float, seed: int
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import gradlab as command
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import gradlab
@@ -37,7 +37,6 @@ DONE = {"state": "done", "summary": {"eval/loss": 0.25, "eval/accuracy": 0.5, "l
 SETTING = ["init.gain", "optim.learning_rate"]
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 40), st.integers(1, 5), st.sampled_from(["sobol", "random"]), st.integers(0, 9)
 )
@@ -56,7 +55,6 @@ def test_a_sobol_sequence_fills_each_part_of_an_interval_evenly() -> None:
     np.testing.assert_array_equal(counts, 1)  # a (0, 6, 2)-net in base 2, as Sobol 1967 proves
 
 
-@settings(deadline=None)
 @given(st.floats(1e-6, 1e6), st.floats(1.01, 1e6), st.booleans(), st.floats(0, 1, exclude_max=True))
 def test_words_of_an_interval_lie_in_it(
     low: float, ratio: float, is_log: bool, share: float

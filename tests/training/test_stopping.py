@@ -36,7 +36,7 @@ RUN = (
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.booleans(), min_size=3, max_size=24), st.integers(0, 2), st.data())
 def test_the_rule_looks_back_on_the_most_recent_sequences(
     wrong: list[bool], most: int, data: st.DataObject
