@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from gradlab import records
+from gradlab.figures.style import Drawn
 
 SAMPLES = 3
 RATES = (-0.50, -0.42, -0.61, -0.35, -0.47)  # of five seeds, nats per step
@@ -92,6 +93,11 @@ def text_of(figure: Figure) -> str:
     return "\n".join(
         text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))
     )
+
+
+def note(drawn: Drawn) -> str:
+    """Return every text in a drawn figure, in one line."""
+    return text_of(drawn.figure).replace("\n", " ")
 
 
 def write_point(

@@ -25,7 +25,7 @@ OPTIONS = {"TPESampler": {"constant_liar": True}}  # a batch's trials are to dif
 
 
 class Space(NamedTuple):
-    """What a search is given."""
+    """The keys that a search varies, and the words that its points share."""
 
     intervals: Mapping[str, Interval]  # by key
     choices: Mapping[str, Sequence[str]]  # values by key

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from scipy import stats
-from synthetic_sweeps import all_probes, geometric, text_of, write_point
+from synthetic_sweeps import all_probes, geometric, note, text_of, write_point
 
 from gradlab import figures, load_runs
 from gradlab.figures import bands, moments, style
@@ -41,10 +41,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def points(drawn: style.Drawn, runs: pd.DataFrame, key: str) -> set[Any]:
     """Return the levels of a key that a figure shows."""
     return set(runs.loc[drawn.table["point"], key])
-
-
-def note(drawn: style.Drawn) -> str:
-    return text_of(drawn.figure).replace("\n", " ")
 
 
 # Points

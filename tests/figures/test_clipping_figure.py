@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from synthetic_sweeps import metrics_with, text_of, write_point
+from synthetic_sweeps import metrics_with, note, write_point
 from threshold_sweep import clopper_pearson, write_thresholds
 
 from gradlab import figures, load_runs
@@ -26,10 +26,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> pd.DataFrame:
     return load_runs(folder, "all")
-
-
-def note(drawn: style.Drawn) -> str:
-    return text_of(drawn.figure).replace("\n", " ")
 
 
 def panel(drawn: style.Drawn, label: str) -> Axes:

@@ -9,14 +9,10 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from synthetic_sweeps import all_probes, geometric, metrics_with, text_of, write_point
+from synthetic_sweeps import all_probes, geometric, metrics_with, note, write_point
 
 from gradlab import figures, load_runs
 from gradlab.figures import curves, style
-
-
-def note(drawn: style.Drawn) -> str:
-    return text_of(drawn.figure).replace("\n", " ")
 
 
 def lines_of(axes: Axes) -> tuple[list[Line2D], list[Line2D]]:

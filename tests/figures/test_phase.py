@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_sweeps import text_of, write_point
+from synthetic_sweeps import note, text_of, write_point
 from threshold_sweep import clopper_pearson, history, write_thresholds
 
 from gradlab import figures, load_runs, records
@@ -29,10 +29,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> pd.DataFrame:
     return load_runs(folder, "all")
-
-
-def note(drawn: style.Drawn) -> str:
-    return text_of(drawn.figure).replace("\n", " ")
 
 
 # Moments

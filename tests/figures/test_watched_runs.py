@@ -6,7 +6,7 @@ import flax.nnx as nnx
 import numpy as np
 import optax
 import pytest
-from synthetic_sweeps import text_of
+from synthetic_sweeps import note
 
 import gradlab
 from gradlab import figures
@@ -28,10 +28,6 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("watched")
     watch(folder / "a")
     return folder
-
-
-def note(drawn: figures.Drawn) -> str:
-    return text_of(drawn.figure).replace("\n", " ")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What points of a program have cost on a machine, kept for the estimate in a later plan.
+"""The cost of a program's points on a machine, kept for the estimate in a later plan.
 
 One small file per program and machine, beside the compiled programs. It has sums over points, so
 that a few updates tell the cost of many. Nothing in it is a path, and its name is a digest. A file
@@ -34,7 +34,7 @@ _lock = threading.Lock()
 
 
 class Work(NamedTuple):
-    """What a point has to do: the numbers of updates, evaluations and measurements."""
+    """The work of a point: its numbers of updates, evaluations and measurements."""
 
     updates: int
     evaluations: int

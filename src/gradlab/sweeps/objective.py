@@ -1,4 +1,4 @@
-"""What a search is after: the number that each point returns to the sweeper that chose it."""
+"""The objective of a search: the number that each point returns to the sweeper that chose it."""
 
 from collections.abc import Mapping
 from math import inf, isnan
