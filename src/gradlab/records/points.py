@@ -14,9 +14,9 @@ import h5py
 import pandas as pd
 import xarray as xr
 import yaml
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gradlab.records import yaml_text
 from gradlab.records.files import read_text, write_whole
 from gradlab.records.layout import (
     CHECKPOINTS,
@@ -129,8 +129,8 @@ def save_config(folder: Path, config: Mapping[str, Any], status: dict[str, Any])
     for name in map(str, (OVERRIDES, HYDRA)):
         if (found := digest(folder / name)) != ABSENT:
             status.setdefault("files", {})[name] = [found]
-    plain = OmegaConf.create(dict(config))
-    _write_sealed(folder, str(CONFIG), status, lambda path: OmegaConf.save(plain, path))
+    text = yaml_text.dump(dict(config))
+    _write_sealed(folder, str(CONFIG), status, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def unshare_config(folder: Path) -> None:
@@ -309,10 +309,7 @@ def load_yaml(path: Path) -> Any:
         ValueError: the file is no YAML.
     """
     try:
-        text = read_text(path)
-        if "*" in text and any(isinstance(x, yaml.AliasEvent) for x in yaml.parse(text)):
-            raise ValueError("aliases, which gradlab never writes, may stand for no end of data")
-        return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        return yaml_text.load(read_text(path))
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged") from error
 
