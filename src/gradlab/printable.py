@@ -23,6 +23,8 @@ def printable(text: object) -> str:
 
 def escaped(text: str, kept: str = "") -> str:
     """Return text with the characters that cannot be shown as escapes, those in `kept` aside."""
+    if text.isprintable():  # nearly always
+        return text
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -229,7 +229,7 @@ class FusedLauncher(Launcher):
         from gradlab.sweeps.groups import program_of
         from gradlab.sweeps.ledger import Entry
 
-        HydraConfig.instance().set_config(composed)  # interpolations may look into it
+        HydraConfig.instance().cfg = composed  # interpolations look into it; set_config copies
         config = check(composed)
         if config.measure is not None:
             raise ConfigError("measure is computed directly: leave --multirun and sweeps out.")
@@ -276,7 +276,8 @@ class FusedLauncher(Launcher):
 
     def _job(self, folder: Path, config: DictConfig, entry: "Entry", starting: bool) -> JobReturn:
         """Return a point's job as Hydra reports it; write its .hydra/ if the point begins."""
-        from gradlab.records import HYDRA, STATUS, reseal_config, unshare_config
+        from gradlab.records import HYDRA, STATUS
+        from gradlab.sweeps.jobs import begin_job
 
         point = folder / entry.folder
         if not starting or ((point / STATUS).exists() and (point / HYDRA).exists()):
@@ -285,14 +286,7 @@ class FusedLauncher(Launcher):
             config.hydra.job.id = str(entry.number)
             config.hydra.job.num = entry.number
             config.hydra.sweep.subdir = entry.folder
-        unshare_config(point)
-        return run_job(
-            hydra_context=self._context,
-            task_function=lambda _: reseal_config(point, entry.config),
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
+        return begin_job(self._context, config, point, entry)
 
 
 class FusedSlurmLauncher(FusedLauncher):

@@ -216,6 +216,29 @@ def test_a_checkpoint_is_read_at_any_path(point: Callable[..., Point]) -> None:
         assert [path.name for path in found.parent.iterdir()] == ["0"]
 
 
+def test_large_states_and_earlier_checkpoints_are_orbaxs(
+    point: Callable[..., Point], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = point("small", SHORT), point("large", SHORT)
+    run_point(small)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "SMALL", 0)
+        run_point(large)
+    kept = [checkpoints.newest(p.folder) for p in (small, large)]
+    assert [path and (path / checkpoints.ARCHIVE).exists() for path in kept] == [True, False]
+    assert_same(small, large)
+
+
+def test_an_archive_beyond_the_largest_is_not_read(point: Callable[..., Point]) -> None:
+    one = point("one", SHORT)
+    run_point(one)
+    path = checkpoints.newest(one.folder)
+    assert path is not None
+    np.savez_compressed(path / checkpoints.ARCHIVE, bomb=np.zeros(checkpoints.SMALL * 3, np.uint8))
+    with pytest.raises(checkpoints.CheckpointError, match="larger than those that gradlab writes"):
+        load(one)
+
+
 def truncate(p: Point) -> Point:
     files = (path for path in checkpoints.newest(p.folder).rglob("*") if path.is_file())  # type: ignore[union-attr]
     largest = max(files, key=lambda path: path.stat().st_size)

@@ -212,8 +212,8 @@ def map_pixels(
     colours = map_colours(row, MAX_LIMIT)
     colours[np.isneginf(row)] = to_rgba(style.GREY)
     scale = max(1, side // len(times))
-    pixels = colours.repeat(scale, axis=0).repeat(scale, axis=1)
-    return np.asarray(255 * pixels).round().astype(np.uint8)
+    pixels = np.asarray(255 * colours).round().astype(np.uint8)
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def evenly(size: int, most: int) -> Int[np.ndarray, "indices"]:

@@ -1,13 +1,15 @@
-"""Checkpoints: a point's training state after an update, written by Orbax, whole or not at all.
+"""Checkpoints: a point's training state after an update, written whole or not at all.
 
-A point's folder holds the newest, as checkpoints/STEP. A checkpoint that is damaged, of another
-config, of other flags of JAX or of another layout of the state is refused.
+A point's folder holds the newest, as checkpoints/STEP: a NumPy archive, or where the state is large
+one of Orbax, which writes in parallel and takes a second to import. A checkpoint that is damaged,
+of another config, of other flags of JAX or of another layout of the state is refused.
 """
 
 import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,8 +28,11 @@ from gradlab.point.environment import unusual_flags
 from gradlab.records.files import RecordError
 from gradlab.training.program import State
 
-ROOM = 2**17  # bytes that a checkpoint takes besides its state, at most
+SMALL = 2**22  # bytes of a state that is kept as a NumPy archive, at most
+ARCHIVE, STATE = "state.npz", "state"  # its name, and how its arrays of the state begin
+ROOM = 2**17  # bytes that a checkpoint of Orbax takes besides its state, at most
 FILES = 32  # and folders that it is made of, at most
+UNFINISHED = ("[0-9]*.part", "*.orbax-checkpoint-tmp*")  # by whom they were begun: us, Orbax
 PLAIN = re.compile(r"[\w./+@ -]+", re.ASCII)  # a path that Orbax takes for no pattern or address
 
 LATER = {".stopped": np.array(False)}  # leaves of a state that earlier checkpoints lack
@@ -46,19 +51,12 @@ def save(folder: Path, config: Config, state: State) -> None:
     Raises:
         RecordError: it could not be written; the one before is still there.
     """
-    import orbax.checkpoint as orbax  # takes a second
-
     path = folder.absolute() / records.CHECKPOINTS / str(int(state.step))
     leaves = _leaves(state)
     content = {"state": leaves, "config": _config_digest(config), "content": _digest(leaves)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _check_room(path.parent, sum(leaf.nbytes for leaf in leaves.values()))
-        with (
-            _plain_path(path) as plain,
-            orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer,
-        ):
-            checkpointer.save(plain, args=orbax.args.StandardSave(content), force=True)
+        (_save_archive if _is_small(leaves) else _save_by_orbax)(path, content)
     except Exception as error:  # Orbax and TensorStore raise whatever they meet
         clear_unfinished(folder)
         raise RecordError(
@@ -82,14 +80,9 @@ def load(folder: Path, config: Config, abstract_state: Callable[[], State]) -> S
     path = newest(folder)
     if path is None:
         return None
-    import orbax.checkpoint as orbax
-
     try:
-        with (
-            _plain_path(path) as plain,
-            orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer,
-        ):
-            stored = checkpointer.restore(plain, args=orbax.args.StandardRestore())
+        is_archive = (path / ARCHIVE).is_file()
+        stored = _load_archive(path) if is_archive else _load_by_orbax(path)
         leaves, config_digest, content = stored["state"], stored["config"], stored["content"]
         damaged = not np.array_equal(_digest(leaves), content)
     except Exception as error:  # Orbax and TensorStore raise whatever they meet
@@ -102,6 +95,54 @@ def load(folder: Path, config: Config, abstract_state: Callable[[], State]) -> S
             f"besides the defaults: {unusual_flags() or 'none'})"
         )
     return _state(leaves, abstract_state(), path)
+
+
+def _is_small(leaves: Leaves) -> bool:
+    """Return whether a state is kept as a NumPy archive, which knows NumPy's own types only."""
+    is_numpys = all(np.dtype(leaf.dtype.str) == leaf.dtype for leaf in leaves.values())
+    return is_numpys and sum(leaf.nbytes for leaf in leaves.values()) <= SMALL
+
+
+def _save_archive(path: Path, content: dict[str, Any]) -> None:
+    arrays = {STATE + place: leaf for place, leaf in content["state"].items()}
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    unfinished.mkdir()
+    np.savez(unfinished / ARCHIVE, config=content["config"], content=content["content"], **arrays)
+    if path.is_dir():
+        shutil.rmtree(path)
+    unfinished.rename(path)
+
+
+def _load_archive(path: Path) -> dict[str, Any]:
+    with np.load(path / ARCHIVE, allow_pickle=False) as stored:
+        if sum(entry.file_size for entry in stored.zip.infolist()) > 2 * SMALL:
+            raise ValueError("it is larger than those that gradlab writes")
+        arrays = dict(stored)
+    config, content = arrays.pop("config"), arrays.pop("content")
+    leaves = {name.removeprefix(STATE): leaf for name, leaf in arrays.items()}
+    return {"state": leaves, "config": config, "content": content}
+
+
+def _save_by_orbax(path: Path, content: dict[str, Any]) -> None:
+    import orbax.checkpoint as orbax
+
+    _check_room(path.parent, sum(leaf.nbytes for leaf in content["state"].values()))
+    with (
+        _plain_path(path) as plain,
+        orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer,
+    ):
+        checkpointer.save(plain, args=orbax.args.StandardSave(content), force=True)
+
+
+def _load_by_orbax(path: Path) -> dict[str, Any]:
+    import orbax.checkpoint as orbax
+
+    with (
+        _plain_path(path) as plain,
+        orbax.Checkpointer(orbax.StandardCheckpointHandler()) as checkpointer,
+    ):
+        stored: dict[str, Any] = checkpointer.restore(plain, args=orbax.args.StandardRestore())
+    return stored
 
 
 def newest(folder: Path) -> Path | None:
@@ -143,8 +184,9 @@ def _check_room(folder: Path, size: int) -> None:
 
 def clear_unfinished(folder: Path) -> None:
     """Delete what is left of a point's checkpoints that were not written to their end."""
-    for path in (folder / records.CHECKPOINTS).glob("*.orbax-checkpoint-tmp*"):
-        shutil.rmtree(path, ignore_errors=True)
+    for pattern in UNFINISHED:
+        for path in (folder / records.CHECKPOINTS).glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _leaves(state: State) -> Leaves:

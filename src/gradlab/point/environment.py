@@ -1,6 +1,7 @@
 """Versions, device and flags of JAX and XLA, which change a point's numbers beside its config."""
 
 import os
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -34,10 +35,15 @@ def environment() -> dict[str, Any]:
     return {
         "device": str(jnp.zeros(()).device),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "versions": {package: version(package) for package in VERSIONS},
+        "versions": dict(_versions()),
         "flags": {name: _flag(name) for name in (*DECISIVE, *OTHERS) if _has(name)}
         | {name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
     }
+
+
+@cache  # to look one up takes as long as to write a file
+def _versions() -> tuple[tuple[str, str], ...]:
+    return tuple((package, version(package)) for package in VERSIONS)
 
 
 def unusual_flags() -> dict[str, Any]:

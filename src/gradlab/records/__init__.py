@@ -11,7 +11,7 @@ A sweep's folder has one folder per point, at any depth below it, which holds
                       no non-finite numbers, so they are the strings "inf", "-inf" and "nan"
     metrics.parquet   one row per training step that was logged or measured
     gradients.nc      the Jacobian maps, dims (step, sample, t, k)
-    checkpoints/STEP  the newest training state (Orbax)
+    checkpoints/STEP  the newest training state (a NumPy archive; a large one Orbax's)
     traceback.txt     what a point that failed was raised by
     .lease            the process that runs the point, while it does (`leases`)
     table.parquet     the table of a direct measurement, which has none of the three above
@@ -71,6 +71,7 @@ from gradlab.records.points import (
     reseal_config,
     save_config,
     save_gradients,
+    save_job,
     save_metrics,
     save_status,
     save_table,
@@ -122,6 +123,7 @@ __all__ = [
     "reseal_config",
     "save_config",
     "save_gradients",
+    "save_job",
     "save_metrics",
     "save_status",
     "save_sweep",

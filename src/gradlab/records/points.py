@@ -5,7 +5,7 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import h5py
 import pandas as pd
 import xarray as xr
 import yaml
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gradlab.records import yaml_text
 from gradlab.records.files import read_text, write_whole
 from gradlab.records.layout import (
     CHECKPOINTS,
@@ -129,8 +129,30 @@ def save_config(folder: Path, config: Mapping[str, Any], status: dict[str, Any])
     for name in map(str, (OVERRIDES, HYDRA)):
         if (found := digest(folder / name)) != ABSENT:
             status.setdefault("files", {})[name] = [found]
-    plain = OmegaConf.create(dict(config))
-    _write_sealed(folder, str(CONFIG), status, lambda path: OmegaConf.save(plain, path))
+    text, path = yaml_text.dump(dict(config)), folder / CONFIG
+    if _has_text(path, text):  # as `save_job` left it
+        seal_file(folder, status, str(CONFIG), path)
+    else:
+        _write_sealed(folder, str(CONFIG), status, partial(_write_text, text))
+
+
+def save_job(
+    folder: Path, config: Mapping[str, Any], hydra: Mapping[str, Any], overrides: Sequence[str]
+) -> None:
+    """Write the .hydra/ of a point that is about to begin, as Hydra does for a job.
+
+    Args:
+        folder: the point's.
+        config: its resolved config.
+        hydra: Hydra's own config of the job.
+        overrides: its words.
+    """
+    for name, content in ((HYDRA, {"hydra": hydra}), (OVERRIDES, [*overrides])):
+        write_whole(folder / name, partial(_write_text, yaml_text.dump(content)))
+    try:
+        save_config(folder, config, load_status(folder))
+    except (FileNotFoundError, ValueError):  # not begun, or damaged anyway
+        write_whole(folder / CONFIG, partial(_write_text, yaml_text.dump(dict(config))))
 
 
 def unshare_config(folder: Path) -> None:
@@ -309,10 +331,7 @@ def load_yaml(path: Path) -> Any:
         ValueError: the file is no YAML.
     """
     try:
-        text = read_text(path)
-        if "*" in text and any(isinstance(x, yaml.AliasEvent) for x in yaml.parse(text)):
-            raise ValueError("aliases, which gradlab never writes, may stand for no end of data")
-        return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        return yaml_text.load(read_text(path))
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged") from error
 
@@ -340,6 +359,16 @@ def _readable(path: Path) -> Iterator[None]:
     except Exception as error:
         kind = type(error).__name__
         raise ValueError(f"{path} is damaged: it cannot be read ({kind})") from error
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _has_text(path: Path, text: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return not path.is_symlink() and read_text(path) == text
+    return False
 
 
 def _write_sealed(

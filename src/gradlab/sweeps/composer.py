@@ -25,7 +25,10 @@ class Composer:
         """Take Hydra's loader and the sweep's own config."""
         self._sweep = sweep
         self._loader = loader
-        self._parser = OverridesParser.create(config_loader=loader)
+        parser = OverridesParser.create(config_loader=loader)
+        self._parse = cache(
+            lambda word: parser.parse_overrides([word])[0]
+        )  # points share most words
         self._compose_parts = cache(self._compose)
         self._is_group = cache(lambda key: bool(loader.get_group_options(key)))
         folder = OmegaConf.to_container(sweep.hydra.sweep, resolve=False)
@@ -38,7 +41,7 @@ class Composer:
             ConfigCompositionException: an override does not fit; its notes are the options that the
                 point chooses ("task=echo"), one of which does not take it.
         """
-        parsed = self._parser.parse_overrides(list(overrides))
+        parsed = [self._parse(word) for word in overrides]
         values = [] if self._by_words else [x for x in parsed if self._is_value(x)]
         parts = tuple(word for word, x in zip(overrides, parsed, strict=True) if x not in values)
         try:

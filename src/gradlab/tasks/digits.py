@@ -1,6 +1,8 @@
 """Handwritten digits read as sequences (many-to-one): real data that needs no download."""
 
 import math
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import jax
@@ -8,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from pydantic import AfterValidator
-from sklearn.datasets import load_digits
 
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.sequences import last_step_batch
@@ -41,7 +42,7 @@ def digits(
         permuted: read the pixels in one fixed random order, the same for every image, which leaves
             no structure at short lags (Le, Jaitly & Hinton 2015).
     """
-    images, labels = load_digits(return_X_y=True)
+    images, labels = load_images()
     pixels = (images / 16).astype(np.float32)[:, PERMUTATION if permuted else slice(None)]
     inputs = pixels.reshape(-1, length, 64 // length)
     held_out = np.arange(len(labels)) % TEST_EVERY == 0
@@ -58,6 +59,23 @@ def digits(
         test=_batch(jnp.asarray(inputs[held_out]), jnp.asarray(labels[held_out])),
         baseline=math.log(10),
     )
+
+
+def load_images() -> tuple[Float[np.ndarray, "images 64"], Int[np.ndarray, "images"]]:
+    """Return the pixels, 0 to 16, and the classes of scikit-learn's `load_digits`.
+
+    The file is read where it lies today, since to import scikit-learn takes over a second.
+    """
+    package = find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            table = np.loadtxt(path, delimiter=",")
+            return table[:, :-1], table[:, -1].astype(int)
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return images, labels
 
 
 def _batch(inputs: Float[Array, "batch time features"], labels: Int[Array, "batch"]) -> Batch:

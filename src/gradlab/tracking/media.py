@@ -134,6 +134,9 @@ def map_cells(maps: xr.DataArray) -> pd.DataFrame:
     from gradlab.figures.map_images import evenly
 
     times = evenly(maps.sizes["t"], MAP_SIDE)
-    thinned = maps.isel(t=times, k=times)
-    cells = thinned.rename("log_norm").to_dataframe().reset_index()
-    return cells[np.isfinite(cells["log_norm"])]
+    log_norms = maps.to_numpy()[:, times[:, None], times]
+    steps, t, k = (maps[dim].to_numpy() for dim in ("step", "t", "k"))
+    grid = np.meshgrid(steps, t[times], k[times], indexing="ij")
+    found = np.isfinite(log_norms)
+    places = {name: axis[found] for name, axis in zip(("step", "t", "k"), grid, strict=True)}
+    return pd.DataFrame(places | {"log_norm": log_norms[found]})
