@@ -85,6 +85,13 @@ def block_log_norms(
     return jnp.asarray(np.stack(maps) if flat.has_batch else maps[0])
 
 
+def falls_into_blocks(
+    flat: FlatCell, inputs: Float[Array, "*batch T features"], of: Span, wrt: Span
+) -> bool:
+    """Return whether a state falls into small independent parts; those of a step may still mix."""
+    return _find(flat, inputs, of, wrt) is not None
+
+
 def _find(
     flat: FlatCell, inputs: Float[Array, "*batch T features"], of: Span, wrt: Span
 ) -> tuple[Groups, Closure] | None:

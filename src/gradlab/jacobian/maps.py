@@ -124,16 +124,24 @@ def _of_traced(
     return maps
 
 
-def _samples_at_once(
-    flat: FlatCell, inputs: Array, stride: int, precision: Precision, memory_budget: int
-) -> int:
+def bytes_of_sample(
+    flat: FlatCell, inputs: Array, stride: int, precision: Precision
+) -> tuple[int, int]:
+    """Return the bytes that the work arrays of one sample's map take, and those of the map."""
     length, n, itemsize = inputs.shape[-2] // stride, flat.form.size, jnp.dtype(precision).itemsize
     # Step Jacobians, prefixes, suffixes and their Gram matrices, each twice while a level is built.
     needed = STATE_COPIES * length * n**2 * itemsize
     # The map, its parts while levels are joined, and whether each entry is resolved.
     needed += MAP_COPIES * (length + 1) ** 2 * itemsize
-    needed_by_maps = 4 * (length + 1) ** 2 * math.prod(inputs.shape[:-2])
-    check_memory(needed + needed_by_maps, memory_budget, length, n)
+    return needed, 4 * (length + 1) ** 2
+
+
+def _samples_at_once(
+    flat: FlatCell, inputs: Array, stride: int, precision: Precision, memory_budget: int
+) -> int:
+    needed, of_map = bytes_of_sample(flat, inputs, stride, precision)
+    needed_by_maps = of_map * math.prod(inputs.shape[:-2])
+    check_memory(needed + needed_by_maps, memory_budget, inputs.shape[-2] // stride, flat.form.size)
     fitting = (memory_budget - needed_by_maps) // needed
     if jax.default_backend() == "cpu":  # which a few small samples, or a large one, keep busy
         fitting = min(fitting, max(1, TOGETHER // needed))

@@ -33,6 +33,8 @@ from gradlab.jacobian.adjoints import Loss
 # How the names begin that a row of metrics and a summary have for themselves.
 OF_THE_ROW = ("train/", "eval/", "diverged/", "success/", "time/")
 
+Beside = Callable[..., Float[np.ndarray, "batch t k"] | None]
+
 
 class ProbeInput(NamedTuple):
     """A recurrent cell, the sequences that drive it, and the loss of each step.
@@ -48,6 +50,8 @@ class ProbeInput(NamedTuple):
         grad_norm: returns the norm of the gradient of the mean loss with respect to all weights,
             those of the readout included.
         threshold: of clipping by global norm; inf for none.
+        beside: beside(norm=, of=, wrt=) returns the maps of `jacobian_log_norms`, measured beside
+            those of other networks; None if this one is to be measured by itself.
     """
 
     cell: nnx.RNNCellBase
@@ -58,6 +62,7 @@ class ProbeInput(NamedTuple):
     stride: int
     grad_norm: Callable[[], float]
     threshold: float
+    beside: Beside | None = None
 
     def times(self) -> np.ndarray:
         """Return the time steps at which maps are kept, from 0."""

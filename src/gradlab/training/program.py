@@ -21,7 +21,7 @@ from gradlab.initialisers import draw_matrix
 from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import carry_form
 from gradlab.models import Network, build_network
-from gradlab.probes import Measurement, ProbeInput, run_probes
+from gradlab.probes import Beside, Measurement, ProbeInput, run_probes
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.checks import check_task
 from gradlab.training import truncated
@@ -213,10 +213,17 @@ class Program:
         outputs = self.merge(state.parameters, state.constants)(self.task.test.inputs)
         return metrics(outputs, self.task)
 
-    def measure(self, hyperparameters: Hyperparameters, state: State) -> Measurement:
-        """Run every configured probe on the first held-out sequences."""
-        probe, batch = self.config.probe, self.task.test
-        batch = jax.tree.map(lambda x: x[: probe["samples"]], batch)
+    @property
+    def probed(self) -> Batch:
+        """The first held-out sequences, which probes see."""
+        samples = self.config.probe["samples"]
+        return jax.tree.map(lambda x: x[:samples], self.task.test)
+
+    def measure(
+        self, hyperparameters: Hyperparameters, state: State, beside: Beside | None = None
+    ) -> Measurement:
+        """Run every configured probe; `beside` measures maps beside those of other points."""
+        probe, batch = self.config.probe, self.probed
         return run_probes(
             probe,
             ProbeInput(
@@ -228,6 +235,7 @@ class Program:
                 stride=probe["stride"],
                 grad_norm=lambda: float(self._grad_norm(state, batch)),
                 threshold=self._global_norm_threshold(hyperparameters),
+                beside=beside,
             ),
         )
 
