@@ -11,20 +11,32 @@ from gradlab.jacobian.steps import trajectory
 
 
 def check_finite(
-    measured: PyTree, flat: FlatCell, inputs: Float[Array, "*batch T features"]
-) -> None:
+    measured: PyTree,
+    flat: FlatCell,
+    inputs: Float[Array, "*batch T features"],
+    *,
+    may_be_lost: bool = False,
+) -> bool:
     """Check that log norms hold no NaN and no +inf; −inf is the log of an exact zero.
 
     Under an outer `jax.jit` the values are not known, and nothing is checked.
+
+    Args:
+        measured: the log norms.
+        flat, inputs: the network that they are of.
+        may_be_lost: whether NaN also stands where the precision of a product did not suffice.
+
+    Returns:
+        Whether all are there.
 
     Raises:
         FloatingPointError: a value is NaN or +inf; the message names the first one and its step.
     """
     try:
         if all((np.asarray(leaf) < np.inf).all() for leaf in jax.tree.leaves(measured)):
-            return
+            return True
     except TracerArrayConversionError:
-        return
+        return True
     for name, values in split_weights(flat.parameters)[0].items():
         if not np.isfinite(values).all():
             raise FloatingPointError(
@@ -33,6 +45,8 @@ def check_finite(
             )
     failures = flat.map_samples(_finite_steps, inputs)
     _raise_first({name: np.atleast_2d(finite) for name, finite in failures.items()}, flat.has_batch)
+    if may_be_lost:
+        return False
     raise FloatingPointError("the loss or its gradient is not finite, though every state is.")
 
 
