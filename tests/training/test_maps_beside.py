@@ -37,7 +37,7 @@ def test_a_point_measures_the_same_beside_others_as_alone(
     state = points.initialise()
     for index, own in enumerate(hyperparameters):
         beside = points.measure(state, index)
-        alone = program.measure(own, points.member(state, index))
+        alone = program.measure(own, points.state_of(state, index))
         assert beside.metrics == pytest.approx(alone.metrics, rel=1e-4, nan_ok=True)
         for name, array in alone.arrays.items():
             np.testing.assert_allclose(beside.arrays[name], array, atol=1e-5)

@@ -164,7 +164,7 @@ class TrainingLoop:
         return np.atleast_1d(diverged), np.atleast_1d(stopped)
 
     def _state(self, index: int) -> State:
-        return self.batched.member(self.state, index)
+        return self.batched.state_of(self.state, index)
 
     def _running(self) -> list[Recorder]:
         return [recorder for recorder in self.recorders if recorder.running]

@@ -68,7 +68,7 @@ class BatchedProgram:
         """
         is_alone = self.single or jax.default_backend() == "cpu"
         beside = None if is_alone else partial(self._map_beside, state, index)
-        return self.program.measure(self._by_point[index], self.member(state, index), beside)
+        return self.program.measure(self._by_point[index], self.state_of(state, index), beside)
 
     def _map_beside(
         self, state: State, index: int, **part: Any
@@ -86,7 +86,7 @@ class BatchedProgram:
         def split(state: State) -> tuple[nnx.GraphDef, nnx.State]:
             return nnx.split(self.program.merge(state.parameters, state.constants).cell)
 
-        definition, _ = split(self.member(state, 0))
+        definition, _ = split(self.state_of(state, 0))
         states = jax.vmap(lambda state: split(state)[1])(state)
         probed, stride = self.program.probed, self.program.config.probe["stride"]
         (device,) = state.step.devices()
@@ -102,13 +102,22 @@ class BatchedProgram:
         )
 
     def member(self, tree: Tree, index: int) -> Tree:
-        """Return one point's part of states, telemetry or metrics."""
+        """Return one point's part of telemetry or metrics."""
         return tree if self.single else jax.tree.map(lambda x: x[index], tree)
+
+    def state_of(self, state: State, index: int) -> State:
+        """Return one point's state, in one call: an accelerator is slow to begin each."""
+        return state if self.single else _at(state, index)
 
 
 def stack(trees: Sequence[Tree]) -> Tree:
     """Stack trees of the same structure along a new leading axis "points"."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@jax.jit
+def _at(state: State, index: Int[Array, ""]) -> State:
+    return jax.tree.map(lambda x: x[index], state)  # type: ignore[no-any-return]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
