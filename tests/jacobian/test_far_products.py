@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from gradlab.cells import LSTM, set_gate_biases
-from gradlab.jacobian import halving, map_log_norms, pairs, step_jacobians
+from gradlab.jacobian import halving, jacobian_log_norms, map_log_norms, pairs, step_jacobians
 from gradlab.jacobian.products import rescale
 
 LENGTH, N, FEATURES = 150, 24, 3
@@ -152,3 +152,24 @@ def test_a_sketch_tells_what_truncation_leaves_out(
         assert found.min() > 1e-3
         assert found.max() < 100
         assert 0.3 < found.mean() < 3
+
+
+def test_an_accelerator_measures_in_float64_what_float32_has_no_squares_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What one step keeps, the next one shrinks a billionfold."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    factors = jnp.array([[1.0, 1e-9], [1e-9, 1.0], [1.0, 1.0]])
+
+    def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
+        return h * x, None
+
+    def of_cell(**options: Any) -> Any:
+        return jacobian_log_norms(step, factors, initial_carry=jnp.ones(2), **options)
+
+    def of_steps(**options: Any) -> Any:
+        return map_log_norms(jax.vmap(jnp.diag)(factors), **options)
+
+    for measure in (of_cell, of_steps):
+        assert np.asarray(measure())[2:, 0] == pytest.approx(np.log(1e-9), rel=1e-6)
+        assert np.isnan(measure(precision="float32")[2, 0])

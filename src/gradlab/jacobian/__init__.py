@@ -36,7 +36,7 @@ from gradlab.jacobian.contributions import (
 )
 from gradlab.jacobian.credit import credit, long_range_share, truncation
 from gradlab.jacobian.double import in_double_precision
-from gradlab.jacobian.finite import check_finite
+from gradlab.jacobian.finite import are_finite, check_finite
 from gradlab.jacobian.flat_cell import StepFunction, flatten_cell
 from gradlab.jacobian.lengths import absent, padded_lengths, resting, without_padding
 from gradlab.jacobian.lyapunov import (
@@ -209,7 +209,8 @@ def map_log_norms(
         precision: of the products, as in `jacobian_log_norms`.
 
     Returns:
-        float32 (T + 1, T + 1); [t, k] is −inf where k > t or the product is exactly zero.
+        float32 (T + 1, T + 1); [t, k] is −inf where k > t or the product is exactly zero. NaN as
+        in `jacobian_log_norms`.
 
     Raises:
         ValueError: an argument is invalid; the message names the allowed values.
@@ -225,11 +226,16 @@ def map_log_norms(
     check_finite_jacobians(jacobians)
     whole = (0, shape[1])
 
-    def measure(jacobians: Float[AnyArray, "T n n"]) -> Float[AnyArray, "T+1 T+1"]:
-        scaled = rescale(jacobians.astype(precision or best_precision()))
+    def measure(jacobians: Float[AnyArray, "T n n"], precision: Precision) -> Any:
+        scaled = rescale(jacobians.astype(precision))
         return log_norm_map(scaled, norm=norm, of=whole, wrt=whole).value
 
+    first = precision or best_precision()
     if are_known(jacobians):
         with own_threads():
-            return jnp.asarray(measure(np.asarray(jacobians)))
-    return in_float64(measure, jacobians, not_differentiable=no_derivative(norm))
+            return jnp.asarray(measure(np.asarray(jacobians), first))
+    run = partial(in_float64, not_differentiable=no_derivative(norm))
+    log_norms: Array = run(partial(measure, precision=first), jacobians)
+    if precision is None and not are_finite(log_norms):  # squares that float32 has no numbers for
+        log_norms = run(partial(measure, precision="float64"), jacobians)
+    return log_norms

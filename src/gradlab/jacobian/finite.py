@@ -32,10 +32,7 @@ def check_finite(
     Raises:
         FloatingPointError: a value is NaN or +inf; the message names the first one and its step.
     """
-    try:
-        if all((np.asarray(leaf) < np.inf).all() for leaf in jax.tree.leaves(measured)):
-            return True
-    except TracerArrayConversionError:
+    if are_finite(measured):
         return True
     for name, values in split_weights(flat.parameters)[0].items():
         if not np.isfinite(values).all():
@@ -48,6 +45,14 @@ def check_finite(
     if may_be_lost:
         return False
     raise FloatingPointError("the loss or its gradient is not finite, though every state is.")
+
+
+def are_finite(log_norms: PyTree) -> bool:
+    """Return whether log norms hold no NaN and no +inf; true of unknown ones, under `jax.jit`."""
+    try:
+        return all((np.asarray(leaf) < np.inf).all() for leaf in jax.tree.leaves(log_norms))
+    except TracerArrayConversionError:
+        return True
 
 
 @jax.jit
