@@ -94,7 +94,7 @@ def test_an_experiment_and_a_config_folder_of_ones_own(tmp_path: Path) -> None:
 
 def test_a_plan_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gradlab.sweep("--dry", seed=range(3), **TINY).empty
-    assert "3 points to run as 1 programs" in capsys.readouterr().out
+    assert "3 points to run as 1 program" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

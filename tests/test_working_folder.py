@@ -21,7 +21,7 @@ def test_the_working_folder_takes_no_librarys_place(tmp_path: Path) -> None:
     words = ("task=echo", "--dry", "model.name=mine", "wandb=disabled")
     done = gradlab(*words, "model.cell._target_=mine.Cell", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1 points to run" in done.stdout
+    assert "1 point to run" in done.stdout
     command = [sys.executable, "-m", "gradlab.dashboard", "me/project", "--dry-run"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

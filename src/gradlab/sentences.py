@@ -168,6 +168,11 @@ def per_step(rate: float) -> str:
     return f"{rate / TENFOLD:+.4f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: "1 point", "2 points"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     """Return a share that is not zero as text: "12.3%", "less than 0.1%"."""
     return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"

@@ -137,7 +137,7 @@ def test_a_part_that_fails_fails_its_point_and_keeps_the_traceback(
     assert Path.cwd() == here
     show_plan(groups, 0, workers_here(Sweep()), tmp_path)
     planned = capsys.readouterr().out
-    assert f"1 points cannot be built, and fail: {failures['Cell']}\n" in planned
+    assert f"1 point cannot be built: {failures['Cell']}\n" in planned
     statuses = run_sweep(points, groups, Sweep(lanes="threads", keep_programs=False))
     printed = capsys.readouterr().out
     for point, status in zip(points, statuses, strict=True):
@@ -223,7 +223,7 @@ def test_printing_never_fails(
             stream.flush()
     text = written.getvalue().decode("ascii")
     assert r"point [red] failed: OSError: [/x] \udcff \xf7 (see " in text
-    assert "1 points to run as 1 programs" in text
+    assert "1 point to run as 1 program" in text
     assert text.count(r"\udcff \xf7") > 1  # below the table, too
 
 

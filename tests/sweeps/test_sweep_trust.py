@@ -83,7 +83,7 @@ def test_who_resumes_may_allow_it(
         "in a config folder": ["--config-dir", "mine"],
     }
     run(monkeypatch, there, "sweep.resume=s", "--dry", *allowed[how])
-    assert "1 points to run" in capsys.readouterr().out
+    assert "1 point to run" in capsys.readouterr().out
 
 
 def test_what_runs_is_what_the_words_say(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -381,15 +381,15 @@ def test_a_sweep_goes_on_with_the_same_data_only(
     shutil.rmtree("s/1")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert "1 points to run" in run("sweep.resume=../s", "--dry")
+    assert "1 point to run" in run("sweep.resume=../s", "--dry")
     shutil.move("../data.npz", "data.npz")
-    assert "1 points to run" in run("sweep.resume=../s", "--dry")
+    assert "1 point to run" in run("sweep.resume=../s", "--dry")
     shutil.copy("data.npz", "moved.npz")
     shutil.move("data.npz", "../elsewhere.npz")
     with pytest.raises(SystemExit, match=r"is none .*repeat its whole command with the new task"):
         run("sweep.resume=../s", "--dry")
     anew = (*words[:1], "task.path=moved.npz", *words[2:], "seed=1,2", "sweep.resume=../s")
-    assert "1 points to run" in run(*anew, "--dry")
+    assert "1 point to run" in run(*anew, "--dry")
     task_of(tmp_path, inputs=-INPUTS, targets=LABELS)
     for again in (("sweep.resume=../s",), (*words, "seed=1,2", "sweep.resume=../s")):
         shutil.copy("../data.npz", "data.npz")

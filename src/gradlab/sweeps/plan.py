@@ -11,6 +11,7 @@ from gradlab.figures import labels, selection
 from gradlab.point.failures import reason_of
 from gradlab.printable import printable
 from gradlab.records import flatten
+from gradlab.sentences import counted
 from gradlab.sweeps.estimate import (
     Estimate,
     Workers,
@@ -82,16 +83,16 @@ def show_plan(
         show(console, plan_table(groups, estimates, workers))
     for group in groups:
         if isinstance(group.program, BaseException):
-            count = len(group.points)
-            show(console, f"{count} points cannot be built, and fail: {reason_of(group.program)}")
+            points = counted(len(group.points), "point")
+            show(console, f"{points} cannot be built: {reason_of(group.program)}")
     if known := [cost for cost in estimates if cost]:
         show(console, time_sentence(known, workers))
         show(console, disk_sentence(known, folder))
     for sentence in sentences:
         show(console, sentence)
-    total = sum(len(group.points) for group in groups)
+    points = counted(sum(len(group.points) for group in groups), "point")
     rest = f"; {ended} have ended" if ended else ""
-    show(console, f"{total} points to run as {len(groups)} programs{rest}. Nothing was run.")
+    show(console, f"{points} to run as {counted(len(groups), 'program')}{rest}. Nothing was run.")
 
 
 def _time(cost: Estimate | None, workers: Workers) -> str:
