@@ -16,7 +16,7 @@ import xarray as xr
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from gradlab.records import yaml_text
+from gradlab.records import netcdf, yaml_text
 from gradlab.records.files import read_text, write_whole
 from gradlab.records.layout import (
     CHECKPOINTS,
@@ -61,8 +61,8 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
         )
     check_point_file(Path(run_folder), GRADIENTS)
     _check_self_contained(path)
-    with _readable(path), xr.open_dataset(path, engine="h5netcdf") as dataset:
-        return dataset.load()
+    with _readable(path):
+        return netcdf.read(path)
 
 
 def gradient_names(run_folder: str | Path) -> set[str]:
