@@ -1,4 +1,4 @@
-"""Reading gradients.nc without xarray's reader gives what xarray's gives."""
+"""Reading and writing gradients.nc without xarray gives what xarray gives."""
 
 from pathlib import Path
 
@@ -43,3 +43,25 @@ def test_it_reads_what_xarray_reads(
         monkeypatch.setattr(xr, "open_dataset", None)  # it is not needed
     xr.testing.assert_identical(netcdf.read(path), expected)
     assert [*netcdf.read(path)] == [*expected]
+
+
+@pytest.mark.parametrize("name", ["plain", *DECODED])
+def test_a_file_of_a_known_layout_has_its_own_numbers(name: str, tmp_path: Path) -> None:
+    first = MAPS if name == "plain" else DECODED[name]
+    second = first.assign(
+        jacobian_log_norm=first["jacobian_log_norm"] * 3 - np.inf * (first["t"] < first["k"]),
+        step=first["step"] + 7,
+        count=first["count"] + 1,
+    )
+    for key, variable in first.variables.items():
+        second[key].attrs = variable.attrs
+    other = second.assign(count=second["count"].astype(np.int64))
+    for dataset in (first, second, other, first.isel(t=[0]), first):
+        ours, theirs = tmp_path / "ours.nc", tmp_path / "theirs.nc"
+        ours.write_bytes(netcdf.content(dataset))
+        dataset.to_netcdf(theirs, engine="h5netcdf")
+        with (
+            xr.open_dataset(ours, engine="h5netcdf") as found,
+            xr.open_dataset(theirs, engine="h5netcdf") as expected,
+        ):
+            xr.testing.assert_identical(found.load(), expected.load())
