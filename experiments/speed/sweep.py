@@ -1,11 +1,10 @@
 """A fused sweep against sweeps that run each point as a job or process of its own.
 
-    python experiments/speed/sweep.py                          8 to 12 minutes on 2 cores
-    python experiments/speed/sweep.py --points 8 --sample 2 --steps 10    a trial
+    python experiments/speed/sweep.py                          15 to 20 minutes on 2 cores
+    python experiments/speed/sweep.py --short 8 --long 4 --steps 10    a trial
 
-All launchers run gradlab's own points, with W&B offline, and write the same records. The fused one
-runs all points; so do the others if points are short, except with a process for each. Otherwise the
-total is extrapolated from two numbers of points, so that costs that occur once are counted once.
+All launchers run gradlab's own points, with W&B offline, and write the same records. Every number
+is of a sweep that was run whole; of the long points there are fewer.
 """
 
 import argparse
@@ -28,6 +27,8 @@ from timing import (  # type: ignore[import-not-found, unused-ignore]
 from gradlab import load_runs
 
 LENGTHS = {"long": 70_000, "short": 100}  # training steps; the long ones take about 10 s
+POINTS = {"long": 16, "short": 64}
+ALONE = 16  # points at most that get a process each, which has the same cost for all
 WAYS = {
     "fused": ("hydra/launcher=fused",),
     "basic": ("hydra/launcher=basic",),
@@ -40,7 +41,12 @@ NAMES = {
     "joblib": "(b) hydra-joblib-launcher, all cores",
     "process": "(c) a process a point, one after the other",
 }
-TARGETS = {"basic": 2, "joblib": 2, "process": 5}
+TARGETS = {  # times as fast, and of the fused sweep itself: points a minute
+    ("long", "basic"): 1.95,
+    ("long", "joblib"): 1.9,
+    ("short", "basic"): 3.0,
+    ("short", "fused"): 400.0,
+}
 
 
 def seconds(way: str, points: int, steps: int) -> float:
@@ -72,58 +78,56 @@ def seconds(way: str, points: int, steps: int) -> float:
     return elapsed
 
 
-def total_seconds(way: str, points: int, sample: int, steps: int) -> tuple[float, int]:
-    """Return the seconds of all points, and the number of points that were run to find them."""
-    whole = way == "fused" or (way != "process" and steps <= LENGTHS["short"])
-    if whole or sample >= points:
-        return seconds(way, points, steps), points
-    few = min(2 if way == "joblib" else 1, sample - 1)  # joblib starts no processes for one point
-    of_few, of_sample = seconds(way, few, steps), seconds(way, sample, steps)
-    return of_few + (of_sample - of_few) / (sample - few) * (points - few), sample
-
-
-def measure(points: int, sample: int, lengths: dict[str, int]) -> list[dict[str, Any]]:
+def measure(points: dict[str, int], lengths: dict[str, int]) -> list[dict[str, Any]]:
     """Return a row for each launcher and length of training."""
     rows = []
     for length, steps in lengths.items():
         for way in WAYS:
-            total, run = total_seconds(way, points, sample, steps)
-            row = {"length": length, "steps": steps, "way": way, "seconds": total, "run": run}
+            count = min(points[length], ALONE) if way == "process" else points[length]
+            total = seconds(way, count, steps)
+            row = {"length": length, "steps": steps, "points": count, "way": way, "seconds": total}
             rows.append(row)
-            print(f"{length}, {way}: {points / total * 60:.3g} points a minute", flush=True)
+            print(f"{length}, {way}: {count / total * 60:.3g} points a minute", flush=True)
     return rows
 
 
-def table(rows: list[dict[str, Any]], points: int) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Return the table of points per minute, and of how much faster the fused sweep is."""
-    fused = {row["length"]: row["seconds"] for row in rows if row["way"] == "fused"}
+    speeds = [row["points"] / row["seconds"] * 60 for row in rows]
+    fused = {
+        row["length"]: speed
+        for row, speed in zip(rows, speeds, strict=True)
+        if row["way"] == "fused"
+    }
     lines = []
-    for row in rows:
-        ratio, target = row["seconds"] / fused[row["length"]], TARGETS.get(row["way"])
-        verdict = "" if target is None else f"≥ {target}: {'met' if ratio >= target else 'missed'}"
-        origin = "run whole" if row["run"] == points else f"extrapolated from {row['run']}"
-        speed = f"{points / row['seconds'] * 60:.3g}"
-        lines.append([str(row["steps"]), NAMES[row["way"]], speed, f"{ratio:.2f}", verdict, origin])
-    header = ["steps", f"way ({points} points)", "points a minute", "fused is × faster", "target"]
-    return markdown([*header, "of which"], lines)
+    for row, speed in zip(rows, speeds, strict=True):
+        ratio = fused[row["length"]] / speed
+        target = TARGETS.get((row["length"], row["way"]))
+        found = speed if row["way"] == "fused" else ratio
+        verdict = f"≥ {target:g}: {'met' if found >= target else 'missed'}" if target else ""
+        counts = [str(row["steps"]), str(row["points"])]
+        lines.append([*counts, NAMES[row["way"]], f"{speed:.3g}", f"{ratio:.2f}", verdict])
+    header = ["steps", "points", "way", "points a minute", "fused is × faster", "target"]
+    return markdown(header, lines)
 
 
 def main() -> None:
     """Measure, print and save the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--points", type=int, default=64)
-    parser.add_argument("--sample", type=int, default=6, help="points of the slow ways, 2 or more")
-    parser.add_argument("--steps", type=int, help="of one length only, instead of two")
+    for length, count in POINTS.items():
+        parser.add_argument(f"--{length}", type=int, default=count, help=f"{length} points")
+    parser.add_argument("--steps", type=int, help="of all points, instead of two lengths")
     options = parser.parse_args()
-    lengths = LENGTHS if options.steps is None else {"given": options.steps}
+    lengths = {length: options.steps or steps for length, steps in LENGTHS.items()}
+    points = {length: getattr(options, length) for length in LENGTHS}
     load = monitor_load()
-    rows = measure(options.points, options.sample, lengths)
+    rows = measure(points, lengths)
     facts, others = machine("hydra-core", "hydra-joblib-launcher", "wandb"), load()
     title = (
         "Points of an RNN of 32 units on 8 steps, W&B offline; the clock starts with the process"
     )
-    parts = [title, table(rows, options.points), describe(facts)]
-    data = {"points": options.points, "machine": facts, "others": others, "rows": rows}
+    parts = [title, table(rows), describe(facts)]
+    data = {"machine": facts, "others": others, "rows": rows}
     save("sweep", "\n\n".join([*parts, load_note(others)]), data)
 
 

@@ -5,14 +5,11 @@ Hydra imports every module of this folder at each start, so heavy imports wait f
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -20,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from gradlab.config import Config, Sweep
-    from gradlab.point import Status
+    from gradlab.config import Sweep
+    from gradlab.point import Point
     from gradlab.sweeps import Runner
     from gradlab.sweeps.estimate import Workers
-    from gradlab.sweeps.groups import Built, Group
+    from gradlab.sweeps.groups import Group
     from gradlab.sweeps.ledger import Entry
-    from gradlab.sweeps.objective import Objective
+    from gradlab.sweeps.request import Request
 
 
 class FusedLauncher(Launcher):
@@ -40,7 +37,7 @@ class FusedLauncher(Launcher):
         """Keep Hydra's context and config; the task function runs one point and is not called."""
         self._context = hydra_context
         self._config = config
-        self._found: dict[str, tuple[float, Entry]] = {}  # values of a search, by identity
+        self._tried: dict[str, tuple[float, Entry]] = {}  # values of a search, by identity
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -58,26 +55,27 @@ class FusedLauncher(Launcher):
         from gradlab import sweeps
         from gradlab.components import check_component
         from gradlab.records import MULTIRUN, OVERVIEW, SETTINGS, WANDB
-        from gradlab.sweeps import elsewhere, ledger, refusals
+        from gradlab.sweeps import elsewhere, ledger, objective, refusals
         from gradlab.sweeps.groups import group_by_program
-        from gradlab.sweeps.objective import is_search, objective_of
+        from gradlab.sweeps.request import Request
 
         setup_globals()
         folder = Path(str(self._config.hydra.sweep.dir))
         launcher: Any = OmegaConf.to_container(self._config.hydra.launcher)
         check_component(launcher, "hydra.launcher")
-        resumes = self._config.sweep.resume or initial_job_idx  # a later batch adds to the first
-        recorded = self._recorded(folder) if resumes else []
-        composed = self._compose(folder, job_overrides, initial_job_idx, recorded)
-        programs: dict[str, Built] = {}
-        configs, requested = zip(*(self._check(x, programs) for x in composed), strict=True)
+        request = Request(self._context.config_loader, self._config, folder)
+        resumes = self._config.sweep.resume or initial_job_idx  # a later batch adds to a first
+        recorded = request.recorded() if resumes else []
+        composed = request.compose(job_overrides, initial_job_idx, recorded)
+        configs, requested = request.check(composed)
         settings = sweeps.joint_settings(configs)
         sweeper: Any = OmegaConf.to_container(self._config.hydra.sweeper)
-        goal = objective_of(sweeper, settings) if is_search(sweeper) else None
+        is_search = objective.is_search(sweeper)
+        goal = objective.objective_of(sweeper, settings) if is_search else None
         others = max(initial_job_idx, (self.planned or 0) - len(configs))
         refusals.check_run_id([config.wandb for config in configs], others)
         repeats = refusals.check_repeats(requested)
-        entries = self._match(folder, recorded, requested, may_differ=goal is not None)
+        entries = request.match(recorded, requested, may_differ=is_search)
         all_entries = ledger.merge(recorded, entries)
         refusals.check_entries(str(folder), all_entries)
         known = {entry.folder for entry in recorded}
@@ -88,21 +86,13 @@ class FusedLauncher(Launcher):
             print(repeats)
         points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
         if settings.plan_only:
-            from gradlab.sweeps.plan import show_plan
-
-            pending = [point for point, _ in ledger.pending(points.values(), settings.retried)]
-            running = elsewhere.running(pending)
-            folders = {point.folder for point, _ in running}
-            here = [point for point in pending if point.folder not in folders]
-            ended = len(points) - len(pending)
-            groups = group_by_program(here, programs)
-            more = [*elsewhere.sentences(running), *self._plan_lines(groups, folder)]
-            show_plan(groups, ended, self._workers(settings), folder, more)
-            if goal and not self.planned:  # another's sweeper would wait for the points' values
+            self._show_plan(points.values(), request, settings)
+            if goal and not self.planned:  # another's sweeper would wait for points' values
                 sys.exit()
             return []
         # A launcher that cannot start says so before anything is written or deleted.
-        runner = self._runner() if ledger.pending(points.values(), settings.retried) else None
+        to_run = ledger.pending(points.values(), settings.retried)
+        runner = self._runner() if to_run else None
         with ledger.locked(folder):
             write_multirun(self._config, folder)
             pending = ledger.clear(elsewhere.claim(points.values(), settings.retried))
@@ -112,151 +102,36 @@ class FusedLauncher(Launcher):
                 self._job(folder, config, entry, points[entry.identity].folder in starting)
                 for config, entry in zip(composed, entries, strict=True)
             ]
-            groups = group_by_program(pending, programs)
-            is_last = not goal or self._ends_with(initial_job_idx + len(job_overrides))
-            statuses = sweeps.run_sweep(list(points.values()), groups, settings, runner, is_last)
-        by_identity = dict(zip(points, statuses, strict=True))
-        _check_done(statuses, folder, bool(groups), is_search=goal is not None)
+            groups = group_by_program(pending, request.programs)
+            tried = initial_job_idx + len(job_overrides)
+            is_last = not goal or objective.ends_with(tried, self.planned, sweeper)
+            found = sweeps.run_sweep(list(points.values()), groups, settings, runner, is_last)
+        statuses = dict(zip(points, found, strict=True))
+        sweeps.check_done(found, folder, bool(groups), is_search)
         for job, entry in zip(jobs, entries, strict=True):
-            status = by_identity[entry.identity]
-            job.return_value, job.status = status, JobStatus.COMPLETED
+            job.return_value, job.status = statuses[entry.identity], JobStatus.COMPLETED
             if goal:
                 job.return_value = goal.of(ledger.status_in(points[entry.identity].folder))
-                self._found[entry.identity] = job.return_value, entry
+                self._tried[entry.identity] = job.return_value, entry
         if goal:
-            self._show_best(goal)
+            sweeps.show_best(goal, [*self._tried.values()])
         return jobs
 
-    def _ends_with(self, tried: int) -> bool:
-        """Return whether a search ends after so many points; true of sweepers that do not say."""
-        planned = self.planned or self._config.hydra.sweeper.get("n_trials")
-        return planned is None or tried >= planned
+    def _show_plan(self, points: Iterable["Point"], request: "Request", settings: "Sweep") -> None:
+        """Print what would run, for how long and where."""
+        from gradlab.sweeps import elsewhere, ledger
+        from gradlab.sweeps.groups import group_by_program
+        from gradlab.sweeps.plan import show_plan
 
-    def _show_best(self, goal: "Objective") -> None:
-        """Print the best point of a search so far."""
-        from gradlab.printable import printable
-        from gradlab.sweeps import refusals
-        from gradlab.sweeps.screen import screen, show
-
-        values, entries = zip(*self._found.values(), strict=True)
-        best = (max if goal.maximised else min)(values)
-        if best == goal.worst:
-            return
-        names = refusals.describe([e.number for e in entries], [e.overrides for e in entries])
-        where = names[values.index(best)]
-        sentence = f"best     {goal.name} {best:.4g} of {len(values)} points: {where}"
-        show(screen(), printable(sentence))
-
-    def _recorded(self, folder: Path) -> list["Entry"]:
-        """Return the points of the sweep's record; what their own folders lack is composed."""
-        from gradlab.sweeps import ledger
-
-        entries = ledger.read(folder)
-        if all(entry.config for entry in entries):
-            return entries
-        composed = self._compose_recorded(folder, entries)
-        programs: dict[str, Built] = {}
-        checked = [self._check(config, programs)[1] for config in composed]
-        ledger.check_unchanged(entries, checked)
-        return [
-            replace(entry, identity=now.identity, config=now.config)
-            for entry, now in zip(entries, checked, strict=True)
-        ]
-
-    def _compose(
-        self,
-        folder: Path,
-        job_overrides: Sequence[Sequence[str]],
-        initial_job_idx: int,
-        recorded: Sequence["Entry"],
-    ) -> list[DictConfig]:
-        """Compose the points of the command or, where it only resumes, the recorded ones."""
-        from gradlab.sweeps import ledger, refusals
-        from gradlab.sweeps.composer import Composer
-
-        first = max([initial_job_idx, *(entry.number + 1 for entry in recorded)])
-        if self._config.sweep.resume and all(map(ledger.only_bookkeeping, job_overrides)):
-            return self._compose_recorded(folder, recorded, job_overrides)
-        compose = Composer(self._context.config_loader, self._config)
-        composed = [compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
-        refusals.check_options(self._config, job_overrides, composed)
-        return composed
-
-    def _compose_recorded(
-        self, folder: Path, recorded: Sequence["Entry"], added: Sequence[Sequence[str]] = ((),)
-    ) -> list[DictConfig]:
-        """Compose the points of a record that may be anybody's.
-
-        Args:
-            folder: the sweep's.
-            recorded: the points.
-            added: overrides of the command, each for all points.
-
-        Raises:
-            ConfigError: they would do more than set the keys of a point, or call what is foreign.
-        """
-        from gradlab.sweeps import ledger, trust
-        from gradlab.sweeps.composer import Composer
-
-        loader, typed = self._context.config_loader, list(self._config.hydra.overrides.task)
-        options = loader.get_group_options
-        trust.check_words((entry.overrides for entry in recorded), folder, options)
-        compose = Composer(loader, self._config)
-        words = [x for given in added for x in ledger.repeat_overrides(given, recorded)]
-        composed = [compose(overrides, number) for number, overrides in enumerate(words)]
-        for config, entry in zip(composed, cycle(recorded), strict=False):
-            ledger.keep_data_path(config, entry)
-        known = trust.known_targets(loader, typed)
-        trust.check_targets(composed, known, self._config.sweep.trust, folder)
-        if not {"wandb=online", "wandb.mode=online"} & {word.lstrip("+") for word in typed}:
-            trust.keep_offline(composed, self._config.wandb)
-        return composed
-
-    def _check(
-        self, composed: DictConfig, programs: dict[str, "Built"]
-    ) -> tuple["Config", "Entry"]:
-        """Check a point, and that its parts fit together.
-
-        Args:
-            composed: the point's config, with Hydra's.
-            programs: those of the points before it; its own is added.
-
-        Returns:
-            The checked config, and the point as the sweep's record keeps it.
-        """
-        from gradlab.components import ConfigError
-        from gradlab.config import check, identity
-        from gradlab.sweeps.groups import program_of
-        from gradlab.sweeps.ledger import Entry
-
-        HydraConfig.instance().cfg = composed  # interpolations look into it; set_config copies
-        config = check(composed)
-        if config.measure is not None:
-            raise ConfigError("measure is computed directly: leave --multirun and sweeps out.")
-        program_of(config, programs)
-        overrides = [x for x in composed.hydra.overrides.task if not x.startswith("sweep.")]
-        number, subdir = composed.hydra.job.num, str(composed.hydra.sweep.subdir)
-        return config, Entry(number, subdir, overrides, identity(config), asdict(config))
-
-    def _match(
-        self,
-        folder: Path,
-        recorded: Sequence["Entry"],
-        requested: Sequence["Entry"],
-        may_differ: bool,
-    ) -> list["Entry"]:
-        """Return each point's recorded entry, or its new one, if the folder may hold them."""
-        from gradlab.components import ConfigError
-        from gradlab.records import SWEEP
-        from gradlab.sweeps import ledger
-
-        entries = ledger.match(recorded, requested)
-        if self._config.sweep.resume:
-            if not may_differ:
-                ledger.check_same(recorded, entries)
-        elif not recorded and (folder / SWEEP).exists():
-            raise ConfigError(f"{str(folder)!r} holds a sweep: go on with it by sweep.resume.")
-        return entries
+        asked = list(points)
+        pending = [point for point, _ in ledger.pending(asked, settings.retried)]
+        running = elsewhere.running(pending)
+        folders = {point.folder for point, _ in running}
+        here = [point for point in pending if point.folder not in folders]
+        groups = group_by_program(here, request.programs)
+        more = [*elsewhere.sentences(running), *self._plan_lines(groups, request.folder)]
+        ended = len(asked) - len(pending)
+        show_plan(groups, ended, self._workers(settings), request.folder, more)
 
     def _workers(self, settings: "Sweep") -> "Workers":
         """Return the processes that the sweep's groups run in, for the estimate of their time."""
@@ -390,38 +265,6 @@ class FusedRayLauncher(FusedLauncher):
             gpus=self._gpus,
             context=connect(self._cluster),
         )
-
-
-def _check_done(statuses: Sequence["Status"], folder: Path, has_run: bool, is_search: bool) -> None:
-    """Raise Incomplete unless all points are done, or failed before and were left alone now.
-
-    In a search, points may fail as long as one of the batch does not.
-    """
-    from gradlab.printable import pasted
-    from gradlab.sweeps import Incomplete
-    from gradlab.sweeps.ledger import ENDED
-
-    states = [status["state"] for status in statuses]
-    unfinished, again = sum(state not in ENDED for state in states), pasted("sweep.resume", folder)
-    if unfinished and unfinished == states.count("running"):
-        raise Incomplete(f"{unfinished} of {len(states)} points run elsewhere; see above.")
-    if damaged := states.count("damaged"):
-        raise Incomplete(
-            f"{damaged} of {len(states)} points have damaged records: run them again with {again}"
-        )
-    if unfinished:
-        remedy = (
-            f"repeat the command with {again}: its search goes on from there"
-            if is_search
-            else f"go on from their checkpoints with {again}"
-        )
-        raise Incomplete(
-            f"interrupted, {unfinished} of {len(states)} points are not done: {remedy}",
-            interrupted=True,
-        )
-    failed = states.count("failed")
-    if failed and has_run and not (is_search and failed < len(states)):
-        raise Incomplete(f"{failed} of {len(states)} points failed; see above.")
 
 
 def write_multirun(config: DictConfig, folder: Path) -> None:

@@ -1,7 +1,6 @@
 """A point's files: its config, status, rows and maps, sealed when written and checked when read."""
 
 import contextlib
-import io
 import json
 import math
 import shutil
@@ -16,7 +15,7 @@ import xarray as xr
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from gradlab.records import yaml_text
+from gradlab.records import netcdf, yaml_text
 from gradlab.records.files import read_text, write_whole
 from gradlab.records.layout import (
     CHECKPOINTS,
@@ -61,8 +60,8 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
         )
     check_point_file(Path(run_folder), GRADIENTS)
     _check_self_contained(path)
-    with _readable(path), xr.open_dataset(path, engine="h5netcdf") as dataset:
-        return dataset.load()
+    with _readable(path):
+        return netcdf.read(path)
 
 
 def gradient_names(run_folder: str | Path) -> set[str]:
@@ -309,19 +308,9 @@ def save_traceback(folder: Path, text: str) -> None:
 
 
 def save_gradients(folder: Path, gradients: xr.Dataset, status: dict[str, Any]) -> None:
-    """Write gradients.nc, compressed, and the status that seals it.
-
-    It is made in memory, since HDF5 crashes where the disk is full.
-    """
-    encoding = {name: {"zlib": True, "complevel": 4} for name in gradients.data_vars}
-    content = io.BytesIO()
-    gradients.to_netcdf(content, engine="h5netcdf", encoding=encoding)
-    _write_sealed(
-        folder,
-        GRADIENTS,
-        status,
-        lambda path: path.write_bytes(content.getbuffer()),
-    )
+    """Write gradients.nc, compressed, and the status that seals it."""
+    content = netcdf.content(gradients)
+    _write_sealed(folder, GRADIENTS, status, lambda path: path.write_bytes(content))
 
 
 def load_yaml(path: Path) -> Any:

@@ -57,11 +57,11 @@ def _is_plain(node: Any) -> bool:
 @cache
 def _loader() -> Any:
     """Return OmegaConf's loader, with libyaml's parser where PyYAML has it."""
-    own = get_yaml_loader()
+    own: Any = get_yaml_loader()
     if not yaml.__with_libyaml__:
         return own
 
-    class Loader(yaml.CSafeLoader, own):  # type: ignore[misc]
+    class Loader(yaml.CSafeLoader, own):
         yaml_implicit_resolvers = own.yaml_implicit_resolvers
         yaml_constructors = own.yaml_constructors
 

@@ -15,14 +15,14 @@ from gradlab.components import ConfigError
 from gradlab.config import Config, Sweep
 from gradlab.point import Point, Status, point_of_job
 from gradlab.point.failures import reason_of
-from gradlab.printable import printable
+from gradlab.printable import pasted, printable
 from gradlab.records import leases, reseal_config, sweep_folder
-from gradlab.sweeps import elsewhere, ledger
+from gradlab.sweeps import elsewhere, ledger, refusals
 from gradlab.sweeps.edited import of_earlier_code
 from gradlab.sweeps.groups import Group, program_of, run_built
 from gradlab.sweeps.interrupts import stopping
 from gradlab.sweeps.lanes import run_here
-from gradlab.sweeps.objective import is_search, objective_of
+from gradlab.sweeps.objective import Objective, is_search, objective_of
 from gradlab.sweeps.program_cache import keep_programs
 from gradlab.sweeps.progress import ProgressDisplay, sentence_on
 from gradlab.sweeps.screen import screen, show
@@ -127,6 +127,54 @@ def _of_earlier(states: Sequence[str], total: int) -> list[str]:
         them = "it runs" if failed == 1 else "they run"
         sentences.append(f"{failed} of them failed: {them} again with sweep.retry=failed.")
     return sentences
+
+
+def check_done(statuses: Sequence[Status], folder: Path, has_run: bool, is_search: bool) -> None:
+    """Raise Incomplete unless all points are done, or failed before and were left alone now.
+
+    In a search, points may fail as long as one of the batch does not.
+    """
+    states = [status["state"] for status in statuses]
+    unfinished, again = (
+        sum(state not in ledger.ENDED for state in states),
+        pasted("sweep.resume", folder),
+    )
+    if unfinished and unfinished == states.count("running"):
+        raise Incomplete(f"{unfinished} of {len(states)} points run elsewhere; see above.")
+    if damaged := states.count("damaged"):
+        raise Incomplete(
+            f"{damaged} of {len(states)} points have damaged records: run them again with {again}"
+        )
+    if unfinished:
+        remedy = (
+            f"repeat the command with {again}: its search goes on from there"
+            if is_search
+            else f"go on from their checkpoints with {again}"
+        )
+        raise Incomplete(
+            f"interrupted, {unfinished} of {len(states)} points are not done: {remedy}",
+            interrupted=True,
+        )
+    failed = states.count("failed")
+    if failed and has_run and not (is_search and failed < len(states)):
+        raise Incomplete(f"{failed} of {len(states)} points failed; see above.")
+
+
+def show_best(goal: Objective, tried: Sequence[tuple[float, ledger.Entry]]) -> None:
+    """Print the best point of a search so far.
+
+    Args:
+        goal: its objective.
+        tried: each point's value, and the point.
+    """
+    values, entries = zip(*tried, strict=True)
+    best = (max if goal.maximised else min)(values)
+    if best == goal.worst:
+        return
+    names = refusals.describe([e.number for e in entries], [e.overrides for e in entries])
+    where = names[values.index(best)]
+    sentence = f"best     {goal.name} {best:.4g} of {len(values)} points: {where}"
+    show(screen(), printable(sentence))
 
 
 def run_alone(composed: DictConfig) -> float | None:

@@ -92,3 +92,15 @@ def objective_of(sweeper: Mapping[str, Any], settings: Sweep) -> Objective:
             f"hydra.sweeper.direction={remedy}."
         )
     return Objective(name, direction == "maximize")
+
+
+def ends_with(tried: int, planned: int | None, sweeper: Mapping[str, Any]) -> bool:
+    """Return whether a search ends after so many points; true of sweepers that do not say.
+
+    Args:
+        tried: number of points so far.
+        planned: number of all points, if its sweeper has said so.
+        sweeper: the section `hydra.sweeper`, whose `n_trials` else is that number.
+    """
+    total = planned or sweeper.get("n_trials")
+    return total is None or tried >= total

@@ -112,6 +112,7 @@ def _prepare() -> None:
     ):
         getattr(owner, name)  # a version of W&B without it may read the folder in another way
         setattr(owner, name, instead)
+    _without_launch(wandb.Run)
     for path in filter(os.path.exists, SETTINGS):
         print(
             f"gradlab: {printable(path.absolute())} is not read: set WANDB_BASE_URL, WANDB_ENTITY "
@@ -124,6 +125,20 @@ def _prepare() -> None:
         if name not in os.environ and not _can_be_written(default):
             os.environ[name] = tempfile.mkdtemp(prefix="gradlab-wandb-")
             atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
+
+
+def _without_launch(run: "type[wandb.Run]") -> None:
+    """Keep the first run from importing W&B's launcher, a second, to look for inputs staged there.
+
+    Whoever has staged some has imported it.
+    """
+    apply = run._detect_and_apply_job_inputs
+
+    def apply_if_any(self: "wandb.Run") -> None:
+        if "wandb.sdk.launch.inputs.internal" in sys.modules:
+            apply(self)
+
+    run._detect_and_apply_job_inputs = apply_if_any  # type: ignore[method-assign]
 
 
 def _can_be_written(folder: Path) -> bool:

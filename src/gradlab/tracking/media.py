@@ -57,7 +57,7 @@ def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> di
         label=label_of(log_norms),
     )
     return {
-        f"{name}/map": wandb.Image(picture, caption=CAPTION),
+        f"{name}/map": wandb.Image(picture[..., :3], caption=CAPTION),
         f"{name}/{CELLS}": map_table(maps),
         f"{name}/decay_curves": wandb.plot.line_series(
             lags,
