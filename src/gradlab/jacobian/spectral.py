@@ -2,8 +2,8 @@
 
 σ²_max(A_t B_k) is the largest eigenvalue of the symmetric B_kᵀA_tᵀ A_t B_k. Of few rows or columns
 that is a small matrix (cores.py). Else Lanczos steps for a tile of pairs are four stacked matrix
-products each, since all pairs of one t share A_t and all pairs of one k share B_k. A tile stops
-when the residual of every pair is small enough.
+products each, since all pairs of one t share A_t and all pairs of one k share B_k. A pair stops
+when its residual is small enough; the few of a tile that go on do so as formed products.
 """
 
 from functools import partial
