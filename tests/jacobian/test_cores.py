@@ -1,5 +1,7 @@
 """Norms of small matrices, and of many at once, against LAPACK's."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -51,12 +53,22 @@ def test_groups_that_converge_at_different_steps_keep_their_values() -> None:
         1 - RNG.uniform(0, 0.3, (7, 40)),
         np.zeros((2, 40)),
         1e-137 * (1 - RNG.uniform(0, 0.3, (7, 40))),
+        np.concatenate(
+            [np.geomspace(1, 1e-12, 40)[None]] * 30 + [1 - RNG.uniform(0, 0.3, (2, 40))]
+        ),
+        np.concatenate([np.geomspace(1, 1e-60, 40)[None]] * 9 + [np.linspace(2, 1, 40)[None]]),
     ]
     groups = [x.mT @ x for x in (matrices(x**0.5) for x in spectra)]
     start = np.ones(40) / 40**0.5
+
+    def operator(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda v: (x @ v[..., None])[..., 0]
+
     tops = top_eigenvalues(
-        [lambda v, x=x: (x @ v[..., None])[..., 0] for x in groups],
+        [*map(operator, groups)],
         [np.broadcast_to(start, (len(x), 40)) for x in groups],
+        [x.__getitem__ for x in groups],
+        operator,
     )
     for top, spectrum in zip(tops, spectra, strict=True):
         np.testing.assert_allclose(top, spectrum.max(axis=1), rtol=1e-4)

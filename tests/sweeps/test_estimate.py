@@ -67,6 +67,8 @@ def test_seconds_scale_with_the_work(composed: Compose, kept: Path, tmp_path: Pa
     one = 1000 * 0.02 + 11 * 0.1 + 3 * 0.2 + 0.5
     assert cost.seconds == pytest.approx(5 * [one])
     assert cost.tasks(TWO_CORES) == pytest.approx([3 + one, one, one, one, one])
+    sentence = estimate.time_sentence([cost], TWO_CORES)
+    assert "; probes take 3% of training." in sentence  # 3 · 0.2 of 1000 · 0.02 s
     in_jobs = TWO_CORES._replace(jobs=4, points=2)
     assert cost.tasks(in_jobs) == pytest.approx([3 + one, 3 + one, 3 + one])
     assert estimate.makespan(cost.tasks(TWO_CORES), 2) == pytest.approx((3 + 5 * one) / 2)

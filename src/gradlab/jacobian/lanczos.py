@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gradlab.jacobian.arrays import (
     AnyArray,
@@ -25,9 +25,12 @@ from gradlab.jacobian.arrays import (
 Operator: TypeAlias = Callable[[Float[AnyArray, "*pairs n"]], Float[AnyArray, "*pairs n"]]
 
 TOLERANCE = 1e-5  # Largest error, by the residual, over the eigenvalue …
-GAIN = 3e-7  # … or what the last step may have added to it, with a residual below
+GAIN = 3e-7  # … or what the last step may have added to it, with a residual below …
 ROUGH = 1e-2
+GAIN_ALONE = 1e-9  # … and for a pair that stops alone: others would take it past a standstill
 CHECK_EVERY = 8  # Steps between checks, each of which takes as long as some steps.
+FIRST_CHECK = 6  # of NumPy's: most have converged
+FEW = 0.125  # share of a group whose matrices are worth forming, to spare the others more steps
 TOGETHER = 8192  # of NumPy's are checked by one thread: for fewer, threads wait for the interpreter
 NEAR = 1e-6  # relative to the eigenvalue: from a step as small, the next one would be 1e-18
 ROOT_STEPS = 40  # at most, of Laguerre's method, which triples the digits in the end
@@ -47,6 +50,26 @@ class _Estimate(NamedTuple):
     has_converged: Bool[AnyArray, "*pairs"]
 
 
+class _Group(NamedTuple):
+    """Operators that advance together.
+
+    Attributes:
+        apply: all of them.
+        state: of them.
+        places: of them, among those of all groups.
+        left: those of them that have not converged.
+        above: of those, what is hardly ever below the eigenvalue.
+        form: returns the matrices of some of them.
+    """
+
+    apply: Operator
+    state: _Lanczos
+    places: Int[np.ndarray, "pairs"]
+    left: Int[np.ndarray, "left"]
+    above: Float[AnyArray, "left"]
+    form: Callable[[Int[np.ndarray, "few"]], Float[AnyArray, "few ..."]]
+
+
 def top_eigenvalue(apply: Operator, start: Float[Array, "*pairs n"]) -> Float[Array, "*pairs"]:
     """Return the largest eigenvalues of many symmetric positive semi-definite operators at once.
 
@@ -60,7 +83,7 @@ def top_eigenvalue(apply: Operator, start: Float[Array, "*pairs n"]) -> Float[Ar
         done, lanczos, estimate = state
         lanczos = _advance(apply, lanczos, done)
         done = done + CHECK_EVERY
-        return done, lanczos, _checked(lanczos.alphas, lanczos.betas, done, estimate.above)
+        return done, lanczos, _checked(lanczos.alphas, lanczos.betas, done, estimate.above, GAIN)
 
     zeros = jnp.zeros(start.shape[:-1], start.dtype)
     return jax.lax.while_loop(
@@ -71,32 +94,60 @@ def top_eigenvalue(apply: Operator, start: Float[Array, "*pairs n"]) -> Float[Ar
 
 
 def top_eigenvalues(
-    operators: list[Operator], starts: list[Float[AnyArray, "pairs n"]]
+    operators: list[Operator],
+    starts: list[Float[AnyArray, "pairs n"]],
+    formed: list[Callable[[Int[np.ndarray, "few"]], Float[AnyArray, "few ..."]]],
+    of_formed: Callable[[Float[AnyArray, "few ..."]], Operator],
 ) -> list[Float[AnyArray, "pairs"]]:
     """Return what `top_eigenvalue` does of several groups of operators, of arrays of NumPy.
 
-    Groups advance in threads, each until all of it has converged. All are checked together: to
-    NumPy a check is a thousand operations, which last as long for few pairs as for thousands.
+    Groups advance in threads. The few of a group that take more steps than the others leave it,
+    and go on together as formed matrices; not in float32, in which residuals tell too little for
+    the others to stop alone. All groups are checked together: to NumPy a check is a thousand
+    operations, which last as long for few pairs as for thousands.
+
+    Args:
+        operators: of each group.
+        starts: unit vectors of each group.
+        formed: for each group, returns the matrices of some of its operators.
+        of_formed: returns the operator of formed matrices.
     """
-    states = [_begin(start, 0) for start in starts]
-    zeros = [np.zeros_like(state.beta) for state in states]
-    estimates = [_Estimate(zero, zero, zero > 0) for zero in zeros]
-    active = list(range(len(states)))
-    for done in range(0, _most_steps(starts[0]), CHECK_EVERY):
-
-        def advance(i: int, done: int = done) -> None:
-            states[i] = _advance(operators[i], _with_room(states[i]), done)
-
-        in_threads(advance, [(i,) for i in active])
-        checked = _checked_together(
-            [states[i] for i in active], [estimates[i].above for i in active]
+    ends = np.cumsum([len(start) for start in starts])
+    tops = np.empty(ends[-1], starts[0].dtype)
+    groups = [
+        _Group(
+            apply,
+            _begin(start, 0),
+            np.arange(end - len(start), end),
+            np.arange(len(start)),
+            np.zeros_like(start[:, 0]),
+            form,
         )
-        for i, estimate in zip(active, checked, strict=True):
-            estimates[i] = estimate
-        active = [i for i in active if not estimates[i].has_converged.all()]
-        if not active:
-            break
-    return [estimate.top for estimate in estimates]
+        for apply, start, end, form in zip(operators, starts, ends, formed, strict=True)
+    ]
+    done, stop_alone = 0, tops.dtype == np.float64
+    while groups and done < starts[0].shape[-1]:
+        steps = CHECK_EVERY if done else FIRST_CHECK
+
+        def advance(i: int, done: int = done, steps: int = steps) -> None:
+            group = groups[i]  # noqa: B023 (threads end before it changes)
+            state = _advance(group.apply, _with_room(group.state, steps), done, steps)
+            groups[i] = group._replace(state=state)  # noqa: B023
+
+        in_threads(advance, [(i,) for i in range(len(groups))])
+        done += steps
+        going_on, few = [], []
+        for group, estimate in zip(groups, _checked_together(groups, stop_alone), strict=True):
+            tops[group.places[group.left]] = estimate.top
+            goes_on = ~estimate.has_converged
+            goes_on |= goes_on.any() & (not stop_alone)
+            left = group._replace(left=group.left[goes_on], above=estimate.above[goes_on])
+            if len(left.left) > FEW * len(group.places):
+                going_on.append(left)
+            elif len(left.left):
+                few.append(left)
+        groups = going_on + ([_joined(few, of_formed)] if few else [])
+    return np.split(tops, ends[:-1])
 
 
 def top_eigenvalues_of(
@@ -105,30 +156,59 @@ def top_eigenvalues_of(
     """Return the largest eigenvalue of the operator that each matrix makes, in NumPy's threads."""
     parts = [matrices[blocks] for blocks, _ in pieces(len(matrices), 1, matrices[0].nbytes)]
     starts = [random_start(part[:, 0]) for part in parts]
-    return np.concatenate(top_eigenvalues([operator(part) for part in parts], starts))
+    formed = [part.__getitem__ for part in parts]
+    return np.concatenate(top_eigenvalues([*map(operator, parts)], starts, formed, operator))
 
 
-def _with_room(state: _Lanczos) -> _Lanczos:
+def _joined(
+    groups: list[_Group], of_formed: Callable[[Float[AnyArray, "few ..."]], Operator]
+) -> _Group:
+    """Return what is left of some groups as one of formed matrices."""
+    matrices = np.concatenate([group.form(group.left) for group in groups])
+    states = [
+        [*(x[group.left] for x in group.state[:3]), *(x[:, group.left] for x in group.state[3:])]
+        for group in groups
+    ]
+    state = _Lanczos(
+        *(
+            np.concatenate(parts, axis=axis)
+            for parts, axis in zip(zip(*states, strict=True), (0, 0, 0, 1, 1), strict=True)
+        )
+    )
+    return _Group(
+        of_formed(matrices),
+        state,
+        np.concatenate([group.places[group.left] for group in groups]),
+        np.arange(len(matrices)),
+        np.concatenate([group.above for group in groups]),
+        matrices.__getitem__,
+    )
+
+
+def _with_room(state: _Lanczos, steps: int) -> _Lanczos:
     """Return the state with rows for the steps to the next check."""
-    room = np.empty((CHECK_EVERY, *state.beta.shape), state.beta.dtype)
+    room = np.empty((steps, *state.beta.shape), state.beta.dtype)
     alphas, betas = (np.concatenate([x, room]) for x in (state.alphas, state.betas))
     return state._replace(alphas=alphas, betas=betas)
 
 
-def _checked_together(
-    states: list[_Lanczos], above: list[Float[AnyArray, "pairs"]]
-) -> list[_Estimate]:
-    alphas, betas = (np.concatenate([x[i] for x in states], axis=1) for i in (-2, -1))
-    bounds = np.concatenate(above)
+def _checked_together(groups: list[_Group], stop_alone: bool) -> list[_Estimate]:
+    """Return the estimates of what is left of each group, of which a pair may stop alone."""
+    gain = GAIN_ALONE if stop_alone else GAIN
+    alphas, betas = (
+        np.concatenate([group.state[i][:, group.left] for group in groups], axis=1)
+        for i in (-2, -1)
+    )
+    bounds = np.concatenate([group.above for group in groups])
     estimate = _Estimate(np.empty_like(bounds), np.empty_like(bounds), np.empty(bounds.shape, bool))
 
     def check(part: slice) -> None:
-        checked = _checked(alphas[:, part], betas[:, part], len(alphas), bounds[part])
+        checked = _checked(alphas[:, part], betas[:, part], len(alphas), bounds[part], gain)
         for target, value in zip(estimate, checked, strict=True):
             target[part] = value
 
     in_threads(check, [(slice(i, i + TOGETHER),) for i in range(0, len(bounds), TOGETHER)])
-    ends = np.cumsum([len(x.beta) for x in states])[:-1]
+    ends = np.cumsum([len(group.left) for group in groups])[:-1]
     return [_Estimate(*x) for x in zip(*(np.split(x, ends) for x in estimate), strict=True)]
 
 
@@ -153,8 +233,8 @@ def _begin(start: Float[AnyArray, "*pairs n"], steps: int) -> _Lanczos:
     return _Lanczos(start, xp.zeros_like(start), xp.zeros(pairs, start.dtype), alphas, betas)
 
 
-def _advance(apply: Operator, state: _Lanczos, done: Any) -> _Lanczos:
-    """Return the state after the steps from `done` to the next check."""
+def _advance(apply: Operator, state: _Lanczos, done: Any, steps: int = CHECK_EVERY) -> _Lanczos:
+    """Return the state after some steps from `done` on."""
     xp, limits = library(state.vector), np.finfo(state.vector.dtype)
 
     def advance(step: Any, state: _Lanczos) -> _Lanczos:
@@ -176,7 +256,7 @@ def _advance(apply: Operator, state: _Lanczos, done: Any) -> _Lanczos:
             betas=put(state.betas, step, beta),
         )
 
-    return fori_loop(done, done + CHECK_EVERY, advance, state, state.vector)
+    return fori_loop(done, done + steps, advance, state, state.vector)
 
 
 def _checked(
@@ -184,13 +264,14 @@ def _checked(
     betas: Float[AnyArray, "steps *pairs"],
     size: Any,
     above: Float[AnyArray, "*pairs"],
+    least_gain: float,
 ) -> _Estimate:
     """Return the estimates after `size` steps, given bounds that are hardly ever below."""
     top, residual, gain = _top_of_tridiagonal(alphas, betas, size, above)
     top = top + 0 * alphas[0]  # of what is not finite neither is the estimate
     tolerance = max(TOLERANCE, 1000 * float(np.finfo(alphas.dtype).eps))
     is_exact = residual <= tolerance * top
-    is_settled = (gain <= GAIN * top) & (residual <= ROUGH * top)
+    is_settled = (gain <= least_gain * top) & (residual <= ROUGH * top)
     return _Estimate(top, top + 2 * residual, is_exact | is_settled | (top != top))
 
 
@@ -202,9 +283,9 @@ def _top_of_tridiagonal(
 ) -> tuple[Float[AnyArray, "*pairs"], Float[AnyArray, "*pairs"], Float[AnyArray, "*pairs"]]:
     """Return the largest eigenvalue θ of the leading `size` rows of a tridiagonal matrix T.
 
-    Laguerre's method goes down to θ from `above`, if it is, or else from Gershgorin's bound: with x
-    above all roots θᵢ of det(x − T), the pivots of x − T are positive, and Σ 1/(x − θᵢ) and
-    Σ 1/(x − θᵢ)² are sums over them and their derivatives (Parlett 1964).
+    Laguerre's method goes down to θ from Samuelson's bound or from `above`, if they are, or else
+    from Gershgorin's: with x above all roots θᵢ of det(x − T), the pivots of x − T are positive,
+    and Σ 1/(x − θᵢ) and Σ 1/(x − θᵢ)² are sums over them and their derivatives (Parlett 1964).
 
     Returns:
         θ, its residual, |β_size| · |last component of θ's unit eigenvector| – some eigenvalue of
@@ -221,6 +302,11 @@ def _top_of_tridiagonal(
     scale = fori_loop(0, size, gershgorin, zero, alphas)
     scale = xp.where(scale > 0, scale, 1)  # squares of tiny numbers would underflow
     alphas, squares = alphas / scale, (betas / scale) ** 2
+    # The largest root is furthest above the mean if all others are equal (Samuelson 1968).
+    mean = xp.sum(alphas, 0) / count
+    mean_square = (xp.sum(alphas**2, 0) + 2 * (xp.sum(squares, 0) - squares[size - 1])) / count
+    spread = xp.sqrt(xp.maximum((count - 1) * (mean_square - mean**2), 0))
+    start = xp.minimum(xp.minimum(above / scale, 1), (1 + NEAR) * (mean + spread))
 
     def pivot(i: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
         x, smallest, ratio, slope, curvature, total, total_of_squares = state
@@ -254,7 +340,7 @@ def _top_of_tridiagonal(
     _, top, _ = while_loop(
         lambda state: (state[0] < ROOT_STEPS) & xp.any(state[2] > NEAR * state[1]),
         nearer,
-        (xp.int32(0), xp.minimum(above / scale, 1), ones),
+        (xp.int32(0), start, ones),
         alphas,
     )
     last = xp.maximum(top - alphas[size - 1], limits.eps)

@@ -2,12 +2,14 @@
 
 σ²_max(A_t B_k) is the largest eigenvalue of the symmetric B_kᵀA_tᵀ A_t B_k. Of few rows or columns
 that is a small matrix (cores.py). Else Lanczos steps for a tile of pairs are four stacked matrix
-products each, since all pairs of one t share A_t and all pairs of one k share B_k. A tile stops
-when the residual of every pair is small enough.
+products each, since all pairs of one t share A_t and all pairs of one k share B_k. A pair stops
+when its residual is small enough; the few of a tile that go on do so as formed products.
 """
 
+from functools import partial
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from gradlab.jacobian.arrays import PIECE, AnyArray, library
 from gradlab.jacobian.cores import SMALL, WAVE, core_spectral_squares, tiles
@@ -28,12 +30,14 @@ SIDE = 16  # rows and columns of a tile: in fewer, matrices are read too often
 def single_squares(matrices: Float[AnyArray, "N r n"]) -> Float[AnyArray, "N"]:
     """Return the squared spectral norms of matrices."""
 
-    def operator(matrices: Float[AnyArray, "N r n"]) -> Operator:
-        return lambda v: multiply(multiply(matrices, v[..., None]).mT, matrices)[..., 0, :]
-
     if library(matrices) is not np:
-        return top_eigenvalue(operator(matrices), random_start(matrices[:, 0]))
-    return top_eigenvalues_of(matrices, operator)
+        return top_eigenvalue(gram_operator(matrices), random_start(matrices[:, 0]))
+    return top_eigenvalues_of(matrices, gram_operator)
+
+
+def gram_operator(matrices: Float[AnyArray, "N r n"]) -> Operator:
+    """Return PᵀP of each matrix P, as one operator."""
+    return lambda v: multiply(multiply(matrices, v[..., None]).mT, matrices)[..., 0, :]
 
 
 def cross_squares(
@@ -55,7 +59,10 @@ def cross_squares(
         wave = cut[i : i + at_once]
         pairs = [(a[block, rows], b_T[block, columns]) for block, rows, columns in wave]
         tops = top_eigenvalues(
-            [tile_operator(*pair) for pair in pairs], [tile_start(*pair) for pair in pairs]
+            [tile_operator(*pair) for pair in pairs],
+            [tile_start(*pair) for pair in pairs],
+            [partial(tile_products, *pair) for pair in pairs],
+            gram_operator,
         )
         for place, top, (left, right) in zip(wave, tops, pairs, strict=True):
             squares[place] = top.reshape(len(left), right.shape[1], left.shape[1]).mT
@@ -72,6 +79,14 @@ def tile_operator(a: Float[AnyArray, "N t r n"], b_T: Float[AnyArray, "N k q n"]
         return multiply(g_b_v, b_T.mT).reshape(v.shape)
 
     return apply
+
+
+def tile_products(
+    a: Float[AnyArray, "N t r n"], b_T: Float[AnyArray, "N k q n"], pairs: Int[np.ndarray, "few"]
+) -> Float[AnyArray, "few r q"]:
+    """Return A_t B_k of some of the pairs (k, t), counted as in `tile_operator`."""
+    block, k, t = np.unravel_index(pairs, (*b_T.shape[:2], a.shape[1]))
+    return multiply(a[block, t], b_T[block, k].mT)
 
 
 def tile_start(

@@ -57,6 +57,8 @@ class Estimate:
     Attributes:
         points: their number.
         seconds: of each point, without compiling; empty: not known.
+        training: seconds of all updates of all points, those made before among them.
+        probing: seconds of all their measurements.
         compiling: seconds.
         stops: whether training may end before its last update.
         earlier: points that have run before, which the seconds come from.
@@ -69,6 +71,8 @@ class Estimate:
 
     points: int
     seconds: Sequence[float]
+    training: float
+    probing: float
     compiling: float
     stops: bool
     earlier: int
@@ -122,6 +126,8 @@ def estimate(group: Group, workers: Workers) -> Estimate | None:
     return Estimate(
         points=count,
         seconds=known if len(known) == count else [],
+        training=count * found.cost.training_of(work) if found else 0.0,
+        probing=count * found.cost.probing_of(work) if found else 0.0,
         compiling=found.cost.compile_seconds if found else 0.0,
         stops=config.train.stop is not None,
         earlier=round(found.cost.points) if found else 0,
@@ -154,6 +160,9 @@ def time_sentence(estimates: Sequence[Estimate], workers: Workers) -> str:
     parts = [f"Time: {bound} {wall}{share} {workers.place}, {whence}"]
     if new:
         parts.append(f"not known for {new} of {len(estimates)} programs, which are new here")
+    if training := sum(one.training for one in known):
+        probing = sum(one.probing for one in known)
+        parts.append(f"probes take {probing / training:.0%} of training")
     if workers.minutes and workers.jobs is not None:
         longest = duration(max(tasks))
         parts.append(f"the longest job takes {bound} {longest} of its {workers.minutes} min")

@@ -77,6 +77,15 @@ class Cost:
         parts = (count * seconds / counted for seconds, counted, count in pairs if counted)
         return self.rest_seconds / self.points + sum(parts)
 
+    def training_of(self, work: Work) -> float:
+        """Return the seconds of a point's updates; 0 where none was ever made."""
+        return work.updates * self.train_seconds / self.updates if self.updates else 0.0
+
+    def probing_of(self, work: Work) -> float:
+        """Return the seconds of a point's measurements; 0 where none was ever made."""
+        count = self.measurements
+        return work.measurements * self.probe_seconds / count if count else 0.0
+
     def bytes_of(self, work: Work) -> float:
         """Return the bytes of a point on disk."""
         maps = self.map_bytes / self.measurements if self.measurements else 0.0
