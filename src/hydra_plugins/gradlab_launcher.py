@@ -5,10 +5,10 @@ Hydra imports every module of this folder at each start, so heavy imports wait f
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import cycle
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,7 @@ from pydantic import Field
 if TYPE_CHECKING:
     from gradlab.config import Config, Sweep
     from gradlab.point import Status
+    from gradlab.point.recorder import Judge
     from gradlab.sweeps import Runner
     from gradlab.sweeps.estimate import Workers
     from gradlab.sweeps.groups import Built, Group
@@ -33,6 +34,7 @@ class FusedLauncher(Launcher):
     """Checks every point of a sweep before the first runs, then runs them as one sweep."""
 
     planned: int | None = None  # points of a search, if its sweeper says so
+    judges: "Sequence[Callable[[], Judge]] | None" = None  # one a point, if its sweeper prunes them
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -86,7 +88,10 @@ class FusedLauncher(Launcher):
         refusals.check_unused(folder, [*new, *own])
         if repeats:
             print(repeats)
-        points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
+        points = {
+            entry.identity: replace(entry.point(folder.absolute()), judge=judge)
+            for entry, judge in zip(entries, self.judges or repeat(None, len(entries)), strict=True)
+        }
         if settings.plan_only:
             from gradlab.sweeps.plan import show_plan
 
@@ -120,6 +125,7 @@ class FusedLauncher(Launcher):
         for job, entry in zip(jobs, entries, strict=True):
             status = by_identity[entry.identity]
             job.return_value, job.status = status, JobStatus.COMPLETED
+            job.working_dir = str(points[entry.identity].folder)
             if goal:
                 job.return_value = goal.of(ledger.status_in(points[entry.identity].folder))
                 self._found[entry.identity] = job.return_value, entry
