@@ -93,11 +93,12 @@ class SearchSweeper(ProductSweeper):
             jobs = launcher.launch(points, initial_job_idx=first * len(space.seeds))
             if not jobs:  # of a plan, no more can be known
                 break
-            values = iter([job.return_value for job in jobs])
-            for trial, _ in asked if not pruning else ():
-                study.tell(trial, fmean(next(values) for _ in space.seeds))
-            for (trial, _), job in zip(asked, jobs, strict=True) if pruning else ():
-                pruning.tell(study, trial, Path(job.working_dir))
+            for number, (trial, _) in enumerate(asked):
+                own = jobs[number * len(space.seeds) :][: len(space.seeds)]
+                if pruning:
+                    pruning.tell(study, trial, Path(str(own[0].working_dir)))
+                else:
+                    study.tell(trial, fmean(job.return_value for job in own))
             _write_best(study, goal.worst, folder)
             launched.append(jobs)
         return launched

@@ -56,8 +56,7 @@ def run_points(
 
     Returns:
         Each point's status, as in status.json: "state" is done, diverged, pruned, failed or
-        interrupted.
-        Whatever is raised ends in "failed" with its reason, and never in the sweep.
+        interrupted. Whatever is raised ends in "failed" with its reason, and never in the sweep.
     """
     stop = stop or Event()
     if stop.is_set():
