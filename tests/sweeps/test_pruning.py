@@ -93,11 +93,12 @@ def test_a_search_asks_as_optuna_does_when_told_what_was_pruned(searched: Path) 
     runs = gradlab.load_runs(searched)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True))
     for first in range(0, len(runs), BATCH):
-        trials = [study.ask() for _ in runs.index[first : first + BATCH]]
-        for number, trial in enumerate(trials, first):
+        trials = []
+        for number in runs.index[first : first + BATCH]:
+            trials.append(study.ask())
             setting = [
-                trial.suggest_float("init.gain", 0.5, 2),
-                trial.suggest_float("optim.learning_rate", 1e-4, 1e4, log=True),
+                trials[-1].suggest_float("init.gain", 0.5, 2),
+                trials[-1].suggest_float("optim.learning_rate", 1e-4, 1e4, log=True),
             ]
             np.testing.assert_allclose(runs.loc[number, SETTING].astype(float), setting, rtol=1e-5)
         for number, trial in enumerate(trials, first):
