@@ -186,8 +186,8 @@ def test_a_judge_can_be_sent_to_another_process() -> None:
         (("seed=0,1",), "give one seed instead of 2"),
         (("train.steps=40,80",), "give train.steps one value"),
         ((f"train.log_every={STEPS}",), "needs a value before the last of 40 updates"),
-        (("+hydra.sweeper.pruner_options.warm=3",), "pruner=median: .*warm"),
-        (("+hydra.sweeper.pruner_options.n_warmup_steps=-3",), "pruner=median: "),
+        (("hydra.sweeper.pruner_options={warm:3}",), "pruner=median: .*warm"),
+        (("hydra.sweeper.pruner_options={n_warmup_steps:-3}",), "pruner=median: "),
     ],
 )
 def test_what_cannot_be_pruned_is_refused_before_anything_runs(
