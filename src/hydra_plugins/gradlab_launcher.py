@@ -5,8 +5,10 @@ Hydra imports every module of this folder at each start, so heavy imports wait f
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +20,7 @@ from pydantic import Field
 
 if TYPE_CHECKING:
     from gradlab.config import Sweep
-    from gradlab.point import Point
+    from gradlab.point import Judge, Point
     from gradlab.sweeps import Runner
     from gradlab.sweeps.estimate import Workers
     from gradlab.sweeps.groups import Group
@@ -30,6 +32,7 @@ class FusedLauncher(Launcher):
     """Checks every point of a sweep before the first runs, then runs them as one sweep."""
 
     planned: int | None = None  # points of a search, if its sweeper says so
+    judges: "Sequence[Callable[[], Judge]] | None" = None  # one a point, if its sweeper prunes them
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -84,7 +87,10 @@ class FusedLauncher(Launcher):
         refusals.check_unused(folder, [*new, *own])
         if repeats:
             print(repeats)
-        points = {entry.identity: entry.point(folder.absolute()) for entry in entries}
+        points = {
+            entry.identity: replace(entry.point(folder.absolute()), judge=judge)
+            for entry, judge in zip(entries, self.judges or repeat(None, len(entries)), strict=True)
+        }
         if settings.plan_only:
             self._show_plan(points.values(), request, settings)
             if goal and not self.planned:  # another's sweeper would wait for points' values
@@ -110,6 +116,7 @@ class FusedLauncher(Launcher):
         sweeps.check_done(found, folder, bool(groups), is_search)
         for job, entry in zip(jobs, entries, strict=True):
             job.return_value, job.status = statuses[entry.identity], JobStatus.COMPLETED
+            job.working_dir = str(points[entry.identity].folder)
             if goal:
                 job.return_value = goal.of(ledger.status_in(points[entry.identity].folder))
                 self._tried[entry.identity] = job.return_value, entry

@@ -6,6 +6,7 @@ finds those that have ended, and goes on.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,9 @@ from hydra_plugins.gradlab_sweeper_sobol import Interval, checked_count, interva
 
 if TYPE_CHECKING:
     import optuna
+
+    from gradlab.sweeps.objective import Objective
+    from gradlab.sweeps.pruning import Pruning
 
 RESULTS = "optimization_results.yaml"  # as Hydra's own sweepers that search call it
 OPTIONS = {"TPESampler": {"constant_liar": True}}  # a batch's trials are to differ
@@ -43,12 +47,15 @@ class SearchSweeper(ProductSweeper):
         sampler: str,
         seed: int,
         direction: str | None,
+        pruner: str | None = None,
+        pruner_options: dict[str, Any] | None = None,
         params: dict[str, str] | None = None,
     ) -> None:
         """Take the options of conf/hydra/sweeper/search.yaml."""
         super().__init__(None, params)
         self._trials, self._batch, self._seed = n_trials, n_jobs, seed
         self._sampler, self._direction = sampler, direction
+        self._pruner, self._pruner_options = pruner, pruner_options or {}
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the search; write its best trial to optimization_results.yaml as it goes.
@@ -70,7 +77,7 @@ class SearchSweeper(ProductSweeper):
         batch = checked_count("n_jobs", self._batch)
         space = _space(self.parsed(arguments))
         goal = objective_of({"direction": self._direction}, self.master.sweep)
-        study = self._study(goal.maximised)
+        study, pruning = self._study(goal, space)
         launcher.planned = trials * len(space.seeds)
         launched = []
         for first in range(0, trials, batch):
@@ -78,23 +85,32 @@ class SearchSweeper(ProductSweeper):
             points = [
                 [*words, seed] if seed else words for _, words in asked for seed in space.seeds
             ]
+            if pruning:
+                earlier = study.get_trials()
+                launcher.judges = [
+                    partial(pruning.judge, earlier[: trial.number]) for trial, _ in asked
+                ]
             jobs = launcher.launch(points, initial_job_idx=first * len(space.seeds))
             if not jobs:  # of a plan, no more can be known
                 break
-            values = iter([job.return_value for job in jobs])
-            for trial, _ in asked:
-                study.tell(trial, fmean(next(values) for _ in space.seeds))
+            for number, (trial, _) in enumerate(asked):
+                own = jobs[number * len(space.seeds) :][: len(space.seeds)]
+                if pruning:
+                    pruning.tell(study, trial, Path(str(own[0].working_dir)))
+                else:
+                    study.tell(trial, fmean(job.return_value for job in own))
             _write_best(study, goal.worst, folder)
             launched.append(jobs)
         return launched
 
-    def _study(self, maximises: bool) -> "optuna.Study":
+    def _study(self, goal: "Objective", space: Space) -> "tuple[optuna.Study, Pruning | None]":
         """Return an empty study; its sampler is seeded, so that a search can be repeated.
 
         Raises:
-            ConfigError: Optuna is missing, or has no such sampler.
+            ConfigError: Optuna is missing, or has no such sampler or pruner.
         """
         from gradlab.components import ConfigError
+        from gradlab.sweeps.pruning import new_study, pruning_of
 
         try:
             import optuna
@@ -108,7 +124,6 @@ class SearchSweeper(ProductSweeper):
                 f"hydra.sweeper.sampler must be one of Optuna's {', '.join(known)}; got "
                 f"{self._sampler}."
             )
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         make: Any = getattr(optuna.samplers, self._sampler)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -116,8 +131,13 @@ class SearchSweeper(ProductSweeper):
                 sampler = make(seed=self._seed, **OPTIONS.get(self._sampler, {}))
             except (ImportError, TypeError) as error:  # what it needs is missing, or is more
                 raise ConfigError(f"hydra.sweeper.sampler={self._sampler}: {error}") from error
-        direction = optuna.study.StudyDirection.MAXIMIZE if maximises else None
-        return optuna.create_study(sampler=sampler, direction=direction)
+        searched = [*space.intervals, *space.choices]
+        pruning = None
+        if self._pruner:
+            pruning = pruning_of(
+                self._pruner, self._pruner_options, goal, self.master.train, space.seeds, searched
+            )
+        return new_study(goal, pruning and pruning.pruner, sampler), pruning
 
 
 def _space(words: Sequence[Override]) -> Space:

@@ -60,7 +60,7 @@ def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per setting, in the order of the runs: the config keys that vary, `seed` apart, by
         their dotted names; `seeds`, the number of points, of which as many are `done`, `diverged`
-        and `failed` (the others have not ended, or their records cannot be read); how many of those
+        and `failed` (the others were pruned, have not ended, or cannot be read); how many of those
         that are done are `vanishing`, `stable` and `exploding`; then for each summary metric, in
         its own unit, `NAME/mean`, `NAME/low` and `NAME/high`, and `NAME/infinite` where one is
         infinite anywhere. `low` and `high` are the 95 % bootstrap interval of the mean (of a share

@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 
 from gradlab.config import check
 from gradlab.point.failures import is_interrupt
-from gradlab.point.recorder import Point, Recorder, Status
+from gradlab.point.recorder import Judge, Point, Recorder, Status
 from gradlab.point.training_loop import TrainingLoop
 from gradlab.training.precision import in_float32
 from gradlab.training.program import Program, State
 
-__all__ = ["Point", "Status", "fail_points", "point_of_job", "run_point", "run_points"]
+__all__ = ["Judge", "Point", "Status", "fail_points", "point_of_job", "run_point", "run_points"]
 
 
 def point_of_job(composed: DictConfig) -> Point:
@@ -55,8 +55,8 @@ def run_points(
             where it is set already, no point starts.
 
     Returns:
-        Each point's status, as in status.json: "state" is done, diverged, failed or interrupted.
-        Whatever is raised ends in "failed" with its reason, and never in the sweep.
+        Each point's status, as in status.json: "state" is done, diverged, pruned, failed or
+        interrupted. Whatever is raised ends in "failed" with its reason, and never in the sweep.
     """
     stop = stop or Event()
     if stop.is_set():

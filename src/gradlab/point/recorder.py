@@ -36,6 +36,7 @@ from gradlab.training.telemetry import divergence
 
 Row = dict[str, float]
 Status = dict[str, Any]
+Judge = Callable[[Sequence[Row]], str]  # why a point with these rows is pruned; "": it is not
 LEFT: Status = {"state": "running"}  # by another process
 
 
@@ -50,6 +51,7 @@ class Point:
     config: Config
     folder: Path
     name: str  # how it differs from its neighbours, e.g. "init.gain=2,model=rnn"
+    judge: Callable[[], Judge] | None = None  # of a search that prunes; one for each attempt
 
     @classmethod
     def named(cls, config: Config, folder: Path, overrides: Sequence[str]) -> "Point":
@@ -67,7 +69,7 @@ class Point:
 class Recorder:
     """Records a point's metrics and status while it runs and writes them to disk.
 
-    `status` is the content of status.json: "state" is running, done, diverged, failed or
+    `status` is the content of status.json: "state" is running, done, diverged, pruned, failed or
     interrupted.
     """
 
@@ -88,6 +90,7 @@ class Recorder:
         self._started = self._checkpointed = time.perf_counter()
         self._written_steps = 0
         self._open = contextlib.ExitStack()
+        self._judge: Judge | None = None
 
     @property
     def running(self) -> bool:
@@ -113,6 +116,8 @@ class Recorder:
         self._tracker = self._open.enter_context(
             track(point.folder, config, group=point.sweep, name=point.name)
         )
+        if point.judge:
+            self._judge = point.judge()
 
     def restore(self, abstract_state: Callable[[], State]) -> State | None:
         """Read what an earlier process has recorded.
@@ -156,17 +161,20 @@ class Recorder:
             state: the point's last.
             found: what a probe has met that is not finite, which then is the reason.
         """
-        gradients = self._write()
-        if np.isfinite(self.point.config.train.checkpoint_seconds):
-            checkpoints.save(self.point.folder, self.point.config, state)
         status = _conclude(self.rows[-1], self.length)
         if found:
             status["reason"] = found
-        status["summary"] |= success(self.rows) | times(self.timer)
-        status |= self._advice()
-        self._tracker.finish(self.status | status, gradients)
-        self._open.close()
-        self._end(status)
+        status["summary"] |= success(self.rows)
+        self._complete(state, status | self._advice())
+
+    def reason_to_prune(self) -> str:
+        """Return why the point's search has no use for the rest of its training; "": it has."""
+        return self._judge(self.rows) if self._judge else ""
+
+    def prune(self, state: State, reason: str) -> None:
+        """End the point as pruned, with a checkpoint of its state, which is not measured."""
+        summary = dict(self.rows[-1])
+        self._complete(state, {"state": "pruned", "reason": reason, "summary": summary})
 
     def interrupt(self, state: State) -> None:
         """End the point as interrupted, with a checkpoint to go on from."""
@@ -196,6 +204,16 @@ class Recorder:
         self.status |= status  # which reaches the sweep even where it cannot be written
         with contextlib.suppress(Exception):
             self._end(status)
+
+    def _complete(self, state: State, status: Status) -> None:
+        """Write and log everything, and end the point with a status."""
+        gradients = self._write()
+        if np.isfinite(self.point.config.train.checkpoint_seconds):
+            checkpoints.save(self.point.folder, self.point.config, state)
+        status["summary"] |= times(self.timer)
+        self._tracker.finish(self.status | status, gradients)
+        self._open.close()
+        self._end(status)
 
     def _advice(self) -> Status:
         """Return the advice that the rows support; nothing if there is none."""

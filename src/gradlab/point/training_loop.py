@@ -59,7 +59,7 @@ class TrainingLoop:
             self._record()
             if self.update in self.logged:
                 self.telemetry.clear()
-                self._for_each(self._checkpoint_if_due)
+                self._for_each(self._prune_or_checkpoint)
         self._for_each(lambda recorder, index: recorder.finish(self._state(index)))
 
     def _advance(self, update: int) -> None:
@@ -148,8 +148,12 @@ class TrainingLoop:
 
         self._for_each(record)
 
-    def _checkpoint_if_due(self, recorder: Recorder, index: int) -> None:
-        if self.update < self.num_updates and recorder.checkpoint_is_due():
+    def _prune_or_checkpoint(self, recorder: Recorder, index: int) -> None:
+        if self.update == self.num_updates:
+            return
+        if reason := recorder.reason_to_prune():
+            recorder.prune(self._state(index), reason)
+        elif recorder.checkpoint_is_due():
             recorder.checkpoint(self._state(index))
 
     def _training_row(self, update: int, index: int) -> Row:

@@ -6,7 +6,7 @@
 A sweep's folder has one folder per point, at any depth below it, which holds
 
     .hydra/           the point's resolved config and its overrides, in Hydra's format
-    status.json       state (running, done, diverged, failed, interrupted), reason, timings,
+    status.json       state (running, done, diverged, pruned, failed, interrupted), reason, timings,
                       versions, device, and the summary metrics under their W&B names; JSON has
                       no non-finite numbers, so they are the strings "inf", "-inf" and "nan"
     metrics.parquet   one row per training step that was logged or measured

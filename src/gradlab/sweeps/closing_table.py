@@ -38,6 +38,7 @@ COLOURS = {
     "exploding": "red",
     "diverged": "magenta",
     "failed": "red",
+    "pruned": "yellow",
 }
 ENDED = ("done", "diverged")  # the states of points that have a verdict
 GAP = 2  # characters between columns

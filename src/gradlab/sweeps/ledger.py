@@ -19,7 +19,7 @@ from gradlab.config import ROLES, Config, from_record, identity, without_bookkee
 from gradlab.point import Point, Status, checkpoints
 from gradlab.printable import printable
 
-ENDED = ("done", "diverged", "failed")
+ENDED = ("done", "diverged", "pruned", "failed")
 # What the section `sweep` says of one command, and not of the points.
 OF_THE_COMMAND = dict[str, Any](
     resume=None,

@@ -32,7 +32,7 @@ class Objective(NamedTuple):
     def of(self, status: Status) -> float:
         """Return a point's value: of measures that are best at zero, such as decay rates, |x|.
 
-        Points that failed or diverged have the worst, and so have those whose value is NaN.
+        Points that failed, diverged or were pruned have the worst, and those whose value is NaN.
 
         Args:
             status: the point's, as in status.json.

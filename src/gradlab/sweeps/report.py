@@ -151,7 +151,7 @@ def troubles(table: ClosingTable) -> list[str]:
 
     The first reason of every status comes before the second of any.
     """
-    runs = table.runs[table.runs["status"] != "done"]
+    runs = table.runs[~table.runs["status"].isin(["done", "pruned"])]  # which is no trouble
     lines = dict[Hashable, list[str]]()
     for (status, reason), same in runs.groupby(["status", "reason"], sort=False, dropna=False):
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""

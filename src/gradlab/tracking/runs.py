@@ -324,7 +324,7 @@ def _has_ended(run_folder: Path) -> bool:
     """Return whether a run has the records of a point that had ended."""
     try:
         outcome = json.loads((run_folder / "files" / RECORDS / OUTCOME).read_bytes())
-        return outcome["state"] in ("done", "diverged")
+        return outcome["state"] in ("done", "diverged", "pruned")
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
