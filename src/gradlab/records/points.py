@@ -60,8 +60,8 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
         )
     check_point_file(Path(run_folder), GRADIENTS)
     _check_self_contained(path)
-    with _readable(path):
-        return netcdf.read(path)
+    with _readable(path), xr.open_dataset(path, engine="h5netcdf") as dataset:
+        return dataset.load()
 
 
 def gradient_names(run_folder: str | Path) -> set[str]:

@@ -90,7 +90,7 @@ class Pruning(NamedTuple):
         else:
             study.tell(trial, end)
 
-    def _values(self, rows: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    def _values(self, rows: Sequence[Mapping[Any, Any]]) -> dict[int, float]:
         """Return the objective by update; the one before training is none of a trial's."""
         name = self.goal.name
         known = {int(row["train/step"]): float(row[name]) for row in rows if name in row}
@@ -180,7 +180,7 @@ def new_study(goal: Objective, pruner: Any, sampler: Any) -> "optuna.Study":
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction = "maximize" if goal.maximised else "minimize"
+    direction: Literal["maximize", "minimize"] = "maximize" if goal.maximised else "minimize"
     return optuna.create_study(
         study_name="gradlab", sampler=sampler, pruner=pruner, direction=direction
     )

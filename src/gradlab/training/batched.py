@@ -117,7 +117,7 @@ def stack(trees: Sequence[Tree]) -> Tree:
 
 @jax.jit
 def _at(state: State, index: Int[Array, ""]) -> State:
-    return jax.tree.map(lambda x: x[index], state)  # type: ignore[no-any-return]
+    return jax.tree.map(lambda x: x[index], state)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
