@@ -180,7 +180,8 @@ def new_study(goal: Objective, pruner: Any, sampler: Any) -> "optuna.Study":
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction: Literal["maximize", "minimize"] = "maximize" if goal.maximised else "minimize"
+    directions = optuna.study.StudyDirection
+    direction = directions.MAXIMIZE if goal.maximised else directions.MINIMIZE
     return optuna.create_study(
         study_name="gradlab", sampler=sampler, pruner=pruner, direction=direction
     )
