@@ -19,8 +19,8 @@ from gradlab.jacobian.arrays import (
     library,
     pieces,
     put,
-    while_loop,
 )
+from gradlab.jacobian.tridiagonal import top_of_tridiagonal
 
 Operator: TypeAlias = Callable[[Float[AnyArray, "*pairs n"]], Float[AnyArray, "*pairs n"]]
 
@@ -30,10 +30,9 @@ ROUGH = 1e-2
 GAIN_ALONE = 1e-9  # … and for a pair that stops alone: others would take it past a standstill
 CHECK_EVERY = 8  # Steps between checks, each of which takes as long as some steps.
 FIRST_CHECK = 6  # of NumPy's: most have converged
-FEW = 0.125  # share of a group whose matrices are worth forming, to spare the others more steps
+FEW = 0.125  # share of a group whose matrices are worth forming, to spare the others more steps,
+LARGEST = 16  # … as long as they have few rows: a smaller share of LARGEST / n in larger ones
 TOGETHER = 8192  # of NumPy's are checked by one thread: for fewer, threads wait for the interpreter
-NEAR = 1e-6  # relative to the eigenvalue: from a step as small, the next one would be 1e-18
-ROOT_STEPS = 40  # at most, of Laguerre's method, which triples the digits in the end
 
 
 class _Lanczos(NamedTuple):
@@ -54,12 +53,12 @@ class _Group(NamedTuple):
     """Operators that advance together.
 
     Attributes:
-        apply: all of them.
-        state: of them.
-        places: of them, among those of all groups.
-        left: those of them that have not converged.
-        above: of those, what is hardly ever below the eigenvalue.
-        form: returns the matrices of some of them.
+        apply: multiplies each vector by its operator.
+        state: the Lanczos vectors and coefficients of each operator.
+        places: the index of each operator among those of all groups.
+        left: the operators that have not converged, by their index in the group.
+        above: for each of `left`, a number that is hardly ever below its eigenvalue.
+        form: returns the matrices of the operators with these indices.
     """
 
     apply: Operator
@@ -76,6 +75,9 @@ def top_eigenvalue(apply: Operator, start: Float[Array, "*pairs n"]) -> Float[Ar
     Args:
         apply: multiplies each vector by its operator, whose norm is at most 1.
         start: a unit vector for each operator.
+
+    Returns:
+        The eigenvalues, to a relative error of about `TOLERANCE`; NaN where a product is.
     """
     steps = _most_steps(start)
 
@@ -89,7 +91,7 @@ def top_eigenvalue(apply: Operator, start: Float[Array, "*pairs n"]) -> Float[Ar
     return jax.lax.while_loop(
         lambda state: (state[0] < steps) & ~jnp.all(state[2].has_converged),
         advance_and_check,
-        (jnp.int32(0), _begin(start, steps), _Estimate(zeros, zeros, zeros > 0)),
+        (jnp.int32(0), _begin(start, steps), _Estimate(zeros, zeros + jnp.inf, zeros > 0)),
     )[2].top
 
 
@@ -107,10 +109,13 @@ def top_eigenvalues(
     operations, which last as long for few pairs as for thousands.
 
     Args:
-        operators: of each group.
-        starts: unit vectors of each group.
-        formed: for each group, returns the matrices of some of its operators.
-        of_formed: returns the operator of formed matrices.
+        operators: for each group, multiplies each vector by its operator, of norm at most 1.
+        starts: for each group, a unit vector for each operator.
+        formed: for each group, returns the matrices of the operators with these indices.
+        of_formed: returns the operator of such matrices.
+
+    Returns:
+        The eigenvalues of each group.
     """
     ends = np.cumsum([len(start) for start in starts])
     tops = np.empty(ends[-1], starts[0].dtype)
@@ -120,12 +125,13 @@ def top_eigenvalues(
             _begin(start, 0),
             np.arange(end - len(start), end),
             np.arange(len(start)),
-            np.zeros_like(start[:, 0]),
+            np.full_like(start[:, 0], np.inf),
             form,
         )
         for apply, start, end, form in zip(operators, starts, ends, formed, strict=True)
     ]
     done, stop_alone = 0, tops.dtype == np.float64
+    few_enough = min(FEW, LARGEST / starts[0].shape[-1])
     while groups and done < starts[0].shape[-1]:
         steps = CHECK_EVERY if done else FIRST_CHECK
 
@@ -142,7 +148,7 @@ def top_eigenvalues(
             goes_on = ~estimate.has_converged
             goes_on |= goes_on.any() & (not stop_alone)
             left = group._replace(left=group.left[goes_on], above=estimate.above[goes_on])
-            if len(left.left) > FEW * len(group.places):
+            if len(left.left) > few_enough * len(group.places):
                 going_on.append(left)
             elif len(left.left):
                 few.append(left)
@@ -267,85 +273,9 @@ def _checked(
     least_gain: float,
 ) -> _Estimate:
     """Return the estimates after `size` steps, given bounds that are hardly ever below."""
-    top, residual, gain = _top_of_tridiagonal(alphas, betas, size, above)
+    top, residual, gain = top_of_tridiagonal(alphas, betas, size, above)
     top = top + 0 * alphas[0]  # of what is not finite neither is the estimate
     tolerance = max(TOLERANCE, 1000 * float(np.finfo(alphas.dtype).eps))
     is_exact = residual <= tolerance * top
     is_settled = (gain <= least_gain * top) & (residual <= ROUGH * top)
     return _Estimate(top, top + 2 * residual, is_exact | is_settled | (top != top))
-
-
-def _top_of_tridiagonal(
-    alphas: Float[AnyArray, "steps *pairs"],
-    betas: Float[AnyArray, "steps *pairs"],
-    size: Any,
-    above: Float[AnyArray, "*pairs"],
-) -> tuple[Float[AnyArray, "*pairs"], Float[AnyArray, "*pairs"], Float[AnyArray, "*pairs"]]:
-    """Return the largest eigenvalue θ of the leading `size` rows of a tridiagonal matrix T.
-
-    Laguerre's method goes down to θ from Samuelson's bound or from `above`, if they are, or else
-    from Gershgorin's: with x above all roots θᵢ of det(x − T), the pivots of x − T are positive,
-    and Σ 1/(x − θᵢ) and Σ 1/(x − θᵢ)² are sums over them and their derivatives (Parlett 1964).
-
-    Returns:
-        θ, its residual, |β_size| · |last component of θ's unit eigenvector| – some eigenvalue of
-        the whole operator is that close to θ (Parlett 1998, 13.2) –, and what the last row has
-        added to θ.
-    """
-    xp, zero = library(alphas), library(alphas).zeros_like(alphas[0])
-    limits, count = np.finfo(alphas.dtype), xp.asarray(size, alphas.dtype)
-
-    def gershgorin(i: Any, bound: AnyArray) -> AnyArray:
-        left, right = xp.where(i > 0, betas[i - 1], 0), xp.where(i < size - 1, betas[i], 0)
-        return xp.maximum(bound, alphas[i] + left + right)
-
-    scale = fori_loop(0, size, gershgorin, zero, alphas)
-    scale = xp.where(scale > 0, scale, 1)  # squares of tiny numbers would underflow
-    alphas, squares = alphas / scale, (betas / scale) ** 2
-    # The largest root is furthest above the mean if all others are equal (Samuelson 1968).
-    mean = xp.sum(alphas, 0) / count
-    mean_square = (xp.sum(alphas**2, 0) + 2 * (xp.sum(squares, 0) - squares[size - 1])) / count
-    spread = xp.sqrt(xp.maximum((count - 1) * (mean_square - mean**2), 0))
-    start = xp.minimum(xp.minimum(above / scale, 1), (1 + NEAR) * (mean + spread))
-
-    def pivot(i: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
-        x, smallest, ratio, slope, curvature, total, total_of_squares = state
-        d = x - alphas[i] - ratio
-        smallest, d = xp.minimum(smallest, d), xp.maximum(d, limits.eps)
-        slope, curvature = (1 + ratio * slope) / d, ratio * (curvature - 2 * slope**2) / d
-        total, total_of_squares = total + slope, total_of_squares + slope**2 - curvature
-        return x, smallest, squares[i] / d, slope, curvature, total, total_of_squares
-
-    def nearer(state: tuple[Any, ...]) -> tuple[Any, ...]:
-        steps, x, last = state
-        _, smallest, *_, total, of_squares = fori_loop(0, size, pivot, (x, *fresh), alphas)
-        root = xp.sqrt(xp.maximum((count - 1) * (count * of_squares - total**2), 0))
-        # What has arrived stays: below θ, where rounding may lead, pivots change their signs.
-        is_above = smallest > limits.eps
-        step = xp.where(is_above & (last > NEAR * x), count / (total + root), 0)
-        is_below = ~is_above & (steps == 0)
-        x, last = xp.where(is_below, 1, xp.maximum(x - step, 0)), xp.where(is_below, 1, step)
-        return steps + 1, x, last
-
-    def component(back: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Go from the last component, 1, to the first: the stable direction of the recursion."""
-        d, square, length = state
-        i = size - 2 - back
-        square = square * d**2 / xp.maximum(squares[i], limits.tiny)
-        d = xp.maximum(top - alphas[i] - squares[i] / d, limits.eps)
-        return d, square, length + square
-
-    ones = xp.ones_like(zero)
-    fresh = (ones, *(zero,) * 5)
-    _, top, _ = while_loop(
-        lambda state: (state[0] < ROOT_STEPS) & xp.any(state[2] > NEAR * state[1]),
-        nearer,
-        (xp.int32(0), start, ones),
-        alphas,
-    )
-    last = xp.maximum(top - alphas[size - 1], limits.eps)
-    _, _, length = fori_loop(0, size - 1, component, (last, ones, ones), alphas)
-    # Newton's step from there to the root of one row less.
-    _, smallest, *_, total, _ = fori_loop(0, size - 1, pivot, (top, *fresh), alphas)
-    gain = xp.where(smallest > limits.eps, 1 / total, 0)
-    return scale * top, betas[size - 1] / xp.sqrt(length), scale * gain

@@ -35,42 +35,41 @@ def log_norms_together(
     """Return the maps of `jacobian_log_norms` of several cells.
 
     Args:
-        definition: of every cell, from `nnx.split`.
-        states: from the same; each array with a leading axis "cells".
-        inputs: that drive every cell.
+        definition: what `nnx.split` returns of any of the cells.
+        states: their states, from the same, each array with a leading axis "cells".
+        inputs: sequences that drive every cell.
         norm, of, wrt, stride, lengths: as in `jacobian_log_norms`.
         memory_budget: bytes that the work arrays may take; cells that do not fit wait.
 
     Returns:
         float32; NaN or +inf within a sequence where a cell has a number that is not finite. None
-        where the cells' states fall into independent parts, of which `jacobian_log_norms` measures
-        one cell faster.
+        where each cell is to be measured by itself: the states fall into independent parts, for
+        which `jacobian_log_norms` has a faster way, or the arrays of one map do not fit.
 
     Raises:
-        ValueError: an argument is invalid, or the arrays of one cell do not fit.
+        ValueError: an argument is invalid.
     """
-    cell = nnx.merge(definition, jax.tree.map(lambda x: x[0], states))
+    cell = nnx.merge(definition, jax.tree.map(lambda x: x[0], states))  # any would do
     flat = flatten_cell(cell, inputs)
     if falls_into_blocks(flat, inputs, flat.form.span(of, "of"), flat.form.span(wrt, "wrt")):
         return None
     cells, batch = len(jax.tree.leaves(states)[0]), len(inputs)
     if lengths is not None and (lengths == inputs.shape[1]).all():
         lengths = None
-    items = cells * batch
     size = sum(bytes_of_sample(flat, inputs, stride, best_precision()))
-    rounds = math.ceil(items / max(1, memory_budget // size))
+    if size > memory_budget:
+        return None
+    items = cells * batch
+    rounds = math.ceil(items / (memory_budget // size))
     side = math.ceil(items / rounds)  # at once; the last one may be there several times
     part = {"norm": norm, "of": of, "wrt": wrt, "stride": stride, "memory_budget": memory_budget}
     maps = []
     for chosen in np.minimum(np.arange(rounds * side), items - 1).reshape(rounds, side):
-        cell_of, sample_of = np.divmod(chosen, batch)
-        mine = (
-            jax.tree.map(lambda x, i=cell_of: x[i], states),
-            inputs[sample_of],
-            None if lengths is None else lengths[sample_of],
+        cell_and_sample = np.divmod(chosen, batch)
+        maps.append(
+            np.asarray(_maps(definition, states, inputs, lengths, *cell_and_sample, **part))
         )
-        maps.append(_maps(definition, *mine, **part))
-    joined = np.concatenate([np.asarray(x) for x in maps])[:items]
+    joined = np.concatenate(maps)[:items]
     return joined.reshape(cells, batch, *joined.shape[1:])
 
 
@@ -80,11 +79,18 @@ def log_norms_together(
 def _maps(
     definition: nnx.GraphDef,
     states: nnx.State,
-    inputs: Float[Array, "items T features"],
-    lengths: Int[Array, "items"] | None,
+    inputs: Float[Array, "batch T features"],
+    lengths: Int[Array, "batch"] | None,
+    cell_of: Int[Array, "items"],
+    sample_of: Int[Array, "items"],
     **options: Any,
 ) -> Float[Array, "items t k"]:
-    def measure(state: nnx.State, sample: Array, length: Array | None) -> Any:
-        return jacobian_log_norms(nnx.merge(definition, state), sample, lengths=length, **options)
+    def measure(cell: Int[Array, ""], sample: Int[Array, ""]) -> Any:
+        return jacobian_log_norms(
+            nnx.merge(definition, jax.tree.map(lambda x: x[cell], states)),
+            inputs[sample],
+            lengths=None if lengths is None else lengths[sample],
+            **options,
+        )
 
-    return jax.vmap(measure)(states, inputs, lengths)
+    return jax.vmap(measure)(cell_of, sample_of)

@@ -33,7 +33,7 @@ from gradlab.jacobian.adjoints import Loss
 # How the names begin that a row of metrics and a summary have for themselves.
 OF_THE_ROW = ("train/", "eval/", "diverged/", "success/", "time/")
 
-Beside = Callable[..., Float[np.ndarray, "batch t k"] | None]
+SharedMaps = Callable[..., Float[np.ndarray, "batch t k"] | None]
 
 
 class ProbeInput(NamedTuple):
@@ -50,8 +50,9 @@ class ProbeInput(NamedTuple):
         grad_norm: returns the norm of the gradient of the mean loss with respect to all weights,
             those of the readout included.
         threshold: of clipping by global norm; inf for none.
-        beside: beside(norm=, of=, wrt=) returns the maps of `jacobian_log_norms`, measured beside
-            those of other networks; None if this one is to be measured by itself.
+        shared_maps: shared_maps(norm=, of=, wrt=) returns the maps of this cell and these inputs,
+            measured together with those of other points; None where the cell is to be measured by
+            itself. A probe that replaces the cell, inputs or stride replaces it by None.
     """
 
     cell: nnx.RNNCellBase
@@ -62,7 +63,7 @@ class ProbeInput(NamedTuple):
     stride: int
     grad_norm: Callable[[], float]
     threshold: float
-    beside: Beside | None = None
+    shared_maps: SharedMaps | None = None
 
     def times(self) -> np.ndarray:
         """Return the time steps at which maps are kept, from 0."""

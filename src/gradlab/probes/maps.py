@@ -35,7 +35,7 @@ def jacobian_map(
             (lost to rounding), and the error that the cell's precision makes of each.
     """
     part: dict[str, Any] = {"norm": norm, "of": of, "wrt": wrt}
-    log_norms = probed.beside(**part) if probed.beside and not certify else None
+    log_norms = probed.shared_maps(**part) if probed.shared_maps and not certify else None
     certificate = None
     if log_norms is None or not _is_finite(log_norms, probed):
         result: Any = jacobian_log_norms(

@@ -53,6 +53,7 @@ class BatchedProgram:
         Returns:
             The states, and each update's telemetry in NumPy: (points, steps).
         """
+        self._maps = None, {}  # of weights that may go
         state, telemetry = _advance(self.program, self.single, limit, self._stacked, state, count)
         return state, jax.tree.map(lambda x: np.asarray(x)[..., :count], telemetry)
 
@@ -67,10 +68,10 @@ class BatchedProgram:
         map is a chain of small products, so one takes about as long as a hundred side by side.
         """
         is_alone = self.single or jax.default_backend() == "cpu"
-        beside = None if is_alone else partial(self._map_beside, state, index)
-        return self.program.measure(self._by_point[index], self.state_of(state, index), beside)
+        shared = None if is_alone else partial(self._shared_map, state, index)
+        return self.program.measure(self._by_point[index], self.state_of(state, index), shared)
 
-    def _map_beside(
+    def _shared_map(
         self, state: State, index: int, **part: Any
     ) -> Float[np.ndarray, "batch t k"] | None:
         if self._maps[0] is not state.parameters:

@@ -21,7 +21,7 @@ from gradlab.initialisers import draw_matrix
 from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import carry_form
 from gradlab.models import Network, build_network
-from gradlab.probes import Beside, Measurement, ProbeInput, run_probes
+from gradlab.probes import Measurement, ProbeInput, SharedMaps, run_probes
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.checks import check_task
 from gradlab.training import truncated
@@ -220,9 +220,9 @@ class Program:
         return jax.tree.map(lambda x: x[:samples], self.task.test)
 
     def measure(
-        self, hyperparameters: Hyperparameters, state: State, beside: Beside | None = None
+        self, hyperparameters: Hyperparameters, state: State, shared_maps: SharedMaps | None = None
     ) -> Measurement:
-        """Run every configured probe; `beside` measures maps beside those of other points."""
+        """Run every configured probe; `shared_maps` as in `ProbeInput`."""
         probe, batch = self.config.probe, self.probed
         return run_probes(
             probe,
@@ -235,7 +235,7 @@ class Program:
                 stride=probe["stride"],
                 grad_norm=lambda: float(self._grad_norm(state, batch)),
                 threshold=self._global_norm_threshold(hyperparameters),
-                beside=beside,
+                shared_maps=shared_maps,
             ),
         )
 
