@@ -87,6 +87,8 @@ class FusedLauncher(Launcher):
         refusals.check_unused(folder, [*new, *own])
         if repeats:
             print(repeats)
+        if self.judges:
+            refusals.check_curves([config.train for config in configs], self._config.train)
         points = {
             entry.identity: replace(entry.point(folder.absolute()), judge=judge)
             for entry, judge in zip(entries, self.judges or repeat(None, len(entries)), strict=True)

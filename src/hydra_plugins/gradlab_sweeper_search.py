@@ -131,8 +131,12 @@ class SearchSweeper(ProductSweeper):
                 sampler = make(seed=self._seed, **OPTIONS.get(self._sampler, {}))
             except (ImportError, TypeError) as error:  # what it needs is missing, or is more
                 raise ConfigError(f"hydra.sweeper.sampler={self._sampler}: {error}") from error
-        searched = [*space.intervals, *space.choices]
+        searched = [key.lstrip("+") for key in [*space.intervals, *space.choices]]
         pruning = None
+        if self._pruner_options and not self._pruner:
+            raise ConfigError(
+                "hydra.sweeper.pruner_options are those of a pruner: give hydra.sweeper.pruner too."
+            )
         if self._pruner:
             pruning = pruning_of(
                 self._pruner, self._pruner_options, goal, self.master.train, space.seeds, searched
@@ -198,6 +202,10 @@ def _asked(trial: "optuna.Trial", space: Space) -> tuple["optuna.Trial", list[st
 
 def _write_best(study: "optuna.Study", worst: float, folder: Path) -> None:
     """Write the best trial, if one has a value, in the form of Hydra's Optuna sweeper."""
+    import optuna
+
+    if not study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]):
+        return
     best = study.best_trial
     if best.value == worst:
         return

@@ -1,5 +1,6 @@
 """Searches that end points early: by Optuna's rules, on what earlier trials have recorded."""
 
+import json
 import pickle
 from functools import partial
 from math import inf
@@ -9,12 +10,16 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from conftest import Compose
+from omegaconf import OmegaConf
 
 import gradlab
 from gradlab.components import ConfigError
 from gradlab.records import load_gradients, load_metrics, load_status
 from gradlab.sweeps.objective import Objective
 from gradlab.sweeps.pruning import Pruning
+from gradlab.sweeps.refusals import check_curves
+from hydra_plugins.gradlab_sweeper_search import _write_best
 
 STEPS, EVERY, BATCH = 40, 4, 4
 GAIN = "init.gain=interval(0.5,2)"
@@ -115,9 +120,11 @@ def test_a_pruned_search_is_resumed_to_the_same_records(searched: Path, tmp_path
     broken = tmp_path / "broken"
     gradlab.sweep(*MEDIAN, "hydra.sweeper.n_trials=12", folder=broken)
     kept = [folder for folder in broken.iterdir() if (folder / "status.json").exists()]
-    lost = next(x for x in kept if load_status(x)["state"] == "pruned")
-    (lost / "status.json").unlink()  # as if it had been killed
-    before = {x: (x / "status.json").read_text() for x in kept if x != lost}
+    lost, cut, *_ = (x for x in kept if load_status(x)["state"] == "pruned")
+    (lost / "status.json").unlink()
+    status = load_status(cut) | {"state": "interrupted"}  # killed after its last checkpoint
+    (cut / "status.json").write_text(json.dumps(status))
+    before = {x: (x / "status.json").read_text() for x in kept if x not in (lost, cut)}
     whole = gradlab.sweep(*MEDIAN, "hydra.sweeper.n_trials=14", f"sweep.resume={broken}")
     assert all((x / "status.json").read_text() == text for x, text in before.items())
     columns = [*SETTING, "status", "eval/loss", "train/step"]
@@ -178,6 +185,20 @@ def test_a_judge_can_be_sent_to_another_process() -> None:
     assert "eval/loss 0.3 after update 8" in judge([row(0, 9.0), row(4, 0.5), row(8, 0.3)])
 
 
+def test_points_of_groups_that_train_longer_are_not_compared(composed: Compose) -> None:
+    point = composed("train.steps=40").train
+    check_curves([point, point], OmegaConf.create({"steps": 40, "log_every": point.log_every}))
+    with pytest.raises(ConfigError, match=r"train\.steps differs between them"):
+        check_curves([point, composed("train.steps=80").train], OmegaConf.structured(point))
+
+
+def test_a_search_of_pruned_points_alone_has_no_best(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    study.tell(study.ask(), state=optuna.trial.TrialState.PRUNED)
+    _write_best(study, inf, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -187,6 +208,7 @@ def test_a_judge_can_be_sent_to_another_process() -> None:
         (("train.steps=40,80",), "give train.steps one value"),
         ((f"train.log_every={STEPS}",), "needs a value before the last of 40 updates"),
         (("hydra.sweeper.pruner_options={warm:3}",), "pruner=median: .*warm"),
+        (("hydra.sweeper.pruner=null", "hydra.sweeper.pruner_options={a:1}"), "give .*pruner too"),
         (("hydra.sweeper.pruner_options={n_warmup_steps:-3}",), "pruner=median: "),
     ],
 )

@@ -32,7 +32,7 @@ SMALL = 2**22  # bytes of a state that is kept as a NumPy archive, at most
 ARCHIVE, STATE = "state.npz", "state"  # its name, and how its arrays of the state begin
 ROOM = 2**17  # bytes that a checkpoint of Orbax takes besides its state, at most
 FILES = 32  # and folders that it is made of, at most
-UNFINISHED = ("[0-9]*.part", "*.orbax-checkpoint-tmp*")  # by whom they were begun: us, Orbax
+UNFINISHED = ("[0-9]*.????????.part", "*.orbax-checkpoint-tmp*")  # begun by us, by Orbax
 PLAIN = re.compile(r"[\w./+@ -]+", re.ASCII)  # a path that Orbax takes for no pattern or address
 
 LATER = {".stopped": np.array(False)}  # leaves of a state that earlier checkpoints lack
@@ -108,6 +108,10 @@ def _save_archive(path: Path, content: dict[str, Any]) -> None:
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     unfinished.mkdir()
     np.savez(unfinished / ARCHIVE, config=content["config"], content=content["content"], **arrays)
+    if (path / ARCHIVE).is_file():  # of the same update, which stays until this one is whole
+        (unfinished / ARCHIVE).replace(path / ARCHIVE)
+        unfinished.rmdir()
+        return
     if path.is_dir():
         shutil.rmtree(path)
     unfinished.rename(path)

@@ -172,7 +172,7 @@ class Recorder:
         return self._judge(self.rows) if self._judge else ""
 
     def prune(self, state: State, reason: str) -> None:
-        """End the point as pruned, with a checkpoint of its state, which is not measured."""
+        """End the point as pruned, with a checkpoint of its state; no probe measures it."""
         summary = dict(self.rows[-1])
         self._complete(state, {"state": "pruned", "reason": reason, "summary": summary})
 

@@ -46,12 +46,14 @@ class TrainingLoop:
 
     def run(self, on_updates: Callable[[int], None], stop: Event) -> None:
         """Train to the last update, or to the first logged one after `stop` is set."""
-        if not self.resumed:
+        if self.resumed:
+            self._for_each(self._prune_or_checkpoint)  # killed while it was pruned, it is again
+        else:
             self._record()  # points that start with weights beyond float32 end here
         for update in sorted(x for x in self.logged | self.probed if x > self.update):
             if stop.is_set() and self.update in self.logged:
                 self._for_each(lambda recorder, index: recorder.interrupt(self._state(index)))
-            if not self._running():  # all were interrupted, have diverged or failed
+            if not self._running():  # all have ended
                 return
             before = self.update
             self._advance(update)

@@ -19,7 +19,7 @@ class Layout:
         """Take the dataset whose layout it is."""
         self.dataset = dataset
         parts = [(name, x.dims, x.shape, x.dtype, x.attrs) for name, x in dataset.variables.items()]
-        self._key = repr((parts, dataset.attrs))
+        self._key = repr((parts, [*dataset.coords], dataset.attrs))
 
     def __eq__(self, other: object) -> bool:
         """Return whether files of both differ in their numbers only."""

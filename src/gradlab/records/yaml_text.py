@@ -71,11 +71,13 @@ def _loader() -> Any:
 @cache
 def _dumper() -> Any:
     """Return OmegaConf's dumper, with libyaml's emitter where PyYAML has it."""
-    own = get_omega_conf_dumper()
-    if not yaml.__with_libyaml__:
-        return own
+    emitter: Any = yaml.CDumper if yaml.__with_libyaml__ else yaml.Dumper
 
-    class Dumper(yaml.CDumper):
-        yaml_representers = own.yaml_representers
+    class Dumper(emitter):
+        """Arguments of somebody's part may be tuples, which are lists in YAML."""
+
+        yaml_representers = get_omega_conf_dumper().yaml_representers | {
+            tuple: yaml.representer.SafeRepresenter.represent_list
+        }
 
     return Dumper

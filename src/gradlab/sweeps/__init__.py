@@ -130,15 +130,16 @@ def _of_earlier(states: Sequence[str], total: int) -> list[str]:
 
 
 def check_done(statuses: Sequence[Status], folder: Path, has_run: bool, is_search: bool) -> None:
-    """Raise Incomplete unless all points are done, or failed before and were left alone now.
+    """Check that all points are done, or failed before and were left alone now.
 
     In a search, points may fail as long as one of the batch does not.
+
+    Raises:
+        Incomplete: they are not.
     """
     states = [status["state"] for status in statuses]
-    unfinished, again = (
-        sum(state not in ledger.ENDED for state in states),
-        pasted("sweep.resume", folder),
-    )
+    unfinished = sum(state not in ledger.ENDED for state in states)
+    again = pasted("sweep.resume", folder)
     if unfinished and unfinished == states.count("running"):
         raise Incomplete(f"{unfinished} of {len(states)} points run elsewhere; see above.")
     if damaged := states.count("damaged"):

@@ -26,9 +26,8 @@ class Composer:
         self._sweep = sweep
         self._loader = loader
         parser = OverridesParser.create(config_loader=loader)
-        self._parse = cache(
-            lambda word: parser.parse_overrides([word])[0]
-        )  # points share most words
+        # Points share most words.
+        self._parse = cache(lambda word: parser.parse_overrides([word])[0])
         self._compose_parts = cache(self._compose)
         self._is_group = cache(lambda key: bool(loader.get_group_options(key)))
         folder = OmegaConf.to_container(sweep.hydra.sweep, resolve=False)

@@ -37,7 +37,7 @@ def begin_job(context: HydraContext, config: DictConfig, folder: Path, entry: En
         config.hydra.runtime.output_dir = os.path.abspath(folder)
     own: Any = OmegaConf.to_container(config.hydra, resolve=False, enum_to_str=True)
     records.save_job(folder, entry.config, own, own["overrides"]["task"])
-    return JobReturn(overrides=own["overrides"]["task"], hydra_cfg=config)
+    return JobReturn(overrides=own["overrides"]["task"])
 
 
 def _sets_up_logging(config: DictConfig) -> bool:

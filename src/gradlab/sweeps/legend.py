@@ -85,7 +85,7 @@ def _on_seeds(table: ClosingTable, columns: Sequence[str]) -> str:
     seeds = "to".join(f" {size} " for size in dict.fromkeys([sizes[0], sizes[-1]]))
     apart = ""
     if (table.runs["status"] != "done").any():
-        apart = "; those that diverged or failed are counted, and in no mean"
+        apart = "; those that are not done are counted, and in no mean"
     some = results(table.runs)[list(columns)]
     if np.isinf(some.to_numpy()).any():
         apart += "; those that are inf are counted, and the mean is over the others"

@@ -52,12 +52,13 @@ class Pruning(NamedTuple):
         trial, judged = study.ask(), set[int]()
 
         def reason(rows: Sequence[Mapping[str, float]]) -> str:
-            values = self._values(rows)
-            for step in [step for step in values if step not in judged]:
+            for step, value in self._values(rows).items():
+                if step in judged:
+                    continue
                 judged.add(step)
-                if _is_pruned(trial, step, values[step]):
-                    value, by = f"{self.goal.name} {values[step]:.4g}", type(self.pruner).__name__
-                    return f"{value} after update {step}: by Optuna's {by}"
+                if _is_pruned(trial, step, value):
+                    by = type(self.pruner).__name__
+                    return f"{self.goal.name} {value:.4g} after update {step}: by Optuna's {by}"
             return ""
 
         return reason
@@ -136,7 +137,7 @@ def pruning_of(
     }
     try:
         make: Any = getattr(optuna.pruners, PRUNERS[name])
-        pruner = make(**{**defaults.get(name, {}), **options})
+        pruner = make(**{**defaults[name], **options})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"hydra.sweeper.pruner={name}: {error}") from error
     return Pruning(goal, pruner, sorted(logged_steps(steps, log_every) - {0}))

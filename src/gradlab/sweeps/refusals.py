@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradlab import records
 from gradlab.components import ConfigError
-from gradlab.config import LONGEST_NAME, Wandb, is_below, too_long
+from gradlab.config import LONGEST_NAME, Train, Wandb, is_below, too_long
 from gradlab.sweeps.ledger import Entry
 
 # Names in a sweep's folder that are not a point's.
@@ -47,6 +47,25 @@ def check_run_id(points: Sequence[Wandb], others: int = 0) -> None:
             f"{count} points cannot be one W&B run, {ids[0]!r} (wandb.id, or WANDB_RUN_ID of an "
             "agent): give each key one value, or add wandb.id=null for a run of its own each."
         )
+
+
+def check_curves(points: Sequence[Train], of_all: DictConfig) -> None:
+    """Check that the points of a search that prunes have their values at the same updates.
+
+    Args:
+        points: the section train of each point.
+        of_all: that of the search.
+
+    Raises:
+        ConfigError: one is trained or logged otherwise.
+    """
+    for key in ("steps", "log_every"):
+        if any(getattr(point, key) != of_all[key] for point in points):
+            raise ConfigError(
+                "hydra.sweeper.pruner compares trials at the same updates, and "
+                f"train.{key} differs between them: search no group that sets it, or leave "
+                "hydra.sweeper.pruner out."
+            )
 
 
 def check_entries(sweep: str, entries: Sequence[Entry]) -> None:

@@ -132,7 +132,9 @@ def _without_launch(run: "type[wandb.Run]") -> None:
 
     Whoever has staged some has imported it.
     """
-    apply = run._detect_and_apply_job_inputs
+    apply = getattr(run, "_detect_and_apply_job_inputs", None)
+    if apply is None:  # in this version of W&B
+        return
 
     def apply_if_any(self: "wandb.Run") -> None:
         if "wandb.sdk.launch.inputs.internal" in sys.modules:

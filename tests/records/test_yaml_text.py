@@ -27,6 +27,10 @@ def test_a_config_is_written_and_read_back(config: dict[str, Any]) -> None:
     assert repr(yaml_text.load(yaml_text.dump(config))) == repr(config)  # a NaN is not itself
 
 
+def test_a_tuple_is_written_as_a_list() -> None:
+    assert yaml_text.load(yaml_text.dump({"widths": (8, (4,))})) == {"widths": [8, [4]]}
+
+
 @settings(deadline=None)
 @given(CONFIG)
 def test_text_is_omegaconfs(config: dict[str, Any]) -> None:
