@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from timing import (  # type: ignore[import-not-found, unused-ignore]
@@ -31,12 +32,14 @@ POINTS = {"long": 16, "short": 64}
 ALONE = 16  # points at most that get a process each, which has the same cost for all
 WAYS = {
     "fused": ("hydra/launcher=fused",),
+    "kept": ("hydra/launcher=fused",),
     "basic": ("hydra/launcher=basic",),
     "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=-1"),
     "process": ("hydra/launcher=fused",),
 }
 NAMES = {
     "fused": "fused",
+    "kept": "fused, with the programs that an earlier sweep has kept, as by default",
     "basic": "(a) Hydra's basic launcher, a point a job, one process",
     "joblib": "(b) hydra-joblib-launcher, all cores",
     "process": "(c) a process a point, one after the other",
@@ -50,27 +53,20 @@ TARGETS = {  # times as fast, and of the fused sweep itself: points a minute
 
 
 def seconds(way: str, points: int, steps: int) -> float:
-    """Return the seconds of a sweep over seeds, in a new folder and without cached programs."""
+    """Return the seconds of a sweep over seeds, in a new folder, with its own kept programs."""
     words = [f"train.steps={steps}", f"train.log_every={max(1, steps // 10)}", "wandb=offline"]
-    words += ["probe.schedule=ends", "sweep.keep_programs=false", *WAYS[way]]
-    sweeps = [f"seed={seed}" for seed in range(points)]
+    words += ["probe.schedule=ends", f"sweep.keep_programs={way == 'kept'}", *WAYS[way]]
+    seeds = [f"seed={seed}" for seed in range(points)]
     if way != "process":
-        sweeps = [f"seed={','.join(map(str, range(points)))}"]
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    with tempfile.TemporaryDirectory() as folder:
+        seeds = [f"seed={','.join(map(str, range(points)))}"]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {"XDG_CACHE_HOME": cache}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        if way == "kept":
+            run([*words, *seeds], f"{cache}/earlier", environment)
         begin = time.perf_counter()
-        for number, sweep in enumerate(sweeps):
-            command = [sys.executable, "-m", "gradlab", *words, sweep]
-            done = subprocess.run(
-                [*command, f"hydra.sweep.dir={folder}/{number}"],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                raise RuntimeError(f"{way}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+        for number, word in enumerate(seeds):
+            run([*words, word], f"{folder}/{number}", environment)
         elapsed = time.perf_counter() - begin
         states = load_runs(folder)["status"]
     if list(states) != ["done"] * points:
@@ -78,11 +74,28 @@ def seconds(way: str, points: int, steps: int) -> float:
     return elapsed
 
 
+def run(words: list[str], folder: str, environment: dict[str, str]) -> None:
+    """Run a command of gradlab's into a folder."""
+    command = [sys.executable, "-m", "gradlab", *words, f"hydra.sweep.dir={folder}"]
+    done = subprocess.run(
+        command,
+        cwd=Path(folder).parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{words}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+
+
 def measure(points: dict[str, int], lengths: dict[str, int]) -> list[dict[str, Any]]:
     """Return a row for each launcher and length of training."""
     rows = []
     for length, steps in lengths.items():
         for way in WAYS:
+            if way == "kept" and length == "long":  # for which compiling is little
+                continue
             count = min(points[length], ALONE) if way == "process" else points[length]
             total = seconds(way, count, steps)
             row = {"length": length, "steps": steps, "points": count, "way": way, "seconds": total}
