@@ -367,7 +367,7 @@ def test_only_what_the_table_shows_is_explained(sweep: Path, tmp_path: Path) -> 
         "accuracy",
         "solved",
     ]
-    assert "over the 5 seeds of a setting; those that diverged or failed are" in meanings["±"]
+    assert "over the 5 seeds of a setting; those that are not done are" in meanings["±"]
     assert "inf" not in meanings["horizon"]
     write_point(tmp_path / "0", None, summary={"jacobian/horizon": inf, "jacobian/zero_share": 0.2})
     alone = legend_of(table_of(tmp_path))

@@ -12,6 +12,7 @@ import yaml
 from gradlab import __main__ as command
 from gradlab import by_setting, load_runs, load_wandb
 from gradlab.components import ConfigError
+from gradlab.sentences import counted
 from gradlab.sweeps import refusals
 
 TINY = (
@@ -338,7 +339,7 @@ def test_a_point_given_twice_runs_once_and_that_is_said(
     gradlab(monkeypatch, tmp_path, *words, "--dry")
     printed = capsys.readouterr().out
     assert "are the same" in printed
-    assert f"{points} points to run" in printed
+    assert f"{counted(points, 'point')} to run" in printed
 
 
 @pytest.mark.parametrize(
@@ -376,4 +377,4 @@ def test_what_is_skipped_may_be_spelled_as_what_is_swept(
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(text)
     words = ("--config-dir", str(tmp_path / "conf"), "+experiment=mine", "--dry")
     gradlab(monkeypatch, tmp_path, *words)
-    assert f"{points} points to run" in capsys.readouterr().out
+    assert f"{counted(points, 'point')} to run" in capsys.readouterr().out
