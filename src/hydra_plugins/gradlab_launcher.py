@@ -113,7 +113,8 @@ class FusedLauncher(Launcher):
             groups = group_by_program(pending, request.programs)
             tried = initial_job_idx + len(job_overrides)
             is_last = not goal or objective.ends_with(tried, self.planned, sweeper)
-            found = sweeps.run_sweep(list(points.values()), groups, settings, runner, is_last)
+            asked = list(points.values())
+            found = sweeps.run_sweep(asked, groups, settings, runner, is_last, goal)
         statuses = dict(zip(points, found, strict=True))
         sweeps.check_done(found, folder, bool(groups), is_search)
         for job, entry in zip(jobs, entries, strict=True):

@@ -19,6 +19,7 @@ from gradlab.records import load_gradients, load_metrics, load_status
 from gradlab.sweeps.objective import Objective
 from gradlab.sweeps.pruning import Pruning
 from gradlab.sweeps.refusals import check_curves
+from gradlab.sweeps.report import best_of
 from hydra_plugins.gradlab_sweeper_search import _write_best
 
 STEPS, EVERY, BATCH = 40, 4, 4
@@ -94,6 +95,16 @@ def test_a_pruned_point_is_recorded_as_such_and_not_as_a_whole_run(searched: Pat
     assert settings.loc[runs["status"].to_numpy() == "pruned", "eval/loss/mean"].isna().all()
 
 
+def test_the_overview_is_that_of_the_best_point(searched: Path) -> None:
+    runs = gradlab.load_runs(searched)
+    done = runs[runs["status"] == "done"]
+    assert best_of(runs, LOSS).index.tolist() == [done["eval/loss"].idxmin()]
+    most = Objective("eval/loss", maximised=True)
+    assert best_of(runs, most).index.tolist() == [done["eval/loss"].idxmax()]
+    pruned = runs[runs["status"] == "pruned"]
+    assert best_of(pruned, LOSS) is pruned
+
+
 def test_a_search_asks_as_optuna_does_when_told_what_was_pruned(searched: Path) -> None:
     runs = gradlab.load_runs(searched)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True))
@@ -120,11 +131,12 @@ def test_a_pruned_search_is_resumed_to_the_same_records(searched: Path, tmp_path
     broken = tmp_path / "broken"
     gradlab.sweep(*MEDIAN, "hydra.sweeper.n_trials=12", folder=broken)
     kept = [folder for folder in broken.iterdir() if (folder / "status.json").exists()]
-    lost, cut, *_ = (x for x in kept if load_status(x)["state"] == "pruned")
-    (lost / "status.json").unlink()
+    cut, *lost = (x for x in kept if load_status(x)["state"] == "pruned")
+    for folder in lost:
+        (folder / "status.json").unlink()
     status = load_status(cut) | {"state": "interrupted"}  # killed after its last checkpoint
     (cut / "status.json").write_text(json.dumps(status))
-    before = {x: (x / "status.json").read_text() for x in kept if x not in (lost, cut)}
+    before = {x: (x / "status.json").read_text() for x in kept if x not in (cut, *lost)}
     whole = gradlab.sweep(*MEDIAN, "hydra.sweeper.n_trials=14", f"sweep.resume={broken}")
     assert all((x / "status.json").read_text() == text for x, text in before.items())
     columns = [*SETTING, "status", "eval/loss", "train/step"]

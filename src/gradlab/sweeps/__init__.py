@@ -49,6 +49,7 @@ def run_sweep(
     settings: Sweep,
     run: Runner | None = None,
     is_last: bool = True,
+    goal: Objective | None = None,
 ) -> list[Status]:
     """Run points of one sweep, show the progress, and end with the table and the figure.
 
@@ -58,6 +59,7 @@ def run_sweep(
         settings: the config's sweep section.
         run: runs the groups; None: in this process.
         is_last: whether the sweep ends with these points; else neither table nor figure follows.
+        goal: what the points are searched for; None if they are not.
 
     Returns:
         The points' statuses, in their order.
@@ -76,18 +78,18 @@ def run_sweep(
         with ProgressDisplay(groups) as display:
             statuses = (run or run_here)(groups, display, settings)
     if is_last:
-        _report(points, settings)
+        _report(points, settings, goal)
     return [
         _as_recorded(p.folder, statuses.get(p.folder) or _of_others(earlier.get(p.folder)))
         for p in points
     ]
 
 
-def _report(points: Sequence[Point], settings: Sweep) -> None:
+def _report(points: Sequence[Point], settings: Sweep, goal: Objective | None) -> None:
     try:
         from gradlab.sweeps.report import report  # its figures take a second to import
 
-        report(points, settings.table)
+        report(points, settings.table, goal)
     except Exception as error:
         sentence = f"The closing report could not be made ({reason_of(error)}); see the records in "
         show(screen(), printable(f"{sentence}{sweep_folder(points[0].folder)}"))

@@ -27,7 +27,9 @@ from gradlab.sweeps.closing_table import (
     remark,
     states,
 )
+from gradlab.sweeps.ledger import status_in
 from gradlab.sweeps.legend import legend
+from gradlab.sweeps.objective import Objective
 from gradlab.sweeps.screen import screen, show
 from gradlab.tracking.summary_run import log_settings
 
@@ -35,8 +37,14 @@ LISTED = 3  # points of which a line says more: what their curve does, why they 
 ADVISED = 2  # points whose advice is printed
 
 
-def report(sweep: Sequence[Point], rows: str = "settings") -> None:
-    """Print and write the table, draw the overview, say where they are and what to type next."""
+def report(sweep: Sequence[Point], rows: str = "settings", goal: Objective | None = None) -> None:
+    """Print and write the table, draw the overview, say where they are and what to type next.
+
+    Args:
+        sweep: its points.
+        rows: of the table: settings or points.
+        goal: of a search, whose overview is that of its best point.
+    """
     folder = sweep_folder(sweep[0].folder)
     runs = selection.comparable(load_runs(folder, "all"))
     runs = runs.fillna({key: x for key, x in LATER.items() if x is not None})  # of earlier code
@@ -62,14 +70,22 @@ def report(sweep: Sequence[Point], rows: str = "settings") -> None:
     written = _keep(folder / SETTINGS, place, lambda path: save_csv(settings, path), CSV_MARK)
     show(console, f"table    {written}")
     if column(runs, "jacobian/decay_rate").notna().any():
+        chosen = best_of(runs, goal) if goal else runs
         drawn = _keep(
-            folder / OVERVIEW, place, lambda path: style.save(overview_figure(runs).figure, path)
+            folder / OVERVIEW, place, lambda path: style.save(overview_figure(chosen).figure, path)
         )
-        show(console, f"figure   {drawn}")
+        show(console, f"figure   {drawn}{' (the best point)' if len(chosen) < len(runs) else ''}")
     if config.wandb.mode != "disabled":
         if len(runs) > 1:  # of one point its own run says all
             log_settings(settings, folder, sweep[0].sweep, asdict(config))
         show(console, f"W&B      wandb leet {shlex.quote(f'{place}/{WANDB}')}")
+
+
+def best_of(runs: pd.DataFrame, goal: Objective) -> pd.DataFrame:
+    """Return the best point of a search, or all where none has a value."""
+    values = runs["path"].map(lambda path: goal.of(status_in(Path(path))))
+    best = values.max() if goal.maximised else values.min()
+    return runs if best == goal.worst else runs[values == best].head(1)
 
 
 def _keep(path: Path, place: str, write: Callable[[Path], object], mark: str = MARK) -> str:
