@@ -171,7 +171,7 @@ def show_best(goal: Objective, tried: Sequence[tuple[float, ledger.Entry]]) -> N
         tried: each point's value, and the point.
     """
     values, entries = zip(*tried, strict=True)
-    best = (max if goal.maximised else min)(values)
+    best = goal.best(values)
     if best == goal.worst:
         return
     names = refusals.describe([e.number for e in entries], [e.overrides for e in entries])

@@ -1,6 +1,6 @@
 """The objective of a search: the number that each point returns to the sweeper that chose it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import inf, isnan
 from typing import Any, NamedTuple
 
@@ -28,6 +28,10 @@ class Objective(NamedTuple):
     def worst(self) -> float:
         """Return the value of a point without a result: no sweeper comes back to it."""
         return -inf if self.maximised else inf
+
+    def best(self, values: Iterable[float]) -> float:
+        """Return the best of several points' values."""
+        return (max if self.maximised else min)(values)
 
     def of(self, status: Status) -> float:
         """Return a point's value: of measures that are best at zero, such as decay rates, |x|.

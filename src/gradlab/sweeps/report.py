@@ -27,7 +27,6 @@ from gradlab.sweeps.closing_table import (
     remark,
     states,
 )
-from gradlab.sweeps.ledger import status_in
 from gradlab.sweeps.legend import legend
 from gradlab.sweeps.objective import Objective
 from gradlab.sweeps.screen import screen, show
@@ -83,9 +82,9 @@ def report(sweep: Sequence[Point], rows: str = "settings", goal: Objective | Non
 
 def best_of(runs: pd.DataFrame, goal: Objective) -> pd.DataFrame:
     """Return the best point of a search, or all where none has a value."""
-    values = runs["path"].map(lambda path: goal.of(status_in(Path(path))))
-    best = values.max() if goal.maximised else values.min()
-    return runs if best == goal.worst else runs[values == best].head(1)
+    values = [goal.of({"state": run["status"], "summary": run}) for _, run in runs.iterrows()]
+    best = goal.best(values)
+    return runs if best == goal.worst else runs.iloc[[values.index(best)]]
 
 
 def _keep(path: Path, place: str, write: Callable[[Path], object], mark: str = MARK) -> str:
