@@ -1,10 +1,11 @@
-"""Writing gradients.nc as xarray does, in less time where it holds few numbers.
+"""The file gradients.nc: written as xarray does, in less time, and what of it lies elsewhere.
 
-xarray takes 20 ms for the smallest file, which is much of what a short point costs.
+xarray takes 20 ms to write the smallest file, which is much of what a short point costs.
 """
 
 import io
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
 
 import h5py
 import xarray as xr
@@ -56,3 +57,25 @@ def _written(dataset: xr.Dataset) -> bytes:
     file, encoding = io.BytesIO(), {"zlib": True, "complevel": 4}
     dataset.to_netcdf(file, engine="h5netcdf", encoding=dict.fromkeys(dataset.data_vars, encoding))
     return file.getvalue()
+
+
+def foreign_entry(path: Path) -> str:
+    """Return the name of an entry whose numbers lie in another file, which HDF5 would open.
+
+    Returns:
+        The first; "" if there is none.
+
+    Raises:
+        OSError: it is no HDF5 file.
+    """
+    with h5py.File(path, "r") as file:
+        return next(filter(None, map(partial(_foreign, file), file)), "")
+
+
+def _foreign(file: h5py.File, name: str) -> str:
+    """Return the name of an entry whose numbers lie in another file; "" if they do not."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return name
+    data = file[name]
+    lies_elsewhere = isinstance(data, h5py.Dataset) and (data.external or data.is_virtual)
+    return name if lies_elsewhere else ""

@@ -59,7 +59,10 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
             f"{str(run_folder)!r} holds no {GRADIENTS}: the point failed or its probe was off."
         )
     check_point_file(Path(run_folder), GRADIENTS)
-    _check_self_contained(path)
+    with _readable(path):
+        foreign = netcdf.foreign_entry(path)
+    if foreign:
+        raise ValueError(f"{path} takes {foreign} from another file: it is not read")
     with _readable(path), xr.open_dataset(path, engine="h5netcdf") as dataset:
         return dataset.load()
 
@@ -386,24 +389,3 @@ def _verify_only(folder: Path, status: Mapping[str, Any], name: str) -> None:
         check_file(path, files.get(name))
     elif path.exists() and not (path.is_file() and lies_inside(path, folder)):
         raise ValueError(f"{path} is no file of the point's own")
-
-
-def _check_self_contained(path: Path) -> None:
-    """Refuse an HDF5 file whose numbers lie in other files, which HDF5 would open.
-
-    Raises:
-        ValueError: it is no HDF5 file, or has links or data that lead outside.
-    """
-    with _readable(path), h5py.File(path, "r") as file:
-        foreign = next(filter(None, map(partial(_foreign, file), file)), None)
-    if foreign:
-        raise ValueError(f"{path} takes {foreign} from another file: it is not read")
-
-
-def _foreign(file: h5py.File, name: str) -> str:
-    """Return the name of an entry whose numbers lie in another file; "" if they do not."""
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        return name
-    data = file[name]
-    lies_elsewhere = isinstance(data, h5py.Dataset) and (data.external or data.is_virtual)
-    return name if lies_elsewhere else ""
