@@ -1,4 +1,4 @@
-"""Files whose layout was written before hold what xarray would have written."""
+"""Files whose layout was written before hold what xarray would have, and are read as by xarray."""
 
 from pathlib import Path
 
@@ -49,3 +49,5 @@ def test_a_file_of_a_known_layout_has_its_own_numbers(name: str, tmp_path: Path)
             xr.open_dataset(theirs, engine="h5netcdf") as expected,
         ):
             xr.testing.assert_identical(found.load(), expected.load())
+        for path in (ours, theirs):
+            xr.testing.assert_identical(netcdf.read(path), expected)

@@ -63,8 +63,8 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
         foreign = netcdf.foreign_entry(path)
     if foreign:
         raise ValueError(f"{path} takes {foreign} from another file: it is not read")
-    with _readable(path), xr.open_dataset(path, engine="h5netcdf") as dataset:
-        return dataset.load()
+    with _readable(path):
+        return netcdf.read(path)
 
 
 def gradient_names(run_folder: str | Path) -> set[str]:
