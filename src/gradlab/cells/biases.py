@@ -1,7 +1,7 @@
 """Drawing biases, and setting those of a cell's gates."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,25 @@ from gradlab.cells.elman import ConcatenatedElman
 from gradlab.cells.lstm import LSTM
 
 GRU_ORDER = ("reset", "forget", "candidate")  # the update gate keeps, as a forget gate does
-GATED = (LSTM, nnx.OptimizedLSTMCell, nnx.LSTMCell, nnx.GRUCell)
-UNGATED = (ConcatenatedElman, nnx.SimpleCell)
+GATED: list[Any] = [LSTM, nnx.OptimizedLSTMCell, nnx.LSTMCell, nnx.GRUCell]
+UNGATED: list[Any] = [ConcatenatedElman, nnx.SimpleCell]
+Cell = TypeVar("Cell", bound=type[nnx.RNNCellBase])
+
+
+def takes_gate_biases(cell_class: Cell) -> Cell:
+    """Register a class of cells whose attribute `blocks` names the columns of their `dense_i`.
+
+    `dense_i` is the layer on x and has a bias; n of its columns belong to each name, among them
+    "forget" or "input".
+    """
+    GATED.append(cell_class)
+    return cell_class
+
+
+def takes_no_gate_biases(cell_class: Cell) -> Cell:
+    """Register a class of cells without gates, which rules for gates leave as they are."""
+    UNGATED.append(cell_class)
+    return cell_class
 
 
 def uniform_within(limit: float) -> nnx.Initializer:
@@ -58,15 +75,17 @@ def set_gate_biases(cell: nnx.RNNCellBase, biases: Mapping[str, Float[Array, "n"
         _set_columns(gates, [layer for layer in layers if layer.bias is not None], biases)
 
 
-def _layers(cell: Any) -> Iterator[tuple[tuple[str, ...], nnx.Linear, nnx.Linear]]:
+def _layers(cell: Any) -> Iterator[tuple[Any, ...]]:
     """Yield gates, in the order of their columns, with their layers; Flax's has a bias first."""
     if isinstance(cell, nnx.OptimizedLSTMCell):
         yield (cell.learned if isinstance(cell, LSTM) else LSTM.ORDER), cell.dense_h, cell.dense_i
     elif isinstance(cell, nnx.GRUCell):
         yield GRU_ORDER, cell.dense_i, cell.dense_h
-    else:
+    elif isinstance(cell, nnx.LSTMCell):
         yield ("input",), cell.hi, cell.ii
         yield ("forget",), cell.hf, cell.if_
+    else:
+        yield cell.blocks, cell.dense_i
 
 
 def _set_columns(

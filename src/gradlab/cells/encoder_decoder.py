@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PyTree
 
+from gradlab.cells.gating import Gates, gates
+
 
 class EncoderDecoder(nnx.RNNCellBase):
     """The encoder-decoder of Cho et al. 2014 and Sutskever et al. 2014 as one cell.
@@ -47,3 +49,12 @@ class EncoderDecoder(nnx.RNNCellBase):
 def decoding(inputs: Float[Array, "*batch features"]) -> Bool[Array, "*batch 1"]:
     """Return whether the decoder acts, by the last input feature."""
     return inputs[..., -1:] > 0.5
+
+
+@gates.register
+def _(cell: EncoderDecoder, carry: PyTree, inputs: Array) -> Gates:
+    """Return the gates of the cell that acts."""
+    encoder, decoder = (
+        gates(half, carry, inputs[..., :-1]) for half in (cell.encoder, cell.decoder)
+    )
+    return {name: jnp.where(decoding(inputs), decoder[name], encoder[name]) for name in encoder}

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from pydantic import Field
 
 from gradlab.cells.elman import remove_bias
+from gradlab.cells.gating import Gates, check_step_is_of, gates
 
 Pin = Annotated[float, Field(ge=0, le=1)] | None
 Carry = tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]
@@ -107,3 +108,10 @@ class LSTM(nnx.OptimizedLSTMCell):
             linear.out_features = len(learned)
         bias: nnx.Param = self.dense_h.bias  # type: ignore[assignment]
         self.dense_h.bias = nnx.Param(bias[...][columns])
+
+
+@gates.register
+def _(cell: LSTM, carry: PyTree, inputs: Array) -> Gates:
+    check_step_is_of(LSTM, cell)
+    activations = cell.activations(carry, inputs)
+    return {name: activations[name] for name in ("input", "forget", "output")}

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from pydantic import Field
 
 from gradlab.cells.biases import uniform_within
+from gradlab.cells.gating import Gates, check_step_is_of, gates
 
 Size = Annotated[int, Field(ge=1)]
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -181,3 +182,11 @@ class LSTM1997(nnx.RNNCellBase):
 
     def _of_block(self, gates: Float[Array, "*batch blocks"]) -> Float[Array, "*batch n"]:
         return jnp.repeat(gates, self.block_size, axis=-1)
+
+
+@gates.register
+def _(cell: LSTM1997, carry: PyTree, inputs: Array) -> Gates:
+    check_step_is_of(LSTM1997, cell)
+    values = nnx.sigmoid(cell.net_inputs(carry, inputs)[..., cell.hidden_features :])
+    names = ("input", "output")[: cell.gate_count // cell.blocks]
+    return dict(zip(names, jnp.split(values, len(names), axis=-1), strict=True))
