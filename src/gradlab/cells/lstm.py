@@ -111,7 +111,7 @@ class LSTM(nnx.OptimizedLSTMCell):
 
 
 @gates.register
-def _(cell: LSTM, carry: PyTree, inputs: Array) -> Gates:
+def _(cell: LSTM, carry: Carry, inputs: Array) -> Gates:
     check_step_is_of(LSTM, cell)
     activations = cell.activations(carry, inputs)
     return {name: activations[name] for name in ("input", "forget", "output")}

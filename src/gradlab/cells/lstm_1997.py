@@ -185,7 +185,7 @@ class LSTM1997(nnx.RNNCellBase):
 
 
 @gates.register
-def _(cell: LSTM1997, carry: PyTree, inputs: Array) -> Gates:
+def _(cell: LSTM1997, carry: Carry, inputs: Array) -> Gates:
     check_step_is_of(LSTM1997, cell)
     values = nnx.sigmoid(cell.net_inputs(carry, inputs)[..., cell.hidden_features :])
     names = ("input", "output")[: cell.gate_count // cell.blocks]
