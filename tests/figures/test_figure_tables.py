@@ -228,6 +228,8 @@ def test_labels() -> None:
     assert level_label("model.name", "MyCell") == "MyCell"
     assert level_label("init._target_", "gradlab.initialisers.orthogonal") == "orthogonal"
     assert level_label("tbptt.window", np.nan) == "window none"
+    assert level_label("model.cell.forget_gate", np.nan) == "forget gate learned"
+    assert level_label("model.cell.refine_gate", np.nan) == "refine gate none"
     assert log_norm_label("spectral", "c", None).count("c^{(t)}") == 1
     assert "s^{(k)}" in log_norm_label("spectral", "c", None)
     assert r"\mathrm{layer0.h}" in log_norm_label("spectral", "layer0.h", None)

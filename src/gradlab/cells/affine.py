@@ -17,11 +17,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from gradlab.cells import lstm_variants as variants
 from gradlab.cells.elman import ConcatenatedElman
 from gradlab.cells.lstm import LSTM
 
 Blocks = tuple[Float[Array, "batch n"], ...]
-Rule = Callable[[Blocks, Any], Any]
+Rule = Callable[..., Any]
+# A bias that is not there is None; the last are those of the rule.
+Weights = tuple[Array, Array | None, Array, Array | None, tuple[Array, ...]]
 PROMOTE_DTYPE = inspect.signature(nnx.Linear.__init__).parameters["promote_dtype"].default
 
 
@@ -37,9 +40,11 @@ class AffineForm(NamedTuple):
         input_kernel: W_x.
         bias: b; None: 0.
         recurrent_kernel: W_h.
-        rule: maps blocks and carry to the new carry.
+        rule: maps blocks, carry and `rule_weights` to the new carry.
         separate: the number of blocks that come from x only, and of those from h only.
         recurrent_bias: b_h; None: 0.
+        rule_weights: weights that the rule takes as further arguments, such as the bias of a
+            modReLU; it must read none in another way, since those would get no gradient.
     """
 
     input_kernel: Float[Array, "features k*n"]
@@ -48,6 +53,13 @@ class AffineForm(NamedTuple):
     rule: Rule
     separate: int = 0
     recurrent_bias: Float[Array, "k*n"] | None = None
+    rule_weights: tuple[Array, ...] = ()
+
+    @property
+    def weights(self) -> Weights:
+        """Everything that is trained."""
+        layers = self.input_kernel, self.bias, self.recurrent_kernel, self.recurrent_bias
+        return *layers, self.rule_weights
 
 
 FormFunction = Callable[[Any], AffineForm | None]
@@ -98,10 +110,12 @@ def _concatenated(cell: ConcatenatedElman) -> AffineForm | None:
 @affine_form_of(LSTM)
 def _lstm(cell: LSTM) -> AffineForm | None:
     inherits = type(cell).activations is LSTM.activations and "activations" not in vars(cell)
-    if not (inherits and _has_own(cell, "learned", tuple) and _has_own(cell, "pins", tuple)):
+    if not (inherits and all(_has_own(cell, x, tuple) for x in ("learned", "pins", "options"))):
         return None
     if not all(isinstance(pin, int | float) for _, pin in cell.pins):
         return None
+    if cell.options:
+        return _lstm_with_options(cell)
     return _two_layers(cell, len(cell.learned), _lstm_rule(cell, cell.learned, dict(cell.pins)))
 
 
@@ -143,6 +157,29 @@ def _lstm_rule(
     return rule
 
 
+def _lstm_with_options(cell: LSTM) -> AffineForm | None:
+    """Return the form of an LSTM with options; None with layer norm, which is not affine."""
+    if "layer_norm" in cell.options:
+        return None
+    peepholes = variants.peepholes_of(cell)
+    names = tuple(peepholes)
+    if not all(_has_own(cell, f"peephole_{gate}", nnx.Variable) for gate in names):
+        return None
+    if any(weights.shape != (cell.hidden_features,) for weights in peepholes.values()):
+        return None
+
+    def rule(blocks: Blocks, carry: tuple[Array, Array], *weights: Array) -> tuple[Array, Array]:
+        net_inputs = dict(zip(cell.learned, blocks, strict=True))
+        a = variants.activations_of(
+            cell, net_inputs, carry[0], dict(zip(names, weights, strict=True))
+        )
+        c = a["forget"] * carry[0] + a["input"] * a["candidate"]
+        return c, a["output"] * cell.activation_fn(c)
+
+    form = _two_layers(cell, len(cell.learned), rule)
+    return form and form._replace(rule_weights=tuple(peepholes.values()))
+
+
 def _gru_rule(cell: nnx.GRUCell) -> Rule:
     gate, activation = cell.gate_fn, cell.activation_fn
 
@@ -177,6 +214,14 @@ def _two_layers(cell: Any, blocks: int, rule: Rule, join_biases: bool = True) ->
         present = [b for b in (bias, recurrent_bias) if b is not None]
         bias, recurrent_bias = (sum(present[1:], start=present[0]) if present else None), None
     return AffineForm(on_x.kernel[...], bias, kernel, rule, recurrent_bias=recurrent_bias)
+
+
+def plain_layer(cell: Any, name: str) -> nnx.Linear | None:
+    """Return the layer that a cell holds under a name; None if it is not Flax's plain x W + b."""
+    if not _has_own(cell, name, nnx.Linear):
+        return None
+    layer: nnx.Linear = getattr(cell, name)
+    return layer if _is_plain(layer) else None
 
 
 def _has_own(cell: Any, name: str, kind: Any) -> bool:

@@ -49,8 +49,8 @@ def set_gate_biases(cell: nnx.RNNCellBase, biases: Mapping[str, Float[Array, "n"
     Args:
         cell: an LSTM, a GRU or an Elman layer of Flax or of gradlab, or of a subclass with the same
             step; any cell if there are no biases to set.
-        biases: by gate, "forget" and "input"; gates that the cell has not, or has pinned, are
-            skipped.
+        biases: by gate, "forget", "input" and "refine"; gates that the cell has not, or has pinned
+            or coupled, are skipped.
 
     Raises:
         ValueError: the cell has another step, other layers or no biases.
@@ -65,7 +65,7 @@ def set_gate_biases(cell: nnx.RNNCellBase, biases: Mapping[str, Float[Array, "n"
             "its weights."
         )
     for gates, *layers in _layers(cell):
-        if any(type(layer) is not nnx.Linear for layer in layers) or all(
+        if any(type(layer) not in (nnx.Linear, nnx.LayerNorm) for layer in layers) or all(
             layer.bias is None for layer in layers
         ):
             raise ValueError(
@@ -77,7 +77,9 @@ def set_gate_biases(cell: nnx.RNNCellBase, biases: Mapping[str, Float[Array, "n"
 
 def _layers(cell: Any) -> Iterator[tuple[Any, ...]]:
     """Yield gates, in the order of their columns, with their layers; Flax's has a bias first."""
-    if isinstance(cell, nnx.OptimizedLSTMCell):
+    if isinstance(cell, LSTM) and "layer_norm" in cell.options:
+        yield cell.learned, cell.norm_h  # a bias below it would be normalised too
+    elif isinstance(cell, nnx.OptimizedLSTMCell):
         yield (cell.learned if isinstance(cell, LSTM) else LSTM.ORDER), cell.dense_h, cell.dense_i
     elif isinstance(cell, nnx.GRUCell):
         yield GRU_ORDER, cell.dense_i, cell.dense_h

@@ -18,10 +18,9 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.cells.affine import AffineForm, Blocks, affine_form
+from gradlab.cells.affine import AffineForm, Blocks, Weights, affine_form
 
 AdjointRule = Callable[[PyTree], PyTree]
-Weights = tuple[Array, Array | None, Array, Array | None]  # a bias that is not there is None
 
 
 @singledispatch
@@ -86,12 +85,11 @@ _with_adjoint_rule.defvjp(
 
 def _is_plain_batch(form: AffineForm, carry: PyTree, inputs: Array) -> bool:
     """Return whether this is one batch of sequences and no array is promoted or broadcast."""
-    weights = [form.input_kernel, form.bias, form.recurrent_kernel, form.recurrent_bias]
     states, n = jax.tree.leaves(carry), form.recurrent_kernel.shape[0]
     return (
         inputs.ndim == 3
         and all(jnp.shape(state) == (inputs.shape[1], n) for state in states)
-        and len({array.dtype for array in jax.tree.leaves((weights, inputs, states))}) == 1
+        and len({array.dtype for array in jax.tree.leaves((form.weights, inputs, states))}) == 1
     )
 
 
@@ -107,13 +105,13 @@ def _affine_unroll(
     def forward(
         on_adjoint: Partial | None, weights: Weights, carry: PyTree, inputs: Array
     ) -> tuple[tuple[PyTree, Array], PyTree]:
-        input_kernel, bias, recurrent_kernel, recurrent_bias = weights
+        input_kernel, bias, recurrent_kernel, recurrent_bias, of_rule = weights
 
         def step(carry: PyTree, from_x: Blocks) -> tuple[PyTree, tuple[PyTree, Blocks]]:
             from_h = split(_plus(_hidden(carry) @ recurrent_kernel, recurrent_bias))
             sums = tuple(x + h for x, h in zip(from_x[separate:], from_h, strict=False))
             blocks = from_x[:separate] + sums + from_h[k - separate :]
-            return rule(blocks, carry), (carry, blocks)
+            return rule(blocks, carry, *of_rule), (carry, blocks)
 
         # Each block is an array of its own: XLA's loops over slices of slices are slow on a CPU.
         biases = [None] * k if bias is None else split(bias)
@@ -128,19 +126,22 @@ def _affine_unroll(
         residuals: PyTree, adjoints: tuple[PyTree, Array]
     ) -> tuple[None, Weights, PyTree, Array]:
         on_adjoint, weights, inputs, carries, blocks = residuals
-        input_kernel, bias, recurrent_kernel, recurrent_bias = weights
+        input_kernel, bias, recurrent_kernel, recurrent_bias, of_rule = weights
 
-        def step(adjoint: PyTree, values: PyTree) -> tuple[PyTree, Array]:
+        def step(adjoint: PyTree, values: PyTree) -> tuple[PyTree, tuple[Array, list[Array]]]:
             output_adjoint, blocks, carry = values
-            _, rule_vjp = jax.vjp(rule, blocks, carry)
-            block_adjoints, carry_adjoint = rule_vjp(_add_to_hidden(adjoint, output_adjoint))
+            _, rule_vjp = jax.vjp(rule, blocks, carry, *of_rule)
+            block_adjoints, carry_adjoint, *rule_adjoints = rule_vjp(
+                _add_to_hidden(adjoint, output_adjoint)
+            )
             delta = jnp.concatenate(block_adjoints, axis=-1)
             from_blocks = delta[:, separate * n :] @ recurrent_kernel.T
             adjoint = _add_to_hidden(carry_adjoint, from_blocks)
-            return (adjoint if on_adjoint is None else on_adjoint(adjoint)), delta
+            adjoint = adjoint if on_adjoint is None else on_adjoint(adjoint)
+            return adjoint, (delta, rule_adjoints)
 
         last_adjoint, output_adjoints = adjoints
-        first_adjoint, deltas = jax.lax.scan(
+        first_adjoint, (deltas, rule_adjoints) = jax.lax.scan(
             step, last_adjoint, (output_adjoints, blocks, carries), reverse=True
         )
         ones = jnp.ones((*inputs.shape[:-1], 1), inputs.dtype)
@@ -153,13 +154,13 @@ def _affine_unroll(
             None if bias is None else one_row[0, :columns],
             h_rows[:, separate * n :],
             None if recurrent_bias is None else one_row[0, separate * n :],
+            tuple(jnp.sum(x, axis=0) for x in rule_adjoints),
         )
         return None, of_weights, first_adjoint, deltas[..., :columns] @ input_kernel.T
 
     run = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
     run.defvjp(forward, backward)
-    weights = (form.input_kernel, form.bias, form.recurrent_kernel, form.recurrent_bias)
-    return run(on_adjoint, weights, carry, inputs)
+    return run(on_adjoint, form.weights, carry, inputs)
 
 
 def _plus(values: Array, bias: Array | None) -> Array:

@@ -20,6 +20,7 @@ KEYS = {
 }
 MODELS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 NONE, UNKNOWN = "none", "unknown"  # a missing value; a setting of which no record tells
+PINNED = ("input_gate", "forget_gate", "output_gate")  # at a value, or learned
 LONGEST = 60  # letters of a label, at most
 NORMS = {"spectral": "_2", "frobenius": "_F", "rms": r"_\mathrm{rms}"}
 
@@ -40,7 +41,7 @@ def value_label(key: str, value: Any) -> str:
         name = value.rpartition(".")[-1] if key.endswith("_target_") else value
         name = PurePath(value).name if key.endswith(".path") else name
         return MODELS.get(name, _cut(name)) if key == "model.name" else _cut(name)
-    if pd.isna(value) and key.endswith("_gate"):
+    if pd.isna(value) and key.endswith(PINNED):
         return "learned"
     if key == "clip.threshold" and pd.isna(value):
         return UNKNOWN
