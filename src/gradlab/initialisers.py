@@ -219,6 +219,26 @@ def chrono(key: Key[Array, ""], n: int, longest: Annotated[float, Field(gt=2)] =
     return {"forget": bias, "input": -bias}
 
 
+def uniform_gate(key: Key[Array, ""], n: int) -> Biases:
+    """Draw forget biases b_f that make the forget gates uniform, σ(b_f) ~ U(1/n, 1 − 1/n).
+
+    The uniform gate initialisation of Gu et al. 2020. A refine gate takes −b_f, as in their
+    pseudo-code. So does an input gate, which makes it 1 − σ(b_f), as a coupled one is. The time
+    constants −1/ln σ(b_f) have a heavy tail, up to about n steps.
+
+    Args:
+        key: random key.
+        n: number of units.
+
+    Returns:
+        b_f for "forget", −b_f for "input" and "refine".
+    """
+    edge = 1 / max(n, 2)
+    gate = jax.random.uniform(key, (n,), minval=edge, maxval=1 - edge)
+    bias = jnp.log(gate) - jnp.log1p(-gate)
+    return {"forget": bias, "input": -bias, "refine": -bias}
+
+
 def _log_spectral_radius(matrix: Matrix) -> Float[Array, ""]:
     """Return ln ρ by Gelfand's formula, ρ ≈ ‖M^m‖^(1/m) with m = 2¹².
 

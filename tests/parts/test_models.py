@@ -84,6 +84,20 @@ def test_gate_biases() -> None:
     assert times.mean() == pytest.approx(50, rel=0.03)
 
 
+@pytest.mark.parametrize("n", [1, 2, 4000])
+def test_uniform_gates_are_uniform(n: int) -> None:
+    biases = initialisers.uniform_gate(jax.random.key(0), n)
+    for gate in ("input", "refine"):
+        np.testing.assert_array_equal(biases[gate], -biases["forget"])
+    open_by = 1 / (1 + np.exp(-np.asarray(biases["forget"], np.float64)))
+    edge = 1 / max(n, 2)
+    assert open_by.min() >= edge - 1e-6
+    assert open_by.max() <= 1 - edge + 1e-6
+    if n > 2:
+        shares, _ = np.histogram(open_by, bins=10, range=(0, 1))
+        np.testing.assert_allclose(shares / n, 0.1, atol=0.02)
+
+
 def test_biases_are_configured(composed: Compose) -> None:
     cell = network(composed, "model=lstm", "bias=forget", "bias.value=3").cell
     np.testing.assert_array_equal(cell.dense_h.bias[32:64], 3)
