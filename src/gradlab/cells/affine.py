@@ -158,25 +158,14 @@ def _lstm_rule(
 
 
 def _lstm_with_options(cell: LSTM) -> AffineForm | None:
-    """Return the form of an LSTM with options; None with layer norm, which is not affine."""
-    if "layer_norm" in cell.options:
-        return None
+    """Return the form of an LSTM with options; None with layer norm, which has none."""
     peepholes = variants.peepholes_of(cell)
-    names = tuple(peepholes)
-    if not all(_has_own(cell, f"peephole_{gate}", nnx.Variable) for gate in names):
-        return None
-    if any(weights.shape != (cell.hidden_features,) for weights in peepholes.values()):
-        return None
-
-    def rule(blocks: Blocks, carry: tuple[Array, Array], *weights: Array) -> tuple[Array, Array]:
-        net_inputs = dict(zip(cell.learned, blocks, strict=True))
-        a = variants.activations_of(
-            cell, net_inputs, carry[0], dict(zip(names, weights, strict=True))
-        )
-        c = a["forget"] * carry[0] + a["input"] * a["candidate"]
-        return c, a["output"] * cell.activation_fn(c)
-
-    form = _two_layers(cell, len(cell.learned), rule)
+    is_known = "layer_norm" not in cell.options and all(
+        _has_own(cell, f"peephole_{gate}", nnx.Variable)
+        and weights.shape == (cell.hidden_features,)
+        for gate, weights in peepholes.items()
+    )
+    form = _two_layers(cell, len(cell.learned), variants.rule_of(cell)) if is_known else None
     return form and form._replace(rule_weights=tuple(peepholes.values()))
 
 

@@ -3,7 +3,7 @@
 Layer norm stands in `lstm`, since it changes the layers and not the gates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -121,3 +121,22 @@ def effective_gate(forget: State, refine: State) -> State:
     f (1 − f).
     """
     return refine * (1 - (1 - forget) ** 2) + (1 - refine) * forget**2
+
+
+def rule_of(cell: Any) -> Callable[..., tuple[State, State]]:
+    """Return the step of an LSTM with options, but for layer norm, as a rule of its affine form.
+
+    It takes the net inputs without peepholes, the carry and the peepholes, and reads no weight of
+    the cell.
+    """
+    seeing = tuple(peepholes_of(cell))
+
+    def rule(
+        blocks: Sequence[State], carry: tuple[State, State], *peepholes: Float[Array, "n"]
+    ) -> tuple[State, State]:
+        net_inputs = dict(zip(cell.learned, blocks, strict=True))
+        a = activations_of(cell, net_inputs, carry[0], dict(zip(seeing, peepholes, strict=True)))
+        c = a["forget"] * carry[0] + a["input"] * a["candidate"]
+        return c, a["output"] * cell.activation_fn(c)
+
+    return rule
