@@ -12,11 +12,14 @@ from conftest import Compose
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 from test_recurrence import assert_same, in_float64, problem, with_gradients, with_random_biases
 
+from gradlab import theory
 from gradlab.cells import LSTM, gates, set_gate_biases
 from gradlab.cells.affine import affine_form
 from gradlab.cells.recurrence import step_by_step, unroll
+from gradlab.initialisers import uniform_gate
 from gradlab.training.program import Program, hyperparameters_of
 
 FEATURES, HIDDEN, STEPS, BATCH = 3, 4, 5, 2
@@ -276,3 +279,15 @@ def test_the_ur_lstm_is_configured_by_a_word(composed: Compose) -> None:
     assert len(np.unique(bias["forget"])) == 50
     assert sigmoid(bias["forget"]).min() >= 1 / 50 - 1e-6
     assert not bias["candidate"].any()
+
+
+def test_the_mean_of_powers_of_uniform_gates() -> None:
+    many = 20_000
+    gate = sigmoid(np.asarray(uniform_gate(jax.random.key(1), many)["forget"], np.float64))
+    for n, lag in ((3, 1), (50, 4), (many, 100)):
+        powers, _ = quad(lambda f, lag=lag: f**lag, 1 / n, 1 - 1 / n)
+        expected = theory.uniform_gate_mean(lag, n)
+        assert expected == pytest.approx(powers / (1 - 2 / n), rel=1e-6)
+        if n == many:
+            error = (gate**lag).std() / np.sqrt(many)
+            assert abs((gate**lag).mean() - expected) < 4 * error
