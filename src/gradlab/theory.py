@@ -169,3 +169,136 @@ def chrono_mean(lag: int, longest: float) -> float:
     """
     integral, _ = quad(lambda u: expit(np.log(u)) ** lag, 1, longest - 1, epsabs=0, epsrel=1e-10)
     return integral / (longest - 2)
+
+
+def leaky_jacobian_bound(
+    w_hh: Float[np.ndarray, "n n"], alpha: float | Vector, activation: str = "tanh"
+) -> float:
+    """Return the bound ln(max(1 − α) + max(α) γ σ_max(W_hh)) on a leaky step Jacobian's log norm.
+
+    It holds for rate and for current equations, J = diag(1 − α) + diag(α φ′) W_hh and J =
+    diag(1 − α) + diag(α) W_hh diag(φ′). Where it is negative, the network forgets every initial
+    state (echo states; Jaeger, Lukoševičius, Popovici & Siewert 2007).
+
+    Args:
+        w_hh: recurrent weights.
+        alpha: α = Δt/τ of all units or of each, from 0 to 1.
+        activation: φ, as in `jacobian_bound`.
+
+    Example:
+        >>> round(leaky_jacobian_bound(0.5 * np.eye(3), 0.2), 4)  # ln(0.8 + 0.2 · 0.5)
+        -0.1054
+    """
+    gain = np.exp(jacobian_bound(w_hh, activation))
+    with np.errstate(divide="ignore"):
+        return float(np.log(np.max(1 - np.asarray(alpha)) + np.max(alpha) * gain))
+
+
+def indrnn_diagonals(
+    recurrent: Vector, preactivations: Float[np.ndarray, "T n"], activation: str = "relu"
+) -> Float[np.ndarray, "T n"]:
+    """Return the diagonals u ⊙ φ′(a⁽ᵗ⁾) of the step Jacobians of an IndRNN (Li et al. 2018).
+
+    Args:
+        recurrent: u.
+        preactivations: a⁽ᵗ⁾ = W x⁽ᵗ⁾ + u ⊙ h⁽ᵗ⁻¹⁾ + b.
+        activation: φ, "relu" or "tanh".
+
+    Raises:
+        ValueError: the activation is another one.
+    """
+    if activation not in ("relu", "tanh"):
+        raise ValueError(f"activation must be relu or tanh; got {activation!r}.")
+    is_relu = activation == "relu"
+    slopes = preactivations > 0 if is_relu else 1 - np.tanh(preactivations) ** 2
+    return recurrent * slopes
+
+
+def diagonal_log_norms(diagonals: Float[np.ndarray, "T n"]) -> Float[np.ndarray, "rows columns"]:
+    """Return ln ‖J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾‖₂ of diagonal step Jacobians: max_i Σ_s ln |d_i⁽ˢ⁾|, s = k + 1 … t.
+
+    Args:
+        diagonals: d⁽¹⁾ to d⁽ᵀ⁾.
+
+    Returns:
+        (T + 1, T + 1), at [t, k]; −inf where k > t.
+
+    Example:
+        >>> diagonal_log_norms(np.array([[0.5, 0.1], [0.5, 2.0]])).round(2)
+        array([[ 0.  ,  -inf,  -inf],
+               [-0.69,  0.  ,  -inf],
+               [-1.39,  0.69,  0.  ]])
+    """
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.abs(diagonals))
+    length = len(logs)
+    log_norms = np.full((length + 1, length + 1), -np.inf)
+    for k in range(length + 1):
+        log_norms[k, k] = 0
+        log_norms[k + 1 :, k] = np.cumsum(logs[k:], axis=0).max(axis=1)
+    return log_norms
+
+
+def cornn_free_rate(dt: float, gamma: float, epsilon: float, damping: str = "explicit") -> float:
+    """Return ln ρ of a step of one oscillator of a coRNN that nothing drives (W_h = W_z = 0).
+
+    ρ is the spectral radius of the 2 × 2 step Jacobian, in which a velocity is multiplied by
+    1 − Δt ε, or by 1/(1 + Δt ε) if its damping is implicit. If it oscillates, that factor is ρ².
+
+    Args:
+        dt, gamma, epsilon: Δt, γ and ε (Rusch & Mishra 2021, equation 3).
+        damping: "explicit" or "implicit".
+
+    Example:
+        >>> round(cornn_free_rate(0.042, 2.7, 4.7), 4)  # the constants for sequential MNIST
+        -0.0276
+    """
+    pull, keep = _oscillator(dt, gamma, epsilon, damping)
+    step = np.array([[1 - dt * pull, dt * keep], [-pull, keep]])
+    return float(np.log(spectral_radius(step)))
+
+
+def cornn_jacobian_bound(
+    w_h: Float[np.ndarray, "n n"],
+    w_z: Float[np.ndarray, "n n"],
+    dt: float,
+    gamma: float,
+    epsilon: float,
+    damping: str = "explicit",
+) -> float:
+    """Return a bound on the log norm of a coRNN's step Jacobian ∂(h, z)⁽ᵗ⁾/∂(h, z)⁽ᵗ⁻¹⁾.
+
+    The triangle inequality for its four blocks gives the norm of [[1 + Δt a, Δt b], [a, b]], with
+
+        explicit:  a = Δt (σ_max(W_h) + γ),                b = |1 − Δt ε| + Δt σ_max(W_z)
+        implicit:  a = Δt (σ_max(W_h) + γ) / (1 + Δt ε),   b = (1 + Δt σ_max(W_z)) / (1 + Δt ε)
+
+    (Rusch & Mishra 2021, equation 3), and so a log norm of O(Δt).
+
+    Args:
+        w_h: coupling of the positions.
+        w_z: coupling of the velocities.
+        dt, gamma, epsilon, damping: as in `cornn_free_rate`.
+
+    Example:
+        >>> zeros = np.zeros((2, 2))
+        >>> round(cornn_jacobian_bound(zeros, zeros, 0.1, 0.0, 0.0), 4)  # ln ‖[[1, 0.1], [0, 1]]‖
+        0.05
+    """
+    pull, keep = _oscillator(dt, gamma, epsilon, damping)
+    scale = dt if damping == "explicit" else dt / (1 + dt * epsilon)
+    a = pull + scale * np.linalg.norm(w_h, 2)
+    b = abs(keep) + scale * np.linalg.norm(w_z, 2)
+    return float(np.log(np.linalg.norm([[1 + dt * a, dt * b], [a, b]], 2)))
+
+
+def _oscillator(dt: float, gamma: float, epsilon: float, damping: str) -> tuple[float, float]:
+    """Return what a free oscillator's velocity loses by its position, and what it keeps."""
+    if damping not in ("explicit", "implicit"):
+        raise ValueError(f"damping must be explicit or implicit; got {damping!r}.")
+    implicit = 1 + dt * epsilon
+    return (
+        (dt * gamma, 1 - dt * epsilon)
+        if damping == "explicit"
+        else (dt * gamma / implicit, 1 / implicit)
+    )
