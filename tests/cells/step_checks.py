@@ -91,6 +91,18 @@ def assert_unrolls_as_its_steps(cell: Any) -> None:
         in_float64(cell)
         _assert_same_runs(cell, jnp.float64, 1e-12, None)
         _assert_same_runs(cell, jnp.float64, 1e-12, partial(jax.tree.map, jnp.tanh))
+        _assert_sees_new_weights(cell)
+
+
+def _assert_sees_new_weights(cell: Any) -> None:
+    """Check that `unroll` runs a cell as it is now, if its weights have changed in place."""
+    carry = random_carry(cell, BATCH, dtype=jnp.float64)
+    inputs = random_inputs(STEPS, BATCH, dtype=jnp.float64)
+    before = unroll(cell, carry, inputs)
+    with_random_weights(cell, scale=0.4, seed=9)
+    after = unroll(cell, carry, inputs)
+    _assert_close(after, run(cell, carry, inputs), 1e-12)
+    assert not np.allclose(before[1], after[1])
 
 
 def _assert_same_runs(cell: Any, dtype: Any, tolerance: float, rule: Any) -> None:

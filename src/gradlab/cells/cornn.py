@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -10,7 +9,7 @@ from pydantic import Field
 
 from gradlab.cells.biases import takes_no_gate_biases, uniform_within
 from gradlab.cells.elman import lecun, orthogonal, remove_bias
-from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
+from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll, unroll_input_first
 
 TimeStep = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Constant = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -159,4 +158,4 @@ def _(
     own_step = type(cell).__call__ is not CoRNN.__call__ or type(cell.dense_i) is not nnx.Linear
     if own_step or on_adjoint is not None:
         return step_by_step(cell, carry, inputs, on_adjoint)
-    return jax.lax.scan(cell.advance, carry, cell.dense_i(inputs))
+    return unroll_input_first(cell, carry, inputs)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gradlab.cells.biases import takes_no_gate_biases
 from gradlab.cells.elman import ACTIVATIONS, lecun, orthogonal, remove_bias
-from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
+from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll, unroll_input_first
 
 Steps = Annotated[int, Field(ge=1)]
 Growth = Annotated[float, Field(ge=1, allow_inf_nan=False)]
@@ -156,4 +156,4 @@ def _(
     own_step = type(cell).__call__ is not IndRNN.__call__ or type(cell.dense_i) is not nnx.Linear
     if own_step or on_adjoint is not None:
         return step_by_step(cell, carry, inputs, on_adjoint)
-    return jax.lax.scan(cell.advance, carry, cell.dense_i(inputs))
+    return unroll_input_first(cell, carry, inputs)

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -12,7 +11,7 @@ from pydantic import Field
 from gradlab.cells.affine import AffineForm, Blocks, _two_layers, affine_form, affine_form_of
 from gradlab.cells.biases import takes_no_gate_biases
 from gradlab.cells.elman import ACTIVATIONS, Activation, lecun, remove_bias
-from gradlab.cells.recurrence import AdjointRule, unroll
+from gradlab.cells.recurrence import AdjointRule, unroll, unroll_input_first
 
 Leak = Annotated[float, Field(gt=0, le=1)]
 Form = Literal["rate", "current"]
@@ -31,8 +30,8 @@ class Leaky(nnx.RNNCellBase):
     and in equation 2 of Miller & Fumarola 2012. The state of the current form is a potential, or
     input current, and the rate is a function of it: the network of Sompolinsky, Crisanti & Sommers
     1988, of Song, Yang & Wang 2016, and equation 1 of Miller & Fumarola. For one α and a constant
-    input they are the same network, u⁽ᵗ⁾ = W_h h⁽ᵗ⁾ + W_x x + b. A current form's carry, which
-    measurements call h, is u.
+    input they are the same network, u⁽ᵗ⁾ = W_h h⁽ᵗ⁾ + W_x x + b. What measurements call h is the
+    carry, so u in the current form; its output is no part of that, which probes of the loss need.
 
     There is no one published start. W_h ~ N(0, 1/n) is the critical coupling of Sompolinsky et
     al., and α = 0.2 is Δt = τ/5, the default of the code of Song et al. (pycog), which also takes
@@ -172,7 +171,7 @@ def _(
     own_step = type(cell).__call__ is not Leaky.__call__ or type(cell.dense_i) is not nnx.Linear
     if own_step or on_adjoint is not None or affine_form(cell) is not None:
         return unroll.dispatch(object)(cell, carry, inputs, on_adjoint)
-    return jax.lax.scan(cell.advance, carry, cell.dense_i(inputs))
+    return unroll_input_first(cell, carry, inputs)
 
 
 def _checked_alpha(alpha: float | list[float], n: int) -> float | tuple[float, ...]:
