@@ -1,9 +1,10 @@
 """Recurrent cells: their options, their gates, and running them over sequences.
 
 One file a family: Flax's cells with the options that the field compares (`elman`, `lstm`, `gru`),
-the memory cells of 1997 (`lstm_1997`), layers whose matrix stays orthogonal (`exprnn`), and an
-encoder and a decoder joined into one cell (`encoder_decoder`). `recurrence.unroll` runs a cell over
-a batch of sequences, fast where `affine` knows the cell's affine form.
+the memory cells of 1997 (`lstm_1997`), leaky units (`leaky`), independent ones (`indrnn`), coupled
+oscillators (`cornn`), layers whose matrix stays orthogonal (`exprnn`), and an encoder and a decoder
+joined into one cell (`encoder_decoder`). `recurrence.unroll` runs a cell over a batch of sequences,
+fast where `affine` knows the cell's affine form.
 
 To add a cell, write a subclass of flax.nnx.RNNCellBase, here or in your own package, whose
 `__init__` takes in_features, hidden_features, kernel_init, recurrent_kernel_init and rngs, and a
@@ -15,11 +16,14 @@ of another size than hidden_features.
 """
 
 from gradlab.cells.biases import set_gate_biases
+from gradlab.cells.cornn import CoRNN
 from gradlab.cells.elman import ConcatenatedElman, Elman
 from gradlab.cells.encoder_decoder import EncoderDecoder
 from gradlab.cells.exprnn import ExpRNN
 from gradlab.cells.gating import Gates, gates
 from gradlab.cells.gru import GRU
+from gradlab.cells.indrnn import IndRNN
+from gradlab.cells.leaky import Leaky
 from gradlab.cells.lstm import LSTM
 from gradlab.cells.lstm_1997 import LSTM1997
 
@@ -27,11 +31,14 @@ __all__ = [
     "GRU",
     "LSTM",
     "LSTM1997",
+    "CoRNN",
     "ConcatenatedElman",
     "Elman",
     "EncoderDecoder",
     "ExpRNN",
     "Gates",
+    "IndRNN",
+    "Leaky",
     "gates",
     "set_gate_biases",
 ]

@@ -11,6 +11,7 @@ Both take a rule that changes the adjoint at every step of the backward pass.
 
 from collections.abc import Callable
 from functools import singledispatch
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +65,18 @@ def step_by_step(
         return cell(carry if rule is None else _with_adjoint_rule(rule, carry), x)
 
     return jax.lax.scan(step, carry, inputs)
+
+
+def unroll_input_first(
+    cell: Any, carry: PyTree, inputs: Float[Array, "time batch features"]
+) -> tuple[PyTree, Float[Array, "time batch n"]]:
+    """Run a cell whose step is advance(carry, dense_i(x)), with dense_i of all steps at once."""
+
+    # Made anew here: JAX keeps what it traced of a function that it has seen, weights included.
+    def advance(carry: PyTree, from_x: Array) -> tuple[PyTree, Array]:
+        return cell.advance(carry, from_x)
+
+    return jax.lax.scan(advance, carry, cell.dense_i(inputs))
 
 
 def _as_partial(rule: AdjointRule | None) -> Partial | None:
