@@ -1,9 +1,10 @@
 """Recurrent cells: their options, their gates, and running them over sequences.
 
 One file a family: Flax's cells with the options that the field compares (`elman`, `lstm`, `gru`),
-the memory cells of 1997 (`lstm_1997`), and an encoder and a decoder joined into one cell
-(`encoder_decoder`). `recurrence.unroll` runs a cell over a batch of sequences, fast where `affine`
-knows the cell's affine form.
+the memory cells of 1997 (`lstm_1997`), cells with one gate (`janet`, `minimal_rnn`), cells whose
+gates read the input alone (`mingru`, `minlstm`, on `input_gated`), and an encoder and a decoder
+joined into one cell (`encoder_decoder`). `recurrence.unroll` runs a cell over a batch
+of sequences, fast where `affine` knows the cell's affine form or the cell's file registers a way.
 
 To add a cell, write a subclass of flax.nnx.RNNCellBase, here or in your own package, whose
 `__init__` takes in_features, hidden_features, kernel_init, recurrent_kernel_init and rngs, and a
@@ -19,17 +20,25 @@ from gradlab.cells.elman import ConcatenatedElman, Elman
 from gradlab.cells.encoder_decoder import EncoderDecoder
 from gradlab.cells.gating import Gates, gates
 from gradlab.cells.gru import GRU
+from gradlab.cells.janet import JANET
 from gradlab.cells.lstm import LSTM
 from gradlab.cells.lstm_1997 import LSTM1997
+from gradlab.cells.mingru import MinGRU
+from gradlab.cells.minimal_rnn import MinimalRNN
+from gradlab.cells.minlstm import MinLSTM
 
 __all__ = [
     "GRU",
+    "JANET",
     "LSTM",
     "LSTM1997",
     "ConcatenatedElman",
     "Elman",
     "EncoderDecoder",
     "Gates",
+    "MinGRU",
+    "MinLSTM",
+    "MinimalRNN",
     "gates",
     "set_gate_biases",
 ]
