@@ -169,3 +169,64 @@ def chrono_mean(lag: int, longest: float) -> float:
     """
     integral, _ = quad(lambda u: expit(np.log(u)) ** lag, 1, longest - 1, epsabs=0, epsrel=1e-10)
     return integral / (longest - 2)
+
+
+def minimal_rnn_mean_field(
+    gain: float, input_gain: float = 1.0, input_power: float = 1.0, bias: float = 0.0
+) -> MeanField:
+    """Return the mean field of a MinimalRNN with U_h ~ N(0, gain²/n), U_z ~ N(0, input_gain²/n).
+
+        q = gain² p + input_gain² R,   p = R E(1 − u)² / (1 − E u²),   u = σ(bias + √q ξ)
+
+        χ = E u² + gain² E(u (1 − u))² (p + R),   ξ ~ N(0, 1)
+
+    p and R are the mean squares of h and of z, which has mean 0 and is independent at every step.
+    The weights are taken to be drawn anew at every step, as in the theory of Chen, Pennington &
+    Schoenholz 2018. The perturbation's growth χ follows from diag(u) + diag((h − z) u (1 − u)) U_h.
+
+    Args:
+        gain: √n times the standard deviation of U_h.
+        input_gain: √n times the standard deviation of U_z.
+        input_power: R, at least 0.
+        bias: b_u of every unit.
+    """
+
+    def moments(q: float) -> tuple[float, float, float]:
+        e = bias + np.sqrt(q) * NODES
+        u, rest = expit(e), expit(-e)
+        kept, written, slope = (float(WEIGHTS @ x**2) for x in (u, rest, u * rest))
+        return kept, input_power * written / (1 - kept), slope
+
+    def excess(q: float) -> float:
+        return gain**2 * moments(q)[1] + input_gain**2 * input_power - q
+
+    highest = (gain**2 + input_gain**2) * input_power + 1  # p ≤ R
+    q = float(brentq(excess, 0.0, highest, xtol=1e-14)) if input_power > 0 else 0.0
+    kept, p, slope = moments(q)
+    chi = kept + gain**2 * slope * (p + input_power)
+    return MeanField(q, chi, float(0.5 * np.log(chi)))
+
+
+def diagonal_log_norms(log_factors: Float[np.ndarray, "time n"]) -> Float[np.ndarray, "t k"]:
+    """Return ln ‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖₂ where step Jacobians are diag(f⁽ᵗ⁾): the largest unit's Σ ln f.
+
+    Args:
+        log_factors: ln f⁽ᵗ⁾ of every unit, such as `mingru_log_factors` or `minlstm_log_factors`.
+
+    Returns:
+        A (T+1, T+1) map, −inf where k > t.
+    """
+    sums = np.cumsum(np.concatenate([np.zeros_like(log_factors[:1]), log_factors]), axis=0)
+    log_norms = (sums[:, None] - sums[None, :]).max(axis=-1)
+    return np.where(np.tri(len(sums), dtype=bool), log_norms, -np.inf)
+
+
+def mingru_log_factors(update: np.ndarray) -> np.ndarray:
+    """Return ln(1 − z) of a minGRU's units, z = σ(update) (Feng et al. 2024, 3.1.3)."""
+    return -np.logaddexp(0, update)
+
+
+def minlstm_log_factors(forget: np.ndarray, write: np.ndarray) -> np.ndarray:
+    """Return ln f/(f + i) of a minLSTM's units, f = σ(forget), i = σ(write) (ibid., 3.2.4)."""
+    log_forget, log_write = -np.logaddexp(0, -forget), -np.logaddexp(0, -write)
+    return log_forget - np.logaddexp(log_forget, log_write)

@@ -106,8 +106,8 @@ def parallel_states(
     """Return all states by a parallel scan, in log space if the cell's candidates are positive.
 
     h⁽ᵗ⁾ = A h⁽⁰⁾ + B, where A = ∏ f and B is the state from h⁽⁰⁾ = 0, both by one scan of ln A and
-    ln B. So h⁽⁰⁾ may be 0 or negative, and nothing overflows. The paper's listing 5 has cumulative
-    sums instead (Heinsen 2023), which grow with time; what is left of their differences loses digits.
+    ln B. So h⁽⁰⁾ may be 0 or negative, and nothing overflows. The paper's listing 5 subtracts
+    cumulative sums instead (Heinsen 2023), which grow with time, and loses digits.
     """
     if not cell.log_space:
         kept, written = jax.lax.associative_scan(_then, cell.step_map(inputs))
