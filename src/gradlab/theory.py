@@ -189,6 +189,10 @@ def minimal_rnn_mean_field(
         input_gain: √n times the standard deviation of U_z.
         input_power: R, at least 0.
         bias: b_u of every unit.
+
+    Example:
+        >>> round(minimal_rnn_mean_field(6.88, 1.39, input_power=0.46).chi, 1)
+        1.0
     """
 
     def moments(q: float) -> tuple[float, float, float]:
@@ -215,6 +219,11 @@ def diagonal_log_norms(log_factors: Float[np.ndarray, "time n"]) -> Float[np.nda
 
     Returns:
         A (T+1, T+1) map, −inf where k > t.
+
+    Example:
+        >>> halved = mingru_log_factors(np.zeros((3, 4)))  # z = ½ at each of three steps
+        >>> round(float(np.exp(diagonal_log_norms(halved)[3, 0])), 3)
+        0.125
     """
     sums = np.cumsum(np.concatenate([np.zeros_like(log_factors[:1]), log_factors]), axis=0)
     log_norms = (sums[:, None] - sums[None, :]).max(axis=-1)
