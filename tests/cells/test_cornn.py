@@ -33,7 +33,7 @@ from gradlab.cells import CoRNN, set_gate_biases
 from gradlab.cells.cornn import Carry
 from gradlab.cells.recurrence import step_by_step, unroll
 from gradlab.jacobian import jacobian_log_norms
-from gradlab.theory import of_cells as theory
+from gradlab.theory import of_cells
 
 DAMPINGS = ("explicit", "implicit")
 
@@ -103,7 +103,7 @@ def test_the_step_jacobian_has_its_closed_form_and_bound(
     expected = np.block([[one + dt * by_h, dt * by_z], [by_h, by_z]])
     np.testing.assert_allclose(jacobian, expected, atol=1e-12)
     assert np.linalg.det(jacobian) == pytest.approx(np.linalg.det(by_z))
-    bound = theory.cornn_jacobian_bound(w_h, w_z, dt, gamma, epsilon, damping)
+    bound = of_cells.cornn_jacobian_bound(w_h, w_z, dt, gamma, epsilon, damping)
     assert np.log(np.linalg.norm(jacobian, 2)) <= bound + 1e-12
 
 
@@ -118,8 +118,8 @@ def test_the_bound_is_that_of_uncoupled_oscillators_or_above(
     damping: str, dt: float, gamma: float, epsilon: float
 ) -> None:
     constants, nothing = (dt, gamma, epsilon, damping), np.zeros((2, 2))
-    bound = theory.cornn_jacobian_bound(nothing, nothing, *constants)
-    assert theory.cornn_free_rate(*constants) <= bound + 1e-12
+    bound = of_cells.cornn_jacobian_bound(nothing, nothing, *constants)
+    assert of_cells.cornn_free_rate(*constants) <= bound + 1e-12
 
 
 @pytest.mark.parametrize("damping", DAMPINGS)
@@ -133,7 +133,7 @@ def test_undriven_oscillators_decay_at_the_closed_forms_rate(
         layer.kernel[...] = jnp.zeros_like(layer.kernel[...])
     length = 600
     log_norms = np.asarray(jacobian_log_norms(cell, random_inputs(length)))
-    rate = theory.cornn_free_rate(dt, gamma, epsilon, damping)
+    rate = of_cells.cornn_free_rate(dt, gamma, epsilon, damping)
     # An oscillating norm has no limit, only a mean rate.
     assert (log_norms[length, 0] - log_norms[length // 3, 0]) / (length - length // 3) == (
         pytest.approx(rate, abs=2e-3)
@@ -141,11 +141,11 @@ def test_undriven_oscillators_decay_at_the_closed_forms_rate(
 
 
 def test_the_rate_of_an_oscillation_is_that_of_its_damping_alone() -> None:
-    assert theory.cornn_free_rate(0.1, 9.0, 0.5) == pytest.approx(0.5 * np.log(1 - 0.05))
-    assert theory.cornn_free_rate(0.1, 9.0, 0.5, "implicit") == pytest.approx(-0.5 * np.log(1.05))
-    assert theory.cornn_free_rate(0.1, 9.0, 0.0) == pytest.approx(0, abs=1e-12)
+    assert of_cells.cornn_free_rate(0.1, 9.0, 0.5) == pytest.approx(0.5 * np.log(1 - 0.05))
+    assert of_cells.cornn_free_rate(0.1, 9.0, 0.5, "implicit") == pytest.approx(-0.5 * np.log(1.05))
+    assert of_cells.cornn_free_rate(0.1, 9.0, 0.0) == pytest.approx(0, abs=1e-12)
     with pytest.raises(ValueError, match="damping must be explicit or implicit; got 'none'"):
-        theory.cornn_free_rate(0.1, 1.0, 1.0, "none")
+        of_cells.cornn_free_rate(0.1, 1.0, 1.0, "none")
 
 
 @pytest.mark.parametrize("damping", DAMPINGS)

@@ -32,7 +32,7 @@ from step_checks import (
 from gradlab.cells import IndRNN, set_gate_biases
 from gradlab.cells.recurrence import step_by_step, unroll
 from gradlab.jacobian import jacobian_log_norms
-from gradlab.theory import of_cells as theory
+from gradlab.theory import of_cells
 
 PHI: dict[str, Any] = {"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0)}
 
@@ -90,7 +90,7 @@ def test_the_step_jacobian_is_diagonal(activation: Any) -> None:
         jacobian = step_jacobian(cell, state, x)
         u = np.asarray(cell.u[...])
     a = preactivations(cell, u, np.asarray(state), np.asarray(x)[None])
-    expected = theory.indrnn_diagonals(u, a, activation)
+    expected = of_cells.indrnn_diagonals(u, a, activation)
     np.testing.assert_allclose(jacobian, np.diag(expected[0]), atol=1e-12)
     assert np.abs(expected).max() > 0.05
 
@@ -104,8 +104,8 @@ def test_its_map_is_that_of_the_closed_form(activation: Any) -> None:
     u = np.clip(np.asarray(cell.u[...], float), -cell.bound, cell.bound)
     a = preactivations(cell, u, np.zeros(HIDDEN), np.asarray(inputs, float))
     with np.errstate(divide="ignore"):
-        factors = np.log(np.abs(theory.indrnn_diagonals(u, a, activation)))
-    expected = theory.diagonal_log_norms(factors)
+        factors = np.log(np.abs(of_cells.indrnn_diagonals(u, a, activation)))
+    expected = of_cells.diagonal_log_norms(factors)
     found = np.asarray(jacobian_log_norms(cell, inputs))
     lower = np.tril_indices(length + 1)
     assert np.isfinite(expected[lower]).all()
@@ -217,7 +217,7 @@ def test_wrong_options_are_named(options: dict[str, Any], sentence: str) -> None
     with pytest.raises(ValueError, match=sentence):
         IndRNN(FEATURES, HIDDEN, rngs=nnx.Rngs(0), **options)
     with pytest.raises(ValueError, match="activation must be relu or tanh; got 'elu'"):
-        theory.indrnn_diagonals(np.ones(2), np.ones((1, 2)), "elu")
+        of_cells.indrnn_diagonals(np.ones(2), np.ones((1, 2)), "elu")
 
 
 def test_it_learns(composed: Compose) -> None:

@@ -31,7 +31,7 @@ from step_checks import (
 from gradlab.cells import Elman, Leaky, set_gate_biases
 from gradlab.cells.affine import affine_form
 from gradlab.cells.recurrence import step_by_step, unroll
-from gradlab.theory import of_cells as theory
+from gradlab.theory import of_cells
 
 FORMS = ("rate", "current")
 PHI: dict[str, tuple[Any, Any]] = {  # φ and φ′
@@ -120,7 +120,7 @@ def test_the_step_jacobian_has_its_closed_form_and_bound(
     else:
         through = w_h * slope(state)
     np.testing.assert_allclose(jacobian, np.diag(1 - own) + own[:, None] * through, atol=1e-12)
-    bound = theory.leaky_jacobian_bound(w_h, own, activation)
+    bound = of_cells.leaky_jacobian_bound(w_h, own, activation)
     assert np.log(np.linalg.norm(jacobian, 2)) <= bound + 1e-12
 
 
@@ -137,7 +137,7 @@ def test_the_bound_is_reached_by_linear_units_on_their_own() -> None:
         in_float64(cell)
         state, x = random_carry(cell, dtype=jnp.float64), random_inputs(dtype=jnp.float64)
         norm = np.linalg.norm(step_jacobian(cell, state, x), 2)
-    bound = theory.leaky_jacobian_bound(1.5 * np.eye(HIDDEN), 0.25, "identity")
+    bound = of_cells.leaky_jacobian_bound(1.5 * np.eye(HIDDEN), 0.25, "identity")
     assert np.log(norm) == pytest.approx(bound) == pytest.approx(np.log(0.75 + 0.25 * 1.5))
 
 

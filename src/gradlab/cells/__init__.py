@@ -1,10 +1,13 @@
 """Recurrent cells: their options, their gates, and running them over sequences.
 
-One file a family: Flax's cells with the options that the field compares (`elman`, `lstm`, `gru`),
-the memory cells of 1997 (`lstm_1997`), leaky units (`leaky`), independent ones (`indrnn`), coupled
-oscillators (`cornn`), layers whose matrix stays orthogonal (`exprnn`), and an encoder and a decoder
-joined into one cell (`encoder_decoder`). `recurrence.unroll` runs a cell over a batch of sequences,
-fast where `affine` knows the cell's affine form.
+One file a family: Flax's cells with the options that the field compares (`elman`, `lstm` and
+`lstm_variants`, `gru`), the memory cells of 1997 (`lstm_1997`) and the sLSTM of 2024 (`slstm`),
+leaky units (`leaky`), independent ones (`indrnn`), coupled oscillators (`cornn`), layers whose
+matrix stays orthogonal (`exprnn`), cells with one gate (`janet`, `minimal_rnn`), cells whose gates
+read the input alone (`mingru`, `minlstm`, on `input_gated`), linear ones with a complex state
+(`lru`), and an encoder and a decoder joined into one cell (`encoder_decoder`). `recurrence.unroll`
+runs a cell over a batch of sequences, fast where `affine` knows the cell's affine form or the
+cell's file registers a way of its own.
 
 To add a cell, write a subclass of flax.nnx.RNNCellBase, here or in your own package, whose
 `__init__` takes in_features, hidden_features, kernel_init, recurrent_kernel_init and rngs, and a
@@ -23,12 +26,17 @@ from gradlab.cells.exprnn import ExpRNN
 from gradlab.cells.gating import Gates, gates
 from gradlab.cells.gru import GRU
 from gradlab.cells.indrnn import IndRNN
+from gradlab.cells.janet import JANET
 from gradlab.cells.leaky import Leaky
 from gradlab.cells.lstm import LSTM
 from gradlab.cells.lstm_1997 import LSTM1997
+from gradlab.cells.mingru import MinGRU
+from gradlab.cells.minimal_rnn import MinimalRNN
+from gradlab.cells.minlstm import MinLSTM
 
 __all__ = [
     "GRU",
+    "JANET",
     "LSTM",
     "LSTM1997",
     "CoRNN",
@@ -39,6 +47,9 @@ __all__ = [
     "Gates",
     "IndRNN",
     "Leaky",
+    "MinGRU",
+    "MinLSTM",
+    "MinimalRNN",
     "gates",
     "set_gate_biases",
 ]

@@ -1,0 +1,67 @@
+"""The minimal GRU: an update gate that reads the input alone."""
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from gradlab.cells.biases import takes_gate_biases
+from gradlab.cells.elman import orthogonal
+from gradlab.cells.input_gated import InputGated, within_root_of_inputs
+
+
+@takes_gate_biases
+class MinGRU(InputGated):
+    """The minGRU of Feng et al. 2024 ("Were RNNs All We Needed?", 3.1.3).
+
+        h⁽ᵗ⁾ = (1 − z) ⊙ h⁽ᵗ⁻¹⁾ + z ⊙ h̃,   z = σ(W_z x⁽ᵗ⁾ + b_z),   h̃ = g(W_h x⁽ᵗ⁾ + b_h)
+
+    with g(x) = x + ½ for x ≥ 0, else σ(x), in log space (appendix B, as their experiments and code
+    run it); without, g is the identity (appendix A). ∂h⁽ᵗ⁾/∂h⁽ᵗ⁻¹⁾ is exactly diag(1 − z).
+
+    The weights are those of the forget gate f = 1 − z, (−W_z, −b_z), so that a bias rule opens it
+    as it does an LSTM's. Weights and biases start from U(−1/√m, 1/√m), m the size of x, as the
+    authors' code (PyTorch's Linear) has it, and h⁽⁰⁾ is 0. No weight is on h, so the recurrent
+    initialiser (`init`) has nothing to draw.
+
+    Example:
+        >>> cell = MinGRU(2, 8, rngs=nnx.Rngs(0))
+        >>> h, output = cell(cell.initialize_carry((2,)), jnp.ones(2))
+    """
+
+    blocks = ("forget", "candidate")
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        log_space: bool = True,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer = within_root_of_inputs,
+        recurrent_kernel_init: nnx.Initializer = orthogonal,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Draw the weights; columns are those of the forget gate, then of the candidate.
+
+        Args:
+            in_features: size of x.
+            hidden_features: n, the size of h.
+            log_space: whether candidates are made positive by g, and parallel runs use logarithms.
+            use_bias: whether there are biases; the weights drawn are the same without them.
+            kernel_init: initialiser of the two matrices on x, side by side.
+            recurrent_kernel_init: not used.
+            rngs: random streams that the weights are drawn from.
+        """
+        del recurrent_kernel_init
+        super().__init__(
+            in_features,
+            hidden_features,
+            log_space=log_space,
+            use_bias=use_bias,
+            kernel_init=kernel_init,
+            rngs=rngs,
+        )
+
+    def forget_logit(self, *gates: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+        """Return the net input of f = 1 − z."""
+        (forget,) = gates
+        return forget
