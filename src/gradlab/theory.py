@@ -7,10 +7,10 @@ function.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from scipy.integrate import quad
 from scipy.optimize import brentq
-from scipy.special import expit, gammaln, polygamma, psi
+from scipy.special import expit, gammaln, logsumexp, polygamma, psi
 
 Vector = Float[np.ndarray, "n"]
 STEEPEST_SLOPES = {"tanh": 1.0, "relu": 1.0, "identity": 1.0, "sigmoid": 0.25}
@@ -169,3 +169,38 @@ def chrono_mean(lag: int, longest: float) -> float:
     """
     integral, _ = quad(lambda u: expit(np.log(u)) ** lag, 1, longest - 1, epsabs=0, epsrel=1e-10)
     return integral / (longest - 2)
+
+
+def diagonal_log_norm(
+    eigenvalues: Complex[np.ndarray, "n"] | Vector, lag: int, norm: str = "spectral"
+) -> float:
+    """Return ln ‖Λ^lag‖ of Λ = diag λ, the Jacobian of h⁽ᵗ⁾ = Λ h⁽ᵗ⁻¹⁾ + B x⁽ᵗ⁾ at every input.
+
+    It is ln max |λ|^lag, ½ ln Σ |λ|^(2 lag) ("frobenius") or that with the mean over λ ("rms").
+
+    Example:
+        >>> round(diagonal_log_norm(np.array([0.5, 0.9j]), 10), 4)  # 10 ln 0.9
+        -1.0536
+    """
+    with np.errstate(divide="ignore"):
+        logs = lag * np.log(np.abs(eigenvalues)) if lag else np.zeros(len(eigenvalues))
+    columns = len(logs) if norm == "rms" else 1
+    squares = 2 * logs.max() if norm == "spectral" else logsumexp(2 * logs)
+    return 0.5 * float(squares - np.log(columns))
+
+
+def ring_log_norm(r_min: float, r_max: float, lag: int) -> float:
+    """Return ½ ln E |λ|^(2 lag) of λ uniform on a ring, ln of the rms norm of a wide LRU's start.
+
+    E |λ|²ᵐ = (r_max²ᵐ⁺² − r_min²ᵐ⁺²) / ((m + 1)(r_max² − r_min²)) since |λ|² is uniform (Orvieto et
+    al. 2023, lemma 3.2); 1/(m + 1) on the unit disk, a power law.
+
+    Example:
+        >>> round(ring_log_norm(0, 1, 99), 4)  # ln 1/10
+        -2.3026
+    """
+    inner, outer = r_min**2, r_max**2
+    if inner == outer:
+        return lag * float(np.log(r_max))
+    powers = outer ** (lag + 1) - inner ** (lag + 1)
+    return 0.5 * float(np.log(powers / ((lag + 1) * (outer - inner))))

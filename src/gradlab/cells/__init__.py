@@ -1,7 +1,8 @@
 """Recurrent cells: their options, their gates, and running them over sequences.
 
 One file a family: Flax's cells with the options that the field compares (`elman`, `lstm`, `gru`),
-the memory cells of 1997 (`lstm_1997`), and an encoder and a decoder joined into one cell
+the memory cells of 1997 (`lstm_1997`), the linear recurrent unit (`lru`),
+and an encoder and a decoder joined into one cell
 (`encoder_decoder`). `recurrence.unroll` runs a cell over a batch of sequences, fast where `affine`
 knows the cell's affine form.
 
@@ -19,11 +20,13 @@ from gradlab.cells.elman import ConcatenatedElman, Elman
 from gradlab.cells.encoder_decoder import EncoderDecoder
 from gradlab.cells.gating import Gates, gates
 from gradlab.cells.gru import GRU
+from gradlab.cells.lru import LRU
 from gradlab.cells.lstm import LSTM
 from gradlab.cells.lstm_1997 import LSTM1997
 
 __all__ = [
     "GRU",
+    "LRU",
     "LSTM",
     "LSTM1997",
     "ConcatenatedElman",
