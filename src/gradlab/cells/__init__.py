@@ -1,8 +1,8 @@
 """Recurrent cells: their options, their gates, and running them over sequences.
 
 One file a family: Flax's cells with the options that the field compares (`elman`, `lstm`, `gru`),
-the memory cells of 1997 (`lstm_1997`), the linear recurrent unit (`lru`),
-and an encoder and a decoder joined into one cell
+the memory cells of 1997 (`lstm_1997`), the linear recurrent unit (`lru`), the sLSTM of xLSTM
+(`slstm`), and an encoder and a decoder joined into one cell
 (`encoder_decoder`). `recurrence.unroll` runs a cell over a batch of sequences, fast where `affine`
 knows the cell's affine form.
 
@@ -23,12 +23,14 @@ from gradlab.cells.gru import GRU
 from gradlab.cells.lru import LRU
 from gradlab.cells.lstm import LSTM
 from gradlab.cells.lstm_1997 import LSTM1997
+from gradlab.cells.slstm import SLSTM
 
 __all__ = [
     "GRU",
     "LRU",
     "LSTM",
     "LSTM1997",
+    "SLSTM",
     "ConcatenatedElman",
     "Elman",
     "EncoderDecoder",
