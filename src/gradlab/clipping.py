@@ -76,10 +76,16 @@ def adjoint(threshold: Threshold) -> Partial:
     own part. L is the training loss, a mean over the batch.
 
     Args:
-        threshold: largest absolute value of an entry.
+        threshold: largest absolute value of an entry; of a complex one, of its real and of its
+            imaginary part.
     """
     return Partial(_clip_entries, threshold)
 
 
 def _clip_entries(threshold: Array, adjoint: PyTree) -> PyTree:
-    return jax.tree.map(partial(jnp.clip, min=-threshold, max=threshold), adjoint)
+    clip = partial(jnp.clip, min=-threshold, max=threshold)
+
+    def of_array(x: Array) -> Array:
+        return jax.lax.complex(clip(x.real), clip(x.imag)) if jnp.iscomplexobj(x) else clip(x)
+
+    return jax.tree.map(of_array, adjoint)

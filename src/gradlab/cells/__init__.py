@@ -28,17 +28,21 @@ from gradlab.cells.gru import GRU
 from gradlab.cells.indrnn import IndRNN
 from gradlab.cells.janet import JANET
 from gradlab.cells.leaky import Leaky
+from gradlab.cells.lru import LRU
 from gradlab.cells.lstm import LSTM
 from gradlab.cells.lstm_1997 import LSTM1997
 from gradlab.cells.mingru import MinGRU
 from gradlab.cells.minimal_rnn import MinimalRNN
 from gradlab.cells.minlstm import MinLSTM
+from gradlab.cells.slstm import SLSTM
 
 __all__ = [
     "GRU",
     "JANET",
+    "LRU",
     "LSTM",
     "LSTM1997",
+    "SLSTM",
     "CoRNN",
     "ConcatenatedElman",
     "Elman",
