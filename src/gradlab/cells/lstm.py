@@ -37,7 +37,8 @@ class LSTM(nnx.OptimizedLSTMCell):
       becomes tanh LN(c⁽ᵗ⁾) (Ba et al. 2016, eq. 20 to 22). An LN is over all gates together and
       starts from gain 1. Of the paper's three biases of a gate, whose sum alone counts, there is
       one. At h = 0, where a sequence starts, the derivative of LN(U h) is U / √ε less its mean over
-      the gates, with ε = 10⁻⁵ added to variances: it is steeper than at any later step.
+      the gates, with ε = 10⁻⁵ added to variances: it is steeper than at any later step. Where the
+      first inputs are zeros the state stays there, and ten of them take gradients past float32.
     - `refine_gate`: a further gate r = σ(W x⁽ᵗ⁾ + U h⁽ᵗ⁻¹⁾ + b) refines f to
       r (1 − (1 − f)²) + (1 − r) f², which takes its place (Gu et al. 2020). Their UR-LSTM is
       `refine_gate` with `coupled` and the biases of `gradlab.initialisers.uniform_gate`.
