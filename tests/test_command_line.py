@@ -20,11 +20,16 @@ from gradlab import __main__ as command
 from gradlab import components, explain
 from gradlab.printable import pasted
 
+MODELS = ", ".join(sorted(path.stem for path in (command.CONF / "model").glob("*.yaml")))
 WRONG = {
     "model.hidden_size=0": ("model.hidden_size", "greater than or equal to 1", "got 0"),
     "model.hidden_size=many": ("model.hidden_size", "Integer", "'many'"),
     "model.hiden_size=3": ("model.hiden_size", "hidden_size, num_layers", "Did you mean"),
-    "model=transformer": ("model", "gru, lstm, lstm_1997, rnn", "'transformer'"),
+    "model=transformer": (
+        "model",
+        MODELS,
+        "'transformer'",
+    ),
     "model.cell._target_=no.such.Module": ("model.cell._target_", "imported", "'no.such.Module'"),
     "model.cell._target_=math.sqrt": ("model.cell._target_", "RNNCellBase", "'math.sqrt'"),
     "task.length=0": ("task.length", "1, 2, 4, 8, 16, 32, 64", "got 0"),
@@ -183,7 +188,7 @@ WRONG_WORDS = {
     "--cfgg=job": "did you mean --cfg?",
     "--seed": "is no option of gradlab: --help shows what to type",
     "--=3": "is no option",
-    "--model=3": "model must be one of gru, lstm, lstm_1997, rnn; got '3'",
+    "--model=3": f"model must be one of {MODELS}; got '3'",
     "--experimental-rerun x": "is no option",
     "--cfg": "--cfg takes a value",
     "--cfg everything": "--cfg takes job, hydra, all; got 'everything'",
@@ -193,9 +198,9 @@ WRONG_WORDS = {
     "seed": "'seed' is neither KEY=VALUE nor an option",
     "quickstart": r"type \+experiment=quickstart",
     "=3": "'=3' is neither KEY=VALUE nor an option",
-    "model=3": "model must be one of gru, lstm, lstm_1997, rnn; got '3'",
-    "model=": "model must be one of gru, lstm, lstm_1997, rnn; got ''",
-    "model=True": "model must be one of gru, lstm, lstm_1997, rnn; got 'True'",
+    "model=3": f"model must be one of {MODELS}; got '3'",
+    "model=": f"model must be one of {MODELS}; got ''",
+    "model=True": f"model must be one of {MODELS}; got 'True'",
     "probe=null": "probe must be one of adjoint.*got 'null'",
     "hydra.launcher=basic": "type hydra/launcher=basic",
     "task=[echo,adding]": "type task=echo,adding",

@@ -18,7 +18,22 @@ KEYS = {
     "clip.threshold": "clip threshold",
     "optim._target_": "optimiser",
 }
-MODELS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
+MODELS = {
+    "cornn": "coRNN",
+    "exprnn": "expRNN",
+    "gru": "GRU",
+    "indrnn": "IndRNN",
+    "janet": "JANET",
+    "leaky": "leaky RNN",
+    "lru": "LRU",
+    "lstm": "LSTM",
+    "lstm_1997": "LSTM of 1997",
+    "mingru": "minGRU",
+    "minimal_rnn": "MinimalRNN",
+    "minlstm": "minLSTM",
+    "rnn": "RNN",
+    "slstm": "sLSTM",
+}
 NONE, UNKNOWN = "none", "unknown"  # a missing value; a setting of which no record tells
 PINNED = ("input_gate", "forget_gate", "output_gate")  # at a value, or learned
 LONGEST = 60  # letters of a label, at most
