@@ -1,6 +1,6 @@
 """Cost and error of sampled norms of a wide LSTM, against float64 products of its Jacobians.
 
-    python experiments/speed/sampled.py                 1024 units, T = 96 (20 minutes on 2 cores)
+    python experiments/speed/sampled.py                 1024 units, T = 96 (4 minutes on 2 cores)
     python experiments/speed/sampled.py --units 4096    for an accelerator
 
 Each row is a process of its own. The reference multiplies float64 step Jacobians, one at a time,
