@@ -89,20 +89,20 @@ def affine_form_of(cell_class: type[nnx.RNNCellBase]) -> Callable[[FormFunction]
 
 @affine_form_of(nnx.SimpleCell)
 def _simple(cell: nnx.SimpleCell) -> AffineForm | None:
-    if not _has_own(cell, "residual", bool):
+    if not has_own(cell, "residual", bool):
         return None
-    return _two_layers(cell, 1, _elman_rule(cell, cell.residual))
+    return two_layers(cell, 1, _elman_rule(cell, cell.residual))
 
 
 @affine_form_of(ConcatenatedElman)
 def _concatenated(cell: ConcatenatedElman) -> AffineForm | None:
-    if not (_has_own(cell, "kernel", nnx.Variable) and _has_plain_functions(cell)):
+    if not (has_own(cell, "kernel", nnx.Variable) and _has_plain_functions(cell)):
         return None
-    if not _has_own(cell, "bias", nnx.Variable | None):
+    if not has_own(cell, "bias", nnx.Variable | None):
         return None
-    kernel, bias = cell.kernel[...], _value(cell.bias)
+    kernel, bias = cell.kernel[...], value_of(cell.bias)
     n = kernel.shape[-1]
-    if not _fits((kernel[-n:], bias), n, 1):
+    if not fits((kernel[-n:], bias), n, 1):
         return None
     return AffineForm(kernel[:-n], bias, kernel[-n:], _elman_rule(cell, residual=False))
 
@@ -110,23 +110,23 @@ def _concatenated(cell: ConcatenatedElman) -> AffineForm | None:
 @affine_form_of(LSTM)
 def _lstm(cell: LSTM) -> AffineForm | None:
     inherits = type(cell).activations is LSTM.activations and "activations" not in vars(cell)
-    if not (inherits and all(_has_own(cell, x, tuple) for x in ("learned", "pins", "options"))):
+    if not (inherits and all(has_own(cell, x, tuple) for x in ("learned", "pins", "options"))):
         return None
     if not all(isinstance(pin, int | float) for _, pin in cell.pins):
         return None
     if cell.options:
         return _lstm_with_options(cell)
-    return _two_layers(cell, len(cell.learned), _lstm_rule(cell, cell.learned, dict(cell.pins)))
+    return two_layers(cell, len(cell.learned), _lstm_rule(cell, cell.learned, dict(cell.pins)))
 
 
 @affine_form_of(nnx.OptimizedLSTMCell)
 def _optimised_lstm(cell: nnx.OptimizedLSTMCell) -> AffineForm | None:
-    return _two_layers(cell, len(LSTM.ORDER), _lstm_rule(cell, LSTM.ORDER, {}))
+    return two_layers(cell, len(LSTM.ORDER), _lstm_rule(cell, LSTM.ORDER, {}))
 
 
 @affine_form_of(nnx.GRUCell)
 def _gru(cell: nnx.GRUCell) -> AffineForm | None:
-    form = _two_layers(cell, 3, _gru_rule(cell), join_biases=False)
+    form = two_layers(cell, 3, _gru_rule(cell), join_biases=False)
     if form is None:
         return None
     # The reset gate multiplies only the candidate's part from h, so its two parts stay separate.
@@ -161,11 +161,10 @@ def _lstm_with_options(cell: LSTM) -> AffineForm | None:
     """Return the form of an LSTM with options; None with layer norm, which has none."""
     peepholes = variants.peepholes_of(cell)
     is_known = "layer_norm" not in cell.options and all(
-        _has_own(cell, f"peephole_{gate}", nnx.Variable)
-        and weights.shape == (cell.hidden_features,)
+        has_own(cell, f"peephole_{gate}", nnx.Variable) and weights.shape == (cell.hidden_features,)
         for gate, weights in peepholes.items()
     )
-    form = _two_layers(cell, len(cell.learned), variants.rule_of(cell)) if is_known else None
+    form = two_layers(cell, len(cell.learned), variants.rule_of(cell)) if is_known else None
     return form and form._replace(rule_weights=tuple(peepholes.values()))
 
 
@@ -180,7 +179,7 @@ def _gru_rule(cell: nnx.GRUCell) -> Rule:
     return rule
 
 
-def _two_layers(cell: Any, blocks: int, rule: Rule, join_biases: bool = True) -> AffineForm | None:
+def two_layers(cell: Any, blocks: int, rule: Rule, join_biases: bool = True) -> AffineForm | None:
     """Return the form of a cell whose layers are dense_i on x and dense_h on h; None if it differs.
 
     Args:
@@ -190,14 +189,14 @@ def _two_layers(cell: Any, blocks: int, rule: Rule, join_biases: bool = True) ->
         join_biases: the biases of both layers are added to one; else they stay apart.
     """
     layers = ("dense_i", "dense_h")
-    if not (_has_plain_functions(cell) and all(_has_own(cell, x, nnx.Linear) for x in layers)):
+    if not (_has_plain_functions(cell) and all(has_own(cell, x, nnx.Linear) for x in layers)):
         return None
     on_x, on_h = cell.dense_i, cell.dense_h
-    if not (_is_plain(on_x) and _is_plain(on_h)):
+    if not (is_plain(on_x) and is_plain(on_h)):
         return None
-    kernel, bias, recurrent_bias = on_h.kernel[...], _value(on_x.bias), _value(on_h.bias)
+    kernel, bias, recurrent_bias = on_h.kernel[...], value_of(on_x.bias), value_of(on_h.bias)
     n = kernel.shape[0]
-    if not (_fits((kernel, recurrent_bias), n, blocks) and _fits((on_x.kernel, bias), n, blocks)):
+    if not (fits((kernel, recurrent_bias), n, blocks) and fits((on_x.kernel, bias), n, blocks)):
         return None
     if join_biases:
         present = [b for b in (bias, recurrent_bias) if b is not None]
@@ -207,13 +206,13 @@ def _two_layers(cell: Any, blocks: int, rule: Rule, join_biases: bool = True) ->
 
 def plain_layer(cell: Any, name: str) -> nnx.Linear | None:
     """Return the layer that a cell holds under a name; None if it is not Flax's plain x W + b."""
-    if not _has_own(cell, name, nnx.Linear):
+    if not has_own(cell, name, nnx.Linear):
         return None
     layer: nnx.Linear = getattr(cell, name)
-    return layer if _is_plain(layer) else None
+    return layer if is_plain(layer) else None
 
 
-def _has_own(cell: Any, name: str, kind: Any) -> bool:
+def has_own(cell: Any, name: str, kind: Any) -> bool:
     """Return whether a cell's attribute is its own and of a kind, not computed by a property."""
     own = vars(cell)
     return name in own and getattr(cell, name) is own[name] and isinstance(own[name], kind)
@@ -223,13 +222,13 @@ def _has_plain_functions(cell: Any) -> bool:
     """Return whether a cell's gate and activation functions are functions without weights."""
     names = [name for name in ("gate_fn", "activation_fn") if hasattr(cell, name)]
     return all(
-        _has_own(cell, name, Callable)
+        has_own(cell, name, Callable)
         and all(leaf is vars(cell)[name] for leaf in jax.tree.leaves(vars(cell)[name]))
         for name in names
     )
 
 
-def _is_plain(layer: nnx.Linear) -> bool:
+def is_plain(layer: nnx.Linear) -> bool:
     """Return whether a layer is Flax's plain x W + b, in the precision of its weights."""
     return (
         type(layer) is nnx.Linear
@@ -242,12 +241,13 @@ def _is_plain(layer: nnx.Linear) -> bool:
     )
 
 
-def _fits(weights: tuple[Any, Array | None], n: int, blocks: int) -> bool:
+def fits(weights: tuple[Any, Array | None], n: int, blocks: int) -> bool:
     """Return whether a kernel and a bias have n columns for each block: nothing is broadcast."""
     kernel, bias = weights
     columns = blocks * n
     return kernel.shape[1:] == (columns,) and (bias is None or bias.shape == (columns,))
 
 
-def _value(bias: Any) -> Array | None:
+def value_of(bias: Any) -> Array | None:
+    """Return the array of a bias; None if there is none."""
     return None if bias is None else bias[...]

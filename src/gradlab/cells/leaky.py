@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 from pydantic import Field
 
-from gradlab.cells.affine import AffineForm, Blocks, _two_layers, affine_form, affine_form_of
+from gradlab.cells.affine import AffineForm, Blocks, affine_form, affine_form_of, two_layers
 from gradlab.cells.biases import takes_no_gate_biases
 from gradlab.cells.elman import ACTIVATIONS, Activation, lecun, remove_bias
 from gradlab.cells.recurrence import AdjointRule, unroll, unroll_input_first
@@ -157,7 +157,7 @@ def _(cell: Leaky) -> AffineForm | None:
         alpha = jnp.asarray(fixed_alpha, h.dtype)
         return (1 - alpha) * h + alpha * activation(blocks[0])
 
-    return _two_layers(cell, 1, rule)
+    return two_layers(cell, 1, rule)
 
 
 @unroll.register

@@ -183,11 +183,11 @@ def _check_name(option: str, given: str, allowed: Any) -> None:
 def _form(cell: SLSTM) -> affine.AffineForm | None:
     methods = ("preactivations", "scales", "update", "recurrent_matrix")
     is_own = all(getattr(type(cell), name) is getattr(SLSTM, name) for name in methods)
-    if not (is_own and affine._has_own(cell, "dense_i", nnx.Linear)):
+    if not (is_own and affine.has_own(cell, "dense_i", nnx.Linear)):
         return None
-    kernel, bias = cell.dense_i.kernel[...], affine._value(cell.dense_i.bias)
-    fits = affine._fits((kernel, bias), cell.hidden_features, 4)
-    if not (fits and affine._is_plain(cell.dense_i)):
+    kernel, bias = cell.dense_i.kernel[...], affine.value_of(cell.dense_i.bias)
+    fits = affine.fits((kernel, bias), cell.hidden_features, 4)
+    if not (fits and affine.is_plain(cell.dense_i)):
         return None
     return affine.AffineForm(kernel, bias, cell.recurrent_matrix(), cell.update)
 
