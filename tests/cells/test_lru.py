@@ -12,6 +12,7 @@ from conftest import Compose
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import logsumexp
 
 from gradlab import clipping, jacobian_log_norms, lyapunov_exponents
 from gradlab.cells import LRU, Elman, EncoderDecoder, set_gate_biases
@@ -44,6 +45,10 @@ def inputs(*shape: int) -> np.ndarray:
 def weights_of(cell: LRU) -> dict[str, np.ndarray]:
     state = nnx.to_pure_dict(nnx.state(cell, nnx.Param))
     return {name: np.asarray(value, np.float64) for name, value in state.items()}
+
+
+def thin_ring(radius: float) -> tuple[float, float]:
+    return radius, float(np.nextafter(radius, 0))
 
 
 def by_the_paper(cell: LRU, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -220,6 +225,29 @@ def test_closed_forms_of_diagonal_networks() -> None:
         error = 4 * powers.std() / np.sqrt(gap.size)
         expected = np.exp(2 * of_cells.ring_log_norm(0.2, 0.9, lag))
         assert powers.mean() == pytest.approx(expected, abs=error)
+
+
+@settings(max_examples=50)
+@given(
+    edges=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)) | st.floats(0.01, 1).map(thin_ring),
+    lag=st.integers(0, 5000),
+)
+def test_the_closed_form_of_a_ring_neither_underflows_nor_cancels(
+    edges: tuple[float, float], lag: int
+) -> None:
+    """E |λ|²ᵐ is the mean of r_max²ʲ r_min²⁽ᵐ⁻ʲ⁾ over j = 0..m, a geometric series."""
+    r_min, r_max = sorted(edges)
+    j = np.arange(lag + 1)
+    logs = 2 * (j * np.log(r_max) + (lag - j) * np.log(r_min))
+    expected = 0.5 * (logsumexp(logs) - np.log(lag + 1))
+    assert of_cells.ring_log_norm(r_min, r_max, lag) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_the_closed_form_of_a_ring_at_its_limits() -> None:
+    assert of_cells.ring_log_norm(0.0, 0.0, 0) == 0
+    assert of_cells.ring_log_norm(0.0, 0.0, 3) == -np.inf
+    expected = 2000 * np.log(0.5) - np.log(2001) / 2
+    assert of_cells.ring_log_norm(0.0, 0.5, 2000) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("r_min", "r_max", "phase"), [(0.0, 1.0, 2 * np.pi), (0.9, 0.99, 0.3)])

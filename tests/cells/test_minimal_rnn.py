@@ -143,7 +143,7 @@ def test_weights_at_the_start() -> None:
         np.testing.assert_array_equal(values, plain[name])
 
 
-def test_the_network_of_its_name_has_the_deviations_of_the_papers_start(composed: Compose) -> None:
+def test_the_network_of_its_name_has_the_quoted_deviations(composed: Compose) -> None:
     config = composed("+network=minimal_rnn", "model.hidden_size=100")
     program = Program(config)
     state = program.initialise(hyperparameters_of(config))
@@ -177,6 +177,29 @@ def test_the_mean_field_is_that_of_weights_drawn_at_every_step(
     assert np.mean(variances[settled:]) == pytest.approx(expected.q, rel=0.05)
     assert np.mean(growths[settled:]) == pytest.approx(np.log(expected.chi), abs=0.04)
     assert expected.rate == pytest.approx(np.log(expected.chi) / 2)
+
+
+def test_of_two_stable_states_the_mean_field_is_the_one_reached_from_rest() -> None:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights /= weights.sum()
+
+    def settled_q(power: float) -> float:
+        """Return q after many steps of the mean square of h, from a start of it."""
+        for _ in range(4000):
+            u = sigmoid(5 + np.sqrt(8**2 * power + 0.1**2) * nodes)
+            power = float(weights @ (u**2 * power + (1 - u) ** 2))
+        return 8**2 * power + 0.1**2
+
+    field = of_cells.minimal_rnn_mean_field(gain=8, input_gain=0.1, input_power=1, bias=5)
+    assert field.q == pytest.approx(settled_q(0.0), rel=1e-6)
+    assert settled_q(1.0) > 10 * field.q
+
+
+def test_the_mean_field_of_gates_that_are_open_to_rounding() -> None:
+    gain, bias = 1e8, 40.0  # 1 − u is e⁻ᵉ here, so that all means are those of lognormal numbers
+    q = of_cells.minimal_rnn_mean_field(gain, bias=bias).q
+    assert q == pytest.approx(1 + gain**2 * np.exp(-bias + 1.5 * q) / 2, rel=1e-9)
+    assert q > 1.05
 
 
 def test_the_mean_field_without_inputs_is_a_gate_at_rest() -> None:

@@ -2,10 +2,11 @@
 
 import numpy as np
 from jaxtyping import Complex, Float
-from scipy.optimize import brentq
 from scipy.special import expit, logsumexp
 
 from gradlab.theory import NODES, WEIGHTS, MeanField, Vector, jacobian_bound, spectral_radius
+
+MOST_ITERATIONS = 10_000
 
 
 def diagonal_log_norms(log_factors: Float[np.ndarray, "T n"]) -> Float[np.ndarray, "t k"]:
@@ -58,11 +59,16 @@ def ring_log_norm(r_min: float, r_max: float, lag: int) -> float:
         >>> round(ring_log_norm(0, 1, 99), 4)  # ln 1/10
         -2.3026
     """
-    inner, outer = r_min**2, r_max**2
-    if inner == outer:
-        return lag * float(np.log(r_max))
-    powers = outer ** (lag + 1) - inner ** (lag + 1)
-    return 0.5 * float(np.log(powers / ((lag + 1) * (outer - inner))))
+    if lag == 0:
+        return 0.0
+    with np.errstate(divide="ignore"):
+        edge = lag * float(np.log(r_max))
+        if r_min == r_max:
+            return edge
+        ratio = 2 * np.log(r_min / r_max)
+    # Of logarithms, because powers underflow and those of a thin ring cancel.
+    shares = np.log(-np.expm1((lag + 1) * ratio)) - np.log(-np.expm1(ratio))
+    return edge + 0.5 * float(shares - np.log(lag + 1))
 
 
 def minimal_rnn_mean_field(
@@ -75,8 +81,10 @@ def minimal_rnn_mean_field(
         χ = E u² + gain² E(u (1 − u))² (p + R),   ξ ~ N(0, 1)
 
     p and R are the mean squares of h and of z, which has mean 0 and is independent at every step.
-    The weights are taken to be drawn anew at every step, as in the theory of Chen, Pennington &
-    Schoenholz 2018. The perturbation's growth χ follows from diag(u) + diag((h − z) u (1 − u)) U_h.
+    Where several q fulfil this, as they may with a bias above 0, it is the smallest: the state that
+    the network reaches from h = 0. The weights are taken to be drawn anew at every step, as in the
+    theory of Chen, Pennington & Schoenholz 2018. The perturbation's growth χ follows from diag(u) +
+    diag((h − z) u (1 − u)) U_h.
 
     Args:
         gain: √n times the standard deviation of U_h.
@@ -93,13 +101,14 @@ def minimal_rnn_mean_field(
         e = bias + np.sqrt(q) * NODES
         u, rest = expit(e), expit(-e)
         kept, written, slope = (float(WEIGHTS @ x**2) for x in (u, rest, u * rest))
-        return kept, input_power * written / (1 - kept), slope
+        lost = float(WEIGHTS @ (rest * (1 + u)))  # 1 − kept, which rounds to 0 at a large bias
+        return kept, input_power * written / lost, slope
 
-    def excess(q: float) -> float:
-        return gain**2 * moments(q)[1] + input_gain**2 * input_power - q
-
-    highest = (gain**2 + input_gain**2) * input_power + 1  # p ≤ R
-    q = float(brentq(excess, 0.0, highest, xtol=1e-14)) if input_power > 0 else 0.0
+    q = input_gain**2 * input_power
+    for _ in range(MOST_ITERATIONS):
+        before, q = q, gain**2 * moments(q)[1] + input_gain**2 * input_power
+        if abs(q - before) <= 1e-14 * q:
+            break
     kept, p, slope = moments(q)
     chi = kept + gain**2 * slope * (p + input_power)
     return MeanField(q, chi, float(0.5 * np.log(chi)))
