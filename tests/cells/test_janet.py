@@ -130,7 +130,7 @@ def test_states_stay_below_the_exponential_of_beta(beta: float, scale: float) ->
     assert np.abs(outputs_by_steps(cell, inputs)).max() <= np.exp(beta) * (1 + 1e-5)
 
 
-def test_the_start_of_the_authors_code() -> None:
+def test_the_start_of_the_authors_code_without_chrono() -> None:
     features, n = 30, 40
     cell = JANET(features, n, rngs=nnx.Rngs(0))
     w = weights_of(cell)
@@ -170,6 +170,18 @@ def test_chrono_sets_the_forget_gate_alone(composed: Compose) -> None:
     set_gate_biases(cell, {"forget": jnp.arange(4.0), "input": -jnp.arange(4.0)})
     opened = gates(cell, jnp.zeros(N), jnp.zeros(FEATURES))["forget"]
     np.testing.assert_allclose(opened, sigmoid(np.arange(4.0)), rtol=1e-6)
+
+
+def test_the_network_of_its_name_has_the_authors_recurrent_weights(composed: Compose) -> None:
+    n = 64
+    config = composed("+network=janet", f"model.hidden_size={n}")
+    program = Program(config)
+    state = program.initialise(hyperparameters_of(config))
+    kernel = weights_of(program.merge(state.parameters).cell)["dense_h.kernel"]
+    assert kernel.shape == (n, 2 * n)
+    limit = np.sqrt(2 / n)
+    assert 0.98 * limit < np.abs(kernel).max() <= 1.0001 * limit
+    assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.03)
 
 
 def test_options_out_of_range_are_named(composed: Compose) -> None:

@@ -26,8 +26,9 @@ class JANET(nnx.RNNCellBase):
     to more than 1, and |h| stays below e^β, not below 1.
 
     The paper starts b_f at ln U(1, T_max − 1), as Tallec & Ollivier 2018 do, and b_g at 0: take
-    bias=chrono with bias.longest = T_max, as +network=janet does. Without it b_f is `forget_bias`,
-    1 as in the authors' code, whose weights are Glorot's over the matrices of both blocks together.
+    bias=chrono with bias.longest = T_max, as +network=janet does (the authors' code has ln U(1,
+    T_max)). Without it b_f is `forget_bias`: 1, the value of their code without chrono, which its
+    JANET always has. Its weights are Glorot's over the matrices of both blocks together.
 
     Example:
         >>> cell = JANET(2, 8, rngs=nnx.Rngs(0))

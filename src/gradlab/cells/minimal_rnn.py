@@ -30,8 +30,8 @@ class MinimalRNN(nnx.RNNCellBase):
     The layers are `encoder` (W, b_z), `dense_i` (U_z, b_u; it reads z) and `dense_h` (U_h). Biases
     start at 0. The theory of 2018 draws U_h ~ N(0, σ_w²/n) and U_z ~ N(0, σ_v²/n), here by
     init=gaussian with init.gain = σ_w, and `input_gain` = σ_v. +network=minimal_rnn has σ_w = 6.88
-    and σ_v = 1.39, which implementations quote from it as critical; `minimal_rnn_mean_field` in
-    `gradlab.theory.of_cells` says for which inputs they are: those with a mean square of z of 0.46.
+    and σ_v = 1.39, which one implementation quotes from the paper, with R = 0.46: by
+    `gradlab.theory.of_cells.minimal_rnn_mean_field` they are critical where z has that mean square.
 
     Example:
         >>> cell = MinimalRNN(2, 8, rngs=nnx.Rngs(0))
