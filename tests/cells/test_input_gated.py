@@ -200,7 +200,7 @@ def test_bias_rules_open_the_gate_that_keeps(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_start_of_the_authors_code(kind: Any) -> None:
+def test_the_start_of_the_papers_listings(kind: Any) -> None:
     features, n = 25, 100
     cell = kind(features, n, rngs=nnx.Rngs(0))
     w, limit = weights_of(cell), 1 / np.sqrt(features)
@@ -235,7 +235,10 @@ class Leaky(MinLSTM):
 
 
 @pytest.mark.parametrize("kind", [Doubled, Leaky])
-def test_a_subclass_with_a_step_of_its_own_runs_by_it(kind: Any) -> None:
+def test_a_subclass_with_a_step_of_its_own_runs_by_it(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_gated, "runs_in_parallel", lambda: True)
     cell = make(kind)
     args = problem(cell, jnp.float32)
     assert_same(unroll(cell, *args), step_by_step(cell, *args), 0.0)

@@ -242,7 +242,7 @@ def test_the_fast_path_is_the_plain_scan_forward_and_backward(name: str) -> None
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
 
 
-def test_a_subclass_or_a_layer_of_another_kind_has_no_fast_path() -> None:
+def test_a_step_or_a_layer_of_another_kind_has_no_fast_path() -> None:
     assert affine_form(cell_of(Halved)) is None
     changed: Any = cell_of()
     changed.dense_i = nnx.LoRALinear(FEATURES, 4 * HIDDEN, lora_rank=1, rngs=nnx.Rngs(0))
@@ -250,6 +250,9 @@ def test_a_subclass_or_a_layer_of_another_kind_has_no_fast_path() -> None:
     narrow: Any = cell_of()
     narrow.dense_i = nnx.Linear(FEATURES, 1, rngs=nnx.Rngs(0))
     assert affine_form(narrow) is None
+    own: Any = cell_of()
+    own.update = lambda blocks, carry: carry
+    assert affine_form(own) is None
 
 
 def test_the_start_is_that_of_the_authors_code() -> None:

@@ -44,7 +44,8 @@ class CoRNN(nnx.RNNCellBase):
     The default constants are those that the authors chose for sequential MNIST. In their code they
     are Δt, γ, ε = 0.076, 0.4, 8 for the permuted one and 0.06, 66, 15 for the adding problem.
     The published start is the default of the linear layer of PyTorch on [x; z; h], which the
-    authors' code keeps: all weights and b uniform within ± 1/√(d + 2n), d the size of x.
+    authors' code keeps: all weights and b uniform within ± 1/√(d + 2n), d the size of x. It is not
+    that of their models for IMDB and CIFAR-10, which have a layer on x and others on h and z.
 
     Example:
         >>> cell = CoRNN(3, 4, rngs=nnx.Rngs(0))

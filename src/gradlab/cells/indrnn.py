@@ -31,8 +31,10 @@ class IndRNN(nnx.RNNCellBase):
 
     The published start draws u uniformly from 0 to the bound (from ± the bound for tanh) and sets b
     to 0. In the last of several layers, whose last output alone is read, the authors also draw it
-    from γ^(−1/T) to γ^(1/T): `start="long"`. Their code for the adding problem has γ = 2 and draws
-    W from N(0, 0.001²); in other tasks they normalise over the batch, which this cell does not.
+    from γ^(−1/T) to γ^(1/T): `start="long"`, which model.num_layers gives
+    to all layers; with tanh it is not published. Their code for the adding problem has γ = 2 and
+    draws W from N(0, 0.001²); in other tasks they normalise over the batch, which this cell does
+    not.
 
     The authors clip u to the bound before every update. Here the step takes the u that is
     clipped, and the gradient passes to the weight as if it were not, which may then be outside.
@@ -64,7 +66,8 @@ class IndRNN(nnx.RNNCellBase):
             in_features: size of x.
             hidden_features: n, the number of units.
             activation: φ, "relu" or "tanh".
-            longest: T, the steps of the longest sequence; None: unknown, T → ∞.
+            longest: T, the steps of the longest sequence; None: unknown, T → ∞, with a bound of 1
+                or, for tanh, 1.0106.
             growth: γ, at least 1.
             constrain: whether u is clipped to the bound.
             start: "uniform" and "long" draw u as described above; "init" takes the diagonal of the

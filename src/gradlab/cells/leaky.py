@@ -35,7 +35,8 @@ class Leaky(nnx.RNNCellBase):
 
     There is no one published start. W_h ~ N(0, 1/n) is the critical coupling of Sompolinsky et
     al., and α = 0.2 is Δt = τ/5, the default of the code of Song et al. (pycog), which also takes
-    φ = relu, no b and a W_h of spectral radius 1.1. With α = 1, the rate form is the Elman network.
+    φ = relu, no b and a W_h of spectral radius 1.1, or 1.5 with Dale's law. With α = 1,
+    the rate form is the Elman network.
 
     Example:
         >>> cell = Leaky(3, 4, alpha=[0.01, 1.0], rngs=nnx.Rngs(0))

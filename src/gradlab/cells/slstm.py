@@ -15,7 +15,7 @@ from gradlab.cells.elman import orthogonal
 from gradlab.cells.gating import Gates, check_step_is_of, gates
 
 State = Float[Array, "*batch n"]
-LARGEST = 80.0  # eˣ of a larger x overflows in float32
+LARGEST = 80.0  # of ln f′; float32 overflows beyond e⁸⁸
 small = nnx.initializers.variance_scaling(0.4, "fan_in", "normal")  # N(0, 2/(5 fan-in))
 
 
@@ -49,6 +49,8 @@ class SLSTM(nnx.RNNCellBase):
 
     By default this is the start of the authors' code: four heads, R = 0, W ~ N(0, 2/(5 k)) for
     inputs of size k, forget biases from 5 down to −7 by a power law over each head, other biases 0.
+    Their layer differs in its inputs: W is block-diagonal by heads as R is, so that net inputs have
+    1/heads of the variance, and i and f read a causal convolution of x.
 
     Example:
         >>> cell = SLSTM(3, 8, heads=2, rngs=nnx.Rngs(0))
@@ -85,10 +87,12 @@ class SLSTM(nnx.RNNCellBase):
             forget_gate: f, "sigmoid" or "exponential".
             forget_bias: the start of f's biases over the d units of a head: "power", 5 − 12 uᵖ with
                 u from 0 to 1 and p = 0.3 + 1.3 depth; "linear", from 3 to 6; or "zero".
-            depth: where the layer is in its network, from 0 (the first) to 1 (the last).
+            depth: where the layer is in its network, from 0 (the first) to 1 (the last);
+                model.num_layers gives all layers the same.
             recurrent_start: of R: "zero"; "uniform", within ±1/√units; or "init", by
                 recurrent_kernel_init.
-            stabilise: whether there is m; without, it stays 0, and large gates overflow.
+            stabilise: whether there is m; without, it stays 0, i overflows above e⁸⁸, and an
+                exponential f is at most e⁸⁰.
             differentiate_m: whether derivatives pass through m.
             use_bias: whether there is b.
             kernel_init: initialiser of the four matrices on x, side by side.
@@ -182,7 +186,10 @@ def _check_name(option: str, given: str, allowed: Any) -> None:
 @affine.affine_form_of(SLSTM)
 def _form(cell: SLSTM) -> affine.AffineForm | None:
     methods = ("preactivations", "scales", "update", "recurrent_matrix")
-    is_own = all(getattr(type(cell), name) is getattr(SLSTM, name) for name in methods)
+    is_own = all(
+        getattr(type(cell), name) is getattr(SLSTM, name) and name not in vars(cell)
+        for name in methods
+    )
     if not (is_own and affine.has_own(cell, "dense_i", nnx.Linear)):
         return None
     kernel, bias = cell.dense_i.kernel[...], affine.value_of(cell.dense_i.bias)
