@@ -33,9 +33,9 @@ class Conjugated(LRU):
         return super().__call__(carry.conj(), inputs)
 
 
-def cell_of(kind: type[LRU] = LRU, features: int = FEATURES, **options: Any) -> LRU:
+def cell_of(kind: type[LRU] = LRU, features: int = FEATURES, seed: int = 1, **options: Any) -> LRU:
     options = {"state_features": STATE, "r_min": 0.3, "r_max": 0.95} | options
-    return kind(features, HIDDEN, rngs=nnx.Rngs(1), **options)
+    return kind(features, HIDDEN, rngs=nnx.Rngs(seed), **options)
 
 
 def inputs(*shape: int) -> np.ndarray:
@@ -51,13 +51,16 @@ def thin_ring(radius: float) -> tuple[float, float]:
     return radius, float(np.nextafter(radius, 0))
 
 
-def by_the_paper(cell: LRU, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def by_the_paper(
+    cell: LRU, x: np.ndarray, start: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the states and outputs of one sequence, by equation 7 and appendix A."""
     w = weights_of(cell)
     eigenvalues = np.exp(-np.exp(w["nu_log"]) + 1j * np.exp(w["theta_log"]))
     b, c = w["b_re"].T + 1j * w["b_im"].T, w["c_re"].T + 1j * w["c_im"].T
     gamma = np.exp(w["gamma_log"]) if "gamma_log" in w else np.ones(len(eigenvalues))
-    h, states, outputs = np.zeros(len(eigenvalues), complex), [], []
+    h = np.zeros(len(eigenvalues), complex) if start is None else start
+    states, outputs = [], []
     for u in x:
         h = eigenvalues * h + gamma * (b @ u)
         d = w.get("d", np.zeros(()))
@@ -166,10 +169,41 @@ def test_a_long_sequence_has_no_loop_over_time_unless_a_rule_or_another_step_nee
     assert_same(clipped, with_gradients(step_by_step, cell, rule)(*arguments))
 
 
+def in_float64(cell: LRU) -> LRU:
+    nnx.update(cell, jax.tree.map(lambda x: x.astype(jnp.float64), nnx.state(cell)))
+    return cell
+
+
+def test_in_float64_the_parallel_scan_is_exact_to_its_digits() -> None:
+    with jax.enable_x64(True):
+        cell = in_float64(cell_of())
+        carry = cell.initialize_carry((BATCH, FEATURES))
+        assert carry.dtype == jnp.complex128
+        x = jnp.asarray(inputs(STEPS, BATCH, FEATURES))
+        assert " scan[" not in str(jax.make_jaxpr(partial(unroll, cell))(carry, x))
+        fast, slow = (with_gradients(run, cell)(carry, x) for run in (unroll, step_by_step))
+        for found, expected in zip(*map(jax.tree.leaves, (fast, slow)), strict=True):
+            assert found.dtype == expected.dtype in (jnp.float64, jnp.complex128)
+            np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+        _, outputs = unroll(cell, carry, x)
+        for i in range(BATCH):
+            _, expected = by_the_paper(cell, np.asarray(x[:, i]))
+            np.testing.assert_allclose(outputs[:, i], expected, rtol=1e-11, atol=1e-12)
+
+
+def test_a_carry_of_more_digits_than_the_weights_keeps_them() -> None:
+    cell = cell_of()
+    with jax.enable_x64(True):
+        carry = cell.initialize_carry((BATCH, FEATURES)) + (0.4 - 0.3j)
+        x = jnp.asarray(inputs(STEPS, BATCH, FEATURES), jnp.float32)
+        found, expected = (run(cell, carry, x)[0] for run in (unroll, step_by_step))
+        assert found.dtype == expected.dtype == jnp.complex128
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_the_step_jacobian_is_the_diagonal_of_eigenvalues_as_finite_differences_have_it() -> None:
     with jax.enable_x64(True):
-        cell = cell_of()
-        nnx.update(cell, jax.tree.map(lambda x: x.astype(jnp.float64), nnx.state(cell)))
+        cell = in_float64(cell_of())
         x, h = inputs(FEATURES), inputs(STATE) + 1j * inputs(STATE)[::-1]
 
         def step(h: Any) -> Any:
@@ -319,16 +353,17 @@ def test_stacks_with_real_layers_and_encoders_with_decoders() -> None:
     assert_same(unroll(stack, start, x), step_by_step(stack, start, x))
     measured = jacobian_log_norms(stack, x[:, 0], of="layer2.h", wrt="layer0.h")
     assert np.isfinite(np.asarray(measured)[1, 0])  # each layer reads the one below at its step
-    joined = EncoderDecoder(cell_of(), cell_of())
+    encoder, decoder = cell_of(), cell_of(r_min=0.5, seed=3)
+    joined = EncoderDecoder(encoder, decoder)
     flag = jnp.arange(STEPS)[:, None, None] >= 4
     flagged = jnp.concatenate([x, jnp.broadcast_to(flag, (STEPS, BATCH, 1))], axis=-1)
     start = joined.initialize_carry(flagged.shape[1:])
     last, outputs = unroll(joined, start, flagged)
     assert last.dtype == jnp.complex64
-    expected = np.stack(
-        [by_the_paper(cell_of(), np.asarray(x[:, i], float))[1] for i in range(BATCH)], axis=1
-    )
-    np.testing.assert_allclose(outputs, expected, atol=1e-5)  # both have the same weights
+    for i, sequence in enumerate(np.asarray(x, float).swapaxes(0, 1)):
+        states, encoded = by_the_paper(encoder, sequence[:4])
+        _, decoded = by_the_paper(decoder, sequence[4:], states[-1])
+        np.testing.assert_allclose(outputs[:, i], np.concatenate([encoded, decoded]), atol=1e-5)
 
 
 def test_adjoints_of_complex_states_are_clipped_by_their_parts() -> None:

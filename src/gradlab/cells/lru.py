@@ -35,8 +35,9 @@ class LRU(nnx.RNNCellBase):
 
     By default this is the published start: λ uniform on the unit disk (r_min = 0, r_max = 1, all
     phases), γ = ln √(1 − |λ|²) so that white input gives states of the size of B x, B and C
-    normal. In the paper r_max is tuned, up to 0.999, and a gated linear unit follows, which is not
-    part of this cell: with φ the identity a stack is a linear network.
+    normal, B of half the variance, as in the code of appendix A (section 3.2 halves C's too). The
+    paper tunes r_max, up to 0.9999 (table 8: PathX, with max_phase π/10), and adds a gated linear
+    unit, which is not part of this cell: with φ the identity a stack is a linear network.
 
     Example:
         >>> cell = LRU(2, 4, r_min=0.9, r_max=0.999, rngs=nnx.Rngs(0))
@@ -114,7 +115,7 @@ class LRU(nnx.RNNCellBase):
         carry_init: Any = None,
     ) -> State:
         """Return zeros, as every sequence starts."""
-        return jnp.zeros((*input_shape[:-1], self.state_features), jnp.complex64)
+        return jnp.zeros((*input_shape[:-1], self.state_features), complex)
 
     def __call__(
         self, carry: State, inputs: Float[Array, "*batch m"]
@@ -185,8 +186,8 @@ def _(
     A step h ↦ a h + b, then a step h ↦ a′ h + b′, are such a step too: h ↦ a′ a h + (a′ b + b′).
     """
     drive = cell.drive(inputs)
-    is_batch = drive.ndim == 3 and carry.shape == drive.shape[1:]
-    if on_adjoint is not None or not is_batch or type(cell).__call__ is not LRU.__call__:
+    fits = drive.ndim == 3 and (carry.shape, carry.dtype) == (drive.shape[1:], drive.dtype)
+    if on_adjoint is not None or not fits or type(cell).__call__ is not LRU.__call__:
         return step_by_step(cell, carry, inputs, on_adjoint)
     eigenvalues = cell.eigenvalues()
     drive = drive.at[0].add(eigenvalues * carry)  # h⁽⁰⁾ enters with the first input

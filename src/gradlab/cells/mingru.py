@@ -19,8 +19,8 @@ class MinGRU(InputGated):
 
     The weights are those of the forget gate f = 1 − z, (−W_z, −b_z), so that a bias rule opens it
     as it does an LSTM's. Weights and biases start from U(−1/√m, 1/√m), m the size of x, as the
-    paper's listings have it (PyTorch's Linear). h⁽⁰⁾ is 0 here, where the listing in log space would
-    make it g(0) = ½. No weight is on h, so the recurrent initialiser (`init`) has nothing to draw.
+    paper's listings have it (PyTorch's Linear). h⁽⁰⁾ is 0 here, and g(0) = ½ in the listing in
+    log space. No weight is on h, so the recurrent initialiser (`init`) has nothing to draw.
 
     Example:
         >>> cell = MinGRU(2, 8, rngs=nnx.Rngs(0))
