@@ -203,9 +203,20 @@ def test_its_start_may_be_that_of_the_config(composed: Compose) -> None:
 
 
 def test_its_parts_are_h_and_z() -> None:
+    product = np.eye(2 * HIDDEN)
+    with jax.enable_x64(True):
+        exact = in_float64(cell_of(dt=0.1))
+        carry = exact.initialize_carry((FEATURES,))
+        for x in random_inputs(STEPS, dtype=jnp.float64):
+            product = step_jacobian(exact, carry, x) @ product
+            carry, _ = exact(carry, x)
     cell, inputs = cell_of(dt=0.1), random_inputs(STEPS)
-    for of, wrt in (("h", "h"), ("h", "z"), ("z", "h"), ("z", "z")):
-        assert np.isfinite(jacobian_log_norms(cell, inputs, of=of, wrt=wrt)[STEPS, 0])
+    parts = {"h": slice(HIDDEN), "z": slice(HIDDEN, None)}
+    for of, rows in parts.items():
+        for wrt, columns in parts.items():
+            expected = np.log(np.linalg.norm(product[rows, columns], 2))
+            found = jacobian_log_norms(cell, inputs, of=of, wrt=wrt)[STEPS, 0]
+            assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_rules_for_gates_leave_it_as_it_is() -> None:
