@@ -105,6 +105,7 @@ def minimal_rnn_mean_field(
         return kept, input_power * written / lost, slope
 
     q = input_gain**2 * input_power
+    # From below, iterates of a map that increases climb to its smallest fixed point.
     for _ in range(MOST_ITERATIONS):
         before, q = q, gain**2 * moments(q)[1] + input_gain**2 * input_power
         if abs(q - before) <= 1e-14 * q:
