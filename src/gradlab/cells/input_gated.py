@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
+from gradlab.cells.base import inherits
 from gradlab.cells.biases import uniform_within
 from gradlab.cells.gating import Gates, check_step_is_of, gates
 from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
@@ -148,7 +149,7 @@ def _then_in_log_space(first: AffineMap, second: AffineMap) -> AffineMap:
 
 @gates.register
 def _(cell: InputGated, carry: PyTree, inputs: Array) -> Gates:
-    check_step_is_of(InputGated, cell)
+    check_step_is_of(InputGated, cell, "step_map")
     a, _ = cell.net_inputs(inputs)
     return {"forget": nnx.sigmoid(a), "input": nnx.sigmoid(-a)}
 
@@ -161,9 +162,8 @@ def _(
     on_adjoint: AdjointRule | None = None,
 ) -> tuple[PyTree, Array]:
     """Read all inputs at once, then find all states at once or, on a CPU, in a short loop."""
-    kind = type(cell)
-    known = kind.__call__ is InputGated.__call__ and kind.step_map is InputGated.step_map
-    if on_adjoint is not None or not known:
+    is_known = inherits(cell, InputGated, "__call__", "step_map")
+    if on_adjoint is not None or not is_known:
         return step_by_step(cell, carry, inputs, on_adjoint)
     states = (parallel_states if runs_in_parallel() else looped_states)(cell, carry, inputs)
     return states[-1], states

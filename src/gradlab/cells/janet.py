@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from pydantic import Field
 
 from gradlab.cells.affine import AffineForm, Blocks, affine_form_of, has_own, two_layers
+from gradlab.cells.base import inherits
 from gradlab.cells.biases import takes_gate_biases
 from gradlab.cells.gating import Gates, check_step_is_of, gates
 
@@ -124,8 +125,7 @@ def _(cell: JANET, carry: Array, inputs: Array) -> Gates:
 
 @affine_form_of(JANET)
 def _form(cell: JANET) -> AffineForm | None:
-    inherits = type(cell).net_inputs is JANET.net_inputs and "net_inputs" not in vars(cell)
-    if not (inherits and has_own(cell, "beta", int | float)):
+    if not (inherits(cell, JANET, "net_inputs") and has_own(cell, "beta", int | float)):
         return None
     beta = cell.beta
     return two_layers(cell, len(JANET.blocks), lambda blocks, h: _next_state(blocks, h, beta))

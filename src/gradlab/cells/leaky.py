@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from pydantic import Field
 
 from gradlab.cells.affine import AffineForm, Blocks, affine_form, affine_form_of, two_layers
+from gradlab.cells.base import inherits
 from gradlab.cells.biases import takes_no_gate_biases
 from gradlab.cells.elman import ACTIVATIONS, Activation, lecun, remove_bias
 from gradlab.cells.recurrence import AdjointRule, unroll, unroll_input_first
@@ -144,20 +145,18 @@ class Leaky(nnx.RNNCellBase):
 
 @affine_form_of(Leaky)
 def _(cell: Leaky) -> AffineForm | None:
-    """Return the form of rate equations with fixed α: a rule has no weights of its own."""
-    inherits = all(
-        getattr(type(cell), name) is getattr(Leaky, name) and name not in vars(cell)
-        for name in ("advance", "alpha")
-    )
-    if not inherits or cell.form != "rate" or cell.leak is not None:
+    """Return the form of rate equations; where α are learned, they are weights of the rule."""
+    if not inherits(cell, Leaky, "advance", "alpha") or cell.form != "rate":
         return None
     fixed_alpha, activation = cell.fixed_alpha, cell.activation_fn
+    learned = () if cell.leak is None else (cell.alpha(),)
 
-    def rule(blocks: Blocks, h: Array) -> Array:
-        alpha = jnp.asarray(fixed_alpha, h.dtype)
+    def rule(blocks: Blocks, h: Array, *weights: Array) -> Array:
+        alpha = weights[0] if weights else jnp.asarray(fixed_alpha, h.dtype)
         return (1 - alpha) * h + alpha * activation(blocks[0])
 
-    return two_layers(cell, 1, rule)
+    form = two_layers(cell, 1, rule)
+    return form and form._replace(rule_weights=learned)
 
 
 @unroll.register

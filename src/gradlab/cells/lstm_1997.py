@@ -134,7 +134,8 @@ class LSTM1997(nnx.RNNCellBase):
                 f"{name} must be {self.blocks} numbers, one for each block, of gates that have "
                 f"biases; got {list(values)}."
             )
-        bias[...] = bias[...].at[start : start + self.blocks].set(jnp.asarray(values))
+        own = bias[...]
+        bias[...] = own.at[start : start + self.blocks].set(jnp.asarray(values, own.dtype))
 
     def initialize_carry(
         self,

@@ -131,7 +131,7 @@ class MinimalRNN(nnx.RNNCellBase):
 
 @gates.register
 def _(cell: MinimalRNN, carry: Array, inputs: Array) -> Gates:
-    check_step_is_of(MinimalRNN, cell)
+    check_step_is_of(MinimalRNN, cell, "advance")
     return {"update": cell.update_gate(carry, cell.read(inputs))}
 
 
