@@ -14,8 +14,8 @@ To add a cell, write a subclass of flax.nnx.RNNCellBase, here or in your own pac
 YAML in conf/model/ whose `cell._target_` is its dotted path. Other arguments become the config keys
 `model.cell.…`. Optional, in the cell's own file: register its gates with
 `@gradlab.cells.gates.register`, its affine form with `@affine.affine_form_of`, the biases of its
-gates with `@biases.takes_gate_biases`, and say by an attribute `output_features` that its output is
-of another size than hidden_features.
+gates with `@biases.takes_gate_biases`, or that it has no gates with `@biases.takes_no_gate_biases`,
+and say by an attribute `output_features` that its output is of another size than hidden_features.
 """
 
 from gradlab.cells.biases import set_gate_biases

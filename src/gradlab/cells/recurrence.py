@@ -2,9 +2,10 @@
 
 The only work that a step of the recurrence has to wait for is one product, h W_h. For cells in
 affine form (`gradlab.cells.affine`) everything else stands outside the loop over time: x W_x before
-it and, on the way back, the gradient of all weights after it, as one product over all steps. JAX's
-own transpose of a scan would form and add that gradient at every step. Any other cell is run by
-`step_by_step`, a plain scan over the cell's own steps.
+it and, on the way back, the gradient of both matrices and of their biases after it, as one product
+over all steps. JAX's own transpose of a scan would form and add that gradient at every step. The
+weights of a rule are vectors: their gradient is formed at every step and added up after the loop.
+Any other cell is run by `step_by_step`, a plain scan over the cell's own steps.
 
 Both take a rule that changes the adjoint at every step of the backward pass.
 """
