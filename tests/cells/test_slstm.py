@@ -18,6 +18,8 @@ from gradlab.cells.slstm import Carry
 from gradlab.models import by_gate
 from gradlab.training.program import Program, hyperparameters_of
 
+# Float64 values in float32 weights, which a later JAX refuses.
+pytestmark = pytest.mark.filterwarnings("error:scatter inputs:FutureWarning")
 FEATURES, HIDDEN, HEADS, BATCH, STEPS = 3, 6, 2, 2, 9
 VARIANTS: dict[str, dict[str, Any]] = {
     "sigmoid": {},

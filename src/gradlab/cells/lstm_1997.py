@@ -134,8 +134,7 @@ class LSTM1997(nnx.RNNCellBase):
                 f"{name} must be {self.blocks} numbers, one for each block, of gates that have "
                 f"biases; got {list(values)}."
             )
-        own = bias[...]
-        bias[...] = own.at[start : start + self.blocks].set(jnp.asarray(values, own.dtype))
+        bias[...] = bias[...].at[start : start + self.blocks].set(jnp.asarray(values))
 
     def initialize_carry(
         self,
