@@ -1,7 +1,35 @@
-"""What cells share: a check of options that are chosen by name, and one of inherited methods."""
+"""What gradlab's own cells share: how they start, and checks of options and of methods."""
 
 from collections.abc import Iterable
 from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import PyTree
+
+
+class VectorCell(nnx.RNNCellBase):
+    """A cell that reads a vector at every step and starts from zeros.
+
+    Its state is an array of `hidden_features` units, unless a subclass has its own
+    `initialize_carry`.
+    """
+
+    hidden_features: int
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Any = None,
+    ) -> PyTree:
+        """Return zeros, as every sequence starts."""
+        return jnp.zeros((*input_shape[:-1], self.hidden_features))
+
+    @property
+    def num_feature_axes(self) -> int:
+        """The number of feature axes of one input, as Flax's cells define it."""
+        return 1
 
 
 def check_name(option: str, given: str, allowed: Iterable[str]) -> None:

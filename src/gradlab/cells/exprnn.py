@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 from pydantic import Field
 
 from gradlab.cells.affine import AffineForm, Blocks, affine_form_of, plain_layer
-from gradlab.cells.base import check_name
+from gradlab.cells.base import VectorCell, check_name
 from gradlab.cells.biases import takes_no_gate_biases, uniform_within
 
 Map = Literal["exponential", "cayley"]
@@ -64,7 +64,7 @@ STARTS: Mapping[Start, Callable[..., Array]] = {"henaff": henaff_angles, "cayley
 
 
 @takes_no_gate_biases
-class ExpRNN(nnx.RNNCellBase):
+class ExpRNN(VectorCell):
     """A layer with an orthogonal recurrent matrix (Lezcano-Casado & Martínez-Rubio 2019).
 
         h⁽ᵗ⁾ = φ(W h⁽ᵗ⁻¹⁾ + T x⁽ᵗ⁾),   W = exp(A),   A = −Aᵀ
@@ -163,15 +163,6 @@ class ExpRNN(nnx.RNNCellBase):
         signs = np.repeat([1, -1], [self.hidden_features - self.negatives, self.negatives])
         return w * jnp.asarray(signs, w.dtype) if self.negatives else w
 
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-        carry_init: Any = None,
-    ) -> Float[Array, "*batch n"]:
-        """Return zeros, as every sequence starts."""
-        return jnp.zeros((*input_shape[:-1], self.hidden_features))
-
     def __call__(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
     ) -> tuple[Array, Array]:
@@ -179,11 +170,6 @@ class ExpRNN(nnx.RNNCellBase):
         net = self.dense_i(inputs) + carry @ self.recurrent_matrix().T
         h = ACTIVATIONS[self.activation](net, 0.0 if self.bias is None else self.bias[...])
         return h, h
-
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
 
 
 @affine_form_of(ExpRNN)

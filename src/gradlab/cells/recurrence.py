@@ -21,6 +21,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from gradlab.cells.affine import AffineForm, Blocks, Weights, affine_form
+from gradlab.cells.base import inherits
 
 AdjointRule = Callable[[PyTree], PyTree]
 
@@ -69,9 +70,19 @@ def step_by_step(
 
 
 def unroll_input_first(
-    cell: Any, carry: PyTree, inputs: Float[Array, "time batch features"]
+    cell: Any,
+    cell_class: type[nnx.RNNCellBase],
+    carry: PyTree,
+    inputs: Float[Array, "time batch features"],
+    on_adjoint: AdjointRule | None = None,
 ) -> tuple[PyTree, Float[Array, "time batch n"]]:
-    """Run a cell whose step is advance(carry, dense_i(x)), with dense_i of all steps at once."""
+    """Run a cell of a class whose step is advance(carry, dense_i(x)), with all dense_i(x) at once.
+
+    With a step or a kind of layer of its own, or a rule for its adjoints, it runs by its steps.
+    """
+    is_known = inherits(cell, cell_class, "__call__") and type(cell.dense_i) is nnx.Linear
+    if on_adjoint is not None or not is_known:
+        return step_by_step(cell, carry, inputs, on_adjoint)
 
     # Made anew here: JAX keeps what it traced of a function that it has seen, weights included.
     def advance(carry: PyTree, from_x: Array) -> tuple[PyTree, Array]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from pydantic import Field
 
 from gradlab.cells import affine
-from gradlab.cells.base import check_name, inherits
+from gradlab.cells.base import VectorCell, check_name, inherits
 from gradlab.cells.biases import takes_gate_biases, uniform_within
 from gradlab.cells.elman import orthogonal
 from gradlab.cells.gating import Gates, check_step_is_of, gates
@@ -30,7 +30,7 @@ class Carry(NamedTuple):
 
 
 @takes_gate_biases
-class SLSTM(nnx.RNNCellBase):
+class SLSTM(VectorCell):
     """The sLSTM of Beck et al. 2024 (xLSTM, equations 8 to 17).
 
         c⁽ᵗ⁾ = f′ ⊙ c⁽ᵗ⁻¹⁾ + i′ ⊙ z,   n⁽ᵗ⁾ = f′ ⊙ n⁽ᵗ⁻¹⁾ + i′,   h⁽ᵗ⁾ = o ⊙ c⁽ᵗ⁾ / n⁽ᵗ⁾,
@@ -140,11 +140,6 @@ class SLSTM(nnx.RNNCellBase):
         """Return the new carry and its h."""
         carry = self.update(self.preactivations(carry, inputs), carry)
         return carry, carry.h
-
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
 
     def preactivations(self, carry: Carry, inputs: Float[Array, "*batch k"]) -> affine.Blocks:
         """Return W x + R h + b of i, f, z and o."""
