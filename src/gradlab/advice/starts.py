@@ -169,7 +169,7 @@ def root_mean_square(kernel: Float[Array, "n n"]) -> float:
 
 
 def set_anew(layer: Any, biases: Mapping[str, Float[Array, "n"]]) -> None:
-    """Set the biases of a rule in place, and those that it leaves as it draws them: to 0."""
+    """Set the biases of a rule in place, and those that it leaves to 0, as a new cell has them."""
     zeros = jnp.zeros(layer.hidden_features)
     set_gate_biases(layer, {"input": zeros, "refine": zeros, **biases})
 
