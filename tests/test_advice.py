@@ -13,8 +13,10 @@ from gradlab import advise, backpropagate, truncation
 from gradlab.advice import Advice
 from gradlab.advice.reach import tried
 from gradlab.advice.recommendation import as_typed
+from gradlab.advice.starts import chrono_biases, forget_biases
 from gradlab.advice.thresholds import clipping_threshold
-from gradlab.cells import LSTM
+from gradlab.cells import LSTM, MinLSTM, set_gate_biases
+from gradlab.initialisers import uniform_gate
 from gradlab.models import Stack
 
 TIME, BATCH, FEATURES, HIDDEN = 16, 3, 2, 6
@@ -221,6 +223,21 @@ def test_a_changed_cell_is_what_its_settings_draw() -> None:
             assert (f < np.log(trial.settings["bias.longest"] - 1)).all()
 
 
+def test_a_copy_with_other_gate_biases_keeps_none_of_the_present_rule() -> None:
+    cell = LSTM(FEATURES, HIDDEN, refine_gate=True, rngs=nnx.Rngs(0))
+    set_gate_biases(cell, uniform_gate(jax.random.key(0), HIDDEN))
+    for start in (*forget_biases(cell, 12), *chrono_biases(cell, 12)):
+        copy: Any = start.cell
+        blocks = np.split(np.asarray(copy.dense_h.bias[...]), len(copy.learned))
+        bias = dict(zip(copy.learned, blocks, strict=True))
+        np.testing.assert_array_equal(bias["refine"], 0)
+        if start.settings["bias"] == "forget":
+            np.testing.assert_allclose(bias["forget"], start.settings["bias.value"], rtol=1e-6)
+            np.testing.assert_array_equal(bias["input"], 0)
+        else:
+            np.testing.assert_allclose(bias["input"], -bias["forget"], rtol=1e-6)
+
+
 def test_no_start_is_advised_where_the_demand_or_the_weights_are_not_known() -> None:
     unknown = advised(elman(0.3))["reach"]
     assert (unknown.settings, unknown.trials) == ({}, ())
@@ -251,6 +268,7 @@ def test_layers_of_known_weights_are_tried_and_no_others() -> None:
 
     unknown = LSTM(FEATURES, HIDDEN, use_bias=False, rngs=nnx.Rngs(0))
     assert tried(unknown, 12, profile) == ()
+    assert tried(MinLSTM(FEATURES, HIDDEN, rngs=nnx.Rngs(0)), 12, profile) == ()
     assert tried(Halved(FEATURES, HIDDEN, rngs=nnx.Rngs(0)), 12, profile) == ()
     assert len(tried(elman(1.0), 12, profile)) == 3
     stack = Stack([elman(0.3), nnx.SimpleCell(HIDDEN, HIDDEN, rngs=nnx.Rngs(1))])

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Compose
+from flax import nnx
 from synthetic_sweeps import write_point
 
 from gradlab import load_runs, records
 from gradlab.advice import point_advice
+from gradlab.advice.starts import kind_of
+from gradlab.cells import GRU, JANET, LRU, LSTM, SLSTM, ConcatenatedElman, Elman, MinGRU
 from gradlab.figures.selection import comparable
 from gradlab.point import Point, run_point
 from gradlab.records.points import load_verified
@@ -26,7 +29,7 @@ TRAINED = {"train/clip_fraction": 0.0, "train/clip_coefficient": 1.0}
 
 
 def of_rows(*rows: Mapping[str, float], **options: Any) -> list[str]:
-    usual = {"threshold": np.inf, "window": None, "has_gates": False, "start": GAUSSIAN}
+    usual = {"threshold": np.inf, "window": None, "kind": "elman", "start": GAUSSIAN}
     return point_advice(rows, 50, **{**usual, **options})
 
 
@@ -38,7 +41,7 @@ def test_a_point_that_has_learnt_or_not_trained_gets_no_advice() -> None:
     (reach,) = of_rows(start, STUCK)
     assert "fell by 0.43 decades a step, 21.7 over 50 steps" in reach  # 1 nat is 0.434 of them
     assert "start with init=orthogonal init.gain=1 model.other_std=0.1 (" in reach
-    assert "bias=chrono bias.longest=50" in of_rows(start, STUCK, has_gates=True)[0]
+    assert "bias=chrono bias.longest=50" in of_rows(start, STUCK, kind="gated")[0]
 
 
 def test_no_start_is_advised_that_a_point_has() -> None:
@@ -52,8 +55,32 @@ def test_no_start_is_advised_that_a_point_has() -> None:
     (narrower,) = of_rows(first, STUCK, start=uniform)
     assert "start with model.other_limit=null model.other_std=0.1 (" in narrower
     chrono = GAUSSIAN | {"bias._target_": "gradlab.initialisers.chrono", "bias.longest": 30.0}
-    (longer,) = of_rows(first, STUCK, has_gates=True, start=chrono)
+    (longer,) = of_rows(first, STUCK, kind="gated", start=chrono)
     assert "start with bias.longest=50 (" in longer
+
+
+@pytest.mark.parametrize("rate", [-1.0, 1.0])
+def test_no_start_is_advised_of_a_cell_that_may_draw_its_own(rate: float) -> None:
+    first = {"train/step": 0, "jacobian/decay_rate": rate}
+    last = STUCK if rate < 0 else {"train/step": 100, "diverged/update": 99.0}
+    (sentence,) = of_rows(first, last, kind="other")
+    assert "try another start" in sentence
+    assert "init" not in sentence
+    assert "bias" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells"),
+    [
+        ("elman", (Elman, ConcatenatedElman, nnx.SimpleCell)),
+        ("gated", (LSTM, GRU, nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell)),
+        ("other", (JANET, LRU, MinGRU, SLSTM, lambda features: None)),
+    ],
+)
+def test_advice_knows_the_starts_of_elman_layers_and_of_lstms_and_grus(
+    kind: str, cells: tuple[Any, ...]
+) -> None:
+    assert [kind_of(cell) for cell in cells] == [kind] * len(cells)
 
 
 @pytest.mark.parametrize("rate", [-np.inf, -0.2])

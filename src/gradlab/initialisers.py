@@ -223,8 +223,10 @@ def uniform_gate(key: Key[Array, ""], n: int) -> Biases:
     """Draw forget biases b_f that make the forget gates uniform, σ(b_f) ~ U(1/n, 1 − 1/n).
 
     The uniform gate initialisation of Gu et al. 2020. A refine gate takes −b_f, as in their
-    pseudo-code. So does an input gate, which makes it 1 − σ(b_f), as a coupled one is. The time
-    constants −1/ln σ(b_f) have a heavy tail, up to about n steps.
+    pseudo-code. So does an input gate, which makes a logistic one 1 − σ(b_f), as a coupled one is.
+    The time constants −1/ln σ(b_f) have a heavy tail, up to about n steps. With a refine gate it is
+    f before its refinement that is uniform: the effective gate is lower where f > ½, and its time
+    constants are half as long in the tail.
 
     Args:
         key: random key.

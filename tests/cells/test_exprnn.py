@@ -12,7 +12,7 @@ import pytest
 import scipy.linalg
 from conftest import Compose
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_recurrence import assert_same, in_float64, problem, with_gradients, with_random_biases
 
@@ -91,10 +91,11 @@ def test_outputs_are_those_of_the_paper(name: str) -> None:
 @settings(max_examples=10, derandomize=True)
 @given(
     n=st.sampled_from([2, 3, 6]),
-    scale=st.floats(0, 3, width=32),
+    scale=st.floats(0, 5, width=32),
     share=st.none() | st.floats(0, 1, width=32),
     seed=st.integers(0, 9),
 )
+@example(n=2, scale=5.0, share=None, seed=0)
 def test_every_matrix_is_orthogonal_and_that_of_scipy(
     n: int, scale: float, share: float | None, seed: int
 ) -> None:
@@ -286,5 +287,11 @@ def test_wrong_options_are_named(composed: Compose) -> None:
         ExpRNN(FEATURES, 1, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"negative_share=0.5 needs map=cayley"):
         ExpRNN(FEATURES, 4, negative_share=0.5, rngs=nnx.Rngs(0))
+    build: Any = partial(ExpRNN, FEATURES, 4, rngs=nnx.Rngs(0))
+    for option in ("map", "start", "activation"):
+        with pytest.raises(ValueError, match=f"{option} must be one of .*; got 'other'"):
+            build(**{option: "other"})
+    with pytest.raises(ValueError, match=r"negative_share must be from 0 to 1; got 1\.5"):
+        build(map="cayley", negative_share=1.5)
     with pytest.raises(ConfigError, match=r"model.cell.map must be 'exponential' or 'cayley'"):
         composed("model=exprnn", "model.cell.map=polar")

@@ -244,9 +244,20 @@ def test_a_subclass_with_a_step_of_its_own_runs_by_it(
     assert_same(unroll(cell, *args), step_by_step(cell, *args), 0.0)
 
 
-def test_gates_of_a_step_of_its_own_are_not_guessed() -> None:
-    with pytest.raises(TypeError, match="no gates of Leaky, whose step is not that of InputGated"):
-        gates(make(Leaky), jnp.zeros(N), jnp.zeros(FEATURES))
+@pytest.mark.parametrize("kind", [Doubled, Leaky])
+def test_gates_of_a_step_of_its_own_are_not_guessed(kind: Any) -> None:
+    sentence = f"no gates of {kind.__name__}, whose step is not that of InputGated"
+    with pytest.raises(TypeError, match=sentence):
+        gates(make(kind), jnp.zeros(N), jnp.zeros(FEATURES))
+
+
+def test_a_map_replaced_on_the_instance_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_gated, "runs_in_parallel", lambda: True)
+    cell = minimal(MinGRU)
+    object.__setattr__(cell, "step_map", lambda x: (jnp.ones((*x.shape[:-1], N)),) * 2)
+    carry, inputs = problem(cell, jnp.float32)
+    last, _ = unroll(cell, carry, inputs)
+    np.testing.assert_allclose(last, carry + len(inputs), rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -232,6 +232,11 @@ def test_norms_of_the_map_are_the_closed_form_at_every_input(norm: Any) -> None:
         np.testing.assert_allclose(np.diagonal(measured, -lag), expected, atol=2e-5)
 
 
+def test_other_norms_have_no_closed_form() -> None:
+    with pytest.raises(ValueError, match="norm must be spectral, frobenius or rms; got 'nuclear'"):
+        of_cells.diagonal_log_norm(np.ones(2), 1, "nuclear")
+
+
 def test_lyapunov_exponents_are_the_rates_of_decay() -> None:
     cell = cell_of()
     exponents = lyapunov_exponents(cell, jnp.asarray(inputs(1000, FEATURES)))

@@ -16,7 +16,7 @@ from scipy.integrate import quad
 from test_recurrence import assert_same, in_float64, problem, with_gradients, with_random_biases
 
 from gradlab import theory
-from gradlab.cells import LSTM, gates, set_gate_biases
+from gradlab.cells import LSTM, gates, lstm_variants, set_gate_biases
 from gradlab.cells.affine import affine_form
 from gradlab.cells.recurrence import step_by_step, unroll
 from gradlab.initialisers import uniform_gate
@@ -289,3 +289,5 @@ def test_the_mean_of_powers_of_uniform_gates() -> None:
         if n == many:
             error = (gate**lag).std() / np.sqrt(many)
             assert abs((gate**lag).mean() - expected) < 4 * error
+    refined, _ = quad(lambda f: float(lstm_variants.effective_gate(f, 1 - f)) ** 100, 0, 1)
+    assert refined == pytest.approx(1 / 200, rel=0.01)

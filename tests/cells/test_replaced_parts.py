@@ -13,7 +13,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradlab.cells import GRU, LSTM, ConcatenatedElman, Elman, gates, set_gate_biases
+from gradlab.cells import GRU, LSTM, ConcatenatedElman, Elman, biases, gates, set_gate_biases
 from gradlab.cells.affine import affine_form
 from gradlab.cells.recurrence import unroll
 
@@ -288,6 +288,19 @@ def test_gates_of_a_step_of_its_own_are_not_guessed(kind: Any) -> None:
     with pytest.raises(ValueError, match=f"{kind.__name__} has a step of its own: take bias=zero"):
         set_gate_biases(cell, {"forget": jnp.ones(HIDDEN)})
     set_gate_biases(cell, {})
+
+
+def test_a_registered_subclass_has_the_biases_in_its_own_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Reordered(OwnLSTM):
+        blocks = ("forget", "candidate", "input", "output")
+
+    monkeypatch.setattr(biases, "GATED", [*biases.GATED, Reordered])
+    cell = make(Reordered)
+    cell.dense_i = linear(cell.dense_i, bias_init=nnx.initializers.zeros_init())
+    set_gate_biases(cell, {"forget": jnp.ones(HIDDEN), "input": jnp.full(HIDDEN, -1.0)})
+    np.testing.assert_array_equal(cell.dense_i.bias[...], np.repeat([1, 0, -1, 0], HIDDEN))
 
 
 @pytest.mark.parametrize(

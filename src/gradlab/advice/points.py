@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from gradlab import decay
 from gradlab.advice.recommendation import Settings
+from gradlab.advice.starts import Kind
 from gradlab.advice.thresholds import RARE
 from gradlab.advice.windows import TOLERANCE
 
@@ -25,7 +26,7 @@ def point_advice(
     *,
     threshold: float,
     window: int | None,
-    has_gates: bool,
+    kind: Kind,
     start: Settings,
 ) -> list[str]:
     """Return what a point's records say to do: at most two sentences, none if it has learnt.
@@ -35,7 +36,8 @@ def point_advice(
         length: T, the steps of its sequences.
         threshold: of clipping by global norm; inf for none, NaN for another rule.
         window: of truncated BPTT, in steps; None for none.
-        has_gates: whether the cell has a forget gate.
+        kind: of the cell: "elman"; "gated", an LSTM or a GRU; or "other", of which no start is
+            advised, since its own may not be what the sections init and bias say.
         start: the sections init, bias and model of its config, flattened with dots.
 
     Returns:
@@ -49,9 +51,9 @@ def point_advice(
     sentences = [
         _on_clipping(rows, threshold),
         _on_truncation(last, window),
-        _on_growth(rows[0], length)
+        _on_growth(rows[0], length, kind)
         if has_diverged
-        else _on_reach(rows[0], length, _missing(start, length, has_gates)),
+        else _on_reach(rows[0], length, _missing(start, length, kind)),
     ]
     return [sentence for sentence in sentences if sentence][:MOST]
 
@@ -179,10 +181,15 @@ def _on_reach(first: Row, length: int, typed: str) -> str:
     )
 
 
-def _missing(start: Settings, length: int, has_gates: bool) -> str:
-    """Return what a start lacks of orthogonal weights, or of chrono biases, as it is typed."""
-    rule = str(start[f"{'bias' if has_gates else 'init'}._target_"]).rpartition(".")[2]
-    if has_gates:
+def _missing(start: Settings, length: int, kind: Kind) -> str:
+    """Return what a start lacks of orthogonal weights, or of chrono biases, as it is typed.
+
+    It is nothing if all is there, and of a cell that may draw its start in another way.
+    """
+    if kind == "other":
+        return ""
+    rule = str(start[f"{'bias' if kind == 'gated' else 'init'}._target_"]).rpartition(".")[2]
+    if kind == "gated":
         longest = max(length, 3)
         is_set = {
             "bias=chrono": rule == "chrono",
@@ -201,13 +208,14 @@ def _missing(start: Settings, length: int, has_gates: bool) -> str:
     return " ".join(words for words, done in is_set.items() if not done)
 
 
-def _on_growth(first: Row, length: int) -> str:
+def _on_growth(first: Row, length: int, kind: Kind) -> str:
     """Say that the start explodes, if it does, of a network that has diverged."""
     rate = first.get("jacobian/decay_rate", np.nan)
     if np.isnan(rate) or decay.verdict_of(first, length) != "exploding":
         return ""
     rise = rate / decay.TENFOLD
+    typed = "try another start" if kind == "other" else "start with a smaller init.gain"
     return (
         f"at the start the log norm rose by {rise:.2g} decades a step, {rise * length:.3g} over "
-        f"{length} steps: start with a smaller init.gain"
+        f"{length} steps: {typed}"
     )

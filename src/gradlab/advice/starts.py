@@ -1,7 +1,7 @@
 """Other starts of a cell, each on a copy: gain, orthogonal weights, smaller inputs, gate biases."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,19 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from gradlab.advice.recommendation import Settings
-from gradlab.cells import set_gate_biases
-from gradlab.cells.biases import GATED
+from gradlab.cells import LSTM, ConcatenatedElman, set_gate_biases
 from gradlab.initialisers import chrono, forget_bias
 
+# Other cells with gates take biases too, but not all of them forget by σ(b) alone.
+GATED: tuple[Any, ...] = (LSTM, nnx.OptimizedLSTMCell, nnx.LSTMCell, nnx.GRUCell)
+ELMAN: tuple[Any, ...] = (nnx.SimpleCell, ConcatenatedElman)
 INPUT_STDS = (0.5, 0.2, 0.1, 0.05, 0.02)
 GAIN_STEPS, LARGEST_GAIN = 7, 4.0  # bisections, and the largest factor of the present gain
 LENGTHENINGS = (1, 2, 4)  # of the memory that biases are set for
 
 Change = Callable[[Any, Array], None]  # of one layer, in place, with a random key of its own
 Reaches = Callable[[nnx.RNNCellBase], bool]
+Kind = Literal["elman", "gated", "other"]  # whose start is advised by other words
 
 
 class Start(NamedTuple):
@@ -68,6 +71,13 @@ def is_gated(cell: nnx.RNNCellBase) -> bool:
 def has_gates(cell_class: Any) -> bool:
     """Return whether a class has the step of an LSTM or a GRU of Flax's or gradlab's."""
     return any(cell_class.__call__ is known.__call__ for known in GATED)
+
+
+def kind_of(cell_class: Any) -> Kind:
+    """Return "gated" for the step of an LSTM or a GRU, "elman" for an Elman layer's, or "other"."""
+    if has_gates(cell_class):
+        return "gated"
+    return "elman" if any(cell_class.__call__ is x.__call__ for x in ELMAN) else "other"
 
 
 def is_layer(cell: Any) -> bool:
@@ -158,13 +168,19 @@ def root_mean_square(kernel: Float[Array, "n n"]) -> float:
     return float(jnp.linalg.norm(kernel) / np.sqrt(len(kernel)))
 
 
+def set_anew(layer: Any, biases: Mapping[str, Float[Array, "n"]]) -> None:
+    """Set the biases of a rule in place, and those that it leaves to 0, as a new cell has them."""
+    zeros = jnp.zeros(layer.hidden_features)
+    set_gate_biases(layer, {"input": zeros, "refine": zeros, **biases})
+
+
 def forget_biases(cell: nnx.RNNCellBase, lag: int) -> Iterator[Start]:
     """Yield forget biases b with σ(b) = exp(−1/τ), time constants τ from the lag upwards."""
     for memory in (lag * times for times in LENGTHENINGS):
         bias = float(-np.log(np.expm1(1 / memory)))
 
         def change(layer: Any, key: Array, bias: float = bias) -> None:
-            set_gate_biases(layer, forget_bias(key, layer.hidden_features, bias))
+            set_anew(layer, forget_bias(key, layer.hidden_features, bias))
 
         yield Start(
             "a forget bias",
@@ -180,7 +196,7 @@ def chrono_biases(cell: nnx.RNNCellBase, lag: int) -> Iterator[Start]:
     for longest in (max(lag * times, 3) for times in LENGTHENINGS):
 
         def change(layer: Any, key: Array, longest: int = longest) -> None:
-            set_gate_biases(layer, chrono(key, layer.hidden_features, float(longest)))
+            set_anew(layer, chrono(key, layer.hidden_features, float(longest)))
 
         yield Start(
             "chrono biases",

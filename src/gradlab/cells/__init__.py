@@ -9,13 +9,14 @@ read the input alone (`mingru`, `minlstm`, on `input_gated`), linear ones with a
 runs a cell over a batch of sequences, fast where `affine` knows the cell's affine form or the
 cell's file registers a way of its own.
 
-To add a cell, write a subclass of flax.nnx.RNNCellBase, here or in your own package, whose
-`__init__` takes in_features, hidden_features, kernel_init, recurrent_kernel_init and rngs, and a
-YAML in conf/model/ whose `cell._target_` is its dotted path. Other arguments become the config keys
-`model.cell.…`. Optional, in the cell's own file: register its gates with
-`@gradlab.cells.gates.register`, its affine form with `@affine.affine_form_of`, the biases of its
-gates with `@biases.takes_gate_biases`, and say by an attribute `output_features` that its output is
-of another size than hidden_features.
+To add a cell, write a subclass of flax.nnx.RNNCellBase, or of `base.VectorCell`, which starts from
+zeros, here or in your own package, whose `__init__` takes in_features, hidden_features,
+kernel_init, recurrent_kernel_init and rngs, and a YAML in conf/model/ whose `cell._target_` is its
+dotted path. Other arguments become the config keys `model.cell.…`. Optional, in the cell's own
+file: register its gates with `@gradlab.cells.gates.register`, its affine form with
+`@affine.affine_form_of`, the biases of its gates with `@biases.takes_gate_biases`, or that it has
+no gates with `@biases.takes_no_gate_biases`, and say by an attribute `output_features` that its
+output is of another size than hidden_features.
 """
 
 from gradlab.cells.biases import set_gate_biases

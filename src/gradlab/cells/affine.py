@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from gradlab.cells import lstm_variants as variants
+from gradlab.cells.base import inherits
 from gradlab.cells.elman import ConcatenatedElman
 from gradlab.cells.lstm import LSTM
 
@@ -109,8 +110,8 @@ def _concatenated(cell: ConcatenatedElman) -> AffineForm | None:
 
 @affine_form_of(LSTM)
 def _lstm(cell: LSTM) -> AffineForm | None:
-    inherits = type(cell).activations is LSTM.activations and "activations" not in vars(cell)
-    if not (inherits and all(has_own(cell, x, tuple) for x in ("learned", "pins", "options"))):
+    parts = ("learned", "pins", "options")
+    if not (inherits(cell, LSTM, "activations") and all(has_own(cell, x, tuple) for x in parts)):
         return None
     if not all(isinstance(pin, int | float) for _, pin in cell.pins):
         return None
@@ -188,11 +189,8 @@ def two_layers(cell: Any, blocks: int, rule: Rule, join_biases: bool = True) -> 
         rule: of the form.
         join_biases: the biases of both layers are added to one; else they stay apart.
     """
-    layers = ("dense_i", "dense_h")
-    if not (_has_plain_functions(cell) and all(has_own(cell, x, nnx.Linear) for x in layers)):
-        return None
-    on_x, on_h = cell.dense_i, cell.dense_h
-    if not (is_plain(on_x) and is_plain(on_h)):
+    on_x, on_h = plain_layer(cell, "dense_i"), plain_layer(cell, "dense_h")
+    if on_x is None or on_h is None or not _has_plain_functions(cell):
         return None
     kernel, bias, recurrent_bias = on_h.kernel[...], value_of(on_x.bias), value_of(on_h.bias)
     n = kernel.shape[0]

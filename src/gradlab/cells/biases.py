@@ -18,10 +18,10 @@ Cell = TypeVar("Cell", bound=type[nnx.RNNCellBase])
 
 
 def takes_gate_biases(cell_class: Cell) -> Cell:
-    """Register a class of cells whose attribute `blocks` names the columns of their `dense_i`.
+    """Register a class of cells whose gates have their biases in `dense_i`.
 
-    `dense_i` is the layer on x and has a bias; n of its columns belong to each name, among them
-    "forget" or "input".
+    Their attribute `blocks` names the columns of that layer, n for each name, among them "forget"
+    or "input".
     """
     GATED.append(cell_class)
     return cell_class
@@ -47,8 +47,9 @@ def set_gate_biases(cell: nnx.RNNCellBase, biases: Mapping[str, Float[Array, "n"
     Where both layers of a cell have a bias, as in PyTorch, one takes the value and the other 0.
 
     Args:
-        cell: an LSTM, a GRU or an Elman layer of Flax or of gradlab, or of a subclass with the same
-            step; any cell if there are no biases to set.
+        cell: an LSTM, a GRU or an Elman layer of Flax or of gradlab, a cell of a class that is
+            registered here, or of a subclass with the same step; any cell if there are no biases
+            to set.
         biases: by gate, "forget", "input" and "refine"; gates that the cell has not, or has pinned
             or coupled, are skipped.
 
@@ -77,13 +78,16 @@ def set_gate_biases(cell: nnx.RNNCellBase, biases: Mapping[str, Float[Array, "n"
 
 def _layers(cell: Any) -> Iterator[tuple[Any, ...]]:
     """Yield gates, in the order of their columns, with their layers; Flax's has a bias first."""
-    if isinstance(cell, LSTM) and "layer_norm" in cell.options:
+    step = type(cell).__call__
+    if step is LSTM.__call__ and "layer_norm" in cell.options:
         yield cell.learned, cell.norm_h  # a bias below it would be normalised too
-    elif isinstance(cell, nnx.OptimizedLSTMCell):
-        yield (cell.learned if isinstance(cell, LSTM) else LSTM.ORDER), cell.dense_h, cell.dense_i
-    elif isinstance(cell, nnx.GRUCell):
+    elif step is LSTM.__call__:
+        yield cell.learned, cell.dense_h, cell.dense_i
+    elif step is nnx.OptimizedLSTMCell.__call__:
+        yield LSTM.ORDER, cell.dense_h, cell.dense_i
+    elif step is nnx.GRUCell.__call__:
         yield GRU_ORDER, cell.dense_i, cell.dense_h
-    elif isinstance(cell, nnx.LSTMCell):
+    elif step is nnx.LSTMCell.__call__:
         yield ("input",), cell.hi, cell.ii
         yield ("forget",), cell.hf, cell.if_
     else:

@@ -7,9 +7,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 from pydantic import Field
 
+from gradlab.cells.base import VectorCell, check_name
 from gradlab.cells.biases import takes_no_gate_biases, uniform_within
 from gradlab.cells.elman import lecun, orthogonal, remove_bias
-from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll, unroll_input_first
+from gradlab.cells.recurrence import AdjointRule, unroll, unroll_input_first
 
 TimeStep = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Constant = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -30,7 +31,7 @@ class Carry(NamedTuple):
 
 
 @takes_no_gate_biases
-class CoRNN(nnx.RNNCellBase):
+class CoRNN(VectorCell):
     """The coupled oscillatory network of Rusch & Mishra 2021.
 
         z⁽ᵗ⁾ = z⁽ᵗ⁻¹⁾ + Δt (tanh(W_h h⁽ᵗ⁻¹⁾ + W_z z⁽ᵗ⁻¹⁾ + W_x x⁽ᵗ⁾ + b) − γ h⁽ᵗ⁻¹⁾ − ε z*)
@@ -88,12 +89,8 @@ class CoRNN(nnx.RNNCellBase):
         Raises:
             ValueError: an option has a value that is not allowed.
         """
-        for name, value, allowed in (
-            ("damping", damping, get_args(Damping)),
-            ("start", start, get_args(Start)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
+        check_name("damping", damping, get_args(Damping))
+        check_name("start", start, get_args(Start))
         if dt <= 0 or gamma < 0 or epsilon < 0:
             raise ValueError(
                 "dt must be above 0, and gamma and epsilon at least 0; got "
@@ -142,11 +139,6 @@ class CoRNN(nnx.RNNCellBase):
         h = h + self.dt * z
         return Carry(h, z), h
 
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
-
 
 @unroll.register
 def _(
@@ -156,7 +148,4 @@ def _(
     on_adjoint: AdjointRule | None = None,
 ) -> tuple[Carry, Array]:
     """Take W_x x + b of all steps in one product."""
-    own_step = type(cell).__call__ is not CoRNN.__call__ or type(cell.dense_i) is not nnx.Linear
-    if own_step or on_adjoint is not None:
-        return step_by_step(cell, carry, inputs, on_adjoint)
-    return unroll_input_first(cell, carry, inputs)
+    return unroll_input_first(cell, CoRNN, carry, inputs, on_adjoint)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from gradlab.cells.base import check_name
+
 Activation = Literal["tanh", "relu", "sigmoid", "identity"]
 ACTIVATIONS = {
     "tanh": jnp.tanh,
@@ -45,10 +47,7 @@ class Elman(nnx.SimpleCell):
         Raises:
             ValueError: the activation has another name.
         """
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}."
-            )
+        check_name("activation", activation, ACTIVATIONS)
         super().__init__(
             in_features,
             hidden_features,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 from pydantic import Field
 
 from gradlab.cells.affine import AffineForm, Blocks, affine_form_of, plain_layer
+from gradlab.cells.base import VectorCell, check_name
 from gradlab.cells.biases import takes_no_gate_biases, uniform_within
 
 Map = Literal["exponential", "cayley"]
@@ -36,7 +37,8 @@ def modrelu(net: Float[Array, "*batch n"], bias: Float[Array, "n"] | float) -> A
 
 
 # JAX's expm scales a matrix down to an L1 norm of 7.9, where float32 needs 3.9. Its result is
-# orthogonal all the same, and right to 1e-5 for rotations by up to 5 rad a step.
+# orthogonal all the same, and right to 1e-5 for rotations by up to 5 rad a step. Training can go
+# beyond, where the angles are less exact.
 MAPS: Mapping[Map, Callable[[Matrix], Matrix]] = {"exponential": expm, "cayley": cayley}
 ACTIVATIONS: Mapping[Activation, Callable[[Array, Any], Array]] = {
     "modrelu": modrelu,
@@ -62,7 +64,7 @@ STARTS: Mapping[Start, Callable[..., Array]] = {"henaff": henaff_angles, "cayley
 
 
 @takes_no_gate_biases
-class ExpRNN(nnx.RNNCellBase):
+class ExpRNN(VectorCell):
     """A layer with an orthogonal recurrent matrix (Lezcano-Casado & Martínez-Rubio 2019).
 
         h⁽ᵗ⁾ = φ(W h⁽ᵗ⁻¹⁾ + T x⁽ᵗ⁾),   W = exp(A),   A = −Aᵀ
@@ -121,11 +123,17 @@ class ExpRNN(nnx.RNNCellBase):
             rngs: random streams that the weights are drawn from.
 
         Raises:
-            ValueError: n is 1, or there is a D with "exponential".
+            ValueError: n is 1, an option has a value that is not allowed, or there is a D with
+                "exponential".
         """
         del recurrent_kernel_init
         if hidden_features < 2:
             raise ValueError(f"a rotation needs at least 2 units; got {hidden_features}.")
+        check_name("map", map, MAPS)
+        check_name("start", start, STARTS)
+        check_name("activation", activation, ACTIVATIONS)
+        if not 0 <= negative_share <= 1:
+            raise ValueError(f"negative_share must be from 0 to 1; got {negative_share}.")
         if negative_share and map != "cayley":
             raise ValueError(
                 f"negative_share={negative_share} needs map=cayley: exp(A) has no matrix D."
@@ -155,15 +163,6 @@ class ExpRNN(nnx.RNNCellBase):
         signs = np.repeat([1, -1], [self.hidden_features - self.negatives, self.negatives])
         return w * jnp.asarray(signs, w.dtype) if self.negatives else w
 
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-        carry_init: Any = None,
-    ) -> Float[Array, "*batch n"]:
-        """Return zeros, as every sequence starts."""
-        return jnp.zeros((*input_shape[:-1], self.hidden_features))
-
     def __call__(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
     ) -> tuple[Array, Array]:
@@ -171,11 +170,6 @@ class ExpRNN(nnx.RNNCellBase):
         net = self.dense_i(inputs) + carry @ self.recurrent_matrix().T
         h = ACTIVATIONS[self.activation](net, 0.0 if self.bias is None else self.bias[...])
         return h, h
-
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
 
 
 @affine_form_of(ExpRNN)

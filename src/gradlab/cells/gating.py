@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
+from gradlab.cells.base import inherits
+
 Gates = dict[str, Float[Array, "*batch n"]]
 
 
@@ -24,18 +26,25 @@ def gates(cell: Any, carry: PyTree, inputs: Float[Array, "*batch features"]) -> 
     """
     del carry, inputs
     raise TypeError(
-        f"gradlab knows no gates of {type(cell).__name__}: measure an LSTM or a GRU, or say what "
-        "they are with @gradlab.cells.gates.register."
+        f"gradlab knows no gates of {type(cell).__name__}: measure a cell that has some, such as "
+        "an LSTM, or say what they are with @gradlab.cells.gates.register."
     )
 
 
-def check_step_is_of(cell_class: type[nnx.RNNCellBase], cell: nnx.RNNCellBase) -> None:
-    """Check that a cell's step is its class's: another one may use other gates.
+def check_step_is_of(
+    cell_class: type[nnx.RNNCellBase], cell: nnx.RNNCellBase, *methods: str
+) -> None:
+    """Check that a cell's step is that of a class: another one may use other gates.
+
+    Args:
+        cell_class: the class, whose gates are known.
+        cell: an instance of it.
+        methods: those that the step calls besides the ones that the gates are read from.
 
     Raises:
-        TypeError: the cell is of a subclass with a step of its own.
+        TypeError: the cell has a step of its own, or a method of its own that the step calls.
     """
-    if type(cell).__call__ is not cell_class.__call__:
+    if not inherits(cell, cell_class, "__call__", *methods):
         raise TypeError(
             f"gradlab knows no gates of {type(cell).__name__}, whose step is not that of "
             f"{cell_class.__name__}: say what they are with @gradlab.cells.gates.register."

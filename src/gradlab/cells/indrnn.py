@@ -1,6 +1,6 @@
 """The IndRNN: units that are independent of each other in time."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 from pydantic import Field
 
+from gradlab.cells.base import VectorCell, check_name
 from gradlab.cells.biases import takes_no_gate_biases
 from gradlab.cells.elman import ACTIVATIONS, lecun, orthogonal, remove_bias
-from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll, unroll_input_first
+from gradlab.cells.recurrence import AdjointRule, unroll, unroll_input_first
 
 Steps = Annotated[int, Field(ge=1)]
 Growth = Annotated[float, Field(ge=1, allow_inf_nan=False)]
@@ -20,7 +21,7 @@ MEAN_SLOPES = {"relu": 1.0, "tanh": 0.9**0.1}
 
 
 @takes_no_gate_biases
-class IndRNN(nnx.RNNCellBase):
+class IndRNN(VectorCell):
     """The independently recurrent network of Li, Li, Cook, Zhu & Gao 2018.
 
         h⁽ᵗ⁾ = φ(W x⁽ᵗ⁾ + u ⊙ h⁽ᵗ⁻¹⁾ + b)
@@ -80,12 +81,8 @@ class IndRNN(nnx.RNNCellBase):
         Raises:
             ValueError: an option has a value that is not allowed.
         """
-        for name, value, allowed in (
-            ("activation", activation, tuple(MEAN_SLOPES)),
-            ("start", start, get_args(Start)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
+        check_name("activation", activation, MEAN_SLOPES)
+        check_name("start", start, get_args(Start))
         if growth < 1 or (longest is not None and longest < 1):
             raise ValueError(
                 f"growth must be at least 1, and longest None or at least 1; got {growth} and "
@@ -112,15 +109,6 @@ class IndRNN(nnx.RNNCellBase):
         shape = (self.hidden_features,)
         return jax.random.uniform(key, shape, jnp.float32, least, self.bound)
 
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-        carry_init: Any = None,
-    ) -> Float[Array, "*batch n"]:
-        """Return zeros."""
-        return jnp.zeros((*input_shape[:-1], self.hidden_features))
-
     def __call__(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
     ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]:
@@ -142,11 +130,6 @@ class IndRNN(nnx.RNNCellBase):
         # A gradient of 0 outside would leave a weight there for ever.
         return u + jax.lax.stop_gradient(jnp.clip(u, -self.bound, self.bound) - u)
 
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
-
 
 @unroll.register
 def _(
@@ -156,7 +139,4 @@ def _(
     on_adjoint: AdjointRule | None = None,
 ) -> tuple[Array, Array]:
     """Take W x + b of all steps in one product; what is left of a step has none."""
-    own_step = type(cell).__call__ is not IndRNN.__call__ or type(cell.dense_i) is not nnx.Linear
-    if own_step or on_adjoint is not None:
-        return step_by_step(cell, carry, inputs, on_adjoint)
-    return unroll_input_first(cell, carry, inputs)
+    return unroll_input_first(cell, IndRNN, carry, inputs, on_adjoint)

@@ -5,13 +5,14 @@ before the first step. Such maps compose associatively, so a parallel scan finds
 O(log T) rounds (Martin & Cundy 2018). minGRU and minLSTM of Feng et al. 2024 differ in f alone.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
+from gradlab.cells.base import VectorCell, inherits
 from gradlab.cells.biases import uniform_within
 from gradlab.cells.gating import Gates, check_step_is_of, gates
 from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
@@ -20,7 +21,7 @@ AffineMap = tuple[Float[Array, "*steps n"], Float[Array, "*steps n"]]  # h ↦ f
 within_root_of_inputs = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-class InputGated(nnx.RNNCellBase):
+class InputGated(VectorCell):
     """A cell h⁽ᵗ⁾ = f ⊙ h⁽ᵗ⁻¹⁾ + (1 − f) ⊙ h̃ with f and h̃ functions of x⁽ᵗ⁾.
 
     ∂h⁽ᵗ⁾/∂h⁽ᵗ⁻¹⁾ is diag(f). Subclasses name the blocks of `dense_i`, the candidate last, and make
@@ -55,15 +56,6 @@ class InputGated(nnx.RNNCellBase):
         """Return a with f = σ(a), given the gates' net inputs."""
         raise NotImplementedError
 
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-        carry_init: Any = None,
-    ) -> Float[Array, "*batch n"]:
-        """Return zeros, as every sequence starts."""
-        return jnp.zeros((*input_shape[:-1], self.hidden_features))
-
     def __call__(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
     ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]:
@@ -71,11 +63,6 @@ class InputGated(nnx.RNNCellBase):
         f, written = self.step_map(inputs)
         h = f * carry + written
         return h, h
-
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
 
     def net_inputs(
         self, inputs: Float[Array, "*batch features"]
@@ -148,7 +135,7 @@ def _then_in_log_space(first: AffineMap, second: AffineMap) -> AffineMap:
 
 @gates.register
 def _(cell: InputGated, carry: PyTree, inputs: Array) -> Gates:
-    check_step_is_of(InputGated, cell)
+    check_step_is_of(InputGated, cell, "step_map")
     a, _ = cell.net_inputs(inputs)
     return {"forget": nnx.sigmoid(a), "input": nnx.sigmoid(-a)}
 
@@ -161,9 +148,8 @@ def _(
     on_adjoint: AdjointRule | None = None,
 ) -> tuple[PyTree, Array]:
     """Read all inputs at once, then find all states at once or, on a CPU, in a short loop."""
-    kind = type(cell)
-    known = kind.__call__ is InputGated.__call__ and kind.step_map is InputGated.step_map
-    if on_adjoint is not None or not known:
+    is_known = inherits(cell, InputGated, "__call__", "step_map")
+    if on_adjoint is not None or not is_known:
         return step_by_step(cell, carry, inputs, on_adjoint)
     states = (parallel_states if runs_in_parallel() else looped_states)(cell, carry, inputs)
     return states[-1], states

@@ -1,6 +1,6 @@
 """JANET: the LSTM with a forget gate and nothing else."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax.numpy as jnp
 from flax import nnx
@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from pydantic import Field
 
 from gradlab.cells.affine import AffineForm, Blocks, affine_form_of, has_own, two_layers
+from gradlab.cells.base import VectorCell, inherits
 from gradlab.cells.biases import takes_gate_biases
 from gradlab.cells.gating import Gates, check_step_is_of, gates
 
@@ -16,7 +17,7 @@ glorot = nnx.initializers.glorot_uniform()
 
 
 @takes_gate_biases
-class JANET(nnx.RNNCellBase):
+class JANET(VectorCell):
     """Just Another NETwork (van der Westhuizen & Lasenby 2018, section 3).
 
         h⁽ᵗ⁾ = σ(s) ⊙ h⁽ᵗ⁻¹⁾ + (1 − σ(s − β)) ⊙ g
@@ -81,26 +82,12 @@ class JANET(nnx.RNNCellBase):
             rngs=rngs,
         )
 
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-        carry_init: Any = None,
-    ) -> Float[Array, "*batch n"]:
-        """Return zeros, as every sequence starts."""
-        return jnp.zeros((*input_shape[:-1], self.hidden_features))
-
     def __call__(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
     ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]:
         """Return h⁽ᵗ⁾ twice: as the new carry and as the output."""
         h = _next_state(self.net_inputs(carry, inputs), carry, self.beta)
         return h, h
-
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
 
     def net_inputs(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
@@ -125,8 +112,7 @@ def _(cell: JANET, carry: Array, inputs: Array) -> Gates:
 
 @affine_form_of(JANET)
 def _form(cell: JANET) -> AffineForm | None:
-    inherits = type(cell).net_inputs is JANET.net_inputs and "net_inputs" not in vars(cell)
-    if not (inherits and has_own(cell, "beta", int | float)):
+    if not (inherits(cell, JANET, "net_inputs") and has_own(cell, "beta", int | float)):
         return None
     beta = cell.beta
     return two_layers(cell, len(JANET.blocks), lambda blocks, h: _next_state(blocks, h, beta))

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from pydantic import Field
 
 from gradlab.cells.affine import AffineForm, Blocks, affine_form, affine_form_of, two_layers
+from gradlab.cells.base import VectorCell, check_name, inherits
 from gradlab.cells.biases import takes_no_gate_biases
 from gradlab.cells.elman import ACTIVATIONS, Activation, lecun, remove_bias
 from gradlab.cells.recurrence import AdjointRule, unroll, unroll_input_first
@@ -19,7 +20,7 @@ gaussian = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")  # N(0, 1/
 
 
 @takes_no_gate_biases
-class Leaky(nnx.RNNCellBase):
+class Leaky(VectorCell):
     """The leaky RNN, with α = Δt/τ, the part of its state that a unit gives up in a step.
 
         rate:     h⁽ᵗ⁾ = (1 − α) ⊙ h⁽ᵗ⁻¹⁾ + α ⊙ φ(W_x x⁽ᵗ⁾ + W_h h⁽ᵗ⁻¹⁾ + b),   output h⁽ᵗ⁾
@@ -78,12 +79,8 @@ class Leaky(nnx.RNNCellBase):
             ValueError: an option has a value that is not allowed, or α = 1 is to be learned.
         """
         self.fixed_alpha = _checked_alpha(alpha, hidden_features)
-        for name, value, allowed in (
-            ("form", form, get_args(Form)),
-            ("activation", activation, tuple(ACTIVATIONS)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
+        check_name("form", form, get_args(Form))
+        check_name("activation", activation, ACTIVATIONS)
         if learn_alpha and np.max(self.fixed_alpha) == 1:
             raise ValueError(
                 "learn_alpha needs an alpha below 1, which α = σ(a) reaches at no finite a; got "
@@ -100,15 +97,6 @@ class Leaky(nnx.RNNCellBase):
         if not use_bias:
             remove_bias(self.dense_i)
         self.leak = nnx.Param(_logits(self.fixed_alpha, n)) if learn_alpha else None
-
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-        carry_init: Any = None,
-    ) -> Float[Array, "*batch n"]:
-        """Return zeros."""
-        return jnp.zeros((*input_shape[:-1], self.hidden_features))
 
     def __call__(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
@@ -137,28 +125,21 @@ class Leaky(nnx.RNNCellBase):
             return nnx.sigmoid(self.leak[...])
         return jnp.asarray(self.fixed_alpha, dtype)
 
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
-
 
 @affine_form_of(Leaky)
 def _(cell: Leaky) -> AffineForm | None:
-    """Return the form of rate equations with fixed α: a rule has no weights of its own."""
-    inherits = all(
-        getattr(type(cell), name) is getattr(Leaky, name) and name not in vars(cell)
-        for name in ("advance", "alpha")
-    )
-    if not inherits or cell.form != "rate" or cell.leak is not None:
+    """Return the form of rate equations; where α are learned, they are weights of the rule."""
+    if not inherits(cell, Leaky, "advance", "alpha") or cell.form != "rate":
         return None
     fixed_alpha, activation = cell.fixed_alpha, cell.activation_fn
+    learned = () if cell.leak is None else (cell.alpha(),)
 
-    def rule(blocks: Blocks, h: Array) -> Array:
-        alpha = jnp.asarray(fixed_alpha, h.dtype)
+    def rule(blocks: Blocks, h: Array, *weights: Array) -> Array:
+        alpha = weights[0] if weights else jnp.asarray(fixed_alpha, h.dtype)
         return (1 - alpha) * h + alpha * activation(blocks[0])
 
-    return two_layers(cell, 1, rule)
+    form = two_layers(cell, 1, rule)
+    return form and form._replace(rule_weights=learned)
 
 
 @unroll.register
@@ -169,10 +150,9 @@ def _(
     on_adjoint: AdjointRule | None = None,
 ) -> tuple[Array, Array]:
     """Run in affine form; where there is none, take W_x x + b of all steps in one product."""
-    own_step = type(cell).__call__ is not Leaky.__call__ or type(cell.dense_i) is not nnx.Linear
-    if own_step or on_adjoint is not None or affine_form(cell) is not None:
+    if affine_form(cell) is not None:
         return unroll.dispatch(object)(cell, carry, inputs, on_adjoint)
-    return unroll_input_first(cell, carry, inputs)
+    return unroll_input_first(cell, Leaky, carry, inputs, on_adjoint)
 
 
 def _checked_alpha(alpha: float | list[float], n: int) -> float | tuple[float, ...]:

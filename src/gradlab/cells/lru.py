@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Complex, Float, Key
 from pydantic import Field
 
+from gradlab.cells.base import VectorCell, check_name
 from gradlab.cells.biases import takes_no_gate_biases
 from gradlab.cells.elman import ACTIVATIONS, Activation, orthogonal
 from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
@@ -23,7 +24,7 @@ SMALLEST = float(jnp.finfo(jnp.float32).eps)  # of numbers whose logarithms are 
 
 
 @takes_no_gate_biases
-class LRU(nnx.RNNCellBase):
+class LRU(VectorCell):
     """The linear recurrent unit of Orvieto et al. 2023 (section 3, appendix A).
 
         h⁽ᵗ⁾ = Λ h⁽ᵗ⁻¹⁾ + exp(γ) ⊙ B x⁽ᵗ⁾,   y⁽ᵗ⁾ = φ(Re(C h⁽ᵗ⁾) + D x⁽ᵗ⁾),
@@ -88,10 +89,7 @@ class LRU(nnx.RNNCellBase):
                 "the ring of eigenvalues must have 0 ≤ r_min ≤ r_max ≤ 1 and 0 < max_phase ≤ 2π; "
                 f"got {r_min}, {r_max} and {max_phase}."
             )
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}."
-            )
+        check_name("activation", activation, ACTIVATIONS)
         m, n, s = in_features, hidden_features, state_features or hidden_features
         self.in_features, self.hidden_features, self.state_features = m, n, s
         self.activation, self.activation_fn = activation, ACTIVATIONS[activation]
@@ -123,11 +121,6 @@ class LRU(nnx.RNNCellBase):
         """Return h⁽ᵗ⁾ and the output y⁽ᵗ⁾."""
         h = self.eigenvalues() * carry + self.drive(inputs)
         return h, self.read(h, inputs)
-
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
 
     def eigenvalues(self) -> Complex[Array, "s"]:
         """Return λ, the diagonal of Λ."""

@@ -1,13 +1,13 @@
 """The MinimalRNN: one gate between the state and an encoded input."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 from pydantic import Field
 
+from gradlab.cells.base import VectorCell, check_name
 from gradlab.cells.biases import takes_gate_biases
 from gradlab.cells.elman import ACTIVATIONS, Activation, lecun, orthogonal, remove_bias
 from gradlab.cells.gating import Gates, check_step_is_of, gates
@@ -18,7 +18,7 @@ Read = tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]
 
 
 @takes_gate_biases
-class MinimalRNN(nnx.RNNCellBase):
+class MinimalRNN(VectorCell):
     """The MinimalRNN (Chen 2017; Chen, Pennington & Schoenholz 2018).
 
         z = φ(W x⁽ᵗ⁾ + b_z),   u = σ(U_h h⁽ᵗ⁻¹⁾ + U_z z + b_u),   h⁽ᵗ⁾ = u ⊙ h⁽ᵗ⁻¹⁾ + (1 − u) ⊙ z
@@ -67,10 +67,7 @@ class MinimalRNN(nnx.RNNCellBase):
         Raises:
             ValueError: the activation has another name.
         """
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}."
-            )
+        check_name("activation", activation, ACTIVATIONS)
         self.in_features, self.hidden_features = in_features, hidden_features
         self.activation_fn = ACTIVATIONS[activation]
         self.encoder = nnx.Linear(in_features, hidden_features, kernel_init=kernel_init, rngs=rngs)
@@ -91,26 +88,12 @@ class MinimalRNN(nnx.RNNCellBase):
             remove_bias(self.encoder)
             remove_bias(self.dense_i)
 
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
-        carry_init: Any = None,
-    ) -> Float[Array, "*batch n"]:
-        """Return zeros, as every sequence starts."""
-        return jnp.zeros((*input_shape[:-1], self.hidden_features))
-
     def __call__(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
     ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]:
         """Return h⁽ᵗ⁾ twice: as the new carry and as the output."""
         h = self.advance(carry, self.read(inputs))
         return h, h
-
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
 
     def read(self, inputs: Float[Array, "*batch features"]) -> Read:
         """Return what a step takes from its input alone: z and U_z z + b_u."""
@@ -131,7 +114,7 @@ class MinimalRNN(nnx.RNNCellBase):
 
 @gates.register
 def _(cell: MinimalRNN, carry: Array, inputs: Array) -> Gates:
-    check_step_is_of(MinimalRNN, cell)
+    check_step_is_of(MinimalRNN, cell, "advance")
     return {"update": cell.update_gate(carry, cell.read(inputs))}
 
 

@@ -19,6 +19,9 @@ class MinLSTM(InputGated):
     and g(x) = x + ½ for x ≥ 0, else σ(x), in log space (appendix B, as their experiments and code
     run it); without, g is the identity (appendix A). ∂h⁽ᵗ⁾/∂h⁽ᵗ⁻¹⁾ is exactly diag(f′).
 
+    f′ is at most 1/(1 + i), however far f opens: bias=forget alone, which leaves i near ½, keeps at
+    most 2/3 of h a step. bias=chrono, which also closes i to 1 − f, makes f′ = f.
+
     Weights and biases start from U(−1/√m, 1/√m), m the size of x, as the paper's listings have it
     (PyTorch's Linear). h⁽⁰⁾ is 0 here, and g(0) = ½ in the listing in log space. No weight is on h,
     so the recurrent initialiser (`init`) has nothing to draw. The gates that are measured are f′

@@ -2,9 +2,10 @@
 
 The only work that a step of the recurrence has to wait for is one product, h W_h. For cells in
 affine form (`gradlab.cells.affine`) everything else stands outside the loop over time: x W_x before
-it and, on the way back, the gradient of all weights after it, as one product over all steps. JAX's
-own transpose of a scan would form and add that gradient at every step. Any other cell is run by
-`step_by_step`, a plain scan over the cell's own steps.
+it and, on the way back, the gradient of both matrices and of their biases after it, as one product
+over all steps. JAX's own transpose of a scan would form and add that gradient at every step. The
+weights of a rule are vectors: their gradient is formed at every step and added up after the loop.
+Any other cell is run by `step_by_step`, a plain scan over the cell's own steps.
 
 Both take a rule that changes the adjoint at every step of the backward pass.
 """
@@ -20,6 +21,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from gradlab.cells.affine import AffineForm, Blocks, Weights, affine_form
+from gradlab.cells.base import inherits
 
 AdjointRule = Callable[[PyTree], PyTree]
 
@@ -68,9 +70,19 @@ def step_by_step(
 
 
 def unroll_input_first(
-    cell: Any, carry: PyTree, inputs: Float[Array, "time batch features"]
+    cell: Any,
+    cell_class: type[nnx.RNNCellBase],
+    carry: PyTree,
+    inputs: Float[Array, "time batch features"],
+    on_adjoint: AdjointRule | None = None,
 ) -> tuple[PyTree, Float[Array, "time batch n"]]:
-    """Run a cell whose step is advance(carry, dense_i(x)), with dense_i of all steps at once."""
+    """Run a cell of a class whose step is advance(carry, dense_i(x)), with all dense_i(x) at once.
+
+    With a step or a kind of layer of its own, or a rule for its adjoints, it runs by its steps.
+    """
+    is_known = inherits(cell, cell_class, "__call__") and type(cell.dense_i) is nnx.Linear
+    if on_adjoint is not None or not is_known:
+        return step_by_step(cell, carry, inputs, on_adjoint)
 
     # Made anew here: JAX keeps what it traced of a function that it has seen, weights included.
     def advance(carry: PyTree, from_x: Array) -> tuple[PyTree, Array]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from pydantic import Field
 
 from gradlab.cells import affine
+from gradlab.cells.base import VectorCell, check_name, inherits
 from gradlab.cells.biases import takes_gate_biases, uniform_within
 from gradlab.cells.elman import orthogonal
 from gradlab.cells.gating import Gates, check_step_is_of, gates
@@ -29,7 +30,7 @@ class Carry(NamedTuple):
 
 
 @takes_gate_biases
-class SLSTM(nnx.RNNCellBase):
+class SLSTM(VectorCell):
     """The sLSTM of Beck et al. 2024 (xLSTM, equations 8 to 17).
 
         c⁽ᵗ⁾ = f′ ⊙ c⁽ᵗ⁻¹⁾ + i′ ⊙ z,   n⁽ᵗ⁾ = f′ ⊙ n⁽ᵗ⁻¹⁾ + i′,   h⁽ᵗ⁾ = o ⊙ c⁽ᵗ⁾ / n⁽ᵗ⁾,
@@ -113,9 +114,9 @@ class SLSTM(nnx.RNNCellBase):
             "uniform": uniform_within(n**-0.5),
             "init": recurrent_kernel_init,
         }
-        _check_name("forget_gate", forget_gate, ("sigmoid", "exponential"))
-        _check_name("forget_bias", forget_bias, biases)
-        _check_name("recurrent_start", recurrent_start, starts)
+        check_name("forget_gate", forget_gate, ("sigmoid", "exponential"))
+        check_name("forget_bias", forget_bias, biases)
+        check_name("recurrent_start", recurrent_start, starts)
         self.in_features, self.hidden_features, self.heads = in_features, n, heads
         self.forget_gate, self.differentiate_m = forget_gate, differentiate_m
         self.stabilise = stabilise
@@ -124,7 +125,8 @@ class SLSTM(nnx.RNNCellBase):
         )
         if use_bias:
             bias: Any = self.dense_i.bias
-            bias[...] = bias[...].at[n : 2 * n].set(np.tile(biases[forget_bias], heads))
+            values = jnp.asarray(np.tile(biases[forget_bias], heads), bias[...].dtype)
+            bias[...] = bias[...].at[n : 2 * n].set(values)
         # Rows are the units of a head; columns are gates, in them heads, in them units.
         kernel = starts[recurrent_start](rngs.params(), (d, 4 * n), jnp.float32)
         self.recurrent_kernel = nnx.Param(kernel)
@@ -142,11 +144,6 @@ class SLSTM(nnx.RNNCellBase):
         """Return the new carry and its h."""
         carry = self.update(self.preactivations(carry, inputs), carry)
         return carry, carry.h
-
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of one input, as Flax's cells define it."""
-        return 1
 
     def preactivations(self, carry: Carry, inputs: Float[Array, "*batch k"]) -> affine.Blocks:
         """Return W x + R h + b of i, f, z and o."""
@@ -178,23 +175,14 @@ class SLSTM(nnx.RNNCellBase):
         return jnp.tile(self.recurrent_kernel[...], (self.heads, 1)) * is_within
 
 
-def _check_name(option: str, given: str, allowed: Any) -> None:
-    if given not in allowed:
-        raise ValueError(f"{option} must be one of {', '.join(allowed)}; got {given!r}.")
-
-
 @affine.affine_form_of(SLSTM)
 def _form(cell: SLSTM) -> affine.AffineForm | None:
     methods = ("preactivations", "scales", "update", "recurrent_matrix")
-    is_own = all(
-        getattr(type(cell), name) is getattr(SLSTM, name) and name not in vars(cell)
-        for name in methods
-    )
-    if not (is_own and affine.has_own(cell, "dense_i", nnx.Linear)):
+    dense_i = affine.plain_layer(cell, "dense_i")
+    if dense_i is None or not inherits(cell, SLSTM, *methods):
         return None
-    kernel, bias = cell.dense_i.kernel[...], affine.value_of(cell.dense_i.bias)
-    fits = affine.fits((kernel, bias), cell.hidden_features, 4)
-    if not (fits and affine.is_plain(cell.dense_i)):
+    kernel, bias = dense_i.kernel[...], affine.value_of(dense_i.bias)
+    if not affine.fits((kernel, bias), cell.hidden_features, 4):
         return None
     return affine.AffineForm(kernel, bias, cell.recurrent_matrix(), cell.update)
 
@@ -205,7 +193,7 @@ def _(cell: SLSTM, carry: Carry, inputs: Array) -> Gates:
 
     i and f have no bounds; the share f′ n⁽ᵗ⁻¹⁾/n⁽ᵗ⁾ that a step keeps does, and is free of m.
     """
-    check_step_is_of(SLSTM, cell)
+    check_step_is_of(SLSTM, cell, "update")
     blocks = cell.preactivations(carry, inputs)
     kept, added, _ = cell.scales(blocks, carry)
     n = kept * carry.n + added

@@ -17,7 +17,7 @@ import xarray as xr
 
 from gradlab import decay, records, sentences
 from gradlab.advice.points import point_advice
-from gradlab.advice.starts import has_gates
+from gradlab.advice.starts import kind_of
 from gradlab.components import locate
 from gradlab.config import Config, identity
 from gradlab.point import checkpoints
@@ -225,7 +225,7 @@ class Recorder:
             self.length,
             threshold=float(clip["threshold"]) if is_global else np.nan,
             window=config.tbptt.window,
-            has_gates=has_gates(locate(config.model.cell["_target_"])),
+            kind=kind_of(locate(config.model.cell["_target_"])),
             start=records.flatten({key: asdict(config)[key] for key in ("init", "bias", "model")}),
         )
         return {"advice": sentences} if sentences else {}

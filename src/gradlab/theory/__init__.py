@@ -175,7 +175,9 @@ def uniform_gate_mean(lag: int, n: int) -> float:
     """Return E f^lag for uniform gate initialisation, f ~ U(1/n, 1 − 1/n) (Gu et al. 2020).
 
     With m = lag and n > 2 units it is ((1 − 1/n)^(m + 1) − n^(−m − 1)) / ((m + 1)(1 − 2/n)), about
-    1/(m + 1) where m is small beside n.
+    1/(m + 1) where m is small beside n. It is of f itself: the effective gate of the UR-LSTM, which
+    a refine gate r = 1 − f makes of it, is g = f + (1 − 2 f) f (1 − f), near 1 − 2 (1 − f) where f
+    is near 1, so that E g^m is about 1/(2 m).
 
     Example:
         >>> round(uniform_gate_mean(9, 10_000), 4)

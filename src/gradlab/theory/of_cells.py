@@ -36,12 +36,18 @@ def diagonal_log_norm(
 ) -> float:
     """Return ln ‖Λ^lag‖ of Λ = diag λ, the Jacobian of h⁽ᵗ⁾ = Λ h⁽ᵗ⁻¹⁾ + B x⁽ᵗ⁾ at every input.
 
-    It is ln max |λ|^lag, ½ ln Σ |λ|^(2 lag) ("frobenius") or that with the mean over λ ("rms").
+    It is ln max |λ|^lag ("spectral"), ½ ln Σ |λ|^(2 lag) ("frobenius") or that with the mean over λ
+    ("rms").
+
+    Raises:
+        ValueError: the norm has another name.
 
     Example:
         >>> round(diagonal_log_norm(np.array([0.5, 0.9j]), 10), 4)  # 10 ln 0.9
         -1.0536
     """
+    if norm not in ("spectral", "frobenius", "rms"):
+        raise ValueError(f"norm must be spectral, frobenius or rms; got {norm!r}.")
     with np.errstate(divide="ignore"):
         logs = lag * np.log(np.abs(eigenvalues)) if lag else np.zeros(len(eigenvalues))
     columns = len(logs) if norm == "rms" else 1
