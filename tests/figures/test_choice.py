@@ -14,7 +14,7 @@ from scipy import stats
 from synthetic_sweeps import all_probes, geometric, note, text_of, write_point
 
 from gradlab import figures, load_runs
-from gradlab.figures import bands, moments, style
+from gradlab.figures import bands, curves, moments, style
 from gradlab.figures.choice import Choice, chosen
 from gradlab.figures.layout import Grid, arrange_lines
 from gradlab.figures.selection import comparable
@@ -291,3 +291,16 @@ def test_a_model_has_one_colour_whatever_else_is_shown() -> None:
         assert alone[name] in (together[name], *together.values())
     alone = [style.model_colours(pd.DataFrame({"model.name": [name]}))[name] for name in names]
     assert alone[:4] == [together[name] for name in names[:4]]
+
+
+def test_many_models_have_a_colour_each() -> None:
+    names = [f"cell{number}" for number in range(12)]
+    colours = style.model_colours(pd.DataFrame({"model.name": names}))
+    assert len(set(colours.values())) == len(colours) == 15
+
+
+def test_models_of_one_colour_are_no_seeds_of_each_other() -> None:
+    runs = pd.DataFrame({"line": ["LRU", "sLSTM"], "colour": ["#66a61e"] * 2})
+    table = pd.DataFrame({"point": [0, 1], "lag": [1, 1], "log": [2.0, 4.0]})
+    drawn = curves.curves_of(runs, table, curves.Quantity("lag", "", "log", ""), "none")
+    assert [curve.means().tolist() for curve in drawn] == [[2.0], [4.0]]

@@ -97,10 +97,11 @@ def curves_of(
     """Return the curves of some points: one per line and moment, those before training first."""
     rows = table[table["point"].isin(runs.index)].assign(when=table.get("when", ""))
     rows = rows.dropna(subset=quantity.y) if quantity.by_setting else rows  # runs that count
-    rows = rows.assign(colour=rows["point"].map(runs["colour"]))
+    # Of very many models two have one colour.
+    rows = rows.assign(**{key: rows["point"].map(runs[key]) for key in ("line", "colour")})
     colours = moment_colours(table)
     curves = []
-    for (colour, when), own in rows.groupby(["colour", "when"], sort=False):
+    for (_, colour, when), own in rows.groupby(["line", "colour", "when"], sort=False):
         look = colours.get(str(when), str(colour))
         curves.append(curve_of(own, quantity, band, look, str(when)))
     return curves

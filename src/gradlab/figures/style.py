@@ -188,13 +188,14 @@ def model_colours(runs: pd.DataFrame) -> dict[str, str]:
     """Return the colour of each model, the same in every figure that shows it.
 
     Flax's cells have fixed ones. Any other model's follows from its name, unless another model of
-    the runs has that one already.
+    the runs has that one already; where there are more models than colours, from darker ones.
     """
     colours = dict(MODEL_COLOURS)
     for name in sorted(set(runs["model.name"]) - set(MODEL_COLOURS), key=str):
         first = crc32(str(name).encode()) % len(OTHER_COLOURS)
         own = [*OTHER_COLOURS[first:], *OTHER_COLOURS[:first]]
-        free = [colour for colour in own if colour not in colours.values()]
+        darker = [sns.dark_palette(colour, 10).as_hex()[5] for colour in own]
+        free = [colour for colour in (*own, *darker) if colour not in colours.values()]
         colours[name] = (free or own)[0]
     return colours
 
