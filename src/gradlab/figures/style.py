@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
@@ -194,9 +195,9 @@ def model_colours(runs: pd.DataFrame) -> dict[str, str]:
     for name in sorted(set(runs["model.name"]) - set(MODEL_COLOURS), key=str):
         first = crc32(str(name).encode()) % len(OTHER_COLOURS)
         own = [*OTHER_COLOURS[first:], *OTHER_COLOURS[:first]]
-        darker = [sns.dark_palette(colour, 10).as_hex()[5] for colour in own]
-        free = [colour for colour in (*own, *darker) if colour not in colours.values()]
-        colours[name] = (free or own)[0]
+        darker = (shades(colour, 2)[-1] for colour in own)
+        free = (colour for colour in chain(own, darker) if colour not in colours.values())
+        colours[name] = next(free, own[0])
     return colours
 
 
