@@ -28,6 +28,7 @@ from gradlab.training import truncated
 from gradlab.training.gradients import (
     Objective,
     Scale,
+    clip_memory,
     gradients,
     one,
     segment_objective,
@@ -63,6 +64,7 @@ class State(NamedTuple):
     constants: nnx.State  # variables of the network that are no parameters, such as a mask
     stopped: Bool[Array, ""]  # by the rule of train.stop
     stop: PyTree  # that rule's state; None without a rule
+    clip: PyTree  # what the clipping rule remembers; without arrays if it has no memory
 
 
 class Program:
@@ -149,6 +151,7 @@ class Program:
             constants,
             stopped=jnp.array(False),
             stop=self.stop_rule.init() if self.stop_rule else None,
+            clip=clip_memory(self._build("clip", hyperparameters), parameters),
         )
 
     @partial(jax.jit, static_argnums=(0, 3))
@@ -169,7 +172,7 @@ class Program:
 
         def update(state: State, _: None) -> tuple[State, Telemetry]:
             key, batch, objective = self._objective(hyperparameters, state)
-            aux, gradient = gradients(objective, state.parameters, clip)
+            aux, gradient, clip_state = gradients(objective, state.parameters, clip, state.clip)
             change, optimiser_state = optimiser.update(
                 gradient.clipped, state.optimiser, state.parameters
             )
@@ -186,6 +189,7 @@ class Program:
                 state.constants,
                 stopped,
                 stop,
+                clip_state,
             )
             ended, diverges = has_ended(state), telemetry.nonfinite > 0
             before = state._replace(diverged=state.diverged | (diverges & ~ended))
