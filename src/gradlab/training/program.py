@@ -24,6 +24,7 @@ from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, ProbeInput, SharedMaps, run_probes
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.checks import check_task
+from gradlab.tasks.other_lengths import tasks_of_lengths, without_test_lengths
 from gradlab.training import truncated
 from gradlab.training.gradients import (
     Objective,
@@ -89,8 +90,10 @@ class Program:
         """
         self.config = config
         self._key = SourceKey(config)
-        self.task: Task = build(config.task)
+        component, lengths = without_test_lengths(config.task)
+        self.task: Task = build(component)
         check_task(self.task, config.task["_target_"], config.train.batch_size)
+        self.of_other_lengths = tasks_of_lengths(component, lengths, self.task)
         if config.model.decoder and not self.task.has_answer_flag:
             raise ConfigError(
                 "model.decoder=true needs a task whose last input says when to answer, such as "
@@ -213,9 +216,17 @@ class Program:
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
-        """Return the loss and error metrics on the held-out sequences."""
-        outputs = self.merge(state.parameters, state.constants)(self.task.test.inputs)
-        return metrics(outputs, self.task)
+        """Return the loss and error metrics on the held-out sequences.
+
+        Those at `task.test_lengths` are named "eval/length_100/loss" and so on.
+        """
+        network = self.merge(state.parameters, state.constants)
+        row = metrics(network(self.task.test.inputs), self.task)
+        for length, task in self.of_other_lengths.items():
+            at_length = metrics(network(task.test.inputs), task)
+            prefix = f"eval/length_{length}/"
+            row |= {prefix + k.removeprefix("eval/"): x for k, x in at_length.items()}
+        return row
 
     @property
     def probed(self) -> Batch:
