@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gradlab.integrations.torch import from_torch
     from gradlab.integrations.watch import watch
     from gradlab.jacobian import (
+        adaptive_window,
         adjoint_log_norms,
         backpropagate,
         contribution_log_norms,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from gradlab.trained import load_network
 
 __all__ = [
+    "adaptive_window",
     "adjoint_log_norms",
     "advise",
     "backpropagate",

@@ -147,6 +147,7 @@ PROBE_SETTINGS = {  # what all probes share
 }
 
 INIT_SETTINGS = {"gain": validator(NonNegative)}  # it scales what takes no gain of its own
+TASK_SETTINGS = {"test_lengths": validator(list[Count] | None)}  # held-out sequences, evaluated too
 
 
 @dataclass
@@ -303,8 +304,10 @@ def check(composed: DictConfig) -> Config:
 def _check_components(config: Config) -> None:
     for section, role in ROLES.items():
         if role.component and (section != "measure" or config.measure is not None):
-            also = INIT_SETTINGS if section == "init" else None
+            also = {"init": INIT_SETTINGS, "task": TASK_SETTINGS}.get(section)
             setattr(config, section, check_component(getattr(config, section), section, also))
+    if config.task.get("test_lengths") is None:  # as recorded tasks are, which have no such key
+        config.task.pop("test_lengths", None)
     config.model.cell = check_component(config.model.cell, "model.cell")
     if config.train.stop is not None:
         config.train.stop = check_component(config.train.stop, "train.stop")

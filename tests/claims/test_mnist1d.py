@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradlab.studies import mnist1d
-from gradlab.studies.mnist1d_data import digits
+from gradlab.tasks.mnist1d_data import digits
 
 
 def test_the_data_are_the_frozen_set() -> None:

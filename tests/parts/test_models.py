@@ -49,6 +49,25 @@ def test_glorot_and_lecun_have_variance_gain_squared_over_n(rule: Any, variance:
     assert np.abs(matrix).max() <= 2 * limit / np.sqrt(300) * 1.001
 
 
+@pytest.mark.parametrize("n", [256, 400])
+def test_rescaled_glorot_has_a_spectral_radius_below_the_gain(n: int) -> None:
+    drawn = [np.asarray(initialisers.glorot_rescaled(jax.random.key(i), n, 2.0)) for i in range(5)]
+    radii = [np.abs(np.linalg.eigvals(matrix)).max() for matrix in drawn]
+    assert all(1.7 < radius < 2 for radius in radii)
+    # As the authors' code has it: a factor of the variance.
+    gamma = np.log(n / (2 * np.pi * np.log(n) ** 2))
+    gumbel = np.euler_gamma + np.pi / np.sqrt(6)
+    factor = (1 + np.sqrt(gamma / (4 * n)) + gumbel / np.sqrt(4 * gamma * n)) ** -2
+    assert np.var(drawn) == pytest.approx(4 * factor / n, rel=0.02)
+
+
+def test_rescaled_glorot_is_a_law_of_wide_networks(composed: Compose) -> None:
+    assert np.isfinite(initialisers.glorot_rescaled(jax.random.key(0), 164)).all()
+    for n in (1, 2, 7, 32, 163):
+        with pytest.raises(ConfigError, match=f"at least 164 units, .* model.hidden_size is {n}"):
+            Program(composed("init=glorot_rescaled", f"model.hidden_size={n}"))
+
+
 def test_small_normal_is_not_scaled_by_n() -> None:
     matrix = np.asarray(initialisers.normal(jax.random.key(0), 300, std=0.01))
     assert matrix.std() == pytest.approx(0.01, rel=0.02)

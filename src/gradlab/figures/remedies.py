@@ -8,7 +8,7 @@ import pandas as pd
 from gradlab import records
 
 CELL = "model.cell._target_"  # which the config of every point of a sweep has
-OF_A_LOSS = ("adjoint", "contribution")  # probes
+OF_A_LOSS = ("adjoint", "contribution", "noise")  # probes
 LEVELS = {  # of a sweep, and as `gradlab.watch` is told them
     "clip.threshold": ("0.1,1,inf", "clip=1.0"),
     "init.gain": ("0.5,1,2", "config={'init.gain': 1.0}"),

@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
+from gradlab.jacobian.adaptive import AdaptiveWindow, adaptive_window
 from gradlab.jacobian.adjoints import adjoint_log_norms
 from gradlab.jacobian.arguments import (
     check_at_least_zero,
@@ -57,12 +58,14 @@ from gradlab.jacobian.transforms import in_float64
 
 Method = Literal["exact", "sampled"]
 __all__ = [
+    "AdaptiveWindow",
     "Backpropagation",
     "Certificate",
     "Conditioning",
     "LyapunovSpectrum",
     "ParallelEvaluation",
     "ParallelExponent",
+    "adaptive_window",
     "adjoint_log_norms",
     "backpropagate",
     "contribution_log_norms",

@@ -62,7 +62,7 @@ def truncation(by_lag: PyTree) -> Truncation:
         >>> terms = backpropagate(cell, inputs, loss, targets)
         >>> window = 1 + int(np.argmax(truncation(terms.by_lag).relative_error < 0.01))
     """
-    terms = _rows(by_lag)
+    terms = lag_rows(by_lag)
     gradient = terms.sum(axis=0)
     norm = np.linalg.norm(gradient)
     omitted = np.zeros_like(gradient)
@@ -107,7 +107,7 @@ def credit(by_lag: PyTree, threshold: float = np.inf, other_norm: float = 0.0) -
         >>> by_lag = {w: c * np.exp(terms.log_scale) for w, c in terms.by_lag.items()}
         >>> shares, cuts = credit(by_lag, threshold=1.0)
     """
-    terms = _rows(by_lag)
+    terms = lag_rows(by_lag)
     check_at_least_zero("threshold", threshold)
     check_at_least_zero("other_norm", other_norm)
     gradient = terms.sum(axis=0)
@@ -151,8 +151,15 @@ def long_range_share(log_norms: Float[Array, "*batch T+1 T+1"], lag: int) -> Flo
     return jnp.exp(beyond - total)
 
 
-def _rows(by_lag: PyTree) -> Float[np.ndarray, "T weights"]:
-    leaves = [np.asarray(numbers("by_lag", leaf)) for leaf in jax.tree.leaves(by_lag)]
+def lag_rows(by_lag: PyTree) -> Float[np.ndarray, "T weights"]:
+    """Return sums by lag as vectors of all weights together, in float64.
+
+    Raises:
+        ValueError: they are none.
+    """
+    given = [(x, numbers("by_lag", x)) for x in jax.tree.leaves(by_lag)]
+    # NumPy's float64 stays float64, which JAX would round.
+    leaves = [np.asarray(x if isinstance(x, np.ndarray) else checked) for x, checked in given]
     lengths = {leaf.shape[:1] for leaf in leaves}
     if len(lengths) != 1 or not all(leaf.ndim and leaf.size for leaf in leaves):
         raise ValueError(

@@ -20,10 +20,9 @@ from matplotlib.figure import Figure
 from gradlab.config import Count, Positive
 from gradlab.figures import style
 from gradlab.studies import drawing
-from gradlab.studies.mnist1d_data import POINTS, Digits, digits
+from gradlab.tasks.mnist1d_data import ORDER, POINTS, Digits, digits
 
 CLASSES, MLP_UNITS, CHANNELS, GRU_UNITS = 10, 100, 25, 6
-PERMUTATION_SEED = 42  # of the order of the points, in the authors' notebook
 PRINTED = {  # table 1: test accuracy, per cent, of points in order and permuted
     "logistic": (32, 32),
     "MLP": (68, 68),
@@ -63,11 +62,10 @@ def measure(
         last: that of the last one, train: the best on the training set).
     """
     in_order = digits()
-    order = np.random.RandomState(PERMUTATION_SEED).permutation(POINTS)
     tables = [
         _trained(network, permuted, data, updates, every, batch_size, learning_rate, seeds)
         for network in NETWORKS
-        for permuted, data in enumerate((in_order, in_order.permuted(order)))
+        for permuted, data in enumerate((in_order, in_order.permuted(ORDER)))
     ]
     training = pd.concat(tables, ignore_index=True)
     of_network = training.groupby(["network", "permuted", "seed"], sort=False)

@@ -1,5 +1,6 @@
 """The objective of a search: the number that each point returns to the sweeper that chose it."""
 
+import re
 from collections.abc import Iterable, Mapping
 from math import inf, isnan
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ NO_SEARCHES = (  # sweepers that choose all points before the first runs
 HIGHER_IS_BETTER = ("eval/accuracy", "jacobian/horizon", "success/solved")
 LOWER_IS_BETTER = ("eval/", "train/", "success/first_hit", "time/")
 BEST_AT_ZERO = ("jacobian/decay_rate", "jacobian/log_norm/", "lyapunov/max")
+OF_A_LENGTH = re.compile(r"^eval/length_\d+/")  # metrics at one of task.test_lengths
 
 
 class Objective(NamedTuple):
@@ -79,7 +81,7 @@ def objective_of(sweeper: Mapping[str, Any], settings: Sweep) -> Objective:
             objectives at once.
     """
     name, given = settings.objective, sweeper.get("direction")
-    highest = name in HIGHER_IS_BETTER
+    highest = OF_A_LENGTH.sub("eval/", name) in HIGHER_IS_BETTER
     known = highest or name.startswith((*LOWER_IS_BETTER, *BEST_AT_ZERO))
     if given is None:
         return Objective(name, highest)

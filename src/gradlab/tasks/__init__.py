@@ -56,6 +56,8 @@ class Task(NamedTuple):
         tolerance: largest error of a right value; None: values are not judged right or wrong.
         has_answer_flag: the last input feature is 0 while the sequence is shown and 1 while it is
             answered.
+        predicts_text: classes are characters of a text, of which each step asks for the next one;
+            evaluation has bits per character and the perplexity too.
     """
 
     features: int
@@ -65,3 +67,4 @@ class Task(NamedTuple):
     baseline: float
     tolerance: float | None = None
     has_answer_flag: bool = False
+    predicts_text: bool = False

@@ -1,6 +1,5 @@
 """Somebody's own sequences, read from a file of arrays or a table: a task without code."""
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -9,31 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from gradlab.components import ConfigError
-from gradlab.config import NonNegative, file_digest
+from gradlab.config import NonNegative
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.array_files import PARTS, SUFFIXES, Arrays, read_arrays, refuse
 from gradlab.tasks.array_sequences import Kind, Sequences, checked_sequences
+from gradlab.tasks.user_files import checked_content, existing_file
 
 SPLIT_SEED = 0  # which sequences are held out is the same for every seed of a run
 SPARSE = 2  # class numbers beyond this times the count of distinct ones are no class numbers
 
 
-def _existing(path: str) -> str:
-    """Return a data file's absolute path, so that a point finds it from any folder."""
-    absolute = os.path.abspath(path)
-    if not os.path.isfile(absolute) or Path(absolute).suffix not in SUFFIXES:
-        raise ValueError(
-            f"must be a file that ends in .npz or .csv, and {absolute} is none (to resume a sweep "
-            "whose file has moved, repeat its whole command with the new task.path)"
-        )
-    return absolute
-
-
 def arrays(
-    path: Annotated[str, AfterValidator(_existing)],
+    path: Annotated[str, existing_file("a file that ends in .npz or .csv", *SUFFIXES)],
     digest: str | None = None,
     targets: Kind = "auto",
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2,
@@ -78,12 +66,7 @@ def arrays(
         >>> np.savez("data.npz", inputs=x, targets=labels)  # (900, 50, 3) and 900 integers
         >>> task = arrays("data.npz", test_share=0.1)
     """
-    content = file_digest(path)
-    if digest not in (None, content):
-        raise ConfigError(
-            f"task.path={path} has other contents now than when the sweep began: put the file "
-            "back, or start a new sweep."
-        )
+    content = checked_content(path, digest)
     return _task(path, content, targets, test_share, standardise, tolerance)
 
 

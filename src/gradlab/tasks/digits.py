@@ -1,18 +1,15 @@
 """Handwritten digits read as sequences (many-to-one): real data that needs no download."""
 
-import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int
 from pydantic import AfterValidator
 
-from gradlab.tasks import Batch, Task
-from gradlab.tasks.sequences import last_step_batch
+from gradlab.tasks import Task
+from gradlab.tasks.sequences import labelled_task
 
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 TEST_EVERY = 5  # every fifth image is held out
@@ -46,19 +43,8 @@ def digits(
     pixels = (images / 16).astype(np.float32)[:, PERMUTATION if permuted else slice(None)]
     inputs = pixels.reshape(-1, length, 64 // length)
     held_out = np.arange(len(labels)) % TEST_EVERY == 0
-    train_inputs, train_labels = jnp.asarray(inputs[~held_out]), jnp.asarray(labels[~held_out])
-
-    def sample(key: Key[Array, ""], batch_size: int) -> Batch:
-        index = jax.random.randint(key, (batch_size,), 0, train_labels.size)
-        return _batch(train_inputs[index], train_labels[index])
-
-    return Task(
-        features=64 // length,
-        outputs=10,
-        sample=sample,
-        test=_batch(jnp.asarray(inputs[held_out]), jnp.asarray(labels[held_out])),
-        baseline=math.log(10),
-    )
+    training, test = ((inputs[x], labels[x]) for x in (~held_out, held_out))
+    return labelled_task(training, test, classes=10)
 
 
 def load_images() -> tuple[Float[np.ndarray, "images 64"], Int[np.ndarray, "images"]]:
@@ -76,7 +62,3 @@ def load_images() -> tuple[Float[np.ndarray, "images 64"], Int[np.ndarray, "imag
 
     images, labels = load_digits(return_X_y=True)
     return images, labels
-
-
-def _batch(inputs: Float[Array, "batch time features"], labels: Int[Array, "batch"]) -> Batch:
-    return last_step_batch(inputs, labels, jnp.full(labels.shape, inputs.shape[1]))

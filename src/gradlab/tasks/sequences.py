@@ -1,13 +1,15 @@
 """Helpers that several tasks share: sequence lengths, where targets lie, and test sequences."""
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from gradlab.components import ConfigError
-from gradlab.tasks import Batch
+from gradlab.tasks import Batch, Task
 
 TEST_SEED = 0x7E57  # training keys are split off the run's seed, so none equals this one
 
@@ -81,3 +83,57 @@ def bit_batch(
     """Return a batch of bits with a class due at every step after the first `unanswered` ones."""
     weights: Float[Array, "batch time"] = jnp.ones(bits.shape).at[:, :unanswered].set(0)
     return Batch(bits[..., None].astype(weights.dtype), classes, weights)
+
+
+def labelled_task(
+    training: tuple[Shaped[np.ndarray, "sequences time features"], Int[np.ndarray, "sequences"]],
+    held_out: tuple[Shaped[np.ndarray, "others time features"], Int[np.ndarray, "others"]],
+    classes: int,
+    largest: float = 1.0,
+) -> Task:
+    """Return the task of naming the class of given sequences at their last step.
+
+    Baseline: ln classes, the cross entropy of a guess.
+
+    Args:
+        training: sequences to draw from, with replacement, and their classes from 0.
+        held_out: test sequences and their classes.
+        classes: number of classes.
+        largest: what inputs are divided by as they are drawn; bytes take a quarter of the memory.
+    """
+    kept, labels = map(jnp.asarray, training)
+
+    def batch_of(x: Array, classes: Int[Array, "batch"]) -> Batch:
+        inputs = x.astype(jnp.float32) / largest
+        return last_step_batch(inputs, classes, jnp.full(classes.shape, x.shape[1]))
+
+    def sample(key: Key[Array, ""], batch_size: int) -> Batch:
+        index = jax.random.randint(key, (batch_size,), 0, labels.size)
+        return batch_of(kept[index], labels[index])
+
+    return Task(
+        features=kept.shape[2],
+        outputs=classes,
+        sample=sample,
+        test=batch_of(*map(jnp.asarray, held_out)),
+        baseline=math.log(classes),
+    )
+
+
+def check_pieces(length: int, size: int, what: str) -> None:
+    """Check that a sequence of numbers can be read in steps of equal size.
+
+    Args:
+        length: number of steps.
+        size: of the sequence.
+        what: it consists of, such as "points".
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if size % length:
+        lengths = [str(steps) for steps in range(1, size + 1) if size % steps == 0]
+        raise ConfigError(
+            f"task.length must cut {size} {what} into equal pieces, so it is one of "
+            f"{', '.join(lengths)}; got {length}."
+        )

@@ -134,9 +134,17 @@ def segment_objective(
     return objective
 
 
+def clip_memory(clip: Clip, parameters: nnx.State) -> PyTree:
+    """Return what a clipping rule knows before the first update; None of one that acts on adjoints.
+
+    Rules without a memory have an empty one.
+    """
+    return clip.init(parameters) if isinstance(clip, optax.GradientTransformation) else None
+
+
 def gradients(
-    objective: Objective, parameters: nnx.State, clip: Clip
-) -> tuple[ObjectiveAux, Gradients]:
+    objective: Objective, parameters: nnx.State, clip: Clip, memory: PyTree
+) -> tuple[ObjectiveAux, Gradients, PyTree]:
     """Differentiate an objective, without and with clipping.
 
     A rule that clips adjoints acts inside the backward pass. Then one forward pass is shared by two
@@ -146,21 +154,22 @@ def gradients(
         objective: a function of the parameters.
         parameters: where to differentiate.
         clip: a rule of `gradlab.clipping`.
+        memory: what it knows of earlier updates; see `clip_memory`.
 
     Returns:
-        The objective's auxiliary outputs, and both gradients.
+        The objective's auxiliary outputs, both gradients, and the new memory.
     """
     if isinstance(clip, optax.GradientTransformation):
         (_, aux), raw = jax.value_and_grad(objective, has_aux=True)(parameters, None)
-        clipped, _ = clip.update(raw, clip.init(parameters), parameters)
-        return aux, Gradients(raw, clipped)
+        clipped, memory = clip.update(raw, memory, parameters)
+        return aux, Gradients(raw, clipped), memory
 
     def gradient(clips: Bool[Array, ""]) -> tuple[nnx.State, ObjectiveAux]:
         return jax.grad(objective, has_aux=True)(parameters, Partial(_apply_if, clips, clip))
 
     both, aux = jax.vmap(gradient)(jnp.array([False, True]))
     raw, clipped = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
-    return jax.tree.map(lambda x: x[0], aux), Gradients(raw, clipped)
+    return jax.tree.map(lambda x: x[0], aux), Gradients(raw, clipped), memory
 
 
 def _apply_if(condition: Array, rule: AdjointRule, adjoint: PyTree) -> PyTree:

@@ -106,7 +106,8 @@ def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Floa
         By W&B names: the loss; the task's baseline, a loss to beat; for classes, the share of time
         steps that are right; for values, their mean absolute error; and for classes or with a
         tolerance, the share of sequences that have a wrong time step, among those with an answer
-        due. NaN where no answer is due at all.
+        due. Of a text, also bits per character and the perplexity. NaN where no answer is due at
+        all.
     """
     batch = task.test
     due = batch.weights > 0
@@ -124,4 +125,7 @@ def metrics(outputs: Float[Array, "batch time o"], task: Task) -> dict[str, Floa
     if is_classes(batch.targets):
         row["eval/accuracy"] = judged * weighted_mean(right, batch)
     row["eval/error_rate"] = jnp.mean(jnp.any(~right & due, axis=1), where=due.any(axis=1))
+    if task.predicts_text:
+        row["eval/bits_per_character"] = row["eval/loss"] / math.log(2)
+        row["eval/perplexity"] = jnp.exp(row["eval/loss"])
     return row

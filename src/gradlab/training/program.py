@@ -24,10 +24,12 @@ from gradlab.models import Network, build_network
 from gradlab.probes import Measurement, ProbeInput, SharedMaps, run_probes
 from gradlab.tasks import Batch, Task
 from gradlab.tasks.checks import check_task
+from gradlab.tasks.other_lengths import tasks_of_lengths, without_test_lengths
 from gradlab.training import truncated
 from gradlab.training.gradients import (
     Objective,
     Scale,
+    clip_memory,
     gradients,
     one,
     segment_objective,
@@ -63,6 +65,7 @@ class State(NamedTuple):
     constants: nnx.State  # variables of the network that are no parameters, such as a mask
     stopped: Bool[Array, ""]  # by the rule of train.stop
     stop: PyTree  # that rule's state; None without a rule
+    clip: PyTree  # what the clipping rule remembers; without arrays if it has no memory
 
 
 class Program:
@@ -87,8 +90,10 @@ class Program:
         """
         self.config = config
         self._key = SourceKey(config)
-        self.task: Task = build(config.task)
+        component, lengths = without_test_lengths(config.task)
+        self.task: Task = build(component)
         check_task(self.task, config.task["_target_"], config.train.batch_size)
+        self.of_other_lengths = tasks_of_lengths(component, lengths, self.task)
         if config.model.decoder and not self.task.has_answer_flag:
             raise ConfigError(
                 "model.decoder=true needs a task whose last input says when to answer, such as "
@@ -149,6 +154,7 @@ class Program:
             constants,
             stopped=jnp.array(False),
             stop=self.stop_rule.init() if self.stop_rule else None,
+            clip=clip_memory(self._build("clip", hyperparameters), parameters),
         )
 
     @partial(jax.jit, static_argnums=(0, 3))
@@ -169,7 +175,7 @@ class Program:
 
         def update(state: State, _: None) -> tuple[State, Telemetry]:
             key, batch, objective = self._objective(hyperparameters, state)
-            aux, gradient = gradients(objective, state.parameters, clip)
+            aux, gradient, clip_state = gradients(objective, state.parameters, clip, state.clip)
             change, optimiser_state = optimiser.update(
                 gradient.clipped, state.optimiser, state.parameters
             )
@@ -186,6 +192,7 @@ class Program:
                 state.constants,
                 stopped,
                 stop,
+                clip_state,
             )
             ended, diverges = has_ended(state), telemetry.nonfinite > 0
             before = state._replace(diverged=state.diverged | (diverges & ~ended))
@@ -209,9 +216,17 @@ class Program:
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
-        """Return the loss and error metrics on the held-out sequences."""
-        outputs = self.merge(state.parameters, state.constants)(self.task.test.inputs)
-        return metrics(outputs, self.task)
+        """Return the loss and error metrics on the held-out sequences.
+
+        Those at `task.test_lengths` are named "eval/length_100/loss" and so on.
+        """
+        network = self.merge(state.parameters, state.constants)
+        row = metrics(network(self.task.test.inputs), self.task)
+        for length, task in self.of_other_lengths.items():
+            at_length = metrics(network(task.test.inputs), task)
+            prefix = f"eval/length_{length}/"
+            row |= {prefix + k.removeprefix("eval/"): x for k, x in at_length.items()}
+        return row
 
     @property
     def probed(self) -> Batch:

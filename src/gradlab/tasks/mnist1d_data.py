@@ -5,6 +5,7 @@ at 40 points (table 2). Random numbers are drawn in the order of the authors' pa
 42 gives their frozen data set.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,9 @@ SAMPLES, TRAINING, POINTS = 5000, 4000, 40
 PADDING, SHIFTS = (36, 60), 48  # zeros after a curve, least and most; number of places to shift by
 SCALING, NOISE, NOISE_WIDTH, WHITE_NOISE, TILT = 0.4, 0.25, 2, 0.02, 0.75
 NOT_ZERO = 1e-8  # marks the points of a curve that happen to be 0
+ORDER = np.random.RandomState(42).permutation(
+    POINTS
+)  # of permuted points, in the authors' notebook
 
 # The x of the ten digits, written from top to bottom.
 CURVES = np.array(
@@ -46,6 +50,7 @@ class Digits(NamedTuple):
         return self._replace(x=self.x[:, order], x_test=self.x_test[:, order])
 
 
+@lru_cache(maxsize=2)  # drawn once in a process
 def digits(seed: int = 42) -> Digits:
     """Build the data set: 4000 sequences of 40 points for training and 1000 for testing.
 
