@@ -51,7 +51,7 @@ def test_a_run_records_them_from_its_first_row_to_its_last(
     status = run_point(Point(config, tmp_path / "sweep" / "0", "0"))
     metrics = load_metrics(tmp_path / "sweep" / "0")
     rows = metrics[metrics["eval/loss"].notna()]  # others are of probes alone
-    assert list(rows.index) == [0, 2, 4]
+    assert list(rows.index) == [0, 2, 3]
     for name in ("loss", "accuracy", "error_rate", "baseline"):
         assert rows[f"eval/length_30/{name}"].notna().all()
         assert f"eval/length_30/{name}" in status["summary"]
