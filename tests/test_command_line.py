@@ -339,7 +339,11 @@ def test_help_lists_the_users_own_options_and_marks_them(
         lines = capsys.readouterr().out.splitlines()
         assert sum(line.split() == ["mine", "Of", "my", "own.", "[own]"] for line in lines) == 2
         assert lines[lines.index("+cells=…") + 1].split() == ["odd", "Of", "my", "own.", "[own]"]
-        assert any("  gaussian " in x and x.endswith("gradlab has that name") for x in lines)
+        assert any("  gaussian " in x and x.endswith("needs another name") for x in lines)
+    monkeypatch.setattr(sys, "argv", ["gradlab", "-cd", "own", "init=gaussian"])
+    with pytest.raises(SystemExit, match=r"own/init/gaussian.yaml has a name of gradlab's own"):
+        command.main()
+    (tmp_path / "own" / "init" / "gaussian.yaml").unlink()
     (tmp_path / "own" / "experiment" / "wrong.yaml").write_text("# @package _global_\nname: [a")
     (tmp_path / "own" / "experiment" / "latin.yaml").write_bytes(b"# @package _global_\n# \xfc\n")
     for name, sentence in {"wrong": "wrong.yaml.* line 2", "latin": "not text in UTF-8"}.items():

@@ -18,8 +18,8 @@ from gradlab import load_gradients, load_runs
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "examples" / "own_parts"
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
-CUT = "model.cell.leak=0.2 train.steps=4 train.log_every=4 probe.schedule=ends"
-PARTS = {"experiment": "mine", "task": "latch", "init": "rotations", "model": "leaky"}
+CUT = "model.cell.epsilon=0.2 train.steps=4 train.log_every=4 probe.schedule=ends"
+PARTS = {"experiment": "mine", "task": "latch", "init": "rotations", "model": "antisymmetric"}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_help_lists_the_parts_of_the_folder(walked: tuple[Path, str]) -> None:
 def test_the_parts_of_the_folder_run(walked: tuple[Path, str]) -> None:
     runs = load_runs(walked[0] / "runs" / "mine", "all")
     assert list(runs["status"]) == ["done"] * 2
-    targets = {"task": "mine.latch", "init": "mine.rotations", "model.cell": "mine.Leaky"}
+    targets = {"task": "mine.latch", "init": "mine.rotations", "model.cell": "mine.Antisymmetric"}
     for section, target in targets.items():
         assert set(runs[f"{section}._target_"]) == {target}
     ratio = load_gradients(runs["path"].iloc[0])["dimension_ratio"]
@@ -115,7 +115,11 @@ def test_the_parts_are_what_they_say() -> None:
     batch = mine.latch(length=5, noise=0.0).sample(jax.random.key(1), 50)
     np.testing.assert_array_equal(batch.inputs[:, 0, 0] > 0, batch.targets[:, -1] == 1)
     assert set(np.asarray(batch.targets[:, -1])) == {0, 1}
-    cell = mine.Leaky(1, 4, leak=0.2, rngs=nnx.Rngs(0))
-    plain = nnx.SimpleCell(1, 4, rngs=nnx.Rngs(0))
+    cell = mine.Antisymmetric(1, 4, epsilon=0.2, rngs=nnx.Rngs(0))
     h, x = jax.random.normal(jax.random.key(2), (4,)), jax.numpy.ones(1)
-    np.testing.assert_allclose(cell(h, x)[0], 0.8 * h + 0.2 * plain(h, x)[0], rtol=1e-5)
+    jacobian = np.asarray(jax.jacobian(lambda h: cell(h, x)[0])(h))
+    slopes = (jacobian - np.eye(4)) / 0.2
+    matrix = np.asarray(cell.dense_h.kernel)
+    field = np.tanh(np.asarray(h) @ (matrix - matrix.T) + np.asarray(cell.dense_i(x)))
+    np.testing.assert_allclose(cell(h, x)[0], h + 0.2 * field, rtol=1e-5)
+    np.testing.assert_allclose(slopes, (1 - field**2)[:, None] * (matrix.T - matrix), atol=1e-5)

@@ -77,6 +77,8 @@ def arguments(words: Sequence[str], conf: Path) -> list[str]:
         if any("\ud800" <= character <= "\udfff" for character in word):
             raise ValueError(f"{word!r} is not text in {sys.getfilesystemencoding()}.")
     confs = [conf, *config_folders(words)]
+    for own in confs[1:]:
+        _check_names(own, conf)
     overrides, options, rest = [], dict[str, list[str]](), list(words)
     while rest:
         word = _without_hyphens(rest.pop(0), confs)
@@ -151,6 +153,18 @@ def config_folders(words: Sequence[str]) -> list[Path]:
 def options_of(group: str, confs: Iterable[Path]) -> list[str]:
     """Return the options of a config group; none if it is no group."""
     return sorted({path.stem for conf in confs for path in (conf / group).glob("*.yaml")})
+
+
+def _check_names(own: Path, conf: Path) -> None:
+    """Refuse a user's option with a name of gradlab's, which Hydra would take without a word."""
+    for path in own.rglob("*.yaml"):
+        name = path.relative_to(own)
+        taken = conf / name
+        if taken.is_file() and path.read_bytes() != taken.read_bytes():
+            raise ValueError(
+                f"{path} has a name of gradlab's own ({name.with_suffix('')}), which would be used "
+                f"instead: give it another, such as my_{path.name}."
+            )
 
 
 def _without_hyphens(word: str, confs: Sequence[Path]) -> str:
@@ -233,7 +247,7 @@ def usage(conf: Path, own: Sequence[Path] = ()) -> str:
         for folder in (conf, *own):
             for path in sorted((folder / group).glob("*.yaml")):
                 mark = f"  [{folder}]" if folder != conf else ""
-                hidden = f"{mark} has one too, which is not used: gradlab has that name"
+                hidden = f"{mark} has one too, which needs another name"
                 before = options.get(path.stem)
                 options[path.stem] = f"{before}{hidden}" if before else f"{first_line(path)}{mark}"
         width = max(12, *(len(name) for name in options))

@@ -54,27 +54,30 @@ def rotations(
     return jax.scipy.linalg.expm(upper - upper.T).astype(dtype)
 
 
-class Leaky(nnx.SimpleCell):
-    """A leaky integrator, h⁽ᵗ⁾ = (1 − a) h⁽ᵗ⁻¹⁾ + a tanh(W_xh x⁽ᵗ⁾ + W_hh h⁽ᵗ⁻¹⁾ + b)."""
+class Antisymmetric(nnx.SimpleCell):
+    """The antisymmetric RNN of Chang, Chen, Haber & Chi 2019, without its gate.
+
+    h⁽ᵗ⁾ = h⁽ᵗ⁻¹⁾ + ε tanh(W_xh x⁽ᵗ⁾ + (W − Wᵀ) h⁽ᵗ⁻¹⁾ + b)
+    """
 
     def __init__(
         self,
         in_features: int,
         hidden_features: int,
         *,
-        leak: Annotated[float, Field(gt=0, le=1)] = 0.5,
+        epsilon: Annotated[float, Field(gt=0)] = 0.1,
         **options: Any,
     ) -> None:
-        """Draw the weights of Flax's cell, with its options; `leak` is a."""
+        """Draw the weights of Flax's cell, with its options; `epsilon` is ε."""
         super().__init__(in_features, hidden_features, **options)
-        self.leak = leak
+        self.epsilon = epsilon
 
     def __call__(
         self, carry: Float[Array, "*batch n"], inputs: Float[Array, "*batch features"]
     ) -> tuple[Array, Array]:
         """Return h⁽ᵗ⁾ twice: as the new carry and as the output."""
-        update, _ = super().__call__(carry, inputs)
-        h = (1 - self.leak) * carry + self.leak * update
+        matrix = self.dense_h.kernel[...]
+        h = carry + self.epsilon * jnp.tanh(self.dense_i(inputs) + carry @ (matrix - matrix.T))
         return h, h
 
 
@@ -93,20 +96,21 @@ def dimension(probed: ProbeInput, *, name: str) -> Measurement:
 
 
 def dimension_figure(runs: pd.DataFrame) -> Drawn:
-    """Draw the dimension over training: a line for each gain and leak, the mean over seeds."""
-    columns = {"init.gain": "gain", "model.cell.leak": "leak", "path": "path"}
+    """Draw the dimension over training: a line for each gain and ε, the mean over seeds."""
+    columns = {"init.gain": "gain", "model.cell.epsilon": "epsilon", "path": "path"}
     points = runs[list(columns)].rename(columns=columns)
     rows = pd.concat(
-        load_metrics(path).assign(gain=gain, leak=leak)
-        for gain, leak, path in points.itertuples(index=False)
+        load_metrics(path).assign(gain=gain, epsilon=epsilon)
+        for gain, epsilon, path in points.itertuples(index=False)
     )
     measured = rows.dropna(subset="dimension/mean")
-    table = measured.groupby(["gain", "leak", "train/step"], as_index=False)[
+    table = measured.groupby(["gain", "epsilon", "train/step"], as_index=False)[
         "dimension/mean"
     ].mean()
     figure = Figure(figsize=(4.5, 3), layout="constrained")
     axes = figure.add_subplot(xlabel="training step (updates)", ylabel="dimension of the states")
-    for (gain, leak), line in table.groupby(["gain", "leak"]):
-        axes.plot(line["train/step"], line["dimension/mean"], label=f"gain {gain:g}, leak {leak:g}")
+    for (gain, epsilon), line in table.groupby(["gain", "epsilon"]):
+        label = f"gain {gain:g}, ε = {epsilon:g}"
+        axes.plot(line["train/step"], line["dimension/mean"], label=label)
     axes.legend()
     return Drawn(figure, table)
