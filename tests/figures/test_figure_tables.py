@@ -172,6 +172,23 @@ def test_varying_keys_leave_out_keys_that_others_determine() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("thresholds", "keys"),
+    [
+        ([1.05, 1.05, 2.5, 2.5], ["clip._target_"]),  # one of each rule
+        ([np.nan, np.nan, 2.5, 2.5], ["clip._target_"]),  # a rule without a threshold
+        ([0.1, 1.0, 0.1, 1.0], ["clip.threshold", "clip._target_"]),
+        ([0.1, 1.0, 2.0, 3.0], ["clip.threshold"]),  # tells the rule too
+    ],
+)
+def test_rules_are_named_by_their_function_if_that_has_one_threshold(
+    thresholds: list[float], keys: list[str]
+) -> None:
+    rules = ["adagc", "adagc", "zclip", "zclip"]
+    runs = pd.DataFrame({"clip.threshold": thresholds, "clip._target_": rules})
+    assert selection.varying_keys(runs) == keys
+
+
 def test_arrange_pins_the_last_keys_to_the_longest_sequence_and_no_clipping(
     tmp_path: Path,
 ) -> None:

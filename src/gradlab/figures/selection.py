@@ -3,7 +3,7 @@
 A point is a row of the table from `gradlab.load_runs`; a level is a value that a config key takes.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +95,11 @@ def varying_keys(runs: pd.DataFrame) -> list[str]:
     """Return the config keys that vary, in order of `SECTIONS`, with `seed` last.
 
     A key is left out if another key of its section determines it, as `model.name` determines
-    `model.cell._target_`.
+    `model.cell._target_`, or a clipping rule its threshold if each rule has one.
     """
     codes = {key: pd.factorize(runs[key], use_na_sentinel=False)[0] for key in _config_keys(runs)}
-    varying = sorted((key for key in codes if codes[key].max() > 0), key=_rank)
+    varying = [key for key in codes if codes[key].max() > 0]
+    varying.sort(key=lambda key: _rank(key, codes))
     keys: list[str] = []
     for key in varying:
         siblings = [known for known in keys if _section(known) == _section(key)]
@@ -248,6 +249,9 @@ def _determines(codes: Any, others: Any) -> bool:
     return len(set(zip(codes, others, strict=True))) == len(set(codes))
 
 
-def _rank(key: str) -> tuple[bool, int, bool]:
+def _rank(key: str, codes: Mapping[str, Any]) -> tuple[bool, int, int]:
     section = SECTIONS.index(_section(key)) if _section(key) in SECTIONS else len(SECTIONS)
-    return key == "seed", section, key not in FIRST_OF_SECTION
+    target = f"{_section(key)}._target_"
+    is_of_target = target in codes and _determines(codes[target], codes[key])
+    place = 0 if key in FIRST_OF_SECTION and not is_of_target else 1 if key == target else 2
+    return key == "seed", section, place
