@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         lyapunov_spectrum,
         parallel_evaluation,
         parallel_exponent,
+        shortest_window,
         truncation,
     )
     from gradlab.probes.labelled_maps import jacobian_map
@@ -69,6 +70,7 @@ __all__ = [
     "map_table",
     "parallel_evaluation",
     "parallel_exponent",
+    "shortest_window",
     "summary",
     "sweep",
     "truncation",

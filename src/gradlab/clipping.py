@@ -118,7 +118,8 @@ def zclip(
     ZClip (Kumar, Owen, Chowdhury & Güra 2025): with the mean μ and the standard deviation σ of
     earlier norms, a gradient of z = (‖g‖ − μ)/σ > threshold gets the norm μ + σ · threshold²/z, so
     that the farther out it is, the closer to the mean it ends. μ and σ² are moving averages of the
-    norms after this; those of the first `warmup` updates, which it leaves alone, start them.
+    norm after this and of its squared distance from μ; those of the first `warmup` updates, which
+    it leaves alone, start them.
 
     Args:
         threshold: the largest z that is left alone, in standard deviations.
@@ -139,7 +140,8 @@ def zclip(
         norm = optax.tree.norm(gradient)
         excess = norm - mean
         is_warm, is_spike = count >= warmup, excess > threshold * jnp.sqrt(variance)
-        kept = jnp.where(is_warm & is_spike, mean + threshold**2 * variance / excess, norm)
+        spike = mean + threshold * (threshold * variance / excess)
+        kept = jnp.where(is_warm & is_spike, spike, norm)
         rate = jnp.where(is_warm, 1 - decay, 1 / (count + 1))
         new_mean = mean + rate * (kept - mean)
         before = jnp.where(is_warm, new_mean, mean)  # in the warm-up, the plain variance
@@ -158,8 +160,8 @@ class ArrayNorms(NamedTuple):
 
 
 def adagc(
-    threshold: Threshold = 1.05,
-    decay: Decay = 0.98,
+    threshold: Threshold = 1.04,
+    decay: Decay = 0.99,
     warmup: Annotated[int, Field(ge=0)] = 100,
     warmup_norm: Threshold = 1.0,
 ) -> optax.GradientTransformation:
@@ -167,8 +169,9 @@ def adagc(
 
     AdaGC (Wang et al. 2025, algorithm 1). γ is a moving average of the norms that G had after
     clipping. In the first `warmup` updates the whole gradient is scaled to norm `warmup_norm`
-    instead, and γ is the least norm of G so far; a G of exactly 0 is not counted, since with γ = 0
-    the array would never learn.
+    instead, and γ is the least norm of G so far. A G of exactly 0 is not counted: γ can grow by
+    `threshold` an update at most, so an array would hardly learn again after some of them. The
+    defaults are those of the authors' released code.
 
     Args:
         threshold: largest ‖G‖ / γ, dimensionless.
@@ -191,7 +194,7 @@ def adagc(
         bound = threshold * memory.norms
         kept = jnp.where(warms_up, whole, jnp.where(norms > bound, bound, norms))
         least = jnp.minimum(memory.norms, jnp.where(kept > 0, kept, jnp.inf))
-        average = decay * memory.norms + (1 - decay) * kept
+        average = jnp.where(kept > 0, decay * memory.norms + (1 - decay) * kept, memory.norms)
         usual = jnp.where(warms_up | jnp.isinf(memory.norms), least, average)
         clipped = [_shortened(*each) for each in zip(arrays, norms, kept, strict=True)]
         return jax.tree.unflatten(structure, clipped), ArrayNorms(memory.updates + 1, usual)
@@ -213,8 +216,8 @@ def autoclip(
 ) -> optax.GradientTransformation:
     """Scale the whole gradient to a percentile of all norms so far, this one included, if longer.
 
-    AutoClip (Seetharaman, Wichern, Pardo & Le Roux 2020, algorithm 1), where the 10th percentile
-    did best. Between two norms the percentile is linear, as NumPy's.
+    AutoClip (Seetharaman, Wichern, Pardo & Le Roux 2020, algorithm 1), whose authors
+    recommend the 10th percentile. Between two norms the percentile is linear, as NumPy's.
 
     Args:
         percentile: from 0 (the least norm so far) to 100 (nothing is ever clipped).

@@ -271,6 +271,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     what the file says, wherever it lies.
     """
     with suppress(OSError, TypeError):
+        path = os.path.expanduser(path)
         status = os.stat(path)
         return _file_digest(os.fspath(path), status.st_ino, status.st_size, status.st_mtime_ns)
     return ""
@@ -306,7 +307,7 @@ def _check_components(config: Config) -> None:
         if role.component and (section != "measure" or config.measure is not None):
             also = {"init": INIT_SETTINGS, "task": TASK_SETTINGS}.get(section)
             setattr(config, section, check_component(getattr(config, section), section, also))
-    if config.task.get("test_lengths") is None:  # as recorded tasks are, which have no such key
+    if not config.task.get("test_lengths"):  # as recorded tasks are, which have no such key
         config.task.pop("test_lengths", None)
     config.model.cell = check_component(config.model.cell, "model.cell")
     if config.train.stop is not None:

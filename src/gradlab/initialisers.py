@@ -125,9 +125,9 @@ def glorot(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
 def glorot_rescaled(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
     """Draw entries from N(0, gain²/n) / ρₙ, so that the spectral radius is mostly below gain.
 
-    ρₙ is the radius that few Gaussian matrices of variance 1/n exceed. Their radius is close to
-    1 + √(γ/4n) + G/√(4γn), where γ = ln n − 2 ln ln n − ln 2π and G has Gumbel's distribution;
-    ρₙ takes for G its mean plus one standard deviation, 0.5772 + π/√6. The rescaling is that of
+    ρₙ is a radius that few Gaussian matrices of variance 1/n exceed:
+    ρₙ = 1 + √(γ/4n) + G/√(4γn), where γ = ln n − 2 ln ln n − ln 2π and G is the mean plus one
+    standard deviation of Gumbel's distribution, 0.5772 + π/√6. The rescaling is that of
     Bar, Seleznova, Alexander, Kutyniok & Giryes 2025 (arXiv:2505.19827), by their code.
 
     The law is one of wide networks: γ is above 0 from n = 164 on, and ρₙ is too large just above

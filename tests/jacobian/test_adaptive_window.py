@@ -1,5 +1,7 @@
 """Windows chosen by a bound on the bias of truncation."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,6 +48,26 @@ def test_the_bound_is_never_below_the_error(seed: int, rate: float) -> None:
     assert (np.diff(found.bound[np.isfinite(found.bound)]) <= 1e-12).all()
 
 
+def test_a_loss_at_every_step_has_fewer_terms_of_long_lags() -> None:
+    """Its sum by lag falls to 0 at T even where nothing decays."""
+    steps = 100
+    shares = 1 - np.arange(steps) / steps
+    windows = {}
+    for beta in (0.9, 0.99, 1.0):
+        terms = (shares * beta ** np.arange(steps))[:, None]
+        windows[beta] = adaptive_window(terms, 0.1, shares=shares).window
+    assert windows == {0.9: 22, 0.99: None, 1.0: None}  # 0.9²² is the first below a tenth
+
+
+def test_a_last_lag_of_zero_is_no_end_of_memory() -> None:
+    """The term of a recurrent kernel at the longest lag has the factor h⁽⁰⁾ = 0."""
+    terms = 0.9 ** np.arange(20.0)[:, None]
+    terms[-1] = 0
+    found = adaptive_window(terms)
+    assert found.log_rate == pytest.approx(np.log(0.9), rel=1e-6)
+    assert found.bound[-1] == pytest.approx(0.9**20 / (1 - 0.9**19 - 0.9**20), rel=1e-6)
+
+
 def test_growing_lags_have_no_window() -> None:
     found = adaptive_window(1.1 ** np.arange(20.0)[:, None])
     assert found.window is None
@@ -79,9 +101,11 @@ def test_a_late_peak_is_where_the_decay_begins() -> None:
         ({"tolerance": -1}, "tolerance must be a number of at least 0"),
         ({"decays_from": 10}, "decays_from must be a whole number from 0 to the longest lag of by"),
         ({"decays_from": 1.5}, "decays_from must be a whole number"),
+        ({"shares": np.ones(9)}, "shares must have a number above 0 and at most 1 for each of the"),
+        ({"shares": np.arange(10) / 9}, "shares must have a number above 0 and at most 1"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: dict[str, float], sentence: str) -> None:
+def test_wrong_arguments_are_named(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         adaptive_window(np.ones((10, 2)), **arguments)
     with pytest.raises(ValueError, match="by_lag must be the by_lag of backpropagate"):

@@ -75,7 +75,7 @@ def adagc_of_the_paper(gradients: list[Tree], threshold: float, warmup: int) -> 
                 usual[k] = min(usual[k], np.linalg.norm(clipped[k]))
             else:
                 clipped[k] = x * min(1, threshold * usual[k] / np.linalg.norm(x))
-                usual[k] = 0.98 * usual[k] + 0.02 * np.linalg.norm(clipped[k])
+                usual[k] = 0.99 * usual[k] + 0.01 * np.linalg.norm(clipped[k])
         yield clipped
 
 
@@ -120,6 +120,24 @@ def test_adagc_is_the_algorithm_of_its_paper(seed: int, threshold: float, warmup
     raw = gradients(seed)
     ours = of_rule(clipping.adagc(threshold, warmup=warmup), raw)
     assert_equal(ours, adagc_of_the_paper(raw, threshold, warmup))
+
+
+def test_adagc_counts_no_gradient_of_zero() -> None:
+    rule = clipping.adagc(warmup=2)
+    one, zero = {"a": jnp.ones(4)}, {"a": jnp.zeros(4)}
+    memory = rule.init(one)
+    for gradient in (one, one, *[zero] * 400):
+        _, memory = rule.update(gradient, memory, None)
+    clipped, _ = rule.update(one, memory, None)
+    np.testing.assert_allclose(clipped["a"], 0.5 * 1.04, rtol=1e-5)  # of warmup_norm 1
+
+
+def test_zclip_stays_finite_at_any_threshold() -> None:
+    rule = clipping.zclip(1e30, warmup=2)
+    memory = rule.init({"a": jnp.ones(4)})
+    for size in (1.0, 1.0, 1.0, 5.0):
+        _, memory = rule.update({"a": size * jnp.ones(4)}, memory, None)
+    assert np.isfinite([memory.mean, memory.variance]).all()
 
 
 @given(seed=st.integers(0, 99), percentile=st.floats(0, 100), history=st.integers(1, 50))

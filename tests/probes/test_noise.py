@@ -11,7 +11,7 @@ from conftest import Compose
 from flax import nnx
 
 from gradlab.probes import Measurement
-from gradlab.probes.noise import noise_scale
+from gradlab.probes.noise import noise_scale, trace_and_signal
 from gradlab.training.program import Program, hyperparameters_of
 
 SMALL = ("model.hidden_size=5", "task.length=8", "probe.schedule=ends")
@@ -45,6 +45,8 @@ def test_the_scale_is_that_of_each_sequences_gradient(composed: Compose) -> None
     signal = mean @ mean - spread / 6
     expected = spread / signal if signal > 0 else np.inf
     assert measured.metrics["noise/scale"] == pytest.approx(expected, rel=1e-3)
+    assert measured.metrics["noise/trace"] == pytest.approx(spread, rel=1e-3)
+    assert measured.metrics["noise/signal"] == pytest.approx(signal, rel=1e-3)
     assert {"noise/scale/dense_h.kernel", "noise/scale/lag_0", "noise/scale/lag_4"} <= set(
         measured.metrics
     )
@@ -54,19 +56,32 @@ def test_the_scale_is_that_of_each_sequences_gradient(composed: Compose) -> None
     assert float(by_lag[4]) == pytest.approx(measured.metrics["noise/scale/lag_4"], rel=1e-5)
 
 
+def scale_of(gradients: np.ndarray) -> float:
+    return noise_scale(np.sum(gradients.sum(axis=0) ** 2), np.sum(gradients**2), len(gradients))
+
+
 def test_a_known_covariance_is_found() -> None:
     rng = np.random.default_rng(0)
     mean, deviation = np.array([3.0, 0, 4]), np.array([1.0, 2, 2])
     gradients = mean + deviation * rng.normal(size=(20_000, 3))
-    assert noise_scale(gradients) == pytest.approx(9 / 25, rel=0.03)
+    assert scale_of(gradients) == pytest.approx(9 / 25, rel=0.03)
+
+
+def test_trace_and_signal_have_no_bias() -> None:
+    """Of many sets of few gradients, the mean of the estimates is the truth."""
+    rng = np.random.default_rng(1)
+    gradients = np.array([1.0, 0.5]) + rng.normal(size=(20_000, 5, 2))
+    sums = np.sum(gradients.sum(axis=1) ** 2, axis=1), np.sum(gradients**2, axis=(1, 2))
+    estimates = [trace_and_signal(*each, 5) for each in zip(*sums, strict=True)]
+    np.testing.assert_allclose(np.mean(estimates, axis=0), [2, 1.25], rtol=0.02)
 
 
 def test_gradients_without_noise_or_without_signal() -> None:
     same = np.tile([1.0, 2.0], (4, 1))
-    assert noise_scale(same) == 0
-    assert noise_scale(np.concatenate([same, -same])) == np.inf
-    assert np.isnan(noise_scale(same[:1]))
-    assert np.isnan(noise_scale(0 * same))
+    assert scale_of(same) == 0
+    assert scale_of(np.concatenate([same, -same])) == np.inf
+    assert np.isnan(scale_of(same[:1]))
+    assert np.isnan(scale_of(0 * same))
 
 
 def test_one_sequence_has_no_noise_scale(composed: Compose) -> None:

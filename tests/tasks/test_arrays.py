@@ -386,7 +386,9 @@ def test_a_sweep_goes_on_with_the_same_data_only(
     assert "1 point to run" in run("sweep.resume=../s", "--dry")
     shutil.copy("data.npz", "moved.npz")
     shutil.move("data.npz", "../elsewhere.npz")
-    with pytest.raises(SystemExit, match=r"is none .*repeat its whole command with the new task"):
+    with pytest.raises(
+        SystemExit, match=r"there is no file .*repeat its whole command with the new task"
+    ):
         run("sweep.resume=../s", "--dry")
     anew = (*words[:1], "task.path=moved.npz", *words[2:], "seed=1,2", "sweep.resume=../s")
     assert "1 point to run" in run(*anew, "--dry")

@@ -7,25 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from gradlab.advice.recommendation import Recommendation
-from gradlab.jacobian import truncation
+from gradlab.jacobian import shortest_window, truncation
 
-TOLERANCE = 0.05  # of the relative error and of 1 − cosine
+TOLERANCE = 0.05  # of the relative error; 1 − cosine is then below 0.0013
 ByLag = Mapping[str, Float[np.ndarray, "T *weight"]]
-
-
-def shortest_window(by_lag: ByLag) -> int | None:
-    """Return the shortest window from which on the truncated gradient is within 5 % of the full.
-
-    Args:
-        by_lag: sums of the terms by lag, as in `Backpropagation.by_lag`.
-
-    Returns:
-        K such that relative error and 1 − cosine are at most 0.05 for it and all longer windows;
-        None if the gradient is zero.
-    """
-    errors = truncation(by_lag)
-    far = ~((errors.relative_error <= TOLERANCE) & (errors.cosine >= 1 - TOLERANCE))
-    return None if far[-1] else 1 + int(np.flatnonzero(far).max(initial=-1)) + 1
 
 
 def truncation_window(
@@ -44,7 +29,7 @@ def truncation_window(
         horizon: of the map, in steps.
     """
     errors, steps = truncation(by_lag), len(next(iter(by_lag.values())))
-    shortest = shortest_window(by_lag)
+    shortest = shortest_window(errors, TOLERANCE)
     name = "truncation window"
     if shortest is None:
         return Recommendation(name, {}, "the gradient is exactly zero: no lag carries any of it.")

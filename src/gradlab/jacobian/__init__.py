@@ -36,7 +36,7 @@ from gradlab.jacobian.contributions import (
     backpropagate,
     contribution_log_norms,
 )
-from gradlab.jacobian.credit import credit, long_range_share, truncation
+from gradlab.jacobian.credit import credit, long_range_share, shortest_window, truncation
 from gradlab.jacobian.double import in_double_precision
 from gradlab.jacobian.finite import are_finite, check_finite
 from gradlab.jacobian.flat_cell import StepFunction, flatten_cell
@@ -78,6 +78,7 @@ __all__ = [
     "map_log_norms",
     "parallel_evaluation",
     "parallel_exponent",
+    "shortest_window",
     "step_jacobians",
     "truncation",
 ]

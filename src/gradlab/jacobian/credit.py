@@ -78,6 +78,26 @@ def truncation(by_lag: PyTree) -> Truncation:
     )
 
 
+def shortest_window(errors: Truncation, tolerance: float) -> int | None:
+    """Return the shortest window from which on the truncated gradient stays near the full one.
+
+    Args:
+        errors: of `truncation`.
+        tolerance: of the relative error, at least 0. An error of ε leaves a cosine of √(1 − ε²) or
+            more.
+
+    Returns:
+        K such that the relative error of K and of all longer windows is at most `tolerance`; None
+        if the gradient is zero.
+
+    Example:
+        >>> shortest_window(truncation(terms.by_lag), tolerance=0.1)
+        24
+    """
+    far = ~(errors.relative_error <= tolerance)
+    return None if far[-1] else 1 + int(np.flatnonzero(far).max(initial=-1)) + 1
+
+
 def credit(by_lag: PyTree, threshold: float = np.inf, other_norm: float = 0.0) -> Credit:
     """Return each lag's share of the gradient, and of the norm that clipping removes from it.
 

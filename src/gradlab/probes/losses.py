@@ -9,11 +9,11 @@ from pydantic import Field
 from gradlab import decay
 from gradlab.config import NonNegative
 from gradlab.jacobian import (
-    adaptive_window,
     adjoint_log_norms,
     backpropagate,
     credit,
     long_range_share,
+    shortest_window,
     truncation,
 )
 from gradlab.probes import Measurement, ProbeInput, labelled
@@ -71,8 +71,8 @@ def contribution(
         probed: the cell, sequences and loss.
         name: prefix of the metrics and arrays.
         long_lag: terms of a longer lag count as long-range.
-        tolerance: of the bias, for the metric "window": the shortest window that is known to keep
-            it (`adaptive_window`); NaN if there is none.
+        tolerance: of the relative error, for the metric "window": the shortest window that keeps
+            it, as do all longer ones; NaN if the gradient is zero.
     """
     terms = backpropagate(probed.cell, probed.inputs, probed.loss, probed.targets)
     by_lag = jax.tree.map(lambda x: np.asarray(x) * np.exp(float(terms.log_scale)), terms.by_lag)
@@ -113,8 +113,8 @@ def contribution(
         f"{name}/long_range_share/{w}": _mean_share(long_range_share(terms.log_norms[w], long_lag))
         for w in weights
     }
-    chosen = adaptive_window(by_lag, tolerance).window
-    metrics[f"{name}/window"] = np.nan if chosen is None else chosen
+    window_kept = shortest_window(errors, tolerance)
+    metrics[f"{name}/window"] = np.nan if window_kept is None else window_kept
     windows = [2**p for p in range(len(errors.cosine).bit_length())]
     metrics |= {
         f"{name}/truncation_error/{k}": float(errors.relative_error[k - 1]) for k in windows

@@ -1,8 +1,11 @@
 """Files of somebody's own sequences, .npz or .csv, as plain arrays by name."""
 
 import csv
+import lzma
+import math
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 from jaxtyping import Int, Shaped
+from numpy.lib.npyio import NpzFile
 
 from gradlab.components import ConfigError
 
@@ -19,6 +23,15 @@ NAMES = (*PARTS, *(f"test_{part}" for part in PARTS))
 OTHER_COLUMNS = ("sequence", "step", "weight", "test")  # of a table, beside features and targets
 INTEGER = re.compile(r"\s*[-+]?\d+\s*")
 SUFFIXES = (".npz", ".csv")
+DAMAGED = (  # what reading an archive that is damaged, encrypted or none may raise
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+)
 
 Arrays = dict[str, Shaped[np.ndarray, "sequences *rest"]]
 
@@ -41,12 +54,32 @@ def refuse(path: Path, sentence: str) -> NoReturn:
     raise ConfigError(f"task.path={path.name}: {sentence}")
 
 
+def open_archive(path: Path, largest: float = math.inf) -> NpzFile:
+    """Open an archive of plain arrays; a pickle in it, which could run code, is never read.
+
+    Args:
+        path: the file.
+        largest: bytes that its arrays may take together.
+
+    Raises:
+        ConfigError: they take more.
+        Exception: one of `DAMAGED`, here or when an array is read; `ValueError`: it is one array.
+    """
+    archive = np.load(path, allow_pickle=False)
+    if not isinstance(archive, NpzFile):
+        raise ValueError("it is a single array")
+    if sum(file.file_size for file in archive.zip.infolist()) > largest:
+        archive.close()
+        refuse(path, f"its arrays take more than {largest / 2**30:g} GiB.")
+    return archive
+
+
 def _read_npz(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as archive:  # a pickle could run code
+        with open_archive(path) as archive:
             _check_names(path, archive.files, NAMES, ("inputs", "targets"), "numpy.savez(path, …)")
             return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, TypeError) as error:  # TypeError: a .npy
+    except DAMAGED as error:
         if isinstance(error, ConfigError):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

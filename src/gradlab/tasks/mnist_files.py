@@ -2,7 +2,6 @@
 
 import gzip
 import math
-import zipfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +10,14 @@ import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
 from gradlab.components import ConfigError
-from gradlab.tasks.array_files import refuse
+from gradlab.tasks.array_files import DAMAGED, open_archive, refuse
 
 SOURCE = (
     "Keras' mnist.npz (keras.datasets.mnist.load_data() fetches it) or MNIST's file of training "
     "images, train-images-idx3-ubyte or .gz, with the three others beside it"
 )
 BYTES = 8  # the code of unsigned bytes in a header of IDX
-LARGEST = 2**31  # numbers in a file
+LARGEST = 2**31  # bytes in a file, unpacked
 
 
 class Images(NamedTuple):
@@ -67,35 +66,45 @@ def read_images(path: Path, classes: int) -> tuple[Images, Images]:
     return training, test
 
 
+def files_beside(path: Path) -> list[Path]:
+    """Return the files that belong to one of training images: labels, test images, their labels.
+
+    Of an archive there are none.
+    """
+    test = path.name.replace("train", "t10k")
+    names = [_labels_of(path.name), test, _labels_of(test)]
+    return [] if path.suffix == ".npz" else [path.parent / name for name in names]
+
+
 def _read_npz(path: Path) -> list[Shaped[np.ndarray, "images *rest"]]:
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(path, allow_pickle=False) as archive:  # a pickle could run code
+        with open_archive(path, LARGEST) as archive:
             if missing := [name for name in names if name not in archive.files]:
                 refuse(path, f"{missing[0]} is missing in it: it must be {SOURCE}.")
-            return [archive[name] for name in names]
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, TypeError) as error:
+            return [np.asarray(archive[name]) for name in names]
+    except DAMAGED as error:
         if isinstance(error, ConfigError):
             raise
         refuse(path, f"it is no archive of arrays: it must be {SOURCE}.")
 
 
+def _labels_of(images: str) -> str:
+    return images.replace("images", "labels").replace("idx3", "idx1")
+
+
 def _read_idx_files(path: Path) -> list[UInt8[np.ndarray, "images *rest"]]:
     """Read the four files, whose names tell each from the others."""
     if "train" not in path.name or "images" not in path.name:
-        refuse(path, f"its name says neither train nor images: it must be {SOURCE}.")
-    files = []
-    for part in ("train", "t10k"):
-        images = path.name.replace("train", part)
-        files += [images, images.replace("images", "labels").replace("idx3", "idx1")]
-    for name in files:
-        if not (path.parent / name).is_file():
-            refuse(path, f"{name} must lie beside it: there is no such file.")
+        refuse(path, f"its name must contain train and images: it must be {SOURCE}.")
+    for file in files_beside(path):
+        if not file.is_file():
+            refuse(path, f"{file.name} must lie beside it: there is no such file.")
     arrays = []
-    for name in files:
-        array = _read_idx(path.parent / name)
+    for file in (path, *files_beside(path)):
+        array = _read_idx(file)
         if array is None:
-            refuse(path.parent / name, "it is damaged, or no array of bytes in the form IDX.")
+            refuse(file, "it is damaged, or no array of bytes in the form IDX.")
         arrays.append(array)
     return arrays
 

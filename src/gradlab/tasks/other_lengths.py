@@ -15,7 +15,7 @@ from gradlab.tasks import Task
 from gradlab.tasks.checks import check_batch
 
 KEY = "test_lengths"  # of a task's section, though its function does not take it
-RANGES = ("min_length", "test_length")  # arguments that would keep a task from one length
+RANGES = ("min_length", "test_length")  # make a task draw several lengths: set to None
 
 
 def without_test_lengths(component: Component) -> tuple[Component, Sequence[int]]:
@@ -34,7 +34,8 @@ def tasks_of_lengths(
     """Return the same task at other lengths, for the sake of its held-out sequences.
 
     All other settings are those of the task that is trained on, but for the range of its lengths:
-    at 100, sequences are those that it draws for `task.length=100` alone.
+    at 100, sequences are those that it draws for `task.length=100` alone. They are as many as
+    `task.test_size` says, so long ones take memory in proportion.
 
     Args:
         component: the task's section without `test_lengths`.

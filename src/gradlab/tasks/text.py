@@ -30,7 +30,8 @@ def text(
 
     Without a `path` the text is the reference manual of the Python language, as `help()` prints it:
     half a million characters of English and code. It is part of every Python (pydoc_data.topics)
-    and differs a little between its versions; the packages that gradlab needs ship no longer prose.
+    and differs a little between its versions, so resume a sweep with the one that began it; none of
+    the packages that gradlab needs ships a longer text.
 
     Training windows are drawn from the first nine tenths of the text, held-out ones lie apart in
     the rest; each is read from the initial state on. Inputs are one-hot codes. Evaluation has
@@ -42,7 +43,8 @@ def text(
         length: steps of a window.
         path: a file of one's own; a relative path starts at the working folder.
         digest: `config.file_digest` of that file as it is expected; None: not checked.
-        symbols: the most classes; the rarest characters share the last one.
+        symbols: the most classes; the rarest characters share the last one and count as one, so
+            bits per character compare with print only where all characters have a class.
         test_size: number of held-out windows; fewer where these fill the held-out text.
 
     Raises:
@@ -114,10 +116,11 @@ def _coded(path: str | None, content: str, symbols: int) -> UInt8[np.ndarray, "c
     if not read:
         refuse(Path(path or ""), "it must not be empty.")
     points = np.frombuffer(read.encode("utf-32-le"), "<u4")
-    _, index, counts = np.unique(points, return_inverse=True, return_counts=True)
-    rank = np.empty(len(counts), int)
-    rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
-    return np.minimum(rank[index], symbols - 1).astype(np.uint8)
+    counts = np.bincount(points)
+    rank = np.zeros(len(counts), np.uint8)
+    by_frequency = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    rank[by_frequency] = np.minimum(np.arange(len(by_frequency)), symbols - 1)
+    return rank[points]
 
 
 def _windows(

@@ -17,11 +17,13 @@ def existing_file(allowed: str, *suffixes: str) -> AfterValidator:
     """
 
     def check(path: str) -> str:
-        absolute = os.path.abspath(path)
-        if not os.path.isfile(absolute) or not absolute.endswith(suffixes or ""):
+        absolute = os.path.abspath(os.path.expanduser(path))
+        if not path or not absolute.endswith(suffixes or ""):
+            raise ValueError(f"must be {allowed}")
+        if not os.path.isfile(absolute):
             raise ValueError(
-                f"must be {allowed}, and {absolute} is none (to resume a sweep whose file has "
-                "moved, repeat its whole command with the new task.path)"
+                f"must be {allowed}, and there is no file {absolute} (to resume a sweep whose file "
+                "has moved, repeat its whole command with the new task.path)"
             )
         return absolute
 

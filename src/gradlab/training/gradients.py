@@ -135,10 +135,7 @@ def segment_objective(
 
 
 def clip_memory(clip: Clip, parameters: nnx.State) -> PyTree:
-    """Return what a clipping rule knows before the first update; None of one that acts on adjoints.
-
-    Rules without a memory have an empty one.
-    """
+    """Return a clipping rule's initial state; None for a rule that acts on adjoints."""
     return clip.init(parameters) if isinstance(clip, optax.GradientTransformation) else None
 
 

@@ -65,7 +65,7 @@ class State(NamedTuple):
     constants: nnx.State  # variables of the network that are no parameters, such as a mask
     stopped: Bool[Array, ""]  # by the rule of train.stop
     stop: PyTree  # that rule's state; None without a rule
-    clip: PyTree  # what the clipping rule remembers; without arrays if it has no memory
+    clip: PyTree  # state of the clipping rule; no arrays if it keeps none
 
 
 class Program:
