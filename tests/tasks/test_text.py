@@ -146,6 +146,6 @@ def test_what_cannot_be_learnt_is_refused(
 
 def test_a_missing_file_is_named(composed: Compose) -> None:
     with pytest.raises(
-        ConfigError, match=r"task.path must be a text in UTF-8, and there is no file .*none.txt"
+        ConfigError, match=r"must be a text in UTF-8, and there is no file .*none.txt"
     ):
         composed("task=text", "task.path=none.txt")
