@@ -20,6 +20,7 @@ KEYS = {
 }
 MODELS = {
     "cornn": "coRNN",
+    "deltanet": "DeltaNet",
     "exprnn": "expRNN",
     "gru": "GRU",
     "indrnn": "IndRNN",
@@ -28,9 +29,11 @@ MODELS = {
     "lru": "LRU",
     "lstm": "LSTM",
     "lstm_1997": "LSTM of 1997",
+    "mamba": "Mamba (S6)",
     "mingru": "minGRU",
     "minimal_rnn": "MinimalRNN",
     "minlstm": "minLSTM",
+    "mlstm": "mLSTM",
     "rnn": "RNN",
     "slstm": "sLSTM",
 }
