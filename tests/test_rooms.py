@@ -48,7 +48,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "from_python": {"__main__", "explain", "sweeps", "records", *CONFIG},
     "claims": {"records", "figures", "explain", *CONFIG},
     "studies": {"jacobian", "cells", "models", "decay", "theory", "records", "tracking", "figures"}
-    | {"claims", "sweeps", *PARTS, *CONFIG},
+    | {"claims", "sweeps", "training", *PARTS, *CONFIG},
     "integrations": {
         "__main__",
         "jacobian",

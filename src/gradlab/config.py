@@ -303,10 +303,13 @@ def check(composed: DictConfig) -> Config:
 
 
 def _check_components(config: Config) -> None:
+    flossing = config.init.pop("floss", None) if isinstance(config.init, dict) else None
     for section, role in ROLES.items():
         if role.component and (section != "measure" or config.measure is not None):
             also = {"init": INIT_SETTINGS, "task": TASK_SETTINGS}.get(section)
             setattr(config, section, check_component(getattr(config, section), section, also))
+    if flossing is not None:
+        config.init["floss"] = check_component(flossing, "init.floss")
     if not config.task.get("test_lengths"):  # as recorded tasks are, which have no such key
         config.task.pop("test_lengths", None)
     config.model.cell = check_component(config.model.cell, "model.cell")

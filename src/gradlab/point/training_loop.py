@@ -139,6 +139,7 @@ class TrainingLoop:
             loss = row.get("eval/loss", 0.0)
             if diverged[index] or not np.isfinite(loss):  # it has no map to measure
                 return self._end_diverged(recorder, index, row)
+            row |= self.batched.start_row(self.state, index) if self.update == 0 else {}
             if self.update == self.num_updates:
                 before = [*recorder.rows, row][0].get("eval/loss", np.inf)
                 row |= worsened_row(self.update, loss, before, self.worst_loss)

@@ -31,7 +31,7 @@ from gradlab.config import PROBE_SETTINGS
 from gradlab.jacobian.adjoints import Loss
 
 # How the names begin that a row of metrics and a summary have for themselves.
-OF_THE_ROW = ("train/", "eval/", "diverged/", "success/", "time/")
+OF_THE_ROW = ("train/", "eval/", "diverged/", "success/", "time/", "floss/")
 
 SharedMaps = Callable[..., Float[np.ndarray, "batch t k"] | None]
 

@@ -1,9 +1,7 @@
 """Critical gains of tanh networks, GRUs and LSTMs: where the state no longer returns to rest.
 
-Without input and bias the state 0 is a fixed point. With recurrent weights of variance g²/n for
-each gate, its step Jacobian is a constant times the identity plus a random matrix, so that its
-largest eigenvalue is known as n → ∞ (a random-matrix criterion as in Fioratti, Marcaccioli & Casola
-2026, arXiv:2605.10650; the formulas here are derived from the cells).
+Without input and bias the state 0 is a fixed point, whose largest eigenvalue is known as n → ∞ for
+recurrent weights of variance g²/n (`gradlab.theory.at_rest`).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +16,6 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
-from scipy.special import expit
 
 from gradlab import initialisers
 from gradlab.cells import GRU, LSTM, Elman, set_gate_biases
@@ -26,31 +23,29 @@ from gradlab.config import Count, Positive
 from gradlab.figures import style
 from gradlab.models import by_gate
 from gradlab.studies import drawing
+from gradlab.theory.at_rest import AtRest, gru_at_rest, leaky_at_rest, lstm_at_rest
 
 AT_REST = 1e-2  # share of the start's norm below which a state has returned to rest
 
 
 class Kind(NamedTuple):
-    """A cell's class, forget bias, and the eigenvalue of its Jacobian at rest: kept + slope · g."""
+    """A cell's class, what it is at rest, and its forget bias."""
 
     cell: Callable[..., Any]
-    kept: float
-    slope: float
+    rest: AtRest
     forget_bias: float = 0.0
 
     @property
     def critical(self) -> float:
         """Return the gain at which the largest eigenvalue is 1."""
-        return (1 - self.kept) / self.slope
+        return self.rest.critical_gain
 
 
-# With all gates at ½, a GRU's state keeps ½ of itself and a candidate tanh(½ U h) weighs ½; the
-# cell state of an LSTM keeps f, and i tanh(U h) with h = ½ c adds ¼ U c.
 KINDS = {
-    "tanh": Kind(Elman, 0.0, 1.0),
-    "GRU": Kind(GRU, 0.5, 0.25),
-    "LSTM": Kind(LSTM, 0.5, 0.25),
-    "LSTM, forget bias 1": Kind(LSTM, float(expit(1.0)), 0.25, 1.0),
+    "tanh": Kind(Elman, leaky_at_rest()),
+    "GRU": Kind(GRU, gru_at_rest()),
+    "LSTM": Kind(LSTM, lstm_at_rest()),
+    "LSTM, forget bias 1": Kind(LSTM, lstm_at_rest(1.0), 1.0),
 }
 
 
@@ -98,7 +93,7 @@ def _networks(
         "expected": [
             log_eigenvalue_at_rest(cell, gain) if gain < kind.critical else np.nan for gain in gains
         ],
-        "infinite": np.log(kind.kept + kind.slope * gains),
+        "infinite": [kind.rest.rate(gain) for gain in gains],
     }
     return pd.DataFrame(columns).assign(part="network", kind=name, seed=seed)
 
@@ -186,8 +181,9 @@ def figure(table: pd.DataFrame) -> Figure:
         places, rates = drawing.by_seed(rows.assign(value=rows["rate"]), "share")
         drawing.band(panels[0], places, rates, colour, label, **look)
         below = np.linspace(places[0], 1, 60)
-        eigenvalues = KINDS[kind].kept + (1 - KINDS[kind].kept) * below
-        panels[0].plot(below, np.log(eigenvalues), **drawing.THEORY_STYLE)
+        rest = KINDS[kind].rest
+        theory = [rest.rate(share * rest.critical_gain) for share in below]
+        panels[0].plot(below, theory, **drawing.THEORY_STYLE)
         rested = rows.groupby("share")["rested"].mean()
         panels[1].plot(rested.index, rested, color=colour, label="_", **look)
     for axes, y in zip(panels, ("λ₁ (nats/step)", "share at rest at the end"), strict=True):

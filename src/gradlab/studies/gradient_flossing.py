@@ -1,14 +1,13 @@
 """Gradient flossing (Engelken 2023): pushing Lyapunov exponents towards zero before training.
 
 The network is x⁽ᵗ⁾ = J tanh(x⁽ᵗ⁻¹⁾) + b + w_s s⁽ᵗ⁾ with a bit s and the readout w_r · tanh(x).
-Flossing minimises the mean of λᵢ² over the largest exponents; it differentiates through the QR
-decompositions that they are computed by.
+Flossing is that of `gradlab.training.flossing`.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +24,7 @@ from gradlab.studies import drawing
 from gradlab.sweeps.lanes import cores
 from gradlab.tasks import Batch
 from gradlab.tasks.xor import xor
+from gradlab.training.flossing import floss
 
 BURN_IN = 20  # steps from x = 0 before exponents are taken
 MEASURED_STEPS = 300  # steps that exponents are measured over
@@ -121,42 +121,17 @@ def _settled(network: XorNetwork, bits: Float[Array, "T"]) -> Float[Array, "n"]:
     return x
 
 
-def _mean_square(
-    network: XorNetwork, key: Key[Array, ""], horizon: int, count: int
-) -> Float[Array, ""]:
-    """Return the objective of flossing: the mean of λᵢ² over one random input."""
-    n = network.bias.size
-    start, frame = jax.random.split(key)
-    bits = _bits(start, BURN_IN + horizon)
-
-    def carry_frame(carry: tuple[Array, Array], bit: Array) -> tuple[tuple[Array, Array], Array]:
-        x, frame = carry
-        slopes = 1 - jnp.tanh(x) ** 2
-        frame, triangle = jnp.linalg.qr(network.coupling @ (slopes[:, None] * frame))
-        return (_step(network, x, bit), frame), jnp.log(jnp.abs(jnp.diagonal(triangle)))
-
-    q, _ = jnp.linalg.qr(jax.random.normal(frame, (n, count)))
-    x = _settled(network, bits[:BURN_IN])
-    _, growth = jax.lax.scan(carry_frame, (x, q), bits[BURN_IN:])
-    return jnp.mean(growth.mean(axis=0) ** 2)
-
-
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _floss(
     network: XorNetwork, key: Key[Array, ""], updates: int, horizon: int, count: int, rate: float
 ) -> XorNetwork:
-    optimiser = optax.adam(rate)
+    """Floss over random inputs, new ones at every update."""
 
-    def update(carry: Learning, key: Array) -> tuple[Learning, None]:
-        network, state = carry
-        changes, state = optimiser.update(
-            jax.grad(_mean_square)(network, key, horizon, count), state
-        )
-        return (optax.apply_updates(network, changes), state), None
+    def rates(network: XorNetwork, key: Key[Array, ""]) -> Float[Array, "count"]:
+        bits = _bits(key, BURN_IN + horizon)
+        return lyapunov_exponents(count=count, **_after_burn_in(network, bits))
 
-    start = (network, optimiser.init(network))
-    (network, _), _ = jax.lax.scan(update, start, jax.random.split(key, updates))
-    return network
+    return floss(network, rates, key, updates, rate)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -192,19 +167,23 @@ def _train(
     return jax.lax.scan(update, start, jax.random.split(key, updates))[1]
 
 
-def _jacobian_parts(network: XorNetwork, key: Key[Array, ""], horizon: int) -> list[pd.DataFrame]:
-    """Tabulate exponents and singular values, by the library, on inputs not flossed with."""
+def _after_burn_in(network: XorNetwork, bits: Float[Array, "T"]) -> dict[str, Any]:
+    """Return the arguments of a measurement over all bits but the first BURN_IN."""
 
     def step(x: Array, bit: Array) -> tuple[Array, Array]:
         x = _step(network, x, bit[0])
         return x, x
 
-    bits = _bits(key, BURN_IN + MEASURED_STEPS, 1)
-    start = _settled(network, bits[:BURN_IN, 0])
-    rates = lyapunov_exponents(step, bits[BURN_IN:], initial_carry=start)
-    (values,) = log_singular_values(
-        step, bits[BURN_IN : BURN_IN + horizon], [(horizon, 0)], initial_carry=start
-    )
+    start = _settled(network, bits[:BURN_IN])
+    return {"cell": step, "inputs": bits[BURN_IN:, None], "initial_carry": start}
+
+
+def _jacobian_parts(network: XorNetwork, key: Key[Array, ""], horizon: int) -> list[pd.DataFrame]:
+    """Tabulate exponents and singular values, by the library, on inputs not flossed with."""
+    bits = _bits(key, BURN_IN + MEASURED_STEPS)
+    rates = lyapunov_exponents(**_after_burn_in(network, bits))
+    of_horizon = _after_burn_in(network, bits[: BURN_IN + horizon])
+    (values,) = log_singular_values(pairs=[(horizon, 0)], **of_horizon)
     index = np.arange(1, len(rates) + 1)
     decades = np.asarray(values, float) / np.log(10)
     return [

@@ -61,6 +61,10 @@ class BatchedProgram:
         """Return the points' metrics on the held-out sequences, in NumPy."""
         return jax.tree.map(np.asarray, _evaluate(self.program, self.single, state))
 
+    def start_row(self, state: State, index: int) -> dict[str, float]:
+        """Return one point's `Program.start_row`."""
+        return self.program.start_row(self._by_point[index], self.state_of(state, index))
+
     def measure(self, state: State, index: int) -> Measurement:
         """Run the probes on one point.
 

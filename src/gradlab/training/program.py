@@ -26,6 +26,7 @@ from gradlab.tasks import Batch, Task
 from gradlab.tasks.checks import check_task
 from gradlab.tasks.other_lengths import tasks_of_lengths, without_test_lengths
 from gradlab.training import truncated
+from gradlab.training.flossing import check_flossing
 from gradlab.training.gradients import (
     Objective,
     Scale,
@@ -49,6 +50,7 @@ from gradlab.training.source_key import SourceKey
 from gradlab.training.stopping import check_stop_rule, observe_batch
 from gradlab.training.telemetry import Telemetry, observe, overflows
 
+FLOSSING = 2  # what a point's key is folded with for it; 0 and 1 would be those of weights and data
 SCALES: Mapping[str, Scale] = {"mean": one, "half_sum": half_sum}  # of train.objective
 Hyperparameters = Mapping[str, Float[Array, ""] | Int[Array, ""]]
 
@@ -114,6 +116,10 @@ class Program:
         self.stop_rule = build(config.train.stop) if config.train.stop else None
         check_stop_rule(self.stop_rule, self.task, self.by_segment)
         check_objective(config.train.objective, self.task)
+        self.flossing = build(config.init["floss"]) if "floss" in config.init else None
+        check_flossing(self.flossing)
+        if self.flossing:
+            self.abstract_state()  # which raises what flossing cannot do
         if regulariser := build(config.regulariser):
             regulariser.check(abstract.cell, self.window < self.length)
 
@@ -137,8 +143,12 @@ class Program:
 
         The point has diverged already where the squares of its weights overflow.
         """
-        weights_key, data_key = jax.random.split(jax.random.key(hyperparameters["seed"]))
+        point_key = jax.random.key(hyperparameters["seed"])
+        weights_key, data_key = jax.random.split(point_key)
         network = self._network(hyperparameters, weights_key)
+        if self.flossing:
+            floss_key = jax.random.fold_in(point_key, FLOSSING)
+            network.cell = self.flossing(network.cell, self.task.sample, floss_key)
         _, parameters, constants = _split(network)
         optimiser = self._build("optim", hyperparameters).init(parameters)
         shape = (self.config.train.batch_size, self.length, self.task.features)
@@ -254,6 +264,20 @@ class Program:
             ),
         )
 
+    def start_row(self, hyperparameters: Hyperparameters, state: State) -> dict[str, float]:
+        """Return what flossing did to a network as it was drawn, on the sequences probed.
+
+        Args:
+            hyperparameters: the point's.
+            state: its first.
+        """
+        if not self.flossing:
+            return {}
+        weights_key, _ = jax.random.split(jax.random.key(hyperparameters["seed"]))
+        drawn = self._network(hyperparameters, weights_key)
+        flossed = self.merge(state.parameters, state.constants)
+        return self.flossing.row(drawn.cell, flossed.cell, self.probed)
+
     def _stops(
         self, state: State, outputs: Float[Array, "batch time o"], batch: Batch
     ) -> tuple[Bool[Array, ""], PyTree]:
@@ -307,7 +331,9 @@ class Program:
         return target[1] * losses(network.readout(hidden), target[0])
 
     def _network(self, hyperparameters: Hyperparameters, key: Key[Array, ""]) -> Network:
-        initialiser = partial(draw_matrix, self._section("init", hyperparameters))
+        section = self._section("init", hyperparameters)
+        section.pop("floss", None)
+        initialiser = partial(draw_matrix, section)
         bias_rule = partial(build, self._section("bias", hyperparameters))
         sizes = (self.task.features, self.task.outputs)
         return build_network(self.config.model, initialiser, bias_rule, *sizes, key)

@@ -1,0 +1,169 @@
+"""Gradient flossing: weights that are changed before training until Lyapunov exponents are near 0.
+
++init/floss=lyapunov flosses whatever network `init` and `bias` have drawn.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from gradlab.components import ConfigError
+from gradlab.config import Count, Positive
+from gradlab.jacobian import lyapunov_exponents
+from gradlab.tasks import Batch
+
+Parameters = TypeVar("Parameters")
+Sample = Callable[[Key[Array, ""], int], Batch]
+
+
+@dataclass(frozen=True)
+class Flossing:
+    """Gradient flossing before training (Engelken 2023, arXiv:2312.17306).
+
+    Adam minimises the mean of λᵢ² over the largest exponents, over new training sequences at every
+    update. All weights of the cell change, the readout's do not. (The author's code does this with
+    75 of 80 exponents, 55 steps, 500 updates and the rate 0.001. Its exponents leave out the first
+    16 of these steps.) The exponents as drawn and after flossing, on held-out sequences, stand in
+    the first row of a run's metrics and in its summary.
+
+    Args:
+        exponents: how many are flossed, from the largest down; at most the size of the carry.
+        updates: number of updates.
+        learning_rate: of Adam.
+        sequences: number of sequences of an update.
+        steps: an exponent is over so many steps from the start of a sequence; None: all.
+
+    Example:
+        python -m gradlab init.gain=2 +init/floss=lyapunov init.floss.exponents=5
+    """
+
+    exponents: Count = 10
+    updates: Count = 500
+    learning_rate: Positive = 1e-3
+    sequences: Count = 1
+    steps: Count | None = None
+
+    def __call__(
+        self, cell: nnx.RNNCellBase, sample: Sample, key: Key[Array, ""]
+    ) -> nnx.RNNCellBase:
+        """Return a flossed copy of a cell.
+
+        Args:
+            cell: the cell as it was drawn.
+            sample: the task's, which draws training sequences.
+            key: of the sequences.
+
+        Raises:
+            ConfigError: its step has no second derivatives, or its carry fewer numbers.
+        """
+        definition, parameters, constants = nnx.split(cell, nnx.Param, ...)
+
+        def rates(parameters: nnx.State, key: Key[Array, ""]) -> Float[Array, "sequences k"]:
+            flossed = nnx.merge(definition, parameters, constants)
+            inputs, lengths = self._measured(sample(key, self.sequences))
+            return lyapunov_exponents(flossed, inputs, count=self.exponents, lengths=lengths)
+
+        try:
+            flossed = floss(parameters, rates, key, self.updates, self.learning_rate)
+        except (ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ConfigError(
+                f"init.floss cannot be done with {type(cell).__name__} ({reason}): it needs second "
+                "derivatives of the step, and init.floss.exponents of at most the carry's size."
+            ) from error
+        return nnx.merge(definition, flossed, constants)
+
+    def row(
+        self, drawn: nnx.RNNCellBase, flossed: nnx.RNNCellBase, batch: Batch
+    ) -> dict[str, float]:
+        """Return what flossing did, by names of metrics: means over the sequences.
+
+        Raises:
+            ConfigError: an exponent of the network as drawn is not finite, so that it has no
+                gradient.
+        """
+        inputs, lengths = self._measured(batch)
+        row: dict[str, float] = {}
+        for name, cell in (("before", drawn), ("after", flossed)):
+            exponents = lyapunov_exponents(cell, inputs, count=self.exponents, lengths=lengths)
+            means = np.asarray(exponents).mean(axis=0)
+            if not (finite := np.isfinite(means)).all():
+                first = int(np.argmin(finite))
+                raise ConfigError(
+                    f"init.floss moves exponents that are finite; number {first + 1} is "
+                    f"{means[first]} {name} flossing, as where a step maps its direction to zero "
+                    "(ReLUs that are off) or less than its rounding errors is left: "
+                    + (f"give init.floss.exponents={first}." if first else "leave out +init/floss.")
+                )
+            row[f"floss/{name}/mean_abs"] = float(np.abs(means).mean())
+            row |= {f"floss/{name}/exponent_{i}": float(x) for i, x in enumerate(means, 1)}
+        return row
+
+    def _measured(
+        self, batch: Batch
+    ) -> tuple[Float[Array, "sequences steps features"], Int[Array, "sequences"]]:
+        """Return the inputs that exponents are over, and how many steps each sequence has there."""
+        used = jnp.any(batch.inputs != 0, axis=-1) | (batch.weights != 0)
+        lengths = jnp.max(used * jnp.arange(1, used.shape[1] + 1), axis=1, initial=1)
+        inputs = batch.inputs[:, : self.steps]
+        return inputs, jnp.minimum(lengths, inputs.shape[1])
+
+
+def floss(
+    parameters: Parameters,
+    rates: Callable[[Parameters, Key[Array, ""]], Float[Array, "..."]],
+    key: Key[Array, ""],
+    updates: int,
+    learning_rate: float,
+) -> Parameters:
+    """Minimise the mean of λᵢ² by Adam, and return the parameters.
+
+    An update whose gradient is not finite is left out.
+
+    Args:
+        parameters: a pytree of weights.
+        rates: (parameters, key) -> the λᵢ, on sequences drawn with the key.
+        key: of all updates.
+        updates: their number.
+        learning_rate: of Adam.
+    """
+    optimiser = optax.apply_if_finite(optax.adam(learning_rate), max_consecutive_errors=updates)
+
+    def objective(parameters: Parameters, key: Key[Array, ""]) -> Float[Array, ""]:
+        return jnp.mean(rates(parameters, key) ** 2)
+
+    def update(
+        carry: tuple[Parameters, optax.OptState], key: Key[Array, ""]
+    ) -> tuple[tuple[Parameters, optax.OptState], None]:
+        parameters, state = carry
+        changes, state = optimiser.update(jax.grad(objective)(parameters, key), state)
+        return (optax.apply_updates(parameters, changes), state), None
+
+    start = (parameters, optimiser.init(parameters))
+    (parameters, _), _ = jax.lax.scan(update, start, jax.random.split(key, updates))
+    return parameters
+
+
+def check_flossing(flossing: Any) -> None:
+    """Check what `init.floss` builds.
+
+    Raises:
+        ConfigError: it is no Flossing.
+    """
+    if not isinstance(flossing, Flossing | None):
+        raise ConfigError(
+            "init.floss._target_ must return a gradlab.training.flossing.Flossing; it returned a "
+            f"{type(flossing).__name__}."
+        )
+
+
+def flossed(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return what the first row of a run says of flossing; nothing if there was none."""
+    return {name: x for name, x in dict(*rows[:1]).items() if name.startswith("floss/")}
