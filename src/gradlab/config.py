@@ -33,6 +33,7 @@ from gradlab.schedule import Schedule
 WandbMode = Literal["offline", "online", "disabled"]
 Lanes = Literal["auto", "threads", "vmap"]
 LONGEST_NAME = 255  # bytes of a file's name
+DType = Literal["bfloat16", "float16", "float32", "float64"]
 Retry = Literal["nothing", "failed", "diverged", "failed,diverged"]
 
 
@@ -69,9 +70,11 @@ ROLES: Mapping[str, Role] = {
 # Keys that the records of earlier code lack, which ran as it does with these values; at these they
 # enter neither identities nor digests, so that such records are resumed as what they are.
 LATER: Mapping[str, Any] = {
+    "model.dtype": "float32",
     "model.other_limit": None,
     "model.readout": "linear",
     "model.readout_bias": 0.0,
+    "train.loss_scale": None,
     "train.objective": "mean",
     "train.stop": None,
 }
@@ -164,6 +167,8 @@ class Model:
     readout_bias: NonNegative | None = (
         0.0  # its biases are uniform within ± this; None: it has none
     )
+    # Of the state and its products; weights stay in float32, but for float64's.
+    dtype: Annotated[str, one_of(*get_args(DType))] = "float32"
     cell: Any = MISSING
 
 
@@ -175,6 +180,7 @@ class Train:
     batch_size: Count = 32
     log_every: Count = 20  # updates
     objective: Annotated[str, one_of("mean", "half_sum")] = "mean"  # half_sum: ½ Σ (squared errors)
+    loss_scale: Any = None  # a rule that scales the loss (training.loss_scaling)
     stop: Any = None  # a rule that ends training before its last update (training.stopping)
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0  # apart; inf: only when interrupted
 
@@ -313,8 +319,9 @@ def _check_components(config: Config) -> None:
     if not config.task.get("test_lengths"):  # as recorded tasks are, which have no such key
         config.task.pop("test_lengths", None)
     config.model.cell = check_component(config.model.cell, "model.cell")
-    if config.train.stop is not None:
-        config.train.stop = check_component(config.train.stop, "train.stop")
+    for key in ("stop", "loss_scale"):
+        if (rule := getattr(config.train, key)) is not None:
+            setattr(config.train, key, check_component(rule, f"train.{key}"))
     config.probe = {
         name: validate(PROBE_SETTINGS[name], value, f"probe.{name}")
         if name in PROBE_SETTINGS

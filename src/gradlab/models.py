@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from gradlab import components
 from gradlab.cells import EncoderDecoder, Gates, gates, set_gate_biases
 from gradlab.cells.biases import uniform_within
+from gradlab.cells.precision import InPrecision
 from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
 from gradlab.components import ConfigError
 from gradlab.config import Model
@@ -152,7 +153,9 @@ def build_network(
     """Build the configured network and draw its weights.
 
     Args:
-        model: the section `model` of the config. With `model.decoder` there are two stacks, in an
+        model: the section `model` of the config. `model.dtype` is the type in which the cell keeps
+            its state and computes (`InPrecision`); the readout stays in that of the weights,
+            float32, which are float64 for "float64" (it needs JAX's 64-bit types). With `model.decoder` there are two stacks, in an
             `EncoderDecoder`. `model.other_std` is the standard deviation of the weights that are
             not recurrent (into each layer, and of the readout), `model.other_limit` the limit that
             they are uniform within; None: Flax's own initialiser.
@@ -167,6 +170,29 @@ def build_network(
             no gate biases where the rule sets some; or the initialiser or the rule is none. What
             their own code raises is raised as it is.
     """
+    with jax.enable_x64(False):  # all types start from the same weights
+        network = _build_in_float32(model, initialiser, bias_rule, features, outputs, key)
+    if model.dtype == "float32":
+        return network
+    if model.dtype == "float64":
+        nnx.update(network, jax.tree.map(_as_float64, nnx.state(network)))
+    network.cell = InPrecision(network.cell, model.dtype)
+    return network
+
+
+def _as_float64(x: Array) -> Array:
+    is_inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float64)) if is_inexact else x
+
+
+def _build_in_float32(
+    model: Model,
+    initialiser: Initialiser,
+    bias_rule: BiasRule,
+    features: int,
+    outputs: int,
+    key: Key[Array, ""],
+) -> Network:
     rngs = nnx.Rngs(key)
     build_stack = partial(_build_stack, model, initialiser, bias_rule, rngs=rngs)
     if model.decoder:  # the answer flag is no input of the two stacks

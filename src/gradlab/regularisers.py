@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from gradlab.cells.elman import elman_activation
+from gradlab.cells.precision import InPrecision
 from gradlab.components import ConfigError
 from gradlab.config import NonNegative
 
@@ -61,6 +62,8 @@ class Omega:
             raise ConfigError(
                 "regulariser=omega needs the adjoints of whole sequences: tbptt.window=null."
             )
+        if isinstance(cell, InPrecision):
+            raise ConfigError(f"regulariser=omega needs model.dtype=float32; got {cell.dtype}.")
         if elman_activation(cell) is None:
             raise ConfigError(
                 "regulariser=omega needs model=rnn with model.num_layers=1, one layer of W_hh and "

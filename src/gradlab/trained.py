@@ -12,7 +12,7 @@ from gradlab.models import Network
 from gradlab.point import checkpoints
 from gradlab.point.sources import changed_sources
 from gradlab.sweeps.trust import targets_below
-from gradlab.training.precision import in_float32
+from gradlab.training.precision import in_float32, types_of
 from gradlab.training.program import Program
 
 
@@ -29,6 +29,7 @@ def load_network(run_folder: str | Path, *, trust: Sequence[str] = ()) -> Networ
     Returns:
         A Flax NNX module: called with inputs (batch, time, features) it gives the outputs of every
         step; `.cell` is what `gradlab.jacobian_log_norms` takes, `.readout` maps its output.
+        One of model.dtype=float64 needs JAX's 64-bit types to run.
 
     Warns:
         UserWarning: the code of a part that is not gradlab's was edited since the point ran.
@@ -53,7 +54,8 @@ def load_network(run_folder: str | Path, *, trust: Sequence[str] = ()) -> Networ
         ) from error
     config = _checked_config(folder, trust)
     program = Program(config)
-    state = checkpoints.load(folder, config, program.abstract_state)
+    with types_of(config.model.dtype):
+        state = checkpoints.load(folder, config, program.abstract_state)
     if state is None:
         raise FileNotFoundError(
             f"{str(folder)!r} holds no checkpoint: train it with train.checkpoint_seconds=60."
@@ -64,7 +66,8 @@ def load_network(run_folder: str | Path, *, trust: Sequence[str] = ()) -> Networ
             "network is built by the present code, and may be another than the one recorded.",
             stacklevel=3,  # beyond in_float32
         )
-    return program.merge(state.parameters, state.constants)
+    with types_of(config.model.dtype):
+        return program.merge(state.parameters, state.constants)
 
 
 def _checked_config(folder: Path, trust: Sequence[str]) -> Config:

@@ -159,7 +159,10 @@ class ExpRNN(VectorCell):
 
     def recurrent_matrix(self) -> Matrix:
         """Return W, which acts on h from the left."""
-        w = MAPS[self.map](self.skew_matrix())
+        skew = self.skew_matrix()
+        # JAX factorises no matrix of half-precision numbers.
+        wide = skew.astype(jnp.promote_types(skew.dtype, jnp.float32))
+        w = MAPS[self.map](wide).astype(skew.dtype)
         signs = np.repeat([1, -1], [self.hidden_features - self.negatives, self.negatives])
         return w * jnp.asarray(signs, w.dtype) if self.negatives else w
 

@@ -51,7 +51,7 @@ def unroll(
     form = affine_form(cell)
     if form is None or not _is_plain_batch(form, carry, inputs):
         return step_by_step(cell, carry, inputs, on_adjoint)
-    return _affine_unroll(form, carry, inputs, _as_partial(on_adjoint))
+    return _affine_unroll(form, carry, inputs, as_partial(on_adjoint))
 
 
 def step_by_step(
@@ -61,7 +61,7 @@ def step_by_step(
     on_adjoint: AdjointRule | None = None,
 ) -> tuple[PyTree, Float[Array, "time batch n"]]:
     """Run any cell as `unroll` does, by a scan over its own steps."""
-    rule = _as_partial(on_adjoint)
+    rule = as_partial(on_adjoint)
 
     def step(carry: PyTree, x: Array) -> tuple[PyTree, Array]:
         return cell(carry if rule is None else _with_adjoint_rule(rule, carry), x)
@@ -91,7 +91,7 @@ def unroll_input_first(
     return jax.lax.scan(advance, carry, cell.dense_i(inputs))
 
 
-def _as_partial(rule: AdjointRule | None) -> Partial | None:
+def as_partial(rule: AdjointRule | None) -> Partial | None:
     """Return a rule as a pytree: a custom_vjp may not close over traced numbers."""
     return rule if isinstance(rule, Partial | None) else Partial(rule)
 

@@ -11,7 +11,7 @@ from gradlab.config import check
 from gradlab.point.failures import is_interrupt
 from gradlab.point.recorder import Judge, Point, Recorder, Status
 from gradlab.point.training_loop import TrainingLoop
-from gradlab.training.precision import in_float32
+from gradlab.training.precision import in_types_of_network
 from gradlab.training.program import Program, State
 
 __all__ = ["Judge", "Point", "Status", "fail_points", "point_of_job", "run_point", "run_points"]
@@ -33,7 +33,7 @@ def run_point(point: Point, stop: Event | None = None) -> Status:
     return status
 
 
-@in_float32
+@in_types_of_network
 def run_points(
     program: Program,
     points: Sequence[Point],

@@ -4,9 +4,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from gradlab import decay
+from gradlab.cells.precision import is_half
 from gradlab.jacobian import jacobian_log_norms
 from gradlab.jacobian.pairs import Norm
 from gradlab.probes import Measurement, ProbeInput, labelled
@@ -32,8 +33,10 @@ def jacobian_map(
         norm: "spectral" (the worst case), "frobenius" or "rms" (the typical case).
         of, wrt: parts of the carry; None for the whole.
         certify: also record the error of a sample of the entries, which entries are unresolved
-            (lost to rounding), and the error that the cell's precision makes of each.
+            (lost to rounding), and the error that the cell's precision makes of each. Of a network in
+            bfloat16 or float16 it always is.
     """
+    certify = certify or is_half(probed.cell)
     part: dict[str, Any] = {"norm": norm, "of": of, "wrt": wrt}
     log_norms = probed.shared_maps(**part) if probed.shared_maps and not certify else None
     certificate = None
@@ -67,11 +70,27 @@ def jacobian_map(
             long_name=f"relative error that the network's precision makes of the {quantity}",
             units="1",
         )
+        metrics |= _errors_by_precision(certificate.precision_error, log_norms, name)
         # NaN is the error of a sequence of which no checked entry is resolved.
         error = np.fmax.reduce(np.asarray(certificate.largest_error))
         metrics[f"{name}/certified_error"] = float(error)
         metrics[f"{name}/unresolved"] = float(unresolved.sum() / measured.sum())
     return Measurement(metrics, arrays)
+
+
+def _errors_by_precision(
+    errors: Float[Array, "sample t k"], log_norms: Map, name: str
+) -> dict[str, float]:
+    """Return the median and largest of the errors that the network's precision makes, t > k."""
+    inside = ~np.isnan(log_norms) & np.tri(log_norms.shape[-1], k=-1, dtype=bool)
+    values = np.asarray(errors)[inside]
+    values = values[~np.isnan(values)]  # a network that casts by itself has no float64 run
+    if not values.size:
+        return {}
+    return {
+        f"{name}/precision_error/median": float(np.median(values)),
+        f"{name}/precision_error/largest": float(values.max()),
+    }
 
 
 def _is_finite(log_norms: Map, probed: ProbeInput) -> bool:

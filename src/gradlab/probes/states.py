@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from gradlab import decay, theory
 from gradlab.cells import gates
 from gradlab.cells.elman import Activation, elman_activation
+from gradlab.cells.precision import plain_cell
 from gradlab.jacobian.carry import REAL, CarryForm, Span
 from gradlab.jacobian.flat_cell import carry_form
 from gradlab.probes import Measurement, ProbeInput, labelled
@@ -74,7 +75,7 @@ def theory_rates(probed: ProbeInput, *, name: str) -> Measurement:
     with a forget or update gate f: the mean of ln f over units and time, without gates that are
     exactly 0; −inf if all are.
     """
-    cell = probed.cell
+    cell = plain_cell(probed.cell)
     inside = np.arange(probed.inputs.shape[1]) < probed.lengths[:, None]
     if activation := elman_activation(cell):
         rates = _layer_rates(cell, activation, np.asarray(probed.inputs)[inside])

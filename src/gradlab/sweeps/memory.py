@@ -8,13 +8,13 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from gradlab.training.precision import in_float32
+from gradlab.training.precision import in_types_of_network
 from gradlab.training.program import Program
 
 SHARE = 0.6  # of a device's memory that points may take; the rest is for measuring
 
 
-@in_float32
+@in_types_of_network
 def bytes_per_point(program: Program) -> int:
     """Return the bytes that one more vmapped point takes, from shapes alone: nothing is compiled.
 

@@ -140,7 +140,11 @@ def clip_memory(clip: Clip, parameters: nnx.State) -> PyTree:
 
 
 def gradients(
-    objective: Objective, parameters: nnx.State, clip: Clip, memory: PyTree
+    objective: Objective,
+    parameters: nnx.State,
+    clip: Clip,
+    memory: PyTree,
+    scale: Float[Array, ""] | None = None,
 ) -> tuple[ObjectiveAux, Gradients, PyTree]:
     """Differentiate an objective, without and with clipping.
 
@@ -152,12 +156,17 @@ def gradients(
         parameters: where to differentiate.
         clip: a rule of `gradlab.clipping`.
         memory: what it knows of earlier updates; see `clip_memory`.
+        scale: factor of the objective while it is differentiated, which the gradients (and the
+            adjoints that a rule sees) are divided by; None: 1.
 
     Returns:
         The objective's auxiliary outputs, both gradients, and the new memory.
     """
+    if scale is not None:
+        objective = _scaled(objective, scale)
     if isinstance(clip, optax.GradientTransformation):
         (_, aux), raw = jax.value_and_grad(objective, has_aux=True)(parameters, None)
+        raw = _divided(raw, scale)
         clipped, memory = clip.update(raw, memory, parameters)
         return aux, Gradients(raw, clipped), memory
 
@@ -165,8 +174,30 @@ def gradients(
         return jax.grad(objective, has_aux=True)(parameters, Partial(_apply_if, clips, clip))
 
     both, aux = jax.vmap(gradient)(jnp.array([False, True]))
+    both = _divided(both, scale)
     raw, clipped = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
     return jax.tree.map(lambda x: x[0], aux), Gradients(raw, clipped), memory
+
+
+def _scaled(objective: Objective, scale: Float[Array, ""]) -> Objective:
+    """Return a multiple of an objective, whose rule sees the adjoints of the objective itself."""
+
+    def scaled(
+        parameters: nnx.State, rule: AdjointRule | None
+    ) -> tuple[Float[Array, ""], ObjectiveAux]:
+        own = None if rule is None else Partial(_on_unscaled, rule, scale)
+        value, aux = objective(parameters, own)
+        return value * scale, aux
+
+    return scaled
+
+
+def _on_unscaled(rule: AdjointRule, scale: Float[Array, ""], adjoint: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: x * scale, rule(_divided(adjoint, scale)))
+
+
+def _divided(tree: PyTree, scale: Float[Array, ""] | None) -> PyTree:
+    return tree if scale is None else jax.tree.map(lambda x: x / scale, tree)
 
 
 def _apply_if(condition: Array, rule: AdjointRule, adjoint: PyTree) -> PyTree:

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from gradlab.cells.precision import plain_cell
 from gradlab.components import ConfigError, build
 from gradlab.config import PROBE_SETTINGS, Config, traced
 from gradlab.initialisers import draw_matrix
@@ -37,6 +38,7 @@ from gradlab.training.gradients import (
     sequence_objective,
 )
 from gradlab.training.held_state import check_state_is_held
+from gradlab.training.loss_scaling import check_loss_scaling
 from gradlab.training.losses import (
     check_objective,
     half_sum,
@@ -45,7 +47,7 @@ from gradlab.training.losses import (
     total_weight,
     weighted_mean,
 )
-from gradlab.training.precision import in_float32
+from gradlab.training.precision import in_float32, in_types_of_network, types_of
 from gradlab.training.source_key import SourceKey
 from gradlab.training.stopping import check_stop_rule, observe_batch
 from gradlab.training.telemetry import Telemetry, observe, overflows
@@ -68,6 +70,7 @@ class State(NamedTuple):
     stopped: Bool[Array, ""]  # by the rule of train.stop
     stop: PyTree  # that rule's state; None without a rule
     clip: PyTree  # state of the clipping rule; no arrays if it keeps none
+    loss_scale: PyTree  # that of train.loss_scale; None without a rule
 
 
 class Program:
@@ -103,18 +106,22 @@ class Program:
             )
         _check_rule("optim", self._build("optim", hyperparameters_of(config)))
         _check_rule("clip", self._build("clip", hyperparameters_of(config)))
-        abstract = nnx.eval_shape(
-            partial(self._network, hyperparameters_of(config)), jax.random.key(0)
-        )
-        self.definition, _, self.constants = _split(abstract)
-        check_state_is_held(abstract.cell, self.task.features, config.model.cell["_target_"])
-        form, self.output_leaf = _carry_and_output(abstract.cell, self.task.features)
+        with types_of(config.model.dtype):
+            abstract = nnx.eval_shape(
+                partial(self._network, hyperparameters_of(config)), jax.random.key(0)
+            )
+            self.definition, _, self.constants = _split(abstract)
+            plain, name = plain_cell(abstract.cell), config.model.cell["_target_"]
+            check_state_is_held(plain, self.task.features, name)
+            form, self.output_leaf = _carry_and_output(abstract.cell, self.task.features)
         _check_probe(config.probe, form, self.task)
         self.length = self.task.test.inputs.shape[1]
         self.window, self.stride = truncated.check(config.tbptt, self.task.test.weights)
         self.by_segment = config.tbptt.update == "segment"
         self.stop_rule = build(config.train.stop) if config.train.stop else None
         check_stop_rule(self.stop_rule, self.task, self.by_segment)
+        self.loss_scaling = build(config.train.loss_scale) if config.train.loss_scale else None
+        check_loss_scaling(self.loss_scaling)
         check_objective(config.train.objective, self.task)
         self.flossing = build(config.init["floss"]) if "floss" in config.init else None
         check_flossing(self.flossing)
@@ -131,7 +138,7 @@ class Program:
         """Return the hash of what is compiled."""
         return hash(self._key)
 
-    @in_float32
+    @in_types_of_network
     def abstract_state(self) -> State:
         """Return the shapes and types of a point's state; nothing is computed."""
         state: State = jax.eval_shape(self.initialise, hyperparameters_of(self.config))
@@ -165,6 +172,7 @@ class Program:
             stopped=jnp.array(False),
             stop=self.stop_rule.init() if self.stop_rule else None,
             clip=clip_memory(self._build("clip", hyperparameters), parameters),
+            loss_scale=self.loss_scaling.init() if self.loss_scaling else None,
         )
 
     @partial(jax.jit, static_argnums=(0, 3))
@@ -175,7 +183,8 @@ class Program:
 
         At the first loss, gradient or weight that is not finite (`telemetry.observe` has the
         rule), the last finite state is kept and marked as diverged, and no further update is made;
-        nor is one after the update that ends training by the rule of `train.stop`.
+        nor is one after the update that ends training by the rule of `train.stop`. An update that
+        `train.loss_scale` skips changes neither weights nor optimiser nor clipping rule.
 
         Returns:
             The new state, and the telemetry of each update (steps,).
@@ -185,12 +194,24 @@ class Program:
 
         def update(state: State, _: None) -> tuple[State, Telemetry]:
             key, batch, objective = self._objective(hyperparameters, state)
-            aux, gradient, clip_state = gradients(objective, state.parameters, clip, state.clip)
+            scale = state.loss_scale.scale if self.loss_scaling else None
+            aux, gradient, clip_state = gradients(
+                objective, state.parameters, clip, state.clip, scale
+            )
             change, optimiser_state = optimiser.update(
                 gradient.clipped, state.optimiser, state.parameters
             )
             parameters = optax.apply_updates(state.parameters, change)
-            telemetry = observe(state.step + 1, aux, gradient, parameters)
+            loss_scale, skips = None, None
+            if self.loss_scaling:
+                skips = self.loss_scaling.skips(state.loss_scale, aux.loss, gradient.raw)
+                loss_scale = self.loss_scaling.update(state.loss_scale, skips)
+                parameters, optimiser_state, clip_state = jax.tree.map(
+                    partial(jnp.where, skips),
+                    (state.parameters, state.optimiser, state.clip),
+                    (parameters, optimiser_state, clip_state),
+                )
+            telemetry = observe(state.step + 1, aux, gradient, parameters, scale, skips)
             stopped, stop = self._stops(state, aux.outputs, batch)
             after = State(
                 parameters,
@@ -203,6 +224,7 @@ class Program:
                 stopped,
                 stop,
                 clip_state,
+                loss_scale,
             )
             ended, diverges = has_ended(state), telemetry.nonfinite > 0
             before = state._replace(diverged=state.diverged | (diverges & ~ended))
@@ -293,7 +315,8 @@ class Program:
     ) -> tuple[Key[Array, ""], Batch, Objective]:
         """Return the next PRNG key, and this update's sequences and objective."""
         key, batch_key = jax.random.split(state.key)
-        batch = self.task.sample(batch_key, self.config.train.batch_size)
+        with jax.enable_x64(False):
+            batch = self.task.sample(batch_key, self.config.train.batch_size)
         scale = SCALES[self.config.train.objective]
         if self.by_segment:
             count = -(-self.length // self.stride)

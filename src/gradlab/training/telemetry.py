@@ -28,10 +28,17 @@ class Telemetry(NamedTuple):
     grad_norm_clipped: Float[Array, "steps"]
     clipped: Bool[Array, "steps"]
     nonfinite: Int[Array, "steps"]
+    loss_scale: Float[Array, "steps"] | None = None  # of train.loss_scale
+    skipped: Bool[Array, "steps"] | None = None  # since the scaled gradient overflowed
 
 
 def observe(
-    update: Int[Array, ""], aux: ObjectiveAux, gradients: Gradients, parameters: PyTree
+    update: Int[Array, ""],
+    aux: ObjectiveAux,
+    gradients: Gradients,
+    parameters: PyTree,
+    loss_scale: Float[Array, ""] | None = None,
+    skipped: Bool[Array, ""] | None = None,
 ) -> Telemetry:
     """Return the telemetry of one update.
 
@@ -46,12 +53,15 @@ def observe(
         aux: its loss and regulariser.
         gradients: its gradient before and after clipping.
         parameters: the new parameters.
+        loss_scale: the factor of the loss, if there is one.
+        skipped: whether its gradient overflows by that factor; then it has not diverged.
     """
     raw, clipped = gradients
     norm = optax.tree.norm(raw)
     change = optax.tree.norm(optax.tree.sub(clipped, raw))
     numbers = jax.tree.leaves((aux.loss, norm, raw, parameters))
     nonfinite = jnp.sum(jnp.stack([jnp.sum(~jnp.isfinite(x)) for x in numbers]))
+    nonfinite = jnp.maximum(nonfinite, overflows(parameters))
     return Telemetry(
         update,
         aux.loss,
@@ -59,7 +69,9 @@ def observe(
         norm,
         optax.tree.norm(clipped),
         change > CLIP_ROUNDING * norm,
-        jnp.maximum(nonfinite, overflows(parameters)),
+        nonfinite if skipped is None else jnp.where(skipped, 0, nonfinite),
+        loss_scale,
+        skipped,
     )
 
 
@@ -73,7 +85,8 @@ def training_row(step: int, telemetry: Telemetry) -> dict[str, float]:
 
     Most entries are means over the updates. The clipped gradient norm also has its maximum, since a
     mean cannot show whether a threshold was ever exceeded. An update that diverged is left out of
-    both; "diverged/update", "diverged/loss" and "diverged/grad_norm" describe it.
+    both, and one that was skipped, whose gradient overflowed, of all that is said of gradients;
+    "diverged/update", "diverged/loss" and "diverged/grad_norm" describe it.
 
     Args:
         step: the number of updates made so far.
@@ -82,7 +95,10 @@ def training_row(step: int, telemetry: Telemetry) -> dict[str, float]:
     telemetry = jax.tree.map(np.asarray, telemetry)
     telemetry = jax.tree.map(lambda x: x[telemetry.update > 0], telemetry)
     finite = jax.tree.map(lambda x: x[telemetry.nonfinite == 0], telemetry)
-    norm, clipped = finite.grad_norm, finite.grad_norm_clipped
+    made = finite
+    if finite.skipped is not None:
+        made = jax.tree.map(lambda x: x[~finite.skipped], finite)
+    norm, clipped = made.grad_norm, made.grad_norm_clipped
     coefficient = np.divide(clipped, norm, out=np.ones_like(norm), where=norm > 0)
     row = {
         "train/step": step,
@@ -91,9 +107,12 @@ def training_row(step: int, telemetry: Telemetry) -> dict[str, float]:
         "train/grad_norm_clipped": _mean(clipped),
         "train/grad_norm_clipped_max": float(np.max(clipped, initial=0.0)),
         "train/clip_coefficient": _mean(coefficient),
-        "train/clip_fraction": _mean(finite.clipped),
+        "train/clip_fraction": _mean(made.clipped),
         "train/nonfinite": float(telemetry.nonfinite[-1]),
     }
+    if telemetry.skipped is not None and telemetry.loss_scale is not None:
+        row["train/loss_scale"] = float(telemetry.loss_scale[-1])
+        row["train/skipped"] = _mean(telemetry.skipped)
     if finite.regulariser is not None:
         row["train/regulariser"] = _mean(finite.regulariser)
     if row["train/nonfinite"]:
