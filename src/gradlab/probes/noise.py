@@ -45,7 +45,7 @@ def noise(probed: ProbeInput, *, name: str) -> Measurement:
     scales = np.array([noise_scale(*each, count) for each in zip(first, second, strict=True)])
     lags = [0, *(2**p for p in range(length.bit_length()) if 2**p < length)]
     sums = {w: (float(np.sum(x.first**2)), float(x.second)) for w, x in whole.items()}
-    total = tuple(map(sum, zip(*sums.values(), strict=True)))
+    total = sum(x for x, _ in sums.values()), sum(x for _, x in sums.values())
     trace, signal = trace_and_signal(*total, count)
     metrics = {f"{name}/trace": trace, f"{name}/signal": signal}
     metrics[f"{name}/scale"] = noise_scale(*total, count)

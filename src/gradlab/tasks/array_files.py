@@ -68,7 +68,9 @@ def open_archive(path: Path, largest: float = math.inf) -> NpzFile:
     archive = np.load(path, allow_pickle=False)
     if not isinstance(archive, NpzFile):
         raise ValueError("it is a single array")
-    if sum(file.file_size for file in archive.zip.infolist()) > largest:
+    with zipfile.ZipFile(path) as members:
+        size = sum(member.file_size for member in members.infolist())
+    if size > largest:
         archive.close()
         refuse(path, f"its arrays take more than {largest / 2**30:g} GiB.")
     return archive
