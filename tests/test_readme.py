@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands there, block after block, in a folder of its own."""
+"""The README's Python runs as it stands there, and CONTRIBUTING's diff is one of this code."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ import matplotlib as mpl
 import pytest
 import wandb
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -30,3 +31,16 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for folder in ("runs/mine", "runs/torch"):
         assert list(gradlab.load_runs(folder)["status"]) == ["done"]
     assert len(names["runs"]) == 6  # type: ignore[arg-type]
+
+
+def test_the_diff_in_contributing_is_of_the_files_as_they_are() -> None:
+    (diff,) = re.findall(r"```diff\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    shown = 0
+    for part in re.split(r"^\+\+\+ b/", diff, flags=re.MULTILINE)[1:]:
+        name, *lines = part.splitlines()
+        added = [line[1:] for line in lines if line.startswith("+")]
+        rest = iter((ROOT / name).read_text().splitlines())
+        for line in added:
+            assert line in rest, f"{name} has no line {line!r} at this place"  # in their order
+        shown += len(added)
+    assert shown > 20
