@@ -5,7 +5,8 @@ One file a family: Flax's cells with the options that the field compares (`elman
 leaky units (`leaky`), independent ones (`indrnn`), coupled oscillators (`cornn`), layers whose
 matrix stays orthogonal (`exprnn`), cells with one gate (`janet`, `minimal_rnn`), cells whose gates
 read the input alone (`mingru`, `minlstm`, on `input_gated`), linear ones with a complex state
-(`lru`), and an encoder and a decoder joined into one cell (`encoder_decoder`). `recurrence.unroll`
+(`lru`), a matrix state that is corrected key by key (`deltanet`), and an encoder and a decoder
+joined into one cell (`encoder_decoder`). `recurrence.unroll`
 runs a cell over a batch of sequences, fast where `affine` knows the cell's affine form or the
 cell's file registers a way of its own.
 
@@ -21,6 +22,7 @@ output is of another size than hidden_features.
 
 from gradlab.cells.biases import set_gate_biases
 from gradlab.cells.cornn import CoRNN
+from gradlab.cells.deltanet import DeltaNet
 from gradlab.cells.elman import ConcatenatedElman, Elman
 from gradlab.cells.encoder_decoder import EncoderDecoder
 from gradlab.cells.exprnn import ExpRNN
@@ -46,6 +48,7 @@ __all__ = [
     "SLSTM",
     "CoRNN",
     "ConcatenatedElman",
+    "DeltaNet",
     "Elman",
     "EncoderDecoder",
     "ExpRNN",

@@ -20,6 +20,7 @@ KEYS = {
 }
 MODELS = {
     "cornn": "coRNN",
+    "deltanet": "DeltaNet",
     "exprnn": "expRNN",
     "gru": "GRU",
     "indrnn": "IndRNN",

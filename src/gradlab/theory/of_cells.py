@@ -132,6 +132,28 @@ def minlstm_log_factors(forget: np.ndarray, write: np.ndarray) -> np.ndarray:
     return log_forget - np.logaddexp(log_forget, log_write)
 
 
+def delta_rule_jacobian(key: Vector, strength: float, values: int) -> Float[np.ndarray, "vn vn"]:
+    """Return I ⊗ (I − β k kᵀ), the step Jacobian of a delta rule's matrix state, row after row.
+
+    S⁽ᵗ⁾ = S⁽ᵗ⁻¹⁾ (I − β k kᵀ) + β v kᵀ acts on each row of S alone, whatever S and v are. The
+    singular values of a row are 1, n − 1 times, and |1 − β ‖k‖²|. So the norm is exactly 1 for
+    0 ≤ β ‖k‖² ≤ 2 and n ≥ 2, and the logs of the singular values add up to ln |1 − β ‖k‖²| for
+    each row. (Yang et al. 2024, 3.3, print the last eigenvalue as 1 − β ‖k‖, which is the same at
+    ‖k‖ = 1.)
+
+    Args:
+        key: k, of n numbers.
+        strength: β.
+        values: the number of rows of S.
+
+    Example:
+        >>> jacobian = delta_rule_jacobian(np.array([0.6, 0.8]), 0.75, values=3)
+        >>> np.linalg.svd(jacobian, compute_uv=False).round(2).tolist()
+        [1.0, 1.0, 1.0, 0.25, 0.25, 0.25]
+    """
+    return np.kron(np.eye(values), np.eye(len(key)) - strength * np.outer(key, key))
+
+
 def leaky_jacobian_bound(
     w_hh: Float[np.ndarray, "n n"], alpha: float | Vector, activation: str = "tanh"
 ) -> float:
