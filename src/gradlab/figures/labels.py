@@ -32,6 +32,7 @@ MODELS = {
     "mingru": "minGRU",
     "minimal_rnn": "MinimalRNN",
     "minlstm": "minLSTM",
+    "mlstm": "mLSTM",
     "rnn": "RNN",
     "slstm": "sLSTM",
 }
