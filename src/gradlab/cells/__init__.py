@@ -5,8 +5,8 @@ One file a family: Flax's cells with the options that the field compares (`elman
 leaky units (`leaky`), independent ones (`indrnn`), coupled oscillators (`cornn`), layers whose
 matrix stays orthogonal (`exprnn`), cells with one gate (`janet`, `minimal_rnn`), cells whose gates
 read the input alone (`mingru`, `minlstm`, on `input_gated`), linear ones with a complex state
-(`lru`), matrix states (`deltanet`, `mlstm`), and an encoder and a decoder joined into one cell
-(`encoder_decoder`). `recurrence.unroll`
+(`lru`), diagonal states whose step size the input chooses (`mamba`), matrix states (`deltanet`,
+`mlstm`), and an encoder and a decoder joined into one cell (`encoder_decoder`). `recurrence.unroll`
 runs a cell over a batch of sequences, fast where `affine` knows the cell's affine form or the
 cell's file registers a way of its own.
 
@@ -34,6 +34,7 @@ from gradlab.cells.leaky import Leaky
 from gradlab.cells.lru import LRU
 from gradlab.cells.lstm import LSTM
 from gradlab.cells.lstm_1997 import LSTM1997
+from gradlab.cells.mamba import Mamba
 from gradlab.cells.mingru import MinGRU
 from gradlab.cells.minimal_rnn import MinimalRNN
 from gradlab.cells.minlstm import MinLSTM
@@ -57,6 +58,7 @@ __all__ = [
     "Gates",
     "IndRNN",
     "Leaky",
+    "Mamba",
     "MinGRU",
     "MinLSTM",
     "MinimalRNN",

@@ -29,6 +29,7 @@ MODELS = {
     "lru": "LRU",
     "lstm": "LSTM",
     "lstm_1997": "LSTM of 1997",
+    "mamba": "Mamba (S6)",
     "mingru": "minGRU",
     "minimal_rnn": "MinimalRNN",
     "minlstm": "minLSTM",

@@ -132,6 +132,26 @@ def minlstm_log_factors(forget: np.ndarray, write: np.ndarray) -> np.ndarray:
     return log_forget - np.logaddexp(log_forget, log_write)
 
 
+def mamba_log_factors(
+    delta: Float[np.ndarray, "T n"], rates: Float[np.ndarray, "n states"]
+) -> Float[np.ndarray, "T n*states"]:
+    """Return Δ A of a selective state space's states, ln of the diagonal of its step Jacobians.
+
+    h⁽ᵗ⁾ = exp(Δ A) ⊙ h⁽ᵗ⁻¹⁾ + … (Gu & Dao 2023, equations 2 and 4): `diagonal_log_norms` of them is
+    the map. As A < 0, the longest memory is that of the largest A, exp(A Σ Δ).
+
+    Args:
+        delta: Δ of each channel at each step.
+        rates: A of each channel's states.
+
+    Example:
+        >>> steps, rates = np.full((5, 1), 0.1), -np.arange(1.0, 17.0)[None]
+        >>> float(diagonal_log_norms(mamba_log_factors(steps, rates))[5, 0])
+        -0.5
+    """
+    return (delta[..., None] * rates).reshape(len(delta), -1)
+
+
 def delta_rule_jacobian(key: Vector, strength: float, values: int) -> Float[np.ndarray, "vn vn"]:
     """Return I ⊗ (I − β k kᵀ), the step Jacobian of a delta rule's matrix state, row after row.
 
