@@ -157,6 +157,7 @@ class Model:
     name: str = MISSING
     hidden_size: Count = 32
     num_layers: Count = 1
+    skip: Annotated[str, one_of("none", "residual", "highway")] = "none"  # around upper layers
     decoder: bool = False  # a second stack answers where the task's last input is 1
     other_std: NonNegative | None = None  # of weights that are not recurrent; None: 1/√(fan-in)
     other_limit: NonNegative | None = None  # instead: they are uniform within ± this
