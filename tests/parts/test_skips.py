@@ -13,6 +13,7 @@ from gradlab import jacobian_log_norms
 from gradlab.cells import LSTM, Elman, gates
 from gradlab.cells.recurrence import step_by_step, unroll
 from gradlab.cells.skips import Highway, Residual
+from gradlab.components import ConfigError
 from gradlab.jacobian import step_jacobians
 from gradlab.models import Stack
 from gradlab.training.program import Program, hyperparameters_of
@@ -112,11 +113,12 @@ def test_a_highway_starts_by_carrying() -> None:
 
 @pytest.mark.parametrize("kind", ["residual", "highway"])
 def test_deep_stacks_are_configured_train_and_are_measured(kind: str, composed: Compose) -> None:
-    config = composed(
+    words = (
         *("model=gru", "model.num_layers=3", f"model.skip={kind}", "model.hidden_size=8"),
         *("task=echo", "task.length=8", "task.delay=1", "optim.learning_rate=0.02"),
-        *("task.test_size=50", "probe=[spectral,statistics]"),
+        "task.test_size=50",
     )
+    config = composed(*words, "probe=[spectral,statistics]")
     program, hyperparameters = Program(config), hyperparameters_of(config)
     state = program.initialise(hyperparameters)
     cell = program.merge(state.parameters, state.constants).cell
@@ -125,5 +127,8 @@ def test_deep_stacks_are_configured_train_and_are_measured(kind: str, composed: 
     assert not telemetry.nonfinite.any()
     assert program.evaluate(state)["eval/loss"] < 0.7 * program.task.baseline
     assert np.isfinite(program.measure(hyperparameters, state).metrics["jacobian/log_norm/lag_1"])
+    probing = Program(composed(*words, "probe=adjoint"))
+    with pytest.raises(ConfigError, match=f"that of model.skip={kind} is none: leave out the prob"):
+        probing.measure(hyperparameters, state)
     across = jacobian_log_norms(cell, inputs(STEPS)[:, :1], of="layer2.h", wrt="layer0.h")
     assert np.isfinite(np.asarray(across)[1, 0])
