@@ -74,6 +74,7 @@ LATER: Mapping[str, Any] = {
     "model.other_limit": None,
     "model.readout": "linear",
     "model.readout_bias": 0.0,
+    "model.skip": "none",
     "train.loss_scale": None,
     "train.objective": "mean",
     "train.stop": None,
@@ -160,6 +161,7 @@ class Model:
     name: str = MISSING
     hidden_size: Count = 32
     num_layers: Count = 1
+    skip: Annotated[str, one_of("none", "residual", "highway")] = "none"  # around upper layers
     decoder: bool = False  # a second stack answers where the task's last input is 1
     other_std: NonNegative | None = None  # of weights that are not recurrent; None: 1/√(fan-in)
     other_limit: NonNegative | None = None  # instead: they are uniform within ± this

@@ -3,7 +3,7 @@
 A model is configured by conf/model/; `gradlab.cells` says how to add a cell.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from gradlab.cells import EncoderDecoder, Gates, gates, set_gate_biases
 from gradlab.cells.biases import uniform_within
 from gradlab.cells.precision import InPrecision
 from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
+from gradlab.cells.skips import Highway, Residual
 from gradlab.components import ConfigError
 from gradlab.config import Model
 
@@ -35,12 +36,23 @@ class Hidden(NamedTuple):
 class Stack(nnx.RNNCellBase):
     """Recurrent cells on top of each other as one cell.
 
-    Its carry is a dictionary of the layers' carries, {"layer0": …, "layer1": …}.
+    Its carry is a dictionary of the layers' carries, {"layer0": …, "layer1": …}. With skips, what
+    a layer passes on is more than its output, so that each layer reaches all above it by shorter
+    ways at the same step: of residual layers, ∂(passed on)/∂(read) has a part I. They lead from
+    layer to layer alone, not from step to step, and the stack's output is no part of its carry.
     """
 
-    def __init__(self, layers: list[nnx.RNNCellBase]) -> None:
-        """Stack the cells; the first one reads the input."""
+    def __init__(
+        self, layers: list[nnx.RNNCellBase], skips: Sequence[Residual | Highway] = ()
+    ) -> None:
+        """Stack the cells; the first one reads the input.
+
+        Args:
+            layers: the cells.
+            skips: for each layer but the first what it passes on; none: its output.
+        """
         self.layers = nnx.List(layers)
+        self.skips = nnx.List(list(skips))
 
     def initialize_carry(
         self,
@@ -58,9 +70,13 @@ class Stack(nnx.RNNCellBase):
         """Run one step, in which each layer reads the output of the one below at that step."""
         new_carry = {}
         for i, cell in enumerate(self.layers):
-            state, inputs = components.call(cell, _unwrap(carry[f"layer{i}"]), inputs)
-            new_carry[f"layer{i}"] = _wrap(state)
+            state, output = components.call(cell, _unwrap(carry[f"layer{i}"]), inputs)
+            new_carry[f"layer{i}"], inputs = _wrap(state), self.passed_on(i, inputs, output)
         return new_carry, inputs
+
+    def passed_on(self, layer: int, below: Array, output: Array) -> Array:
+        """Return what a layer passes on, from what it reads and its output; at one step or many."""
+        return self.skips[layer - 1](below, output) if self.skips and layer else output
 
     @property
     def num_feature_axes(self) -> int:
@@ -77,7 +93,7 @@ def _(cell: Stack, carry: dict[str, PyTree], inputs: Array) -> Gates:
         with suppress(TypeError):  # the layer has none that are known
             layer_gates = gates(layer, state, inputs)
             stack_gates |= {f"layer{i}.{gate}": values for gate, values in layer_gates.items()}
-        _, inputs = layer(state, inputs)
+        inputs = cell.passed_on(i, inputs, layer(state, inputs)[1])
     return stack_gates
 
 
@@ -93,8 +109,8 @@ def _(
         return step_by_step(cell, carry, inputs, on_adjoint)
     last = {}
     for i, layer in enumerate(cell.layers):
-        state, inputs = unroll(layer, _unwrap(carry[f"layer{i}"]), inputs)
-        last[f"layer{i}"] = _wrap(state)
+        state, outputs = unroll(layer, _unwrap(carry[f"layer{i}"]), inputs)
+        last[f"layer{i}"], inputs = _wrap(state), cell.passed_on(i, inputs, outputs)
     return last, inputs
 
 
@@ -250,7 +266,13 @@ def _build_stack(
             set_gate_biases(layers[-1], biases)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    return layers[0] if len(layers) == 1 else Stack(layers)
+    size = _output_size(layers[-1], n)
+    skips = [_build_skip(model.skip, size, rngs) for _ in layers[1:] if model.skip != "none"]
+    return layers[0] if len(layers) == 1 else Stack(layers, skips)
+
+
+def _build_skip(kind: str, features: int, rngs: nnx.Rngs) -> Residual | Highway:
+    return Residual() if kind == "residual" else Highway(features, rngs)
 
 
 def _other_initialiser(model: Model) -> dict[str, nnx.Initializer]:

@@ -28,6 +28,8 @@ from step_checks import (
 from gradlab import jacobian_log_norms, lyapunov_exponents
 from gradlab.cells import DeltaNet, gates, set_gate_biases
 from gradlab.cells.recurrence import unroll
+from gradlab.jacobian.blocks import falls_into_blocks
+from gradlab.jacobian.flat_cell import flatten_cell
 from gradlab.models import Stack
 from gradlab.theory import of_cells
 from gradlab.training.program import Program, hyperparameters_of
@@ -152,6 +154,12 @@ def test_the_map_is_that_of_products_of_the_closed_form(name: str, norm: Any) ->
             assert found[t, k] == pytest.approx(np.log(size), abs=2e-5)
             if t < STEPS:
                 products = [f @ p for f, p in zip(by_step[t], products, strict=True)]
+
+
+def test_rows_of_the_matrices_are_measured_as_independent_parts() -> None:
+    x = random_inputs(STEPS)
+    flat = flatten_cell(DeltaNet(FEATURES, 32, rngs=nnx.Rngs(0)), x)
+    assert falls_into_blocks(flat, x, flat.form.span("h", "of"), flat.form.span("h", "wrt"))
 
 
 def test_exponents_add_up_to_what_each_step_shrinks() -> None:

@@ -21,6 +21,7 @@ BATCH = RNG.normal(size=(2, 3, 3)).astype(np.float32)
 EXACT: dict[str, Any] = {
     "elementwise": lambda v, w, m: jnp.tanh(v) * w + jnp.exp(-v) / (1 + w**2),
     "by one element": lambda v, w, m: v[2] * w + v,
+    "by rows": lambda v, w, m: (w[:2, None] * v.reshape(2, 3) + v[:2, None]).ravel(),
     "moved": lambda v, w, m: jnp.roll(v.reshape(2, 3).T[::-1].reshape(-1), 1),
     "split": lambda v, w, m: jnp.concatenate([x * v[i] for i, x in enumerate(jnp.split(v, 3))]),
     "repeated": lambda v, w, m: jnp.tile(v[:3], 2) * jnp.stack([*v.reshape(3, 2).T]).reshape(N),

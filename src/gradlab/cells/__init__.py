@@ -6,9 +6,9 @@ leaky units (`leaky`), independent ones (`indrnn`), coupled oscillators (`cornn`
 matrix stays orthogonal (`exprnn`), cells with one gate (`janet`, `minimal_rnn`), cells whose gates
 read the input alone (`mingru`, `minlstm`, on `input_gated`), linear ones with a complex state
 (`lru`), diagonal states whose step size the input chooses (`mamba`), matrix states (`deltanet`,
-`mlstm`), and an encoder and a decoder joined into one cell (`encoder_decoder`). `recurrence.unroll`
-runs a cell over a batch of sequences, fast where `affine` knows the cell's affine form or the
-cell's file registers a way of its own.
+`mlstm`), an encoder and a decoder joined into one cell (`encoder_decoder`), and ways around the
+layers of a stack (`skips`). `recurrence.unroll` runs a cell over a batch of sequences, fast where
+`affine` knows the cell's affine form or the cell's file registers a way of its own.
 
 To add a cell, write a subclass of flax.nnx.RNNCellBase, or of `base.VectorCell`, which starts from
 zeros, here or in your own package, whose `__init__` takes in_features, hidden_features,

@@ -72,7 +72,7 @@ class DeltaNet(VectorCell):
             heads: number of matrices S; divides n.
             key_features: size of each head's keys and queries; None: n/heads.
             key_map: of keys and queries: "silu" as above, or "elu", which makes them positive by
-                ELU + 1 and divides them by their sums (as in 2021; compared in 2024).
+                ELU + 1 and divides them by their sums (the other choice of the authors' code).
             negative_eigenvalues: whether β is 2 σ(…), so that I − β k kᵀ can also reflect (Grazzi
                 et al. 2025); its norm stays 1.
             use_bias: whether there are biases, which start at 0.

@@ -45,12 +45,11 @@ class Mamba(VectorCell):
     (`theory.of_cells.mamba_log_factors`): a small Δ keeps the state, a large one replaces it. One
     state with A = −1 and B = 1 is a gated unit, 1 − σ(…) its forget gate (theorem 1).
 
-    By default this is the authors' start (state-spaces/mamba): A = −1, …, −N in every channel (S4D-
-    Real), Δ between 0.001 and 0.1 in the logarithm uniformly where u is 0, W_Δ from U(±1/√r), r
-    its inputs, D = 1, and other weights from U(±1/√fan-in), as PyTorch's layers. So a channel's
-    slowest state keeps 0.9 to 0.999 of itself a step. The block around it, which this cell leaves
-    out, has twice as many channels as inputs, a convolution before the SiLU, a gate and an output
-    projection.
+    By default this is the authors' start (state-spaces/mamba): A = −1, …, −N in every channel,
+    ln Δ uniform from ln 0.001 to ln 0.1 where u is 0, W_Δ from U(±1/√r), r its inputs, D = 1, and
+    other weights from U(±1/√fan-in), as PyTorch's layers. So a channel's slowest state keeps 0.9
+    to 0.999 of itself a step. The block around it, which this cell leaves out, has twice as many
+    channels as inputs, a convolution before the SiLU, a gate and an output projection.
 
     Example:
         >>> cell = Mamba(3, 8, state_features=4, rngs=nnx.Rngs(0))

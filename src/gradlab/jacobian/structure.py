@@ -122,7 +122,7 @@ def _apply(equation: jex.JaxprEqn, operands: list[Traced]) -> list[Traced]:
         return [Traced(shape) for shape in shapes]
     if name in MOVES:
         return _moved(MOVES[name], operands, parameters)
-    if name in ELEMENTWISE and all(x.shape in ((), shapes[0]) for x in operands):
+    if name in ELEMENTWISE and all(_stretches(x.shape, shapes[0]) for x in operands):
         return [_elementwise(name, [_filled(operand, shapes[0]) for operand in operands])]
     moving = [operand for operand in operands if operand.sets is not None]
     if not moving or name == "stop_gradient":
@@ -180,8 +180,14 @@ def _elementwise(name: str, operands: list[Traced]) -> Traced:
     return Traced(first.shape, _union([x.sets for x in operands]), support)
 
 
+def _stretches(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Return whether an array is a scalar, or of the shape `to` but for axes of size 1."""
+    ranks_fit = len(shape) in (0, len(to))
+    return ranks_fit and all(size in (1, whole) for size, whole in zip(shape, to, strict=False))
+
+
 def _filled(operand: Traced, shape: tuple[int, ...]) -> Traced:
-    """Return an array of a shape as it is, or a scalar in all of it."""
+    """Return an array of a shape as it is, or a scalar or axes of size 1 in all of it."""
     if operand.shape == shape:
         return operand
     sets = None if operand.sets is None else _spread(operand.sets, shape)

@@ -344,10 +344,12 @@ class Program:
             ConfigError: the readout reads an output that is no part of the carry.
         """
         if self.output_leaf is None:
+            model = self.config.model
+            has_skips = model.num_layers > 1 and model.skip != "none"
+            name = f"model.skip={model.skip}" if has_skips else model.cell["_target_"]
             raise ConfigError(
                 "a probe of the loss needs a cell whose output is a part of its carry, as h is; "
-                f"that of {self.config.model.cell['_target_']} is none: leave out the probes "
-                "adjoint and contribution."
+                f"that of {name} is none: leave out the probes adjoint and contribution."
             )
         network = self.merge(parameters)
         hidden = jax.tree.leaves(carry)[self.output_leaf]
