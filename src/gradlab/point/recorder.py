@@ -30,7 +30,7 @@ from gradlab.probes import Measurement, join_steps, split_steps
 from gradlab.records import leases
 from gradlab.records.files import RecordError
 from gradlab.tracking.runs import track
-from gradlab.training.flossing import flossed
+from gradlab.training.flossing import flossing_entries
 from gradlab.training.program import State, has_ended
 from gradlab.training.success import success
 from gradlab.training.telemetry import divergence
@@ -165,7 +165,7 @@ class Recorder:
         status = _conclude(self.rows[-1], self.length)
         if found:
             status["reason"] = found
-        status["summary"] |= success(self.rows) | flossed(self.rows)
+        status["summary"] |= success(self.rows) | flossing_entries(self.rows)
         self._complete(state, status | self._advice())
 
     def reason_to_prune(self) -> str:

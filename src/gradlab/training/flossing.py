@@ -164,6 +164,6 @@ def check_flossing(flossing: Any) -> None:
         )
 
 
-def flossed(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def flossing_entries(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return what the first row of a run says of flossing; nothing if there was none."""
     return {name: x for name, x in dict(*rows[:1]).items() if name.startswith("floss/")}
