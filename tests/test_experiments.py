@@ -57,6 +57,7 @@ CUT = {
         "seeds=2",
         "reach_seeds=1",
     ),
+    "half_precision": ("units=4", "steps=8", "seeds=[0]"),
     "mnist1d": ("updates=2", "every=1", "batch_size=4", "seeds=[0]"),
     "parallel_rnn": PARALLEL,
     "parallel_rnn_full": PARALLEL,

@@ -170,11 +170,12 @@ def build_network(
 
     Args:
         model: the section `model` of the config. `model.dtype` is the type in which the cell keeps
-            its state and computes (`InPrecision`); the readout stays in that of the weights,
-            float32, which are float64 for "float64" (it needs JAX's 64-bit types). With `model.decoder` there are two stacks, in an
-            `EncoderDecoder`. `model.other_std` is the standard deviation of the weights that are
-            not recurrent (into each layer, and of the readout), `model.other_limit` the limit that
-            they are uniform within; None: Flax's own initialiser.
+            its state and computes (`InPrecision`). The readout and the weights stay in float32; for
+            "float64", which needs JAX's 64-bit types, they are in float64. With `model.decoder`
+            there are two stacks, in an `EncoderDecoder`. `model.other_std` is the standard
+            deviation of the weights that are not recurrent (into each layer, and of the readout),
+            `model.other_limit` the limit that they are uniform within; None: Flax's own
+            initialiser.
         initialiser: draws the recurrent matrix of each gate.
         bias_rule: draws the biases of each layer's gates.
         features: size of an input, the answer flag included.

@@ -28,7 +28,7 @@ class InPrecision(nnx.RNNCellBase):
 
     A cell with complex numbers, which have no half type, is rounded too, but takes its steps in
     complex64 and float32: weights, input, output and both parts of the state are numbers that the
-    type has. (Below the type's smallest normal number these are 0.)
+    type has. (With float16, those below its smallest normal number, 2⁻¹⁴, are 0.)
 
     A compiled step may keep what lies between two operations in float32 (on a CPU it does), so it
     is at least as precise as the type; its state is rounded after every step.
@@ -55,7 +55,9 @@ class InPrecision(nnx.RNNCellBase):
         start = jax.eval_shape(lambda: cell.initialize_carry((1,), nnx.Rngs(0)))
         self.has_complex = any(map(jnp.iscomplexobj, jax.tree.leaves((variables, start))))
 
-    def __call__(self, carry: PyTree, inputs: Float[Array, "*batch features"]) -> tuple[PyTree, Array]:
+    def __call__(
+        self, carry: PyTree, inputs: Float[Array, "*batch features"]
+    ) -> tuple[PyTree, Array]:
         """Return the rounded state and output of the cell's step from rounded numbers."""
         new, output = self.rounded()(self.round(carry), self.round(inputs))
         return self.round(new), self.round(output)
@@ -83,7 +85,7 @@ class InPrecision(nnx.RNNCellBase):
         cell = nnx.merge(self.definition, self.round(nnx.split(self)[1]))
         for _, module in nnx.iter_modules(cell):
             if vars(module).get("dtype") is not None and not self._rounds_wide:
-                module.dtype = self.dtype  # Flax's SimpleCell has float32 there
+                setattr(module, "dtype", self.dtype)  # noqa: B010 # float32 in Flax's SimpleCell
         return cell
 
     def round(self, numbers: PyTree) -> PyTree:
@@ -100,7 +102,9 @@ class InPrecision(nnx.RNNCellBase):
             return x
         is_complex = jnp.iscomplexobj(x)
         if not self._rounds_wide:
-            return x.astype(jnp.promote_types(self.dtype, jnp.complex64) if is_complex else self.dtype)
+            return x.astype(
+                jnp.promote_types(self.dtype, jnp.complex64) if is_complex else self.dtype
+            )
         limits = jnp.finfo(self.dtype)
 
         def part(x: Array) -> Array:
@@ -148,4 +152,6 @@ def _in_float32(rule: Partial, adjoint: PyTree) -> PyTree:
     def wide(x: Array) -> Array:
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
-    return jax.tree.map(lambda x, old: x.astype(old.dtype), rule(jax.tree.map(wide, adjoint)), adjoint)
+    return jax.tree.map(
+        lambda x, old: x.astype(old.dtype), rule(jax.tree.map(wide, adjoint)), adjoint
+    )

@@ -33,8 +33,8 @@ def jacobian_map(
         norm: "spectral" (the worst case), "frobenius" or "rms" (the typical case).
         of, wrt: parts of the carry; None for the whole.
         certify: also record the error of a sample of the entries, which entries are unresolved
-            (lost to rounding), and the error that the cell's precision makes of each. Of a network in
-            bfloat16 or float16 it always is.
+            (lost to rounding), and the error that the cell's precision makes of each. Networks in
+            bfloat16 or float16 always have them.
     """
     certify = certify or is_half(probed.cell)
     part: dict[str, Any] = {"norm": norm, "of": of, "wrt": wrt}

@@ -61,18 +61,20 @@ def observe(
     change = optax.tree.norm(optax.tree.sub(clipped, raw))
     numbers = jax.tree.leaves((aux.loss, norm, raw, parameters))
     nonfinite = jnp.sum(jnp.stack([jnp.sum(~jnp.isfinite(x)) for x in numbers]))
-    nonfinite = jnp.maximum(nonfinite, overflows(parameters))
-    return Telemetry(
+    telemetry = Telemetry(
         update,
         aux.loss,
         aux.regulariser,
         norm,
         optax.tree.norm(clipped),
         change > CLIP_ROUNDING * norm,
-        nonfinite if skipped is None else jnp.where(skipped, 0, nonfinite),
+        jnp.maximum(nonfinite, overflows(parameters)),
         loss_scale,
         skipped,
     )
+    if skipped is None:
+        return telemetry
+    return telemetry._replace(nonfinite=jnp.where(skipped, 0, telemetry.nonfinite))
 
 
 def overflows(parameters: PyTree) -> Bool[Array, ""]:
@@ -112,7 +114,7 @@ def training_row(step: int, telemetry: Telemetry) -> dict[str, float]:
     }
     if telemetry.skipped is not None and telemetry.loss_scale is not None:
         row["train/loss_scale"] = float(telemetry.loss_scale[-1])
-        row["train/skipped"] = _mean(telemetry.skipped)
+        row["train/skipped"] = _mean(np.asarray(telemetry.skipped))
     if finite.regulariser is not None:
         row["train/regulariser"] = _mean(finite.regulariser)
     if row["train/nonfinite"]:
