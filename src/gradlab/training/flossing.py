@@ -63,7 +63,7 @@ class Flossing:
         Raises:
             ConfigError: its step has no second derivatives, or its carry fewer numbers.
         """
-        definition, parameters, constants = nnx.split(cell, nnx.Param, ...)
+        definition, parameters, constants = nnx.split(cell, nnx.Param, ...)  # type: ignore[misc]
 
         def rates(parameters: nnx.State, key: Key[Array, ""]) -> Float[Array, "sequences k"]:
             flossed = nnx.merge(definition, parameters, constants)
@@ -166,4 +166,5 @@ def check_flossing(flossing: Any) -> None:
 
 def flossing_entries(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return what the first row of a run says of flossing; nothing if there was none."""
-    return {name: x for name, x in dict(*rows[:1]).items() if name.startswith("floss/")}
+    first = rows[0] if rows else {}
+    return {name: x for name, x in first.items() if name.startswith("floss/")}
