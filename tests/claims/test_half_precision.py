@@ -46,7 +46,8 @@ def test_the_backward_pass_is_that_of_an_elman_network_in_numpy() -> None:
     for h in states[:0:-1]:
         adjoint = w_h @ ((1 - h**2) * adjoint)
         expected.append(np.abs(adjoint).max())
-    np.testing.assert_allclose(gradients(cell, "float64", 7), expected, rtol=1e-12)
+    # The draw of the loss is in float32, and its last bit depends on how it was compiled.
+    np.testing.assert_allclose(gradients(cell, "float64", 7), expected, rtol=1e-6)
     np.testing.assert_allclose(gradients(cell, "float16", 7), expected, rtol=0.02)
 
 

@@ -38,6 +38,8 @@ def _largest_eps(jaxpr: jex.Jaxpr, moves: Sequence[bool]) -> float:
         kinds: list[Any] = [variable.aval for variable in equation.outvars]
         floats = [kind.dtype for kind in kinds if jnp.issubdtype(kind.dtype, jnp.inexact)]
         largest = max([largest, *(float(jnp.finfo(dtype).eps) for dtype in floats)])
+        if equation.primitive.name == "reduce_precision":  # rounded, and kept in a longer type
+            largest = max(largest, 2.0 ** -equation.params["mantissa_bits"])
         for inner in inner_jaxprs(equation):
             fits = len(inner.invars) == len(operands) and not inner.constvars
             arguments = [*inner.constvars, *inner.invars]

@@ -14,6 +14,8 @@ from gradlab import cells
 from gradlab.cells.precision import InPrecision
 from gradlab.cells.recurrence import unroll
 from gradlab.jacobian.closure import inner_jaxprs
+from gradlab.jacobian.flat_cell import flatten_cell
+from gradlab.jacobian.precision import rounding
 from gradlab.jacobian.pure_step import leaves_by_path
 
 FEATURES, UNITS, LENGTH, BATCH = 3, 4, 6, 2
@@ -116,6 +118,13 @@ def test_the_weights_keep_type_and_name_and_the_products_are_in_half_precision(
     program = jax.make_jaxpr(lambda c, x: half(c, x))(carry, x[0]).jaxpr
     wide = {dtype for dtype in products(program) if dtype != jnp.bfloat16}
     assert not wide or cell_class in (COMPLEX, WITH_A_MATRIX_FUNCTION)
+
+
+@pytest.mark.parametrize("cell_class", [cells.Elman, cells.LRU])
+@pytest.mark.parametrize(("dtype", "eps"), [("bfloat16", 2.0**-7), ("float16", 2.0**-10)])
+def test_the_engine_knows_the_precision_of_a_step(cell_class: Any, dtype: str, eps: float) -> None:
+    flat = flatten_cell(InPrecision(build(cell_class), dtype), jnp.asarray(inputs_of()[:, 0]))
+    assert rounding(flat) == eps
 
 
 def products(jaxpr: Any) -> set[Any]:

@@ -205,6 +205,27 @@ def test_a_point_records_the_scale_and_what_its_precision_makes_of_its_map(
     assert np.isfinite(last["theory/bound"])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model=lstm", "model.decoder=true", "task=reversal"),
+        ("model=lru", "model.num_layers=2", "tbptt.window=2", "clip=zclip"),
+        ("model=exprnn", "clip=adjoint", "clip.threshold=1.0"),
+    ],
+)
+def test_stacks_decoders_windows_and_rules_take_each_type(
+    composed: Compose, overrides: tuple[str, ...], dtype: str
+) -> None:
+    small = [word for word in SMALL if "task" not in word or "task=reversal" not in overrides]
+    made = composed(*small, *overrides, f"model.dtype={dtype}", "+train/loss_scale=dynamic")
+    program, hyperparameters = Program(made), hyperparameters_of(made)
+    state = program.abstract_state()
+    with types_of(dtype):  # traced, not compiled: the state keeps its types
+        after, _ = jax.eval_shape(lambda h, s: program.advance(h, s, 2), hyperparameters, state)
+    assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
