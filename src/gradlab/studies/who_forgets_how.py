@@ -49,7 +49,7 @@ DASHES: dict[str, Any] = {"worst": "-", "typical": (0, (2.5, 1.2))}
 BEFORE, AFTER = "before", "after"
 TASKS = ("copying", "adding")
 COLOURS = {BEFORE: "0.45", "copying": "#0072b2", "adding": "#d55e00"}
-SHOWN = (-12.0, 4.0)  # decades
+SHOWN = (-16.0, 8.0)  # decades: all that was measured, bands too
 
 
 def rows(runs: pd.DataFrame) -> pd.DataFrame:
@@ -209,7 +209,7 @@ def figure(table: pd.DataFrame) -> Figure:
             continue
         _draw(axes, lags[lags["network"] == networks[i]])
         axes.set(title=CELLS[networks[i]], ylim=SHOWN, xlim=(0, lags["lag"].max()))
-        axes.set_yticks(np.arange(SHOWN[0], SHOWN[1] + 1, 4))
+        axes.set_yticks(np.arange(SHOWN[0], SHOWN[1] + 1, 8))
         axes.spines[["top", "right"]].set_visible(False)
         if i % columns:
             axes.set_yticklabels([])
