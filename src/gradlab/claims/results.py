@@ -98,6 +98,9 @@ def bundle(study: Study, scale: Scale, runs_folder: Path, folder: Path) -> None:
             f"{run['path']} is {run['status']}, so the study cannot be judged: go on with --resume."
         )
     path, table = _path(folder, scale), collect(runs_folder, study.points, study.rows)
+    for name in table:  # an option that is a word of one cell and a number of another
+        if pd.api.types.infer_dtype(table[name], skipna=True).startswith("mixed"):
+            table[name] = table[name].map(str, na_action="ignore")
     write_whole(path, lambda file: table.to_parquet(file, index=False, compression="zstd"))
     facts = {**_origin(runs_folder), "rows": len(table), "sha256": _sha256(path)}
     text = json.dumps(facts, indent=2) + "\n"
