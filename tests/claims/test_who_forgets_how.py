@@ -126,7 +126,7 @@ def test_the_summary_has_means_with_their_intervals(table: pd.DataFrame) -> None
 
 def test_lines_are_geometric_means_in_decades(table: pd.DataFrame) -> None:
     figure = who_forgets_how.figure(table)
-    (panel,) = (axes for axes in figure.findobj() if getattr(axes, "get_title", str)() == "minGRU")
+    (panel,) = (axes for axes in figure.axes if axes.get_title() == "minGRU")
     drawn = {
         (line.get_color(), line.get_linestyle() == "-"): line.get_ydata()
         for line in panel.get_lines()

@@ -49,7 +49,7 @@ DASHES: dict[str, Any] = {"worst": "-", "typical": (0, (2.5, 1.2))}
 BEFORE, AFTER = "before", "after"
 TASKS = ("copying", "adding")
 COLOURS = {BEFORE: "0.45", "copying": "#0072b2", "adding": "#d55e00"}
-SHOWN = (-16.0, 8.0)  # decades: all that was measured, bands too
+SHOWN = (-14.0, 8.0)  # decades: all that was measured, bands too
 
 
 def rows(runs: pd.DataFrame) -> pd.DataFrame:
@@ -75,10 +75,10 @@ def rows(runs: pd.DataFrame) -> pd.DataFrame:
         shape = repr((config["model"], config["task"]))  # the same of every seed
         weights[shape] = weights.get(shape) or recurrent_weights(config)
         networks = _networks(path).assign(weights=weights[shape])
-        tables += [
-            table.assign(point=point, task=config["task"]["_target_"].rpartition(".")[2])
-            for table in (_lags(path), networks, _identity(config))
-        ]
+        task = config["task"]["_target_"].rpartition(".")[2]
+        place: dict[str, Any] = {"point": point, "task": task}
+        parts = (_lags(path), networks, _identity(config))
+        tables += [table.assign(**place) for table in parts]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -168,7 +168,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         times = {when: of_network[of_network["when"] == when] for when in (BEFORE, AFTER)}
         row: dict[str, Any] = {
             "network": network,
-            "cell": CELLS[network],
+            "cell": CELLS[str(network)],
             "task": task,
             "units": of_network["model.hidden_size"].iloc[0],
             "weights": of_network["weights"].iloc[0],
@@ -209,7 +209,7 @@ def figure(table: pd.DataFrame) -> Figure:
             continue
         _draw(axes, lags[lags["network"] == networks[i]])
         axes.set(title=CELLS[networks[i]], ylim=SHOWN, xlim=(0, lags["lag"].max()))
-        axes.set_yticks(np.arange(SHOWN[0], SHOWN[1] + 1, 8))
+        axes.set_yticks(range(-12, 9, 4))
         axes.spines[["top", "right"]].set_visible(False)
         if i % columns:
             axes.set_yticklabels([])
