@@ -150,10 +150,10 @@ def test_one_state_is_a_gated_unit() -> None:
 def test_the_start_is_that_of_the_authors_code() -> None:
     many = 4000
     cell = Mamba(9, many, rngs=nnx.Rngs(0))
-    assert (cell.state_features, cell.delta_rank, cell.dense_i.bias) == (16, 250, None)
+    assert (cell.state_features, cell.delta_rank, cell.dense_i.bias) == (16, 125, None)
     np.testing.assert_allclose(rates(cell)[7], -np.arange(1, 17), rtol=1e-6)
     np.testing.assert_array_equal(cell.d[...], 1)
-    for layer, inputs in ((cell.dense_i, 9), (cell.dense_delta, 250), (cell.dense_u, many)):
+    for layer, inputs in ((cell.dense_i, 9), (cell.dense_delta, 125), (cell.dense_u, many)):
         kernel = np.asarray(layer.kernel[...])
         assert np.abs(kernel).max() <= inputs**-0.5
         assert kernel.std() == pytest.approx((3 * inputs) ** -0.5, rel=0.03)
@@ -161,7 +161,7 @@ def test_the_start_is_that_of_the_authors_code() -> None:
     assert 0.00099 < steps[0] < steps[-1] < 0.1001
     quantiles = np.log(steps / 0.001) / np.log(100)
     assert np.abs(quantiles - (np.arange(many) + 0.5) / many).max() < 0.04  # Kolmogorov
-    assert Mamba(1, 17, rngs=nnx.Rngs(0)).delta_rank == 2
+    assert Mamba(1, 33, rngs=nnx.Rngs(0)).delta_rank == 2
 
 
 def test_its_gates_are_what_a_step_keeps() -> None:

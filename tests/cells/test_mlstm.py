@@ -52,7 +52,10 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def read(cell: MLSTM, x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Return q, k, v and o of each step, (T, heads, d), ln i and ln f, by equations 22 to 27."""
+    """Return q, k, v and o of each step, (T, heads, d), ln i and ln f, by equations 22 to 27.
+
+    b_k is divided by √d as well.
+    """
     bias = cell.dense_i.bias
     net = np.asarray(x, float) @ np.asarray(cell.dense_i.kernel[...], float)
     net = net if bias is None else net + np.asarray(bias[...], float)

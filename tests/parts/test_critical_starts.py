@@ -120,7 +120,8 @@ def simulated_gru(
 
 
 @pytest.mark.parametrize(
-    ("gain", "variance", "biases"), [(4.35, 1.0, (3.0, 0.0)), (2.0, 0.3, (1.0, -0.5))]
+    ("gain", "variance", "biases"),
+    [(4.35, 1.0, (3.0, 0.0)), (2.0, 0.3, (1.0, -0.5)), (8.0, 1.0, (0.0, 0.0))],
 )
 def test_the_mean_field_of_a_gru_whose_weights_are_drawn_at_every_step(
     gain: float, variance: float, biases: tuple[float, float]

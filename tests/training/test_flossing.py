@@ -202,8 +202,15 @@ class Looping(Elman):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("init.floss.exponents=7",), r"with Elman \(count must be .*the carry, 6; got 7"),
-        (("model.cell._target_=test_flossing.Looping",), r"with Looping \(Reverse-mode .*while"),
+        (
+            ("init.floss.exponents=7",),
+            r"exponents must be at most 6, the numbers in the carry of Elman; got 7",
+        ),
+        (
+            ("model.cell._target_=test_flossing.Looping",),
+            r"step of Looping, which has none \(Reverse-mode .*while",
+        ),
+        (("model=lstm_1997", "model.hidden_size=2"), r"step of LSTM1997 stops some: leave out"),
         (("init.floss._target_=gradlab.tasks.echo.echo", "~init.floss.exponents"), "is unknown"),
     ],
 )
@@ -229,5 +236,5 @@ def test_units_that_are_off_have_no_exponent_to_move(composed: Compose) -> None:
     program, hyperparameters = Program(config), hyperparameters_of(config)
     state = program.initialise(hyperparameters)
     assert np.isfinite(weights_of(program.merge(state.parameters).cell)["dense_h.kernel"]).all()
-    with pytest.raises(ConfigError, match=r"init\.floss moves exponents that are finite; number"):
+    with pytest.raises(ConfigError, match=r"exponent \d+ is .* and only finite ones can be f"):
         program.start_row(hyperparameters, state)

@@ -28,7 +28,7 @@ def takes_gate_biases(cell_class: Cell) -> Cell:
 
 
 def takes_no_gate_biases(cell_class: Cell) -> Cell:
-    """Register a class of cells without gates, which rules for gates leave as they are."""
+    """Register a class of cells whose gates have no biases that rules for gates set."""
     UNGATED.append(cell_class)
     return cell_class
 

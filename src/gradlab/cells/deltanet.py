@@ -18,7 +18,9 @@ Size = Annotated[int, Field(ge=1)]
 KeyMap = Literal["silu", "elu"]
 State = Float[Array, "*batch heads values keys"]
 Vectors = Float[Array, "*batch heads size"]
-small = nnx.initializers.variance_scaling(2**-5, "fan_avg", "uniform")  # Glorot's, times 2^(−5/2)
+small_glorot = nnx.initializers.variance_scaling(
+    2**-5, "fan_avg", "uniform"
+)  # Glorot's, times 2^(−5/2)
 SMALLEST = 1e-6  # added to ‖k‖², so that a key of zeros stays one
 
 
@@ -35,13 +37,16 @@ class DeltaNet(VectorCell):
 
     Everything but S is read from the input, so the Jacobian ∂S⁽ᵗ⁾/∂S⁽ᵗ⁻¹⁾ is I ⊗ (I − β k kᵀ)
     whatever the state is (`theory.of_cells.delta_rule_jacobian`): with keys of two or more
-    dimensions its norm is exactly 1, and every step shrinks one direction, to |1 − β| of it.
+    dimensions its norm is exactly 1, and every step shrinks one direction, to |1 − β ‖k‖²| of it.
+    ‖k‖ is 1 unless SiLU(W x) is as small as 10⁻³ (its square has 10⁻⁶ added to it); with "elu" ‖k‖²
+    is from 1/keys to 1.
 
-    Weights start as in the authors' code, from Glorot's uniform distribution times 2^(−5/2), and
-    there are no biases. Their layer has more around this recurrence: short convolutions before the
-    SiLU, queries divided by √keys, an RMS norm of each head's output, and an output projection.
-    Where nothing gives x a constant part, as its embeddings and norms do there, take
-    `use_bias=True`: small weights otherwise make v kᵀ almost the same for x and −x.
+    Weights start as in the authors' code until March 2025 (fla), from Glorot's uniform distribution
+    times 2^(−5/2), and there are no biases; later versions draw N(0, σ²) with a σ of the model's
+    configuration. Their layer has more around this recurrence: short convolutions before the SiLU,
+    queries divided by √keys, an RMS norm of each head's output, and an output projection. Where
+    nothing gives x a constant part, as its embeddings and norms do there, take `use_bias=True`:
+    small weights otherwise make v kᵀ almost the same for x and −x.
 
     Example:
         >>> cell = DeltaNet(3, 8, heads=2, rngs=nnx.Rngs(0))
@@ -60,11 +65,11 @@ class DeltaNet(VectorCell):
         key_map: KeyMap = "silu",
         negative_eigenvalues: bool = False,
         use_bias: bool = False,
-        kernel_init: nnx.Initializer = small,
+        kernel_init: nnx.Initializer = small_glorot,
         recurrent_kernel_init: nnx.Initializer = orthogonal,
         rngs: nnx.Rngs,
     ) -> None:
-        """Draw the weights; columns are those of q, k, v and β, in them heads.
+        """Draw the weights; columns are those of q, k, v and β, each head after head.
 
         Args:
             in_features: size of x.

@@ -77,7 +77,7 @@ class Mamba(VectorCell):
             in_features: size of x.
             hidden_features: n, the number of channels, the size of the output.
             state_features: N, states of a channel.
-            delta_rank: r, the number of combinations of u that Δ is read from; None: n/16, rounded
+            delta_rank: r, the number of combinations of u that Δ is read from; None: n/32, rounded
                 up.
             discretisation: "zero_order_hold" as above, or "euler".
             use_bias: whether W x has a bias, which starts at 0; that of Δ is always there.
@@ -91,7 +91,7 @@ class Mamba(VectorCell):
         del recurrent_kernel_init
         check_name("discretisation", discretisation, ("zero_order_hold", "euler"))
         n, states = hidden_features, state_features
-        rank = -(-n // 16) if delta_rank is None else delta_rank
+        rank = -(-n // 32) if delta_rank is None else delta_rank
         self.in_features, self.hidden_features, self.state_features = in_features, n, states
         self.delta_rank, self.discretisation = rank, discretisation
         self.dense_i = nnx.Linear(

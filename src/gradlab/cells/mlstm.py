@@ -13,7 +13,7 @@ from gradlab.cells.deltanet import answer, split
 from gradlab.cells.elman import orthogonal
 from gradlab.cells.gating import Gates, check_step_is_of, gates
 from gradlab.cells.recurrence import AdjointRule, unroll, unroll_input_first
-from gradlab.cells.slstm import LARGEST, small
+from gradlab.cells.slstm import LARGEST, small_normal
 
 PerHead = Float[Array, "*batch heads"]
 Vectors = Float[Array, "*batch heads d"]
@@ -39,21 +39,22 @@ class MLSTM(VectorCell):
         C⁽ᵗ⁾ = f C⁽ᵗ⁻¹⁾ + i v kᵀ,   n⁽ᵗ⁾ = f n⁽ᵗ⁻¹⁾ + i k,   y⁽ᵗ⁾ = o ⊙ C⁽ᵗ⁾ q / max(|n⁽ᵗ⁾ᵀ q|, 1)
 
     for each head, of d = n/heads units, with the numbers i = exp(w x⁽ᵗ⁾ + b) and f = σ(…) or
-    exp(…), and the vectors q, k (divided by √d), v and o = σ(…), each with weights of its own. The
+    exp(…), and the vectors q, k (divided by √d, its bias too), v and o = σ(…), each with its own weights. The
     stabiliser m⁽ᵗ⁾ = max(ln f + m⁽ᵗ⁻¹⁾, ln i) of equation 15, or ln i where nothing is stored yet,
     keeps e⁻ᵐC and e⁻ᵐn instead of C and n, with e⁻ᵐ in the place of 1.
 
     All gates read the input alone, and no output is read by a later step. So what measurements call
     h is the memory (its parts are c and n), and its Jacobian ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ is diagonal: Π f of each
     head, times exp(m⁽ᵏ⁾ − m⁽ᵗ⁾), which no output and no derivative of a loss of outputs depends on.
-    Measure with `stabilise=False` for Π f itself. m is a constant to derivatives, which changes no
+    Measure with `stabilise=False`, as model=mlstm is, for Π f itself. m is a constant to derivatives, which changes no
     gradient, because any m gives the same outputs; its own exponents are −∞.
 
     By default this is the start of the authors' code (NX-AI/xlstm): four heads; q, k and v from
     N(0, 2/(5 m)) for inputs of size m, and o too; gates that do not yet read the input, with biases
     from 3 to 6 over the heads for f, and from N(0, 0.01) for i; other biases 0. Their layer
-    differs: its gates read q, k and v, q and k a causal convolution of x, and the output has a norm
-    and a skip.
+    differs: x is first projected to twice its size; q, k and v read blocks of 4 of that, q and k
+    after a causal convolution, so that their net inputs are smaller; the gates read q, k and v; in
+    the place of o is SiLU of a second projection, after a norm and a skip.
 
     Example:
         >>> cell = MLSTM(3, 8, heads=2, rngs=nnx.Rngs(0))
@@ -71,11 +72,11 @@ class MLSTM(VectorCell):
         forget_gate: Literal["sigmoid", "exponential"] = "sigmoid",
         stabilise: bool = True,
         use_bias: bool = True,
-        kernel_init: nnx.Initializer = small,
+        kernel_init: nnx.Initializer = small_normal,
         recurrent_kernel_init: nnx.Initializer = orthogonal,
         rngs: nnx.Rngs,
     ) -> None:
-        """Draw the weights; columns are those of q, k, v and o, in them heads, then of i and f.
+        """Draw the weights; columns are those of q, k, v and o, each head after head, of i and f.
 
         Args:
             in_features: size of x.

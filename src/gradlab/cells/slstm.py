@@ -17,7 +17,7 @@ from gradlab.cells.gating import Gates, check_step_is_of, gates
 
 State = Float[Array, "*batch n"]
 LARGEST = 80.0  # of ln f′; float32 overflows beyond e⁸⁸
-small = nnx.initializers.variance_scaling(0.4, "fan_in", "normal")  # N(0, 2/(5 fan-in))
+small_normal = nnx.initializers.variance_scaling(0.4, "fan_in", "normal")  # N(0, 2/(5 fan-in))
 
 
 class Carry(NamedTuple):
@@ -75,7 +75,7 @@ class SLSTM(VectorCell):
         stabilise: bool = True,
         differentiate_m: bool = True,
         use_bias: bool = True,
-        kernel_init: nnx.Initializer = small,
+        kernel_init: nnx.Initializer = small_normal,
         recurrent_kernel_init: nnx.Initializer = orthogonal,
         rngs: nnx.Rngs,
     ) -> None:

@@ -174,7 +174,7 @@ class Recorder:
 
     def prune(self, state: State, reason: str) -> None:
         """End the point as pruned, with a checkpoint of its state; no probe measures it."""
-        summary = dict(self.rows[-1])
+        summary = self.rows[-1] | flossing_entries(self.rows)
         self._complete(state, {"state": "pruned", "reason": reason, "summary": summary})
 
     def interrupt(self, state: State) -> None:
@@ -182,7 +182,7 @@ class Recorder:
         self.checkpoint(state)
         done, steps = int(state.step), self.point.config.train.steps
         reason = f"stopped after {done} of {steps} updates: run again, it goes on from there"
-        summary = self.rows[-1] | times(self.timer)
+        summary = self.rows[-1] | times(self.timer) | flossing_entries(self.rows)
         status = {"state": "interrupted", "reason": reason, "summary": summary}
         self._close_unfinished(status, KeyboardInterrupt())
         self._end(status)

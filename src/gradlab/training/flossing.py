@@ -1,4 +1,4 @@
-"""Gradient flossing: weights that are changed before training until Lyapunov exponents are near 0.
+"""Gradient flossing: before training, weights change so that Lyapunov exponents come nearer to 0.
 
 +init/floss=lyapunov flosses whatever network `init` and `bias` have drawn.
 """
@@ -61,24 +61,48 @@ class Flossing:
             key: of the sequences.
 
         Raises:
-            ConfigError: its step has no second derivatives, or its carry fewer numbers.
+            ConfigError: its step has no second derivatives or stops gradients, or its carry has
+                fewer numbers.
         """
+        self._check(cell, sample, key)
         definition, parameters, constants = nnx.split(cell, nnx.Param, ...)  # type: ignore[misc]
 
         def rates(parameters: nnx.State, key: Key[Array, ""]) -> Float[Array, "sequences k"]:
             flossed = nnx.merge(definition, parameters, constants)
-            inputs, lengths = self._measured(sample(key, self.sequences))
+            inputs, lengths = self._measured(self._drawn(sample, key))
             return lyapunov_exponents(flossed, inputs, count=self.exponents, lengths=lengths)
 
         try:
             flossed = floss(parameters, rates, key, self.updates, self.learning_rate)
         except (ValueError, TypeError) as error:
+            if not any(word in str(error) for word in ("differentiation", "custom_")):
+                raise
             reason = str(error).splitlines()[0].rstrip(".")
             raise ConfigError(
-                f"init.floss cannot be done with {type(cell).__name__} ({reason}): it needs second "
-                "derivatives of the step, and init.floss.exponents of at most the carry's size."
+                f"init.floss needs second derivatives of the step of {type(cell).__name__}, which "
+                f"has none ({reason}): leave out +init/floss."
             ) from error
         return nnx.merge(definition, flossed, constants)
+
+    def _check(self, cell: nnx.RNNCellBase, sample: Sample, key: Key[Array, ""]) -> None:
+        name = type(cell).__name__
+        inputs = jax.eval_shape(lambda: self._drawn(sample, key).inputs[0, 0])
+        carry = jax.eval_shape(lambda: cell.initialize_carry(inputs.shape, nnx.Rngs(0)))
+        if self.exponents > (size := sum(x.size for x in jax.tree.leaves(carry))):
+            raise ConfigError(
+                f"init.floss.exponents must be at most {size}, the numbers in the carry of {name}; "
+                f"got {self.exponents}."
+            )
+        step = jax.make_jaxpr(lambda carry, x: cell(carry, x))(carry, inputs)
+        if "stop_gradient" in str(step):
+            raise ConfigError(
+                f"init.floss needs the whole derivative of the exponents, and the step of {name} "
+                "stops some: leave out +init/floss (or, of an mLSTM, model.cell.stabilise=true)."
+            )
+
+    def _drawn(self, sample: Sample, key: Key[Array, ""]) -> Batch:
+        with jax.enable_x64(False):  # the same sequences in every precision
+            return sample(key, self.sequences)
 
     def row(
         self, drawn: nnx.RNNCellBase, flossed: nnx.RNNCellBase, batch: Batch
@@ -87,8 +111,13 @@ class Flossing:
 
         Raises:
             ConfigError: an exponent of the network as drawn is not finite, so that it has no
-                gradient.
+                gradient; or no update had a finite gradient.
         """
+        if all(map(np.array_equal, *(jax.tree.leaves(nnx.state(x)) for x in (drawn, flossed)))):
+            raise ConfigError(
+                "init.floss changed nothing: no update had a finite gradient; give fewer "
+                "init.floss.exponents."
+            )
         inputs, lengths = self._measured(batch)
         row: dict[str, float] = {}
         for name, cell in (("before", drawn), ("after", flossed)):
@@ -97,9 +126,8 @@ class Flossing:
             if not (finite := np.isfinite(means)).all():
                 first = int(np.argmin(finite))
                 raise ConfigError(
-                    f"init.floss moves exponents that are finite; number {first + 1} is "
-                    f"{means[first]} {name} flossing, as where a step maps its direction to zero "
-                    "(ReLUs that are off) or less than its rounding errors is left: "
+                    f"exponent {first + 1} is {means[first]} {name} flossing, and only finite ones "
+                    "can be flossed. A direction is lost where ReLUs are off or units saturate: "
                     + (f"give init.floss.exponents={first}." if first else "leave out +init/floss.")
                 )
             row[f"floss/{name}/mean_abs"] = float(np.abs(means).mean())
