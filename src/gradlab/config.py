@@ -169,7 +169,7 @@ class Model:
     readout_bias: NonNegative | None = (
         0.0  # its biases are uniform within ± this; None: it has none
     )
-    # Of the state and its products; weights stay in float32, but for float64's.
+    # Of the state and the cell's products; weights stay in float32, unless it is float64.
     dtype: Annotated[str, one_of(*get_args(DType))] = "float32"
     cell: Any = MISSING
 

@@ -193,7 +193,10 @@ def build_network(
         return network
     if model.dtype == "float64":
         nnx.update(network, jax.tree.map(_as_float64, nnx.state(network)))
-    network.cell = InPrecision(network.cell, model.dtype)
+    try:
+        network.cell = InPrecision(network.cell, model.dtype, features)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     return network
 
 

@@ -29,7 +29,8 @@ def load_network(run_folder: str | Path, *, trust: Sequence[str] = ()) -> Networ
     Returns:
         A Flax NNX module: called with inputs (batch, time, features) it gives the outputs of every
         step; `.cell` is what `gradlab.jacobian_log_norms` takes, `.readout` maps its output.
-        One of model.dtype=float64 needs JAX's 64-bit types to run.
+        One of model.dtype=float64 computes in float64 within `with jax.enable_x64(True):`;
+        elsewhere JAX warns and computes in float32.
 
     Warns:
         UserWarning: the code of a part that is not gradlab's was edited since the point ran.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from conftest import Compose
 from flax import nnx
 
 import gradlab
@@ -17,6 +18,7 @@ from gradlab.jacobian.closure import inner_jaxprs
 from gradlab.jacobian.flat_cell import flatten_cell
 from gradlab.jacobian.precision import rounding
 from gradlab.jacobian.pure_step import leaves_by_path
+from gradlab.training.program import Program, hyperparameters_of
 
 FEATURES, UNITS, LENGTH, BATCH = 3, 4, 6, 2
 HALF = {"bfloat16": (ml_dtypes.bfloat16, 2.0**-8), "float16": (np.float16, 2.0**-11)}
@@ -213,3 +215,27 @@ def test_a_measured_map_says_what_the_precision_makes_of_it() -> None:
     error = np.abs(np.expm1(ours - exact))
     np.testing.assert_allclose(np.asarray(certificate.precision_error)[places], error, atol=1e-5)
     assert 2.0**-12 < error.max() < ROUNDINGS * LENGTH * 2.0**-8
+
+
+def test_means_over_gates_add_up_in_float32(composed: Compose) -> None:
+    """NumPy adds bfloat16's up in bfloat16, where a long sum stops growing."""
+    words = ("model=lstm", "task.length=200", "probe=[statistics,theory]", "probe.samples=8")
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        config = composed(*words, f"model.dtype={dtype}")
+        program, hyperparameters = Program(config), hyperparameters_of(config)
+        state = program.initialise(hyperparameters)
+        found[dtype] = program.measure(hyperparameters, state).metrics
+    for name, value in found["float32"].items():
+        assert found["bfloat16"][name] == pytest.approx(value, rel=0.03, abs=0.01)
+
+
+class Rounding(nnx.SimpleCell):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.round = nnx.Param(jnp.ones(1))
+
+
+def test_names_that_the_wrapper_uses_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"needs other names than round for variables of Rounding"):
+        InPrecision(Rounding(2, 3, rngs=nnx.Rngs(0)), "bfloat16")

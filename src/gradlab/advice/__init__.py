@@ -15,6 +15,7 @@ from gradlab.advice.reach import reach
 from gradlab.advice.recommendation import Advice, Recommendation, Trial
 from gradlab.advice.thresholds import clipping_threshold, present_norms
 from gradlab.advice.windows import ByLag, truncation_window
+from gradlab.cells.precision import InPrecision
 from gradlab.decay import horizon
 from gradlab.jacobian import backpropagate
 from gradlab.jacobian.adjoints import Loss, checked_targets
@@ -95,6 +96,11 @@ def advise(
     longest = steps if lengths is None else int(lengths.max())
     if lag is not None:
         lag = whole_number("lag", lag, 1, longest - 1, "one less than the longest sequence")
+        if isinstance(cell, InPrecision):
+            raise ValueError(
+                f"lag is for cells in float32, whose starts are advised; this one runs in "
+                f"{cell.dtype}: leave lag out."
+            )
     if window is not None:
         window = whole_number("window", window, 1, steps, "the number of steps")
     if threshold is not None:

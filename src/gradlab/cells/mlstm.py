@@ -39,15 +39,16 @@ class MLSTM(VectorCell):
         C⁽ᵗ⁾ = f C⁽ᵗ⁻¹⁾ + i v kᵀ,   n⁽ᵗ⁾ = f n⁽ᵗ⁻¹⁾ + i k,   y⁽ᵗ⁾ = o ⊙ C⁽ᵗ⁾ q / max(|n⁽ᵗ⁾ᵀ q|, 1)
 
     for each head, of d = n/heads units, with the numbers i = exp(w x⁽ᵗ⁾ + b) and f = σ(…) or
-    exp(…), and the vectors q, k (divided by √d, its bias too), v and o = σ(…), each with its own weights. The
-    stabiliser m⁽ᵗ⁾ = max(ln f + m⁽ᵗ⁻¹⁾, ln i) of equation 15, or ln i where nothing is stored yet,
-    keeps e⁻ᵐC and e⁻ᵐn instead of C and n, with e⁻ᵐ in the place of 1.
+    exp(…), and the vectors q, k (divided by √d, its bias too), v and o = σ(…), each with its own
+    weights. The stabiliser m⁽ᵗ⁾ = max(ln f + m⁽ᵗ⁻¹⁾, ln i) of equation 15, or ln i where nothing is
+    stored yet, keeps e⁻ᵐC and e⁻ᵐn instead of C and n, with e⁻ᵐ in the place of 1.
 
     All gates read the input alone, and no output is read by a later step. So what measurements call
     h is the memory (its parts are c and n), and its Jacobian ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ is diagonal: Π f of each
     head, times exp(m⁽ᵏ⁾ − m⁽ᵗ⁾), which no output and no derivative of a loss of outputs depends on.
-    Measure with `stabilise=False`, as model=mlstm is, for Π f itself. m is a constant to derivatives, which changes no
-    gradient, because any m gives the same outputs; its own exponents are −∞.
+    Measure with `stabilise=False`, as model=mlstm is, for Π f itself. m is a constant to
+    derivatives, which changes no gradient, because any m gives the same outputs; its own exponents
+    are −∞.
 
     By default this is the start of the authors' code (NX-AI/xlstm): four heads; q, k and v from
     N(0, 2/(5 m)) for inputs of size m, and o too; gates that do not yet read the input, with biases

@@ -15,6 +15,7 @@ from gradlab.cells.gating import Gates, gates
 from gradlab.cells.recurrence import AdjointRule, as_partial, step_by_step, unroll
 
 BITS = 16  # of a half-precision number
+OWN = ("definition", "dtype", "has_complex")
 
 
 class InPrecision(nnx.RNNCellBase):
@@ -30,6 +31,8 @@ class InPrecision(nnx.RNNCellBase):
     complex64 and float32: weights, input, output and both parts of the state are numbers that the
     type has. (With float16, those below its smallest normal number, 2⁻¹⁴, are 0.)
 
+    Modes such as `eval()` must be set on the cell before it is wrapped.
+
     A compiled step may keep what lies between two operations in float32 (on a CPU it does), so it
     is at least as precise as the type; its state is rounded after every step.
 
@@ -40,19 +43,28 @@ class InPrecision(nnx.RNNCellBase):
         (dtype(bfloat16), dtype('float32'))
     """
 
-    def __init__(self, cell: nnx.RNNCellBase, dtype: str) -> None:
+    def __init__(self, cell: nnx.RNNCellBase, dtype: str, features: int = 1) -> None:
         """Take over a cell's variables.
 
         Args:
             cell: any Flax recurrent cell.
             dtype: "bfloat16", "float16", "float32" or, with JAX's 64-bit types, "float64".
+            features: size of an input, for a cell whose initial carry depends on it.
+
+        Raises:
+            ValueError: a variable of the cell has a name that this class uses.
         """
         self.definition, variables = nnx.split(cell)
+        if taken := [x for x in map(str, variables) if x in OWN or hasattr(type(self), x)]:
+            raise ValueError(
+                f"model.dtype={dtype} needs other names than {', '.join(taken)} for variables of "
+                f"{type(cell).__name__}: gradlab uses them."
+            )
         for name in variables:
             setattr(self, str(name), nnx.data(getattr(cell, str(name))))
         # Flax's name for what a module computes in: the engine's certificate sets it to float64.
         self.dtype = jnp.dtype(dtype)
-        start = jax.eval_shape(lambda: cell.initialize_carry((1,), nnx.Rngs(0)))
+        start = jax.eval_shape(lambda: cell.initialize_carry((features,), nnx.Rngs(0)))
         self.has_complex = any(map(jnp.iscomplexobj, jax.tree.leaves((variables, start))))
 
     def __call__(
@@ -69,7 +81,8 @@ class InPrecision(nnx.RNNCellBase):
         carry_init: Any = None,
     ) -> PyTree:
         """Return the cell's initial carry, rounded."""
-        return self.round(self.plain().initialize_carry(input_shape, rngs))
+        chosen = {} if carry_init is None else {"carry_init": carry_init}
+        return self.round(self.plain().initialize_carry(input_shape, rngs, **chosen))
 
     @property
     def num_feature_axes(self) -> int:

@@ -33,10 +33,10 @@ def jacobian_map(
         norm: "spectral" (the worst case), "frobenius" or "rms" (the typical case).
         of, wrt: parts of the carry; None for the whole.
         certify: also record the error of a sample of the entries, which entries are unresolved
-            (lost to rounding), and the error that the cell's precision makes of each. Networks in
-            bfloat16 or float16 always have them.
+            (lost to rounding), and the error that the cell's precision makes of each. The last is
+            always recorded of networks in bfloat16 or float16.
     """
-    certify = certify or is_half(probed.cell)
+    asked, certify = certify, certify or is_half(probed.cell)
     part: dict[str, Any] = {"norm": norm, "of": of, "wrt": wrt}
     log_norms = probed.shared_maps(**part) if probed.shared_maps and not certify else None
     certificate = None
@@ -57,12 +57,6 @@ def jacobian_map(
     arrays = {f"{name}_log_norm": labelled(log_norms, DIMS, times, **attributes)}
     metrics = map_metrics(log_norms, name, probed.stride)
     if certificate is not None:
-        measured = ~np.isnan(log_norms)
-        unresolved = np.asarray(certificate.unresolved) & measured
-        text = f"entries of the {quantity} that rounding left without three digits"
-        arrays[f"{name}_unresolved"] = labelled(
-            unresolved, DIMS, times, long_name=text, units="1 where unresolved"
-        )
         arrays[f"{name}_precision_error"] = labelled(
             probed.within(certificate.precision_error, *times.values()),
             DIMS,
@@ -71,6 +65,13 @@ def jacobian_map(
             units="1",
         )
         metrics |= _errors_by_precision(certificate.precision_error, log_norms, name)
+    if certificate is not None and asked:
+        measured = ~np.isnan(log_norms)
+        unresolved = np.asarray(certificate.unresolved) & measured
+        text = f"entries of the {quantity} that rounding left without three digits"
+        arrays[f"{name}_unresolved"] = labelled(
+            unresolved, DIMS, times, long_name=text, units="1 where unresolved"
+        )
         # NaN is the error of a sequence of which no checked entry is resolved.
         error = np.fmax.reduce(np.asarray(certificate.largest_error))
         metrics[f"{name}/certified_error"] = float(error)

@@ -122,14 +122,19 @@ def _run(
     spans = dict(form.spans)
     leaves = [p for p in spans if not any(q.startswith(f"{p}.") for q in spans)]
     parts = {part: _of_numbers(form, states, spans[part]) for part in leaves}
-    return parts, {gate: np.asarray(values) for gate, values in activations.items()}
+    return parts, {gate: _wide(values) for gate, values in activations.items()}
+
+
+def _wide(values: Array) -> Float[np.ndarray, "..."]:
+    """Return real numbers in float32 or wider: NumPy adds up bfloat16's in bfloat16."""
+    return np.asarray(values.astype(jnp.promote_types(values.dtype, jnp.float32)))
 
 
 def _of_numbers(
     form: CarryForm, states: Float[Array, "batch T n"], span: Span
 ) -> Float[np.ndarray, "batch T m"]:
     """Return the numbers of an array of the carry; of complex ones the absolute values."""
-    values = np.asarray(states[..., slice(*span)])
+    values = _wide(states[..., slice(*span)])
     if form.kinds[span[0]] == REAL:
         return values
     return np.hypot(*np.split(values, 2, axis=-1))

@@ -24,7 +24,7 @@ def bytes_per_point(program: Program) -> int:
     """
     state = program.abstract_state()
     batch_size = program.config.train.batch_size
-    batch = jax.eval_shape(lambda key: program.task.sample(key, batch_size), jax.random.key(0))
+    batch = jax.eval_shape(lambda key: program.sample(key, batch_size), jax.random.key(0))
     residuals = jax.eval_shape(
         lambda state, batch: jax.vjp(
             lambda p: program.loss(p, batch, state.constants), state.parameters

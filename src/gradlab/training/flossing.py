@@ -69,7 +69,7 @@ class Flossing:
 
         def rates(parameters: nnx.State, key: Key[Array, ""]) -> Float[Array, "sequences k"]:
             flossed = nnx.merge(definition, parameters, constants)
-            inputs, lengths = self._measured(self._drawn(sample, key))
+            inputs, lengths = self._measured(sample(key, self.sequences))
             return lyapunov_exponents(flossed, inputs, count=self.exponents, lengths=lengths)
 
         try:
@@ -86,7 +86,7 @@ class Flossing:
 
     def _check(self, cell: nnx.RNNCellBase, sample: Sample, key: Key[Array, ""]) -> None:
         name = type(cell).__name__
-        inputs = jax.eval_shape(lambda: self._drawn(sample, key).inputs[0, 0])
+        inputs = jax.eval_shape(lambda: sample(key, self.sequences).inputs[0, 0])
         carry = jax.eval_shape(lambda: cell.initialize_carry(inputs.shape, nnx.Rngs(0)))
         if self.exponents > (size := sum(x.size for x in jax.tree.leaves(carry))):
             raise ConfigError(
@@ -97,12 +97,8 @@ class Flossing:
         if "stop_gradient" in str(step):
             raise ConfigError(
                 f"init.floss needs the whole derivative of the exponents, and the step of {name} "
-                "stops some: leave out +init/floss (or, of an mLSTM, model.cell.stabilise=true)."
+                "stops some: leave out +init/floss (or, of an mLSTM, model.cell.stabilise=false)."
             )
-
-    def _drawn(self, sample: Sample, key: Key[Array, ""]) -> Batch:
-        with jax.enable_x64(False):  # the same sequences in every precision
-            return sample(key, self.sequences)
 
     def row(
         self, drawn: nnx.RNNCellBase, flossed: nnx.RNNCellBase, batch: Batch

@@ -5,6 +5,7 @@ To add a rule, write a function here or in your own package that returns a
 `LossScaling`, and a YAML in conf/train/loss_scale/ whose `_target_` is its dotted path.
 """
 
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -52,6 +53,30 @@ class LossScaling(NamedTuple):
         finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(gradient)]
         return ~jnp.stack(finite).all() & jnp.isfinite(loss) & (state.scale > 1)
 
+    def apply(
+        self,
+        state: ScaleState,
+        loss: Float[Array, ""],
+        gradient: PyTree,
+        before: PyTree,
+        after: PyTree,
+    ) -> tuple[PyTree, ScaleState, Bool[Array, ""]]:
+        """Return what an update leaves, the new state, and whether it was skipped.
+
+        Args:
+            state: before the update.
+            loss: the update's.
+            gradient: the update's, before and after clipping.
+            before: what a skipped update leaves as it was.
+            after: the same, changed.
+        """
+        skips = self.skips(state, loss, gradient)
+        return (
+            jax.tree.map(partial(jnp.where, skips), before, after),
+            self.update(state, skips),
+            skips,
+        )
+
     def update(self, state: ScaleState, skips: Bool[Array, ""]) -> ScaleState:
         """Return the state after an update, from whether it was skipped."""
         if self.interval is None:
@@ -79,11 +104,12 @@ def dynamic(initial: Scale = 2.0**15, interval: Count = 2000) -> LossScaling:
     """Double the factor after `interval` updates without an overflow; halve it at each overflow.
 
     An update whose gradient overflows is skipped: weights, optimiser and clipping rule stay as they
-    were. The factor stays within 1 and 2²⁴; an overflow at 1 is a divergence.
+    were. The factor stays within 1 and 2²⁴; an overflow at 1 is a divergence. A gradient that
+    overflows before it is clipped does so too where `clip=adjoint` would bound it.
 
     Args:
         initial: the first factor, from 1 to 2²⁴.
-        interval: updates; 2000 is the default of PyTorch's GradScaler.
+        interval: updates; 2000 as in PyTorch's GradScaler, which starts at 2¹⁶ and has no bounds.
 
     Example:
         python -m gradlab model.dtype=float16 +train/loss_scale=dynamic

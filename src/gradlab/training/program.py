@@ -155,7 +155,7 @@ class Program:
         network = self._network(hyperparameters, weights_key)
         if self.flossing:
             floss_key = jax.random.fold_in(point_key, FLOSSING)
-            network.cell = self.flossing(network.cell, self.task.sample, floss_key)
+            network.cell = self.flossing(network.cell, self.sample, floss_key)
         _, parameters, constants = _split(network)
         optimiser = self._build("optim", hyperparameters).init(parameters)
         shape = (self.config.train.batch_size, self.length, self.task.features)
@@ -184,7 +184,8 @@ class Program:
         At the first loss, gradient or weight that is not finite (`telemetry.observe` has the
         rule), the last finite state is kept and marked as diverged, and no further update is made;
         nor is one after the update that ends training by the rule of `train.stop`. An update that
-        `train.loss_scale` skips changes neither weights nor optimiser nor clipping rule.
+        `train.loss_scale` skips changes neither weights nor optimiser nor clipping rule; the count
+        of updates, the data, the state between segments and the rule of `train.stop` go on.
 
         Returns:
             The new state, and the telemetry of each update (steps,).
@@ -202,15 +203,14 @@ class Program:
                 gradient.clipped, state.optimiser, state.parameters
             )
             parameters = optax.apply_updates(state.parameters, change)
+            changed = parameters, optimiser_state, clip_state
             loss_scale, skips = None, None
             if self.loss_scaling:
-                skips = self.loss_scaling.skips(state.loss_scale, aux.loss, gradient.raw)
-                loss_scale = self.loss_scaling.update(state.loss_scale, skips)
-                parameters, optimiser_state, clip_state = jax.tree.map(
-                    partial(jnp.where, skips),
-                    (state.parameters, state.optimiser, state.clip),
-                    (parameters, optimiser_state, clip_state),
+                before = state.parameters, state.optimiser, state.clip
+                changed, loss_scale, skips = self.loss_scaling.apply(
+                    state.loss_scale, aux.loss, gradient, before, changed
                 )
+            parameters, optimiser_state, clip_state = changed
             telemetry = observe(state.step + 1, aux, gradient, parameters, scale, skips)
             stopped, stop = self._stops(state, aux.outputs, batch)
             after = State(
@@ -227,8 +227,8 @@ class Program:
                 loss_scale,
             )
             ended, diverges = has_ended(state), telemetry.nonfinite > 0
-            before = state._replace(diverged=state.diverged | (diverges & ~ended))
-            kept = jax.tree.map(partial(jnp.where, ended | diverges), before, after)
+            held = state._replace(diverged=state.diverged | (diverges & ~ended))
+            kept = jax.tree.map(partial(jnp.where, ended | diverges), held, after)
             return kept, telemetry._replace(update=jnp.where(ended, 0, telemetry.update))
 
         return jax.lax.scan(update, state, None, length=steps)
@@ -238,6 +238,11 @@ class Program:
         return nnx.merge(
             self.definition, parameters, self.constants if constants is None else constants
         )
+
+    def sample(self, key: Key[Array, ""], count: int) -> Batch:
+        """Draw training sequences, in 32 bits whatever the network's type."""
+        with jax.enable_x64(False):
+            return self.task.sample(key, count)
 
     def loss(
         self, parameters: nnx.State, batch: Batch, constants: nnx.State | None = None
@@ -315,8 +320,7 @@ class Program:
     ) -> tuple[Key[Array, ""], Batch, Objective]:
         """Return the next PRNG key, and this update's sequences and objective."""
         key, batch_key = jax.random.split(state.key)
-        with jax.enable_x64(False):
-            batch = self.task.sample(batch_key, self.config.train.batch_size)
+        batch = self.sample(batch_key, self.config.train.batch_size)
         scale = SCALES[self.config.train.objective]
         if self.by_segment:
             count = -(-self.length // self.stride)

@@ -42,9 +42,9 @@ def observe(
 ) -> Telemetry:
     """Return the telemetry of one update.
 
-    An update diverges where float32 no longer holds its loss, its gradient or the new weights, nor
-    the squares of these weights, as it cannot beyond 1.8e19: what a learning rate of 1e30 does,
-    while saturated units hide it from the loss.
+    An update diverges where the type of the weights no longer holds its loss, its gradient or the
+    new weights, nor the squares of these weights, as float32 cannot beyond 1.8e19: what a learning
+    rate of 1e30 does, while saturated units hide it from the loss.
 
     The update counts as clipped if clipping changed its gradient by more than rounding errors.
 
@@ -78,7 +78,7 @@ def observe(
 
 
 def overflows(parameters: PyTree) -> Bool[Array, ""]:
-    """Return whether weights, or their squares, are not finite in float32."""
+    """Return whether weights, or their squares, are not finite in their own type."""
     return ~jnp.isfinite(optax.tree.norm(parameters))
 
 
