@@ -219,7 +219,13 @@ def test_a_measured_map_says_what_the_precision_makes_of_it() -> None:
 
 def test_means_over_gates_add_up_in_float32(composed: Compose) -> None:
     """NumPy adds bfloat16's up in bfloat16, where a long sum stops growing."""
-    words = ("model=lstm", "task=echo", "task.length=200", "probe=[statistics,theory]", "probe.samples=8")
+    words = (
+        "model=lstm",
+        "task=echo",
+        "task.length=200",
+        "probe=[statistics,theory]",
+        "probe.samples=8",
+    )
     found = {}
     for dtype in ("float32", "bfloat16"):
         config = composed(*words, f"model.dtype={dtype}")

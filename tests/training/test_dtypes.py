@@ -195,13 +195,15 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_bits(
 def test_a_point_records_the_scale_and_what_its_precision_makes_of_its_map(
     composed: Compose, tmp_path: Path
 ) -> None:
-    made = composed(*OVERFLOWS, "probe=[spectral,statistics,theory]")
+    probes = ("probe=[spectral,statistics,theory]", "probe.jacobian.certify=true")
+    made = composed(*OVERFLOWS, *probes)
     assert run_point(Point(made, tmp_path / "0", "half"))["state"] == "done"
     last = load_metrics(tmp_path / "0").iloc[-1]
     assert last["train/loss_scale"] == 2.0**15
     assert last["train/skipped"] == 0
     assert 0 < last["jacobian/precision_error/median"] < 64 * 2.0**-11
     assert last["jacobian/precision_error/median"] <= last["jacobian/precision_error/largest"]
+    assert "jacobian/unresolved" not in last
     assert np.isfinite(last["theory/bound"])
 
 

@@ -33,10 +33,9 @@ def jacobian_map(
         norm: "spectral" (the worst case), "frobenius" or "rms" (the typical case).
         of, wrt: parts of the carry; None for the whole.
         certify: also record the error of a sample of the entries, which entries are unresolved
-            (lost to rounding), and the error that the cell's precision makes of each. The last is
-            always recorded of networks in bfloat16 or float16.
+            (lost to rounding), and the error that the cell's precision makes of each. Of a network
+            in bfloat16 or float16, which has no three digits to lose, the last alone.
     """
-    asked, certify = certify, certify or is_half(probed.cell)
     part: dict[str, Any] = {"norm": norm, "of": of, "wrt": wrt}
     log_norms = probed.shared_maps(**part) if probed.shared_maps and not certify else None
     certificate = None
@@ -65,7 +64,7 @@ def jacobian_map(
             units="1",
         )
         metrics |= _errors_by_precision(certificate.precision_error, log_norms, name)
-    if certificate is not None and asked:
+    if certificate is not None and not is_half(probed.cell):
         measured = ~np.isnan(log_norms)
         unresolved = np.asarray(certificate.unresolved) & measured
         text = f"entries of the {quantity} that rounding left without three digits"
