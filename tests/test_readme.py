@@ -44,3 +44,13 @@ def test_the_diff_in_contributing_is_of_the_files_as_they_are() -> None:
             assert line in rest, f"{name} has no line {line!r} at this place"  # in their order
         shown += len(added)
     assert shown > 20
+
+
+def test_cells_of_the_readme_have_their_files() -> None:
+    (table,) = re.findall(r"\| `model=` \| the cell \|\n(.*?)\n\n", README, re.DOTALL)
+    cells = {
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert cells == {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")}
+    networks = {path.stem for path in (ROOT / "conf" / "network").glob("*.yaml")}
+    assert cells - {"rnn", "lstm"} <= networks >= {"tanh_glorot", "lstm_forget_1"}

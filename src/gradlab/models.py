@@ -254,6 +254,8 @@ def _build_stack(
 ) -> nnx.RNNCellBase:
     """Build the layers, as a `Stack` if there are several."""
     n = model.hidden_size
+    if model.skip != "none" and model.num_layers == 1:
+        raise ConfigError(f"model.skip={model.skip} needs model.num_layers of 2 or more; got 1.")
     layers: list[nnx.RNNCellBase] = []
     for i in range(model.num_layers):
         arguments = {
@@ -270,13 +272,24 @@ def _build_stack(
             set_gate_biases(layers[-1], biases)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    size = _output_size(layers[-1], n)
-    skips = [_build_skip(model.skip, size, rngs) for _ in layers[1:] if model.skip != "none"]
-    return layers[0] if len(layers) == 1 else Stack(layers, skips)
+    return layers[0] if len(layers) == 1 else Stack(layers, _build_skips(model, layers, rngs))
 
 
-def _build_skip(kind: str, features: int, rngs: nnx.Rngs) -> Residual | Highway:
-    return Residual() if kind == "residual" else Highway(features, rngs)
+def _build_skips(
+    model: Model, layers: list[nnx.RNNCellBase], rngs: nnx.Rngs
+) -> list[Residual | Highway]:
+    """Return the ways around all layers but the first."""
+    if model.skip == "none":
+        return []
+    sizes = {_output_size(layer, model.hidden_size) for layer in layers}
+    if len(sizes) > 1:
+        raise ConfigError(
+            f"model.skip={model.skip} needs layers whose outputs have one size; those of "
+            f"{type(layers[0]).__name__} have {', '.join(map(str, sorted(sizes)))}."
+        )
+    if model.skip == "residual":
+        return [Residual() for _ in layers[1:]]
+    return [Highway(sizes.copy().pop(), rngs, **_other_initialiser(model)) for _ in layers[1:]]
 
 
 def _other_initialiser(model: Model) -> dict[str, nnx.Initializer]:

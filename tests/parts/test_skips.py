@@ -132,3 +132,20 @@ def test_deep_stacks_are_configured_train_and_are_measured(kind: str, composed: 
         probing.measure(hyperparameters, state)
     across = jacobian_log_norms(cell, inputs(STEPS)[:, :1], of="layer2.h", wrt="layer0.h")
     assert np.isfinite(np.asarray(across)[1, 0])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("model.num_layers=1",), "needs model.num_layers of 2 or more; got 1"),
+        (
+            ("model=lstm_1997", "model.cell.connections=below", "model.num_layers=2"),
+            "needs layers whose outputs have one size; those of LSTM1997 have",
+        ),
+    ],
+)
+def test_stacks_without_room_for_skips_are_refused(
+    words: tuple[str, ...], sentence: str, composed: Compose
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Program(composed("model.skip=residual", "model.hidden_size=4", *words))

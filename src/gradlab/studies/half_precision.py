@@ -37,7 +37,7 @@ Radius = Annotated[float, Field(ge=0, le=1)]
 
 
 class Format(NamedTuple):
-    """What a type's definition says: digits of a significand, and the smallest positive number."""
+    """What a type's definition says: bits of a significand, and the smallest positive number."""
 
     digits: int
     smallest: float
@@ -231,7 +231,7 @@ def figure(table: pd.DataFrame) -> Figure:
     notes = [
         "Top: log₁₀ of the norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ against that in float64, mean over pairs. Bottom: "
         "largest entry of ∂L/∂s⁽ᵏ⁾ as backpropagated. Dashed: float64. Dotted: float16, scaled.",
-        "Lines: median over networks; bands: their range. Lines end where a gradient is zero.",
+        "Lines: medians over networks, ending where the median is zero; bands (top): their range.",
     ]
     return style.finish(figure, notes)
 

@@ -1,4 +1,4 @@
-"""Who forgets how: every recurrent network at its published start, and trained on two tasks.
+"""Who forgets how: recurrent networks at their published starts, and trained on two tasks.
 
 A sweep trains networks matched in the number of weights of their recurrent layer; this file makes
 the table of those runs: norms of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ over the lag in the worst case (spectral) and the
@@ -17,6 +17,7 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from gradlab import components, decay, jacobian_log_norms, records
 from gradlab.cells import MinGRU
@@ -88,7 +89,7 @@ def _lags(path: str) -> pd.DataFrame:
     for when, step in _measured(gradients["step"].to_numpy()).items():
         maps = gradients.sel(step=step)
         profiles = {
-            case: decay.lag_profile(maps[f"{section}_log_norm"].to_numpy())
+            case: decay.lag_profile(maps[f"{section}_log_norm"]).to_series()
             for case, section in NORMS.items()
         }
         tables.append(pd.DataFrame(profiles).rename_axis("lag").reset_index().assign(when=when))
@@ -156,10 +157,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         `network`, `cell`, `task`, `units`, `weights`, `seeds` (of which "before" was measured),
         `trained` (of which "after" was); of each quantity and time, such as `rate_worst_before`,
-        the number and its `…_low` and `…_high`: `rate_worst` and `rate_typical` (nats per step,
-        means with Student's intervals), `horizon_worst` and `horizon_typical` (steps,
-        medians with bootstrap intervals; inf: longer than the sequence); and `loss`, the
-        held-out loss over the baseline after training (mean).
+        the number and its `…_low` and `…_high`: `rate_worst` and `rate_typical` (nats per step)
+        and `zeros_worst` (share), means with Student's intervals; `horizon_worst` and
+        `horizon_typical` (steps, medians with bootstrap intervals; inf: longer than the sequence);
+        and `loss`, the held-out loss over the baseline after training (mean).
     """
     networks = table[table["part"] == "network"]
     order = {network: i for i, network in enumerate(CELLS)}
@@ -175,7 +176,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             "seeds": len(times[BEFORE]),
             "trained": len(times[AFTER]),
         }
-        for quantity in ("rate_worst", "rate_typical"):
+        for quantity in ("rate_worst", "rate_typical", "zeros_worst"):
             for when, at in times.items():
                 row |= _with_interval(f"{quantity}_{when}", sample_mean(at[quantity].to_numpy()))
         for quantity in ("horizon_worst", "horizon_typical"):
@@ -201,15 +202,17 @@ def figure(table: pd.DataFrame) -> Figure:
     lags = table[table["part"] == "lag"]
     networks = [name for name in CELLS if name in set(lags["network"])]
     columns = 4
-    title = "Who forgets how: recurrent networks of 2000 weights"
+    title = "Who forgets how: recurrent networks of about 2000 weights"
     figure, panels = drawing.panels(-(-len(networks) // columns), columns, title, height=1.9)
     for i, axes in enumerate(panels):
         if i >= len(networks):
             axes.set_visible(False)
             continue
         _draw(axes, lags[lags["network"] == networks[i]])
+        axes.set_yscale("symlog", linthresh=1)  # a decade and less is what horizons are about
         axes.set(title=CELLS[networks[i]], ylim=SHOWN, xlim=(0, lags["lag"].max()))
-        axes.set_yticks(range(-12, 9, 4))
+        axes.set_yticks([-10, -3, -1, 0, 1, 3], ["−10", "−3", "−1", "0", "1", "3"])
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.spines[["top", "right"]].set_visible(False)
         if i % columns:
             axes.set_yticklabels([])
@@ -221,11 +224,14 @@ def figure(table: pd.DataFrame) -> Figure:
     seeds = lags["seed"].nunique()
     notes = [f"Lines: geometric means over {seeds} seeds; bands: from the least to the greatest."]
     notes += ["s: h, or what the panel's title says. Before training: both tasks together."]
+    notes += ["Dotted: 1/e, at which horizons end. Linear between −1 and 1, logarithmic beyond."]
+    notes += ["Products that are exactly zero are left out."]
     return style.finish(figure, notes)
 
 
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(0, color=style.GREY, linewidth=0.5)
+    axes.axhline(-1 / units.DECADE, color=style.GREY, linewidth=0.5, linestyle=":")
     lines = {BEFORE: rows[rows["when"] == BEFORE]}
     trained = rows[rows["when"] == AFTER]
     lines |= {task: trained[trained["task"] == task] for task in TASKS}
