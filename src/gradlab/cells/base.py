@@ -1,11 +1,11 @@
-"""What gradlab's own cells share: how they start, and checks of options and of methods."""
+"""Parts that gradlab's own cells share: their start, checks, and runs of diagonal affine steps."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 
 class VectorCell(nnx.RNNCellBase):
@@ -30,6 +30,11 @@ class VectorCell(nnx.RNNCellBase):
     def num_feature_axes(self) -> int:
         """The number of feature axes of one input, as Flax's cells define it."""
         return 1
+
+
+def then(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return h ↦ second(first(h)) of maps h ↦ f ⊙ h + v, each given as (f, v)."""
+    return second[0] * first[0], second[0] * first[1] + second[1]
 
 
 def check_name(option: str, given: str, allowed: Iterable[str]) -> None:

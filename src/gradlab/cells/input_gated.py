@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from gradlab.cells.base import VectorCell, inherits
+from gradlab.cells.base import VectorCell, inherits, then
 from gradlab.cells.biases import uniform_within
+from gradlab.cells.elman import orthogonal
 from gradlab.cells.gating import Gates, check_step_is_of, gates
 from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
 
@@ -35,12 +36,24 @@ class InputGated(VectorCell):
         in_features: int,
         hidden_features: int,
         *,
-        log_space: bool,
-        use_bias: bool,
-        kernel_init: nnx.Initializer,
+        log_space: bool = True,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer = within_root_of_inputs,
+        recurrent_kernel_init: nnx.Initializer = orthogonal,
         rngs: nnx.Rngs,
     ) -> None:
-        """Draw the weights of `dense_i`, and its biases from U(−1/√m, 1/√m), m the size of x."""
+        """Draw the weights of `dense_i`, and its biases from U(−1/√m, 1/√m), m the size of x.
+
+        Args:
+            in_features: size of x.
+            hidden_features: n, the size of h.
+            log_space: whether candidates are made positive by g, and parallel runs use logarithms.
+            use_bias: whether there are biases; the weights drawn are the same without them.
+            kernel_init: initialiser of the matrices on x, side by side, in the order of `blocks`.
+            recurrent_kernel_init: not used.
+            rngs: random streams that the weights are drawn from.
+        """
+        del recurrent_kernel_init
         self.in_features, self.hidden_features = in_features, hidden_features
         self.log_space = log_space
         self.dense_i = nnx.Linear(
@@ -97,7 +110,7 @@ def parallel_states(
     cumulative sums instead (Heinsen 2023), which grow with time, and loses digits.
     """
     if not cell.log_space:
-        kept, written = jax.lax.associative_scan(_then, cell.step_map(inputs))
+        kept, written = jax.lax.associative_scan(then, cell.step_map(inputs))
         return kept * carry + written
     a, candidate = cell.net_inputs(inputs)
     maps = jax.nn.log_sigmoid(a), jax.nn.log_sigmoid(-a) + log_g(candidate)
@@ -123,13 +136,8 @@ def runs_in_parallel() -> bool:
     return jax.default_backend() != "cpu"
 
 
-def _then(first: AffineMap, second: AffineMap) -> AffineMap:
-    """Return h ↦ second(first(h)); a map is given as (f, v)."""
-    return second[0] * first[0], second[0] * first[1] + second[1]
-
-
 def _then_in_log_space(first: AffineMap, second: AffineMap) -> AffineMap:
-    """Return the same; a map is given as (ln f, ln v)."""
+    """Return what `then` does; a map is given as (ln f, ln v)."""
     return second[0] + first[0], jnp.logaddexp(second[0] + first[1], second[1])
 
 

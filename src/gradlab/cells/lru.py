@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Complex, Float, Key
 from pydantic import Field
 
-from gradlab.cells.base import VectorCell, check_name
+from gradlab.cells.base import VectorCell, check_name, then
 from gradlab.cells.biases import takes_no_gate_biases
 from gradlab.cells.elman import ACTIVATIONS, Activation, orthogonal
 from gradlab.cells.recurrence import AdjointRule, step_by_step, unroll
@@ -185,10 +185,5 @@ def _(
     eigenvalues = cell.eigenvalues()
     drive = drive.at[0].add(eigenvalues * carry)  # h⁽⁰⁾ enters with the first input
     factors = jnp.tile(eigenvalues, (len(inputs), 1, 1))
-    _, states = jax.lax.associative_scan(_then, (factors, drive))
+    _, states = jax.lax.associative_scan(then, (factors, drive))
     return states[-1], cell.read(states, inputs)
-
-
-def _then(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Return the factor and the addend of runs of steps, one after the other."""
-    return later[0] * earlier[0], later[0] * earlier[1] + later[1]

@@ -1,4 +1,4 @@
-"""What the options of `LSTM` change in its step: peepholes, coupled gates, a refine gate.
+"""Options of `LSTM` that change its gates: peepholes, coupled gates, a refine gate.
 
 Layer norm stands in `lstm`, since it changes the layers and not the gates.
 """

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 from pydantic import Field
 
-from gradlab.cells.base import VectorCell, check_name, inherits
+from gradlab.cells.base import VectorCell, check_name, inherits, then
 from gradlab.cells.biases import takes_no_gate_biases, uniform_within
 from gradlab.cells.elman import orthogonal
 from gradlab.cells.gating import Gates, check_step_is_of, gates
@@ -22,7 +22,7 @@ SHORTEST, LONGEST, FLOOR = 0.001, 0.1, 1e-4  # of Δ at the start, and its least
 
 
 class Selected(NamedTuple):
-    """What a step reads from its input: u and Δ of each channel, B and C of each state."""
+    """Numbers that a step reads from its input: u and Δ of each channel, B and C of each state."""
 
     u: Float[Array, "*batch n"]
     delta: Float[Array, "*batch n"]
@@ -171,7 +171,7 @@ def parallel_run(
     cell: Mamba, carry: State, selected: Selected
 ) -> tuple[State, Float[Array, "time batch n"]]:
     """Return the last state and all outputs by a parallel scan."""
-    kept, written = jax.lax.associative_scan(_then, cell.step_map(selected))
+    kept, written = jax.lax.associative_scan(then, cell.step_map(selected))
     states = kept * carry + written
     return states[-1], cell.read(states, selected)
 
@@ -187,11 +187,6 @@ def looped_run(
         return state, cell.read(state, now)
 
     return jax.lax.scan(step, carry, selected)
-
-
-def _then(first: tuple[State, State], second: tuple[State, State]) -> tuple[State, State]:
-    """Return the factor and the addend of runs of steps, one after the other."""
-    return second[0] * first[0], second[0] * first[1] + second[1]
 
 
 @gates.register

@@ -1,12 +1,10 @@
 """The minimal LSTM: forget and input gates that read the input alone and add up to 1."""
 
 import jax
-from flax import nnx
 from jaxtyping import Array, Float
 
 from gradlab.cells.biases import takes_gate_biases
-from gradlab.cells.elman import orthogonal
-from gradlab.cells.input_gated import InputGated, within_root_of_inputs
+from gradlab.cells.input_gated import InputGated
 
 
 @takes_gate_biases
@@ -33,38 +31,6 @@ class MinLSTM(InputGated):
     """
 
     blocks = ("forget", "input", "candidate")
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        log_space: bool = True,
-        use_bias: bool = True,
-        kernel_init: nnx.Initializer = within_root_of_inputs,
-        recurrent_kernel_init: nnx.Initializer = orthogonal,
-        rngs: nnx.Rngs,
-    ) -> None:
-        """Draw the weights; columns are those of the forget gate, the input gate, the candidate.
-
-        Args:
-            in_features: size of x.
-            hidden_features: n, the size of h.
-            log_space: whether candidates are made positive by g, and parallel runs use logarithms.
-            use_bias: whether there are biases; the weights drawn are the same without them.
-            kernel_init: initialiser of the three matrices on x, side by side.
-            recurrent_kernel_init: not used.
-            rngs: random streams that the weights are drawn from.
-        """
-        del recurrent_kernel_init
-        super().__init__(
-            in_features,
-            hidden_features,
-            log_space=log_space,
-            use_bias=use_bias,
-            kernel_init=kernel_init,
-            rngs=rngs,
-        )
 
     def forget_logit(self, *gates: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
         """Return ln f − ln i: f/(f + i) is its σ, also where both gates are 0 to rounding."""

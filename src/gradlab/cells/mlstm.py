@@ -20,7 +20,7 @@ Vectors = Float[Array, "*batch heads d"]
 
 
 class Memory(NamedTuple):
-    """What a step keeps of C and n, both divided by eᵐ."""
+    """The memory, C and n, both divided by eᵐ."""
 
     c: Float[Array, "*batch heads d d"]
     n: Vectors

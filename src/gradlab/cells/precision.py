@@ -107,7 +107,7 @@ class InPrecision(nnx.RNNCellBase):
 
     @property
     def _rounds_wide(self) -> bool:
-        """Whether rounded numbers are kept in float32 and complex64."""
+        """Return whether rounded numbers are kept in float32 and complex64."""
         return self.has_complex and jnp.finfo(self.dtype).bits == BITS
 
     def _round(self, x: Array) -> Array:

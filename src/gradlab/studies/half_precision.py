@@ -37,7 +37,7 @@ Radius = Annotated[float, Field(ge=0, le=1)]
 
 
 class Format(NamedTuple):
-    """What a type's definition says: bits of a significand, and the smallest positive number."""
+    """The definition of a type: bits of a significand, and the smallest positive number."""
 
     digits: int
     smallest: float

@@ -9,7 +9,7 @@ the config keys `task.…`, and their annotations the limits that a config is ch
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
@@ -34,9 +34,21 @@ class Batch(NamedTuple):
     @property
     def lengths(self) -> Int[np.ndarray, "batch"]:
         """Return each sequence's length: its last step whose inputs or weight are not all 0."""
-        used = np.any(np.asarray(self.inputs) != 0, axis=-1) | (np.asarray(self.weights) != 0)
-        steps = np.arange(1, used.shape[1] + 1)
-        return np.max(used * steps, axis=1, initial=1)  # of nothing but zeros: one step
+        return used_steps(np.asarray(self.inputs), np.asarray(self.weights))
+
+
+def used_steps(inputs: np.ndarray | Array, weights: np.ndarray | Array) -> Any:
+    """Return the last step of each sequence whose inputs or weight are not all 0.
+
+    Args:
+        inputs: (batch, time, features), of NumPy or JAX, also while JAX traces them.
+        weights: (batch, time).
+
+    Returns:
+        Whole numbers (batch,); 1 for a sequence of nothing but zeros.
+    """
+    used = (inputs != 0).any(axis=-1) | (weights != 0)
+    return (used * np.arange(1, used.shape[1] + 1)).max(axis=1, initial=1)
 
 
 class Task(NamedTuple):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from gradlab.components import ConfigError
 from gradlab.config import Count, Positive
 from gradlab.jacobian import lyapunov_exponents
-from gradlab.tasks import Batch
+from gradlab.tasks import Batch, used_steps
 
 Parameters = TypeVar("Parameters")
 Sample = Callable[[Key[Array, ""], int], Batch]
@@ -134,8 +134,7 @@ class Flossing:
         self, batch: Batch
     ) -> tuple[Float[Array, "sequences steps features"], Int[Array, "sequences"]]:
         """Return the inputs that exponents are over, and how many steps each sequence has there."""
-        used = jnp.any(batch.inputs != 0, axis=-1) | (batch.weights != 0)
-        lengths = jnp.max(used * jnp.arange(1, used.shape[1] + 1), axis=1, initial=1)
+        lengths = used_steps(batch.inputs, batch.weights)
         inputs = batch.inputs[:, : self.steps]
         return inputs, jnp.minimum(lengths, inputs.shape[1])
 

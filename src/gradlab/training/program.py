@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab.cells.precision import plain_cell
 from gradlab.components import ConfigError, build
-from gradlab.config import PROBE_SETTINGS, Config, traced
+from gradlab.config import Config, traced
 from gradlab.initialisers import draw_matrix
 from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import carry_form
@@ -27,6 +27,7 @@ from gradlab.tasks import Batch, Task
 from gradlab.tasks.checks import check_task
 from gradlab.tasks.other_lengths import tasks_of_lengths, without_test_lengths
 from gradlab.training import truncated
+from gradlab.training.checks import check_probe, check_rule
 from gradlab.training.flossing import check_flossing
 from gradlab.training.gradients import (
     Objective,
@@ -104,8 +105,8 @@ class Program:
                 "model.decoder=true needs a task whose last input says when to answer, such as "
                 f"task=reversal; got {config.task['_target_']}."
             )
-        _check_rule("optim", self._build("optim", hyperparameters_of(config)))
-        _check_rule("clip", self._build("clip", hyperparameters_of(config)))
+        check_rule("optim", self._build("optim", hyperparameters_of(config)))
+        check_rule("clip", self._build("clip", hyperparameters_of(config)))
         with types_of(config.model.dtype):
             abstract = nnx.eval_shape(
                 partial(self._network, hyperparameters_of(config)), jax.random.key(0)
@@ -114,7 +115,7 @@ class Program:
             plain, name = plain_cell(abstract.cell), config.model.cell["_target_"]
             check_state_is_held(plain, self.task.features, name)
             form, self.output_leaf = _carry_and_output(abstract.cell, self.task.features)
-        _check_probe(config.probe, form, self.task)
+        check_probe(config.probe, form, self.task)
         self.length = self.task.test.inputs.shape[1]
         self.window, self.stride = truncated.check(config.tbptt, self.task.test.weights)
         self.by_segment = config.tbptt.update == "segment"
@@ -394,17 +395,6 @@ def hyperparameters_of(config: Config) -> Hyperparameters:
     return {k: jnp.asarray(v, kinds[type(v)]) for k, v in traced(config).items()}
 
 
-def _check_rule(section: str, rule: Any) -> None:
-    """Check that an optimiser or a clipping rule is one."""
-    is_rule = isinstance(rule, optax.GradientTransformation)
-    if not is_rule and not (section == "clip" and callable(rule)):
-        also = ", or a function of the adjoint" if section == "clip" else ""
-        raise ConfigError(
-            f"{section}._target_ must return an optax.GradientTransformation{also}; it returned a "
-            f"{type(rule).__name__}."
-        )
-
-
 def _split(network: Network) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     definition, parameters, constants = nnx.split(network, nnx.Param, ...)  # type: ignore[misc]
     return definition, parameters, constants
@@ -423,19 +413,3 @@ def _carry_and_output(cell: nnx.RNNCellBase, features: int) -> tuple[CarryForm, 
 
     jax.eval_shape(trace, variables)
     return traced_facts[0]
-
-
-def _check_probe(probe: Mapping[str, Any], form: CarryForm, task: Task) -> None:
-    """Validate the probes' parts of the carry, and their stride."""
-    for name, component in probe.items():
-        for end in ("of", "wrt"):
-            if name not in PROBE_SETTINGS and end in component:
-                try:
-                    form.span(component[end], f"probe.{name}.{end}")
-                except ValueError as error:
-                    raise ConfigError(str(error)) from error
-    length = task.test.inputs.shape[1]
-    if probe["stride"] > length:
-        raise ConfigError(
-            f"probe.stride must be at most the task's {length} steps; got {probe['stride']}."
-        )
