@@ -20,6 +20,7 @@ from gradlab.figures.of_runs.phase import phase_figure, phase_table
 from gradlab.figures.of_runs.singular_values import singular_values_figure, singular_values_table
 from gradlab.figures.of_runs.training import training_figure, training_table
 from gradlab.figures.of_runs.views import views_figure, views_table
+from gradlab.figures.sliders import Slider
 from gradlab.figures.style import Drawn, save, theme
 
 adjoint = adjoint_figure
@@ -37,6 +38,7 @@ views = views_figure
 
 __all__ = [
     "Drawn",
+    "Slider",
     "adjoint",
     "adjoint_figure",
     "adjoint_table",

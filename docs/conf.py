@@ -1,0 +1,47 @@
+"""Sphinx's settings of the site: sphinx-build -W docs site."""
+
+import os
+import sys
+from importlib.metadata import version as version_of
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["GRADLAB_SLIDER_FRAMES"] = "1"  # the site's sliders have no Python behind them
+
+project = "gradlab"
+author = "The gradlab maintainers"
+copyright = "2026, the gradlab maintainers"
+version = release = version_of("gradlab")
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["lecture/source", "examples"]
+
+html_theme = "sphinx_book_theme"
+html_title = "gradlab"
+html_theme_options = {"use_download_button": True, "show_toc_level": 2}
+formulas = find_spec(
+    "sphinx-mathjax-offline"
+)  # no extension: it would keep pages from being read in parallel
+assert formulas is not None and formulas.origin is not None, "pip install -e '.[docs]'"
+html_static_path = [str(Path(formulas.origin).parent / "static")]
+mathjax_path = "mathjax/tex-chtml.js"
+
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_heading_anchors = 4
+nb_execution_mode = "cache"
+nb_execution_timeout = 180
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_ipywidgets_js = {}
+nb_mime_priority_overrides = [("html", "text/html", 0)]
+
+napoleon_custom_sections = [("Example", "examples_style")]
+autodoc_typehints = "signature"
