@@ -27,11 +27,8 @@ exclude_patterns = ["lecture/source", "examples"]
 html_theme = "sphinx_book_theme"
 html_title = "gradlab"
 html_theme_options = {"use_download_button": True, "show_toc_level": 2}
-formulas = find_spec(
-    "sphinx-mathjax-offline"
-)  # no extension: it would keep pages from being read in parallel
-assert formulas is not None and formulas.origin is not None, "pip install -e '.[docs]'"
-html_static_path = [str(Path(formulas.origin).parent / "static")]
+# MathJax without a network. As an extension it would keep Sphinx from reading in parallel.
+html_static_path = [str(Path(str(find_spec("sphinx-mathjax-offline").origin)).parent / "static")]
 mathjax_path = "mathjax/tex-chtml.js"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
