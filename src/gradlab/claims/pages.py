@@ -62,13 +62,13 @@ def write_page(conclusion: Conclusion) -> Path:
 def write_summary(conclusions: Sequence[Conclusion], page: Path) -> Path:
     """Write one page for all studies, and return its path.
 
-    It counts each provenance by itself, lists what was changed after a result was seen, and shows
-    each study's figure and verdicts.
+    It counts each provenance by itself, shows each study's figure and verdicts, and lists what was
+    changed after a result was seen.
     """
     verdicts = [verdict for conclusion in conclusions for verdict in conclusion.verdicts]
     studies = [conclusion.study for conclusion in conclusions]
     counted = f"{published_sentence(verdicts)} {tally(verdicts)}"
-    parts = [SUMMARY, provenance_table(verdicts), counted, HOW_JUDGED, HOW, _all_changes(studies)]
+    parts = [SUMMARY, provenance_table(verdicts), counted, HOW_JUDGED, HOW]
     for conclusion in conclusions:
         study = conclusion.study
         figure = conclusion.figure.relative_to(page.parent)
@@ -76,6 +76,7 @@ def write_summary(conclusions: Sequence[Conclusion], page: Path) -> Path:
             f"## [{study.title}]({study.name}/{PAGE})\n\n{study.question}\n\n"
             f"![{study.title}]({figure})\n\n{verdict_table(conclusion.verdicts)}"
         )
+    parts.append(_all_changes(studies))
     return _write(page, "\n\n".join(part.strip() for part in parts if part) + "\n")
 
 
