@@ -163,7 +163,7 @@ def test_the_summary_counts_each_provenance_and_lists_what_was_changed(tmp_path:
     link = "[error_surface](error_surface/README.md)"
     assert f"| {link} | – | batches of 20 for 32 | diverged |" in lines
     assert f"| {link} | X.3 | had threshold 3 | inconclusive |" in lines
-    headings = ["| provenance", "## Changed after", "## [One]"]
+    headings = ["| provenance", "## [One]", "## Changed after"]
     assert [text.index(x) for x in headings] == sorted(text.index(x) for x in headings)
     none = published_sentence(verdicts[2:])
     assert none == "No claim of a published number has been judged yet (1 not run)."

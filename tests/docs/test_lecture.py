@@ -1,0 +1,79 @@
+"""The lecture's notebooks are what their sources say, and its figures are drawn for slides."""
+
+import ast
+import runpy
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+LECTURE = Path(__file__).parents[2] / "docs" / "lecture"
+SOURCES = sorted((LECTURE / "source").glob("*.py"))
+SOURCE = """
+# %% [markdown] lang="en"
+# # Title
+# %% [markdown] lang="es"
+# # Título
+# %% lang="en"
+WORD = "gradient"
+# %% lang="es"
+WORD = "gradiente"
+# %%
+import matplotlib.pyplot as plt
+# %% name="left"
+figure, ax = plt.subplots()
+ax.set_title(WORD)
+# %% name="right"
+import gradlab
+def draw(value):
+    figure, ax = plt.subplots()
+    ax.set_title(f"{WORD} {value}")
+    return figure
+gradlab.figures.Slider(draw, [1, 2], label="g", start=2)
+"""
+
+pytest.importorskip("jupytext", reason="Jupytext, which reads the lecture's sources, is missing")
+sys.path.insert(0, str(LECTURE))
+import notebooks  # noqa: E402
+
+
+def test_notebooks_in_the_repository_are_those_of_the_sources() -> None:
+    written = notebooks.all_notebooks()
+    kept = {path for language in notebooks.LANGUAGES for path in (LECTURE / language).glob("*")}
+    assert {path for path in kept if path.suffix == ".ipynb"} == set(written)
+    for path, text in written.items():
+        assert path.read_text() == text, "run: python docs/lecture/notebooks.py"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_both_languages_have_the_same_cells(source: Path) -> None:
+    english, spanish = (notebooks.notebook_of(source, language) for language in ("en", "es"))
+    assert [c.cell_type for c in english.cells] == [c.cell_type for c in spanish.cells]
+    for one, other in zip(english.cells, spanish.cells, strict=True):
+        if one.cell_type == "markdown":
+            assert one.source != other.source
+        elif one.source != other.source:  # the words of its figures
+            names = [
+                {name.id for name in ast.walk(ast.parse(cell.source)) if isinstance(name, ast.Name)}
+                for cell in (one, other)
+            ]
+            assert names[0] == names[1]
+    names = [cell.metadata["name"] for cell in english.cells if "name" in cell.metadata]
+    assert names == list(dict.fromkeys(names))
+
+
+def test_slides_have_the_figure_of_every_named_cell_in_the_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "01_words.py").write_text(SOURCE)
+    monkeypatch.setattr(notebooks, "SOURCES", tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["slides.py", "--language", "es", "--out", f"{tmp_path}/slides"]
+    )
+    runpy.run_path(str(LECTURE / "slides.py"), run_name="__main__")
+    pictures = sorted((tmp_path / "slides").glob("*"))
+    assert [path.name for path in pictures] == ["01_words-left.svg", "01_words-right.svg"]
+    for path, title in zip(pictures, ("gradiente", "gradiente 2"), strict=True):
+        ElementTree.parse(path)
+        assert f"<!-- {title} -->" in path.read_text()  # Matplotlib's text, before its glyphs
