@@ -10,7 +10,7 @@ import pytest
 
 LECTURE = Path(__file__).parents[2] / "docs" / "lecture"
 SOURCES = sorted((LECTURE / "source").glob("*.py"))
-SOURCE = """
+SOURCE = """\
 # %% [markdown] lang="en"
 # # Title
 # %% [markdown] lang="es"
