@@ -204,7 +204,10 @@ def sparse(
 
 
 def zero_bias(key: Key[Array, ""], n: int) -> Biases:
-    """Return no biases, so that they stay 0 and every gate is half open, σ(0) = ½.
+    """Return no biases, so that gates keep the cell's own.
+
+    In an LSTM or a GRU these are 0 as in Flax, and every gate starts half open, σ(0) = ½. Cells
+    whose authors chose a bias, such as JANET's of 1, keep it.
 
     Args:
         key: not used.
@@ -217,7 +220,8 @@ def zero_bias(key: Key[Array, ""], n: int) -> Biases:
 def forget_bias(key: Key[Array, ""], n: int, value: float = 1.0) -> Biases:
     """Return one bias b_f for every forget gate, which opens it to σ(b_f).
 
-    Gers, Schmidhuber & Cummins 2000; b_f = 1 as in Jozefowicz, Zaremba & Sutskever 2015.
+    Gers, Schmidhuber & Cummins 2000; b_f = 1 as in Jozefowicz, Zaremba & Sutskever 2015. Without
+    this rule the forget bias of an LSTM starts at 0 as in Flax.
 
     Args:
         key: not used.

@@ -76,7 +76,9 @@ def advise(
         section 3.2: a threshold of half to ten times the average norm.
         Saxe, McClelland & Ganguli 2014, Exact solutions to the nonlinear dynamics of learning in
         deep linear neural networks: orthogonal weights.
-        Tallec & Ollivier 2018, Can recurrent neural networks warp time?: chrono biases.
+        Tallec & Ollivier 2018, Can recurrent neural networks warp time?: chrono biases. They and
+        forget biases are tried where the cell has gates; the forget bias of an LSTM starts at 0 as
+        in Flax.
         Gonzalez, Kozachkov, Zoltowski, Clarkson & Linderman 2025, Predictability enables
         parallelization of nonlinear state space models: λ₁ < 0.
 

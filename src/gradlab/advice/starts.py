@@ -175,7 +175,10 @@ def set_anew(layer: Any, biases: Mapping[str, Float[Array, "n"]]) -> None:
 
 
 def forget_biases(cell: nnx.RNNCellBase, lag: int) -> Iterator[Start]:
-    """Yield forget biases b with σ(b) = exp(−1/τ), time constants τ from the lag upwards."""
+    """Yield forget biases b with σ(b) = exp(−1/τ), time constants τ from the lag upwards.
+
+    The forget bias of an LSTM starts at 0 as in Flax, a time constant of 1.4 steps.
+    """
     for memory in (lag * times for times in LENGTHENINGS):
         bias = float(-np.log(np.expm1(1 / memory)))
 

@@ -25,7 +25,8 @@ class LSTM(nnx.OptimizedLSTMCell):
     with gates i, f, o = σ(W x⁽ᵗ⁾ + U h⁽ᵗ⁻¹⁾ + b) and candidate g = tanh(W x⁽ᵗ⁾ + U h⁽ᵗ⁻¹⁾ + b),
     each with weights of its own. This is Flax's OptimizedLSTMCell, except that each gate can be
     pinned at a constant from 0 to 1. A gate pinned at 1 is left out, as the forget gate was in
-    1997. A pinned gate has no weights.
+    1997. A pinned gate has no weights. The forget bias starts at 0 as in Flax; bias=forget starts
+    it at 1.
 
     Options, which combine, change the step:
 
