@@ -46,7 +46,11 @@ def write_gallery(folder: Path) -> None:
         write_point(
             folder / "runs" / "gallery" / str(number),
             probes[length],
-            **{"model": model, "gain": gain, "threshold": threshold, "length": length, "seed": seed},
+            model=model,
+            gain=gain,
+            threshold=threshold,
+            length=length,
+            seed=seed,
             metrics=metrics_with([2.0, 1.0, 0.5]).assign(**logged),
             summary={"eval/loss": 0.5},
         )
@@ -61,9 +65,7 @@ PREPARED: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if blocks_of(p)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_python_of_a_page_runs(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_SILENT", "true")
     wandb.teardown()  # W&B keeps the folder that this process was in when it was first set up

@@ -1,4 +1,4 @@
-"""docs/figures.md shows every figure; its commands and calls are what gradlab takes, and the same."""
+"""docs/figures.md shows every figure; its commands are taken, and its calls ask for the same."""
 
 import ast
 import re
@@ -68,6 +68,6 @@ def test_a_call_of_the_page_asks_what_its_command_asks(name: str) -> None:
     assert f"{entry.function.split('.')[-1].removesuffix('_figure')}(" in section
     called = settings_of_call(section)
     if not entry.has_runs:  # its function has no defaults of its own
-        parser, own = command.figure_parser(entry, name)
+        parser, _ = command.figure_parser(entry, name)
         called = {key: x for key, x in called.items() if x != parser.get_default(key)}
     assert called == settings_of_command(line)
