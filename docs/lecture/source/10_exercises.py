@@ -11,8 +11,9 @@
 #
 # $$h^{(t)} = \tanh\!\big(W_{xh}\, x^{(t)} + W_{hh}\, h^{(t-1)} + b\big), \qquad t = 1 \dots T.$$
 #
-# Arrays of inputs begin with $x^{(1)}$: `x[0]`. Arrays of states that a function is given begin with
-# $h^{(0)}$, so that `h[t]` is $h^{(t)}$. The [solutions](11_solutions.ipynb) have one answer to each.
+# Arrays of inputs begin with $x^{(1)}$: `x[0]`. Arrays of states that a function is given begin
+# with $h^{(0)}$, so that `h[t]` is $h^{(t)}$. The [solutions](11_solutions.ipynb) have one answer
+# to each.
 
 # %% [markdown] lang="es"
 # # Ejercicios
@@ -28,8 +29,8 @@
 # $$h^{(t)} = \tanh\!\big(W_{xh}\, x^{(t)} + W_{hh}\, h^{(t-1)} + b\big), \qquad t = 1 \dots T.$$
 #
 # Los arreglos de entradas empiezan con $x^{(1)}$: `x[0]`. Los de estados que recibe una función
-# empiezan con $h^{(0)}$, de modo que `h[t]` es $h^{(t)}$. Las [soluciones](11_solutions.ipynb) contienen una respuesta a cada
-# ejercicio.
+# empiezan con $h^{(0)}$, de modo que `h[t]` es $h^{(t)}$. Las [soluciones](11_solutions.ipynb)
+# contienen una respuesta a cada ejercicio.
 
 # %% name="imports"
 import numpy as np
@@ -109,8 +110,10 @@ check("joined", joined)
 #
 # The second layer reads the first layer's state of the same step:
 #
-# $$h_1^{(t)} = \tanh\!\big(W_{xh,1}\, x^{(t)} + W_{hh,1}\, h_1^{(t-1)} + b_1\big), \qquad
-# h_2^{(t)} = \tanh\!\big(W_{xh,2}\, h_1^{(t)} + W_{hh,2}\, h_2^{(t-1)} + b_2\big).$$
+# $$\begin{aligned}
+# h_1^{(t)} &= \tanh\!\big(W_{xh,1}\, x^{(t)} + W_{hh,1}\, h_1^{(t-1)} + b_1\big), \\
+# h_2^{(t)} &= \tanh\!\big(W_{xh,2}\, h_1^{(t)} + W_{hh,2}\, h_2^{(t-1)} + b_2\big).
+# \end{aligned}$$
 #
 # Return the states of both, as an array $(2, T, n)$.
 #
@@ -122,8 +125,10 @@ check("joined", joined)
 #
 # La segunda capa lee el estado de la primera en el mismo paso:
 #
-# $$h_1^{(t)} = \tanh\!\big(W_{xh,1}\, x^{(t)} + W_{hh,1}\, h_1^{(t-1)} + b_1\big), \qquad
-# h_2^{(t)} = \tanh\!\big(W_{xh,2}\, h_1^{(t)} + W_{hh,2}\, h_2^{(t-1)} + b_2\big).$$
+# $$\begin{aligned}
+# h_1^{(t)} &= \tanh\!\big(W_{xh,1}\, x^{(t)} + W_{hh,1}\, h_1^{(t-1)} + b_1\big), \\
+# h_2^{(t)} &= \tanh\!\big(W_{xh,2}\, h_1^{(t)} + W_{hh,2}\, h_2^{(t-1)} + b_2\big).
+# \end{aligned}$$
 #
 # Se devuelven los estados de ambas, como un arreglo $(2, T, n)$.
 #
