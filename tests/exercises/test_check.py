@@ -134,6 +134,13 @@ def test_lines_are_as_wide_as_a_page() -> None:
             assert max(map(len, lines)) <= outcome.WIDTH
 
 
+def test_an_equation_stays_on_its_line() -> None:
+    message = "k = 1, " * 40
+    lines = repr(outcome.Outcome(message)).splitlines()
+    assert len(lines) > 2
+    assert all(line.strip().startswith("k = 1,") and line.endswith("1,") for line in lines)
+
+
 def test_both_languages_say_the_same_things() -> None:
     shared = [words for words in vars(phrases).values() if isinstance(words, dict)]
     shared = [words for words in shared if "en" in words]

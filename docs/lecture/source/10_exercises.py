@@ -53,8 +53,8 @@ check()
 # Compute all states $h^{(1)} \dots h^{(T)}$ from $h^{(0)}$, the inputs and the weights. Replace the
 # `...`, run the cell, and read the message.
 #
-# Arguments: `x` (T, m), `x[0]` is x⁽¹⁾; `h0` (n,); `W_xh` (n, m); `W_hh` (n, n); `b` (n,). Returns:
-# (T, n): the states h⁽¹⁾ … h⁽ᵀ⁾, one a row.
+# - Arguments: `x` (T, m), `x[0]` is x⁽¹⁾; `h0` (n,); `W_xh` (n, m); `W_hh` (n, n); `b` (n,).
+# - Returns: (T, n): the states h⁽¹⁾ … h⁽ᵀ⁾, one a row.
 
 # %% [markdown] lang="es"
 # ## 1. La red desplegada: `unroll`
@@ -62,14 +62,14 @@ check()
 # Se calculan todos los estados $h^{(1)} \dots h^{(T)}$ a partir de $h^{(0)}$, las entradas y los
 # pesos. Basta con reemplazar los `...`, ejecutar la celda y leer el mensaje.
 #
-# Argumentos: `x` (T, m), `x[0]` es x⁽¹⁾; `h0` (n,); `W_xh` (n, m); `W_hh` (n, n); `b` (n,).
-# Devuelve: (T, n): los estados h⁽¹⁾ … h⁽ᵀ⁾, uno por fila.
+# - Argumentos: `x` (T, m), `x[0]` es x⁽¹⁾; `h0` (n,); `W_xh` (n, m); `W_hh` (n, n); `b` (n,).
+# - Devuelve: (T, n): los estados h⁽¹⁾ … h⁽ᵀ⁾, uno por fila.
 
 
 # %% name="unroll"
 def unroll(x, h0, W_xh, W_hh, b):
     T = len(x)
-    states = [h0] * T
+    states = [None] * T
     for t in range(T):
         states[t] = ...
     return np.array(states)
@@ -84,8 +84,8 @@ check("unroll", unroll)
 # the vector $h$ with $x$ below it. Which $W$ makes this equal to
 # $W_{xh}\, x^{(t)} + W_{hh}\, h^{(t-1)} + b$?
 #
-# Arguments: `W_xh` (n, m); `W_hh` (n, n). Returns: (n, n + m): the columns that act on h, then
-# those that act on x.
+# - Arguments: `W_xh` (n, m); `W_hh` (n, n).
+# - Returns: (n, n + m): the columns that act on h, then those that act on x.
 
 # %% [markdown] lang="es"
 # ## 2. Una matriz para ambas: `joined`
@@ -94,8 +94,8 @@ check("unroll", unroll)
 # $[h; x]$ es el vector $h$ con $x$ debajo. ¿Con qué $W$ es esto igual a
 # $W_{xh}\, x^{(t)} + W_{hh}\, h^{(t-1)} + b$?
 #
-# Argumentos: `W_xh` (n, m); `W_hh` (n, n). Devuelve: (n, n + m): las columnas que actúan sobre h y,
-# después, las que actúan sobre x.
+# - Argumentos: `W_xh` (n, m); `W_hh` (n, n).
+# - Devuelve: (n, n + m): las columnas que actúan sobre h y, después, las que actúan sobre x.
 
 
 # %% name="joined"
@@ -117,8 +117,8 @@ check("joined", joined)
 #
 # Return the states of both, as an array $(2, T, n)$.
 #
-# Arguments: `x` (T, m); `layers`, a list of two tuples (h0, W_xh, W_hh, b), with n units each.
-# Returns: (2, T, n): the states of the first layer, then those of the second.
+# - Arguments: `x` (T, m); `layers`, a list of two tuples (h0, W_xh, W_hh, b), with n units each.
+# - Returns: (2, T, n): the states of the first layer, then those of the second.
 
 # %% [markdown] lang="es"
 # ## 3. Dos capas: `stack`
@@ -132,8 +132,9 @@ check("joined", joined)
 #
 # Se devuelven los estados de ambas, como un arreglo $(2, T, n)$.
 #
-# Argumentos: `x` (T, m); `layers`, una lista de dos tuplas (h0, W_xh, W_hh, b), con n unidades cada
-# una. Devuelve: (2, T, n): los estados de la primera capa y, después, los de la segunda.
+# - Argumentos: `x` (T, m); `layers`, una lista de dos tuplas (h0, W_xh, W_hh, b), con n unidades
+#   cada una.
+# - Devuelve: (2, T, n): los estados de la primera capa y, después, los de la segunda.
 
 
 # %% name="stack"
@@ -152,7 +153,8 @@ check("stack", stack)
 # $J^{(t)} = \partial h^{(t)} / \partial h^{(t-1)}$ from $h^{(t)}$ and $W_{hh}$. The derivative of
 # $\tanh$ is $1 - \tanh^2$.
 #
-# Arguments: `h` (n,), the state after the step; `W_hh` (n, n). Returns: (n, n): ∂h⁽ᵗ⁾/∂h⁽ᵗ⁻¹⁾.
+# - Arguments: `h` (n,), the state after the step; `W_hh` (n, n).
+# - Returns: (n, n): ∂h⁽ᵗ⁾/∂h⁽ᵗ⁻¹⁾.
 
 # %% [markdown] lang="es"
 # ## 4. La jacobiana de un paso: `step_jacobian`
@@ -161,7 +163,8 @@ check("stack", stack)
 # $J^{(t)} = \partial h^{(t)} / \partial h^{(t-1)}$ a partir de $h^{(t)}$ y $W_{hh}$. La derivada de
 # $\tanh$ es $1 - \tanh^2$.
 #
-# Argumentos: `h` (n,), el estado después del paso; `W_hh` (n, n). Devuelve: (n, n): ∂h⁽ᵗ⁾/∂h⁽ᵗ⁻¹⁾.
+# - Argumentos: `h` (n,), el estado después del paso; `W_hh` (n, n).
+# - Devuelve: (n, n): ∂h⁽ᵗ⁾/∂h⁽ᵗ⁻¹⁾.
 
 
 # %% name="step_jacobian"
@@ -180,8 +183,8 @@ check("step_jacobian", step_jacobian)
 #
 # Its norm is what this lecture measures. For $t = k$ it is the identity.
 #
-# Arguments: `h` (T + 1, n), `h[t]` is h⁽ᵗ⁾; `W_hh` (n, n); `t` and `k`, 0 ≤ k ≤ t ≤ T. Returns: (n,
-# n): ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾.
+# - Arguments: `h` (T + 1, n), `h[t]` is h⁽ᵗ⁾; `W_hh` (n, n); `t` and `k`, 0 ≤ k ≤ t ≤ T.
+# - Returns: (n, n): ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾.
 
 # %% [markdown] lang="es"
 # ## 5. A través de varios pasos: `product`
@@ -193,8 +196,8 @@ check("step_jacobian", step_jacobian)
 #
 # Su norma es lo que se mide en este curso. Para $t = k$ es la identidad.
 #
-# Argumentos: `h` (T + 1, n), `h[t]` es h⁽ᵗ⁾; `W_hh` (n, n); `t` y `k`, 0 ≤ k ≤ t ≤ T. Devuelve: (n,
-# n): ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾.
+# - Argumentos: `h` (T + 1, n), `h[t]` es h⁽ᵗ⁾; `W_hh` (n, n); `t` y `k`, 0 ≤ k ≤ t ≤ T.
+# - Devuelve: (n, n): ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾.
 
 
 # %% name="product"
@@ -219,8 +222,8 @@ check("product", product)
 # The last factor is the immediate derivative: $h^{(k-1)}$ is held fixed in it. Return the terms
 # $k = 1 \dots T$, not yet added, as an array $(T, n, n)$.
 #
-# Arguments: `h` (T + 1, n), `h[t]` is h⁽ᵗ⁾; `W_hh` (n, n); `g` (n,), the gradient ∂L⁽ᵀ⁾/∂h⁽ᵀ⁾.
-# Returns: (T, n, n): one n × n term for each k = 1…T.
+# - Arguments: `h` (T + 1, n), `h[t]` is h⁽ᵗ⁾; `W_hh` (n, n); `g` (n,), the gradient ∂L⁽ᵀ⁾/∂h⁽ᵀ⁾.
+# - Returns: (T, n, n): one n × n term for each k = 1…T.
 #
 # Here is a wrong attempt, with what `check` says about it.
 
@@ -238,8 +241,8 @@ check("product", product)
 # El último factor es la derivada inmediata: en ella, $h^{(k-1)}$ está fijo. Se devuelven los
 # términos $k = 1 \dots T$, sin sumar, como un arreglo $(T, n, n)$.
 #
-# Argumentos: `h` (T + 1, n), `h[t]` es h⁽ᵗ⁾; `W_hh` (n, n); `g` (n,), el gradiente ∂L⁽ᵀ⁾/∂h⁽ᵀ⁾.
-# Devuelve: (T, n, n): un término n × n para cada k = 1…T.
+# - Argumentos: `h` (T + 1, n), `h[t]` es h⁽ᵗ⁾; `W_hh` (n, n); `g` (n,), el gradiente ∂L⁽ᵀ⁾/∂h⁽ᵀ⁾.
+# - Devuelve: (T, n, n): un término n × n para cada k = 1…T.
 #
 # Este es un intento incorrecto, con lo que `check` dice de él.
 
@@ -269,7 +272,7 @@ check("bptt", wrong_bptt)
 # %% name="bptt"
 def bptt(h, W_hh, g):
     T = len(h) - 1
-    terms = [W_hh] * T
+    terms = [None] * T
     for k in range(T, 0, -1):
         terms[k - 1] = ...
     return np.array(terms)
@@ -286,8 +289,9 @@ check("bptt", bptt)
 #
 # an array $(n, n)$. If $K \ge T$, nothing is left out.
 #
-# Arguments: `h` (T + 1, n), `h[t]` is h⁽ᵗ⁾; `W_hh` (n, n); `g` (n,), the gradient ∂L⁽ᵀ⁾/∂h⁽ᵀ⁾; `K`
-# ≥ 1. Returns: (n, n): the sum of the terms in the window.
+# - Arguments: `h` (T + 1, n), `h[t]` is h⁽ᵗ⁾; `W_hh` (n, n); `g` (n,), the gradient ∂L⁽ᵀ⁾/∂h⁽ᵀ⁾;
+#   `K` ≥ 1.
+# - Returns: (n, n): the sum of the terms in the window.
 
 # %% [markdown] lang="es"
 # ## 7. Una ventana de $K$ pasos: `truncated`
@@ -299,8 +303,9 @@ check("bptt", bptt)
 #
 # un arreglo $(n, n)$. Si $K \ge T$, no se deja fuera nada.
 #
-# Argumentos: `h` (T + 1, n), `h[t]` es h⁽ᵗ⁾; `W_hh` (n, n); `g` (n,), el gradiente ∂L⁽ᵀ⁾/∂h⁽ᵀ⁾; `K`
-# ≥ 1. Devuelve: (n, n): la suma de los términos de la ventana.
+# - Argumentos: `h` (T + 1, n), `h[t]` es h⁽ᵗ⁾; `W_hh` (n, n); `g` (n,), el gradiente ∂L⁽ᵀ⁾/∂h⁽ᵀ⁾;
+#   `K` ≥ 1.
+# - Devuelve: (n, n): la suma de los términos de la ventana.
 
 
 # %% name="truncated"
@@ -318,8 +323,8 @@ check("truncated", truncated)
 # $\lVert g \rVert > \theta$, multiply every array by $\theta / \lVert g \rVert$; if not, leave them
 # as they are. Truncation bounds how far back a gradient flows; clipping bounds its size.
 #
-# Arguments: `gradients`, a list of arrays of any shapes; `threshold` > 0. Returns: a list of as
-# many arrays, of the same shapes.
+# - Arguments: `gradients`, a list of arrays of any shapes; `threshold` > 0.
+# - Returns: a list of as many arrays, of the same shapes.
 
 # %% [markdown] lang="es"
 # ## 8. Recorte por umbral de la norma: `clip`
@@ -330,8 +335,8 @@ check("truncated", truncated)
 # quedan como están. El truncamiento limita hasta dónde retrocede un gradiente; el recorte limita su
 # tamaño.
 #
-# Argumentos: `gradients`, una lista de arreglos de cualquier forma; `threshold` > 0, el umbral.
-# Devuelve: una lista de otros tantos arreglos, de las mismas formas.
+# - Argumentos: `gradients`, una lista de arreglos de cualquier forma; `threshold` > 0, el umbral.
+# - Devuelve: una lista de otros tantos arreglos, de las mismas formas.
 
 
 # %% name="clip"
@@ -353,8 +358,8 @@ check("clip", clip)
 #
 # Return the pair $(c^{(t)}, h^{(t)})$.
 #
-# Arguments: `x` (m,); `h` (n,), h⁽ᵗ⁻¹⁾; `c` (n,), c⁽ᵗ⁻¹⁾; `W` (4n, n + m); `b` (4n,). Returns: the
-# pair (c, h) of c⁽ᵗ⁾ and h⁽ᵗ⁾, each (n,).
+# - Arguments: `x` (m,); `h` (n,), h⁽ᵗ⁻¹⁾; `c` (n,), c⁽ᵗ⁻¹⁾; `W` (4n, n + m); `b` (4n,).
+# - Returns: the pair (c, h) of c⁽ᵗ⁾ and h⁽ᵗ⁾, each (n,).
 
 # %% [markdown] lang="es"
 # ## 9. Un paso de una LSTM: `lstm`
@@ -369,8 +374,8 @@ check("clip", clip)
 #
 # Se devuelve el par $(c^{(t)}, h^{(t)})$: estado de celda y estado oculto.
 #
-# Argumentos: `x` (m,); `h` (n,), h⁽ᵗ⁻¹⁾; `c` (n,), c⁽ᵗ⁻¹⁾; `W` (4n, n + m); `b` (4n,). Devuelve: el
-# par (c, h) de c⁽ᵗ⁾ y h⁽ᵗ⁾, cada uno (n,).
+# - Argumentos: `x` (m,); `h` (n,), h⁽ᵗ⁻¹⁾; `c` (n,), c⁽ᵗ⁻¹⁾; `W` (4n, n + m); `b` (4n,).
+# - Devuelve: el par (c, h) de c⁽ᵗ⁾ y h⁽ᵗ⁾, cada uno (n,).
 
 
 # %% name="lstm"
@@ -389,7 +394,8 @@ check("lstm", lstm)
 # $\partial c^{(t)} / \partial c^{(k)} = f^{(t)} \cdots f^{(k+1)}$. Let every forget gate be
 # $f = \sigma(b)$. At which forget bias $b$ is the product $1/e$ after $\tau$ steps?
 #
-# Arguments: `tau`, τ > 0 as a float. Returns: one number, b.
+# - Arguments: `tau`, τ > 0 as a float.
+# - Returns: one number, b.
 
 # %% [markdown] lang="es"
 # ## 10. Hasta dónde llega una celda: `forget_bias`
@@ -398,7 +404,8 @@ check("lstm", lstm)
 # $\partial c^{(t)} / \partial c^{(k)} = f^{(t)} \cdots f^{(k+1)}$. Sea $f = \sigma(b)$ en todas las
 # compuertas de olvido. ¿Con qué sesgo de olvido $b$ es $1/e$ el producto después de $\tau$ pasos?
 #
-# Argumentos: `tau`, τ > 0 como float. Devuelve: un número, b.
+# - Argumentos: `tau`, τ > 0 como float.
+# - Devuelve: un número, b.
 
 
 # %% name="forget_bias"

@@ -148,10 +148,10 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
     ),
     (
         {
-            "en": "the step Jacobians are multiplied in the reverse order: it is "
+            "en": "the step Jacobians are multiplied in the reverse order; it must be "
             "J⁽ᵀ⁾ ⋯ J⁽ᵏ⁺¹⁾, the latest leftmost.",
-            "es": "las jacobianas se multiplican en el orden inverso: es J⁽ᵀ⁾ ⋯ J⁽ᵏ⁺¹⁾, con la "
-            "última a la izquierda.",
+            "es": "las jacobianas se multiplican en el orden inverso; debe ser "
+            "J⁽ᵀ⁾ ⋯ J⁽ᵏ⁺¹⁾, con la última a la izquierda.",
         },
         _reversed_products,
     ),

@@ -197,9 +197,8 @@ JOINED = Exercise(
         ),
         Mistake(
             {
-                "en": "this matrix acts on rows, [h; x]ᵀ Wᵀ; on columns it acts transposed.",
-                "es": "esta matriz actúa sobre filas, [h; x]ᵀ Wᵀ; sobre columnas actúa su "
-                "transpuesta.",
+                "en": "this is the transpose of W; W must have n rows.",
+                "es": "esta es la transpuesta de W; W debe tener n filas.",
             },
             lambda W_xh, W_hh: joined(W_xh, W_hh).T,
         ),

@@ -187,15 +187,15 @@ FORGET_BIAS = Exercise(
     mistakes=(
         Mistake(
             {
-                "en": "log τ sets f = 1 − 1/(τ + 1), which is near e^(−1/τ) for long τ only.",
-                "es": "log τ fija f = 1 − 1/(τ + 1), que solo se acerca a e^(−1/τ) si τ es largo.",
+                "en": "log τ sets f = 1 − 1/(τ + 1), which is near e^(−1/τ) for large τ only.",
+                "es": "log τ fija f = 1 − 1/(τ + 1), que solo se acerca a e^(−1/τ) si τ es grande.",
             },
             np.log,
         ),
         Mistake(
             {
-                "en": "log(τ − 1) sets f = 1 − 1/τ, which is near e^(−1/τ) for long τ only.",
-                "es": "log(τ − 1) fija f = 1 − 1/τ, que solo se acerca a e^(−1/τ) si τ es largo.",
+                "en": "log(τ − 1) sets f = 1 − 1/τ, which is near e^(−1/τ) for large τ only.",
+                "es": "log(τ − 1) fija f = 1 − 1/τ, que solo se acerca a e^(−1/τ) si τ es grande.",
             },
             lambda tau: np.log(tau - 1),
         ),

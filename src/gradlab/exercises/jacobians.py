@@ -129,7 +129,7 @@ STEP_JACOBIAN = Exercise(
         ),
         Mistake(
             {
-                "en": "the factors are multiplied to a vector; diag(φ′) W_hh is a matrix.",
+                "en": "the product of the two is a vector; diag(φ′) W_hh is a matrix.",
                 "es": "el producto de los factores es un vector; diag(φ′) W_hh es una matriz.",
             },
             lambda h, W_hh: (1 - h**2) @ W_hh,
@@ -173,6 +173,13 @@ PRODUCT = Exercise(
                 "es": "correcto salvo una transposición: esto es (∂h⁽ᵗ⁾/∂h⁽ᵏ⁾)ᵀ.",
             },
             lambda h, W_hh, t, k: product(h, W_hh, t, k).T,
+        ),
+        Mistake(
+            {
+                "en": "W_hhᵀ stands where W_hh should.",
+                "es": "aparece W_hhᵀ en lugar de W_hh.",
+            },
+            lambda h, W_hh, t, k: product(h, W_hh.T, t, k),
         ),
         Mistake(
             {

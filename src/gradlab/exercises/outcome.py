@@ -5,6 +5,8 @@ from textwrap import fill
 
 WIDTH = 76  # characters that a page shows of a line without a scroll bar
 
+WHOLE = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"  # "k = 3" stays on its line
+
 
 @dataclass(frozen=True, repr=False)
 class Outcome:
@@ -29,6 +31,12 @@ class Outcome:
     def __repr__(self) -> str:
         """Return the message, its lines broken where a page ends."""
         return "\n".join(
-            fill(line, WIDTH, subsequent_indent="  ", break_long_words=False)
+            fill(
+                line.replace(" = ", WHOLE),
+                WIDTH,
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            ).replace(WHOLE, " = ")
             for line in self.message.splitlines()
         )

@@ -63,8 +63,8 @@ VALUE: Words = {"en": "The result", "es": "El resultado"}
 PROBABLY: Words = {"en": "Probable mistake: {mistake}", "es": "Error probable: {mistake}"}
 SIGN: Words = {"en": "the sign is the opposite.", "es": "el signo es el contrario."}
 FACTOR: Words = {
-    "en": "what differs is {factor} times ours, everywhere.",
-    "es": "lo que difiere es {factor} veces lo nuestro, en todas partes.",
+    "en": "the entries that differ are {factor} times ours.",
+    "es": "los valores que difieren son {factor} veces los nuestros.",
 }
 TRANSPOSED: Words = {
     "en": "right up to a transpose: rows and columns are exchanged.",
