@@ -26,6 +26,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "decay": set(),
     "sentences": {"decay"},
     "theory": set(),
+    "exercises": set(),
     "records": set(),
     "advice": {"jacobian", "decay", "sentences", "cells", "initialisers", *CONFIG},
     "schedule": set(),

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from gradlab import figures
     from gradlab.advice import advise
     from gradlab.decay import decay_rate, horizon, lag_profile, summary, verdict
+    from gradlab.exercises import check
     from gradlab.figures.draw import draw_decay, draw_map, draw_spectrum
     from gradlab.figures.settings import by_setting
     from gradlab.from_python import sweep
@@ -44,6 +45,7 @@ __all__ = [
     "advise",
     "backpropagate",
     "by_setting",
+    "check",
     "contribution_log_norms",
     "credit",
     "decay_rate",
@@ -80,6 +82,7 @@ __all__ = [
 HOMES = {  # of the names that are not the engine's
     "advise": "gradlab.advice",
     "by_setting": "gradlab.figures.settings",
+    "check": "gradlab.exercises",
     "decay_rate": "gradlab.decay",
     "draw_decay": "gradlab.figures.draw",
     "draw_map": "gradlab.figures.draw",
