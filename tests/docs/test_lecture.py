@@ -38,6 +38,11 @@ sys.path.insert(0, str(LECTURE))
 import notebooks  # noqa: E402
 
 
+def assigned(code: str) -> set[str]:
+    names = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)]
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+
+
 def test_notebooks_in_the_repository_are_those_of_the_sources() -> None:
     written = notebooks.all_notebooks()
     kept = {path for language in notebooks.LANGUAGES for path in (LECTURE / language).glob("*")}
@@ -54,10 +59,7 @@ def test_both_languages_have_the_same_cells(source: Path) -> None:
         if one.cell_type == "markdown":
             assert one.source != other.source
         elif one.source != other.source:  # the words of its figures
-            names = [
-                {name.id for name in ast.walk(ast.parse(cell.source)) if isinstance(name, ast.Name)}
-                for cell in (one, other)
-            ]
+            names = [assigned(cell.source) for cell in (one, other)]
             assert names[0] == names[1]
     names = [cell.metadata["name"] for cell in english.cells if "name" in cell.metadata]
     assert names == list(dict.fromkeys(names))

@@ -1,5 +1,5 @@
 # %% [markdown] lang="en"
-# # Exercises
+# # 10. Exercises
 #
 # Ten functions to write, in the lecture's order. `check` calls yours on several random networks and
 # compares the result with ours. If it is wrong the message says which part differs and, where the
@@ -16,7 +16,7 @@
 # to each.
 
 # %% [markdown] lang="es"
-# # Ejercicios
+# # 10. Ejercicios
 #
 # Diez funciones por escribir, en el orden del curso. `check` llama a cada función con varias redes
 # al azar y compara el resultado con el nuestro. Si es incorrecto, el mensaje indica qué parte

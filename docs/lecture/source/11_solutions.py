@@ -1,10 +1,10 @@
 # %% [markdown] lang="en"
-# # Solutions
+# # 11. Solutions
 #
 # One answer to each of the [exercises](10_exercises.ipynb), in NumPy. There are others.
 
 # %% [markdown] lang="es"
-# # Soluciones
+# # 11. Soluciones
 #
 # Una respuesta a cada uno de los [ejercicios](10_exercises.ipynb), en NumPy. Hay otras.
 
