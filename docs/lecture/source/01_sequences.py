@@ -165,19 +165,20 @@ for name, batch in batches.items():
 # %% [markdown] lang="en"
 # Inputs have the shape (batch, steps, features), and a batch here has one sequence. A target is a
 # class (a whole number) or a vector of values, at every step. The next figure shows a sequence of
-# each task: what is read, what is to be answered, and how much each step counts in the loss.
+# each task: what is read, what is to be answered, and the weight $w^{(t)}$ of each step in the
+# loss.
 
 # %% [markdown] lang="es"
 # Las entradas tienen la forma (lote, pasos, componentes); aquí el lote contiene una sola secuencia.
 # El objetivo es, en cada paso, una clase (un número entero) o un vector de valores. La figura
-# siguiente muestra una secuencia de cada tarea: qué se lee, qué se debe responder y cuánto cuenta
-# cada paso en la pérdida.
+# siguiente muestra una secuencia de cada tarea: qué se lee, qué se debe responder y la ponderación
+# $w^{(t)}$ de cada paso en la pérdida.
 
 # %% lang="en" tags=["hide-cell"]
-ROWS, STEP = ["weight", "target", "input"], "step t"
+ROWS, STEP = ["$w^{(t)}$", "target", "input"], "step t"
 
 # %% lang="es" tags=["hide-cell"]
-ROWS, STEP = ["peso", "objetivo", "entrada"], "paso t"
+ROWS, STEP = ["$w^{(t)}$", "objetivo", "entrada"], "paso t"
 
 
 # %% name="examples"

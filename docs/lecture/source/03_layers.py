@@ -320,8 +320,8 @@ gradlab.figures.Slider(draw, gains, label=WEIGHT, start=0.9)
 # </details>
 
 # %% [markdown] lang="en"
-# The tanh stack above is not linear, and the slopes of its units are below 1. It still shows the
-# same course, because its paths are the same.
+# The tanh stack above is not linear, and the slopes of its units are at most 1. It has the same
+# paths, and its measured norm has the same course.
 #
 # ## What to remember
 #
@@ -332,8 +332,8 @@ gradlab.figures.Slider(draw, gains, label=WEIGHT, start=0.9)
 # Next: [4. Backpropagation through time](04_bptt.ipynb).
 
 # %% [markdown] lang="es"
-# La pila tanh de antes no es lineal, y las pendientes de sus unidades son menores que 1. Aun así
-# muestra el mismo curso, porque sus caminos son los mismos.
+# La pila tanh de antes no es lineal, y las pendientes de sus unidades son como mucho 1. Tiene los
+# mismos caminos, y su norma medida sigue el mismo curso.
 #
 # ## Para recordar
 #

@@ -276,7 +276,7 @@ gradlab.figures.Slider(draw, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=
 # <details><summary>Answer</summary>
 #
 # It depends on the inputs: the larger they are, the smaller the slopes, and the larger the gain has
-# to be. Section 6 measures where the transition lies.
+# to be. The next sections measure it.
 #
 # </details>
 
@@ -287,7 +287,7 @@ gradlab.figures.Slider(draw, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=
 # <details><summary>Respuesta</summary>
 #
 # Depende de las entradas: cuanto mayores son, menores son las pendientes y mayor tiene que ser la
-# ganancia. La sección 6 mide dónde está la transición.
+# ganancia. Las secciones siguientes lo miden.
 #
 # </details>
 
@@ -327,7 +327,12 @@ gradlab.figures.Slider(draw, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=
 
 # %%
 nilpotent = jnp.array([[0.0, 5.0], [0.0, 0.0]])
-linear = lambda h, x_t: (nilpotent @ h + x_t, h)  # noqa: E731
+
+
+def linear(h, x_t):
+    return nilpotent @ h + x_t, h
+
+
 start = jnp.zeros(2)
 log_norms = gradlab.jacobian_log_norms(linear, jnp.ones((3, 2)), initial_carry=start)
 np.exp(log_norms[3, ::-1])  # t = 3, k = 3, 2, 1, 0
