@@ -54,7 +54,12 @@ from gradlab.tasks.temporal_order import temporal_order
 # la respuesta $y^{(t)}$ arriba.
 
 # %% lang="en" tags=["hide-cell"]
-KINDS = ["many-to-one", "one-to-many", "many-to-many, synchronised", "many-to-many, delayed"]
+KINDS = [
+    "many-to-one",
+    "one-to-many",
+    "many-to-many, synchronised",
+    "many-to-many, delayed",
+]
 
 # %% lang="es" tags=["hide-cell"]
 KINDS = [
@@ -66,20 +71,22 @@ KINDS = [
 
 # %% name="kinds"
 COLOURS = {"x": "#cfe3f3", "h": "#e4e4e4", "y": "#fbe3b5"}
-READS_AND_ANSWERS = [("1234", "4"), ("1", "1234"), ("1234", "1234"), ("12", "34")]
+STEPS = [("1234", "4"), ("1", "1234"), ("1234", "1234"), ("12", "34")]  # that read, that answer
 
 
 def draw_box(ax, letter, t, row):
-    box = {"boxstyle": "round,pad=0.35", "facecolor": COLOURS[letter], "edgecolor": "0.3"}
+    box = {"boxstyle": "round,pad=0.35", "edgecolor": "0.3"}
+    box["facecolor"] = COLOURS[letter]
     ax.text(t, row, f"${letter}^{{({t})}}$", ha="center", va="center", bbox=box)
 
 
 def draw_arrow(ax, start, end):
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.3", "shrinkB": 0})
+    style = {"arrowstyle": "-|>", "color": "0.3", "shrinkB": 0}
+    ax.annotate("", end, start, arrowprops=style)
 
 
 figure, axes = plt.subplots(2, 2, figsize=(7, 4.6), layout="constrained")
-for ax, kind, (reads, answers) in zip(axes.flat, KINDS, READS_AND_ANSWERS, strict=True):
+for ax, kind, (reads, answers) in zip(axes.flat, KINDS, STEPS, strict=True):
     for t in (1, 2, 3, 4):
         draw_box(ax, "h", t, 1)
         if t > 1:
@@ -158,19 +165,20 @@ for name, batch in batches.items():
 # %% [markdown] lang="en"
 # Inputs have the shape (batch, steps, features), and a batch here has one sequence. A target is a
 # class (a whole number) or a vector of values, at every step. The next figure shows a sequence of
-# each task: what is read, what is to be answered, and how much each step counts in the loss.
+# each task: what is read, what is to be answered, and the weight $w^{(t)}$ of each step in the
+# loss.
 
 # %% [markdown] lang="es"
 # Las entradas tienen la forma (lote, pasos, componentes); aquí el lote contiene una sola secuencia.
 # El objetivo es, en cada paso, una clase (un número entero) o un vector de valores. La figura
-# siguiente muestra una secuencia de cada tarea: qué se lee, qué se debe responder y cuánto cuenta
-# cada paso en la pérdida.
+# siguiente muestra una secuencia de cada tarea: qué se lee, qué se debe responder y la ponderación
+# $w^{(t)}$ de cada paso en la pérdida.
 
 # %% lang="en" tags=["hide-cell"]
-ROWS, STEP = ["weight", "target", "input"], "step t"
+ROWS, STEP = ["$w^{(t)}$", "target", "input"], "step t"
 
 # %% lang="es" tags=["hide-cell"]
-ROWS, STEP = ["peso", "objetivo", "entrada"], "paso t"
+ROWS, STEP = ["$w^{(t)}$", "objetivo", "entrada"], "paso t"
 
 
 # %% name="examples"
@@ -218,8 +226,8 @@ figure.align_ylabels(axes[:, 0])
 # mean:
 #
 # $$L = \frac{\sum_t w^{(t)} L^{(t)}}{\sum_t w^{(t)}}, \qquad
-# L^{(t)} = -\ln p^{(t)}_{\text{target}} \ \text{ for classes}, \qquad
-# L^{(t)} = \lVert y^{(t)} - \text{target}^{(t)} \rVert^2 \ \text{ for values}.$$
+# L^{(t)} = \begin{cases} -\ln p^{(t)}_{\text{target}} & \text{for classes,} \\
+# \big(y^{(t)} - \text{target}^{(t)}\big)^2 & \text{for a value.} \end{cases}$$
 #
 # What an answer needs may lie many steps back. The gradient of $L^{(t)}$ has to come back over
 # all of these steps.
@@ -231,8 +239,8 @@ figure.align_ylabels(axes[:, 0])
 # media ponderada:
 #
 # $$L = \frac{\sum_t w^{(t)} L^{(t)}}{\sum_t w^{(t)}}, \qquad
-# L^{(t)} = -\ln p^{(t)}_{\text{objetivo}} \ \text{ para clases}, \qquad
-# L^{(t)} = \lVert y^{(t)} - \text{objetivo}^{(t)} \rVert^2 \ \text{ para valores}.$$
+# L^{(t)} = \begin{cases} -\ln p^{(t)}_{\text{objetivo}} & \text{para clases,} \\
+# \big(y^{(t)} - \text{objetivo}^{(t)}\big)^2 & \text{para un valor.} \end{cases}$$
 #
 # Lo que se necesita para responder puede estar muchos pasos atrás. El gradiente de $L^{(t)}$ tiene
 # que retroceder todos esos pasos.
@@ -298,16 +306,16 @@ for name, task in tasks.items():
 # %% tags=["remove-output"]
 def train(name):
     options = {f"task.{key}": value for key, value in OPTIONS[name].items()}
+    options |= {"init": "orthogonal", "train.steps": 800, "probe": (), "wandb": "disabled"}
     folder = tempfile.mkdtemp()  # of the records
-    settings = {"init": "orthogonal", "train": {"steps": 800}, "probe": (), "wandb": "disabled"}
-    return gradlab.sweep(task=name, folder=folder, **settings, **options)
+    return gradlab.sweep(task=name, folder=folder, **options)
 
 
 runs = pd.concat([train(name) for name in tasks], keys=tasks, names=["task", ""])
 
 # %%
 results = runs.droplevel(1)[["eval/baseline", "eval/loss", "eval/accuracy"]]
-results.assign(ratio=results["eval/loss"] / results["eval/baseline"]).round(4)
+results.assign(ratio=results["eval/loss"] / results["eval/baseline"]).round(5)
 
 # %% lang="en" tags=["hide-cell"]
 RATIO, TO_BEAT = "held-out loss ÷ loss to beat", "nothing learnt"
@@ -319,9 +327,10 @@ RATIO, TO_BEAT = "pérdida en datos nuevos ÷ pérdida de referencia", "nada apr
 figure, ax = plt.subplots(figsize=(7, 2.4), layout="constrained")
 ax.plot(results["eval/loss"] / results["eval/baseline"], range(4), "o", color="black")
 ax.axvline(1, color="0.5", linestyle="--", label=TO_BEAT)
-ax.set(xscale="log", xlabel=RATIO, ylim=(3.5, -0.5), yticks=range(4), yticklabels=KINDS)
+ax.set(xscale="log", xlabel=RATIO, ylim=(3.5, -0.5))
+ax.set_yticks(range(4), KINDS)
 ax.grid(axis="x", alpha=0.4)
-ax.legend(loc="lower left")
+_ = ax.legend(loc="lower left")
 
 # %% [markdown] lang="en"
 # All four are far below their loss to beat on sequences that were not trained on. These sequences

@@ -46,7 +46,8 @@ COLOURS = {"x": "#cfe3f3", "h": "#e4e4e4", "y": "#fbe3b5"}
 def draw_column(ax, place, step):
     """Draw x below h below y, with the weights beside the arrows."""
     for row, letter in enumerate("xhy"):
-        box = {"boxstyle": "round,pad=0.35", "facecolor": COLOURS[letter], "edgecolor": "0.3"}
+        box = {"boxstyle": "round,pad=0.35", "edgecolor": "0.3"}
+        box["facecolor"] = COLOURS[letter]
         ax.text(place, row, f"${letter}{step}$", ha="center", va="center", bbox=box)
     for row, weight in enumerate(("$W_{xh}$", "$W_{hy}$")):
         draw_arrow(ax, (place, row + 0.25), (place, row + 0.75))
@@ -54,8 +55,9 @@ def draw_column(ax, place, step):
 
 
 def draw_arrow(ax, start, end, bend=0.0):
-    style = {"arrowstyle": "-|>", "color": "0.3", "connectionstyle": f"arc3,rad={bend}"}
-    ax.annotate("", end, start, arrowprops=style | {"shrinkA": 0, "shrinkB": 0})
+    style = {"arrowstyle": "-|>", "color": "0.3", "shrinkA": 0, "shrinkB": 0}
+    style["connectionstyle"] = f"arc3,rad={bend}"
+    ax.annotate("", end, start, arrowprops=style)
 
 
 figure, (folded, unrolled) = plt.subplots(
@@ -174,7 +176,7 @@ def states_by_hand(x, h):
 by_hand = states_by_hand(x, h=np.zeros(n, np.float32))
 by_flax = nnx.RNN(cell)(x[None])[0]  # nnx.RNN reads a batch
 assert np.allclose(by_hand, by_flax, atol=1e-6)
-np.abs(by_hand - by_flax).max()
+print(f"{np.abs(by_hand - by_flax).max():.1e}")
 
 # %% [markdown] lang="en"
 # The difference is the rounding of float32. The next figure shows the states and the outputs
@@ -192,7 +194,7 @@ NAMES, STEP = ["entrada x", "estado h", "salida y"], "paso t"
 
 # %% name="states"
 figure, axes = plt.subplots(
-    3, 1, figsize=(7, 4.4), sharex=True, height_ratios=[1, 2.5, 1], layout="constrained"
+    3, 1, figsize=(7, 4.4), sharex=True, height_ratios=[2, 5, 2], layout="constrained"
 )
 for ax, name, values in zip(axes, NAMES, (x, by_hand, by_hand @ W_hy.T), strict=True):
     extent = (0.5, T + 0.5, values.shape[1] + 0.5, 0.5)
@@ -208,7 +210,7 @@ for ax, name, values in zip(axes, NAMES, (x, by_hand, by_hand @ W_hy.T), strict=
     ax.set(ylabel=name, yticks=[1, values.shape[1]])
 axes[-1].set_xlabel(STEP)
 figure.align_ylabels()
-figure.colorbar(image, ax=axes, extend="both")
+_ = figure.colorbar(image, ax=axes, extend="both")
 
 # %% [markdown] lang="en"
 # ## One joined matrix
@@ -237,7 +239,7 @@ figure.colorbar(image, ax=axes, extend="both")
 W = np.concatenate([W_hh, W_xh], axis=1)
 h_before, x_now = by_hand[9], x[10]
 joined = np.tanh(W @ np.concatenate([h_before, x_now]) + b)
-W.shape, np.abs(joined - by_hand[10]).max()
+print(W.shape, f"{np.abs(joined - by_hand[10]).max():.1e}")
 
 # %% [markdown] lang="en"
 # **Question.** Why is the part $W_{hh}$ square, while $W_{xh}$ need not be? Which of the two
@@ -285,8 +287,9 @@ DISTANCE = "distancia entre estados"
 figure, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
 for h in rng.uniform(-1, 1, (8, n)):
     distance = np.linalg.norm(states_by_hand(x, h) - by_hand, axis=1)
-    ax.semilogy(range(T + 1), [np.linalg.norm(h), *distance], color="#009e73", alpha=0.7)
-ax.set(xlabel=STEP, ylabel=DISTANCE)
+    distance = [np.linalg.norm(h), *distance]
+    ax.semilogy(range(T + 1), distance, color="#009e73", alpha=0.7)
+_ = ax.set(xlabel=STEP, ylabel=DISTANCE)
 
 # %% [markdown] lang="en"
 # The network forgets where it began. A small difference in $h^{(0)}$ is multiplied by

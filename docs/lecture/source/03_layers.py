@@ -49,7 +49,8 @@ PATH = {(1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (4, 2), (4, 3)}  # (step, layer)
 def draw_arrow(ax, start, end):
     is_on_path = {start, end} <= PATH
     style = {"arrowstyle": "-|>", "shrinkA": 19, "shrinkB": 19}
-    style |= {"color": "#e69f00", "linewidth": 2.5} if is_on_path else {"color": "0.4"}
+    style["color"] = "#e69f00" if is_on_path else "0.4"
+    style["linewidth"] = 2.5 if is_on_path else 1
     ax.annotate("", end, start, arrowprops=style)
 
 
@@ -65,7 +66,7 @@ for t in (1, 2, 3, 4):
         if layer and t < 4:
             draw_arrow(ax, (t, layer), (t + 1, layer))
 ax.set(xlim=(0.6, 4.4), ylim=(-0.4, 3.4))
-ax.axis("off")
+_ = ax.axis("off")
 
 # %% [markdown] lang="en"
 # ## Shapes
@@ -94,14 +95,16 @@ m, n, T = 3, 32, 64
 
 
 def stack(count, gain=0.9):
-    """Return `count` tanh layers whose recurrent matrices are `gain` times a rotation."""
+    """Return `count` tanh layers; W_hh of each is `gain` times a rotation."""
     rngs, sizes = nnx.Rngs(0), [m, *[n] * (count - 1)]
     start = nnx.initializers.orthogonal(gain)
-    cells = [nnx.SimpleCell(size, n, recurrent_kernel_init=start, rngs=rngs) for size in sizes]
-    return Stack(cells)
+    return Stack(
+        [nnx.SimpleCell(size, n, recurrent_kernel_init=start, rngs=rngs) for size in sizes]
+    )
 
 
-[(layer.dense_i.kernel.T.shape, layer.dense_h.kernel.T.shape) for layer in stack(3).layers]
+for layer in stack(3).layers:
+    print("W_xh", layer.dense_i.kernel.T.shape, "W_hh", layer.dense_h.kernel.T.shape)
 
 # %% [markdown] lang="en"
 # ## By hand
@@ -123,13 +126,14 @@ h, by_hand = [np.zeros(n)] * 3, []
 for x_t in x:
     below = x_t
     for i, layer in enumerate(network.layers):
-        W_xh, W_hh = np.asarray(layer.dense_i.kernel).T, np.asarray(layer.dense_h.kernel).T
-        h[i] = below = np.tanh(W_xh @ below + W_hh @ h[i] + np.asarray(layer.dense_i.bias))
+        W_xh, b = np.asarray(layer.dense_i.kernel).T, np.asarray(layer.dense_i.bias)
+        W_hh = np.asarray(layer.dense_h.kernel).T
+        h[i] = below = np.tanh(W_xh @ below + W_hh @ h[i] + b)
     by_hand.append(below)
 
 by_flax = np.asarray(nnx.RNN(network)(x[None])[0])
 assert np.allclose(by_hand, by_flax, atol=1e-6)
-np.abs(by_hand - by_flax).max()
+print(f"{np.abs(by_hand - by_flax).max():.1e}")
 
 # %% [markdown] lang="en"
 # **Question.** Could a layer read the state of the layer below of one step ago,
@@ -176,7 +180,7 @@ T_STEPS, K_STEPS, LAG = "t (pasos)", "k (pasos)", "retardo t − k (pasos)"
 
 # %% name="maps"
 NORM = "‖∂s⁽ᵗ⁾/∂s⁽ᵏ⁾‖"
-maps = [gradlab.jacobian_log_norms(stack(count), jnp.asarray(x)) for count in (1, 2, 3)]
+maps = [gradlab.jacobian_log_norms(stack(L), jnp.asarray(x)) for L in (1, 2, 3)]
 
 figure, axes = plt.subplots(1, 3, figsize=(7, 2.6), sharey=True, layout="constrained")
 for ax, log_norms, title in zip(axes, maps, LAYERS, strict=True):
@@ -193,7 +197,7 @@ figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 for log_norms, label, line in zip(maps, LAYERS, ("-", "--", ":"), strict=True):
     gradlab.draw_decay(log_norms, ax, label=label, linestyle=line)
 ax.set(xlabel=LAG, ylabel=NORM, xlim=(0, 30), ylim=(np.log(1e-3), np.log(5)))
-[round(gradlab.horizon(log_norms), 1) for log_norms in maps]  # of 1, 2, 3 layers, in steps
+[round(gradlab.horizon(log_norms), 1) for log_norms in maps]  # steps
 
 # %% [markdown] lang="en"
 # With one layer the norm falls from the first step on. With two and three it first grows (red in
@@ -256,7 +260,8 @@ def measured(a, b, count, steps=60):
 
 lags = np.arange(60)
 ways = [comb(int(lag) + 2, 2) for lag in lags]
-np.abs(measured(0.9, 0.7, 3) / (ways * 0.9**lags * 0.7**2) - 1).max()  # relative difference
+difference = measured(0.9, 0.7, 3) / (ways * 0.9**lags * 0.7**2) - 1
+print(f"{np.abs(difference).max():.1e}")  # relative
 
 # %% [markdown] lang="en"
 # Automatic differentiation agrees with the formula. The slider sets the recurrent weight $a$; lines
@@ -279,15 +284,18 @@ WEIGHT = "peso recurrente a"
 def draw(a, b=0.7):
     figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
     for count, line in zip((1, 2, 3), ("-", "--", ":"), strict=True):
-        formula = [comb(int(n) + count - 1, count - 1) * a**n * b ** (count - 1) for n in lags]
+        ways = [comb(int(n) + count - 1, count - 1) for n in lags]
+        formula = ways * a**lags * b ** (count - 1)
         (curve,) = ax.plot(lags, formula, line, label=LAYERS[count - 1])
-        ax.plot(lags[::3], measured(a, b, count)[::3], "o", color=curve.get_color(), markersize=4)
+        dots = {"marker": ".", "linestyle": "none", "color": curve.get_color()}
+        ax.plot(lags[::3], measured(a, b, count)[::3], **dots)
     ax.set(xlabel=N_STEPS, ylabel=GRADIENT, title=f"a = {a}, b = {b}")
     ax.legend()
     return figure
 
 
-gradlab.figures.Slider(draw, [0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0], label=WEIGHT, start=0.9)
+gains = [0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0]
+gradlab.figures.Slider(draw, gains, label=WEIGHT, start=0.9)
 
 # %% [markdown] lang="en"
 # **Question.** Up to which $n$ does the gradient of $L$ linear layers grow?
@@ -312,8 +320,8 @@ gradlab.figures.Slider(draw, [0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0], label=WEIGHT
 # </details>
 
 # %% [markdown] lang="en"
-# The tanh stack above is not linear, and the slopes of its units are below 1. It still shows the
-# same course, because its paths are the same.
+# The tanh stack above is not linear, and the slopes of its units are at most 1. It has the same
+# paths, and its measured norm has the same course.
 #
 # ## What to remember
 #
@@ -324,8 +332,8 @@ gradlab.figures.Slider(draw, [0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0], label=WEIGHT
 # Next: [4. Backpropagation through time](04_bptt.ipynb).
 
 # %% [markdown] lang="es"
-# La pila tanh de antes no es lineal, y las pendientes de sus unidades son menores que 1. Aun así
-# muestra el mismo curso, porque sus caminos son los mismos.
+# La pila tanh de antes no es lineal, y las pendientes de sus unidades son como mucho 1. Tiene los
+# mismos caminos, y su norma medida sigue el mismo curso.
 #
 # ## Para recordar
 #

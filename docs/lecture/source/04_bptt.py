@@ -53,7 +53,8 @@ jax.config.update("jax_enable_x64", True)
 # %% name="term"
 def draw_arrow(ax, start, end, is_on_path):
     style = {"arrowstyle": "-|>", "shrinkA": 20, "shrinkB": 20}
-    style |= {"color": "#e69f00", "linewidth": 2.5} if is_on_path else {"color": "0.4"}
+    style["color"] = "#e69f00" if is_on_path else "0.4"
+    style["linewidth"] = 2.5 if is_on_path else 1
     ax.annotate("", end, start, arrowprops=style)
 
 
@@ -69,7 +70,7 @@ for t in (1, 2, 3, 4):
     draw_arrow(ax, (t, 1), (t - 1, 1), is_on_path=t > 2)
 draw_arrow(ax, (4, 2), (4, 1), is_on_path=True)
 ax.set(xlim=(-0.4, 4.4), ylim=(-0.4, 2.4))
-ax.axis("off")
+_ = ax.axis("off")
 
 # %% [markdown] lang="en"
 # ## The terms by hand
@@ -77,9 +78,11 @@ ax.axis("off")
 # For $h^{(k)} = \tanh(a^{(k)})$ and a row vector $\delta^{(k)} = \partial L^{(t)}/\partial h^{(k)}$
 # the factors are
 #
-# $$\delta^{(k-1)} = \delta^{(k)}\, \mathrm{diag}\big(\varphi'(a^{(k)})\big)\, W_{hh}, \qquad
-# \text{term } k = \big(\delta^{(k)} \odot \varphi'(a^{(k)})\big)^{\!\top} h^{(k-1)\top}, \qquad
-# \varphi'(a^{(k)}) = 1 - h^{(k)} \odot h^{(k)} .$$
+# $$\begin{aligned}
+# \varphi'(a^{(k)}) &= 1 - h^{(k)} \odot h^{(k)}, \\
+# \delta^{(k-1)} &= \delta^{(k)}\, \mathrm{diag}\big(\varphi'(a^{(k)})\big)\, W_{hh}, \\
+# \text{term } k &= \big(\delta^{(k)} \odot \varphi'(a^{(k)})\big)^{\!\top} h^{(k-1)\top} .
+# \end{aligned}$$
 #
 # The loss here is due at the last step alone: $L^{(T)} = \tfrac12 \lVert h^{(T)} - y \rVert^2$.
 
@@ -89,9 +92,11 @@ ax.axis("off")
 # Para $h^{(k)} = \tanh(a^{(k)})$ y un vector fila
 # $\delta^{(k)} = \partial L^{(t)}/\partial h^{(k)}$, los factores son
 #
-# $$\delta^{(k-1)} = \delta^{(k)}\, \mathrm{diag}\big(\varphi'(a^{(k)})\big)\, W_{hh}, \qquad
-# \text{término } k = \big(\delta^{(k)} \odot \varphi'(a^{(k)})\big)^{\!\top} h^{(k-1)\top}, \qquad
-# \varphi'(a^{(k)}) = 1 - h^{(k)} \odot h^{(k)} .$$
+# $$\begin{aligned}
+# \varphi'(a^{(k)}) &= 1 - h^{(k)} \odot h^{(k)}, \\
+# \delta^{(k-1)} &= \delta^{(k)}\, \mathrm{diag}\big(\varphi'(a^{(k)})\big)\, W_{hh}, \\
+# \text{término } k &= \big(\delta^{(k)} \odot \varphi'(a^{(k)})\big)^{\!\top} h^{(k-1)\top} .
+# \end{aligned}$$
 #
 # Aquí la pérdida se evalúa solo en el último paso:
 # $L^{(T)} = \tfrac12 \lVert h^{(T)} - y \rVert^2$.
@@ -104,7 +109,7 @@ rotation = np.linalg.qr(rng.normal(size=(n, n)))[0]
 
 
 def terms_by_hand(W_hh):
-    """Return the terms k = 1, …, T, whose inputs are added to the state: W_xh = I, b = 0."""
+    """Return the terms k = 1, …, T of a network with W_xh = I and b = 0."""
     h = [np.zeros(n)]
     for x_t in x:
         h.append(np.tanh(x_t + W_hh @ h[-1]))
@@ -143,7 +148,7 @@ def loss(W_hh):
 
 gradient = np.asarray(jax.grad(loss)(jnp.asarray(W_hh)))
 assert np.allclose(terms.sum(axis=0), gradient)
-np.abs(terms.sum(axis=0) - gradient).max()
+print(f"{np.abs(terms.sum(axis=0) - gradient).max():.1e}")
 
 # %% [markdown] lang="en"
 # `gradlab.contribution_log_norms` gives the norm of every term of a cell. Its row $t = T$ agrees
@@ -166,8 +171,9 @@ def step_loss(h, target):
 targets = jnp.tile(y, (T, 1))  # of a loss at every step
 log_norms = gradlab.contribution_log_norms(cell, jnp.asarray(x), step_loss, targets)
 by_gradlab = np.exp(log_norms["dense_h.kernel"][T, 1:])
-norms = np.linalg.norm(terms, axis=(1, 2))  # of a matrix: the root of the sum of squares
-np.abs(by_gradlab[1:] / norms[1:] - 1).max()  # h(0) = 0: the term k = 1 is 0
+norms = np.linalg.norm(terms, axis=(1, 2))
+print(f"{norms[0]}, {by_gradlab[0]}")  # the term k = 1
+print(f"{np.abs(by_gradlab[1:] / norms[1:] - 1).max():.1e}")  # of the others, relative
 
 # %% [markdown] lang="en"
 # **Question.** The term $k = 1$ is exactly zero. Why?
@@ -214,7 +220,8 @@ np.abs(by_gradlab[1:] / norms[1:] - 1).max()  # h(0) = 0: the term k = 1 is 0
 # El control fija la ganancia: $W_{hh}$ es la ganancia por una rotación.
 
 # %% lang="en" tags=["hide-cell"]
-STEP_K, TERM, LAST, SHARE, GAIN = "step k", "norm of the term", "last K terms", "share", "gain"
+STEP_K, TERM, LAST, SHARE = "step k", "norm of the term", "last K terms", "share"
+GAIN = "gain"
 
 # %% lang="es" tags=["hide-cell"]
 STEP_K, TERM, LAST, SHARE = "paso k", "norma del término", "últimos K términos", "parte"
@@ -239,14 +246,14 @@ def draw(gain):
     return figure
 
 
-gradlab.figures.Slider(draw, [0.6, 0.8, 0.9, 0.95, 1.0, 1.1, 1.3], label=GAIN, start=0.95)
+gains = [0.6, 0.8, 0.9, 0.95, 1.0, 1.1, 1.3]
+gradlab.figures.Slider(draw, gains, label=GAIN, start=0.95)
 
 # %%
 for gain in (0.6, 0.8, 0.95, 1.1):
     share = share_of_last(terms_by_hand(gain * rotation))
-    print(
-        f"g = {gain:4}   K = 5: {share[4]:.3f}   K = 10: {share[9]:.3f}   K = 20: {share[19]:.3f}"
-    )
+    row = [f"K = {K}: {share[K - 1]:.3f}" for K in (5, 10, 20)]
+    print(f"g = {gain:4}", *row, sep="   ")
 
 # %% [markdown] lang="en"
 # **Question.** Truncated BPTT keeps the last $K$ terms alone. When is this harmless, and when not?
@@ -297,7 +304,7 @@ figure, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
 gradlab.draw_map(log_norms["dense_h.kernel"], ax)
 ax.images[0].colorbar.set_label(TERM)
 ax.get_legend().remove()
-ax.set(xlabel=K_STEPS, ylabel=T_STEPS)
+_ = ax.set(xlabel=K_STEPS, ylabel=T_STEPS)
 
 # %% [markdown] lang="en"
 # `gradlab.backpropagate` also adds the terms of each lag $t - k$. The sum over all lags is the
@@ -317,7 +324,7 @@ def whole_loss(cell):
 
 
 autodiff = nnx.grad(whole_loss)(cell)["dense_h"]["kernel"].get_value()
-float(jnp.abs(total - autodiff).max())
+print(f"{jnp.abs(total - autodiff).max():.1e}")
 
 # %% [markdown] lang="en"
 # ## The cost

@@ -71,8 +71,8 @@ def draw_matrix(ax, matrix, title):
     """Draw a matrix with its entries; white is 0."""
     ax.imshow(matrix, cmap="PuOr", vmin=-1.5, vmax=1.5)
     for (row, column), value in np.ndenumerate(matrix):
-        word = f"{value:.2f}".replace("0.", ".").replace("-", "−") if abs(value) > 0.005 else "0"
-        ax.text(column, row, word, ha="center", va="center")
+        word = f"{value:.2f}".replace("0.", ".").replace("-", "−")
+        ax.text(column, row, word if abs(value) > 0.005 else "0", ha="center", va="center")
     ax.set(title=title, xticks=[], yticks=[])
 
 
@@ -108,18 +108,18 @@ for ax, t in zip(axes.flat, (0, 1, 2, 3, 5, 8), strict=True):
     draw_matrix(ax, products[t], f"$\\Vert {name} \\Vert = {norms[t]:.3f}$")
 
 # %% [markdown] lang="en"
-# By step 8 all entries are near zero. The rows and columns also become alike: the product comes
+# By step 8 all entries are near zero. The rows also become multiples of one row: the product comes
 # close to rank 1, since the direction that shrinks least outlasts all others. At step 8 its second
 # singular value is a few hundredths of the first:
 
 # %% [markdown] lang="es"
-# En el paso 8 todas las entradas son casi cero. Además, las filas y las columnas se van pareciendo:
-# el producto se acerca a rango 1, porque la dirección que menos se encoge perdura más que las
+# En el paso 8 todas las entradas son casi cero. Además, las filas se vuelven múltiplos de una
+# sola: el producto se acerca a rango 1, porque la dirección que menos se encoge perdura más que las
 # demás. En el paso 8 su segundo valor singular es unas centésimas del primero:
 
 # %%
 singular_values = np.linalg.svd(products[8], compute_uv=False)
-singular_values / singular_values[0]
+(singular_values / singular_values[0]).round(4)
 
 # %% [markdown] lang="en"
 # gradlab measures these norms for every pair. Its column $k = 0$ agrees with the product by hand:
@@ -134,8 +134,9 @@ def step(h, x_t):
     return h, h
 
 
-log_norms = gradlab.jacobian_log_norms(step, jnp.asarray(x), initial_carry=jnp.zeros(n))
-np.abs(np.exp(log_norms[:, 0]) / norms - 1).max()  # relative difference
+start = jnp.zeros(n)
+log_norms = gradlab.jacobian_log_norms(step, jnp.asarray(x), initial_carry=start)
+print(f"{np.abs(np.exp(log_norms[:, 0]) / norms - 1).max():.1e}")  # relative difference
 
 # %% [markdown] lang="en"
 # **Question.** In which order do forward and backward passes multiply the factors, and with what?
@@ -203,10 +204,11 @@ of_factors = np.cumprod([1, *(np.linalg.norm(factor, 2) for factor in J)])
 bound = np.linalg.norm(W_hh, 2) ** steps
 
 figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
-for values, line, label in zip((norms, of_factors, bound), ("-", "--", ":"), LINES, strict=True):
+curves = zip((norms, of_factors, bound), ("-", "--", ":"), LINES, strict=True)
+for values, line, label in curves:
     ax.semilogy(steps, values, line, color="black", label=label)
 ax.set(xlabel=STEP, ylabel=NORM)
-ax.legend()
+_ = ax.legend()
 
 # %% [markdown] lang="en"
 # The slopes make the measured norm much smaller than the bound. The product of the factors' norms
@@ -249,8 +251,9 @@ small_state = jax.random.normal(jax.random.key(1), (64,)) * 1e-3
 
 
 def draw(size):
-    log_norms = gradlab.jacobian_log_norms(wide, size * noise, initial_carry=small_state)
-    states = nnx.RNN(wide)(size * noise[None], initial_carry=small_state[None])
+    x = size * noise
+    log_norms = gradlab.jacobian_log_norms(wide, x, initial_carry=small_state)
+    states = nnx.RNN(wide)(x[None], initial_carry=small_state[None])
     figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
     gradlab.draw_decay(log_norms, left, color="black")
     left.plot(np.log(sigma_max) * np.arange(61), ":", color="black")
@@ -273,7 +276,7 @@ gradlab.figures.Slider(draw, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=
 # <details><summary>Answer</summary>
 #
 # It depends on the inputs: the larger they are, the smaller the slopes, and the larger the gain has
-# to be. Section 6 measures where the transition lies.
+# to be. The next sections measure it.
 #
 # </details>
 
@@ -284,7 +287,7 @@ gradlab.figures.Slider(draw, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=
 # <details><summary>Respuesta</summary>
 #
 # Depende de las entradas: cuanto mayores son, menores son las pendientes y mayor tiene que ser la
-# ganancia. La sección 6 mide dónde está la transición.
+# ganancia. Las secciones siguientes lo miden.
 #
 # </details>
 
@@ -324,8 +327,14 @@ gradlab.figures.Slider(draw, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=
 
 # %%
 nilpotent = jnp.array([[0.0, 5.0], [0.0, 0.0]])
-linear = lambda h, x_t: (nilpotent @ h + x_t, h)  # noqa: E731
-log_norms = gradlab.jacobian_log_norms(linear, jnp.ones((3, 2)), initial_carry=jnp.zeros(2))
+
+
+def linear(h, x_t):
+    return nilpotent @ h + x_t, h
+
+
+start = jnp.zeros(2)
+log_norms = gradlab.jacobian_log_norms(linear, jnp.ones((3, 2)), initial_carry=start)
 np.exp(log_norms[3, ::-1])  # t = 3, k = 3, 2, 1, 0
 
 # %% [markdown] lang="en"
