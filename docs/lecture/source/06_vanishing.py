@@ -125,7 +125,7 @@ for ax, activation, title in zip(axes, [linear, nnx.tanh], [LINEAR, TANH], stric
     ax.set(title=title, xlabel=LAG, ylabel=NORM if ax is axes[0] else "")
     ax.axhline(0, color="0.6", linewidth=0.8)
 axes[1].get_legend().remove()
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # The linear network vanishes at $g = 0.6$, explodes at $g = 1.4$ and does little at $g = 1$. The
@@ -191,7 +191,7 @@ bar = figure.colorbar(
 )
 bar.set_ticklabels(["0.01", "0.1", "1", "10", "100"])
 bar.set_label(MAP_NORM)
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # On the diagonal $t = k$ the norm is 1. Away from it the colour depends mostly on the distance from
@@ -224,9 +224,7 @@ for gain in [0.5, 0.9, 1.0, 1.1, 2.0]:
     cell = nnx.SimpleCell(4, n, activation_fn=linear, recurrent_kernel_init=start, rngs=nnx.Rngs(0))
     log_norms = np.asarray(gradlab.jacobian_log_norms(cell, inputs))
     error = abs(log_norms - lags * np.log(gain))[lags >= 0].max()
-    print(
-        f"g = {gain}: norm at lag {T}: {np.exp(log_norms[T, 0]):.3g}, worst log error {error:.0e}"
-    )
+    print(f"g = {gain}: norm {np.exp(log_norms[T, 0]):.3g} at lag {T}, log error ≤ {error:.0e}")
 
 # %% [markdown] lang="en"
 # ## The decay rate against the gain
@@ -247,20 +245,17 @@ for gain in [0.5, 0.9, 1.0, 1.1, 2.0]:
 # %%
 gains = np.array([0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6])
 cases = {LINEAR: (linear, 1.0), WEAK: (nnx.tanh, 0.3), STRONG: (nnx.tanh, 1.0)}
+
+
+def profile(gain, seed, activation, size):  # in nats, by lag
+    cell = network(gain, seed, activation)
+    return gradlab.lag_profile(gradlab.jacobian_log_norms(cell, size * inputs, norm="rms"))
+
+
 profiles = {
-    name: np.array(
-        [
-            [
-                gradlab.lag_profile(
-                    gradlab.jacobian_log_norms(network(g, s, act), size * inputs, norm="rms")
-                )
-                for s in seeds
-            ]
-            for g in gains
-        ]
-    )
-    for name, (act, size) in cases.items()
-}  # [gain, seed, lag], in nats
+    name: np.array([[profile(g, s, *case) for s in seeds] for g in gains])
+    for name, case in cases.items()
+}  # [gain, seed, lag]
 rates = {
     name: np.apply_along_axis(gradlab.decay_rate, -1, p) / np.log(10)
     for name, p in profiles.items()
@@ -277,7 +272,7 @@ ax.plot(gains, np.log10(gains), color="0.3", linestyle=":", label="log₁₀ g")
 ax.axhline(0, color="0.6", linewidth=0.8)
 ax.set(xlabel=GAIN, ylabel=RATE)
 ax.legend()
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # The linear network follows $\log_{10} g$ and crosses zero close to $g = 1$. The tanh networks
@@ -371,7 +366,7 @@ ax.axhspan(-1, 1, color="0.85")
 ax.set(xlabel=GAIN, ylabel=ONE_NORM, yticks=range(-30, 11, 10))
 ax.yaxis.set_major_formatter("$10^{{{x:.0f}}}$")
 ax.legend()
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # ## Try it: the gain

@@ -175,7 +175,7 @@ def draw_terms(threshold, window):
 
 
 figure = draw_terms(20, 5)
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # Clipping has scaled every bar by the same factor, and the angle to $g$ is 0. Truncation has left
@@ -236,7 +236,7 @@ for (top, bottom), (values, kept, colour, label) in zip(axes.T, sides, strict=Tr
     bottom.set(ylim=(-3, 90), xlabel=label)
 axes[0, 0].set(ylabel=KEPT)
 axes[1, 0].set(ylabel=ANGLE)
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # ## Gradients that vanish: nothing to scale up
@@ -265,9 +265,9 @@ def last_loss(h, target):
 for gain in [0.5, 1.0, 2.5]:
     late = terms_by_lag(network(gain), last_loss, last)
     norm = np.linalg.norm(late.sum(axis=0))
-    versions = {"full": late, "clipped": clip(late, norm / 10), "K = 10": truncate(late, 10)}
+    versions = {"share": late, "clipped": clip(late, norm / 10), "K = 10": truncate(late, 10)}
     shares = {name: gradlab.credit(v).share[10:].sum() for name, v in versions.items()}
-    print(f"gain {gain}: norm {norm:.2g};", {name: f"{v:.3g}" for name, v in shares.items()})
+    print(f"gain {gain}: norm {norm:.2g};", *(f"{k} {v:.3g}" for k, v in shares.items()))
 
 # %% [markdown] lang="en"
 # The share stays the same, whatever it is: the factor $\min(1, \theta/\lVert g \rVert)$ is common
@@ -318,7 +318,7 @@ for gain in [0.5, 1.0, 2.5]:
 # %% tags=["hide-output"]
 def train(gain, delay, rate):
     return gradlab.sweep(
-        model={"name": "rnn", "hidden_size": 32},
+        model="rnn",
         task="echo",
         clip="global_norm",
         optim="sgd",
@@ -327,7 +327,7 @@ def train(gain, delay, rate):
         seed=range(4),
         **{"task.length": 20, "task.delay": delay, "init.gain": gain, "train.steps": 400},
         **{"clip.threshold": [0.1, 1, np.inf], "optim.learning_rate": rate},
-        **{"probe.schedule": "ends", "probe.samples": 1},
+        **{"probe.schedule": "ends", "probe.samples": 1, "model.hidden_size": 32},
     )
 
 
@@ -350,7 +350,7 @@ axes[0].set(ylabel=LOSS)
 handles, labels = axes[1].get_legend_handles_labels()
 unique = dict(zip(labels, handles, strict=True))
 axes[1].legend(unique.values(), unique.keys())
-figure
+plt.show()
 
 # %%
 for title, table in runs.items():

@@ -126,7 +126,7 @@ for ax, group in zip(axes, names, strict=True):
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 axes[0].set(ylim=(0, 1))
 axes[1].set(xlabel=STEP)
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # **Question.** Which of $i, f, g, o$ multiplies $c^{(t-1)}$ directly? Which depend on it otherwise?
@@ -241,7 +241,7 @@ for ax, part in zip(axes, "ch", strict=True):
     ax.yaxis.set_major_formatter("$10^{{{x:.0f}}}$")
 axes[0].set(ylabel=NORM)
 axes[0].legend()
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # The forget gate decides. Open, it keeps both norms within a factor of about 10 of 1 over 40 steps.
@@ -340,7 +340,7 @@ for ax, lines, part in zip(axes, [of_c, of_h], "ch", strict=True):
     ax.yaxis.set_major_formatter("$10^{{{x:g}}}$")
     ax.legend()
 axes[0].set(ylabel=NORM, ylim=(-3, 1), yticks=range(-3, 2))
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # The cell path alone comes close to the total derivative of $c$. The product at frozen $c$ says

@@ -151,7 +151,7 @@ axes[1].plot(biases, horizons, marker="o")
 axes[1].plot(biases, -1 / np.log(sigmoid(biases)), "--")
 axes[1].set(xlabel=BIAS, ylabel=REACH, xlim=axes[0].get_xlim(), ylim=(0.3, T), yscale="log")
 print({int(b): round(float(h), 1) for b, h in zip(biases, horizons, strict=True)})
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # The dashed lines are the formula of the cell path alone. The measured rate lies above it: by three
@@ -218,7 +218,7 @@ for ax, size, title in zip(axes, [1.0, 0.3], [BIG, SMALL], strict=True):
     ax.yaxis.set_major_formatter("$10^{{{x:.0f}}}$")
 axes[0].set(ylabel=NORM)
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-figure
+plt.show()
 
 # %%
 pd.DataFrame(rows, columns=["", "", RATE, REACH]).round(3)
@@ -290,7 +290,7 @@ for path, b, seed in zip(runs["path"], runs["bias.value"], runs["seed"], strict=
     ax.plot(course["train/step"], loss, dash, color=colour, label=label)
 ax.set(xlabel=UPDATE, ylabel=LOSS)
 ax.legend()
-figure
+plt.show()
 
 # %%
 runs.groupby("bias.value")[["eval/loss", "eval/accuracy"]].mean().round(3)
@@ -373,7 +373,7 @@ for (name, cell), dash in zip(starts.items(), ["-", "-.", ":", "--"], strict=Tru
     gradlab.draw_decay(log_norms(cell, "c"), ax, linestyle=dash, label=name)
     print(f"{name}: 10^{log_norms(cell, 'c')[T, 0] / np.log(10):.1f} over {T} steps")
 ax.set(xlabel=LAG, ylabel=NORM)
-figure
+plt.show()
 
 # %% [markdown] lang="en"
 # ## Try it: the forget bias
