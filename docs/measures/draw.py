@@ -36,7 +36,9 @@ def draw_page(page: Path) -> list[Path]:
             exec(compile(part["code"], str(page), "exec"), names)
             continue
         if not plt.get_fignums():
-            raise ValueError(f"{page.name} shows {part['picture']}, which none of its Python draws.")
+            raise ValueError(
+                f"{page.name} shows {part['picture']}, which none of its Python draws."
+            )
         drawn.append(_save(page.parent / part["picture"]))
     plt.close("all")
     return drawn
