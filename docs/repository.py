@@ -74,6 +74,8 @@ def write_pages() -> None:
     pages = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
     pages += (ROOT / "experiments").glob("**/*.md")
     studies = sorted(path.parent.name for path in ROOT.glob("experiments/*/claims.yaml"))
+    for page in set(DOCS.glob("studies/*.md")) - {site_page(source) for source in pages}:
+        page.unlink()  # whose study is gone
     for source in pages:
         page = site_page(source)
         assert page is not None
