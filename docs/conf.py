@@ -21,6 +21,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "api_pages",
 ]
 exclude_patterns = ["lecture/source", "examples"]
 
@@ -40,5 +41,10 @@ nb_execution_show_tb = True
 nb_ipywidgets_js = {}
 nb_mime_priority_overrides = [("html", "text/html", 0)]
 
+napoleon_use_ivar, napoleon_attr_annotations = True, False
 napoleon_custom_sections = [("Example", "examples_style")]
 autodoc_typehints = "signature"
+autoclass_content = "both"
+autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 88
+default_role = "py:obj"  # of docstrings: a name in backticks is a link where it has a page
