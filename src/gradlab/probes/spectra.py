@@ -81,10 +81,10 @@ def singular_values(
         ValueError: all lags are longer than the sequence.
 
     Example:
-        >>> [name for name in runs.columns if name.startswith("singular_values/")]
-        []
+        >>> [name for name in runs.columns if name.startswith("singular_values/")][:2]
+        ['singular_values/spread/lag_1', 'singular_values/spread/lag_4']
         >>> gradlab.load_gradients(runs["path"].iloc[0])["singular_values_log"].dims
-        ()
+        ('step', 'sample', 'chosen_lag', 'index')
     """
     longest = int(probed.lengths.max())
     measured = [lag for lag in lags if lag <= longest]

@@ -50,6 +50,7 @@ def explorer_data(
     Example:
         >>> from gradlab.figures.explorer import explorer_data
         >>> explorer_data(runs)["settings"][0]["name"]
+        'RNN, gain 0.5'
     """
     unit = unit or units.current_unit()
     points, usable = selection.readable(runs), selection.with_gradients(runs)
