@@ -64,7 +64,7 @@ def with_runs(folder: Path, prelude: dict[str, Any]) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.parametrize("text", examples())
+@pytest.mark.parametrize("text", list(examples()))
 def test_examples_have_the_outputs_that_they_show(
     text: str, folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
