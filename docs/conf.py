@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "api_pages",
 ]
 exclude_patterns = ["lecture/source"]
 
@@ -47,10 +48,16 @@ nb_execution_timeout = 180
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_ipywidgets_js = {}
+nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "text/html", 0)]
 
+napoleon_use_ivar, napoleon_attr_annotations = True, False
 napoleon_custom_sections = [("Example", "examples_style")]
 autodoc_typehints = "signature"
+autoclass_content = "both"
+autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 88
+default_role = "py:obj"  # of docstrings: a name in backticks is a link where it has a page
 
 
 def use_links_of_the_site(app: Sphinx, name: str, text: list[str]) -> None:

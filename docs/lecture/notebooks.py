@@ -16,6 +16,10 @@ from nbformat import NotebookNode
 HERE = Path(__file__).parent
 SOURCES = HERE / "source"
 LANGUAGES = ("en", "es")
+PROMPTS = {  # of cells that the site folds
+    "en": {},
+    "es": {"code_prompt_show": "Mostrar el código", "code_prompt_hide": "Ocultar el código"},
+}
 PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SETUP = """\
 # Opened in Colab or Binder, this cell installs gradlab.
@@ -36,7 +40,8 @@ def notebook_of(source: Path, language: str) -> NotebookNode:
     cells.insert(1, setup)
     for place, cell in enumerate(cells):
         cell.id = f"cell-{place}"
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": PYTHON})
+    metadata = {"kernelspec": PYTHON, "mystnb": PROMPTS[language]}
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
 def all_notebooks() -> dict[Path, str]:

@@ -34,6 +34,12 @@ def global_norm(threshold: Threshold) -> optax.GradientTransformation:
 
     Args:
         threshold: largest norm of the gradient of all weights together.
+
+    Example:
+        >>> from gradlab.clipping import global_norm
+        >>> rule, gradient = global_norm(1.0), {"w": jnp.array([3.0, 4.0])}
+        >>> print(rule.update(gradient, rule.init(gradient))[0]["w"].round(2))
+        [0.59999996 0.79999995]
     """
     return optax.clip_by_global_norm(threshold)
 
@@ -45,6 +51,12 @@ def value(threshold: Threshold) -> optax.GradientTransformation:
 
     Args:
         threshold: largest absolute value of an entry.
+
+    Example:
+        >>> from gradlab.clipping import value
+        >>> rule, gradient = value(1.0), {"w": jnp.array([3.0, -0.5])}
+        >>> rule.update(gradient, rule.init(gradient))[0]["w"].tolist()
+        [1.0, -0.5]
     """
     return optax.clip(threshold)
 
@@ -54,6 +66,13 @@ def per_matrix(threshold: Threshold) -> optax.GradientTransformation:
 
     Args:
         threshold: largest norm of one array's gradient.
+
+    Example:
+        >>> from gradlab.clipping import per_matrix
+        >>> rule, gradient = per_matrix(1.0), {"w": jnp.array([3.0, 4.0]), "b": jnp.array([0.5])}
+        >>> clipped, _ = rule.update(gradient, rule.init(gradient))
+        >>> print(clipped["w"].round(2), clipped["b"])
+        [0.59999996 0.79999995] [0.5]
     """
     rule = optax.clip_by_global_norm(threshold)
 
@@ -72,6 +91,13 @@ def agc(threshold: Threshold, eps: Positive = 1e-3) -> optax.GradientTransformat
     Args:
         threshold: largest ‖G‖ / ‖W‖, dimensionless.
         eps: lower limit of ‖W‖ in the bound, above 0, so that weights of 0 can grow.
+
+    Example:
+        >>> from gradlab.clipping import agc
+        >>> rule, weights, gradient = agc(0.1), jnp.ones((4, 1)), jnp.ones((4, 1))
+        >>> clipped, _ = rule.update(gradient, rule.init(weights), weights)
+        >>> round(float(jnp.linalg.norm(clipped)), 3)  # a tenth of ‖W‖ = 2
+        0.2
     """
     return optax.adaptive_grad_clip(threshold, eps)
 
@@ -86,6 +112,11 @@ def adjoint(threshold: Threshold) -> Partial:
     Args:
         threshold: largest absolute value of an entry; of a complex one, of its real and of its
             imaginary part.
+
+    Example:
+        >>> from gradlab.clipping import adjoint
+        >>> adjoint(1.0)(jnp.array([3.0, -0.5])).tolist()
+        [1.0, -0.5]
     """
     return Partial(_clip_entries, threshold)
 
@@ -127,6 +158,15 @@ def zclip(
         warmup: number of updates that start the averages, at least 2.
         max_norm: besides, the largest norm of any gradient, from the first update on; inf: none.
             (The authors' code has 1 by default.)
+
+    Example:
+        >>> from gradlab.clipping import zclip
+        >>> rule = zclip(warmup=2)
+        >>> state = rule.init(jnp.ones(1))
+        >>> for size in (1.0, 1.1, 100.0):
+        ...     clipped, state = rule.update(jnp.array([size]), state)
+        >>> bool(clipped[0] < 2)
+        True
     """
 
     def init(_: PyTree) -> NormMoments:
@@ -178,6 +218,15 @@ def adagc(
         decay: of the moving average, from 0 to below 1.
         warmup: number of updates with the fixed threshold.
         warmup_norm: that threshold, on the norm of the gradient of all weights together.
+
+    Example:
+        >>> from gradlab.clipping import adagc
+        >>> rule = adagc(warmup=1)
+        >>> state = rule.init(jnp.ones(1))
+        >>> for size in (0.5, 100.0):
+        ...     clipped, state = rule.update(jnp.array([size]), state)
+        >>> print(clipped.round(3))  # 1.04 times the usual norm
+        [0.52000004]
     """
 
     def init(parameters: PyTree) -> ArrayNorms:
@@ -223,6 +272,15 @@ def autoclip(
         percentile: from 0 (the least norm so far) to 100 (nothing is ever clipped).
         history: number of norms that are kept, the latest; conf/clip/ has `train.steps`, which are
             all, as in the paper. 0 counts as 1.
+
+    Example:
+        >>> from gradlab.clipping import autoclip
+        >>> rule = autoclip(percentile=50.0, history=10)
+        >>> state = rule.init(jnp.ones(1))
+        >>> for size in (1.0, 2.0, 100.0):
+        ...     clipped, state = rule.update(jnp.array([size]), state)
+        >>> print(clipped.round(3))  # the median of the three norms
+        [2.]
     """
     size = max(history, 1)
     places = jnp.arange(size)

@@ -84,7 +84,9 @@ def lag_profile(log_norms: ArrayLike | xr.DataArray) -> Profile | xr.DataArray:
         ValueError: it is no map.
 
     Example:
-        >>> gradlab.lag_profile(gradlab.jacobian_log_norms(cell, x))[10]  # nats, at lag 10
+        >>> profile = gradlab.lag_profile(gradlab.jacobian_log_norms(cell, x))
+        >>> profile.shape, float(profile[0])  # nats; lag 0 is the identity
+        ((21,), 0.0)
     """
     maps, stride = map_and_stride(log_norms)
     profile = np.full(maps.shape[-1], np.nan)
@@ -121,7 +123,11 @@ def decay_rate(log_norms: MapOrProfile) -> float:
         ValueError: it is neither.
 
     Example:
-        >>> gradlab.decay_rate(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h"))
+        >>> halving = np.log(0.5) * np.arange(11.0)  # a profile whose norm halves at each step
+        >>> round(gradlab.decay_rate(halving), 3)  # nats per step: ln ½
+        -0.693
+        >>> gradlab.decay_rate(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h")) < 0
+        True
     """
     profile, stride = profile_and_stride(log_norms)
     lags = np.flatnonzero(np.isfinite(profile))
@@ -153,7 +159,11 @@ def horizon(log_norms: MapOrProfile) -> float:
         ValueError: it is neither.
 
     Example:
-        >>> gradlab.horizon(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h"))
+        >>> halving = np.log(0.5) * np.arange(11.0)  # a profile whose norm halves at each step
+        >>> round(gradlab.horizon(halving), 3)  # steps: 1/ln 2
+        1.443
+        >>> gradlab.horizon(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h")) < 20
+        True
     """
     profile, stride = profile_and_stride(log_norms)
     lags = np.flatnonzero(~np.isnan(profile))
@@ -190,7 +200,9 @@ def summary(log_norms: ArrayLike | xr.DataArray) -> dict[str, float | str]:
         ValueError: it is no map.
 
     Example:
-        >>> gradlab.summary(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h"))["verdict"]
+        >>> numbers = gradlab.summary(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h"))
+        >>> list(numbers)[:3], numbers["verdict"]
+        (['decay_rate', 'horizon', 'zero_share'], 'vanishing')
     """
     return {**map_numbers(*map_and_stride(log_norms)), "verdict": verdict(log_norms)}
 
@@ -223,7 +235,10 @@ def verdict(rate: float | MapOrProfile, length: int | None = None) -> str:
         ValueError: it is neither, or a rate comes without a length.
 
     Example:
+        >>> gradlab.verdict(-0.05, length=20), gradlab.verdict(-0.05, length=100)
+        ('stable', 'vanishing')
         >>> gradlab.verdict(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h"))
+        'vanishing'
     """
     if np.ndim(rate) > 0:
         profile, stride = profile_and_stride(rate)

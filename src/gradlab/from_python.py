@@ -59,8 +59,12 @@ def sweep(
         KeyboardInterrupt: the sweep was interrupted; the message says how to go on with it.
 
     Example:
-        >>> runs = gradlab.sweep("model=rnn,lstm", "init.gain=0.5,1,2", task="echo", seed=range(3))
-        >>> runs.groupby(["model.name", "init.gain"])["jacobian/decay_rate"].mean()
+        >>> runs = gradlab.sweep(
+        ...     "model=rnn", "init.gain=0.5,1", task="echo", seed=range(2), train={"steps": 20},
+        ...     model={"hidden_size": 8}, wandb="disabled", folder="runs/two",
+        ... )
+        >>> len(runs), list(runs.groupby("init.gain")["jacobian/decay_rate"].mean().round(1))
+        (4, [-1.2, -0.5])
     """
     confs = [CONF, *([Path(config_dir)] if config_dir is not None else [])]
     words = [*overrides, *words_of(settings, confs)]

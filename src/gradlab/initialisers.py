@@ -81,6 +81,12 @@ def gaussian(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
         key: random key.
         n: number of units.
         gain: limit of the spectral radius, at least 0.
+
+    Example:
+        >>> from gradlab.initialisers import gaussian
+        >>> w = gaussian(jax.random.key(0), 200, gain=1.5)
+        >>> bool(abs(abs(jnp.linalg.eigvals(w)).max() - 1.5) < 0.15)
+        True
     """
     return gain / jnp.sqrt(n) * jax.random.normal(key, (n, n))
 
@@ -92,6 +98,12 @@ def orthogonal(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
         key: random key.
         n: number of units.
         gain: every singular value, at least 0.
+
+    Example:
+        >>> from gradlab.initialisers import orthogonal
+        >>> w = orthogonal(jax.random.key(0), 8, gain=2.0)
+        >>> bool(jnp.allclose(w @ w.T, 4 * jnp.eye(8), atol=1e-4))
+        True
     """
     return gain * jax.nn.initializers.orthogonal()(key, (n, n))
 
@@ -103,6 +115,11 @@ def identity(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
         key: not used.
         n: number of units.
         gain: every eigenvalue, at least 0.
+
+    Example:
+        >>> from gradlab.initialisers import identity
+        >>> identity(jax.random.key(0), 2, gain=0.5).tolist()
+        [[0.5, 0.0], [0.0, 0.5]]
     """
     del key
     return gain * jnp.eye(n)
@@ -117,6 +134,12 @@ def glorot(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
         key: random key.
         n: number of units.
         gain: scale, at least 0.
+
+    Example:
+        >>> from gradlab.initialisers import glorot
+        >>> w = glorot(jax.random.key(0), 12)
+        >>> w.shape, bool((abs(w) <= 0.5).all())  # √(3/12)
+        ((12, 12), True)
     """
     limit = gain * jnp.sqrt(3 / n)
     return limit * jax.random.uniform(key, (n, n), minval=-1, maxval=1)
@@ -140,6 +163,12 @@ def glorot_rescaled(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Mat
 
     Raises:
         ConfigError: there are fewer units.
+
+    Example:
+        >>> from gradlab.initialisers import glorot_rescaled
+        >>> w = glorot_rescaled(jax.random.key(0), 256)
+        >>> bool(abs(jnp.linalg.eigvals(w)).max() < 1)
+        True
     """
     return gaussian(key, n, gain) / _rarely_exceeded_radius(n)
 
@@ -153,6 +182,12 @@ def lecun(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:
         key: random key.
         n: number of units.
         gain: scale, at least 0.
+
+    Example:
+        >>> from gradlab.initialisers import lecun
+        >>> w = lecun(jax.random.key(0), 100)
+        >>> round(float(w.std()), 2)  # 1/√n
+        0.1
     """
     return gain * jax.nn.initializers.lecun_normal()(key, (n, n))
 
@@ -166,6 +201,11 @@ def normal(key: Key[Array, ""], n: int, std: NonNegative = 0.001) -> Matrix:
         key: random key.
         n: number of units.
         std: standard deviation, at least 0.
+
+    Example:
+        >>> from gradlab.initialisers import normal
+        >>> round(float(normal(jax.random.key(0), 100, std=0.001).std()), 4)
+        0.001
     """
     return std * jax.random.normal(key, (n, n))
 
@@ -179,6 +219,11 @@ def uniform(key: Key[Array, ""], n: int, limit: NonNegative = 0.1) -> Matrix:
         key: random key.
         n: number of units.
         limit: largest absolute value, at least 0.
+
+    Example:
+        >>> from gradlab.initialisers import uniform
+        >>> bool((abs(uniform(jax.random.key(0), 100, limit=0.1)) <= 0.1).all())
+        True
     """
     return jax.random.uniform(key, (n, n), minval=-limit, maxval=limit)
 
@@ -196,6 +241,12 @@ def sparse(
         n: number of units.
         spectral_radius: of the result, at least 0.
         incoming: number of non-zero weights into each unit; all n if n is smaller.
+
+    Example:
+        >>> from gradlab.initialisers import sparse
+        >>> w = sparse(jax.random.key(0), 30, incoming=4)
+        >>> (w != 0).sum(axis=0).tolist() == 30 * [4]  # a unit's weights are a column
+        True
     """
     choice_key, value_key = jax.random.split(key)
     rank = jnp.argsort(jnp.argsort(jax.random.uniform(choice_key, (n, n)), axis=0), axis=0)
@@ -212,6 +263,11 @@ def zero_bias(key: Key[Array, ""], n: int) -> Biases:
     Args:
         key: not used.
         n: not used.
+
+    Example:
+        >>> from gradlab.initialisers import zero_bias
+        >>> zero_bias(jax.random.key(0), 8)
+        {}
     """
     del key, n
     return {}
@@ -227,6 +283,11 @@ def forget_bias(key: Key[Array, ""], n: int, value: float = 1.0) -> Biases:
         key: not used.
         n: number of units.
         value: b_f, any real number.
+
+    Example:
+        >>> from gradlab.initialisers import forget_bias
+        >>> forget_bias(jax.random.key(0), 2, value=1.0)["forget"].tolist()
+        [1.0, 1.0]
     """
     del key
     return {"forget": jnp.full(n, value)}
@@ -242,6 +303,12 @@ def chrono(key: Key[Array, ""], n: int, longest: Annotated[float, Field(gt=2)] =
         key: random key.
         n: number of units.
         longest: the longest memory in steps, above 2 (T_max of the paper).
+
+    Example:
+        >>> from gradlab.initialisers import chrono
+        >>> biases = chrono(jax.random.key(0), 8, longest=50.0)
+        >>> sorted(biases), bool((biases["forget"] == -biases["input"]).all())
+        (['forget', 'input'], True)
     """
     bias = jnp.log(jax.random.uniform(key, (n,), minval=1.0, maxval=longest - 1))
     return {"forget": bias, "input": -bias}
@@ -262,6 +329,12 @@ def uniform_gate(key: Key[Array, ""], n: int) -> Biases:
 
     Returns:
         b_f for "forget", −b_f for "input" and "refine".
+
+    Example:
+        >>> from gradlab.initialisers import uniform_gate
+        >>> gate = jax.nn.sigmoid(uniform_gate(jax.random.key(0), 8)["forget"])
+        >>> bool(((gate > 1 / 8) & (gate < 7 / 8)).all())
+        True
     """
     edge = 1 / max(n, 2)
     gate = jax.random.uniform(key, (n,), minval=edge, maxval=1 - edge)

@@ -22,6 +22,13 @@ def sgd(learning_rate: Positive, momentum: Decay = 0.0) -> optax.GradientTransfo
     Args:
         learning_rate: η, above 0.
         momentum: μ, from 0 (none) to below 1.
+
+    Example:
+        >>> from gradlab.optimisers import sgd
+        >>> rule, weights = sgd(0.1), jnp.ones(2)
+        >>> step, _ = rule.update(jnp.ones(2), rule.init(weights))
+        >>> print((weights + step).round(3))
+        [0.90000004 0.90000004]
     """
     return optax.sgd(learning_rate, momentum)
 
@@ -38,6 +45,13 @@ def adam(
         b1: decay of m, from 0 to below 1.
         b2: decay of v, from 0 to below 1.
         eps: added to √v̂, at least 0.
+
+    Example:
+        >>> from gradlab.optimisers import adam
+        >>> rule, weights = adam(0.1), jnp.ones(2)
+        >>> step, _ = rule.update(jnp.array([1.0, 100.0]), rule.init(weights))
+        >>> print(step.round(3))  # the first step has the size η whatever the gradient's
+        [-0.1 -0.1]
     """
     return optax.adam(learning_rate, b1, b2, eps)
 
@@ -51,5 +65,12 @@ def rmsprop(
         learning_rate: η, above 0.
         decay: of v, from 0 to below 1.
         eps: added to √v, at least 0.
+
+    Example:
+        >>> from gradlab.optimisers import rmsprop
+        >>> rule, weights = rmsprop(0.1), jnp.ones(2)
+        >>> step, _ = rule.update(jnp.array([1.0, 100.0]), rule.init(weights))
+        >>> print(step.round(2))  # η / √(1 − decay)
+        [-0.32 -0.32]
     """
     return optax.rmsprop(learning_rate, decay, eps, eps_in_sqrt=False)

@@ -96,6 +96,7 @@ def course(log_norms: MapOrProfile) -> Course | None:
         ValueError: it is neither.
 
     Example:
+        >>> from gradlab.sentences import course
         >>> print(course(np.array([0.0, 2.0, 0.0, -2.0])))
         rises to 10^0.9 at lag 1, falls to 10^-0.9 at lag 3, stays below 1/e from lag 3
     """
@@ -211,8 +212,9 @@ def with_deviation(number: float, deviation: float, sign: str = "") -> tuple[str
         The number, and the deviation after a "±".
 
     Example:
+        >>> from gradlab.sentences import with_deviation
         >>> with_deviation(-0.1234, 0.0312)
-        ("−0.12", "±0.03")
+        ('−0.12', '±0.03')
     """
     if deviation < np.finfo(np.float32).eps * abs(number):
         deviation = 0.0

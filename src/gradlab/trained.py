@@ -42,9 +42,10 @@ def load_network(run_folder: str | Path, *, trust: Sequence[str] = ()) -> Networ
         ConfigError: its config names what is neither gradlab's nor trusted.
 
     Example:
-        >>> runs = gradlab.load_runs("runs/quickstart")
         >>> network = gradlab.load_network(runs["path"].iloc[0])
-        >>> gradlab.jacobian_log_norms(network.cell, inputs, of="h", wrt="h")
+        >>> bits = jnp.ones((4, 20, 1))  # inputs of task=echo
+        >>> network(bits).shape, gradlab.jacobian_log_norms(network.cell, bits).shape
+        ((4, 20, 2), (4, 21, 21))
     """
     folder = Path(run_folder)
     try:

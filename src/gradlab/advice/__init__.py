@@ -83,11 +83,14 @@ def advise(
         parallelization of nonlinear state space models: λ₁ < 0.
 
     Example:
-        >>> cell = nnx.SimpleCell(3, 16, rngs=nnx.Rngs(0))
         >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
-        >>> advice = advise(cell, jnp.ones((4, 50, 3)), loss, jnp.zeros((4, 50, 16)), lag=40)
-        >>> print(advice)
-        >>> advice["truncation"].settings  # {"tbptt.window": …, "tbptt.stride": 1}
+        >>> advice = gradlab.advise(cell, x, loss, jnp.zeros((4, 20, 8)))
+        >>> list(advice)
+        ['truncation', 'clipping', 'reach', 'growth']
+        >>> advice["truncation"].settings
+        {'tbptt.window': 6, 'tbptt.stride': 1}
+        >>> print(advice["clipping"].name)
+        clipping threshold
     """
     inputs = numbers("inputs", inputs)
     check_inputs(inputs)

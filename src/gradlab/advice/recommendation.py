@@ -20,6 +20,11 @@ class Trial:
         horizon: of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ after the change, in steps.
         worst, typical: mean log norm at the lag that is needed, spectral and RMS, in nats.
         cell: a copy of the cell with these weights.
+
+    Example:
+        >>> from gradlab.advice.recommendation import Trial
+        >>> Trial("orthogonal", {"init": "orthogonal"}, "none", 20.0, -0.5, -1.5, cell).horizon
+        20.0
     """
 
     name: str
@@ -43,6 +48,16 @@ class Recommendation:
         cost: what following it costs; "" where there is nothing to set.
         measured: the numbers behind it, by name.
         trials: of changed starts, the best first.
+
+    Example:
+        >>> from gradlab.advice.recommendation import Recommendation
+        >>> reason = "it keeps the gradient."
+        >>> window = Recommendation("truncation window", {"tbptt.window": 23}, reason)
+        >>> window.value
+        23
+        >>> print(window)
+        truncation window: tbptt.window=23
+          because it keeps the gradient.
     """
 
     name: str
@@ -66,7 +81,17 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Advice(Mapping[str, Recommendation]):
-    """Recommendations by topic: "truncation", "clipping", "reach" and "growth"."""
+    """Recommendations by topic: "truncation", "clipping", "reach" and "growth".
+
+    Attributes:
+        recommendations: a `Recommendation` by its topic.
+
+    Example:
+        >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
+        >>> advice = gradlab.advise(cell, x, loss, jnp.zeros((4, 20, 8)))
+        >>> list(advice.settings)
+        ['tbptt.window', 'tbptt.stride']
+    """
 
     recommendations: Mapping[str, Recommendation]
 

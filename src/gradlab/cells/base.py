@@ -51,6 +51,7 @@ def inherits(cell: Any, cell_class: type, *methods: str) -> bool:
     """Return whether a cell has these methods of a class: neither it nor a subclass replaces one.
 
     Example:
+        >>> from gradlab.cells.base import inherits
         >>> class Halved(nnx.SimpleCell):
         ...     def __call__(self, carry, inputs):
         ...         return super().__call__(carry / 2, inputs)

@@ -55,6 +55,14 @@ def set_gate_biases(cell: nnx.RNNCellBase, biases: Mapping[str, Float[Array, "n"
 
     Raises:
         ValueError: the cell has another step, other layers or no biases.
+
+    Example:
+        >>> from gradlab.cells import LSTM, gates, set_gate_biases
+        >>> lstm = LSTM(3, 8, rngs=nnx.Rngs(0))
+        >>> set_gate_biases(lstm, {"forget": jnp.full(8, 5.0)})
+        >>> state = lstm.initialize_carry((3,), nnx.Rngs(0))
+        >>> round(float(gates(lstm, state, jnp.zeros(3))["forget"][0]), 3)  # σ(5)
+        0.993
     """
     if not biases or any(type(cell).__call__ is known.__call__ for known in UNGATED):
         return

@@ -49,8 +49,9 @@ class CoRNN(VectorCell):
     that of their models for IMDB and CIFAR-10, which have a layer on x and others on h and z.
 
     Example:
-        >>> cell = CoRNN(3, 4, rngs=nnx.Rngs(0))
-        >>> carry, output = cell(cell.initialize_carry((3,)), jnp.ones(3))
+        >>> from gradlab.cells import CoRNN
+        >>> oscillators = CoRNN(3, 4, rngs=nnx.Rngs(0))
+        >>> carry, output = oscillators(oscillators.initialize_carry((3,)), jnp.ones(3))
         >>> carry._fields, output is carry.h
         (('h', 'z'), True)
     """

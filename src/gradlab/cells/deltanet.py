@@ -49,8 +49,9 @@ class DeltaNet(VectorCell):
     small weights otherwise make v kᵀ almost the same for x and −x.
 
     Example:
-        >>> cell = DeltaNet(3, 8, heads=2, rngs=nnx.Rngs(0))
-        >>> state, output = cell(cell.initialize_carry((3,)), jnp.ones(3))
+        >>> from gradlab.cells import DeltaNet
+        >>> delta = DeltaNet(3, 8, heads=2, rngs=nnx.Rngs(0))
+        >>> state, output = delta(delta.initialize_carry((3,)), jnp.ones(3))
         >>> state.shape, output.shape
         ((2, 4, 4), (8,))
     """

@@ -20,7 +20,15 @@ lecun, orthogonal = nnx.initializers.lecun_normal(), nnx.initializers.orthogonal
 
 
 class Elman(nnx.SimpleCell):
-    """One layer h⁽ᵗ⁾ = φ(W_xh x⁽ᵗ⁾ + W_hh h⁽ᵗ⁻¹⁾ + b) of Elman 1990: Flax's SimpleCell."""
+    """One layer h⁽ᵗ⁾ = φ(W_xh x⁽ᵗ⁾ + W_hh h⁽ᵗ⁻¹⁾ + b) of Elman 1990: Flax's SimpleCell.
+
+    Example:
+        >>> from gradlab.cells import Elman
+        >>> relu = Elman(3, 8, activation="relu", rngs=nnx.Rngs(0))
+        >>> h, output = relu(relu.initialize_carry((3,), nnx.Rngs(0)), jnp.ones(3))
+        >>> h.shape, output is h
+        ((8,), True)
+    """
 
     def __init__(
         self,
@@ -62,10 +70,24 @@ class Elman(nnx.SimpleCell):
 
 
 class ConcatenatedElman(Elman):
-    """The Elman network with one matrix on [x⁽ᵗ⁾; h⁽ᵗ⁻¹⁾], as many texts write it."""
+    """The Elman network with one matrix on [x⁽ᵗ⁾; h⁽ᵗ⁻¹⁾], as many texts write it.
+
+    Example:
+        >>> from gradlab.cells import ConcatenatedElman, Elman
+        >>> one, two = (cls(3, 8, rngs=nnx.Rngs(0)) for cls in (ConcatenatedElman, Elman))
+        >>> h = jnp.zeros(8)
+        >>> bool(jnp.allclose(one(h, jnp.ones(3))[0], two(h, jnp.ones(3))[0], atol=1e-6))
+        True
+    """
 
     def __init__(self, in_features: int, hidden_features: int, **options: Any) -> None:
-        """Draw the weights of `Elman`, and stack W_xh and W_hh in one kernel (rows: x, then h)."""
+        """Draw the weights of `Elman`, and stack W_xh and W_hh in one kernel (rows: x, then h).
+
+        Args:
+            in_features: size of x.
+            hidden_features: n, the size of h.
+            options: the others of `Elman`, rngs among them.
+        """
         super().__init__(in_features, hidden_features, **options)
         kernels = [self.dense_i.kernel[...], self.dense_h.kernel[...]]
         self.kernel = nnx.Param(jnp.concatenate(kernels))

@@ -17,10 +17,22 @@ class EncoderDecoder(nnx.RNNCellBase):
     The last input feature selects the cell that acts at a step: 0 the encoder, 1 the decoder. The
     cells themselves do not receive it. They share one carry, so ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ reaches from the
     decoder back to the encoder.
+
+    Example:
+        >>> from gradlab.cells import EncoderDecoder
+        >>> both = EncoderDecoder(cell, nnx.SimpleCell(3, 8, rngs=nnx.Rngs(1)))
+        >>> flag = jnp.concatenate([jnp.zeros((4, 10, 1)), jnp.ones((4, 10, 1))], axis=1)
+        >>> gradlab.jacobian_log_norms(both, jnp.concatenate([x, flag], axis=-1)).shape
+        (4, 21, 21)
     """
 
     def __init__(self, encoder: nnx.RNNCellBase, decoder: nnx.RNNCellBase) -> None:
-        """Join two cells whose carries and outputs have the same shapes."""
+        """Join two cells whose carries and outputs have the same shapes.
+
+        Args:
+            encoder: acts where the flag is 0.
+            decoder: acts where the flag is 1.
+        """
         self.encoder = encoder
         self.decoder = decoder
 

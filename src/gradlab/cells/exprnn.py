@@ -88,9 +88,9 @@ class ExpRNN(VectorCell):
     the cost.
 
     Example:
-        >>> cell = ExpRNN(3, 16, rngs=nnx.Rngs(0))
-        >>> w = cell.recurrent_matrix()
-        >>> float(jnp.abs(w @ w.T - jnp.eye(16)).max()) < 1e-5
+        >>> from gradlab.cells import ExpRNN
+        >>> w = ExpRNN(3, 8, rngs=nnx.Rngs(0)).recurrent_matrix()
+        >>> float(jnp.abs(w @ w.T - jnp.eye(8)).max()) < 1e-5
         True
     """
 

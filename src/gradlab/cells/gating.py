@@ -23,6 +23,13 @@ def gates(cell: Any, carry: PyTree, inputs: Float[Array, "*batch features"]) -> 
 
     Raises:
         TypeError: no gates are registered for this class, or for the step that it has of its own.
+
+    Example:
+        >>> from gradlab.cells import LSTM, gates
+        >>> lstm = LSTM(3, 8, rngs=nnx.Rngs(0))
+        >>> opened = gates(lstm, lstm.initialize_carry((3,), nnx.Rngs(0)), jnp.ones(3))
+        >>> sorted(opened), opened["forget"].shape
+        (['forget', 'input', 'output'], (8,))
     """
     del carry, inputs
     raise TypeError(

@@ -11,6 +11,13 @@ class GRU(nnx.GRUCell):
         h⁽ᵗ⁾ = (1 − z) ⊙ g + z ⊙ h⁽ᵗ⁻¹⁾,   g = tanh(W x⁽ᵗ⁾ + b + r ⊙ U h⁽ᵗ⁻¹⁾)
 
     with gates r, z = σ(W x⁽ᵗ⁾ + U h⁽ᵗ⁻¹⁾ + b), each with weights of its own.
+
+    Example:
+        >>> from gradlab.cells import GRU
+        >>> gru = GRU(3, 8, rngs=nnx.Rngs(0))
+        >>> h, output = gru(gru.initialize_carry((3,), nnx.Rngs(0)), jnp.ones(3))
+        >>> h.shape
+        (8,)
     """
 
     def __init__(

@@ -41,8 +41,8 @@ class IndRNN(VectorCell):
     clipped, and the gradient passes to the weight as if it were not, which may then be outside.
 
     Example:
-        >>> cell = IndRNN(3, 4, longest=100, rngs=nnx.Rngs(0))
-        >>> round(cell.bound, 5)
+        >>> from gradlab.cells import IndRNN
+        >>> round(IndRNN(3, 4, longest=100, rngs=nnx.Rngs(0)).bound, 5)  # 2^(1/100)
         1.00696
     """
 

@@ -32,8 +32,11 @@ class JANET(VectorCell):
     JANET always has. Its weights are Glorot's over the matrices of both blocks together.
 
     Example:
-        >>> cell = JANET(2, 8, rngs=nnx.Rngs(0))
-        >>> h, output = cell(cell.initialize_carry((2,)), jnp.ones(2))
+        >>> from gradlab.cells import JANET
+        >>> janet = JANET(3, 8, rngs=nnx.Rngs(0))
+        >>> h, output = janet(janet.initialize_carry((3,)), jnp.ones(3))
+        >>> h.shape
+        (8,)
     """
 
     blocks = ("forget", "candidate")

@@ -40,9 +40,10 @@ class Leaky(VectorCell):
     the rate form is the Elman network.
 
     Example:
-        >>> cell = Leaky(3, 4, alpha=[0.01, 1.0], rngs=nnx.Rngs(0))
-        >>> cell.alpha().round(2)
-        Array([0.01, 0.05, 0.22, 1.  ], dtype=float32)
+        >>> from gradlab.cells import Leaky
+        >>> leaky = Leaky(3, 4, alpha=[0.01, 1.0], rngs=nnx.Rngs(0))
+        >>> print(leaky.alpha().round(2))
+        [0.01 0.05 0.22 1.  ]
     """
 
     def __init__(

@@ -41,8 +41,9 @@ class LRU(VectorCell):
     unit, which is not part of this cell: with φ the identity a stack is a linear network.
 
     Example:
-        >>> cell = LRU(2, 4, r_min=0.9, r_max=0.999, rngs=nnx.Rngs(0))
-        >>> radii = jnp.abs(cell.eigenvalues())
+        >>> from gradlab.cells import LRU
+        >>> lru = LRU(2, 4, r_min=0.9, r_max=0.999, rngs=nnx.Rngs(0))
+        >>> radii = jnp.abs(lru.eigenvalues())
         >>> bool((radii > 0.899).all() and (radii < 1).all())
         True
     """

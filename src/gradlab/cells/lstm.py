@@ -43,6 +43,14 @@ class LSTM(nnx.OptimizedLSTMCell):
     - `refine_gate`: a further gate r = σ(W x⁽ᵗ⁾ + U h⁽ᵗ⁻¹⁾ + b) refines f to
       r (1 − (1 − f)²) + (1 − r) f², which takes its place (Gu et al. 2020). Their UR-LSTM is
       `refine_gate` with `coupled` and the biases of `gradlab.initialisers.uniform_gate`.
+
+    Example:
+        >>> from gradlab.cells import LSTM, gates
+        >>> lstm = LSTM(3, 8, coupled=True, rngs=nnx.Rngs(0))  # i = 1 − f
+        >>> carry = lstm.initialize_carry((3,), nnx.Rngs(0))
+        >>> (c, h), output = lstm(carry, jnp.ones(3))
+        >>> c.shape, h.shape, sorted(gates(lstm, carry, jnp.ones(3)))
+        ((8,), (8,), ['forget', 'input', 'output'])
     """
 
     ORDER = ("input", "forget", "candidate", "output")

@@ -50,8 +50,10 @@ class LSTM1997(nnx.RNNCellBase):
     then that truncated derivative; `truncate=False` gives the total one.
 
     Example:
-        >>> cell = LSTM1997(8, 4, block_size=2, input_gate_bias=[-2.0, -4.0], rngs=nnx.Rngs(0))
-        >>> sum(x.size for x in jax.tree.leaves(nnx.state(cell, nnx.Param)))  # of 156 in task 6a
+        >>> from gradlab.cells import LSTM1997
+        >>> memory = LSTM1997(8, 4, block_size=2, input_gate_bias=[-2.0, -4.0], rngs=nnx.Rngs(0))
+        >>> weights = jax.tree.leaves(nnx.state(memory, nnx.Param))
+        >>> sum(weight.size for weight in weights)  # of 156 in task 6a, with a readout's
         136
     """
 

@@ -52,8 +52,9 @@ class Mamba(VectorCell):
     channels as inputs, a convolution before the SiLU, a gate and an output projection.
 
     Example:
-        >>> cell = Mamba(3, 8, state_features=4, rngs=nnx.Rngs(0))
-        >>> state, output = cell(cell.initialize_carry((3,)), jnp.ones(3))
+        >>> from gradlab.cells import Mamba
+        >>> mamba = Mamba(3, 8, state_features=4, rngs=nnx.Rngs(0))
+        >>> state, output = mamba(mamba.initialize_carry((3,)), jnp.ones(3))
         >>> state.shape, output.shape
         ((8, 4), (8,))
     """

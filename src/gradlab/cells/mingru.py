@@ -21,8 +21,11 @@ class MinGRU(InputGated):
     log space. No weight is on h, so the recurrent initialiser (`init`) has nothing to draw.
 
     Example:
-        >>> cell = MinGRU(2, 8, rngs=nnx.Rngs(0))
-        >>> h, output = cell(cell.initialize_carry((2,)), jnp.ones(2))
+        >>> from gradlab.cells import MinGRU
+        >>> mingru = MinGRU(3, 8, rngs=nnx.Rngs(0))
+        >>> h, output = mingru(mingru.initialize_carry((3,)), jnp.ones(3))
+        >>> h.shape
+        (8,)
     """
 
     blocks = ("forget", "candidate")

@@ -34,8 +34,11 @@ class MinimalRNN(VectorCell):
     `gradlab.theory.of_cells.minimal_rnn_mean_field` they are critical where z has that mean square.
 
     Example:
-        >>> cell = MinimalRNN(2, 8, rngs=nnx.Rngs(0))
-        >>> h, output = cell(cell.initialize_carry((2,)), jnp.ones(2))
+        >>> from gradlab.cells import MinimalRNN
+        >>> minimal = MinimalRNN(3, 8, rngs=nnx.Rngs(0))
+        >>> h, output = minimal(minimal.initialize_carry((3,)), jnp.ones(3))
+        >>> bool((abs(h) < 1).all())  # within tanh's range
+        True
     """
 
     blocks = ("forget",)  # the update gate keeps, as a forget gate does

@@ -26,8 +26,11 @@ class MinLSTM(InputGated):
     and i′.
 
     Example:
-        >>> cell = MinLSTM(2, 8, rngs=nnx.Rngs(0))
-        >>> h, output = cell(cell.initialize_carry((2,)), jnp.ones(2))
+        >>> from gradlab.cells import MinLSTM
+        >>> minlstm = MinLSTM(3, 8, rngs=nnx.Rngs(0))
+        >>> h, output = minlstm(minlstm.initialize_carry((3,)), jnp.ones(3))
+        >>> h.shape
+        (8,)
     """
 
     blocks = ("forget", "input", "candidate")

@@ -58,8 +58,9 @@ class MLSTM(VectorCell):
     the place of o is SiLU of a second projection, after a norm and a skip.
 
     Example:
-        >>> cell = MLSTM(3, 8, heads=2, rngs=nnx.Rngs(0))
-        >>> carry, output = cell(cell.initialize_carry((3,)), jnp.ones(3))
+        >>> from gradlab.cells import MLSTM
+        >>> mlstm = MLSTM(3, 8, heads=2, rngs=nnx.Rngs(0))
+        >>> carry, output = mlstm(mlstm.initialize_carry((3,)), jnp.ones(3))
         >>> carry.h.c.shape, carry.h.n.shape, output.shape
         ((2, 4, 4), (2, 4), (8,))
     """

@@ -37,10 +37,11 @@ class InPrecision(nnx.RNNCellBase):
     is at least as precise as the type; its state is rounded after every step.
 
     Example:
-        >>> cell = InPrecision(nnx.SimpleCell(2, 4, rngs=nnx.Rngs(0)), "bfloat16")
-        >>> h, _ = cell(cell.initialize_carry((2,)), jnp.ones(2))
-        >>> h.dtype, cell.dense_h.kernel.dtype
-        (dtype(bfloat16), dtype('float32'))
+        >>> from gradlab.cells.precision import InPrecision
+        >>> half = InPrecision(nnx.SimpleCell(3, 8, rngs=nnx.Rngs(0)), "bfloat16")
+        >>> h, output = half(half.initialize_carry((3,), nnx.Rngs(0)), jnp.ones(3))
+        >>> str(h.dtype), str(half.dense_h.kernel.dtype)
+        ('bfloat16', 'float32')
     """
 
     def __init__(self, cell: nnx.RNNCellBase, dtype: str, features: int = 1) -> None:

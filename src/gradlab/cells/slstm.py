@@ -54,8 +54,9 @@ class SLSTM(VectorCell):
     1/heads of the variance, and i and f read a causal convolution of x.
 
     Example:
-        >>> cell = SLSTM(3, 8, heads=2, rngs=nnx.Rngs(0))
-        >>> carry, h = cell(cell.initialize_carry((3,)), jnp.ones(3))
+        >>> from gradlab.cells import SLSTM
+        >>> slstm = SLSTM(3, 8, heads=2, rngs=nnx.Rngs(0))
+        >>> carry, h = slstm(slstm.initialize_carry((3,)), jnp.ones(3))
         >>> bool((carry.n == 1).all())
         True
     """

@@ -96,8 +96,11 @@ def draw_decay(
         ValueError: it is neither a map nor a profile.
 
     Example:
-        >>> ax = gradlab.draw_decay(gradlab.jacobian_map(rnn, x), label="RNN")
-        >>> gradlab.draw_decay(gradlab.jacobian_map(lstm, x), ax, label="LSTM")
+        >>> gru = nnx.GRUCell(3, 8, rngs=nnx.Rngs(0))
+        >>> ax = gradlab.draw_decay(gradlab.jacobian_map(cell, x), label="RNN")
+        >>> ax = gradlab.draw_decay(gradlab.jacobian_map(gru, x), ax, label="GRU")
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['RNN', 'GRU']
     """
     profile, stride = decay.profile_and_stride(log_norms)
     lags = stride * np.arange(len(profile))
@@ -147,9 +150,9 @@ def draw_spectrum(
         ValueError: there are no values, or `kind` is another.
 
     Example:
-        >>> gradlab.draw_spectrum(gradlab.lyapunov_spectrum(cell, x), label="exponents")
-        >>> sigma = gradlab.log_singular_values(cell, x, [(50, 0)])
-        >>> gradlab.draw_spectrum(sigma, kind="log singular values")
+        >>> ax = gradlab.draw_spectrum(gradlab.lyapunov_spectrum(cell, x), label="exponents")
+        >>> log_values = gradlab.log_singular_values(cell, x[0], [(20, 10)])
+        >>> ax = gradlab.draw_spectrum(log_values, kind="log singular values")
     """
     if kind not in get_args(Kind):
         known = ", ".join(map(repr, get_args(Kind)))

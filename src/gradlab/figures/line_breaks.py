@@ -12,8 +12,11 @@ def filled(text: str, letters: int) -> str:
     between letters only where it has none.
 
     Example:
-        >>> filled("a residual_network", 9)
-        "a\\nresidual_\\nnetwork"
+        >>> from gradlab.figures.line_breaks import filled
+        >>> print(filled("a residual_network", 9))
+        a
+        residual_
+        network
     """
     lines = [""]
     for word in text.split(" "):

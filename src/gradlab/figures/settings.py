@@ -70,8 +70,13 @@ def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
         ValueError: these are no runs, or there are none.
 
     Example:
-        >>> table = gradlab.by_setting(gradlab.load_runs("runs/quickstart"))
-        >>> table.pivot(index="init.gain", columns="model.name", values="jacobian/decay_rate/mean")
+        >>> table = gradlab.by_setting(runs)
+        >>> rates = "jacobian/decay_rate/mean"  # nats per step
+        >>> table.pivot(index="init.gain", columns="model.name", values=rates).round(1)
+        model.name  lstm  rnn
+        init.gain
+        0.5         -0.4 -1.2
+        1.0         -0.4 -0.5
     """
     runs = selection.every_point(runs)
     keys, settings = settings_of(runs)

@@ -52,7 +52,16 @@ class Slider(Generic[Value]):
         ValueError: there are no values, or `start` is none of them.
 
     Example:
-        >>> gradlab.figures.Slider(draw, [0.5, 1.0, 1.5, 2.0], label="gain g", start=1.0)
+        >>> def draw(gain):
+        ...     tanh = nnx.SimpleCell(
+        ...         3, 8, recurrent_kernel_init=nnx.initializers.orthogonal(gain), rngs=nnx.Rngs(0)
+        ...     )
+        ...     return gradlab.draw_decay(gradlab.jacobian_map(tanh, x)).figure
+        >>> slider = gradlab.figures.Slider(draw, [0.5, 1.0, 1.5], label="gain g", start=1.0)
+        >>> slider
+        Slider(gain g: 0.5, 1.0, 1.5)
+        >>> slider.figure(2).axes[0].get_xlabel()
+        'lag t − k (steps)'
     """
 
     def __init__(

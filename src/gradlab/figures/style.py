@@ -94,6 +94,12 @@ class Drawn(NamedTuple):
     """A figure and the tidy table that it shows; a column `point` is the index of the runs.
 
     A notebook shows it as a picture.
+
+    Example:
+        >>> drawn = gradlab.figures.training(runs, metric=["eval/loss"])
+        >>> list(drawn.table.columns)
+        ['point', 'step', 'quantity', 'value', 'diverged']
+        >>> axes = drawn.figure.axes
     """
 
     figure: Figure
@@ -126,7 +132,7 @@ def theme(style: str | None = None, unit: units.Unit | None = None) -> Iterator[
 
     Example:
         >>> with gradlab.figures.theme("paper", unit="nats"):
-        ...     gradlab.figures.decay(runs)
+        ...     drawn = gradlab.figures.decay(runs)
     """
     if style is not None and style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}; got {style!r}.")
@@ -152,9 +158,18 @@ def current_style() -> Style:
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure in the format of the path's suffix (png, pdf, svg, …); return the path.
 
+    Args:
+        figure: Matplotlib's, such as `Drawn.figure`.
+        path: the file to write.
+
     Raises:
         ValueError: Matplotlib does not write the format of the suffix.
         RecordError: the file could not be written; what was there before is whole.
+
+    Example:
+        >>> drawn = gradlab.figures.training(runs, metric=["eval/loss"])
+        >>> print(gradlab.figures.save(drawn.figure, "training.pdf"))
+        training.pdf
     """
     path = Path(path)
     suffix = path.suffix.removeprefix(".")

@@ -32,9 +32,13 @@ def from_keras(layer: Any) -> nnx.RNNCellBase:
         ValueError: it has no weights yet, or an activation that gradlab does not know.
 
     Example:
-        >>> layer = keras.layers.LSTM(16)
+        >>> import os
+        >>> os.environ["KERAS_BACKEND"] = "jax"  # or "torch", before Keras is imported
+        >>> import keras
+        >>> layer = keras.layers.LSTM(8)
         >>> layer.build((None, None, 3))
-        >>> log_norms = gradlab.jacobian_log_norms(from_keras(layer), jnp.ones((50, 3)), of="h")
+        >>> gradlab.jacobian_log_norms(gradlab.from_keras(layer), x, of="h", wrt="h").shape
+        (4, 21, 21)
     """
     cell, layers = getattr(layer, "cell", layer), getattr(sys.modules.get("keras"), "layers", None)
     kinds = ("SimpleRNNCell", "LSTMCell", "GRUCell")

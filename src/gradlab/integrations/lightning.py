@@ -19,8 +19,11 @@ class Watch(Callback):
     processes, the first one measures.
 
     Example:
+        >>> import torch
+        >>> from lightning.pytorch import Trainer
+        >>> from gradlab.integrations.lightning import Watch
         >>> held_out = torch.randn(8, 50, 3)  # (batch, time, features)
-        >>> trainer = Trainer(callbacks=[Watch(held_out, folder="runs/mine")])
+        >>> trainer = Trainer(callbacks=[Watch(held_out, folder="runs/mine")], logger=False)
     """
 
     def __init__(self, inputs: Any, **options: Any) -> None:

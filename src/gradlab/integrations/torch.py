@@ -70,8 +70,11 @@ def from_torch(
         ImportError: a safetensors file is given and the package is not installed.
 
     Example:
-        >>> lstm = torch.nn.LSTM(3, 16, num_layers=2, batch_first=True)
-        >>> log_norms = gradlab.jacobian_log_norms(from_torch(lstm), jnp.ones((50, 3)), of="h")
+        >>> import torch
+        >>> lstm = torch.nn.LSTM(3, 8, num_layers=2, batch_first=True)
+        >>> stack = gradlab.from_torch(lstm)
+        >>> gradlab.jacobian_log_norms(stack, x, of="layer0.h", wrt="layer0.h").shape
+        (4, 21, 21)
     """
     layers = _layers_of(module, kind, prefix)
     _check_direction(layers, reverse)
@@ -102,8 +105,11 @@ def recurrent_modules(model: Any) -> dict[str, Any]:
         TypeError: the model is no torch module.
 
     Example:
-        >>> recurrent_modules(model)
-        {'encoder.lstm': LSTM(8, 64, batch_first=True)}
+        >>> import torch
+        >>> from gradlab.integrations.torch import recurrent_modules
+        >>> parts = {"encoder": torch.nn.LSTM(8, 64), "head": torch.nn.Linear(64, 2)}
+        >>> recurrent_modules(torch.nn.ModuleDict(parts))
+        {'encoder': LSTM(8, 64)}
     """
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(model, torch.nn.Module):
@@ -136,10 +142,14 @@ def cell_inputs(
         ValueError: there is no such layer or direction, or the inputs do not fit.
 
     Example:
-        >>> x = torch.randn(32, 50, 3)  # batch_first=True
-        >>> backward = dict(layer=1, reverse=True)
-        >>> cell, inputs = from_torch(lstm, **backward), cell_inputs(lstm, x, **backward)
-        >>> gradlab.jacobian_log_norms(cell, inputs)
+        >>> import torch
+        >>> from gradlab.integrations.torch import cell_inputs
+        >>> lstm = torch.nn.LSTM(3, 8, num_layers=2, bidirectional=True, batch_first=True)
+        >>> backward = {"layer": 1, "reverse": True}
+        >>> upper = gradlab.from_torch(lstm, **backward)
+        >>> inputs = cell_inputs(lstm, torch.randn(4, 20, 3), **backward)
+        >>> inputs.shape, gradlab.jacobian_log_norms(upper, inputs).shape
+        ((4, 20, 16), (4, 21, 21))
     """
     recurrent = _only_recurrent(module)
     layers, sequence = _layers_of_module(recurrent), as_array(inputs)

@@ -75,11 +75,16 @@ def watch(
         ValueError: an argument is invalid; the message names what is allowed.
 
     Example:
-        >>> with gradlab.watch(held_out, folder="runs/mine", config={"init.gain": 1.5}) as watcher:
-        ...     for step in range(steps):
-        ...         loss, grads = nnx.value_and_grad(loss_of)(model, batch)
+        >>> model = nnx.RNN(nnx.GRUCell(3, 8, rngs=nnx.Rngs(0)))
+        >>> optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+        >>> error = lambda model: ((model(x)[:, -1, :3] - x[:, 0]) ** 2).mean()
+        >>> with gradlab.watch(x, folder="runs/mine", config={"init.gain": 1.5}) as watcher:
+        ...     for step in range(5):
+        ...         loss, grads = nnx.value_and_grad(error)(model)
         ...         watcher(step, model, grads=grads, loss=loss)
         ...         optimizer.update(model, grads)
+        >>> gradlab.load_metrics("runs/mine")["train/step"].tolist()
+        [0, 1, 4]
     """
     check_inputs(inputs)
     validate(validator(Schedule), every, "every")

@@ -40,6 +40,13 @@ class Watcher:
 
     As a context manager it calls `finish` at the end of the block, and records a block that raises
     as failed; one that is left open is finished when Python exits.
+
+    Example:
+        >>> watcher = gradlab.watch(x, folder="runs/once")
+        >>> measured = watcher(0, cell)
+        >>> watcher.finish()
+        >>> gradlab.load_gradients("runs/once")["jacobian_log_norm"].shape  # step, sample, t, k
+        (1, 4, 21, 21)
     """
 
     def __init__(

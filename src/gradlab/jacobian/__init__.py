@@ -149,9 +149,12 @@ def jacobian_log_norms(
         section 2.1: the norms of these products and their bound.
 
     Example:
-        >>> cell = nnx.OptimizedLSTMCell(3, 16, rngs=nnx.Rngs(0))
-        >>> log_norms = jacobian_log_norms(cell, jnp.ones((50, 3)), of="h", wrt="h")
-        >>> log_norms[50, 40]  # log ‖∂h⁽⁵⁰⁾/∂h⁽⁴⁰⁾‖
+        >>> lstm = nnx.OptimizedLSTMCell(3, 16, rngs=nnx.Rngs(0))
+        >>> log_norms = gradlab.jacobian_log_norms(lstm, jnp.ones((50, 3)), of="h", wrt="h")
+        >>> log_norms.shape
+        (51, 51)
+        >>> round(float(log_norms[50, 40]), 1)  # log ‖∂h⁽⁵⁰⁾/∂h⁽⁴⁰⁾‖
+        -5.1
     """
     check_choice("method", method, get_args(Method))
     check_choice("precision", precision, (*get_args(Precision), None))

@@ -18,6 +18,12 @@ class AdaptiveWindow(NamedTuple):
         bound: [K − 1] is an upper bound on ‖g_K − g‖ / ‖g‖; inf where there is none.
         log_rate: ln β, the fitted growth of the lags' norms in nats per step; NaN where fewer than
             two are left to fit.
+
+    Example:
+        >>> by_lag = 0.5 ** np.arange(10.0)[:, None]  # norms that halve from lag to lag
+        >>> chosen = gradlab.adaptive_window(by_lag, tolerance=0.1)
+        >>> chosen.window, round(float(chosen.log_rate), 3)  # ln ½
+        (4, -0.693)
     """
 
     window: int | None
@@ -65,9 +71,10 @@ def adaptive_window(
         gradient bias, arXiv:1905.07473.
 
     Example:
-        >>> terms = backpropagate(cell, inputs, loss, targets)  # targets at each of 100 steps
-        >>> adaptive_window(terms.by_lag, shares=1 - np.arange(100) / 100).window
-        24
+        >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
+        >>> terms = gradlab.backpropagate(cell, x, loss, jnp.zeros((4, 20, 8)))
+        >>> gradlab.adaptive_window(terms.by_lag, shares=1 - np.arange(20) / 20).window  # in steps
+        7
     """
     terms = lag_rows(by_lag)
     if shares is not None:

@@ -76,9 +76,12 @@ def adjoint_log_norms(
         norm of ∂L/∂h⁽ᵏ⁾ against k.
 
     Example:
-        >>> cell = nnx.SimpleCell(3, 16, rngs=nnx.Rngs(0))
         >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
-        >>> adjoint_log_norms(cell, jnp.ones((50, 3)), loss, jnp.zeros((50, 16))).shape  # (51,)
+        >>> targets = jnp.zeros((4, 20, 8))
+        >>> gradlab.adjoint_log_norms(cell, x, loss, targets).shape  # [..., k], k from 0 to T
+        (4, 21)
+        >>> gradlab.adjoint_log_norms(cell, x, loss, targets, each=True).shape
+        (4, 21, 21)
     """
     inputs = numbers("inputs", inputs)
     check_choice("each", each, (False, True))

@@ -53,6 +53,12 @@ class Backpropagation(NamedTuple):
         by_lag: [j] is the sum of all terms of lag t − k = j, over time and batch, in units of
             exp(log_scale). The gradient is their sum over j.
         log_scale: the common scale of by_lag.
+
+    Example:
+        >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
+        >>> terms = gradlab.backpropagate(cell, x, loss, jnp.zeros((4, 20, 8)))
+        >>> terms.by_lag["dense_h.kernel"].shape  # by lag, from 0 to T − 1
+        (20, 8, 8)
     """
 
     log_norms: dict[str, Float[Array, "*batch T+1 T+1"]]
@@ -95,10 +101,10 @@ def contribution_log_norms(
         Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks.
 
     Example:
-        >>> cell = nnx.SimpleCell(3, 16, rngs=nnx.Rngs(0))
         >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
-        >>> terms = contribution_log_norms(cell, jnp.ones((50, 3)), loss, jnp.zeros((50, 16)))
-        >>> terms["dense_h.kernel"][50, 40]
+        >>> terms = gradlab.contribution_log_norms(cell, x, loss, jnp.zeros((4, 20, 8)))
+        >>> terms["dense_h.kernel"].shape  # [..., t, k]
+        (4, 21, 21)
     """
     return backpropagate(
         cell,
@@ -154,10 +160,13 @@ def backpropagate(
         Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks.
 
     Example:
-        >>> cell = nnx.SimpleCell(3, 16, rngs=nnx.Rngs(0))
         >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
-        >>> terms = backpropagate(cell, jnp.ones((50, 3)), loss, jnp.zeros((50, 16)))
+        >>> terms = gradlab.backpropagate(cell, x, loss, jnp.zeros((4, 20, 8)))
+        >>> sorted(terms.by_lag), terms.log_norms["dense_h.kernel"].shape
+        (['dense_h.kernel', 'dense_i.bias', 'dense_i.kernel'], (4, 21, 21))
         >>> gradient = terms.by_lag["dense_h.kernel"].sum(axis=0) * jnp.exp(terms.log_scale)
+        >>> gradient.shape
+        (8, 8)
     """
     inputs = numbers("inputs", inputs)
     parameters = arrays("parameters", parameters)

@@ -28,6 +28,11 @@ class LyapunovSpectrum(NamedTuple):
 
     The standard error is that of the mean over ten intervals of equal length, the transient
     included; nan where T < 2.
+
+    Example:
+        >>> spectrum = gradlab.lyapunov_spectrum(cell, x)
+        >>> spectrum.exponents.shape, spectrum.standard_error.shape
+        ((4, 8), (4, 8))
     """
 
     exponents: Float[Array, "*batch count"]
@@ -60,8 +65,10 @@ def lyapunov_exponents(
         Engelken, Wolf & Abbott 2023, Lyapunov spectra of chaotic recurrent neural networks.
 
     Example:
-        >>> cell = nnx.GRUCell(3, 16, rngs=nnx.Rngs(0))
-        >>> largest = lyapunov_exponents(cell, jnp.ones((1000, 3)), count=1)[0]
+        >>> gru = nnx.GRUCell(3, 8, rngs=nnx.Rngs(0))
+        >>> largest = gradlab.lyapunov_exponents(gru, jnp.ones((200, 3)), count=1)[0]
+        >>> round(float(largest), 1)  # nats per step: the network forgets
+        -0.3
     """
     return lyapunov_spectrum(
         cell, inputs, initial_carry=initial_carry, count=count, lengths=lengths
@@ -111,8 +118,10 @@ def lyapunov_spectrum(
         Engelken, Wolf & Abbott 2023, Lyapunov spectra of chaotic recurrent neural networks.
 
     Example:
-        >>> cell = nnx.GRUCell(3, 16, rngs=nnx.Rngs(0))
-        >>> exponents, standard_error = lyapunov_spectrum(cell, jnp.ones((1000, 3)))
+        >>> gru = nnx.GRUCell(3, 8, rngs=nnx.Rngs(0))
+        >>> exponents, standard_error = gradlab.lyapunov_spectrum(gru, jnp.ones((200, 3)))
+        >>> exponents.shape, bool((exponents[:-1] >= exponents[1:]).all())
+        ((8,), True)
     """
     inputs = numbers("inputs", inputs)
     flat = flatten_cell(cell, inputs, initial_carry)

@@ -33,6 +33,11 @@ class ParallelExponent(NamedTuple):
         exponent: λ₁ in nats per step; −inf and NaN as in `lyapunov_spectrum`.
         log_norms: [..., t − 1] is log ‖∂s⁽ᵗ⁾/∂s⁽⁰⁾‖ (Frobenius), in nats; −inf for an exact zero,
             NaN past the end of a sequence, and where rounding took the product.
+
+    Example:
+        >>> growth = gradlab.parallel_exponent(cell, x[0])
+        >>> growth.exponent.shape, growth.log_norms.shape
+        ((), (20,))
     """
 
     exponent: Float[Array, "*batch"]
@@ -70,8 +75,12 @@ def parallel_exponent(
         Heinsen & Kozachkov 2025, Generalized orders of magnitude (arXiv:2510.03426).
 
     Example:
-        >>> cell = nnx.GRUCell(3, 16, rngs=nnx.Rngs(0))
-        >>> exponent, log_norms = parallel_exponent(cell, jnp.ones((1000, 3)))
+        >>> exponent, log_norms = gradlab.parallel_exponent(cell, x)
+        >>> exponent.shape, log_norms.shape
+        ((4,), (4, 20))
+        >>> largest = gradlab.lyapunov_exponents(cell, x, count=1)[:, 0]
+        >>> bool(jnp.allclose(exponent, largest, atol=1e-3))
+        True
     """
     inputs = numbers("inputs", inputs)
     flat = flatten_cell(cell, inputs, initial_carry)

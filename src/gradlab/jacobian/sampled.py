@@ -106,9 +106,12 @@ def sampled_log_norms(
         Halko, Martinsson & Tropp 2011, Finding structure with randomness: subspace iteration.
 
     Example:
-        >>> cell = nnx.OptimizedLSTMCell(3, 1024, rngs=nnx.Rngs(0))
-        >>> logs, errors = sampled_log_norms(cell, jnp.ones((96, 3)), of="h", wrt="h")
-        >>> logs[96, 40], errors[96, 40]  # log ‖∂h⁽⁹⁶⁾/∂h⁽⁴⁰⁾‖ / √n, and its standard error
+        >>> lstm = nnx.OptimizedLSTMCell(3, 64, rngs=nnx.Rngs(0))
+        >>> options = {"of": "h", "wrt": "h", "norm": "rms"}
+        >>> logs, errors = gradlab.jacobian_log_norms(lstm, x[0], method="sampled", **options)
+        >>> exact = gradlab.jacobian_log_norms(lstm, x[0], **options)
+        >>> bool(abs(logs - exact)[20, 10] < 3 * errors[20, 10])  # log ‖∂h⁽²⁰⁾/∂h⁽¹⁰⁾‖/√n
+        True
     """
     inputs = numbers("inputs", inputs)
     check_choice("norm", norm, get_args(Norm))

@@ -86,10 +86,14 @@ def log_singular_values(
         Geist, Parlitz & Lauterborn 1990 and Stewart 1997: products of matrices by repeated QR.
 
     Example:
-        >>> cell = nnx.SimpleCell(3, 16, rngs=nnx.Rngs(0))
-        >>> log_values = log_singular_values(cell, jnp.ones((50, 3)), [(50, 40), (50, 0)])
-        >>> spread = log_values[:, 0] - log_values[:, -1]
-        >>> largest = log_singular_values(cell, jnp.ones((50, 3)), [(50, 0)], count=1)
+        >>> log_values = gradlab.log_singular_values(cell, x[0], [(20, 15), (20, 0)])
+        >>> log_values.shape
+        (2, 8)
+        >>> spread = log_values[:, 0] - log_values[:, -1]  # ln σ₁/σₙ grows with the lag
+        >>> bool(spread[1] > spread[0])
+        True
+        >>> gradlab.log_singular_values(cell, x[0], [(20, 0)], count=1).shape
+        (1, 1)
     """
     inputs = one_sequence(inputs)
     chosen = _checked_pairs(pairs, inputs.shape[0])

@@ -53,6 +53,17 @@ class ProbeInput(NamedTuple):
         shared_maps: shared_maps(norm=, of=, wrt=) returns the maps of this cell and these inputs,
             measured together with those of other points; None where the cell is to be measured by
             itself. A probe that replaces the cell, inputs or stride replaces it by None.
+
+    Example:
+        >>> from gradlab.probes import Measurement
+        >>> def state(probed, *, name):
+        ...     _, states = nnx.RNN(probed.cell, return_carry=True)(probed.inputs)
+        ...     return Measurement({f"{name}/largest": float(abs(states).max())}, {})
+        >>> watcher = gradlab.watch(x, probes=state, folder="runs/state")
+        >>> measured = watcher(0, cell)
+        >>> watcher.finish()
+        >>> gradlab.load_metrics("runs/state")["state/largest"].item() < 1  # of tanh
+        True
     """
 
     cell: nnx.RNNCellBase
@@ -86,7 +97,13 @@ class ProbeInput(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """Results of probes: metrics by their W&B names, and labelled arrays, "sample" first."""
+    """Results of probes: metrics by their W&B names, and labelled arrays, "sample" first.
+
+    Example:
+        >>> from gradlab.probes import Measurement
+        >>> Measurement({"state/largest": 0.9}, {})
+        Measurement(metrics={'state/largest': 0.9}, arrays={})
+    """
 
     metrics: dict[str, float]
     arrays: dict[str, xr.DataArray]

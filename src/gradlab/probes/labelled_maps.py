@@ -47,9 +47,12 @@ def jacobian_map(
         FloatingPointError: a state or Jacobian is not finite; the message names its step.
 
     Example:
-        >>> cell = nnx.OptimizedLSTMCell(3, 16, rngs=nnx.Rngs(0))
-        >>> maps = gradlab.jacobian_map(cell, jnp.ones((50, 3)), of="h", wrt="h", stride=5)
-        >>> maps.sel(t=50, k=40)  # log ‖∂h⁽⁵⁰⁾/∂h⁽⁴⁰⁾‖
+        >>> lstm = nnx.OptimizedLSTMCell(3, 16, rngs=nnx.Rngs(0))
+        >>> log_norms = gradlab.jacobian_map(lstm, jnp.ones((50, 3)), of="h", wrt="h", stride=5)
+        >>> dict(log_norms.sizes)
+        {'t': 11, 'k': 11}
+        >>> round(float(log_norms.sel(t=50, k=40)), 1)  # log ‖∂h⁽⁵⁰⁾/∂h⁽⁴⁰⁾‖
+        -5.1
     """
     measured: Any = jacobian_log_norms(
         cell,

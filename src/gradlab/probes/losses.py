@@ -33,6 +33,10 @@ def adjoint(
         name: prefix of the metrics and arrays.
         wrt: a part of the carry; None for the whole.
         each: measure ‖∂L⁽ᵗ⁾/∂wrt⁽ᵏ⁾‖ for each step's part L⁽ᵗ⁾ of the loss instead.
+
+    Example:
+        >>> [name for name in runs.columns if name.startswith("adjoint/")]
+        ['adjoint/first', 'adjoint/last', 'adjoint/zero_share']
     """
     log_norms: Any = adjoint_log_norms(
         probed.cell, probed.inputs, probed.loss, probed.targets, wrt=wrt, each=each
@@ -73,6 +77,11 @@ def contribution(
         long_lag: terms of a longer lag count as long-range.
         tolerance: of the relative error, for the metric "window": the shortest window that keeps
             it, as do all longer ones; NaN if the gradient is zero.
+
+    Example:
+        >>> names = [name for name in runs.columns if name.startswith("contribution/trunc")]
+        >>> names[:2]  # by the window, in steps
+        ['contribution/truncation_error/1', 'contribution/truncation_error/2']
     """
     terms = backpropagate(probed.cell, probed.inputs, probed.loss, probed.targets)
     by_lag = jax.tree.map(lambda x: np.asarray(x) * np.exp(float(terms.log_scale)), terms.by_lag)

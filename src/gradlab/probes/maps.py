@@ -35,6 +35,12 @@ def jacobian_map(
         certify: also record the error of a sample of the entries, which entries are unresolved
             (lost to rounding), and the error that the cell's precision makes of each. Of a network
             in bfloat16 or float16, which has no three digits to lose, the last alone.
+
+    Example:
+        >>> [name for name in runs.columns if name.startswith("jacobian/log_norm/lag_1")]
+        ['jacobian/log_norm/lag_1', 'jacobian/log_norm/lag_16']
+        >>> gradlab.load_gradients(runs["path"].iloc[0])["jacobian_log_norm"].dims
+        ('step', 'sample', 't', 'k')
     """
     part: dict[str, Any] = {"norm": norm, "of": of, "wrt": wrt}
     log_norms = probed.shared_maps(**part) if probed.shared_maps and not certify else None

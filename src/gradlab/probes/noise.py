@@ -37,6 +37,17 @@ def noise(probed: ProbeInput, *, name: str) -> Measurement:
     Args:
         probed: the cell, sequences and loss.
         name: prefix of the metrics and arrays.
+
+    Example:
+        >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
+        >>> targets = jnp.zeros((4, 20, 8))
+        >>> watcher = gradlab.watch(
+        ...     x, probes="noise", loss=loss, targets=targets, folder="runs/noise"
+        ... )
+        >>> measured = watcher(0, cell)
+        >>> watcher.finish()
+        >>> gradlab.load_metrics("runs/noise")["noise/trace"].item() > 0
+        True
     """
     count, length = probed.inputs.shape[:2]
     by_lag, whole = _moments(probed)

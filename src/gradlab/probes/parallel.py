@@ -30,6 +30,13 @@ def parallel(
         name: prefix of the metrics and arrays.
         tolerance: of the residual at which it has converged.
         most: the number of Newton steps at which it has not; None for the sequence's time steps.
+
+    Example:
+        >>> watcher = gradlab.watch(x, probes="parallel", folder="runs/parallel")
+        >>> measured = watcher(0, cell)
+        >>> watcher.finish()
+        >>> gradlab.load_metrics("runs/parallel")["parallel/converged"].item()
+        1.0
     """
     longest = probed.inputs.shape[1]
     found = parallel_evaluation(

@@ -29,6 +29,10 @@ def lyapunov(
         probed: the cell and sequences.
         name: prefix of the metrics and arrays.
         count: number of exponents; None for all.
+
+    Example:
+        >>> [name for name in runs.columns if name.startswith("lyapunov/")]
+        ['lyapunov/max', 'lyapunov/max_error', 'lyapunov/zero_share', 'lyapunov/sum']
     """
     spectrum = lyapunov_spectrum(
         probed.cell, probed.inputs, count=count, lengths=jnp.asarray(probed.lengths)
@@ -75,6 +79,12 @@ def singular_values(
 
     Raises:
         ValueError: all lags are longer than the sequence.
+
+    Example:
+        >>> [name for name in runs.columns if name.startswith("singular_values/")][:2]
+        ['singular_values/spread/lag_1', 'singular_values/spread/lag_4']
+        >>> gradlab.load_gradients(runs["path"].iloc[0])["singular_values_log"].dims
+        ('step', 'sample', 'chosen_lag', 'index')
     """
     longest = int(probed.lengths.max())
     measured = [lag for lag in lags if lag <= longest]

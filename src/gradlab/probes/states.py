@@ -26,6 +26,16 @@ def statistics(probed: ProbeInput, *, name: str) -> Measurement:
 
     Means and shares are over units, and over the steps of each sequence. A cell
     without gates has those of its states only.
+
+    Args:
+        probed: the cell and sequences.
+        name: prefix of the metrics and arrays.
+
+    Example:
+        >>> [name for name in runs.columns if name.startswith("statistics/forget_gate/")]
+        ['statistics/forget_gate/mean',
+         'statistics/forget_gate/closed',
+         'statistics/forget_gate/open']
     """
     carries, activations = _run(probed)
     steps = np.arange(1, probed.inputs.shape[1] + 1)
@@ -56,7 +66,20 @@ def statistics(probed: ProbeInput, *, name: str) -> Measurement:
 
 
 def traces(probed: ProbeInput, *, name: str) -> Measurement:
-    """Keep every number of each state over time, such as an LSTM's cell state along a stream."""
+    """Keep every number of each state over time, such as an LSTM's cell state along a stream.
+
+    Args:
+        probed: the cell and sequences.
+        name: prefix of the metrics and arrays.
+
+    Example:
+        >>> from gradlab.probes.states import traces
+        >>> watcher = gradlab.watch(x, probes={"traces": traces}, folder="runs/traces")
+        >>> measured = watcher(0, cell)
+        >>> watcher.finish()
+        >>> dict(gradlab.load_gradients("runs/traces").sizes)
+        {'step': 1, 'sample': 4, 'unit_h': 8, 't': 20}
+    """
     steps = np.arange(1, probed.inputs.shape[1] + 1)
     times = {"t": probed.times()[1:]}
     arrays = {}
@@ -74,6 +97,17 @@ def theory_rates(probed: ProbeInput, *, name: str) -> Measurement:
     rate at the variance of its weights and inputs. For other activations: the first two. For a cell
     with a forget or update gate f: the mean of ln f over units and time, without gates that are
     exactly 0; −inf if all are.
+
+    Args:
+        probed: the cell and sequences.
+        name: prefix of the metrics and arrays.
+
+    Example:
+        >>> [name for name in runs.columns if name.startswith("theory/")]
+        ['theory/bound',
+         'theory/log_spectral_radius',
+         'theory/mean_field',
+         'theory/mean_log_forget']
     """
     cell = plain_cell(probed.cell)
     inside = np.arange(probed.inputs.shape[1]) < probed.lengths[:, None]

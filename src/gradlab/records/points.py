@@ -50,8 +50,11 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
         ValueError: the maps are not as they were written, or cannot be checked.
 
     Example:
-        >>> gradients = gradlab.load_gradients(runs["path"][0])
-        >>> gradients["jacobian_log_norm"].mean("sample")
+        >>> gradients = gradlab.load_gradients(runs["path"].iloc[0])
+        >>> gradients["step"].values.tolist()  # updates
+        [0, 20]
+        >>> gradients["jacobian_log_norm"].mean("sample").dims
+        ('step', 't', 'k')
     """
     path = Path(run_folder) / GRADIENTS
     if not path.is_file():
@@ -94,8 +97,10 @@ def load_metrics(run_folder: str | Path) -> pd.DataFrame:
         ValueError: they are not as they were written, or cannot be checked.
 
     Example:
-        >>> metrics = gradlab.load_metrics(runs["path"][0])
-        >>> metrics.plot("train/step", "eval/loss")
+        >>> metrics = gradlab.load_metrics(runs["path"].iloc[0])
+        >>> metrics["train/step"].tolist()  # updates
+        [0, 20]
+        >>> ax = metrics.plot("train/step", "eval/loss")
     """
     return _load_sealed_table(Path(run_folder), METRICS)
 

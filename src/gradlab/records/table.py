@@ -63,8 +63,13 @@ def load_runs(folder: str | Path, columns: Columns = "varying") -> pd.DataFrame:
         ValueError: `columns` is another word.
 
     Example:
-        >>> runs = gradlab.load_runs("runs/quickstart")
-        >>> runs.groupby("init.gain")["jacobian/decay_rate"].mean()
+        >>> runs = gradlab.load_runs("runs/small")
+        >>> runs[["model.name", "init.gain", "status", "verdict"]]
+          model.name  init.gain status    verdict
+        0        rnn        0.5   done  vanishing
+        1        rnn        1.0   done  vanishing
+        2       lstm        0.5   done  vanishing
+        3       lstm        1.0   done  vanishing
     """
     if columns not in get_args(Columns):
         raise ValueError(f"columns must be 'varying' or 'all'; got {columns!r}.")

@@ -97,6 +97,7 @@ def expected_gain(r_min: float, r_max: float) -> float:
         The gain, at least 1.
 
     Example:
+        >>> from gradlab.studies.lru_forward import expected_gain
         >>> round(expected_gain(0.9, 0.999), 1)
         24.2
     """

@@ -25,6 +25,12 @@ class Batch(NamedTuple):
         inputs: x⁽¹⁾ to x⁽ᵀ⁾.
         targets: integers are classes, real numbers are values.
         weights: how much a step counts; 0 leaves it out.
+
+    Example:
+        >>> from gradlab.tasks.echo import echo
+        >>> batch = echo(length=20, delay=2, test_size=16).test
+        >>> batch.inputs.shape, batch.targets.shape, batch.weights[0, :4].tolist()
+        ((16, 20, 1), (16, 20), [0.0, 0.0, 1.0, 1.0])
     """
 
     inputs: Float[Array, "batch time features"]
@@ -70,6 +76,14 @@ class Task(NamedTuple):
             answered.
         predicts_text: classes are characters of a text, of which each step asks for the next one;
             evaluation has bits per character and the perplexity too.
+
+    Example:
+        >>> from gradlab.tasks.echo import echo
+        >>> task = echo(length=20, delay=2, test_size=16)
+        >>> task.features, task.outputs, round(task.baseline, 3)  # nats
+        (1, 2, 0.693)
+        >>> task.sample(jax.random.key(0), 4).inputs.shape
+        (4, 20, 1)
     """
 
     features: int

@@ -87,6 +87,15 @@ def adding(
 
     Raises:
         ConfigError: the marks have no room in a sequence, or `min_length` is above `length`.
+
+    Example:
+        >>> from gradlab.tasks.adding import adding
+        >>> task = adding(length=20, test_size=16)
+        >>> task.test.inputs.shape, round(task.baseline, 3)  # the marks are the second feature
+        ((16, 20, 2), 0.167)
+        >>> marked = jnp.prod(task.test.inputs, axis=-1).sum(axis=1)
+        >>> bool(jnp.allclose(marked, task.test.targets[:, -1, 0]))
+        True
     """
     rule = RULES[variant]
     if min_length is None and variant in ("hochreiter", "pascanu"):

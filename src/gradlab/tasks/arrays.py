@@ -63,8 +63,12 @@ def arrays(
             sentence says what is allowed.
 
     Example:
-        >>> np.savez("data.npz", inputs=x, targets=labels)  # (900, 50, 3) and 900 integers
+        >>> from gradlab.tasks.arrays import arrays
+        >>> random = np.random.default_rng(0)
+        >>> np.savez("data.npz", inputs=random.normal(size=(90, 20, 3)), targets=np.arange(90) % 2)
         >>> task = arrays("data.npz", test_share=0.1)
+        >>> task.test.inputs.shape, task.outputs
+        ((9, 20, 3), 2)
     """
     content = checked_content(path, digest)
     return _task(path, content, targets, test_share, standardise, tolerance)

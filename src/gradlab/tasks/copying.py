@@ -31,6 +31,12 @@ def copying(
         items: number of symbols to repeat, ten in the literature.
         symbols: number of different symbols, eight in the literature.
         test_size: number of held-out sequences.
+
+    Example:
+        >>> from gradlab.tasks.copying import copying
+        >>> task = copying(length=30, test_size=16)
+        >>> task.test.inputs.shape, round(task.baseline, 3)  # 10 ln 8 / (T + 20)
+        ((16, 50, 10), 0.416)
     """
     delimiter, steps = symbols + 1, length + 2 * items
 

@@ -32,6 +32,12 @@ def cue(
         length: steps of a sequence.
         frequencies: in cycles per step, above 0 and below ½. There is one sequence for each of
             them, and the test set is all of these.
+
+    Example:
+        >>> from gradlab.tasks.cue import cue
+        >>> batch = cue(length=20, frequencies=[0.1, 0.2]).test
+        >>> batch.inputs.shape, batch.targets.shape
+        ((2, 20, 2), (2, 20, 1))
     """
     times = np.arange(1, length + 1)
     waves = np.sin(2 * np.pi * np.outer(frequencies, times))

@@ -38,6 +38,11 @@ def digits(
         length: steps of a sequence, a power of two up to 64 (8 reads rows, 64 reads pixels).
         permuted: read the pixels in one fixed random order, the same for every image, which leaves
             no structure at short lags (Le, Jaitly & Hinton 2015).
+
+    Example:
+        >>> from gradlab.tasks.digits import digits
+        >>> digits(length=64).test.inputs.shape
+        (360, 64, 1)
     """
     images, labels = load_images()
     pixels = (images / 16).astype(np.float32)[:, PERMUTATION if permuted else slice(None)]

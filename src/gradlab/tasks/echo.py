@@ -24,6 +24,12 @@ def echo(length: Count = 50, delay: Count = 10, test_size: Count = 1000) -> Task
 
     Raises:
         ConfigError: the sequence is not longer than d.
+
+    Example:
+        >>> from gradlab.tasks.echo import echo
+        >>> batch = echo(length=20, delay=2, test_size=16).test
+        >>> bool((batch.targets[:, 2:] == (batch.inputs[:, :-2, 0] > 0)).all())
+        True
     """
     check_longer(length, delay, "task.delay")
 

@@ -31,6 +31,12 @@ def forecast(length: Annotated[int, Field(ge=1, le=MAX_LENGTH)] = 50) -> Task:
 
     Args:
         length: steps of a window, at most 128.
+
+    Example:
+        >>> from gradlab.tasks.forecast import forecast
+        >>> task = forecast(length=20)
+        >>> task.features, task.outputs
+        (4, 4)
     """
     series = _eeg()
     training = jnp.asarray(series[:TRAINING_SAMPLES])

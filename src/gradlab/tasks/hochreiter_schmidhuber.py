@@ -35,6 +35,11 @@ def adding(length: LeastLength = 100, test_size: Count = TEST_SIZE) -> Task:
     Args:
         length: T, in steps.
         test_size: number of held-out sequences.
+
+    Example:
+        >>> from gradlab.tasks.hochreiter_schmidhuber import adding
+        >>> adding(length=50, test_size=16).test.inputs.shape
+        (16, 55, 2)
     """
     return adding_problem(longest(length), length, "hochreiter", test_size)
 
@@ -48,6 +53,11 @@ def multiplication(length: LeastLength = 100, test_size: Count = TEST_SIZE) -> T
     Args:
         length: T, in steps.
         test_size: number of held-out sequences.
+
+    Example:
+        >>> from gradlab.tasks.hochreiter_schmidhuber import multiplication
+        >>> round(multiplication(length=50, test_size=16).baseline, 4)
+        0.0486
     """
     steps = longest(length)
 
@@ -78,6 +88,11 @@ def temporal_order(
         length: T, in steps; 100 in the paper.
         symbols: 2 for task 6a, 3 for 6b.
         test_size: number of held-out sequences.
+
+    Example:
+        >>> from gradlab.tasks.hochreiter_schmidhuber import temporal_order
+        >>> temporal_order(length=50, symbols=3, test_size=16).outputs
+        8
     """
     starts = jnp.array({2: (10, 50), 3: (10, 33, 66)}[symbols]) * length // 100
     classes, features, steps = 2**symbols, 8, longest(length)
@@ -117,6 +132,11 @@ def first_and_last(
         length: p, in steps.
         between: "fixed" for task 2a, "random" for 2b.
         test_size: number of held-out sequences.
+
+    Example:
+        >>> from gradlab.tasks.hochreiter_schmidhuber import first_and_last
+        >>> first_and_last(length=10, between="random", test_size=16).test.inputs.shape
+        (16, 10, 11)
     """
     p = length
 
@@ -151,6 +171,12 @@ def distractors(length: Count = 100, symbols: Count = 100, test_size: Count = TE
         length: q, in steps.
         symbols: p, the number of different distractors.
         test_size: number of held-out sequences.
+
+    Example:
+        >>> from gradlab.tasks.hochreiter_schmidhuber import distractors
+        >>> task = distractors(length=20, symbols=10, test_size=16)
+        >>> task.features, task.outputs
+        (14, 2)
     """
     trigger, begin, first = symbols, symbols + 1, symbols + 2
     steps = length + LONGEST_SUFFIX + 3
@@ -190,6 +216,11 @@ def two_sequences(
         noise: "none" for task 3a; "inputs" adds noise to the informative elements too (3b);
             "targets" is 3c.
         test_size: number of held-out sequences.
+
+    Example:
+        >>> from gradlab.tasks.hochreiter_schmidhuber import two_sequences
+        >>> two_sequences(length=50, informative=1, test_size=16).test.inputs.shape
+        (16, 55, 1)
     """
     steps = longest(length)
     low, high, tolerance = (0.8, 0.2, 0.1) if noise == "targets" else (0.0, 1.0, 0.2)

@@ -28,6 +28,12 @@ def memory_capacity(length: Count = 100, delays: Count = 20, test_size: Count = 
 
     Raises:
         ConfigError: the sequence is shorter than `delays`.
+
+    Example:
+        >>> from gradlab.tasks.memory_capacity import memory_capacity
+        >>> batch = memory_capacity(length=20, delays=3, test_size=16).test
+        >>> bool((batch.targets[:, 2:, 2] == batch.inputs[:, :-2, 0]).all())
+        True
     """
     check_longer(length, delays - 1, "the longest delay")
 

@@ -50,7 +50,11 @@ def mnist(
             `length` does not divide the number of pixels.
 
     Example:
-        >>> task = mnist("mnist.npz", length=28)
+        >>> from gradlab.tasks.mnist import mnist
+        >>> images, labels = np.zeros((100, 28, 28), np.uint8), np.arange(100, dtype=np.uint8) % 10
+        >>> np.savez("mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        >>> mnist("mnist.npz", length=28, test_size=50).test.inputs.shape  # a row at each step
+        (50, 28, 28)
     """
     content = checked_content(path, digest)
     contents = (content, *(file_digest(file) for file in files_beside(Path(path))))

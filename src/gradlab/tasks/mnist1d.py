@@ -23,6 +23,11 @@ def mnist1d(length: Count = POINTS, permuted: bool = False) -> Task:
 
     Raises:
         ConfigError: `length` does not divide 40.
+
+    Example:
+        >>> from gradlab.tasks.mnist1d import mnist1d
+        >>> mnist1d().test.inputs.shape
+        (1000, 40, 1)
     """
     check_pieces(length, POINTS, "points")
     data = digits()

@@ -61,6 +61,7 @@ def digits(seed: int = 42) -> Digits:
         Sequences of mean 0 and variance 1 over all, in random order.
 
     Example:
+        >>> from gradlab.tasks.mnist1d_data import digits
         >>> digits().x.shape
         (4000, 40)
     """

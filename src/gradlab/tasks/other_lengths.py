@@ -47,6 +47,8 @@ def tasks_of_lengths(
             another size at it.
 
     Example:
+        >>> from gradlab.components import build
+        >>> from gradlab.tasks.other_lengths import tasks_of_lengths
         >>> echo = {"_target_": "gradlab.tasks.echo.echo", "length": 50, "delay": 10}
         >>> tasks_of_lengths(echo, [100, 1000], build(echo))[1000].test.inputs.shape
         (1000, 1000, 1)

@@ -43,6 +43,11 @@ def continual_reber(
 
     Raises:
         ConfigError: a stream has no room for a whole string.
+
+    Example:
+        >>> from gradlab.tasks.reber import continual_reber
+        >>> continual_reber(length=50, test_size=16).features  # the symbols of Reber's grammar
+        7
     """
     for steps in (length, test_length or length):
         check_longer(steps, MIN_STRING, "the shortest string")

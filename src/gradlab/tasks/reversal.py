@@ -34,6 +34,13 @@ def reversal(
 
     Raises:
         ConfigError: `min_length` is above `length`.
+
+    Example:
+        >>> from gradlab.tasks.reversal import reversal
+        >>> batch = reversal(length=5, test_size=16).test
+        >>> shown = batch.inputs[:, :5, :-1].argmax(axis=-1)
+        >>> bool((batch.targets[:, 5:] == shown[:, ::-1]).all())
+        True
     """
     shortest = checked_min_length(length, min_length)
     steps = jnp.arange(2 * length)

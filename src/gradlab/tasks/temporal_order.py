@@ -46,6 +46,12 @@ def temporal_order(
 
     Raises:
         ConfigError: a length is below 10, or `min_length` is above `length`.
+
+    Example:
+        >>> from gradlab.tasks.temporal_order import temporal_order
+        >>> task = temporal_order(length=20, test_size=16)
+        >>> task.outputs, round(task.baseline, 3)  # nats: 2 ln 2
+        (4, 1.386)
     """
     shortest = checked_min_length(length, min_length, least=10)
     starts = jnp.array(STARTS[symbols])

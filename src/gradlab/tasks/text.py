@@ -52,6 +52,7 @@ def text(
             text is shorter than ten windows or has but one character.
 
     Example:
+        >>> from gradlab.tasks.text import text
         >>> text(length=50).features
         96
     """

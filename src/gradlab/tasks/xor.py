@@ -24,6 +24,13 @@ def xor(length: Count = 50, delay: Count = 10, test_size: Count = 1000) -> Task:
 
     Raises:
         ConfigError: the sequence is not longer than 2d.
+
+    Example:
+        >>> from gradlab.tasks.xor import xor
+        >>> batch = xor(length=20, delay=2, test_size=16).test
+        >>> bits = batch.inputs[:, :, 0] > 0
+        >>> bool((batch.targets[:, 4:] == (bits[:, 2:-2] ^ bits[:, :-4])).all())
+        True
     """
     check_longer(length, 2 * delay, "twice task.delay")
 

@@ -180,6 +180,7 @@ def uniform_gate_mean(lag: int, n: int) -> float:
     is near 1, so that E g^m is about 1/(2 m).
 
     Example:
+        >>> from gradlab.theory import uniform_gate_mean
         >>> round(uniform_gate_mean(9, 10_000), 4)
         0.0999
     """

@@ -42,7 +42,8 @@ def leaky_at_rest(alpha: float = 1.0) -> AtRest:
     The critical gain is 1, whatever α (Sompolinsky, Crisanti & Sommers 1988).
 
     Example:
-        >>> leaky_at_rest(0.2).critical_gain
+        >>> from gradlab.theory.at_rest import leaky_at_rest
+        >>> float(leaky_at_rest(0.2).critical_gain)
         1.0
     """
     return AtRest(1 - alpha, alpha)
@@ -58,6 +59,7 @@ def gru_at_rest(update_bias: float = 0.0, reset_bias: float = 0.0) -> AtRest:
         reset_bias: b_r of all units.
 
     Example:
+        >>> from gradlab.theory.at_rest import gru_at_rest
         >>> gru_at_rest().critical_gain
         2.0
     """
@@ -75,6 +77,7 @@ def lstm_at_rest(
         forget_bias, input_bias, output_bias: b_f, b_i and b_o of all units.
 
     Example:
+        >>> from gradlab.theory.at_rest import lstm_at_rest
         >>> round(lstm_at_rest(forget_bias=1).critical_gain, 4)  # 4 (1 − σ(1))
         1.0758
     """

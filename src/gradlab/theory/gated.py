@@ -52,6 +52,7 @@ def gru_mean_field(
         ValueError: the gain or the variance is negative.
 
     Example:
+        >>> from gradlab.theory.gated import gru_mean_field
         >>> round(gru_mean_field(4.35, update_bias=3).chi, 2)  # of +network=gru_critical_driven
         1.0
     """
@@ -124,6 +125,7 @@ def lstm_mean_field(
         ValueError: the gain or the variance is negative.
 
     Example:
+        >>> from gradlab.theory.gated import lstm_mean_field
         >>> round(lstm_mean_field(2.64, forget_bias=3).chi, 2)  # of +network=lstm_critical_driven
         1.0
     """

@@ -19,6 +19,7 @@ def diagonal_log_norms(log_factors: Float[np.ndarray, "T n"]) -> Float[np.ndarra
         A (T+1, T+1) map, −inf where k > t.
 
     Example:
+        >>> from gradlab.theory.of_cells import diagonal_log_norms, mingru_log_factors
         >>> halved = mingru_log_factors(np.zeros((3, 4)))  # z = ½ at each of three steps
         >>> round(float(np.exp(diagonal_log_norms(halved)[3, 0])), 3)
         0.125
@@ -43,6 +44,7 @@ def diagonal_log_norm(
         ValueError: the norm has another name.
 
     Example:
+        >>> from gradlab.theory.of_cells import diagonal_log_norm
         >>> round(diagonal_log_norm(np.array([0.5, 0.9j]), 10), 4)  # 10 ln 0.9
         -1.0536
     """
@@ -62,6 +64,7 @@ def ring_log_norm(r_min: float, r_max: float, lag: int) -> float:
     al. 2023, lemma 3.2); 1/(m + 1) on the unit disk, a power law.
 
     Example:
+        >>> from gradlab.theory.of_cells import ring_log_norm
         >>> round(ring_log_norm(0, 1, 99), 4)  # ln 1/10
         -2.3026
     """
@@ -99,6 +102,7 @@ def minimal_rnn_mean_field(
         bias: b_u of every unit.
 
     Example:
+        >>> from gradlab.theory.of_cells import minimal_rnn_mean_field
         >>> round(minimal_rnn_mean_field(6.88, 1.39, input_power=0.46).chi, 1)
         1.0
     """
@@ -145,6 +149,7 @@ def mamba_log_factors(
         rates: A of each channel's states.
 
     Example:
+        >>> from gradlab.theory.of_cells import diagonal_log_norms, mamba_log_factors
         >>> steps, rates = np.full((5, 1), 0.1), -np.arange(1.0, 17.0)[None]
         >>> float(diagonal_log_norms(mamba_log_factors(steps, rates))[5, 0])
         -0.5
@@ -167,6 +172,7 @@ def delta_rule_jacobian(key: Vector, strength: float, values: int) -> Float[np.n
         values: the number of rows of S.
 
     Example:
+        >>> from gradlab.theory.of_cells import delta_rule_jacobian
         >>> jacobian = delta_rule_jacobian(np.array([0.6, 0.8]), 0.75, values=3)
         >>> np.linalg.svd(jacobian, compute_uv=False).round(2).tolist()
         [1.0, 1.0, 1.0, 0.25, 0.25, 0.25]
@@ -189,6 +195,7 @@ def leaky_jacobian_bound(
         activation: φ, as in `jacobian_bound`.
 
     Example:
+        >>> from gradlab.theory.of_cells import leaky_jacobian_bound
         >>> round(leaky_jacobian_bound(0.5 * np.eye(3), 0.2), 4)  # ln(0.8 + 0.2 · 0.5)
         -0.1054
     """
@@ -228,6 +235,7 @@ def cornn_free_rate(dt: float, gamma: float, epsilon: float, damping: str = "exp
         damping: "explicit" or "implicit".
 
     Example:
+        >>> from gradlab.theory.of_cells import cornn_free_rate
         >>> round(cornn_free_rate(0.042, 2.7, 4.7), 4)  # the constants for sequential MNIST
         -0.0276
     """
@@ -259,6 +267,7 @@ def cornn_jacobian_bound(
         dt, gamma, epsilon, damping: as in `cornn_free_rate`.
 
     Example:
+        >>> from gradlab.theory.of_cells import cornn_jacobian_bound
         >>> zeros = np.zeros((2, 2))
         >>> round(cornn_jacobian_bound(zeros, zeros, 0.1, 0.0, 0.0), 4)  # ln ‖[[1, 0.1], [0, 1]]‖
         0.05

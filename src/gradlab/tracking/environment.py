@@ -38,6 +38,7 @@ def defaults(environ: Mapping[str, str]) -> Iterator[Default]:
     Under an agent runs are online unless WANDB_MODE says otherwise: it waits for them there.
 
     Example:
+        >>> from gradlab.tracking.environment import defaults
         >>> [default] = defaults({"WANDB_TAGS": "a, b"})
         >>> default.key, default.value
         ('tags', ['a', 'b'])

@@ -38,8 +38,9 @@ def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> di
         ValueError: it is no map.
 
     Example:
-        >>> run = wandb.init(project="mine", mode="offline")
-        >>> run.log(gradlab.map_media(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h")))
+        >>> media = gradlab.map_media(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h"))
+        >>> list(media)  # for run.log(media) of a W&B run
+        ['jacobian/map', 'jacobian/map_cells', 'jacobian/decay_curves']
     """
     import wandb
 
@@ -83,7 +84,9 @@ def map_table(log_norms: ArrayLike | xr.DataArray) -> "wandb.Table":
         ValueError: it is no map.
 
     Example:
-        >>> run.log({"map": gradlab.map_table(gradlab.jacobian_log_norms(cell, x))})
+        >>> table = gradlab.map_table(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h"))
+        >>> table.columns, len(table.data)  # 21 · 22 / 2 pairs, for run.log({"map": table})
+        (['step', 't', 'k', 'log_norm'], 231)
     """
     import wandb
 

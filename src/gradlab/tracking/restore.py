@@ -58,7 +58,11 @@ def load_wandb(
         ConnectionError: the server cannot be reached, or nobody is logged in.
 
     Example:
-        >>> runs = gradlab.load_wandb("me/reach/quickstart/2026-01-31_12-00-00")
+        >>> logged = gradlab.sweep(
+        ...     task="echo", train={"steps": 5}, wandb="offline", folder="runs/logged"
+        ... )
+        >>> gradlab.load_wandb("runs/logged/wandb")["train/step"].item()  # updates
+        5
     """
     if not isinstance(source, str | Path) or source == "":
         raise ValueError(

@@ -65,8 +65,11 @@ def setting_of(folder: Path, config: Mapping[str, Any], name: str) -> Setting:
             launcher than gradlab's runs it).
 
     Example:
-        >>> setting_of(Path("runs/quickstart/DATE/3"), config, "model=rnn,init.gain=0.5").text
-        'RNN, gain 0.5, length 64, clip threshold none'
+        >>> from gradlab.tracking.setting import setting_of
+        >>> from pathlib import Path
+        >>> config = {"model": {"name": "rnn"}, "init": {"gain": 1.0}, "seed": 0}
+        >>> setting_of(Path(runs["path"].iloc[1]), config, "model=rnn,init.gain=1").text
+        'RNN, gain 1'
     """
     from gradlab.figures.labels import level_label, point_label, value_label
 

@@ -41,7 +41,9 @@ class Flossing:
         steps: an exponent is over so many steps from the start of a sequence; None: all.
 
     Example:
-        python -m gradlab init.gain=2 +init/floss=lyapunov init.floss.exponents=5
+        >>> from gradlab.training.flossing import Flossing
+        >>> Flossing(exponents=5, updates=100).learning_rate
+        0.001
     """
 
     exponents: Count = 10

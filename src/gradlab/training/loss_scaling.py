@@ -95,7 +95,9 @@ def static(scale: Scale = 1024.0) -> LossScaling:
             overflows.
 
     Example:
-        python -m gradlab model.dtype=float16 +train/loss_scale=static train.loss_scale.scale=4096
+        >>> from gradlab.training.loss_scaling import static
+        >>> static(4096.0)
+        LossScaling(initial=4096.0, interval=None)
     """
     return LossScaling(scale, None)
 
@@ -112,7 +114,11 @@ def dynamic(initial: Scale = 2.0**15, interval: Count = 2000) -> LossScaling:
         interval: updates; 2000 as in PyTorch's GradScaler, which starts at 2¹⁶ and has no bounds.
 
     Example:
-        python -m gradlab model.dtype=float16 +train/loss_scale=dynamic
+        >>> from gradlab.training.loss_scaling import dynamic
+        >>> rule = dynamic(initial=8.0, interval=1)
+        >>> state = rule.init()
+        >>> [float(rule.update(state, jnp.array(skips)).scale) for skips in (False, True)]
+        [16.0, 4.0]
     """
     return LossScaling(initial, interval)
 

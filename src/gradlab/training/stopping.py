@@ -58,7 +58,11 @@ def recent(
         judged: which steps of a sequence count: all at which an answer is due, or the last one.
 
     Example:
-        python -m gradlab task=hs97_adding +train/stop=recent train.stop.mean_error=0.01
+        >>> from gradlab.training.stopping import Seen, recent
+        >>> rule = recent(last=2)
+        >>> right = Seen(wrong=jnp.zeros(2, bool), error=jnp.zeros(2))
+        >>> bool(rule.update(rule.init(), right)[1])  # the last two sequences were right
+        True
     """
 
     def init() -> Seen:

@@ -48,7 +48,9 @@ def explorer_data(
         ValueError: no run has gradients.
 
     Example:
-        >>> explorer_data(gradlab.load_runs("runs/quickstart"))["settings"][0]["name"]
+        >>> from gradlab.figures.explorer import explorer_data
+        >>> explorer_data(runs)["settings"][0]["name"]
+        'RNN, gain 0.5'
     """
     unit = unit or units.current_unit()
     points, usable = selection.readable(runs), selection.with_gradients(runs)

@@ -20,6 +20,7 @@ def tally(words: Sequence[str]) -> str:
     """Return the number of seeds, if there are several, and of each `word` on them.
 
     Example:
+        >>> from gradlab.figures.explorer.counts import tally
         >>> tally(["", "failed", "failed"])
         '3 seeds, 2 failed'
     """

@@ -72,6 +72,7 @@ def superscript(text: str) -> str:
     """Return text with exponents as the page's axis and readout write them.
 
     Example:
+        >>> from gradlab.figures.explorer.words import superscript
         >>> superscript("2.1e-06")
         '2.1·10⁻⁶'
     """

@@ -26,6 +26,10 @@ def adjoint_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFr
 
     Raises:
         ValueError: a run has no adjoints.
+
+    Example:
+        >>> list(gradlab.figures.adjoint_table(runs).columns)
+        ['point', 'when', 'step', 'k', 'log_norm']
     """
     return lines.measured_table(runs, _profile, VARIABLE, step=step)
 
@@ -49,6 +53,9 @@ def adjoint_figure(
 
     Raises:
         ValueError: no run has adjoints.
+
+    Example:
+        >>> drawn = gradlab.figures.adjoint(runs, hue="init.gain", step="first")
     """
     parts = set(selection.readable(runs).get("probe.adjoint.wrt", pd.Series("h")).dropna())
     state = symbol(parts.pop() if len(parts) == 1 else None)

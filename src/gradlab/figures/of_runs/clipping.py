@@ -47,6 +47,11 @@ def clipping_table(
 
     Raises:
         ValueError: a criterion is no share.
+
+    Example:
+        >>> table = gradlab.figures.clipping_table(runs)
+        >>> table["quantity"].unique().tolist()
+        ['final loss', 'success', 'clip fraction']
     """
     outcome.check_criteria(error, accuracy)
     runs = with_constants(runs)
@@ -99,7 +104,7 @@ def clipping_figure(
         ValueError: no run has metrics or what the panels show, or what is asked for is not there.
 
     Example:
-        >>> gradlab.figures.clipping(runs, where={"optim.learning_rate": 0.1}, hue="model.name")
+        >>> drawn = gradlab.figures.clipping(runs, where={"init.gain": 1}, hue="model.name")
     """
     usable = selection.with_metrics(runs)
     asked = Choice(where, hue, col, row, band=band)

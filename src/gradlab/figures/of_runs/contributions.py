@@ -35,6 +35,12 @@ def contributions_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.
 
     Raises:
         ValueError: a run has no contributions.
+
+    Example:
+        >>> table = gradlab.figures.contributions_table(runs, step="first")
+        >>> shares = table[table["quantity"] == "share of the gradient"]
+        >>> shares.groupby("point")["value"].sum().round(2).tolist()
+        [1.0, 1.0, 1.0, 1.0]
     """
     return lines.measured_table(runs, _shares_and_errors, VARIABLE, step=step)
 
@@ -58,6 +64,9 @@ def contributions_figure(
 
     Raises:
         ValueError: no run has contributions.
+
+    Example:
+        >>> drawn = gradlab.figures.contributions(runs, where={"model.name": "lstm"}, step="last")
     """
     choice = Choice(where, hue, col, row, step, band)
     return lines.draw_measured(runs, VARIABLE, contributions_table, lambda _: QUANTITIES, choice)

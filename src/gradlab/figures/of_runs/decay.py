@@ -50,6 +50,11 @@ def decay_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFram
         of this lag is exactly zero), `zero_share` (of the pairs k < t of all lags, those that are
         exactly zero), `theory` (the decay rate that theory gives, nats per step; NaN: none was
         measured) and `theory_name` (a key of THEORIES; "": none).
+
+    Example:
+        >>> table = gradlab.figures.decay_table(runs, step="first")
+        >>> table.loc[table["lag"] == 0, "log_norm"].tolist()  # nats; lag 0 is the identity
+        [0.0, 0.0, 0.0, 0.0]
     """
     return lines.measured_table(runs, _curve, selection.MAPS, step=step)
 
@@ -84,7 +89,8 @@ def decay_figure(
         ValueError: no point has gradients, or what is asked for is not there.
 
     Example:
-        >>> gradlab.figures.decay(runs, where={"model.name": "lstm"}, hue="init.gain", step="last")
+        >>> lstm = {"model.name": "lstm"}
+        >>> drawn = gradlab.figures.decay(runs, where=lstm, hue="init.gain", step="last")
     """
     choice = Choice(where, hue, col, row, step, band)
     usable = selection.with_gradients(runs)

@@ -24,6 +24,11 @@ def gates_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFram
 
     Raises:
         ValueError: a run has no statistics.
+
+    Example:
+        >>> table = gradlab.figures.gates_table(runs[runs["model.name"] == "lstm"], step="first")
+        >>> [name for name in table["quantity"].unique() if name.endswith("gate mean")]
+        ['forget gate mean', 'input gate mean', 'output gate mean']
     """
     return lines.measured_table(runs, _statistics, VARIABLE, step=step)
 
@@ -47,6 +52,9 @@ def gates_figure(
 
     Raises:
         ValueError: no run has statistics.
+
+    Example:
+        >>> drawn = gradlab.figures.gates(runs, where={"model.name": "lstm"}, step="last")
     """
     choice = Choice(where, hue, col, row, step, band)
     return lines.draw_measured(runs, VARIABLE, gates_table, _quantities, choice)

@@ -29,6 +29,11 @@ def heatmap_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataFr
     Returns:
         `point` (the index of the runs), `when` (the moment: "before training", …), `step` (updates
         before it), and the columns of `map_table`.
+
+    Example:
+        >>> table = gradlab.figures.heatmap_table(runs, step="first")
+        >>> len(table) == 4 * 21 * 22 / 2  # points, and pairs k ≤ t of 20 steps
+        True
     """
     return lines.measured_table(runs, map_table, "jacobian_log_norm", step=step)
 
@@ -101,6 +106,9 @@ def heatmap_figure(
 
     Raises:
         ValueError: no point has gradients, or what is asked for is not there.
+
+    Example:
+        >>> drawn = gradlab.figures.heatmap(runs, where={"model.name": "rnn"}, step="first")
     """
     usable = selection.with_gradients(runs)
     if selection.varying_keys(chosen(usable, where)) == ["seed"]:

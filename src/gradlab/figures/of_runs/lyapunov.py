@@ -28,6 +28,11 @@ def lyapunov_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> pd.DataF
 
     Raises:
         ValueError: a run has no Lyapunov exponents.
+
+    Example:
+        >>> table = gradlab.figures.lyapunov_table(runs, step="first")
+        >>> table.groupby("point")["index"].max().tolist()  # the carry has h, or c and h
+        [8, 8, 16, 16]
     """
     return lines.measured_table(runs, mean_spectrum, VARIABLE, step=step)
 
@@ -51,6 +56,9 @@ def lyapunov_figure(
 
     Raises:
         ValueError: no run has Lyapunov exponents.
+
+    Example:
+        >>> drawn = gradlab.figures.lyapunov(runs, step="first")
     """
     choice = Choice(where, hue, col, row, step, band)
     return lines.draw_measured(

@@ -39,6 +39,9 @@ def overview_figure(
 
     Raises:
         ValueError: no point has gradients, or what is asked for is not there.
+
+    Example:
+        >>> drawn = gradlab.figures.overview(runs, where={"model.name": "rnn"})
     """
     usable = selection.with_gradients(runs)
     points = chosen(usable, where)

@@ -41,6 +41,11 @@ def phase_table(
 
     Raises:
         ValueError: x or y is not a config key of the runs, or no run has the outcome then.
+
+    Example:
+        >>> table = gradlab.figures.phase_table(runs, "decay_rate", x="init.gain", y="model.name")
+        >>> list(table.columns)
+        ['point', 'init.gain', 'model.name', 'decay_rate', 'step', 'status']
     """
     runs = selection.comparable(runs)
     keys = [key for key in choose_axes(runs, x, y) if key]
@@ -106,7 +111,8 @@ def phase_figure(
         ValueError: as in `phase_table`, or what is asked for is not there.
 
     Example:
-        >>> gradlab.figures.phase(runs, "horizon", where={"model.name": "lstm"}, step="first")
+        >>> lstm = {"model.name": "lstm"}
+        >>> drawn = gradlab.figures.phase(runs, "horizon", where=lstm, step="first")
     """
     choice = Choice(where, None, col, row, step)
     usable = selection.readable(runs)

@@ -25,6 +25,11 @@ def singular_values_table(runs: pd.DataFrame, step: Step = moments.DEFAULT) -> p
 
     Raises:
         ValueError: a run has no singular values.
+
+    Example:
+        >>> table = gradlab.figures.singular_values_table(runs, step="first")
+        >>> table["lag"].unique().tolist()  # steps
+        [1, 4, 16]
     """
     return lines.measured_table(runs, _spectrum, VARIABLE, step=step)
 
@@ -48,6 +53,9 @@ def singular_values_figure(
 
     Raises:
         ValueError: no run has singular values.
+
+    Example:
+        >>> drawn = gradlab.figures.singular_values(runs, where={"model.name": "rnn"}, step="first")
     """
     choice = Choice(where, hue, col, row, step, band)
     return lines.draw_measured(runs, VARIABLE, singular_values_table, _quantities, choice, _remarks)

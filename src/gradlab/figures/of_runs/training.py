@@ -35,6 +35,11 @@ def training_table(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         `point`, `step` (updates), `quantity` (the metric's name), `value` (finite ones only), and
         `diverged` (whether the run diverged after its last row).
+
+    Example:
+        >>> table = gradlab.figures.training_table(runs)
+        >>> table.loc[table["quantity"] == "eval/loss", "step"].unique().tolist()  # updates
+        [0, 20]
     """
     names = [quantity.name for quantity in QUANTITIES]
     tables = []
@@ -71,6 +76,9 @@ def training_figure(
 
     Raises:
         ValueError: no run has metrics, or what is asked for is not there.
+
+    Example:
+        >>> drawn = gradlab.figures.training(runs, metric=["eval/loss", "train/grad_norm"])
     """
     choice = Choice(where, hue, col, row, band=band)
     usable = selection.with_metrics(runs)

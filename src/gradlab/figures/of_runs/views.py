@@ -36,6 +36,11 @@ def views_table(gradients: xr.Dataset) -> pd.DataFrame:
 
     Raises:
         ValueError: the run did not measure one of the three.
+
+    Example:
+        >>> gradients = gradlab.load_gradients(runs["path"].iloc[0])
+        >>> gradlab.figures.views_table(gradients)["view"].tolist()
+        ['decay rate', 'λ₁', 'bound', 'log spectral radius', 'mean field']
     """
     last = _last_step(gradients)
     leading = float(decay.mean_log_norm(last["lyapunov_exponent"].isel(exponent=0).to_numpy()))
@@ -58,6 +63,9 @@ def views_figure(runs: pd.DataFrame, point: int | None = None) -> style.Drawn:
 
     Raises:
         ValueError: there are several runs, or the run did not measure one of the three.
+
+    Example:
+        >>> drawn = gradlab.figures.views(runs, point=0)
     """
     run = _chosen_run(runs, point)
     gradients = load_gradients(run["path"])
