@@ -1,10 +1,13 @@
 """Sphinx's settings of the site: sphinx-build -W docs site."""
 
 import os
+import re
 import sys
 from importlib.metadata import version as version_of
 from importlib.util import find_spec
 from pathlib import Path
+
+from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -42,3 +45,23 @@ nb_mime_priority_overrides = [("html", "text/html", 0)]
 
 napoleon_custom_sections = [("Example", "examples_style")]
 autodoc_typehints = "signature"
+
+
+def link_to_files(app: Sphinx, page: str, source: list[str]) -> None:
+    """Let links to Markdown that is no page, such as ../CONTRIBUTING.md, lead to the file.
+
+    In a code host they are relative links; on the site they would lead nowhere.
+    """
+    folder = Path(app.env.doc2path(page)).parent
+
+    def mend(link: re.Match[str]) -> str:
+        target = (folder / link["path"]).resolve()
+        is_page = target.is_relative_to(HERE) and not target.is_relative_to(HERE / "examples")
+        return f"](path:{link['path']})" if target.exists() and not is_page else link[0]
+
+    source[0] = re.sub(r"\]\((?P<path>[\w./-]+\.md)(?:#[\w-]+)?\)", mend, source[0])
+
+
+def setup(app: Sphinx) -> None:
+    """Have Sphinx call the functions above."""
+    app.connect("source-read", link_to_files)
