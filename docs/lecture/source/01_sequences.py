@@ -248,7 +248,7 @@ figure.align_ylabels(axes[:, 0])
 # %%
 for name, batch in batches.items():
     due = [t + 1 for t, weight in enumerate(batch.weights[0]) if weight > 0]
-    print(f"{name:15} t = {due[0]}, …, {due[-1]}   (T = {len(batch.weights[0])})")
+    print(f"{name:15} t = {due[0]} … {due[-1]}   (T = {len(batch.weights[0])})")
 
 # %% [markdown] lang="en"
 # ## The loss to beat
