@@ -71,7 +71,8 @@ KINDS = [
 
 # %% name="kinds"
 COLOURS = {"x": "#cfe3f3", "h": "#e4e4e4", "y": "#fbe3b5"}
-STEPS = [("1234", "4"), ("1", "1234"), ("1234", "1234"), ("12", "34")]  # that read, that answer
+# Of each kind the steps that read and those that answer.
+STEPS = [("1234", "4"), ("1", "1234"), ("1234", "1234"), ("12", "34")]
 
 
 def draw_box(ax, letter, t, row):
