@@ -71,7 +71,8 @@ KINDS = [
 
 # %% name="kinds"
 COLOURS = {"x": "#cfe3f3", "h": "#e4e4e4", "y": "#fbe3b5"}
-STEPS = [("1234", "4"), ("1", "1234"), ("1234", "1234"), ("12", "34")]  # that read, that answer
+# Of each kind the steps that read and those that answer.
+STEPS = [("1234", "4"), ("1", "1234"), ("1234", "1234"), ("12", "34")]
 
 
 def draw_box(ax, letter, t, row):
@@ -248,7 +249,7 @@ figure.align_ylabels(axes[:, 0])
 # %%
 for name, batch in batches.items():
     due = [t + 1 for t, weight in enumerate(batch.weights[0]) if weight > 0]
-    print(f"{name:15} t = {due[0]}, …, {due[-1]}   (T = {len(batch.weights[0])})")
+    print(f"{name:15} t = {due[0]} … {due[-1]}   (T = {len(batch.weights[0])})")
 
 # %% [markdown] lang="en"
 # ## The loss to beat

@@ -208,7 +208,7 @@ print(f"{np.abs(by_gradlab[1:] / norms[1:] - 1).max():.1e}")  # of the others, r
 # The slider sets the gain: $W_{hh}$ is the gain times a rotation.
 
 # %% [markdown] lang="es"
-# ## Cuánto viene de qué distancia
+# ## Cuánto aporta el pasado lejano
 #
 # Cada término tiene el factor $\partial h^{(T)}/\partial h^{(k)}$, así que los términos antiguos
 # son pequeños donde ese producto se desvanece. ¿Qué parte del gradiente $g$ tienen los últimos $K$

@@ -227,7 +227,7 @@ _ = ax.legend()
 #
 # ## Pesos frente a saturación
 #
-# Por los pesos solos, un gradiente con ganancia mayor que 1 explotaría; las unidades saturadas
+# Solo por los pesos, un gradiente con ganancia mayor que 1 explotaría; las unidades saturadas
 # hacen que se desvanezca. La celda de abajo tiene 64 unidades y pesos gaussianos de ganancia 1,2.
 # El control fija el tamaño de las entradas: la desviación típica $s$ de $x$. Las entradas grandes
 # saturan las unidades.
@@ -335,7 +335,7 @@ def linear(h, x_t):
 
 start = jnp.zeros(2)
 log_norms = gradlab.jacobian_log_norms(linear, jnp.ones((3, 2)), initial_carry=start)
-np.exp(log_norms[3, ::-1])  # t = 3, k = 3, 2, 1, 0
+np.exp(log_norms[3, ::-1]).round(4)  # t = 3, k = 3, 2, 1, 0
 
 # %% [markdown] lang="en"
 # ## What to remember
