@@ -382,7 +382,7 @@ for title, table in runs.items():
 # azar. Con $\theta = 1$ dos de las cuatro resuelven la tarea. Con $\theta = 0.1$ no la resuelve
 # ninguna en 400 actualizaciones, pero todas aciertan nueve de cada diez bits y siguen mejorando:
 # los pasos pequeños son lentos. El entrenamiento con ganancia 3 es caótico, de modo que los números
-# cambian un poco de un ordenador a otro.
+# cambian un poco de una máquina a otra.
 #
 # A la derecha, con todos los umbrales la pérdida se queda en la del azar.
 #

@@ -27,7 +27,7 @@ x = jax.random.normal(jax.random.key(0), (T, 4))
 LAG, STEP, NORM, ACTIVATION = "lag t − k (steps)", "step t", "mean norm", "activation"
 FORGET, INPUT, OUTPUT, CANDIDATE = "forget gate f", "input gate i", "output gate o", "candidate g"
 CELL, HIDDEN = "cell state c", "hidden state h"
-ALL_LEARNED = "no gate pinned"
+ALL_LEARNED, ONE_PAIR = "no gate pinned", "norm"
 TOTAL, CELL_PATH, FROZEN = "total", "cell path, ∏ f", "c frozen"
 PINNED = "forget gate pinned at f"
 
@@ -35,7 +35,7 @@ PINNED = "forget gate pinned at f"
 LAG, STEP, NORM, ACTIVATION = "retardo t − k (pasos)", "paso t", "norma media", "activación"
 FORGET, INPUT, OUTPUT = "compuerta de olvido f", "compuerta de entrada i", "compuerta de salida o"
 CANDIDATE, CELL, HIDDEN = "candidato g", "estado de celda c", "estado oculto h"
-ALL_LEARNED = "ninguna fijada"
+ALL_LEARNED, ONE_PAIR = "ninguna fijada", "norma"
 TOTAL, CELL_PATH, FROZEN = "total", "por la celda, ∏ f", "c fijo"
 PINNED = "compuerta de olvido fijada en f"
 
@@ -339,7 +339,7 @@ for ax, lines, part in zip(axes, [of_c, of_h], "ch", strict=True):
     ax.set(title=f"∂{part}⁽ᵗ⁾/∂{part}⁽⁰⁾", xlabel=STEP)
     ax.yaxis.set_major_formatter("$10^{{{x:g}}}$")
     ax.legend()
-axes[0].set(ylabel=NORM, ylim=(-3, 1), yticks=range(-3, 2))
+axes[0].set(ylabel=ONE_PAIR, ylim=(-3, 1), yticks=range(-3, 2))
 plt.show()
 
 # %% [markdown] lang="en"
