@@ -103,7 +103,7 @@ def test_the_diff_in_contributing_is_of_the_files_as_they_are() -> None:
 
 
 def test_the_table_of_cells_has_every_one() -> None:
-    page = (DOCS / "sweeps.md").read_text()
+    page = (DOCS / "parts.md").read_text()
     (table,) = re.findall(r"\| `model=` \| the cell \|\n(.*?)\n\n", page, re.DOTALL)
     cells = {
         name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])
