@@ -24,7 +24,11 @@ PAGES = [ROOT / "README.md"] + [
     if page.relative_to(DOCS).parts[0] not in (*ELSEWHERE, "contributing.md", "changelog.md")
 ]
 OPTIONAL = {"torch": "torch", "lightning": "lightning", "equinox": "equinox", "keras": "keras"}
-SMALLER = {"(1000, 8)": "(50, 8)", "point=100": "point=10"}  # sequences; points of a sweep
+SMALLER = {  # shorter sequences, fewer points
+    "(1000, 8)": "(50, 8)",
+    'task="echo",': 'task="echo", **{"task.length": 12},',
+    "point=100": "point=10",
+}
 
 
 def blocks_of(page: Path) -> list[str]:
