@@ -14,6 +14,7 @@ sys.path.insert(0, str(HERE))
 import repository
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.pop("MPLBACKEND", None)  # notebooks show their figures by a backend of their own
 os.environ["GRADLAB_SLIDER_FRAMES"] = "1"  # the site's sliders have no Python behind them
 
 project = "gradlab"

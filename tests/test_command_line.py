@@ -204,6 +204,8 @@ WRONG_WORDS = {
     "probe=null": "probe must be one of adjoint.*got 'null'",
     "hydra.launcher=basic": "type hydra/launcher=basic",
     "task=[echo,adding]": "type task=echo,adding",
+    "model.name=lstm": "leave their cell as it is: type model=lstm",
+    "model=rnn,lstm model.name=lstm": "type model=lstm for that cell",
     "@x=1": "'@x=1' chooses no option of a group",
     "init@a=1": "'init@a=1' chooses no option of a group",
     "--shell-completion": "--shell-completion takes install=SHELL: bash, fish, zsh",

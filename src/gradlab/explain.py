@@ -96,6 +96,7 @@ def arguments(words: Sequence[str], conf: Path) -> list[str]:
         if name in CHOICES and given and given[0] not in CHOICES[name]:
             raise ValueError(f"{name} takes {', '.join(CHOICES[name])}; got {given[0]!r}.")
         options[name] = given
+    _check_label(overrides, confs)
     if "--cfg" not in options and (extra := {"--package", "--resolve"} & set(options)):
         raise ValueError(f"{extra.pop()} goes with --cfg job.")
     if options.pop("--dry", None) is not None:
@@ -164,6 +165,22 @@ def _check_names(own: Path, conf: Path) -> None:
             raise ValueError(
                 f"{path} has a name of gradlab's own ({name.with_suffix('')}), which would be used "
                 f"instead: give it another, such as my_{path.name}."
+            )
+
+
+def _check_label(overrides: Sequence[str], confs: Sequence[Path]) -> None:
+    """Refuse to name one model as another, whose option the user has probably meant."""
+    given = {
+        key.lstrip("+"): value for key, _, value in (word.partition("=") for word in overrides)
+    }
+    if "model.cell._target_" in given:
+        return
+    chosen = given.get("model", "").split(",")
+    for label in given.get("model.name", "").split(","):
+        if label in options_of("model", confs) and chosen != [label]:
+            raise ValueError(
+                f"model.name={label} would name points so, and leave their cell as it is: "
+                f"type model={label} for that cell."
             )
 
 

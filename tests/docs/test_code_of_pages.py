@@ -26,7 +26,7 @@ PAGES = [ROOT / "README.md"] + [
 OPTIONAL = {"torch": "torch", "lightning": "lightning", "equinox": "equinox", "keras": "keras"}
 SMALLER = {  # shorter sequences, fewer points
     "(1000, 8)": "(50, 8)",
-    'task="echo",': 'task="echo", **{"task.length": 12},',
+    'task="echo", train={"steps": 100}': 'task="echo", **{"task.length": 12}, train={"steps": 9}',
     "point=100": "point=10",
 }
 

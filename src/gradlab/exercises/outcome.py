@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from textwrap import fill
 
 WIDTH = 76  # characters that a page shows of a line without a scroll bar
-
 WHOLE = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"  # "k = 3" stays on its line
 
 
@@ -17,6 +16,7 @@ class Outcome:
         passed: whether the answer was right; false of a question, too.
 
     Example:
+        >>> from gradlab.exercises.outcome import Outcome
         >>> bool(Outcome("bptt: right.", passed=True))
         True
     """

@@ -270,6 +270,7 @@ def mean_and_deviation(values: pd.Series, decimals: int | None) -> str:
         decimals: places of a single value, which has no deviation; None: three digits.
 
     Example:
+        >>> import pandas as pd
         >>> from gradlab.sweeps.closing_table import mean_and_deviation
         >>> print(mean_and_deviation(pd.Series([12.0, 14.0, np.inf]), 1))
         13.0±1.4

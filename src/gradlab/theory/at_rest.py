@@ -43,7 +43,7 @@ def leaky_at_rest(alpha: float = 1.0) -> AtRest:
 
     Example:
         >>> from gradlab.theory.at_rest import leaky_at_rest
-        >>> float(leaky_at_rest(0.2).critical_gain)
+        >>> round(float(leaky_at_rest(0.2).critical_gain), 6)
         1.0
     """
     return AtRest(1 - alpha, alpha)
