@@ -127,7 +127,7 @@ CLIP = Exercise(
         Mistake(
             {
                 "en": "the largest entry is used as the norm; it is √(sum of squares).",
-                "es": "se usa el mayor elemento como norma; es √(suma de cuadrados).",
+                "es": "se usa el mayor elemento como norma; la norma es √(suma de cuadrados).",
             },
             lambda gradients, threshold: clip(
                 gradients, threshold, lambda arrays: max(float(np.abs(g).max()) for g in arrays)
