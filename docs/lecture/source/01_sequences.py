@@ -262,7 +262,7 @@ for name, batch in batches.items():
 # ## La pérdida de referencia
 #
 # Una pérdida, por sí sola, dice poco. La comparamos con la de una respuesta trivial, que cada tarea
-# guarda en `baseline`: en estas tareas, la de la mejor respuesta que no mira la entrada.
+# guarda en `baseline`: en estas tareas, la de la mejor respuesta que no tiene en cuenta la entrada.
 
 # %%
 for name, task in tasks.items():

@@ -275,7 +275,7 @@ print(W.shape, f"{np.abs(joined - by_hand[10]).max():.1e}")
 # ## El estado inicial
 #
 # El primer paso necesita $h^{(0)}$; casi siempre es cero. Con las mismas entradas, partimos de cero
-# y de ocho estados al azar, y medimos la distancia entre los estados.
+# y de ocho estados al azar, y medimos cuánto se separan los estados.
 
 # %% lang="en" tags=["hide-cell"]
 DISTANCE = "distance of the states"

@@ -345,7 +345,7 @@ print(f"{jnp.abs(total - autodiff).max():.1e}")
 # </details>
 
 # %% [markdown] lang="es"
-# ## El coste
+# ## El costo
 #
 # Hay $T(T+1)/2$ términos. La diferenciación automática no los calcula uno por uno. Retrocede una
 # sola vez y suma cada pérdida por el camino:

@@ -230,7 +230,7 @@ _ = ax.legend()
 #
 # Si solo actuaran los pesos, un gradiente con ganancia mayor que 1 explotaría; las unidades
 # saturadas hacen que se desvanezca. La celda de abajo tiene 64 unidades y pesos gaussianos de
-# ganancia 1.2. El control deslizante fija el tamaño de las entradas: la desviación típica $s$ de
+# ganancia 1.2. El control deslizante fija el tamaño de las entradas: la desviación estándar $s$ de
 # $x$. Las entradas grandes saturan las unidades.
 
 # %% lang="en" tags=["hide-cell"]

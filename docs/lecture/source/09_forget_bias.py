@@ -301,7 +301,7 @@ runs.groupby("bias.value")[["eval/loss", "eval/accuracy"]].mean().round(3)
 
 # %% [markdown] lang="en"
 # With $b_f = 0$ the networks stay at guessing for all 300 updates. With 1 and 3 they get seven bits
-# in ten right, and their loss is about a fifth below that of a guess. The task is the same for all;
+# in ten right, and their loss is about 20 % below that of a guess. The task is the same for all;
 # the start alone differs.
 
 # %% [markdown] lang="es"
