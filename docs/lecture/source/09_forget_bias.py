@@ -53,7 +53,7 @@ UPDATE, LOSS = "update", "loss ÷ that of a guess"
 
 # %% lang="es" tags=["hide-cell"]
 LAG, NORM, BIAS = "retardo t − k (pasos)", "norma media", "sesgo de olvido $b_f$"
-RATE, MEASURED, ALONE = "tasa de decaimiento\n(décadas por paso)", "medida", "log₁₀ σ($b_f$)"
+RATE, MEASURED, ALONE = "tasa (décadas por paso)", "medida", "log₁₀ σ($b_f$)"
 REACH = "horizonte (pasos)"
 TANH, LSTM_AT, CHRONO = "RNN tanh, ortogonal", "LSTM, $b_f$ = {}", "LSTM, chrono"
 K, ROW, BIG, SMALL = "k (pasos)", "t (pasos)", "entradas x", "entradas 0.3 x"
