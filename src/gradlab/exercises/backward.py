@@ -79,7 +79,8 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
             "en": "right up to a transpose: the outer product is turned round. Rows belong to "
             "the units that W_hh drives, columns to h⁽ᵏ⁻¹⁾, which it reads.",
             "es": "correcto salvo una transposición: el producto exterior está al revés. Las "
-            "filas son de las unidades a las que llega W_hh; las columnas, de h⁽ᵏ⁻¹⁾, que lee.",
+            "filas corresponden a las unidades a las que llega W_hh; las columnas, a h⁽ᵏ⁻¹⁾, que "
+            "W_hh lee.",
         },
         lambda h, W_hh, g: bptt(h, W_hh, g).swapaxes(1, 2),
     ),

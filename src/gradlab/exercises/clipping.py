@@ -37,8 +37,8 @@ def _cases() -> list[Case]:
 
 
 def _case(gradients: list[Array], threshold: float) -> Case:
-    about = {"arrays": len(gradients), "norm": global_norm(gradients), "threshold": threshold}
-    return Case(about, (gradients, threshold))
+    about = {"len(gradients)": len(gradients), "‖g‖": global_norm(gradients)}
+    return Case(about | {"threshold": threshold}, (gradients, threshold))
 
 
 def _each(gradients: Sequence[Array], threshold: float) -> list[Array]:

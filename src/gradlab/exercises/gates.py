@@ -146,7 +146,7 @@ LSTM = Exercise(
         Mistake(
             {
                 "en": "h⁽ᵗ⁾ shows the old cell state c⁽ᵗ⁻¹⁾; it must show c⁽ᵗ⁾.",
-                "es": "h⁽ᵗ⁾ muestra el estado de celda anterior c⁽ᵗ⁻¹⁾; debe mostrar c⁽ᵗ⁾.",
+                "es": "h⁽ᵗ⁾ se calcula con el estado de celda anterior, c⁽ᵗ⁻¹⁾; debe usar c⁽ᵗ⁾.",
             },
             lambda *arguments: lstm(*arguments, shown=lambda old, new: old),
         ),
