@@ -18,7 +18,7 @@ SOURCES = HERE / "source"
 LANGUAGES = ("en", "es")
 PROMPTS = {  # of cells that the site folds
     "en": {},
-    "es": {"code_prompt_show": "Mostrar el código", "code_prompt_hide": "Ocultar el código"},
+    "es": {"code_prompt_show": "Mostrar el contenido", "code_prompt_hide": "Ocultar el contenido"},
 }
 PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SETUP = """\

@@ -119,9 +119,9 @@ for ax, kind, (reads, answers) in zip(axes.flat, KINDS, STEPS, strict=True):
 #
 # <details><summary>Respuesta</summary>
 #
-# La opinión es muchos a uno, y la descripción es uno a muchos. El siguiente carácter se pide en
-# cada paso: muchos a muchos, sincronizada. Una traducción es muchos a muchos, con retardo: su
-# primera palabra puede depender de la última de la frase.
+# La opinión es una tarea muchos a uno y la descripción, una tarea uno a muchos. El siguiente
+# carácter se pide en cada paso: muchos a muchos, sincronizada. Una traducción es muchos a muchos,
+# con retardo: su primera palabra puede depender de la última palabra de la frase original.
 #
 # </details>
 
@@ -135,7 +135,8 @@ for ax, kind, (reads, answers) in zip(axes.flat, KINDS, STEPS, strict=True):
 # | many-to-many, synchronised | `echo` | Which bit was shown three steps ago? |
 # | many-to-many, delayed | `copying` | Repeat three symbols after a wait and a signal. |
 #
-# A task is a function. What it returns draws batches of `inputs`, `targets` and `weights`.
+# A task is a function. The object that it returns draws batches of `inputs`, `targets` and
+# `weights`.
 
 # %% [markdown] lang="es"
 # ## Una tarea de cada tipo
@@ -147,7 +148,7 @@ for ax, kind, (reads, answers) in zip(axes.flat, KINDS, STEPS, strict=True):
 # | muchos a muchos, sincronizada | `echo` | ¿Qué bit se mostró hace tres pasos? |
 # | muchos a muchos, con retardo | `copying` | Repetir tres símbolos tras una espera y una señal. |
 #
-# Una tarea es una función. Lo que devuelve genera lotes de entradas (`inputs`), objetivos
+# Una tarea es una función. El objeto que devuelve genera lotes de entradas (`inputs`), objetivos
 # (`targets`) y ponderaciones de cada paso en la pérdida (`weights`).
 
 # %%
@@ -236,8 +237,8 @@ figure.align_ylabels(axes[:, 0])
 # %% [markdown] lang="es"
 # ## Dónde se evalúa la pérdida
 #
-# Cada paso con ponderación $w^{(t)}$ positiva tiene una pérdida. La pérdida de la secuencia es su
-# media ponderada:
+# Cada paso con ponderación $w^{(t)}$ positiva tiene una pérdida. La pérdida de la secuencia es la
+# media ponderada de las de sus pasos:
 #
 # $$L = \frac{\sum_t w^{(t)} L^{(t)}}{\sum_t w^{(t)}}, \qquad
 # L^{(t)} = \begin{cases} -\ln p^{(t)}_{\text{objetivo}} & \text{para clases,} \\
@@ -261,7 +262,7 @@ for name, batch in batches.items():
 # ## La pérdida de referencia
 #
 # Una pérdida, por sí sola, dice poco. La comparamos con la de una respuesta trivial, que cada tarea
-# conoce como `baseline`: en estas tareas, la de la mejor respuesta que no mira la entrada.
+# guarda en `baseline`: en estas tareas, la de la mejor respuesta que no tiene en cuenta la entrada.
 
 # %%
 for name, task in tasks.items():
@@ -273,21 +274,21 @@ for name, task in tasks.items():
 #
 # <details><summary>Answer</summary>
 #
-# Two symbols, each A or B, make four classes that are equally probable; a guess costs $\ln 4$
-# nats. A bit has two values: $\ln 2$. The targets of `cue` are sines over whole cycles, whose best
-# constant is 0, with the squared error $\overline{\sin^2} = \tfrac12$.
+# Two symbols, each A or B, make four classes that are equally probable; a guess costs $\ln 4$ nats.
+# A bit has two values: $\ln 2$. The targets of `cue` are sines over whole cycles; the best constant
+# answer is 0, with the squared error $\overline{\sin^2} = \tfrac12$.
 #
 # </details>
 
 # %% [markdown] lang="es"
-# **Pregunta.** El valor de `temporal_order` es 1,386 y el de `echo` es 0,693. ¿De dónde salen? ¿Y
-# por qué en `cue` es 0,5?
+# **Pregunta.** El valor de `temporal_order` es 1.386 y el de `echo` es 0.693. ¿De dónde salen? ¿Y
+# por qué en `cue` es 0.5?
 #
 # <details><summary>Respuesta</summary>
 #
 # Dos símbolos, cada uno A o B, forman cuatro clases igual de probables; adivinar cuesta $\ln 4$
-# nats. Un bit tiene dos valores: $\ln 2$. Los objetivos de `cue` son senos de ciclos completos; su
-# mejor constante es 0, con error cuadrático $\overline{\sin^2} = \tfrac12$.
+# nats. Un bit tiene dos valores: $\ln 2$. Los objetivos de `cue` son senos a lo largo de ciclos
+# completos; la mejor respuesta constante es 0, con error cuadrático $\overline{\sin^2} = \tfrac12$.
 #
 # </details>
 
@@ -337,8 +338,8 @@ _ = ax.legend(loc="lower left")
 # All four are far below their loss to beat on sequences that were not trained on. These sequences
 # are short. The next sections show what happens to the gradient on longer ones.
 #
-# **Question.** A network has 91 % of the symbols of a `copying` task of 100 waiting steps and ten
-# items right. Has it learnt anything about them?
+# **Question.** A network has 91 % of the answers right in a `copying` task of 100 waiting steps and
+# ten items. Has it learnt anything about the items?
 #
 # <details><summary>Answer</summary>
 #
@@ -353,8 +354,8 @@ _ = ax.legend(loc="lower left")
 # entrenar. Son secuencias cortas. Las secciones siguientes muestran qué le ocurre al gradiente en
 # secuencias más largas.
 #
-# **Pregunta.** Una red acierta el 91 % de los símbolos de una tarea `copying` con 100 pasos de
-# espera y diez símbolos. ¿Ha aprendido algo sobre ellos?
+# **Pregunta.** Una red acierta el 91 % de las respuestas de una tarea `copying` con 100 pasos de
+# espera y diez símbolos. ¿Ha aprendido algo sobre los símbolos?
 #
 # <details><summary>Respuesta</summary>
 #
@@ -377,8 +378,8 @@ _ = ax.legend(loc="lower left")
 # ## Para recordar
 #
 # - El tipo de tarea indica qué pasos leen una entrada y qué pasos responden.
-# - Las ponderaciones $w^{(t)}$ indican dónde se evalúa la pérdida; esta se interpreta junto a
-#   la pérdida de referencia.
+# - Las ponderaciones $w^{(t)}$ indican dónde se evalúa la pérdida; una pérdida solo dice algo junto
+#   a la de referencia.
 # - Una sola red, con los mismos pesos, sirve para todos los tipos y todas las longitudes.
 #
-# Siguiente: [2. Desplegada en el tiempo](02_unrolled.ipynb).
+# Siguiente: [2. La red desplegada en el tiempo](02_unrolled.ipynb).

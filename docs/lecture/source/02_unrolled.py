@@ -4,7 +4,7 @@
 # **What does a recurrent layer compute, step by step, and with which weights?**
 
 # %% [markdown] lang="es"
-# # 2. Desplegada en el tiempo
+# # 2. La red desplegada en el tiempo
 #
 # **¿Qué calcula una capa recurrente, paso a paso, y con qué pesos?**
 
@@ -28,10 +28,10 @@ import gradlab
 # %% [markdown] lang="es"
 # ## La conexión recurrente
 #
-# Una capa densa lee su entrada. Una capa recurrente lee además su propio estado de un paso atrás.
-# La conexión recurrente, a la izquierda, tiene un retardo de un paso. Desplegada en el tiempo, a la
-# derecha, la misma capa es una red profunda con una copia de sí misma en cada paso. Todas las
-# copias tienen los mismos pesos.
+# Una capa sin recurrencia solo lee su entrada. Una capa recurrente lee además su propio estado del
+# paso anterior. La conexión recurrente, a la izquierda, tiene un retardo de un paso. Desplegada en
+# el tiempo, a la derecha, la misma capa es una red profunda con una copia de sí misma en cada paso.
+# Todas las copias tienen los mismos pesos.
 
 # %% lang="en" tags=["hide-cell"]
 DELAY, SAME = "delay of one step", "unrolled in time"
@@ -137,10 +137,10 @@ print("W_xh", W_xh.shape, "W_hh", W_hh.shape, "b", b.shape, "W_hy", W_hy.shape)
 # </details>
 
 # %% [markdown] lang="es"
-# Flax multiplica por la derecha, $x W$, y guarda cada matriz traspuesta: de ahí el `.T`.
+# Flax multiplica por la derecha, $x W$, y guarda cada matriz transpuesta: de ahí el `.T`.
 #
-# **Pregunta.** ¿Cuántos pesos tiene la capa (sin la salida)? ¿Y para una secuencia diez veces más
-# larga?
+# **Pregunta.** ¿Cuántos pesos tiene la capa (sin la capa de salida)? ¿Y para una secuencia diez
+# veces más larga?
 #
 # <details><summary>Respuesta</summary>
 #
@@ -160,8 +160,8 @@ sum(weight.size for weight in jax.tree.leaves(nnx.state(cell, nnx.Param)))
 # %% [markdown] lang="es"
 # ## A mano
 #
-# Todo el cálculo es un bucle sobre los pasos. Lo comparamos con el de Flax: la mayor diferencia
-# entre todos los estados y unidades.
+# Todo el cálculo es un bucle sobre los pasos. Lo comparamos con el de Flax: el número es la mayor
+# diferencia entre todos los estados y unidades.
 
 
 # %%
@@ -215,7 +215,7 @@ _ = figure.colorbar(image, ax=axes, extend="both")
 # %% [markdown] lang="en"
 # ## One joined matrix
 #
-# The two products are one, of a matrix and a vector that are joined:
+# The two products equal one, of a joined matrix and a joined vector:
 #
 # $$W_{xh}\, x^{(t)} + W_{hh}\, h^{(t-1)} =
 # \begin{bmatrix} W_{hh} & W_{xh} \end{bmatrix}
@@ -226,14 +226,14 @@ _ = figure.colorbar(image, ax=axes, extend="both")
 # %% [markdown] lang="es"
 # ## Una sola matriz
 #
-# Los dos productos son uno solo, el de una matriz y un vector concatenados:
+# Los dos productos equivalen a uno solo, el de una matriz y un vector que resultan de concatenar:
 #
 # $$W_{xh}\, x^{(t)} + W_{hh}\, h^{(t-1)} =
 # \begin{bmatrix} W_{hh} & W_{xh} \end{bmatrix}
 # \begin{bmatrix} h^{(t-1)} \\ x^{(t)} \end{bmatrix}.$$
 #
 # Muchos artículos escriben una capa como $h^{(t)} = \varphi(W\,[h^{(t-1)}, x^{(t)}] + b)$, que
-# significa esto.
+# significa lo mismo.
 
 # %%
 W = np.concatenate([W_hh, W_xh], axis=1)
@@ -275,7 +275,7 @@ print(W.shape, f"{np.abs(joined - by_hand[10]).max():.1e}")
 # ## El estado inicial
 #
 # El primer paso necesita $h^{(0)}$; casi siempre es cero. Con las mismas entradas, partimos de cero
-# y de ocho estados al azar, y medimos la distancia entre los estados.
+# y de ocho estados al azar, y medimos cuánto se separan los estados.
 
 # %% lang="en" tags=["hide-cell"]
 DISTANCE = "distance of the states"
@@ -345,7 +345,7 @@ for t in (1, 10, 25, 50):
 #
 # - Una capa recurrente es $h^{(t)} = \varphi(W_{xh} x^{(t)} + W_{hh} h^{(t-1)} + b)$, en un bucle.
 # - Desplegada en el tiempo es una red profunda cuyas capas comparten los pesos.
-# - La misma $\partial h^{(t)}/\partial h^{(k)}$ lleva las diferencias hacia delante y los
+# - La misma matriz $\partial h^{(t)}/\partial h^{(k)}$ lleva las diferencias hacia delante y los
 #   gradientes hacia atrás.
 #
 # Siguiente: [3. Varias capas](03_layers.ipynb).

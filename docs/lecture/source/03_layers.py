@@ -40,7 +40,7 @@ from gradlab.models import Stack
 # b_\ell \big), \qquad h_0^{(t)} = x^{(t)}.$$
 #
 # Un camino de $x^{(1)}$ a $h_3^{(4)}$ avanza tres pasos a la derecha y sube por tres capas. Puede
-# subir en cualquier paso. Uno de esos caminos está en naranja.
+# subir en cualquier paso. Uno de esos caminos está dibujado en naranja.
 
 # %% name="stack"
 PATH = {(1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (4, 2), (4, 3)}  # (step, layer)
@@ -116,7 +116,7 @@ for layer in stack(3).layers:
 # ## A mano
 #
 # Un bucle sobre los pasos y, dentro de él, un bucle sobre las capas. La mayor diferencia con la
-# ejecución de Flax de la misma pila es el redondeo de float32.
+# ejecución de la misma pila en Flax es el redondeo de float32.
 
 # %%
 network = stack(3)
@@ -167,8 +167,8 @@ print(f"{np.abs(by_hand - by_flax).max():.1e}")
 # ## El gradiente de una, dos y tres capas
 #
 # Medimos $\partial s^{(t)}/\partial s^{(k)}$ del estado completo, para cada par de pasos. Todas las
-# matrices recurrentes son 0,9 veces una rotación, de modo que ninguna capa por sí sola puede hacer
-# crecer un gradiente.
+# matrices recurrentes son una rotación multiplicada por 0.9, de modo que ninguna capa por sí sola
+# puede hacer crecer un gradiente.
 
 # %% lang="en" tags=["hide-cell"]
 LAYERS = ["1 layer", "2 layers", "3 layers"]
@@ -226,7 +226,7 @@ ax.set(xlabel=LAG, ylabel=NORM, xlim=(0, 30), ylim=(np.log(1e-3), np.log(5)))
 # ## Contar caminos
 #
 # ¿Por qué crece? Tomamos una unidad lineal por capa, con peso recurrente $a$ y peso $b$ desde la
-# capa inferior (la primera capa tiene peso de entrada 1). Cada camino de $x^{(k)}$ a la capa
+# capa inferior (en la primera capa el peso de entrada es 1). Cada camino de $x^{(k)}$ a la capa
 # superior en el paso $k + n$ avanza $n$ veces a la derecha, con factor $a$, y sube por $L - 1$
 # capas, con factor $b$. Estos $n + L - 1$ movimientos se dan en cualquier orden:
 #
@@ -268,8 +268,8 @@ print(f"{np.abs(difference).max():.1e}")  # relative
 # are the formula, dots what `jax.grad` gives.
 
 # %% [markdown] lang="es"
-# La diferenciación automática coincide con la fórmula. El control fija el peso recurrente $a$; las
-# líneas son la fórmula y los puntos lo que da `jax.grad`.
+# La diferenciación automática coincide con la fórmula. El control deslizante fija el peso
+# recurrente $a$; las líneas son la fórmula y los puntos lo que da `jax.grad`.
 
 # %% lang="en" tags=["hide-cell"]
 N_STEPS, GRADIENT = "n (steps)", "∂h⁽ᵏ⁺ⁿ⁾/∂x⁽ᵏ⁾"
@@ -314,7 +314,7 @@ gradlab.figures.Slider(draw, gains, label=WEIGHT, start=0.9)
 # <details><summary>Respuesta</summary>
 #
 # El cociente de dos valores sucesivos es $a\,(n + L)/(n + 1)$, mayor que 1 mientras
-# $n < (aL - 1)/(1 - a)$. Para $a = 0{,}9$ y $L = 3$ es $n < 17$: el mayor valor está en $n = 17$, y
+# $n < (aL - 1)/(1 - a)$. Para $a = 0.9$ y $L = 3$ es $n < 17$: el mayor valor está en $n = 17$, y
 # el de 18 es igual. Una sola capa nunca crece si $a < 1$.
 #
 # </details>
@@ -326,20 +326,20 @@ gradlab.figures.Slider(draw, gains, label=WEIGHT, start=0.9)
 # ## What to remember
 #
 # - The state of each layer is the input of the next one, at the same step.
-# - Layers multiply the paths of a gradient, by $\binom{n+L-1}{L-1}$: its norm first grows.
+# - Layers multiply the number of a gradient's paths by $\binom{n+L-1}{L-1}$: its norm first grows.
 # - In time each path still has its factor $a^n$: in the end the norm vanishes (or explodes).
 #
 # Next: [4. Backpropagation through time](04_bptt.ipynb).
 
 # %% [markdown] lang="es"
-# La pila tanh de antes no es lineal, y las pendientes de sus unidades son como mucho 1. Tiene los
+# La pila tanh de antes no es lineal, y las pendientes de sus unidades valen como mucho 1. Tiene los
 # mismos caminos, y su norma medida sigue el mismo curso.
 #
 # ## Para recordar
 #
 # - El estado de cada capa es la entrada de la siguiente, en el mismo paso.
-# - Las capas multiplican los caminos de un gradiente, por $\binom{n+L-1}{L-1}$: su norma primero
-#   crece.
+# - Las capas multiplican por $\binom{n+L-1}{L-1}$ el número de caminos de un gradiente: su norma
+#   primero crece.
 # - En el tiempo cada camino conserva su factor $a^n$: al final la norma se desvanece (o explota).
 #
 # Siguiente: [4. Retropropagación a través del tiempo](04_bptt.ipynb).

@@ -156,7 +156,7 @@ print(f"{np.abs(terms.sum(axis=0) - gradient).max():.1e}")
 
 # %% [markdown] lang="es"
 # `gradlab.contribution_log_norms` da la norma de cada término de una celda. Su fila $t = T$
-# coincide con los términos hechos a mano.
+# coincide con los términos calculados a mano.
 
 # %%
 cell = nnx.SimpleCell(n, n, param_dtype=float, dtype=float, rngs=nnx.Rngs(0))
@@ -211,13 +211,13 @@ print(f"{np.abs(by_gradlab[1:] / norms[1:] - 1).max():.1e}")  # of the others, r
 # ## Cuánto aporta el pasado lejano
 #
 # Cada término tiene el factor $\partial h^{(T)}/\partial h^{(k)}$, así que los términos antiguos
-# son pequeños donde ese producto se desvanece. ¿Qué parte del gradiente $g$ tienen los últimos $K$
+# son pequeños donde ese producto se desvanece. ¿Qué parte del gradiente $g$ aportan los últimos $K$
 # términos? Tomamos la parte que apunta en la dirección de $g$:
 #
 # $$\text{parte}(K) = \frac{\big\langle \sum_{k > T - K} \text{término}_k,\; g \big\rangle}
 # {\lVert g \rVert^2}, \qquad \text{parte}(T) = 1 .$$
 #
-# El control fija la ganancia: $W_{hh}$ es la ganancia por una rotación.
+# El control deslizante fija la ganancia: $W_{hh}$ es una rotación multiplicada por ella.
 
 # %% lang="en" tags=["hide-cell"]
 STEP_K, TERM, LAST, SHARE = "step k", "norm of the term", "last K terms", "share"
@@ -253,7 +253,7 @@ gradlab.figures.Slider(draw, gains, label=GAIN, start=0.95)
 for gain in (0.6, 0.8, 0.95, 1.1):
     share = share_of_last(terms_by_hand(gain * rotation))
     row = [f"K = {K}: {share[K - 1]:.3f}" for K in (5, 10, 20)]
-    print(f"g = {gain:4}", *row, sep="   ")
+    print(f"gain {gain:4}", *row, sep="   ")
 
 # %% [markdown] lang="en"
 # **Question.** Truncated BPTT keeps the last $K$ terms alone. When is this harmless, and when not?
@@ -267,14 +267,14 @@ for gain in (0.6, 0.8, 0.95, 1.1):
 # </details>
 
 # %% [markdown] lang="es"
-# **Pregunta.** La BPTT truncada conserva solo los últimos $K$ términos. ¿Cuándo es inofensivo y
-# cuándo no?
+# **Pregunta.** La retropropagación truncada conserva solo los últimos $K$ términos. ¿Cuándo es
+# inofensiva y cuándo no?
 #
 # <details><summary>Respuesta</summary>
 #
-# Es inofensivo donde la parte de los últimos $K$ términos es casi 1, como con ganancias pequeñas, y
-# donde nada más antiguo importa para la tarea. No lo es si la respuesta está a más de $K$ pasos:
-# entonces los términos que se omiten son los que indican cómo conservarla.
+# Es inofensiva donde la parte de los últimos $K$ términos es casi 1, como con ganancias pequeñas, y
+# donde nada más antiguo importa para la tarea. No lo es si lo que se necesita para responder está
+# más de $K$ pasos atrás: entonces los términos que se omiten son los que indican cómo conservarlo.
 #
 # </details>
 
@@ -345,15 +345,15 @@ print(f"{jnp.abs(total - autodiff).max():.1e}")
 # </details>
 
 # %% [markdown] lang="es"
-# ## El coste
+# ## El costo
 #
 # Hay $T(T+1)/2$ términos. La diferenciación automática no los calcula uno por uno. Retrocede una
 # sola vez y suma cada pérdida por el camino:
 #
 # $$\delta^{(k)} = \frac{\partial L^{(k)}}{\partial h^{(k)}} + \delta^{(k+1)} J^{(k+1)} .$$
 #
-# **Pregunta.** ¿Cuántos productos de un vector por una jacobiana de paso necesita, frente a los de
-# los términos uno por uno? ¿Qué se pierde?
+# **Pregunta.** ¿Cuántos productos de un vector por la jacobiana de un paso necesita, frente a los
+# de los términos uno por uno? ¿Qué se pierde?
 #
 # <details><summary>Respuesta</summary>
 #
@@ -367,7 +367,7 @@ print(f"{jnp.abs(total - autodiff).max():.1e}")
 #
 # - The gradient of a recurrent matrix is a sum of one term for each step $k$ of the past.
 # - Each term has the factor $\partial h^{(t)}/\partial h^{(k)}$, which decides how large it is.
-# - Where that factor vanishes, the sum is made of the last few steps.
+# - Where that factor vanishes, the sum is made of the terms of the last few steps.
 #
 # Next: [5. A product of Jacobians](05_product.ipynb).
 
@@ -376,6 +376,6 @@ print(f"{jnp.abs(total - autodiff).max():.1e}")
 #
 # - El gradiente de una matriz recurrente es una suma con un término por cada paso $k$ del pasado.
 # - Cada término tiene el factor $\partial h^{(t)}/\partial h^{(k)}$, que decide su tamaño.
-# - Donde ese factor se desvanece, la suma se compone de los últimos pasos.
+# - Donde ese factor se desvanece, la suma se compone de los términos de los últimos pasos.
 #
 # Siguiente: [5. Un producto de jacobianas](05_product.ipynb).

@@ -93,8 +93,8 @@ for ax, sign in zip(axes[1:], "·=", strict=True):
 # ## El producto, paso a paso
 #
 # Multiplicamos por la izquierda los factores de los primeros pasos y escribimos la norma de cada
-# producto encima. La norma $\lVert \cdot \rVert$ es el mayor valor singular: cuánto puede crecer un
-# vector.
+# producto encima. La norma $\lVert \cdot \rVert$ es el mayor valor singular: por cuánto puede
+# multiplicarse la longitud de un vector.
 
 # %% name="product"
 products = [np.eye(n)]
@@ -113,7 +113,7 @@ for ax, t in zip(axes.flat, (0, 1, 2, 3, 5, 8), strict=True):
 # singular value is a few hundredths of the first:
 
 # %% [markdown] lang="es"
-# En el paso 8 todas las entradas son casi cero. Además, las filas se vuelven múltiplos de una
+# En el paso 8 todos los elementos son casi cero. Además, las filas se vuelven múltiplos de una
 # sola: el producto se acerca a rango 1, porque la dirección que menos se encoge perdura más que las
 # demás. En el paso 8 su segundo valor singular es unas centésimas del primero:
 
@@ -125,7 +125,8 @@ singular_values = np.linalg.svd(products[8], compute_uv=False)
 # gradlab measures these norms for every pair. Its column $k = 0$ agrees with the product by hand:
 
 # %% [markdown] lang="es"
-# gradlab mide estas normas para cada par. Su columna $k = 0$ coincide con el producto hecho a mano:
+# gradlab mide estas normas para cada par. Su columna $k = 0$ coincide con el producto calculado a
+# mano:
 
 
 # %%
@@ -158,7 +159,7 @@ print(f"{np.abs(np.exp(log_norms[:, 0]) / norms - 1).max():.1e}")  # relative di
 # Hacia delante, un pequeño cambio $\epsilon$ de $h^{(k)}$ se convierte en
 # $J^{(t)} \cdots J^{(k+1)} \epsilon$: el primer factor es el del paso $k + 1$. Hacia atrás, el
 # vector fila $\partial L/\partial h^{(t)}$ encuentra primero $J^{(t)}$. El producto es el mismo,
-# así que ambos se encogen o crecen a la vez.
+# así que el cambio y el gradiente se encogen o crecen a la vez.
 #
 # </details>
 
@@ -188,7 +189,7 @@ print(f"{np.abs(np.exp(log_norms[:, 0]) / norms - 1).max():.1e}")  # relative di
 # \big(\gamma\, \sigma_{\max}(W_{hh})\big)^{t-k}$$
 #
 # (Pascanu, Mikolov y Bengio 2013, ec. 6 y 7). Si $\gamma\, \sigma_{\max}(W_{hh}) < 1$, los
-# gradientes se desvanecen con seguridad. Lo contrario no se cumple.
+# gradientes se desvanecen con seguridad. El recíproco no es cierto.
 
 # %% lang="en" tags=["hide-cell"]
 STEP, NORM = "step t", "‖∂h⁽ᵗ⁾/∂h⁽⁰⁾‖"
@@ -227,10 +228,10 @@ _ = ax.legend()
 #
 # ## Pesos frente a saturación
 #
-# Solo por los pesos, un gradiente con ganancia mayor que 1 explotaría; las unidades saturadas
-# hacen que se desvanezca. La celda de abajo tiene 64 unidades y pesos gaussianos de ganancia 1,2.
-# El control fija el tamaño de las entradas: la desviación típica $s$ de $x$. Las entradas grandes
-# saturan las unidades.
+# Si solo actuaran los pesos, un gradiente con ganancia mayor que 1 explotaría; las unidades
+# saturadas hacen que se desvanezca. La celda de abajo tiene 64 unidades y pesos gaussianos de
+# ganancia 1.2. El control deslizante fija el tamaño de las entradas: la desviación estándar $s$ de
+# $x$. Las entradas grandes saturan las unidades.
 
 # %% lang="en" tags=["hide-cell"]
 SIZE, LAG = "input size s", "lag t − k (steps)"
@@ -309,7 +310,7 @@ gradlab.figures.Slider(draw, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=
 # </details>
 
 # %% [markdown] lang="es"
-# ## Una cota mayor que 1 no promete nada
+# ## Una cota mayor que 1 no garantiza nada
 #
 # Tomemos una celda lineal de dos unidades con
 #
@@ -345,15 +346,15 @@ np.exp(log_norms[3, ::-1]).round(4)  # t = 3, k = 3, 2, 1, 0
 # - $\gamma\, \sigma_{\max}(W_{hh}) < 1$ makes gradients vanish; above 1 they may do either.
 # - Weights stretch, saturation shrinks: what happens has to be measured.
 #
-# Next: [6. Vanishing and exploding](06_vanishing.ipynb).
+# Next: [6. Vanishing and exploding gradients](06_vanishing.ipynb).
 
 # %% [markdown] lang="es"
 # ## Para recordar
 #
-# - $\partial h^{(t)}/\partial h^{(k)}$ es un producto de jacobianas de paso,
+# - $\partial h^{(t)}/\partial h^{(k)}$ es un producto de jacobianas de un paso,
 #   $J^{(i)} = \mathrm{diag}(\varphi')\, W_{hh}$.
 # - Con $\gamma\, \sigma_{\max}(W_{hh}) < 1$ los gradientes se desvanecen; por encima de 1 puede
 #   ocurrir cualquiera de las dos cosas.
-# - Los pesos estiran y la saturación encoge: lo que ocurre hay que medirlo.
+# - Los pesos estiran y la saturación encoge: hay que medir lo que ocurre.
 #
 # Siguiente: [6. Gradientes que se desvanecen y que explotan](06_vanishing.ipynb).

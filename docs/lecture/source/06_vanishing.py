@@ -48,14 +48,14 @@ AT_LAG, ONE_NORM = "lag {} steps", "norm, typical vector"
 # %% lang="es" tags=["hide-cell"]
 K, ROW, MAP_NORM = "k (pasos)", "t (pasos)", "‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖"
 LAG, NORM = "retardo t − k (pasos)", "‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖ media"
-GAIN, RATE = "ganancia g", "tasa de decaimiento (décadas por paso)"
+GAIN, RATE = "ganancia g", "tasa de decaimiento\n(décadas por paso)"
 LINEAR, TANH, WEAK, STRONG = (
     "lineal",
     "tanh",
     "tanh, entradas débiles",
     "tanh, entradas de varianza 1",
 )
-AT_LAG, ONE_NORM = "retardo {} pasos", "norma, vector típico"
+AT_LAG, ONE_NORM = "retardo de {} pasos", "norma, vector típico"
 
 # %% [markdown] lang="en"
 # ## A product of t − k matrices
@@ -98,9 +98,9 @@ AT_LAG, ONE_NORM = "retardo {} pasos", "norma, vector típico"
 # $$
 #
 # Hay tantos factores como pasos tiene el retardo $t - k$, de modo que la norma cambia con él de
-# forma aproximadamente exponencial. Extraemos las entradas de $W_{hh}$ de manera independiente, con
-# varianza $g^2/n$. El número $g$ es la **ganancia**: al aplicar $W_{hh}$, un vector aleatorio se
-# alarga por un factor de alrededor de $g$.
+# forma aproximadamente exponencial. Generamos los elementos de $W_{hh}$ al azar, independientes y
+# con varianza $g^2/n$. El número $g$ es la **ganancia**: al aplicar $W_{hh}$, la longitud de un
+# vector aleatorio se multiplica aproximadamente por $g$.
 
 # %% [markdown] lang="en"
 # ## Measured: three gains, four seeds
@@ -128,8 +128,8 @@ axes[1].get_legend().remove()
 plt.show()
 
 # %% [markdown] lang="en"
-# The linear network vanishes at $g = 0.6$, explodes at $g = 1.4$ and does little at $g = 1$. The
-# same weights under a tanh all vanish, even at $g = 1.4$.
+# In the linear network the gradient vanishes at $g = 0.6$, explodes at $g = 1.4$ and changes little
+# at $g = 1$. With the same weights and a tanh it always vanishes, even at $g = 1.4$.
 #
 # **Question.** The bound says: if $\lVert W_{hh} \rVert < 1$, the gradient vanishes. Does the
 # gradient explode if $\lVert W_{hh} \rVert > 1$?
@@ -146,8 +146,8 @@ plt.show()
 # </details>
 
 # %% [markdown] lang="es"
-# La red lineal se desvanece con $g = 0.6$, explota con $g = 1.4$ y apenas cambia con $g = 1$. Con
-# los mismos pesos y una tanh, el gradiente se desvanece siempre, incluso con $g = 1.4$.
+# En la red lineal el gradiente se desvanece con $g = 0.6$, explota con $g = 1.4$ y cambia poco con
+# $g = 1$. Con los mismos pesos y una tanh se desvanece siempre, incluso con $g = 1.4$.
 #
 # **Pregunta.** La cota dice: si $\lVert W_{hh} \rVert < 1$, el gradiente se desvanece. ¿Explota si
 # $\lVert W_{hh} \rVert > 1$?
@@ -171,13 +171,14 @@ print(f"norm {np.linalg.norm(W, 2):.2f}, largest eigenvalue {abs(np.linalg.eigva
 # ## The map: every pair (t, k)
 #
 # A curve over the lag is a mean. The map shows every pair: row $t$, column $k$; blue is a norm
-# below 1, red above. Colours end at factors of 100.
+# below 1, red above. The colour scale ends at factors of 100.
 
 # %% [markdown] lang="es"
 # ## El mapa: todos los pares (t, k)
 #
-# Una curva según el retardo es una media. El mapa muestra todos los pares: fila $t$, columna $k$;
-# azul es una norma menor que 1 y rojo, mayor. Los colores terminan en factores de 100.
+# Una curva en función del retardo es una media. El mapa muestra todos los pares: fila $t$, columna
+# $k$; el azul es una norma menor que 1 y el rojo, una mayor. La escala de color llega a factores de
+# 100.
 
 # %% name="map"
 figure, axes = plt.subplots(1, 3, figsize=(7, 2.6), layout="constrained")
@@ -200,8 +201,8 @@ plt.show()
 
 # %% [markdown] lang="es"
 # En la diagonal $t = k$ la norma es 1. Lejos de ella el color depende sobre todo de la distancia a
-# la diagonal, que es el retardo; por eso una curva según el retardo es un buen resumen. Las franjas
-# son pasos en los que la red estaba más o menos saturada que de costumbre.
+# la diagonal, que es el retardo; por eso una curva en función del retardo es un buen resumen. Las
+# franjas son pasos en los que la red estaba más o menos saturada que de costumbre.
 
 # %% [markdown] lang="en"
 # ## A closed form to check the measurement
@@ -211,7 +212,7 @@ plt.show()
 # measured, for all pairs.
 
 # %% [markdown] lang="es"
-# ## Una forma cerrada para comprobar la medición
+# ## Una expresión cerrada para comprobar la medición
 #
 # Consideremos una red lineal con $W_{hh} = g\,Q$ y $Q$ ortogonal. Todos los valores singulares de
 # $(gQ)^{t-k}$ son $g^{\,t-k}$, de modo que la norma es **exactamente** $g^{\,t-k}$. La comparamos
@@ -229,18 +230,20 @@ for gain in [0.5, 0.9, 1.0, 1.1, 2.0]:
 # %% [markdown] lang="en"
 # ## The decay rate against the gain
 #
-# The **decay rate** is the slope of the log norm against the lag. It is negative where gradients
-# vanish and positive where they explode. We measure it for a linear network, for a tanh network
-# driven by weak inputs ($0.3\,x$), and for one driven by inputs of variance 1. The norm here is
-# that of a typical vector (`norm="rms"`): $\lVert\cdot\rVert_F / \sqrt{n}$.
+# The **decay rate** is the slope of the log norm against the lag, in decades (factors of 10) per
+# step. It is negative where gradients vanish and positive where they explode. We measure it for a
+# linear network, for a tanh network driven by weak inputs ($0.3\,x$), and for one driven by inputs
+# of variance 1. The norm here is that of a typical vector (`norm="rms"`):
+# $\lVert\cdot\rVert_F / \sqrt{n}$.
 
 # %% [markdown] lang="es"
 # ## La tasa de decaimiento según la ganancia
 #
-# La **tasa de decaimiento** es la pendiente del logaritmo de la norma según el retardo. Es negativa
-# donde el gradiente se desvanece y positiva donde explota. La medimos en una red lineal, en una red
-# tanh con entradas débiles ($0.3\,x$) y en otra con entradas de varianza 1. La norma es aquí la de
-# un vector típico (`norm="rms"`): $\lVert\cdot\rVert_F / \sqrt{n}$.
+# La **tasa de decaimiento** es la pendiente del logaritmo de la norma en función del retardo, en
+# décadas (factores de 10) por paso. Es negativa donde el gradiente se desvanece y positiva donde
+# explota. La medimos en una red lineal, en una red tanh con entradas débiles ($0.3\,x$) y en otra
+# con entradas de varianza 1. La norma es aquí la de un vector típico (`norm="rms"`):
+# $\lVert\cdot\rVert_F / \sqrt{n}$.
 
 # %%
 gains = np.array([0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6])
@@ -311,15 +314,15 @@ plt.show()
 # %% [markdown] lang="en"
 # ## Saturation, counted
 #
-# If units and weights were independent, the squared length of a vector would change by
+# If units and weights were independent, the squared length of a vector would be multiplied by
 # $\chi = g^2 \,\overline{(1 - h^2)^2}$ a step, so the rate would be $\tfrac12 \log_{10} \chi$. We
 # run the network in NumPy and compare.
 
 # %% [markdown] lang="es"
 # ## La saturación en números
 #
-# Si las unidades y los pesos fueran independientes, el cuadrado de la longitud de un vector
-# cambiaría en cada paso por $\chi = g^2 \,\overline{(1 - h^2)^2}$, y la tasa sería
+# Si las unidades y los pesos fueran independientes, el cuadrado de la longitud de un vector se
+# multiplicaría en cada paso por $\chi = g^2 \,\overline{(1 - h^2)^2}$, y la tasa sería
 # $\tfrac12 \log_{10} \chi$. Ejecutamos la red en NumPy y comparamos.
 
 
@@ -353,7 +356,7 @@ for gain, measured in list(zip(gains, rates[STRONG], strict=True))[1::2]:
 # La tasa es por paso. En un retardo de $\tau$ pasos se convierte en un factor
 # $10^{\text{tasa}\cdot\tau}$; cuanto más largo es el retardo, más estrecho es el intervalo de
 # ganancias cuyos gradientes conservan su tamaño. Las líneas muestran las mismas redes (entradas de
-# varianza 1) a cuatro retardos; la franja gris es un factor de 10 hacia arriba o hacia abajo.
+# varianza 1) para cuatro retardos; la franja gris es un factor de 10 hacia arriba o hacia abajo.
 
 # %% name="length"
 figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
@@ -416,5 +419,5 @@ gradlab.figures.Slider(draw, [0.5, 0.8, 1.0, 1.2, 1.5, 1.8, 2.1, 2.5, 3.0], labe
 # 3. Cuanto más largo es el retardo, más estrecho es el intervalo de ganancias que conservan el
 #    tamaño del gradiente.
 #
-# Sigue: [7. Recorte por umbral y retropropagación truncada](07_clipping_and_truncation.ipynb), dos
-# remedios que a menudo se confunden.
+# Siguiente: [7. Recorte por umbral y retropropagación truncada](07_clipping_and_truncation.ipynb),
+# dos remedios que a menudo se confunden.

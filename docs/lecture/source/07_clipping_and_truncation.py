@@ -1,16 +1,15 @@
 # %% [markdown] lang="en"
 # # 7. Clipping and truncation
 #
-# **Which part of the gradient does a clipping threshold take away, and which part a truncated
-# window?**
+# **Which part of the gradient does clipping take away, and which part truncation?**
 #
-# Both are often given as remedies "for the gradients" in one breath. They do different things, and
-# neither makes a vanished gradient come back.
+# Both are often named together, as remedies for gradients. They do different things, and neither
+# makes a vanished gradient come back.
 
 # %% [markdown] lang="es"
 # # 7. Recorte por umbral y retropropagación truncada
 #
-# **¿Qué parte del gradiente quita un recorte por umbral, y cuál una ventana truncada?**
+# **¿Qué parte del gradiente quita el recorte, y cuál el truncamiento?**
 #
 # Los dos remedios suelen mencionarse juntos. Hacen cosas distintas, y ninguno recupera un gradiente
 # que se ha desvanecido.
@@ -33,18 +32,18 @@ x = jax.random.normal(jax.random.key(0), (T, 4))
 # %% lang="en" tags=["hide-cell"]
 LAG, TERM = "lag t − k (steps)", "norm of the terms of a lag"
 FULL, CLIPPED, TRUNCATED = "full gradient", "clipped, θ = {}", "truncated, K = {}"
-THRESHOLD, WINDOW, ANGLE = "threshold θ over ‖g‖", "window K (steps)", "angle to g (degrees)"
-KEPT, SIZE = "norm over ‖g‖", "norm"
+THRESHOLD, WINDOW, ANGLE = "threshold θ ÷ ‖g‖", "window K (steps)", "angle to g (degrees)"
+KEPT, SIZE = "norm ÷ ‖g‖", "norm"
 UPDATE, LOSS, GUESS = "update", "loss ÷ that of a guess", "guessing"
 EXPLODING, VANISHING, UNCLIPPED = "gain 3, delay 4", "gain 0.5, delay 15", "no clipping"
 
 # %% lang="es" tags=["hide-cell"]
-LAG, TERM = "retardo t − k (pasos)", "norma de los términos"
+LAG, TERM = "retardo t − k (pasos)", "norma de los términos\nde un retardo"
 FULL, CLIPPED, TRUNCATED = "gradiente completo", "recortado, θ = {}", "truncado, K = {}"
-THRESHOLD, WINDOW, ANGLE = "umbral θ entre ‖g‖", "ventana K (pasos)", "ángulo con g (grados)"
-KEPT, SIZE = "norma entre ‖g‖", "norma"
+THRESHOLD, WINDOW, ANGLE = "umbral θ ÷ ‖g‖", "ventana K (pasos)", "ángulo con g (grados)"
+KEPT, SIZE = "norma ÷ ‖g‖", "norma"
 UPDATE, LOSS, GUESS = "actualización", "pérdida ÷ la del azar", "al azar"
-EXPLODING, VANISHING, UNCLIPPED = "ganancia 3, demora 4", "ganancia 0.5, demora 15", "sin recorte"
+EXPLODING, VANISHING, UNCLIPPED = "ganancia 3, retardo 4", "ganancia 0.5, retardo 15", "sin recorte"
 
 # %% [markdown] lang="en"
 # ## Two operations
@@ -94,14 +93,16 @@ EXPLODING, VANISHING, UNCLIPPED = "ganancia 3, demora 4", "ganancia 0.5, demora 
 # %% [markdown] lang="en"
 # ## One measured gradient, term by term
 #
-# A tanh network shall repeat, at every step, the first input of eight steps ago. `backpropagate`
-# returns the sums $c_j$ for $W_{hh}$. We check that they add up to the gradient that JAX computes.
+# A tanh network shall repeat, at every step, the first feature of the input of eight steps ago.
+# `backpropagate` returns the sums $c_j$ for $W_{hh}$. We check that they add up to the gradient
+# that JAX computes.
 
 # %% [markdown] lang="es"
 # ## Un gradiente medido, término a término
 #
-# Una red tanh debe repetir en cada paso la primera entrada de hace ocho pasos. `backpropagate`
-# devuelve las sumas $c_j$ para $W_{hh}$. Comprobamos que suman el gradiente que calcula JAX.
+# Una red tanh debe repetir en cada paso la primera componente de la entrada de hace ocho pasos.
+# `backpropagate` devuelve las sumas $c_j$ para $W_{hh}$. Comprobamos que su suma es el gradiente
+# que calcula JAX.
 
 # %%
 readout = jax.random.normal(jax.random.key(1), (n,)) / np.sqrt(n)
@@ -179,7 +180,7 @@ plt.show()
 
 # %% [markdown] lang="en"
 # Clipping has scaled every bar by the same factor, and the angle to $g$ is 0. Truncation has left
-# the first five bars as they were and removed the others; the gradient points elsewhere.
+# the first five bars as they were and removed the others; the gradient points in another direction.
 #
 # **Question.** May the truncated gradient be longer than the full one?
 #
@@ -194,7 +195,7 @@ plt.show()
 # %% [markdown] lang="es"
 # El recorte ha multiplicado todas las barras por el mismo factor y el ángulo con $g$ es 0. El
 # truncamiento ha dejado las cinco primeras barras como estaban y ha quitado las demás; el gradiente
-# apunta a otra parte.
+# apunta en otra dirección.
 #
 # **Pregunta.** ¿Puede el gradiente truncado ser más largo que el completo?
 #
@@ -246,12 +247,12 @@ plt.show()
 # compare the share of lags of 10 or more before and after clipping to a tenth of the norm.
 
 # %% [markdown] lang="es"
-# ## Gradientes que se desvanecen: no hay qué agrandar
+# ## Gradientes que se desvanecen: no queda nada que agrandar
 #
 # Ahora solo el último paso tiene pérdida, y la respuesta está 20 pasos atrás. Con ganancia 0.5 el
 # gradiente se desvanece por el camino. `gradlab.credit` da la parte de cada retardo en el
 # gradiente; las partes suman 1. Comparamos la de los retardos de 10 o más antes y después de
-# recortar a un décimo de la norma.
+# recortar a una décima parte de la norma.
 
 # %%
 is_last = jax.numpy.arange(T) == T - 1
@@ -278,7 +279,7 @@ for gain in [0.5, 1.0, 2.5]:
 # <details>
 # <summary>Answer</summary>
 #
-# It would change the size of the step, as a larger learning rate does (Adam does about that). The
+# It would change the size of the update, as a larger learning rate does (Adam does about that). The
 # share of the long lags would stay as small as it is: the update would still be made of short lags.
 # What helps is a Jacobian that shrinks less: another start, or another architecture (section 8).
 #
@@ -304,15 +305,16 @@ for gain in [0.5, 1.0, 2.5]:
 # ## Training with and without a threshold
 #
 # Two tasks of repeating a bit after a delay, plain gradient descent, three thresholds and four
-# seeds. On the left the start explodes (gain 3, learning rate 1); on the right it vanishes (gain
-# 0.5, a delay of 15 steps, learning rate 0.1).
+# seeds. With the start on the left the gradient explodes (gain 3, a delay of 4 steps, learning rate
+# 1); with that on the right it vanishes (gain 0.5, a delay of 15 steps, learning rate 0.1).
 
 # %% [markdown] lang="es"
 # ## Entrenar con umbral y sin él
 #
-# Dos tareas de repetir un bit tras una demora, con descenso por gradiente simple, tres umbrales y
-# cuatro semillas. A la izquierda la inicialización explota (ganancia 3, tasa de aprendizaje 1); a
-# la derecha se desvanece (ganancia 0.5, demora de 15 pasos, tasa de aprendizaje 0.1).
+# Dos tareas de repetir un bit tras un retardo, con descenso por gradiente simple, tres umbrales y
+# cuatro semillas. Con la inicialización de la izquierda el gradiente explota (ganancia 3, retardo
+# de 4 pasos, tasa de aprendizaje 1); con la de la derecha se desvanece (ganancia 0.5, retardo de 15
+# pasos, tasa de aprendizaje 0.1).
 
 
 # %% tags=["hide-output"]
@@ -361,8 +363,8 @@ for title, table in runs.items():
 # %% [markdown] lang="en"
 # Left: without clipping no network learns; their losses end at about ten times that of a guess.
 # With $\theta = 1$ two of four solve the task. With $\theta = 0.1$ none does within 400 updates,
-# but all get nine bits in ten right and still improve: small steps are slow. Training at gain 3 is
-# chaotic, so the numbers change a little from one machine to another.
+# but all get nine bits in ten right and still improve: small updates are slow. Training at gain 3
+# is chaotic, so the numbers change a little from one machine to another.
 #
 # Right: at every threshold the loss stays at that of a guess.
 #
@@ -372,8 +374,8 @@ for title, table in runs.items():
 # <details>
 # <summary>Answer</summary>
 #
-# No. A smaller threshold can only make steps shorter. First measure where the gradient goes: by
-# lag, as above.
+# No. A smaller threshold can only make updates smaller. First measure which lags the gradient comes
+# from, as above.
 #
 # </details>
 
@@ -381,19 +383,19 @@ for title, table in runs.items():
 # A la izquierda, sin recorte no aprende ninguna red: la pérdida termina en unas diez veces la del
 # azar. Con $\theta = 1$ dos de las cuatro resuelven la tarea. Con $\theta = 0.1$ no la resuelve
 # ninguna en 400 actualizaciones, pero todas aciertan nueve de cada diez bits y siguen mejorando:
-# los pasos pequeños son lentos. El entrenamiento con ganancia 3 es caótico, de modo que los números
-# cambian un poco de una máquina a otra.
+# con actualizaciones pequeñas se avanza despacio. El entrenamiento con ganancia 3 es caótico, de
+# modo que los números cambian un poco de una máquina a otra.
 #
 # A la derecha, con todos los umbrales la pérdida se queda en la del azar.
 #
-# **Pregunta.** La pérdida de una compañera no baja, y la norma del gradiente está siempre por
-# debajo del umbral. ¿Ayuda un umbral menor?
+# **Pregunta.** La pérdida de la red de una compañera no baja, y la norma del gradiente está siempre
+# por debajo del umbral. ¿Ayuda un umbral menor?
 #
 # <details>
 # <summary>Respuesta</summary>
 #
-# No. Un umbral menor solo puede acortar los pasos. Primero hay que medir adónde va el gradiente,
-# por retardos, como aquí arriba.
+# No. Un umbral menor solo puede hacer más pequeñas las actualizaciones. Primero hay que medir de
+# qué retardos procede el gradiente, como más arriba.
 #
 # </details>
 
@@ -437,9 +439,9 @@ gradlab.figures.Slider(lambda K: draw_terms(20, K), [1, 2, 3, 5, 8, 12, 20, 30],
 # ## Para recordar
 #
 # 1. El recorte acota el tamaño. Conserva la dirección y la parte de cada retardo.
-# 2. El truncamiento quita los retardos desde $K$. Cambia la dirección y no acota nada.
+# 2. El truncamiento quita los retardos a partir de $K$. Cambia la dirección y no acota nada.
 # 3. El recorte sirve contra los gradientes que explotan. Contra los que se desvanecen no sirve
 #    ninguno de los dos: no se puede conservar lo que no está.
 #
-# Sigue: [8. Las compuertas de la LSTM](08_gates.ipynb), una arquitectura cuyo gradiente no tiene
-# por qué encogerse.
+# Siguiente: [8. Las compuertas de la LSTM](08_gates.ipynb), una arquitectura cuyo gradiente no
+# tiene por qué encogerse.

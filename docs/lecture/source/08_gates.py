@@ -27,7 +27,8 @@ x = jax.random.normal(jax.random.key(0), (T, 4))
 LAG, STEP, NORM, ACTIVATION = "lag t − k (steps)", "step t", "mean norm", "activation"
 FORGET, INPUT, OUTPUT, CANDIDATE = "forget gate f", "input gate i", "output gate o", "candidate g"
 CELL, HIDDEN = "cell state c", "hidden state h"
-ALL_LEARNED, ONE_PAIR = "no gate pinned", "norm"
+NONE_PINNED, ONE_PAIR = "no gate pinned", "norm"
+LAGS = ["lag 1", "lag 10", "lag 40"]
 TOTAL, CELL_PATH, FROZEN = "total", "cell path, ∏ f", "c frozen"
 PINNED = "forget gate pinned at f"
 
@@ -35,8 +36,9 @@ PINNED = "forget gate pinned at f"
 LAG, STEP, NORM, ACTIVATION = "retardo t − k (pasos)", "paso t", "norma media", "activación"
 FORGET, INPUT, OUTPUT = "compuerta de olvido f", "compuerta de entrada i", "compuerta de salida o"
 CANDIDATE, CELL, HIDDEN = "candidato g", "estado de celda c", "estado oculto h"
-ALL_LEARNED, ONE_PAIR = "ninguna fijada", "norma"
-TOTAL, CELL_PATH, FROZEN = "total", "por la celda, ∏ f", "c fijo"
+NONE_PINNED, ONE_PAIR = "ninguna fijada", "norma"
+LAGS = ["retardo 1", "retardo 10", "retardo 40"]
+TOTAL, CELL_PATH, FROZEN = "total", "camino por la celda, ∏ f", "c fijo"
 PINNED = "compuerta de olvido fijada en f"
 
 # %% [markdown] lang="en"
@@ -58,7 +60,7 @@ PINNED = "compuerta de olvido fijada en f"
 # %% [markdown] lang="es"
 # ## Las ecuaciones
 #
-# Con $\sigma$, la función logística, y $\odot$, el producto entrada por entrada:
+# Sean $\sigma$ la función logística y $\odot$ el producto elemento a elemento:
 #
 # $$
 # \begin{aligned}
@@ -169,11 +171,12 @@ plt.show()
 # product.
 
 # %% [markdown] lang="es"
-# ## La arista de peso 1
+# ## La conexión de peso 1
 #
-# Con $f = 1$ el estado de celda es una suma, $c^{(t)} = c^{(t-1)} + i \odot g$, y la arista de
-# $c^{(t-1)}$ a $c^{(t)}$ tiene peso 1: es el *constant error carousel* de 1997. Si se cierra la
-# compuerta de salida, $o = 0$, desaparece el camino por $h$ y queda
+# Con $f = 1$ el estado de celda es una suma, $c^{(t)} = c^{(t-1)} + i \odot g$, y la conexión de
+# $c^{(t-1)}$ a $c^{(t)}$ tiene peso 1: es el carrusel de error constante (*constant error
+# carousel*) de 1997. Si se cierra la compuerta de salida, $o = 0$, desaparece el camino por $h$ y
+# queda
 #
 # $$\frac{\partial c^{(t)}}{\partial c^{(k)}} = \prod_{j=k+1}^{t} \operatorname{diag} f^{(j)} .$$
 #
@@ -203,38 +206,38 @@ for f in [1.0, 0.9, 0.5]:
     print(f"f = {f}: norm at lag 40 {norms[T, 0]:.6g}, f⁴⁰ = {f**40:.6g}")
 shut = lstm(output_gate=0.0)
 product = np.log(forget_gates(shut)).sum(axis=0).max()  # the norm of a diagonal matrix
-print(f"f learned: log norm {log_norms(shut, 'c')[T, 0]:.5f}, of the product {product:.5f}")
+print(f"f not pinned: log norm {log_norms(shut, 'c')[T, 0]:.5f}, of the product {product:.5f}")
 
 # %% [markdown] lang="en"
 # ## Each gate pinned open and shut
 #
-# The same cell with one gate at a time pinned at 1 (open) or 0 (shut). The table has powers of ten:
-# $\log_{10}$ of the mean norm at a lag, of $\partial c^{(t)}/\partial c^{(k)}$ and of
+# The same cell with one gate at a time pinned at 1 (open) or 0 (shut). The table has exponents of
+# ten: $\log_{10}$ of the mean norm at each lag, of $\partial c^{(t)}/\partial c^{(k)}$ and of
 # $\partial h^{(t)}/\partial h^{(k)}$; $-\infty$ is a norm of exactly 0.
 
 # %% [markdown] lang="es"
 # ## Cada compuerta, fijada abierta y cerrada
 #
-# La misma celda con una sola compuerta fijada en 1 (abierta) o en 0 (cerrada). La tabla tiene
-# potencias de diez: $\log_{10}$ de la norma media a un retardo, de
+# La misma celda con una sola compuerta fijada en 1 (abierta) o en 0 (cerrada). La tabla contiene
+# exponentes de diez: $\log_{10}$ de la norma media a cada retardo, de
 # $\partial c^{(t)}/\partial c^{(k)}$ y de $\partial h^{(t)}/\partial h^{(k)}$; $-\infty$ es una
-# norma exactamente 0.
+# norma exactamente igual a 0.
 
 # %%
 pins = [{}] + [{f"{gate}_gate": v} for gate in ("forget", "input", "output") for v in (1.0, 0.0)]
 profiles, rows = {}, {}
 for pin in pins:
-    name = "".join(f"{gate[0]} = {value}" for gate, value in pin.items()) or ALL_LEARNED
+    name = "".join(f"{gate[0]} = {value}" for gate, value in pin.items()) or NONE_PINNED
     for part in "ch":
         profiles[name, part] = gradlab.lag_profile(log_norms(lstm(**pin), part)) / np.log(10)
     rows[name] = [profiles[name, part][lag] for part in "ch" for lag in (1, 10, 40)]
-columns = pd.MultiIndex.from_product([["∂c/∂c", "∂h/∂h"], ["lag 1", "lag 10", "lag 40"]])
+columns = pd.MultiIndex.from_product([["∂c/∂c", "∂h/∂h"], LAGS])
 pd.DataFrame(rows.values(), index=list(rows), columns=columns).round(1)
 
 # %% name="pins"
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), sharey=True, layout="constrained")
 for ax, part in zip(axes, "ch", strict=True):
-    shown = {ALL_LEARNED: "-", "f = 1.0": "--", "f = 0.0": ":", "i = 0.0": "-."}
+    shown = {NONE_PINNED: "-", "f = 1.0": "--", "f = 0.0": ":", "i = 0.0": "-."}
     for name, dash in shown.items():
         ax.plot(profiles[name, part], dash, label=name)
     ax.set(title=f"∂{part}⁽ᵗ⁾/∂{part}⁽ᵏ⁾", xlabel=LAG)
@@ -244,11 +247,11 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown] lang="en"
-# The forget gate decides. Open, it keeps both norms within a factor of about 10 of 1 over 40 steps.
-# Shut, it makes $\partial c/\partial c$ zero at once, and $\partial h/\partial h$ falls tenfold a
+# The forget gate decides. Open, it keeps both norms between about 0.1 and 10 over 40 steps. Shut,
+# it makes $\partial c/\partial c$ zero at once, and $\partial h/\partial h$ falls about tenfold a
 # step. With the input or the output gate shut, $h$ passes nothing on ($-\infty$), and
-# $\partial c/\partial c$ is the product of the forget gates. With either of them open the rates
-# change little.
+# $\partial c/\partial c$ is the product of the forget gates. With either of the two pinned open the
+# rates change little.
 #
 # **Question.** With $f = 1$ the edge has weight 1. Why does $\partial c/\partial c$ grow with the
 # lag?
@@ -258,19 +261,19 @@ plt.show()
 #
 # Because the other paths are open: $c$ acts on $h$, $h$ on the gates and the candidate, and these
 # on $c$. Their terms are added to the identity, so the norm may exceed 1. It is exactly 1 only
-# where they are closed, as in the section before. Hochreiter & Schmidhuber left these paths out of
-# the gradient: they truncated it there.
+# where they are closed, as in "The edge of weight 1" above. Hochreiter & Schmidhuber left these
+# paths out of the gradient: they truncated it there.
 #
 # </details>
 
 # %% [markdown] lang="es"
-# La compuerta de olvido es la que decide. Abierta, mantiene ambas normas a un factor de alrededor
-# de 10 de 1 durante 40 pasos. Cerrada, anula $\partial c/\partial c$ de inmediato, y
-# $\partial h/\partial h$ cae diez veces en cada paso. Con la compuerta de entrada o la de salida
-# cerrada, $h$ no transmite nada ($-\infty$) y $\partial c/\partial c$ es el producto de las
-# compuertas de olvido. Si una de ellas está abierta, las tasas cambian poco.
+# La compuerta de olvido es la que decide. Abierta, mantiene ambas normas aproximadamente entre 0.1
+# y 10 durante 40 pasos. Cerrada, anula $\partial c/\partial c$ de inmediato, y
+# $\partial h/\partial h$ se divide aproximadamente por diez en cada paso. Con la compuerta de
+# entrada o la de salida cerrada, $h$ no transmite nada ($-\infty$) y $\partial c/\partial c$ es el
+# producto de las compuertas de olvido. Si se fija abierta una de las dos, las tasas cambian poco.
 #
-# **Pregunta.** Con $f = 1$ la arista tiene peso 1. ¿Por qué crece $\partial c/\partial c$ con el
+# **Pregunta.** Con $f = 1$ la conexión tiene peso 1. ¿Por qué crece $\partial c/\partial c$ con el
 # retardo?
 #
 # <details>
@@ -278,8 +281,8 @@ plt.show()
 #
 # Porque los otros caminos están abiertos: $c$ influye en $h$; $h$, en las compuertas y el
 # candidato, y estos, en $c$. Sus términos se suman a la identidad, de modo que la norma puede
-# superar 1. Solo es exactamente 1 cuando están cerrados, como en el apartado anterior. Hochreiter y
-# Schmidhuber dejaron esos caminos fuera del gradiente: lo truncaban ahí.
+# superar 1. Solo es exactamente 1 cuando están cerrados, como en «La conexión de peso 1», más
+# arriba. Hochreiter y Schmidhuber dejaron esos caminos fuera del gradiente: lo truncaban ahí.
 #
 # </details>
 
@@ -344,8 +347,8 @@ plt.show()
 
 # %% [markdown] lang="en"
 # The cell path alone comes close to the total derivative of $c$. The product at frozen $c$ says
-# that this LSTM forgets everything, and is wrong by 38 decades: the path through the cell state is
-# what it leaves out. A tool that multiplies blocks of $h$ alone measures this.
+# that this LSTM forgets everything, and is wrong by 38 orders of magnitude: the path through the
+# cell state is what it leaves out. A tool that multiplies blocks of $h$ alone measures this.
 #
 # **Question.** Why is $\prod f$ below the total derivative here, although paths may also cancel?
 #
@@ -359,9 +362,10 @@ plt.show()
 # </details>
 
 # %% [markdown] lang="es"
-# El camino por la celda, solo, queda cerca de la derivada total de $c$. El producto con $c$ fijo
-# dice que esta LSTM lo olvida todo, y se equivoca en 38 décadas: lo que omite es justo el camino
-# por el estado de celda. Es lo que mide una herramienta que solo multiplica bloques de $h$.
+# El camino por la celda, por sí solo, queda cerca de la derivada total de $c$. El producto con $c$
+# fijo dice que esta LSTM lo olvida todo, y se equivoca en 38 órdenes de magnitud: lo que omite es
+# justo el camino por el estado de celda. Es lo que mide una herramienta que solo multiplica bloques
+# de $h$.
 #
 # **Pregunta.** ¿Por qué queda aquí $\prod f$ por debajo de la derivada total, si los caminos
 # también pueden cancelarse?
@@ -369,7 +373,7 @@ plt.show()
 # <details>
 # <summary>Respuesta</summary>
 #
-# La norma de una matriz diagonal es su mayor entrada: la de la única unidad que menos olvida. La
+# La norma de una matriz diagonal es su mayor elemento: el de la unidad que menos olvida. La
 # derivada total incluye además los caminos por $h$, y su norma se toma sobre todas las direcciones,
 # también las que mezclan unidades. Nada obliga a que sea siempre mayor; lo es en esta medición.
 #
@@ -378,7 +382,7 @@ plt.show()
 # %% [markdown] lang="en"
 # ## Try it: the forget gate
 #
-# The forget gate pinned at $f$, all other gates learned. The dotted line is $f^{\,t-k}$.
+# The forget gate pinned at $f$, the other gates not. The dotted line is $f^{\,t-k}$.
 
 # %% [markdown] lang="es"
 # ## Para probar: la compuerta de olvido
@@ -416,10 +420,10 @@ gradlab.figures.Slider(draw, [0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0], label=PINNE
 # %% [markdown] lang="es"
 # ## Para recordar
 #
-# 1. La arista de $c^{(t-1)}$ a $c^{(t)}$ tiene peso $f$. Con $f = 1$ y los demás caminos cerrados,
-#    la norma del gradiente es exactamente 1 a cualquier retardo.
-# 2. El camino por la celda, solo, es $\prod f$. La derivada total incluye además los caminos por
-#    $h$ y $U$.
-# 3. Antes de creer en una medición hay que saber si ha dejado fuera el camino por la celda.
+# 1. La conexión de $c^{(t-1)}$ a $c^{(t)}$ tiene peso $f$. Con $f = 1$ y los demás caminos
+#    cerrados, la norma del gradiente es exactamente 1 a cualquier retardo.
+# 2. El camino por la celda, por sí solo, es $\prod f$. La derivada total incluye además los caminos
+#    por $h$ y $U$.
+# 3. Antes de fiarse de una medición hay que saber si ha dejado fuera el camino por la celda.
 #
-# Sigue: [9. El sesgo de olvido](09_forget_bias.ipynb): dónde está $f$ antes de entrenar.
+# Siguiente: [9. El sesgo de olvido](09_forget_bias.ipynb): dónde está $f$ antes de entrenar.

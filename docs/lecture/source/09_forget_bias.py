@@ -9,8 +9,7 @@
 # %% [markdown] lang="es"
 # # 9. El sesgo de olvido
 #
-# **¿Hasta dónde alcanza una LSTM antes de aprender nada, y cuánto de eso depende de un solo
-# número?**
+# **¿Hasta dónde llega una LSTM antes de aprender nada, y cuánto de eso depende de un solo número?**
 #
 # A menudo se lee que la LSTM resuelve el problema de los gradientes que se desvanecen. Que lo haga
 # al comienzo del entrenamiento depende del sesgo $b_f$ de su compuerta de olvido.
@@ -49,7 +48,7 @@ LAG, NORM, BIAS = "lag t − k (steps)", "mean norm", "forget bias $b_f$"
 RATE, MEASURED, ALONE = "decay rate (decades per step)", "measured", "log₁₀ σ($b_f$)"
 REACH = "horizon (steps)"
 TANH, LSTM_AT, CHRONO = "tanh RNN, orthogonal", "LSTM, $b_f$ = {}", "LSTM, chrono"
-BIG, SMALL = "inputs x", "inputs 0.3 x"
+K, ROW, BIG, SMALL = "k (steps)", "t (steps)", "inputs x", "inputs 0.3 x"
 UPDATE, LOSS = "update", "loss ÷ that of a guess"
 
 # %% lang="es" tags=["hide-cell"]
@@ -57,7 +56,7 @@ LAG, NORM, BIAS = "retardo t − k (pasos)", "norma media", "sesgo de olvido $b_
 RATE, MEASURED, ALONE = "tasa (décadas por paso)", "medida", "log₁₀ σ($b_f$)"
 REACH = "horizonte (pasos)"
 TANH, LSTM_AT, CHRONO = "RNN tanh, ortogonal", "LSTM, $b_f$ = {}", "LSTM, chrono"
-BIG, SMALL = "entradas x", "entradas 0.3 x"
+K, ROW, BIG, SMALL = "k (pasos)", "t (pasos)", "entradas x", "entradas 0.3 x"
 UPDATE, LOSS = "actualización", "pérdida ÷ la del azar"
 
 # %% [markdown] lang="en"
@@ -76,7 +75,7 @@ UPDATE, LOSS = "actualización", "pérdida ÷ la del azar"
 # ## Una compuerta en reposo
 #
 # Al comienzo, la compuerta de olvido es $f = \sigma(W_f x + U_f h + b_f)$ con pesos aleatorios y se
-# mueve alrededor de $\sigma(b_f)$. Por el camino de la celda el gradiente se multiplica por $f$ en
+# mueve alrededor de $\sigma(b_f)$. En el camino por la celda el gradiente se multiplica por $f$ en
 # cada paso. Si los pesos fueran cero,
 #
 # $$\frac{\partial c^{(t)}}{\partial c^{(k)}} = \sigma(b_f)^{\,t-k}\, I .$$
@@ -110,7 +109,8 @@ for b in [-2, 0, 1, 3, 6]:
 # </details>
 
 # %% [markdown] lang="es"
-# **Pregunta.** ¿Qué sesgo de olvido deja pasar la mitad del gradiente por la celda en 100 pasos?
+# **Pregunta.** ¿Con qué sesgo de olvido queda la mitad del gradiente tras 100 pasos del camino por
+# la celda?
 #
 # <details>
 # <summary>Respuesta</summary>
@@ -130,8 +130,9 @@ for b in [-2, 0, 1, 3, 6]:
 # %% [markdown] lang="es"
 # ## La medición, con pesos aleatorios
 #
-# Ahora los pesos son los que extrae Flax (ortogonales sobre $h$), con tres semillas y entradas de
-# varianza 1. Medimos la tasa de decaimiento y el horizonte de $\partial c^{(t)}/\partial c^{(k)}$.
+# Ahora los pesos son los que genera Flax (ortogonales los que multiplican a $h$), con tres semillas
+# y entradas de varianza 1. Medimos la tasa de decaimiento y el horizonte de
+# $\partial c^{(t)}/\partial c^{(k)}$.
 
 # %% name="rates"
 biases = np.arange(-2, 7)
@@ -158,7 +159,8 @@ plt.show()
 # tenths of a decade a step at $b_f = -2$, by a few hundredths at 1 and 2. The gates move with the
 # input, and the norm is that of the direction that is forgotten least. From 4 on the rate is
 # positive: what is hardly forgotten feeds back through $h$ and the gates, and the gradient grows.
-# (A horizon of inf never falls to $1/e$ in 60 steps; it is not drawn.)
+# (A horizon of inf says that the mean norm does not fall to $1/e$ within 60 steps; it is not
+# drawn.)
 #
 # **Question.** Then why not start every LSTM with a forget bias of 6?
 #
@@ -167,16 +169,17 @@ plt.show()
 #
 # The cell state would add up everything it reads for some $e^6 \approx 400$ steps, noise too, and
 # its gradients grow here. How long the memory should be depends on the task; section "Time scales
-# of the task" below has a start that spreads it.
+# of the task" below has a start that gives each unit a length of its own.
 #
 # </details>
 
 # %% [markdown] lang="es"
-# Las líneas discontinuas son la fórmula del camino por la celda solo. La tasa medida queda por
-# encima: tres décimas de década por paso con $b_f = -2$; unas centésimas con 1 y con 2. Las
-# compuertas se mueven con la entrada, y la norma es la de la dirección que menos se olvida. Desde 4
-# la tasa es positiva: lo que apenas se olvida vuelve a entrar por $h$ y las compuertas, y el
-# gradiente crece. (Un horizonte inf no cae nunca a $1/e$ en 60 pasos; no se dibuja.)
+# Las líneas discontinuas son la fórmula del camino por la celda, por sí solo. La tasa medida queda
+# por encima: tres décimas de década por paso con $b_f = -2$; unas centésimas con 1 y con 2. Las
+# compuertas se mueven con la entrada, y la norma es la de la dirección que menos se olvida. A
+# partir de 4 la tasa es positiva: lo que apenas se olvida vuelve a entrar por $h$ y las compuertas,
+# y el gradiente crece. (Un horizonte inf indica que la norma media no cae a $1/e$ en 60 pasos; no
+# se dibuja.)
 #
 # **Pregunta.** Entonces, ¿por qué no empezar siempre con un sesgo de olvido de 6?
 #
@@ -185,7 +188,8 @@ plt.show()
 #
 # El estado de celda acumularía todo lo que lee durante unos $e^6 \approx 400$ pasos, también el
 # ruido, y aquí sus gradientes crecen. Cuánto debe durar la memoria depende de la tarea; el apartado
-# «Escalas de tiempo de la tarea», más abajo, muestra una inicialización que la reparte.
+# «Escalas de tiempo de la tarea», más abajo, muestra una inicialización que da a cada unidad una
+# duración distinta.
 #
 # </details>
 
@@ -198,8 +202,8 @@ plt.show()
 # %% [markdown] lang="es"
 # ## Una LSTM frente a una red tanh
 #
-# Una RNN tanh con $W_{hh}$ ortogonal al comienzo, y varias LSTM con tres sesgos de olvido: ¿quién
-# alcanza más lejos antes de entrenar? De la LSTM tomamos su mejor mitad, $\partial c/\partial c$.
+# Una RNN tanh con $W_{hh}$ ortogonal al comienzo, y varias LSTM con tres sesgos de olvido: ¿cuál
+# llega más lejos antes de entrenar? De la LSTM tomamos su mejor mitad, $\partial c/\partial c$.
 
 # %% name="against_rnn"
 orthogonal = nnx.initializers.orthogonal()
@@ -225,8 +229,8 @@ pd.DataFrame(rows, columns=["", "", RATE, REACH]).round(3)
 
 # %% [markdown] lang="en"
 # With $b_f = 0$ the LSTM forgets **sooner** than the tanh network, at both sizes of the inputs.
-# With $b_f = 1$ it is ahead where the inputs saturate the tanh, and a little behind where they do
-# not. With $b_f = 3$ the gradient does not vanish within 60 steps.
+# With $b_f = 1$ it reaches farther where the inputs saturate the tanh, and a little less far where
+# they do not saturate it. With $b_f = 3$ the gradient does not vanish within 60 steps.
 #
 # **Question.** Does this show that LSTMs with $b_f = 0$ are useless?
 #
@@ -235,14 +239,14 @@ pd.DataFrame(rows, columns=["", "", RATE, REACH]).round(3)
 #
 # No. These are gradients before training. Training may open the gates, if the task gives it a
 # gradient to do so with. Short lags do, and may lead on to longer ones; a task whose shortest lag
-# is long gives next to nothing. The next section tries one.
+# is long gives next to nothing. The measurement below tries one.
 #
 # </details>
 
 # %% [markdown] lang="es"
-# Con $b_f = 0$ la LSTM olvida **antes** que la red tanh, con ambos tamaños de las entradas. Con
-# $b_f = 1$ va por delante donde las entradas saturan la tanh, y un poco por detrás donde no. Con
-# $b_f = 3$ el gradiente no se desvanece en 60 pasos.
+# Con $b_f = 0$ la LSTM olvida **antes** que la red tanh, con entradas de ambos tamaños. Con
+# $b_f = 1$ llega más lejos donde las entradas saturan la tanh, y un poco menos donde no la saturan.
+# Con $b_f = 3$ el gradiente no se desvanece en 60 pasos.
 #
 # **Pregunta.** ¿Demuestra esto que las LSTM con $b_f = 0$ no sirven?
 #
@@ -251,7 +255,7 @@ pd.DataFrame(rows, columns=["", "", RATE, REACH]).round(3)
 #
 # No. Son gradientes de antes de entrenar. El entrenamiento puede abrir las compuertas si la tarea
 # le da un gradiente con que hacerlo. Los retardos cortos se lo dan y pueden llevar a otros más
-# largos; una tarea cuyo retardo mínimo es largo no da casi nada. El apartado siguiente prueba una.
+# largos; una tarea cuyo retardo mínimo es largo no da casi nada. La medición siguiente prueba una.
 #
 # </details>
 
@@ -261,7 +265,7 @@ pd.DataFrame(rows, columns=["", "", RATE, REACH]).round(3)
 # The task is to repeat a bit 20 steps later. Adam, learning rate 0.01, 300 updates, two seeds.
 
 # %% [markdown] lang="es"
-# ## Qué hace el entrenamiento
+# ## Qué cambia con el entrenamiento
 #
 # La tarea es repetir un bit 20 pasos después. Adam, tasa de aprendizaje 0.01, 300 actualizaciones,
 # dos semillas.
@@ -297,13 +301,13 @@ runs.groupby("bias.value")[["eval/loss", "eval/accuracy"]].mean().round(3)
 
 # %% [markdown] lang="en"
 # With $b_f = 0$ the networks stay at guessing for all 300 updates. With 1 and 3 they get seven bits
-# in ten right, and their loss is about a fifth below that of a guess. The task is the same for all;
+# in ten right, and their loss is about 20 % below that of a guess. The task is the same for all;
 # the start alone differs.
 
 # %% [markdown] lang="es"
-# Con $b_f = 0$ las redes se quedan en el azar durante las 300 actualizaciones. Con 1 y con 3
-# aciertan siete de cada diez bits, y su pérdida es alrededor de una quinta parte menor que la del
-# azar. La tarea es la misma para todas; solo cambia la inicialización.
+# Con $b_f = 0$ las redes no superan el azar durante las 300 actualizaciones. Con 1 y con 3 aciertan
+# siete de cada diez bits, y su pérdida es alrededor de un 20 % menor que la del azar. La tarea es
+# la misma para todas; solo cambia la inicialización.
 
 # %% [markdown] lang="en"
 # ## Which default does your library have?
@@ -321,7 +325,7 @@ runs.groupby("bias.value")[["eval/loss", "eval/accuracy"]].mean().round(3)
 # `bias=forget bias.value=1` sets it ([why](../../decisions.md)).
 
 # %% [markdown] lang="es"
-# ## ¿Qué valor trae tu biblioteca?
+# ## ¿Qué valor por defecto tiene cada biblioteca?
 #
 # | biblioteca | sesgo de olvido inicial |
 # | --- | --- |
@@ -332,7 +336,7 @@ runs.groupby("bias.value")[["eval/loss", "eval/accuracy"]].mean().round(3)
 #
 # (Flax 0.12, PyTorch 2.13 y Keras 3.15 tal como se instalan; Haiku según su código.) La misma frase
 # de un artículo, «una LSTM de 128 unidades», designa por tanto una red distinta en cada una.
-# Jozefowicz, Zaremba y Sutskever (2015) recomiendan 1. **El valor de gradlab es 0**, la
+# Jozefowicz, Zaremba y Sutskever (2015) recomiendan 1. **El valor por defecto de gradlab es 0**, la
 # inicialización del propio Flax; con `bias=forget bias.value=1` se cambia ([por
 # qué](../../decisions.md)).
 
@@ -389,12 +393,12 @@ def draw(b):
     gradlab.draw_map(log_norms(lstm(b), "c"), axes[0])
     axes[0].images[0].set_clim(-np.log(100), np.log(100))
     axes[0].images[0].colorbar.set_label("")
-    axes[0].set(title=f"∂c⁽ᵗ⁾/∂c⁽ᵏ⁾, $b_f$ = {b}", xlabel="k", ylabel="t")
+    axes[0].set(title=f"∂c⁽ᵗ⁾/∂c⁽ᵏ⁾, $b_f$ = {b}", xlabel=K, ylabel=ROW)
     for part, dash in [("c", "-"), ("h", "--")]:
         profile = gradlab.lag_profile(log_norms(lstm(b), part)) / np.log(10)
         axes[1].plot(profile, dash, label=f"∂{part}⁽ᵗ⁾/∂{part}⁽ᵏ⁾")
     axes[1].plot(np.arange(T + 1) * np.log10(sigmoid(b)), ":", label="$σ(b_f)^{t-k}$")
-    axes[1].set(xlabel=LAG, ylim=(-20, 3))
+    axes[1].set(xlabel=LAG, ylabel=NORM, ylim=(-20, 3))
     axes[1].yaxis.set_major_formatter("$10^{{{x:.0f}}}$")
     axes[1].legend(loc="lower left")
     return figure
@@ -416,10 +420,10 @@ gradlab.figures.Slider(draw, [-2, -1, 0, 1, 2, 3, 4, 6], label="b_f", start=0)
 # %% [markdown] lang="es"
 # ## Para recordar
 #
-# 1. Con $b_f = 0$ el estado de celda se reduce a la mitad en cada paso: una LSTM así alcanza al
-#    comienzo menos que una red tanh ortogonal.
-# 2. La tasa de decaimiento inicial crece con $b_f$ más o menos como $\log \sigma(b_f)$; desde
-#    alrededor de 4, aquí los otros caminos hicieron crecer el gradiente.
+# 1. Con $b_f = 0$ el estado de celda se reduce a la mitad en cada paso: una LSTM así llega, al
+#    comienzo, menos lejos que una red tanh ortogonal.
+# 2. La tasa de decaimiento inicial crece con $b_f$ más o menos como $\log \sigma(b_f)$; a partir de
+#    4, aproximadamente, aquí los otros caminos hicieron crecer el gradiente.
 # 3. Conviene decir qué sesgo de olvido se ha usado: las bibliotecas difieren.
 #
-# Sigue: [10. Ejercicios](10_exercises.ipynb).
+# Siguiente: [10. Ejercicios](10_exercises.ipynb).

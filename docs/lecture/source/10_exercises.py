@@ -18,12 +18,12 @@
 # %% [markdown] lang="es"
 # # 10. Ejercicios
 #
-# Diez funciones por escribir, en el orden del curso. `check` llama a cada función con varias redes
-# al azar y compara el resultado con el nuestro. Si es incorrecto, el mensaje indica qué parte
-# difiere y, cuando el error es típico, cuál es. Se puede usar NumPy o JAX; los argumentos son
+# Diez funciones por escribir, en el orden del curso. `check` llama a la función con varias redes
+# generadas al azar y compara el resultado con el nuestro. Si es incorrecto, el mensaje indica qué
+# parte difiere y, cuando el error es típico, cuál es. Se puede usar NumPy o JAX; los argumentos son
 # arreglos de NumPy en float64.
 #
-# En todo el cuaderno, $T$ es el número de pasos, $n$ el de unidades y $m$ el de variables de
+# En todo el cuaderno, $T$ es el número de pasos, $n$ el de unidades y $m$ el de componentes de la
 # entrada. La red es
 #
 # $$h^{(t)} = \tanh\!\big(W_{xh}\, x^{(t)} + W_{hh}\, h^{(t-1)} + b\big), \qquad t = 1 \dots T.$$
@@ -60,7 +60,7 @@ check()
 # ## 1. La red desplegada: `unroll`
 #
 # Se calculan todos los estados $h^{(1)} \dots h^{(T)}$ a partir de $h^{(0)}$, las entradas y los
-# pesos. Basta con reemplazar los `...`, ejecutar la celda y leer el mensaje.
+# pesos. Hay que reemplazar los `...`, ejecutar la celda y leer el mensaje.
 #
 # - Argumentos: `x` (T, m), `x[0]` es x⁽¹⁾; `h0` (n,); `W_xh` (n, m); `W_hh` (n, n); `b` (n,).
 # - Devuelve: (T, n): los estados h⁽¹⁾ … h⁽ᵀ⁾, uno por fila.
@@ -88,7 +88,7 @@ check("unroll", unroll)
 # - Returns: (n, n + m): the columns that act on h, then those that act on x.
 
 # %% [markdown] lang="es"
-# ## 2. Una matriz para ambas: `joined`
+# ## 2. Una sola matriz: `joined`
 #
 # Muchos textos escriben el paso con una sola matriz, $W\,[h^{(t-1)};\, x^{(t)}] + b$, donde
 # $[h; x]$ es el vector $h$ con $x$ debajo. ¿Con qué $W$ es esto igual a
@@ -327,7 +327,7 @@ check("truncated", truncated)
 # - Returns: a list of as many arrays, of the same shapes.
 
 # %% [markdown] lang="es"
-# ## 8. Recorte por umbral de la norma: `clip`
+# ## 8. Recorte por umbral de la norma global: `clip`
 #
 # Un gradiente es una lista de arreglos, uno por cada arreglo de pesos. Sea $\lVert g \rVert$ la
 # norma de todos ellos juntos, como de un solo vector largo, y $\theta$ el umbral. Si
@@ -400,11 +400,11 @@ check("lstm", lstm)
 # %% [markdown] lang="es"
 # ## 10. Hasta dónde llega una celda: `forget_bias`
 #
-# Por su propia arista, con las compuertas fijas, una celda transmite
+# Por la conexión consigo misma, con las compuertas fijas, una celda transmite
 # $\partial c^{(t)} / \partial c^{(k)} = f^{(t)} \cdots f^{(k+1)}$. Sea $f = \sigma(b)$ en todas las
 # compuertas de olvido. ¿Con qué sesgo de olvido $b$ es $1/e$ el producto después de $\tau$ pasos?
 #
-# - Argumentos: `tau`, τ > 0 como float.
+# - Argumentos: `tau`, τ > 0, de tipo float.
 # - Devuelve: un número, b.
 
 

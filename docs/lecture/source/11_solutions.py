@@ -50,7 +50,7 @@ check("unroll", unroll)
 # The first $n$ columns meet $h$, the others $x$.
 
 # %% [markdown] lang="es"
-# ## 2. Una matriz para ambas: `joined`
+# ## 2. Una sola matriz: `joined`
 #
 # Las primeras $n$ columnas multiplican a $h$; las demás, a $x$.
 
@@ -143,7 +143,7 @@ check("product", product)
 # ## 6. Retropropagación a través del tiempo: `bptt`
 #
 # Sea $\delta^{(k)} = \partial L^{(T)} / \partial h^{(k)}$ como columna. Parte de $\delta^{(T)} = g$
-# y retrocede por la transpuesta de la jacobiana de un paso,
+# y retrocede multiplicado por la transpuesta de la jacobiana de un paso,
 #
 # $$\delta^{(k-1)} = (J^{(k)})^\top \delta^{(k)}
 # = W_{hh}^\top \big((1 - (h^{(k)})^2) \odot \delta^{(k)}\big).$$
@@ -192,7 +192,7 @@ check("truncated", truncated)
 # so that nothing is divided by 0.
 
 # %% [markdown] lang="es"
-# ## 8. Recorte por umbral de la norma: `clip`
+# ## 8. Recorte por umbral de la norma global: `clip`
 #
 # Los cuadrados de todos los arreglos se suman antes de la raíz. Un gradiente de ceros está por
 # debajo de cualquier umbral, de modo que no se divide por 0.

@@ -79,7 +79,8 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
             "en": "right up to a transpose: the outer product is turned round. Rows belong to "
             "the units that W_hh drives, columns to h⁽ᵏ⁻¹⁾, which it reads.",
             "es": "correcto salvo una transposición: el producto exterior está al revés. Las "
-            "filas son de las unidades a las que llega W_hh; las columnas, de h⁽ᵏ⁻¹⁾, que lee.",
+            "filas corresponden a las unidades a las que llega W_hh; las columnas, a h⁽ᵏ⁻¹⁾, que "
+            "W_hh lee.",
         },
         lambda h, W_hh, g: bptt(h, W_hh, g).swapaxes(1, 2),
     ),
@@ -141,7 +142,7 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
         {
             "en": "the immediate derivative is without its input: the term is an outer product "
             "with h⁽ᵏ⁻¹⁾.",
-            "es": "la derivada inmediata no tiene su entrada: el término es un producto exterior "
+            "es": "a la derivada inmediata le falta h⁽ᵏ⁻¹⁾: el término es un producto exterior "
             "con h⁽ᵏ⁻¹⁾.",
         },
         lambda h, W_hh, g: bptt(h, W_hh, g, reads=lambda k: np.ones_like(g)),
@@ -150,15 +151,15 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
         {
             "en": "the step Jacobians are multiplied in the reverse order; it must be "
             "J⁽ᵀ⁾ ⋯ J⁽ᵏ⁺¹⁾, the latest leftmost.",
-            "es": "las jacobianas se multiplican en el orden inverso; debe ser "
-            "J⁽ᵀ⁾ ⋯ J⁽ᵏ⁺¹⁾, con la última a la izquierda.",
+            "es": "las jacobianas de los pasos se multiplican en el orden inverso; debe ser "
+            "J⁽ᵀ⁾ ⋯ J⁽ᵏ⁺¹⁾, con la del último paso a la izquierda.",
         },
         _reversed_products,
     ),
     (
         {
             "en": "h⁽⁰⁾ is taken as 0 in the term k = 1; it is h[0].",
-            "es": "se toma h⁽⁰⁾ = 0 en el término k = 1; es h[0].",
+            "es": "se toma h⁽⁰⁾ = 0 en el término k = 1; h⁽⁰⁾ es h[0].",
         },
         _without_start,
     ),
@@ -217,8 +218,10 @@ BPTT = Exercise(
         ),
         Mistake(
             {
-                "en": "the terms begin at k = 0, and no weight acts at h⁽⁰⁾.",
-                "es": "los términos empiezan en k = 0, y sobre h⁽⁰⁾ no actúa ningún peso.",
+                "en": "the terms begin at k = 0; they must begin at k = 1: h⁽⁰⁾ does not depend on "
+                "W_hh.",
+                "es": "los términos empiezan en k = 0; deben empezar en k = 1: h⁽⁰⁾ no depende de "
+                "W_hh.",
             },
             lambda h, W_hh, g: np.concatenate([np.zeros((1, *W_hh.shape)), bptt(h, W_hh, g)]),
         ),

@@ -37,8 +37,8 @@ def _cases() -> list[Case]:
 
 
 def _case(gradients: list[Array], threshold: float) -> Case:
-    about = {"arrays": len(gradients), "norm": global_norm(gradients), "threshold": threshold}
-    return Case(about, (gradients, threshold))
+    about = {"len(gradients)": len(gradients), "‖g‖": global_norm(gradients)}
+    return Case(about | {"threshold": threshold}, (gradients, threshold))
 
 
 def _each(gradients: Sequence[Array], threshold: float) -> list[Array]:
@@ -127,7 +127,7 @@ CLIP = Exercise(
         Mistake(
             {
                 "en": "the largest entry is used as the norm; it is √(sum of squares).",
-                "es": "se usa el mayor elemento como norma; es √(suma de cuadrados).",
+                "es": "se usa el mayor elemento como norma; la norma es √(suma de cuadrados).",
             },
             lambda gradients, threshold: clip(
                 gradients, threshold, lambda arrays: max(float(np.abs(g).max()) for g in arrays)

@@ -125,7 +125,7 @@ UNROLL = Exercise(
         Mistake(
             {
                 "en": "each step starts from h⁽⁰⁾; it must start from the step before.",
-                "es": "cada paso parte de h⁽⁰⁾; debe partir del paso anterior.",
+                "es": "cada paso parte de h⁽⁰⁾; debe partir del estado del paso anterior.",
             },
             _each_from_h0,
         ),

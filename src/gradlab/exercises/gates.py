@@ -75,7 +75,7 @@ def _other_orders() -> Iterator[Mistake]:
             yield Mistake(
                 {
                     "en": f"the gates are read in the order {read}; it is i, f, g, o.",
-                    "es": f"las compuertas se leen en el orden {read}; es i, f, g, o.",
+                    "es": f"las compuertas se leen en el orden {read}; debe ser i, f, g, o.",
                 },
                 _in_order("".join(order)),
             )
@@ -98,8 +98,8 @@ LSTM = Exercise(
         "en": "Compute one step: the four blocks of W [h⁽ᵗ⁻¹⁾; x⁽ᵗ⁾] + b belong to the input gate "
         "i, the forget gate f, the candidate g and the output gate o, in this order. "
         "i, f, o = σ(·), g = tanh(·), c⁽ᵗ⁾ = f ⊙ c⁽ᵗ⁻¹⁾ + i ⊙ g, h⁽ᵗ⁾ = o ⊙ tanh c⁽ᵗ⁾.",
-        "es": "Se calcula un paso: los cuatro bloques de W [h⁽ᵗ⁻¹⁾; x⁽ᵗ⁾] + b son de la compuerta "
-        "de entrada i, la de olvido f, el candidato g y la de salida o, en este orden. "
+        "es": "Se calcula un paso: los cuatro bloques de W [h⁽ᵗ⁻¹⁾; x⁽ᵗ⁾] + b son, en este "
+        "orden, de la compuerta de entrada i, la de olvido f, el candidato g y la de salida o. "
         "i, f, o = σ(·), g = tanh(·), c⁽ᵗ⁾ = f ⊙ c⁽ᵗ⁻¹⁾ + i ⊙ g, h⁽ᵗ⁾ = o ⊙ tanh c⁽ᵗ⁾.",
     },
     takes={
@@ -146,7 +146,7 @@ LSTM = Exercise(
         Mistake(
             {
                 "en": "h⁽ᵗ⁾ shows the old cell state c⁽ᵗ⁻¹⁾; it must show c⁽ᵗ⁾.",
-                "es": "h⁽ᵗ⁾ muestra el estado de celda anterior c⁽ᵗ⁻¹⁾; debe mostrar c⁽ᵗ⁾.",
+                "es": "h⁽ᵗ⁾ se calcula con el estado de celda anterior, c⁽ᵗ⁻¹⁾; debe usar c⁽ᵗ⁾.",
             },
             lambda *arguments: lstm(*arguments, shown=lambda old, new: old),
         ),
@@ -171,15 +171,16 @@ FORGET_BIAS = Exercise(
         "es": "el sesgo de olvido para un alcance dado",
     },
     question={
-        "en": "Along its own edge a cell passes on ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾ = f⁽ᵗ⁾ ⋯ f⁽ᵏ⁺¹⁾. Let every gate be "
-        "f = σ(b). Find the forget bias b at which this is 1/e after t − k = τ steps.",
-        "es": "Por su propia arista una celda transmite ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾ = f⁽ᵗ⁾ ⋯ f⁽ᵏ⁺¹⁾. Sea f = σ(b) "
-        "en todas las compuertas. Se busca el sesgo de olvido b con el que esto es 1/e después de "
-        "t − k = τ pasos.",
+        "en": "Along its own edge a cell passes on ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾ = f⁽ᵗ⁾ ⋯ f⁽ᵏ⁺¹⁾. Let every "
+        "forget gate be f = σ(b). Find the forget bias b at which the product is 1/e after "
+        "t − k = τ steps.",
+        "es": "Por la conexión consigo misma, una celda transmite ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾ = f⁽ᵗ⁾ ⋯ f⁽ᵏ⁺¹⁾. Sea "
+        "f = σ(b) en todas las compuertas de olvido. Se busca el sesgo de olvido b con el que el "
+        "producto es 1/e después de t − k = τ pasos.",
     },
     takes={
         "en": "tau, τ > 0 as a float.",
-        "es": "tau, τ > 0 como float.",
+        "es": "tau, τ > 0, de tipo float.",
     },
     returns={"en": "one number, b", "es": "un número, b"},
     cases=_bias_cases,

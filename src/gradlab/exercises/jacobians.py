@@ -160,8 +160,8 @@ PRODUCT = Exercise(
         Mistake(
             {
                 "en": "the factors stand in the reverse order: the latest, J⁽ᵗ⁾, must be leftmost.",
-                "es": "los factores están en el orden inverso: el último, J⁽ᵗ⁾, debe estar a la "
-                "izquierda.",
+                "es": "los factores están en el orden inverso: J⁽ᵗ⁾, el del último paso, debe "
+                "estar a la izquierda.",
             },
             lambda h, W_hh, t, k: _chain(
                 [step_jacobian(h[s], W_hh) for s in range(k + 1, t + 1)], len(W_hh)
@@ -185,7 +185,7 @@ PRODUCT = Exercise(
             {
                 "en": "the factors are shifted by one step: J⁽ᵗ⁻¹⁾ ⋯ J⁽ᵏ⁾ stands where "
                 "J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾ should.",
-                "es": "los factores están desplazados en un paso: aparece J⁽ᵗ⁻¹⁾ ⋯ J⁽ᵏ⁾ en lugar "
+                "es": "los factores están desplazados un paso: aparece J⁽ᵗ⁻¹⁾ ⋯ J⁽ᵏ⁾ en lugar "
                 "de J⁽ᵗ⁾ ⋯ J⁽ᵏ⁺¹⁾.",
             },
             lambda h, W_hh, t, k: product(np.roll(h, 1, axis=0), W_hh, t, k),
@@ -193,7 +193,7 @@ PRODUCT = Exercise(
         Mistake(
             {
                 "en": "one factor too many: J⁽ᵏ⁾ is part of it, and the last must be J⁽ᵏ⁺¹⁾.",
-                "es": "sobra un factor: J⁽ᵏ⁾ está incluido, y el último debe ser J⁽ᵏ⁺¹⁾.",
+                "es": "sobra un factor: está incluido J⁽ᵏ⁾, y el último debe ser J⁽ᵏ⁺¹⁾.",
             },
             lambda h, W_hh, t, k: product(h, W_hh, t, k) @ step_jacobian(h[k], W_hh),
         ),

@@ -105,7 +105,7 @@ STACK = Exercise(
         Mistake(
             {
                 "en": "the axes stand as (T, 2, n); they must be (2, T, n).",
-                "es": "los ejes están como (T, 2, n); deben ser (2, T, n).",
+                "es": "los ejes están en el orden (T, 2, n); debe ser (2, T, n).",
             },
             lambda x, layers: stack(x, layers).swapaxes(0, 1),
         ),

@@ -21,7 +21,7 @@ ARGUMENTS: Words = {
 }
 RAISED: Words = {
     "en": "With {case}, it raised {error}{line}: {text}",
-    "es": "Con {case}, lanzó {error}{line}: {text}",
+    "es": "Con {case}, la función lanzó {error}{line}: {text}",
 }
 LINE: Words = {"en": " in line {number}{code}", "es": " en la línea {number}{code}"}
 NOT_NUMBERS: Words = {
@@ -39,8 +39,8 @@ NOT_FINITE: Words = {
 CHANGED: Words = {
     "en": "With {case}, the function changed its argument {argument}. It must leave it as it is: "
     "compute with a copy.",
-    "es": "Con {case}, la función modificó su argumento {argument}. Debe dejarlo como está: se "
-    "calcula con una copia.",
+    "es": "Con {case}, la función modificó su argumento {argument}. Debe dejarlo como está: hay "
+    "que calcular con una copia.",
 }
 DIFFERS: Words = {
     "en": "With {case}, the result differs.",
@@ -72,7 +72,7 @@ TRANSPOSED: Words = {
 }
 SHIFTED: Words = {
     "en": "shifted by one step: at the place of {place} stands our {other}.",
-    "es": "desplazado en un paso: en el lugar de {place} está nuestro {other}.",
+    "es": "desplazado un paso: en el lugar de {place} está nuestro {other}.",
 }
 REVERSED: Words = {
     "en": "the order is reversed: {last} stands first.",

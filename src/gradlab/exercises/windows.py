@@ -64,9 +64,9 @@ TRUNCATED = Exercise(
     mistakes=(
         Mistake(
             {
-                "en": "the window is one step too long: k = T − K is in it, and it begins at "
-                "k = T − K + 1.",
-                "es": "la ventana es un paso más larga: incluye k = T − K, y empieza en "
+                "en": "the window is one step too long: k = T − K is in it, and it must begin "
+                "at k = T − K + 1.",
+                "es": "a la ventana le sobra un paso: incluye k = T − K, y debe empezar en "
                 "k = T − K + 1.",
             },
             lambda h, W_hh, g, K: truncated(h, W_hh, g, K + 1),
@@ -74,14 +74,14 @@ TRUNCATED = Exercise(
         Mistake(
             {
                 "en": "the window is one step too short: k = T − K + 1 is missing.",
-                "es": "la ventana es un paso más corta: falta k = T − K + 1.",
+                "es": "a la ventana le falta un paso: k = T − K + 1.",
             },
             lambda h, W_hh, g, K: bptt(h, W_hh, g)[max(len(h) - K, 0) :].sum(axis=0),
         ),
         Mistake(
             {
                 "en": "the window ends one step too early: k = T is missing.",
-                "es": "la ventana termina un paso antes: falta k = T.",
+                "es": "la ventana termina un paso antes de lo debido: falta k = T.",
             },
             lambda h, W_hh, g, K: bptt(h, W_hh, g)[-K:-1].sum(axis=0),
         ),
