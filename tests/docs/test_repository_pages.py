@@ -29,6 +29,7 @@ def test_other_links_stay() -> None:
         "[a](#there)",
         "[a](words.md)",
         "[a](figures/decay.png)",
+        "[a](../.github/PULL_REQUEST_TEMPLATE.md)",  # on no page of the site
     ):
         assert turned(text, "docs/figures.md", "figures.md") == text
 
