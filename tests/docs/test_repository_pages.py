@@ -1,11 +1,10 @@
 """Links of pages that the site shows elsewhere than the repository keeps them."""
 
-import sys
 from pathlib import Path
 
+import repository
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "docs"))
-import repository  # noqa: E402
 
 
 def turned(text: str, source: str, page: str) -> str:
