@@ -17,7 +17,7 @@ import gradlab
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-ELSEWHERE = ("examples", "lecture", "studies")  # run by other tests, or made of other pages
+ELSEWHERE = ("api", "examples", "lecture", "studies")  # other tests run them, or they are made
 PAGES = [ROOT / "README.md"] + [
     page
     for page in sorted(DOCS.rglob("*.md"))
