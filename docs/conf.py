@@ -3,7 +3,7 @@
 import os
 import sys
 from importlib.metadata import version as version_of
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -35,10 +35,7 @@ html_title = "gradlab"
 html_theme_options = {"use_download_button": True, "show_toc_level": 2}
 html_css_files = ["site.css"]
 # MathJax without a network. As an extension it would keep Sphinx from reading in parallel.
-html_static_path = [
-    "_static",
-    str(Path(str(find_spec("sphinx-mathjax-offline").origin)).parent / "static"),
-]
+html_static_path = ["_static", str(files("sphinx-mathjax-offline") / "static")]
 mathjax_path = "mathjax/tex-chtml.js"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
@@ -48,7 +45,7 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 180
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
-nb_ipywidgets_js = {}
+nb_ipywidgets_js: dict[str, object] = {}
 nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "text/html", 0)]
 

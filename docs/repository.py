@@ -27,19 +27,20 @@ def site_page(path: Path) -> Path | None:
     """Return where a Markdown file of the repository is shown on the site, None if nowhere."""
     if path.is_relative_to(DOCS):
         return path
-    name = path.relative_to(ROOT)
-    if name.parts[0] != "experiments":
-        names = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
-        return DOCS / names.get(str(name), "changelog.md")
-    match name.parts[1:]:
+    match path.relative_to(ROOT).parts:
         case ["README.md"]:
+            return DOCS / "index.md"
+        case ["CONTRIBUTING.md" | "CHANGELOG.md" as name]:
+            return DOCS / name.lower()
+        case ["experiments", "README.md"]:
             return DOCS / "studies/index.md"
-        case ["speed", "README.md"]:
+        case ["experiments", "speed", "README.md"]:
             return DOCS / "speed.md"
-        case [study, "README.md"]:
+        case ["experiments", study, "README.md"]:
             return DOCS / f"studies/{study}.md"
-        case _:
-            return DOCS / "studies" / "_".join(name.parts[1:])
+        case ["experiments", *names]:
+            return DOCS / "studies" / "_".join(names)
+    return None
 
 
 def with_links_of_the_site(text: str, source: Path, page: Path) -> str:
@@ -71,14 +72,12 @@ def first_screen(page: Path) -> str:
 
 def write_pages() -> None:
     """Write the pages of the site whose text is kept elsewhere in the repository."""
-    pages = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-    pages += (ROOT / "experiments").glob("**/*.md")
+    sources = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("experiments/**/*.md")]
+    pages = {page: source for source in sources if (page := site_page(source))}
     studies = sorted(path.parent.name for path in ROOT.glob("experiments/*/claims.yaml"))
-    for page in set(DOCS.glob("studies/*.md")) - {site_page(source) for source in pages}:
+    for page in set(DOCS.glob("studies/*.md")) - set(pages):
         page.unlink()  # whose study is gone
-    for source in pages:
-        page = site_page(source)
-        assert page is not None
+    for page, source in pages.items():
         text = with_links_of_the_site(source.read_text(encoding="utf-8"), source, page)
         listed = page.stem in ("contributing", "changelog", "speed", "index", *studies)
         text = ("" if listed else "---\norphan: true\n---\n") + MADE + text

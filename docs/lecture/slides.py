@@ -33,17 +33,24 @@ def run(code: str, names: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
 
 
+def figure_of(shown: Any) -> Figure | None:
+    """Return the figure that a cell shows: its last line's, else the one that it has drawn."""
+    match shown:
+        case Figure():
+            return shown
+        case figures.Drawn():
+            return shown.figure
+        case figures.Slider():
+            return shown.figure()
+    return plt.gcf() if plt.get_fignums() else None
+
+
 def figures_of(source: Path, language: str) -> Iterator[tuple[str, Figure]]:
     """Run a source; yield the figure of each cell that has a name."""
     names: dict[str, Any] = {"__name__": "__main__"}
     cells = [cell for cell in notebook_of(source, language).cells if cell.cell_type == "code"]
     for cell in cells[1:]:  # the first installs gradlab
-        shown = run(cell.source, names)
-        if isinstance(shown, figures.Slider):
-            shown = shown.figure()
-        elif isinstance(shown, figures.Drawn):
-            shown = shown.figure
-        drawn = shown if isinstance(shown, Figure) else plt.gcf() if plt.get_fignums() else None
+        drawn = figure_of(run(cell.source, names))
         if drawn is not None and "name" in cell.metadata:
             yield cell.metadata["name"], drawn
         plt.close("all")

@@ -1,7 +1,7 @@
 """Draw the pictures of the pages of measures from the Python that stands on them.
 
-python docs/measures/draw.py                        # all pages
-python docs/measures/draw.py lyapunov parallel      # these
+    python docs/measures/draw.py                    # all pages
+    python docs/measures/draw.py lyapunov parallel  # these
 
 The blocks of a page run in order, in one namespace. A picture on the page is the figure that the
 blocks before it have drawn last.

@@ -2,10 +2,10 @@
 
 import inspect
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
+import api_pages
 import pytest
 import yaml
 
@@ -15,10 +15,6 @@ from gradlab.components import targets_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONF = DOCS.parent / "conf"
-sys.path.insert(0, str(DOCS))
-
-import api_pages  # noqa: E402
-
 NAMES = [name for _, name in api_pages.documented()]
 
 

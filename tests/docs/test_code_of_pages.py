@@ -17,7 +17,7 @@ import gradlab
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-ELSEWHERE = ("examples", "lecture", "studies")  # run by other tests, or made of other pages
+ELSEWHERE = ("api", "examples", "lecture", "studies")  # other tests run them, or they are made
 PAGES = [ROOT / "README.md"] + [
     page
     for page in sorted(DOCS.rglob("*.md"))
@@ -26,7 +26,10 @@ PAGES = [ROOT / "README.md"] + [
 OPTIONAL = {"torch": "torch", "lightning": "lightning", "equinox": "equinox", "keras": "keras"}
 SMALLER = {  # shorter sequences, fewer points
     "(1000, 8)": "(50, 8)",
-    'task="echo", train={"steps": 100}': 'task="echo", **{"task.length": 12}, train={"steps": 9}',
+    'task="echo",': 'task="echo", **{"task.length": 12},',
+    '{"steps": 50}': '{"steps": 9}',
+    '{"steps": 100}': '{"steps": 9}',
+    "t=50, k=40": "t=10, k=5",
     "point=100": "point=10",
 }
 
@@ -91,6 +94,11 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
             assert set(gradlab.load_runs(folder)["status"]) == {"done"}, folder
     if left_out:
         pytest.skip(f"{', '.join(sorted(left_out))}, which some of {page.name} needs, is missing")
+
+
+@pytest.mark.parametrize("words", SMALLER)
+def test_what_is_made_smaller_stands_on_a_page(words: str) -> None:
+    assert any(words in block for page in PAGES for block in blocks_of(page))
 
 
 def test_the_diff_in_contributing_is_of_the_files_as_they_are() -> None:

@@ -61,6 +61,7 @@ def with_runs(folder: Path, prelude: dict[str, Any]) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         exec(SWEEP, names)
+    assert set(names["runs"]["status"]) == {"done"}
     return names
 
 

@@ -34,7 +34,6 @@ gradlab.figures.Slider(draw, [1, 2], label="g", start=2)
 """
 
 pytest.importorskip("jupytext", reason="Jupytext, which reads the lecture's sources, is missing")
-sys.path.insert(0, str(LECTURE))
 import notebooks  # noqa: E402
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.exercises import phrases
-from gradlab.exercises.exercise import Array, Case, Exercise
+from gradlab.exercises.exercise import Case, Exercise
 
 Answer = Any  # an array, or a tuple of arrays
 
@@ -89,13 +89,9 @@ def _arrays(exercise: Exercise, returned: Any, case: Case, language: str) -> Ans
     except ValueError:  # lists of unequal lengths
         raise Unusable(_no_numbers(exercise, returned, language)) from None
     for item in answer if isinstance(answer, tuple) else (answer,):
-        _check_numbers(exercise, item, returned, language)
+        if item.dtype.kind not in "iuf":
+            raise Unusable(_no_numbers(exercise, returned, language))
     return answer
-
-
-def _check_numbers(exercise: Exercise, item: Array, returned: Any, language: str) -> None:
-    if item.dtype.kind not in "iuf":
-        raise Unusable(_no_numbers(exercise, returned, language))
 
 
 def _no_numbers(exercise: Exercise, returned: Any, language: str) -> str:

@@ -1,11 +1,10 @@
 """The exercise on backpropagation through time: bptt."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from gradlab.exercises.exercise import Array, Case, Exercise, Mistake, Part, Words
+from gradlab.exercises.exercise import Array, Case, Exercise, Mistake, Part
 from gradlab.exercises.jacobians import trajectory
 
 
@@ -63,9 +62,9 @@ def _bptt_cases() -> list[Case]:
     return cases
 
 
-# Each takes h, W_hh and g, and answers with an array of T terms.
-WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
-    (
+# Mistakes within terms, which a sum of terms shows too.
+WRONG_TERMS = (
+    Mistake(
         {
             "en": "W_hh stands where W_hhᵀ should: a gradient goes back by the transpose, "
             "∂L/∂h⁽ᵏ⁻¹⁾ = W_hhᵀ (φ′ ⊙ ∂L/∂h⁽ᵏ⁾).",
@@ -74,7 +73,7 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
         },
         lambda h, W_hh, g: bptt(h, W_hh, g, back=W_hh),
     ),
-    (
+    Mistake(
         {
             "en": "right up to a transpose: the outer product is turned round. Rows belong to "
             "the units that W_hh drives, columns to h⁽ᵏ⁻¹⁾, which it reads.",
@@ -84,11 +83,11 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
         },
         lambda h, W_hh, g: bptt(h, W_hh, g).swapaxes(1, 2),
     ),
-    (
+    Mistake(
         {"en": "φ′ = 1 − h² is missing.", "es": "falta φ′ = 1 − h²."},
         lambda h, W_hh, g: bptt(h, W_hh, g, slope=lambda k: np.ones_like(g)),
     ),
-    (
+    Mistake(
         {
             "en": "φ′ at step k is missing in the immediate derivative: the term needs "
             "1 − (h⁽ᵏ⁾)² too.",
@@ -99,14 +98,14 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
             h, W_hh, g, slope=lambda k: np.ones_like(g), slope_back=lambda k: 1 - h[k] ** 2
         ),
     ),
-    (
+    Mistake(
         {
             "en": "φ′ is missing on the way back: each step Jacobian is diag(φ′) W_hh.",
             "es": "falta φ′ en el camino de vuelta: cada jacobiana de un paso es diag(φ′) W_hh.",
         },
         lambda h, W_hh, g: bptt(h, W_hh, g, slope_back=lambda k: np.ones_like(g)),
     ),
-    (
+    Mistake(
         {
             "en": "φ′ is taken at the wrong step: at step k it is 1 − (h⁽ᵏ⁾)², and "
             "1 − (h⁽ᵏ⁻¹⁾)² stands there.",
@@ -115,7 +114,7 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
         },
         lambda h, W_hh, g: bptt(h, W_hh, g, slope=lambda k: 1 - h[k - 1] ** 2),
     ),
-    (
+    Mistake(
         {
             "en": "φ′ is taken at the wrong step on the way back: from h⁽ᵏ⁾ to h⁽ᵏ⁻¹⁾ it is "
             "1 − (h⁽ᵏ⁾)², and 1 − (h⁽ᵏ⁻¹⁾)² stands there.",
@@ -124,21 +123,21 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
         },
         lambda h, W_hh, g: bptt(h, W_hh, g, slope_back=lambda k: 1 - h[k - 1] ** 2),
     ),
-    (
+    Mistake(
         {
             "en": "tanh is applied once more: h is already tanh(…), so that φ′ = 1 − h².",
             "es": "se aplica tanh una vez más: h ya es tanh(…), de modo que φ′ = 1 − h².",
         },
         lambda h, W_hh, g: bptt(h, W_hh, g, slope=lambda k: 1 - np.tanh(h[k]) ** 2),
     ),
-    (
+    Mistake(
         {
             "en": "the immediate derivative reads h⁽ᵏ⁾; at step k, W_hh multiplies h⁽ᵏ⁻¹⁾.",
             "es": "la derivada inmediata lee h⁽ᵏ⁾; en el paso k, W_hh multiplica a h⁽ᵏ⁻¹⁾.",
         },
         lambda h, W_hh, g: bptt(h, W_hh, g, reads=lambda k: h[k]),
     ),
-    (
+    Mistake(
         {
             "en": "the immediate derivative is without its input: the term is an outer product "
             "with h⁽ᵏ⁻¹⁾.",
@@ -147,7 +146,7 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
         },
         lambda h, W_hh, g: bptt(h, W_hh, g, reads=lambda k: np.ones_like(g)),
     ),
-    (
+    Mistake(
         {
             "en": "the step Jacobians are multiplied in the reverse order; it must be "
             "J⁽ᵀ⁾ ⋯ J⁽ᵏ⁺¹⁾, the latest leftmost.",
@@ -156,7 +155,7 @@ WRONG_TERMS: tuple[tuple[Words, Callable[[Array, Array, Array], Any]], ...] = (
         },
         _reversed_products,
     ),
-    (
+    Mistake(
         {
             "en": "h⁽⁰⁾ is taken as 0 in the term k = 1; it is h[0].",
             "es": "se toma h⁽⁰⁾ = 0 en el término k = 1; h⁽⁰⁾ es h[0].",
@@ -193,7 +192,7 @@ BPTT = Exercise(
     parts=lambda answer: [Part(f"k = {k}", term) for k, term in enumerate(answer, start=1)],
     last_first=True,
     mistakes=(
-        *(Mistake(words, answer) for words, answer in WRONG_TERMS),
+        *WRONG_TERMS,
         Mistake(
             {
                 "en": "the sum of the terms is returned; each is asked for by itself.",

@@ -15,18 +15,14 @@ ZERO = 1e-12  # of a part that is exactly zero
 
 def solution(exercise: Exercise, case: Case) -> Answer:
     """Return the right answer on a case, as an array or a tuple of arrays."""
-    return _ours(exercise.solve, case)
+    return _answered(exercise.solve, case)
 
 
 def same_structure(answer: Answer, other: Answer) -> bool:
     """Return whether two answers have as many arrays, of the same shapes."""
-    if isinstance(answer, tuple) and isinstance(other, tuple):
-        return [a.shape for a in answer] == [b.shape for b in other]
-    return (
-        not isinstance(answer, tuple)
-        and not isinstance(other, tuple)
-        and (answer.shape == other.shape)
-    )
+    if isinstance(answer, tuple) != isinstance(other, tuple):
+        return False
+    return [a.shape for a in _items(answer)] == [b.shape for b in _items(other)]
 
 
 def wrong_parts(exercise: Exercise, answer: Answer, ours: Answer) -> list[int]:
@@ -105,13 +101,13 @@ def _known_mistake(
             again = answer_of(exercise, function, other, language)
         except Unusable:
             continue
-        found = [m for m in found if _same(again, _ours(m.answer, other))] or found
+        found = [m for m in found if _same(again, _answered(m.answer, other))] or found
     return found[0].words[language] if found else None
 
 
 def _explains(exercise: Exercise, mistake: Mistake, answer: Answer, case: Case) -> bool:
     """Return whether the parts that are not ours are those that the mistake makes."""
-    ours, mistaken = solution(exercise, case), _ours(mistake.answer, case)
+    ours, mistaken = solution(exercise, case), _answered(mistake.answer, case)
     if not same_structure(answer, mistaken):
         return False
     if not same_structure(answer, ours):
@@ -172,9 +168,10 @@ def _common_factor(pairs: Sequence[tuple[Array, Array]]) -> float | None:
     return factor if abs(factor) > DOUBLE and _close(yours, factor * right) else None
 
 
-def _ours(answer: Callable[..., Any], case: Case) -> Answer:
+def _answered(function: Callable[..., Any], case: Case) -> Answer:
+    """Return what a function of ours answers on a case, without warnings of NumPy."""
     with np.errstate(all="ignore"):
-        made = answer(*case.arguments)
+        made = function(*case.arguments)
     return as_arrays(made, isinstance(made, (list, tuple)))
 
 

@@ -4,8 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gradlab.exercises.exercise import Array, Case, Exercise, Mistake, Part, raised
-from gradlab.exercises.exercise import recurrent_weights as recurrent
+from gradlab.exercises.exercise import (
+    Array,
+    Case,
+    Exercise,
+    Mistake,
+    Part,
+    raised,
+    recurrent_weights,
+)
 
 Layer = tuple[Array, Array, Array, Array]  # h⁽⁰⁾, W_xh, W_hh, b
 
@@ -35,7 +42,7 @@ def joined(W_xh: Array, W_hh: Array) -> Array:
 def layer(draw: np.random.Generator, n: int, m: int) -> Layer:
     """Draw h⁽⁰⁾, W_xh, W_hh and b of n units that read m features."""
     h0, b = draw.uniform(-0.9, 0.9, n), draw.normal(size=n) / 2
-    return h0, draw.normal(size=(n, m)) / np.sqrt(m), recurrent(draw, n), b
+    return h0, draw.normal(size=(n, m)) / np.sqrt(m), recurrent_weights(draw, n), b
 
 
 def _unroll_cases() -> list[Case]:

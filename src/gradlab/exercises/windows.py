@@ -1,12 +1,9 @@
 """The exercise on backpropagation truncated to a window: truncated."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from gradlab.exercises.backward import WRONG_TERMS, bptt
-from gradlab.exercises.exercise import Array, Case, Exercise, Mistake, Words
+from gradlab.exercises.exercise import Array, Case, Exercise, Mistake
 from gradlab.exercises.jacobians import trajectory
 
 
@@ -33,9 +30,9 @@ def _truncated_cases() -> list[Case]:
     return cases
 
 
-def _window(words: Words, terms: Callable[[Array, Array, Array], Any]) -> Mistake:
-    """Return the mistake that wrong terms are in the sum over a window."""
-    return Mistake(words, lambda h, W_hh, g, K: terms(h, W_hh, g)[-K:].sum(axis=0))
+def _window(mistake: Mistake) -> Mistake:
+    """Return a mistake within terms as it shows in their sum over a window."""
+    return Mistake(mistake.words, lambda h, W_hh, g, K: mistake.answer(h, W_hh, g)[-K:].sum(axis=0))
 
 
 TRUNCATED = Exercise(
@@ -128,7 +125,7 @@ TRUNCATED = Exercise(
             },
             lambda h, W_hh, g, K: bptt(h, W_hh, g)[-K:][0],
         ),
-        *(_window(words, terms) for words, terms in WRONG_TERMS),
+        *map(_window, WRONG_TERMS),
         Mistake(
             {
                 "en": "the terms themselves are returned; their sum is asked for.",
