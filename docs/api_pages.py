@@ -75,6 +75,8 @@ def default_of(parameter: inspect.Parameter, function: Any) -> str:
     if callable(value):
         names = getattr(inspect.unwrap(function), "__globals__", {})
         return next((name for name, x in names.items() if x is value), "…")
+    if isinstance(value, int) and value > 2**20 and value.bit_count() == 1:
+        return f"2**{value.bit_length() - 1}"  # bytes
     return repr(value)
 
 
@@ -160,6 +162,7 @@ def reference_list(lines: list[str]) -> list[str]:
 def rewritten(lines: list[str]) -> list[str]:
     """Return a docstring as Napoleon reads it, references and the example last."""
     made: list[str] = []
+    lines = [line for line in lines if not line.startswith("Create new instance of")]  # NamedTuple
     for title, body in sorted(sections_of(lines), key=lambda section: section[0] in LAST):
         if not title:
             made += [*prose(body), ""]

@@ -52,6 +52,7 @@ nb_mime_priority_overrides = [("html", "text/html", 0)]
 napoleon_use_ivar, napoleon_attr_annotations = True, False
 napoleon_custom_sections = [("Example", "examples_style")]
 autodoc_typehints = "signature"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike"}  # of overloads, which api_pages does not reach
 autoclass_content = "both"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 88

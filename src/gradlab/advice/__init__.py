@@ -50,11 +50,10 @@ def advise(
     threshold from the gradient norms seen; "reach", whether the horizon is that of the task, and
     which start would have it; "growth", worst case against typical case and the largest Lyapunov
     exponent. All are of the present weights and these sequences. Where a measurement supports no
-    change, `settings` is empty and the reason says why.
+    change, `settings` is empty and the reason says why. A few sequences are enough.
 
     Args:
-        cell, inputs, loss, targets, parameters, initial_carry, lengths: as in `backpropagate`. A
-            few sequences are enough.
+        cell, inputs, loss, targets, parameters, initial_carry, lengths: as in `backpropagate`.
         lag: the steps that the task demands between a cause and its answer, 1 to T − 1, such as 50
             for a copy of 50 steps. Other starts are tried only if it is given.
         window: of truncated BPTT, in steps, if one is in use.

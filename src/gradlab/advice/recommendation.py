@@ -18,7 +18,8 @@ class Trial:
         settings: the config keys that draw such a start, with their values.
         cost: in words.
         horizon: of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ after the change, in steps.
-        worst, typical: mean log norm at the lag that is needed, spectral and RMS, in nats.
+        worst: mean log spectral norm at the lag that is needed, in nats.
+        typical: mean log RMS norm there, in nats.
         cell: a copy of the cell with these weights.
 
     Example:

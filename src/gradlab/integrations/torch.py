@@ -131,8 +131,9 @@ def cell_inputs(
         module: as in `from_torch`: a torch module.
         inputs: what its recurrent module reads: (batch, time, features) with `batch_first`,
             (time, batch, features) without, or (time, features); a tensor or array.
-        layer, reverse: as in `from_torch`. The layers below are run, in both directions if there
-            are two, from zeros; for the backward direction, the result is reversed in time.
+        layer: as in `from_torch`. The layers below are run, in both directions if there are two,
+            from zeros.
+        reverse: as in `from_torch`; for the backward direction, the result is reversed in time.
 
     Returns:
         (batch, time, features) or (time, features).

@@ -59,9 +59,9 @@ def watch(
             folders part runs by those that vary. Those that your W&B run's config lacks are added.
         overwrite: delete another run's records in `folder`. Otherwise they are refused, unless they
             are those of this run up to an earlier step than the first one now.
-        loss, targets: of the probes "adjoint" and "contribution": loss(carry, target) of one step,
-            as `gradlab.adjoint_log_norms` takes it, traced at each measurement; and its second
-            argument, arrays (time, ...) or (batch, time, ...).
+        loss: of the probes "adjoint" and "contribution": loss(carry, target) of one step, as
+            `gradlab.adjoint_log_norms` takes it, traced at each measurement.
+        targets: the second argument of `loss`, arrays (time, ...) or (batch, time, ...).
         lengths: the number of steps of each sequence; inputs that follow are padding.
         initial_carry: s⁽⁰⁾ of one sample, where a step function is watched.
         stride: maps are kept at every stride-th step.

@@ -130,7 +130,8 @@ def jacobian_log_norms(
             anything. By default all steps.
         method: "exact", or "sampled": from random vectors in the cell's own precision, without step
             Jacobians, for wide networks.
-        vectors, starts: of method="sampled": the number of vectors, at least 2, and a few k.
+        vectors: of method="sampled": the number of random vectors for each k, at least 2.
+        starts: of method="sampled": a few k, multiples of the stride; by default all of them.
 
     Returns:
         float32 (..., T // stride + 1, T // stride + 1); [..., t, k], in strides. −inf where k > t

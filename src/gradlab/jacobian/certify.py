@@ -37,6 +37,11 @@ UNRESOLVED = (
 class Certificate(NamedTuple):
     """Errors of a sample of a map's entries, and its unresolved entries (lost to rounding).
 
+    The map itself is right to about 1e-5; what the last two attributes say below that says nothing.
+    They are 0 where both norms are zero, inf where the exact one is and the measured one is not,
+    and NaN where k > t, past the end of a sequence, and for a network that casts to a shorter type
+    by itself (an `astype` in a plain function), which has no float64 run.
+
     Attributes:
         pairs: the (t, k) of the sample, in strides.
         relative_error: error of their norms against float64 products.
@@ -52,11 +57,6 @@ class Certificate(NamedTuple):
         derivative_error: [..., t, k] is the part of that which is made at given states, by the
             rounding of the derivatives: as `precision_error`, with the float64 derivatives along
             the trajectory that was measured.
-
-        The map itself is right to about 1e-5, below which these two say nothing. They are 0 where
-        both norms are zero, inf where the exact one is and the measured one is not, and NaN where
-        k > t, past the end of a sequence, and for a network that casts to a shorter type by itself
-        (an `astype` in a plain function), which has no float64 run.
 
     Example:
         >>> log_norms, certificate = gradlab.jacobian_log_norms(cell, x, certify=True)

@@ -110,8 +110,13 @@ def parallel_evaluation(
     Residuals and distances are the largest over the numbers of a state, relative to the state's
     largest number where that is above 1. A small residual alone shows nothing: an amplifying
     network has wrong trajectories whose residuals are below any tolerance, so the states are also
-    compared with those of a run step by step. From λ₁ T of about 22 on, rounding errors in float64
-    alone move a trajectory by more than the accuracy; no method finds it, and `converged` is false.
+    compared with those of a run step by step.
+
+    In a chaotic network rounding decides whether that run is found. Where the step gives the same
+    bits at all times at once as alone, as Flax's cells do on a CPU, it is found at any λ₁ T. Where
+    it does not (a plain w @ h), two roundings in float64 are two trajectories, which from λ₁ T of
+    about 22 on, ln(1e-6 / 2e-16), lie further apart than the accuracy: the residual becomes 0 on
+    another trajectory, and `converged` is false.
 
     Args:
         cell: any flax.nnx.RNNCellBase, or any function step(carry, x) -> (carry, y). Complex
@@ -254,8 +259,8 @@ def _solve(
         after, residual = _newton(problem, iterate.states)
         error = _distance(problem, iterate.states, problem.solution)
         converged = (residual <= tolerance) & (error <= accuracy)
-        # A residual of exactly 0 is a fixed point, in a chaotic network not that of the run step
-        # by step, which has other rounding errors.
+        # A residual of exactly 0 is a fixed point. In a chaotic network it is another one than the
+        # run step by step if the step alone has other rounding errors.
         is_last = converged | (iterate.taken == limit) | (residual == 0)
         return _Iterate(
             jnp.where(is_last, iterate.states, after),

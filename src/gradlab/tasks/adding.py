@@ -68,7 +68,7 @@ def adding(
       first and the last step; target ½ + (X₁ + X₂)/4. If the first value of all is marked, it is
       set to 0. Wrong: an absolute error above 0.04. Baseline: just below 1/24, because of that 0.
     - "pascanu" (Pascanu et al. 2013, their code): values from U[0, 1]; X₁ in the first tenth, X₂ in
-      the next four tenths; target (X₁ + X₂)/2. Wrong: a *squared* error above 0.04, so the constant
+      the next four tenths; target (X₁ + X₂)/2. Wrong: a squared error above 0.04, so the constant
       ½ is right on 64 % of sequences. Baseline 1/24.
     - "arjovsky" (Arjovsky et al. 2016, Tallec & Ollivier 2018): values from U[0, 1], one mark in
       each half; target X₁ + X₂. Baseline 1/6; the loss is 1/12 if one of the two is known.

@@ -36,7 +36,8 @@ def clipping_table(
 
     Args:
         runs: from `gradlab.load_runs`; every run must have metrics.
-        error, accuracy: the criteria of success, as in `outcome.succeeded`.
+        error: a run that logs an error rate succeeds if that is below this value.
+        accuracy: any other run succeeds if its accuracy is above this value.
 
     Returns:
         One row per point and quantity, or logged step: `point`, `quantity` ("success": 1 or 0, if
@@ -95,8 +96,9 @@ def clipping_figure(
 
     Args:
         runs: from `gradlab.load_runs`, of a sweep over clip.threshold.
-        error, accuracy: the criteria of success, as in `outcome.succeeded`.
-        where, col, row, band: as in `decay_figure`; `band` is of loss and clip fraction.
+        error: a run that logs an error rate succeeds if that is below this value.
+        accuracy: any other run succeeds if its accuracy is above this value.
+        where, col, row, band: as in `decay`; `band` is of loss and clip fraction.
         hue: the config key by which lines differ; None: the learning rate if it varies, else the
             gain, or what else varies.
 

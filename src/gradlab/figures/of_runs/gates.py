@@ -48,7 +48,7 @@ def gates_figure(
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        where, hue, col, row, step, band: as in `decay_figure`.
+        where, hue, col, row, step, band: as in `decay`.
 
     Raises:
         ValueError: no run has statistics.

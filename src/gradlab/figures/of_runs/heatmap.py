@@ -101,7 +101,7 @@ def heatmap_figure(
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        where, step: as in `decay_figure`; the moments stand side by side.
+        where, step: as in `decay`; the moments stand side by side.
         col, row: the config keys by which columns and rows differ; None: chosen from what varies.
 
     Raises:

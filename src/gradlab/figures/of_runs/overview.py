@@ -35,7 +35,7 @@ def overview_figure(
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        where, band: as in `decay_figure`.
+        where, band: as in `decay`.
 
     Raises:
         ValueError: no point has gradients, or what is asked for is not there.

@@ -29,9 +29,10 @@ def phase_table(
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
         value: the outcome, a key of `outcome.OUTCOMES`.
-        x, y: config keys; None: from what varies, as `choose_axes` has it.
+        x, y: config keys; None: chosen from what varies.
         step: the moment of training, as in `outcome.outcome_at`.
-        error, accuracy: the criteria of success, as in `outcome.succeeded`.
+        error: a run that logs an error rate succeeds if that is below this value.
+        accuracy: any other run succeeds if its accuracy is above this value.
 
     Returns:
         `point`, the columns named by x and y (none where nothing varies), a column named by the
@@ -102,7 +103,7 @@ def phase_figure(
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
         value, x, y, step, error, accuracy: as in `phase_table`.
-        where, col, row: as in `decay_figure`.
+        where, col, row: as in `decay`.
 
     Returns:
         The figure, and the `cell_table` that it shows, with the keys that part its panels.

@@ -49,7 +49,7 @@ def singular_values_figure(
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        where, hue, col, row, step, band: as in `decay_figure`.
+        where, hue, col, row, step, band: as in `decay`.
 
     Raises:
         ValueError: no run has singular values.

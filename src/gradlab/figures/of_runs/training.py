@@ -71,7 +71,7 @@ def training_figure(
 
     Args:
         runs: from `gradlab.load_runs`, of any sweep.
-        where, hue, col, row, band: as in `decay_figure`.
+        where, hue, col, row, band: as in `decay`.
         metric: names of the metrics to show, of METRICS; None: all that were logged.
 
     Raises:
