@@ -22,14 +22,16 @@ PROMPTS = {  # of cells that the site folds
 }
 PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SETUP = """\
-# Opened in Colab or Binder, this cell installs gradlab.
+# Where gradlab is missing, this cell installs it: from the checkout around this notebook, from a
+# wheel beside it, or by its name.
 from importlib.util import find_spec
 from pathlib import Path
 
 if find_spec("gradlab") is None:
     checkout = Path("../../..").resolve()
-    gradlab = f"{checkout}[notebook]" if (checkout / "conf").exists() else "gradlab[notebook]"
-    %pip install --quiet "{gradlab}"
+    found = [checkout] if (checkout / "conf").exists() else list(Path().glob("gradlab-*.whl"))
+    gradlab = found[0] if found else "gradlab"
+    %pip install --quiet "{gradlab}[notebook]"
 %config InlineBackend.figure_format = "retina\""""
 
 

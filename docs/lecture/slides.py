@@ -9,9 +9,12 @@ A figure is named by its section and its cell: `06_vanishing-gains.svg`.
 import argparse
 import ast
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -47,10 +50,12 @@ def figure_of(shown: Any) -> Figure | None:
 
 def figures_of(source: Path, language: str) -> Iterator[tuple[str, Figure]]:
     """Run a source; yield the figure of each cell that has a name."""
+    jax.config.update("jax_enable_x64", False)  # as a notebook's kernel starts
     names: dict[str, Any] = {"__name__": "__main__"}
     cells = [cell for cell in notebook_of(source, language).cells if cell.cell_type == "code"]
     for cell in cells[1:]:  # the first installs gradlab
-        drawn = figure_of(run(cell.source, names))
+        with redirect_stdout(StringIO()):  # what cells print is on no slide
+            drawn = figure_of(run(cell.source, names))
         if drawn is not None and "name" in cell.metadata:
             yield cell.metadata["name"], drawn
         plt.close("all")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import jax
 import pytest
 
 LECTURE = Path(__file__).parents[2] / "docs" / "lecture"
@@ -20,12 +21,15 @@ WORD = "gradient"
 # %% lang="es"
 WORD = "gradiente"
 # %%
+import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 # %% name="left"
 figure, ax = plt.subplots()
-ax.set_title(WORD)
+ax.set_title(f"{WORD} {jnp.zeros(1).dtype}")
 # %% name="right"
 import gradlab
+jax.config.update("jax_enable_x64", True)
 def draw(value):
     figure, ax = plt.subplots()
     ax.set_title(f"{WORD} {value}")
@@ -67,14 +71,19 @@ def test_both_languages_have_the_same_cells(source: Path) -> None:
 def test_slides_have_the_figure_of_every_named_cell_in_the_language(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "01_words.py").write_text(SOURCE)
+    for section in ("01_words.py", "02_words.py"):  # the second starts as the first did
+        (tmp_path / section).write_text(SOURCE)
     monkeypatch.setattr(notebooks, "SOURCES", tmp_path)
     monkeypatch.setattr(
         sys, "argv", ["slides.py", "--language", "es", "--out", f"{tmp_path}/slides"]
     )
-    runpy.run_path(str(LECTURE / "slides.py"), run_name="__main__")
+    try:
+        runpy.run_path(str(LECTURE / "slides.py"), run_name="__main__")
+    finally:
+        jax.config.update("jax_enable_x64", False)
     pictures = sorted((tmp_path / "slides").glob("*"))
-    assert [path.name for path in pictures] == ["01_words-left.svg", "01_words-right.svg"]
-    for path, title in zip(pictures, ("gradiente", "gradiente 2"), strict=True):
+    names = ["01_words-left", "01_words-right", "02_words-left", "02_words-right"]
+    assert [path.stem for path in pictures] == names
+    for path, title in zip(pictures, ("gradiente float32", "gradiente 2") * 2, strict=True):
         ElementTree.parse(path)
         assert f"<!-- {title} -->" in path.read_text()  # Matplotlib's text, before its glyphs

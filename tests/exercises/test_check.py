@@ -15,6 +15,13 @@ from gradlab.exercises import EXERCISES, outcome, phrases
 Array = np.ndarray
 
 
+class OfAnotherLibrary:
+    """A tensor that is handed to NumPy on request only, as PyTorch's with a gradient."""
+
+    def __array__(self, *_: object, **__: object) -> Array:
+        raise RuntimeError("use .detach()")
+
+
 @pytest.mark.parametrize("language", ["en", "es"])
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_right_answer_passes(name: str, language: str) -> None:
@@ -105,7 +112,9 @@ def test_an_error_on_one_case_names_the_case() -> None:
         (lambda h, W_hh: W_hh, "It must take 3 arguments, in this order: bptt(h, W_hh, g)"),
         (lambda h, W_hh, g: "terms", "a value of type str"),
         (lambda h, W_hh, g: [[1.0], [1.0, 2.0]], "a value of type list"),
-        (lambda h, W_hh, g: np.array(bptt(h, W_hh, g)) * 1j, "an array of complex128"),
+        (lambda h, W_hh, g: np.array(bptt(h, W_hh, g)) * 1j, "complex128, not of float64"),
+        (lambda h, g, W_hh: bptt(h, W_hh, g), "in this order: bptt(h, W_hh, g)"),
+        (lambda h, W_hh, g: OfAnotherLibrary(), "that NumPy cannot read: use .detach()"),
         (lambda h, W_hh, g: bptt(h, W_hh, g)[0].sum(), "bptt returned one number"),
         (lambda h, W_hh, g: np.multiply(h, 2, out=h), "changed its argument h"),
     ],
@@ -119,10 +128,22 @@ def test_what_is_no_answer_gets_a_sentence(answer: Any, words: str) -> None:
 def test_errors_of_the_call_are_raised() -> None:
     with pytest.raises(ValueError, match="bptt, truncated, clip"):
         gradlab.check("bppt", bptt)
+    with pytest.raises(TypeError, match="name of the exercise first"):
+        gradlab.check(bptt, "bptt")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="en, es"):
         gradlab.check("bptt", bptt, language="fr")
     with pytest.raises(TypeError, match=r"check\('bptt', bptt\)"):
         gradlab.check("bptt", np.zeros(3))  # type: ignore[arg-type]
+
+
+def test_an_interrupted_answer_says_on_which_case() -> None:
+    def answer(h: Array, W_hh: Array, g: Array) -> Any:
+        if len(h) == 2:
+            raise KeyboardInterrupt
+        return bptt(h, W_hh, g)
+
+    with pytest.raises(KeyboardInterrupt, match="With T = 1, n = 3"):
+        gradlab.check("bptt", answer)
 
 
 def test_lines_are_as_wide_as_a_page() -> None:

@@ -62,7 +62,7 @@ def check(
 
     Raises:
         ValueError: there is no such exercise or language.
-        TypeError: the answer is no function.
+        TypeError: the name is no string, or the answer no function.
 
     Example:
         >>> gradlab.check("step_jacobian", lambda h, W_hh: W_hh * (1 - h**2))
@@ -75,6 +75,11 @@ def check(
         raise ValueError(f"language must be one of {', '.join(LANGUAGES)}; got {language!r}.")
     if name is None and function is None:
         return Outcome(_list(language))
+    if not isinstance(name, str):
+        raise TypeError(
+            'check takes the name of the exercise first, check("bptt", bptt); '
+            f"got a value of type {type(name).__name__}."
+        )
     if name not in EXERCISES:
         raise ValueError(f"there is no exercise {name!r}; there are {', '.join(EXERCISES)}.")
     exercise = EXERCISES[name]

@@ -36,6 +36,7 @@ def answer_of(
     Raises:
         Unusable: the function takes other arguments, raises, changes its arguments, or returns
             something that is not made of real numbers.
+        KeyboardInterrupt: it was interrupted; the message says on which case.
     """
     given = copy.deepcopy(case.arguments)
     _check_takes(exercise, function, given, language)
@@ -43,6 +44,8 @@ def answer_of(
         returned = function(*given)
     except NotImplementedError:
         returned = ...
+    except KeyboardInterrupt:  # of a loop that does not end, for one
+        raise KeyboardInterrupt(phrases.INTERRUPTED[language].format(case=case)) from None
     except Exception as error:
         raise Unusable(_raised(error, function, case, language)) from None
     if _has_blank(returned):
@@ -88,6 +91,10 @@ def _arrays(exercise: Exercise, returned: Any, case: Case, language: str) -> Ans
         answer = as_arrays(returned, is_sequence)
     except ValueError:  # lists of unequal lengths
         raise Unusable(_no_numbers(exercise, returned, language)) from None
+    except (RuntimeError, TypeError) as error:  # a tensor that PyTorch does not hand over
+        got = phrases.VALUE_OF_TYPE[language].format(type=type(returned).__name__)
+        text = phrases.UNREADABLE[language].format(name=exercise.name, got=got, text=error)
+        raise Unusable(text) from None
     for item in answer if isinstance(answer, tuple) else (answer,):
         if item.dtype.kind not in "iuf":
             raise Unusable(_no_numbers(exercise, returned, language))
@@ -113,11 +120,15 @@ def _check_takes(
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a function of C has none
         return
+    names = tuple(signature.parameters)
+    exchanged = names != exercise.signature and sorted(names) == sorted(exercise.signature)
     try:
         signature.bind(*given)
     except TypeError:
+        exchanged = True
+    if exchanged:
         text = phrases.ARGUMENTS[language].format(count=len(given), call=exercise.call)
-        raise Unusable(text) from None
+        raise Unusable(text)
 
 
 def _raised(error: Exception, function: Callable[..., Any], case: Case, language: str) -> str:

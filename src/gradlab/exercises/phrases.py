@@ -28,6 +28,14 @@ NOT_NUMBERS: Words = {
     "en": "{name} returned {got}. It must return {returns}.",
     "es": "{name} devolvió {got}. Debe devolver {returns}.",
 }
+UNREADABLE: Words = {
+    "en": "{name} returned {got} that NumPy cannot read: {text}",
+    "es": "{name} devolvió {got} que NumPy no puede leer: {text}",
+}
+INTERRUPTED: Words = {
+    "en": "With {case}, the function had not ended when it was interrupted.",
+    "es": "Con {case}, la función no había terminado cuando se la interrumpió.",
+}
 SHAPE: Words = {
     "en": "With {case}, {name} returned {got}. It must return {returns}; here {wanted}.",
     "es": "Con {case}, {name} devolvió {got}. Debe devolver {returns}; aquí, {wanted}.",
@@ -81,7 +89,10 @@ REVERSED: Words = {
 ARRAY: Words = {"en": "an array of shape {shape}", "es": "un arreglo de forma {shape}"}
 NUMBER: Words = {"en": "one number", "es": "un número"}
 SEQUENCE: Words = {"en": "a sequence of {items}", "es": "una secuencia de {items}"}
-AN_ARRAY_OF: Words = {"en": "an array of {dtype}", "es": "un arreglo de {dtype}"}
+AN_ARRAY_OF: Words = {
+    "en": "an array of {dtype}, not of float64, float32 or int",
+    "es": "un arreglo de {dtype}, no de float64, float32 o int",
+}
 VALUE_OF_TYPE: Words = {"en": "a value of type {type}", "es": "un valor de tipo {type}"}
 LIST: Words = {
     "en": 'The exercises. gradlab.check("bptt") shows one of them, gradlab.check("bptt", bptt) '
