@@ -48,7 +48,7 @@ AT_LAG, ONE_NORM = "lag {} steps", "norm, typical vector"
 # %% lang="es" tags=["hide-cell"]
 K, ROW, MAP_NORM = "k (pasos)", "t (pasos)", "‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖"
 LAG, NORM = "retardo t − k (pasos)", "‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖ media"
-GAIN, RATE = "ganancia g", "tasa de decaimiento (décadas por paso)"
+GAIN, RATE = "ganancia g", "tasa (décadas por paso)"
 LINEAR, TANH, WEAK, STRONG = (
     "lineal",
     "tanh",
