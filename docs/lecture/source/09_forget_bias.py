@@ -51,6 +51,7 @@ REACH = "horizon (steps)"
 TANH, LSTM_AT, CHRONO = "tanh RNN, orthogonal", "LSTM, $b_f$ = {}", "LSTM, chrono"
 BIG, SMALL = "inputs x", "inputs 0.3 x"
 UPDATE, LOSS = "update", "loss ÷ that of a guess"
+COLUMN, ROW = "k (steps)", "t (steps)"
 
 # %% lang="es" tags=["hide-cell"]
 LAG, NORM, BIAS = "retardo t − k (pasos)", "norma media", "sesgo de olvido $b_f$"
@@ -59,6 +60,7 @@ REACH = "horizonte (pasos)"
 TANH, LSTM_AT, CHRONO = "RNN tanh, ortogonal", "LSTM, $b_f$ = {}", "LSTM, chrono"
 BIG, SMALL = "entradas x", "entradas 0.3 x"
 UPDATE, LOSS = "actualización", "pérdida ÷ la del azar"
+COLUMN, ROW = "k (pasos)", "t (pasos)"
 
 # %% [markdown] lang="en"
 # ## A gate at rest
@@ -389,12 +391,12 @@ def draw(b):
     gradlab.draw_map(log_norms(lstm(b), "c"), axes[0])
     axes[0].images[0].set_clim(-np.log(100), np.log(100))
     axes[0].images[0].colorbar.set_label("")
-    axes[0].set(title=f"∂c⁽ᵗ⁾/∂c⁽ᵏ⁾, $b_f$ = {b}", xlabel="k", ylabel="t")
+    axes[0].set(title=f"∂c⁽ᵗ⁾/∂c⁽ᵏ⁾, $b_f$ = {b}", xlabel=COLUMN, ylabel=ROW)
     for part, dash in [("c", "-"), ("h", "--")]:
         profile = gradlab.lag_profile(log_norms(lstm(b), part)) / np.log(10)
         axes[1].plot(profile, dash, label=f"∂{part}⁽ᵗ⁾/∂{part}⁽ᵏ⁾")
     axes[1].plot(np.arange(T + 1) * np.log10(sigmoid(b)), ":", label="$σ(b_f)^{t-k}$")
-    axes[1].set(xlabel=LAG, ylim=(-20, 3))
+    axes[1].set(xlabel=LAG, ylabel=NORM, ylim=(-20, 3))
     axes[1].yaxis.set_major_formatter("$10^{{{x:.0f}}}$")
     axes[1].legend(loc="lower left")
     return figure
