@@ -160,7 +160,10 @@ OPTIONS = {
 }
 BUILDERS = [temporal_order, cue, echo, copying]
 tasks = {build.__name__: build(**OPTIONS[build.__name__]) for build in BUILDERS}
-batches = {name: task.sample(jax.random.key(1), 1) for name, task in tasks.items()}
+batches = {
+    name: jax.jit(task.sample, static_argnums=1)(jax.random.key(1), 1)
+    for name, task in tasks.items()
+}
 for name, batch in batches.items():
     print(f"{name:15} {batch.inputs.shape!s:12} {batch.targets.shape}")
 
@@ -231,8 +234,8 @@ figure.align_ylabels(axes[:, 0])
 # L^{(t)} = \begin{cases} -\ln p^{(t)}_{\text{target}} & \text{for classes,} \\
 # \big(y^{(t)} - \text{target}^{(t)}\big)^2 & \text{for a value.} \end{cases}$$
 #
-# What an answer needs may lie many steps back. The gradient of $L^{(t)}$ has to come back over
-# all of these steps.
+# Here $p^{(t)}$ is the softmax of $y^{(t)}$. What an answer needs may lie many steps back. The
+# gradient of $L^{(t)}$ has to come back over all of these steps.
 
 # %% [markdown] lang="es"
 # ## Dónde se evalúa la pérdida
@@ -244,8 +247,8 @@ figure.align_ylabels(axes[:, 0])
 # L^{(t)} = \begin{cases} -\ln p^{(t)}_{\text{objetivo}} & \text{para clases,} \\
 # \big(y^{(t)} - \text{objetivo}^{(t)}\big)^2 & \text{para un valor.} \end{cases}$$
 #
-# Lo que se necesita para responder puede estar muchos pasos atrás. El gradiente de $L^{(t)}$ tiene
-# que retroceder todos esos pasos.
+# Aquí $p^{(t)}$ es la softmax de $y^{(t)}$. Lo que se necesita para responder puede estar muchos
+# pasos atrás. El gradiente de $L^{(t)}$ tiene que retroceder todos esos pasos.
 
 # %%
 for name, batch in batches.items():

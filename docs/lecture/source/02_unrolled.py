@@ -93,6 +93,7 @@ for ax in (folded, unrolled):
 # | $W_{hh}$ | $n \times n$ | state, a step ago | state |
 # | $b$ | $n$ | | state |
 # | $W_{hy}$ | $o \times n$ | state | output |
+# | $b_y$ | $o$ | | output |
 #
 # The function $\varphi$ acts on each unit; here it is tanh.
 
@@ -110,6 +111,7 @@ for ax in (folded, unrolled):
 # | $W_{hh}$ | $n \times n$ | estado, un paso atrás | estado |
 # | $b$ (sesgo) | $n$ | | estado |
 # | $W_{hy}$ | $o \times n$ | estado | salida |
+# | $b_y$ (sesgo) | $o$ | | salida |
 #
 # La función $\varphi$ actúa sobre cada unidad; aquí es tanh.
 
@@ -180,17 +182,18 @@ print(f"{np.abs(by_hand - by_flax).max():.1e}")
 
 # %% [markdown] lang="en"
 # The difference is the rounding of float32. The next figure shows the states and the outputs
-# $y^{(t)} = W_{hy} h^{(t)}$: a row a unit, a column a step.
+# $y^{(t)} = W_{hy} h^{(t)}$ (Flax starts with $b_y = 0$): a row a unit, a column a step.
 
 # %% [markdown] lang="es"
 # La diferencia es el redondeo de float32. La figura siguiente muestra los estados y las salidas
-# $y^{(t)} = W_{hy} h^{(t)}$: una fila por unidad, una columna por paso.
+# $y^{(t)} = W_{hy} h^{(t)}$ (en Flax, $b_y = 0$ al comienzo): una fila por unidad, una columna por
+# paso.
 
 # %% lang="en" tags=["hide-cell"]
-NAMES, STEP = ["input x", "state h", "output y"], "step t"
+NAMES, STEP, VALUE = ["input x", "state h", "output y"], "step t", "value"
 
 # %% lang="es" tags=["hide-cell"]
-NAMES, STEP = ["entrada x", "estado h", "salida y"], "paso t"
+NAMES, STEP, VALUE = ["entrada x", "estado h", "salida y"], "paso t", "valor"
 
 # %% name="states"
 figure, axes = plt.subplots(
@@ -210,7 +213,7 @@ for ax, name, values in zip(axes, NAMES, (x, by_hand, by_hand @ W_hy.T), strict=
     ax.set(ylabel=name, yticks=[1, values.shape[1]])
 axes[-1].set_xlabel(STEP)
 figure.align_ylabels()
-_ = figure.colorbar(image, ax=axes, extend="both")
+_ = figure.colorbar(image, ax=axes, extend="both", label=VALUE)
 
 # %% [markdown] lang="en"
 # ## One joined matrix
@@ -248,8 +251,8 @@ print(W.shape, f"{np.abs(joined - by_hand[10]).max():.1e}")
 # <details><summary>Answer</summary>
 #
 # The part $W_{hh}$ maps states to states, from $n$ numbers to $n$. It is applied again at each
-# step, so a gradient that goes back $k$ steps is multiplied by it $k$ times. $W_{xh}$ is passed
-# once, on the way from an input to the state.
+# step, so a gradient that goes back $k$ steps is multiplied by it, and by the slopes of $\varphi$,
+# $k$ times. $W_{xh}$ is passed once, on the way from an input to the state.
 #
 # </details>
 
@@ -260,7 +263,8 @@ print(W.shape, f"{np.abs(joined - by_hand[10]).max():.1e}")
 # <details><summary>Respuesta</summary>
 #
 # La parte $W_{hh}$ lleva estados a estados, de $n$ números a $n$. Se aplica de nuevo en cada paso,
-# así que un gradiente que retrocede $k$ pasos se multiplica por ella $k$ veces. Por $W_{xh}$ se
+# así que un gradiente que retrocede $k$ pasos se multiplica por ella, y por las pendientes de
+# $\varphi$, $k$ veces. Por $W_{xh}$ se
 # pasa una sola vez, en el camino de una entrada al estado.
 #
 # </details>

@@ -235,12 +235,12 @@ _ = ax.legend()
 
 # %% lang="en" tags=["hide-cell"]
 SIZE, LAG = "input size s", "lag t − k (steps)"
-T_STEPS, K_STEPS, PAIR = "t (steps)", "k (steps)", "‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖"
+T_STEPS, K_STEPS, PAIR = "t (steps)", "k (steps)", "mean ‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖"
 SLOPE, BOUND = "mean slope", "bound"
 
 # %% lang="es" tags=["hide-cell"]
 SIZE, LAG = "tamaño de la entrada s", "retardo t − k (pasos)"
-T_STEPS, K_STEPS, PAIR = "t (pasos)", "k (pasos)", "‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖"
+T_STEPS, K_STEPS, PAIR = "t (pasos)", "k (pasos)", "‖∂h⁽ᵗ⁾/∂h⁽ᵏ⁾‖ media"
 SLOPE, BOUND = "pendiente media", "cota"
 
 # %% name="saturation"
@@ -268,7 +268,7 @@ def draw(size):
     return figure
 
 
-gradlab.figures.Slider(draw, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=0.5)
+gradlab.figures.Slider(draw, [0.0, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=0.5)
 
 # %% [markdown] lang="en"
 # **Question.** $\sigma_{\max}(W_{hh})$ is the same at all places of the slider. Where would you set
@@ -277,7 +277,7 @@ gradlab.figures.Slider(draw, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=
 # <details><summary>Answer</summary>
 #
 # It depends on the inputs: the larger they are, the smaller the slopes, and the larger the gain has
-# to be. The next sections measure it.
+# to be. The next section measures it.
 #
 # </details>
 
@@ -288,7 +288,7 @@ gradlab.figures.Slider(draw, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0], label=SIZE, start=
 # <details><summary>Respuesta</summary>
 #
 # Depende de las entradas: cuanto mayores son, menores son las pendientes y mayor tiene que ser la
-# ganancia. Las secciones siguientes lo miden.
+# ganancia. La sección siguiente lo mide.
 #
 # </details>
 

@@ -128,8 +128,9 @@ axes[1].get_legend().remove()
 plt.show()
 
 # %% [markdown] lang="en"
-# In the linear network the gradient vanishes at $g = 0.6$, explodes at $g = 1.4$ and changes little
-# at $g = 1$. With the same weights and a tanh it always vanishes, even at $g = 1.4$.
+# In the linear network the gradient vanishes at $g = 0.6$ and explodes at $g = 1.4$. At $g = 1$ it
+# grows about a hundredfold in 60 steps, little beside the other two. With the same weights and a
+# tanh it always vanishes, even at $g = 1.4$.
 #
 # **Question.** The bound says: if $\lVert W_{hh} \rVert < 1$, the gradient vanishes. Does the
 # gradient explode if $\lVert W_{hh} \rVert > 1$?
@@ -139,15 +140,16 @@ plt.show()
 #
 # No. The bound is one-sided. A Gaussian $W_{hh}$ of gain $g$ has $\lVert W_{hh} \rVert \approx 2g$
 # for large $n$, so at $g = 0.6$ its norm is about 1.2, and the gradient vanishes all the same. In
-# the linear network the eigenvalues decide over long lags: the largest is about $g$ in modulus
-# (0.68 below, for 64 units and $g = 0.6$). Under a tanh each step also shrinks the vector by
-# $1 - h^2$.
+# the linear network the eigenvalues decide over long lags: the largest comes to $g$ in modulus for
+# large $n$ and is on average 1.05 $g$ for 64 units (0.68 below, for $g = 0.6$). Under a tanh each
+# step also shrinks the vector by $1 - h^2$.
 #
 # </details>
 
 # %% [markdown] lang="es"
-# En la red lineal el gradiente se desvanece con $g = 0.6$, explota con $g = 1.4$ y cambia poco con
-# $g = 1$. Con los mismos pesos y una tanh se desvanece siempre, incluso con $g = 1.4$.
+# En la red lineal el gradiente se desvanece con $g = 0.6$ y explota con $g = 1.4$. Con $g = 1$
+# crece unas cien veces en 60 pasos, poco al lado de los otros dos casos. Con los mismos pesos y una
+# tanh se desvanece siempre, incluso con $g = 1.4$.
 #
 # **Pregunta.** La cota dice: si $\lVert W_{hh} \rVert < 1$, el gradiente se desvanece. ¿Explota si
 # $\lVert W_{hh} \rVert > 1$?
@@ -158,7 +160,8 @@ plt.show()
 # No: la cota solo vale en un sentido. Una $W_{hh}$ gaussiana de ganancia $g$ tiene
 # $\lVert W_{hh} \rVert \approx 2g$ si $n$ es grande; con $g = 0.6$ su norma es de alrededor de 1.2
 # y aun así el gradiente se desvanece. En la red lineal, a retardos largos deciden los valores
-# propios: el mayor tiene módulo cercano a $g$ (0.68 más abajo, con 64 unidades y $g = 0.6$). Con la
+# propios: el módulo del mayor tiende a $g$ si $n$ es grande y es en promedio 1.05 $g$ con
+# 64 unidades (0.68 más abajo, con $g = 0.6$). Con la
 # tanh, además, cada paso encoge el vector por $1 - h^2$.
 #
 # </details>
@@ -278,8 +281,9 @@ ax.legend()
 plt.show()
 
 # %% [markdown] lang="en"
-# The linear network follows $\log_{10} g$ and crosses zero close to $g = 1$. The tanh networks
-# cross later: the stronger the inputs, the later. "Gradients explode above gain 1" therefore holds
+# The linear network follows $\log_{10} g$ and crosses zero at $g = 0.95$, since the largest
+# eigenvalue of 64 units lies a little above $g$; for large $n$ it is at 1. The tanh networks cross
+# later: the stronger the inputs, the later. "Gradients explode above gain 1" therefore holds
 # for the linear network only.
 #
 # **Question.** Why do larger inputs make the gradient vanish sooner, although they do not change
@@ -290,14 +294,15 @@ plt.show()
 #
 # They saturate the units. Where $|h|$ is near 1 the slope $1 - h^2$ of the tanh is near 0, and this
 # slope multiplies the gradient at every step. The gain that keeps the gradient must make up for the
-# mean slope.
+# slopes.
 #
 # </details>
 
 # %% [markdown] lang="es"
-# La red lineal sigue $\log_{10} g$ y cruza el cero cerca de $g = 1$. Las redes tanh lo cruzan
-# después, y tanto más tarde cuanto mayores son las entradas. Decir que «el gradiente explota si la
-# ganancia supera 1» solo es cierto, por tanto, en la red lineal.
+# La red lineal sigue $\log_{10} g$ y cruza el cero en $g = 0.95$, porque con 64 unidades el mayor
+# valor propio queda algo por encima de $g$; si $n$ es grande, lo cruza en 1. Las redes tanh lo
+# cruzan después, y tanto más tarde cuanto mayores son las entradas. Decir que «el gradiente explota
+# si la ganancia supera 1» solo es cierto, por tanto, en la red lineal.
 #
 # **Pregunta.** ¿Por qué el gradiente se desvanece antes con entradas mayores, si estas no cambian
 # $W_{hh}$?
@@ -307,7 +312,7 @@ plt.show()
 #
 # Porque saturan las unidades. Donde $|h|$ se acerca a 1, la pendiente $1 - h^2$ de la tanh se
 # acerca a 0, y esa pendiente multiplica al gradiente en cada paso. La ganancia que conserva el
-# gradiente tiene que compensar la pendiente media.
+# gradiente tiene que compensar las pendientes.
 #
 # </details>
 
@@ -395,15 +400,15 @@ def draw(gain):
     return figure
 
 
-gradlab.figures.Slider(draw, [0.5, 0.8, 1.0, 1.2, 1.5, 1.8, 2.1, 2.5, 3.0], label=GAIN, start=1.0)
+gradlab.figures.Slider(draw, [0.5, 1.0, 1.4, 1.8, 2.2, 3.0], label=GAIN, start=1.0)
 
 # %% [markdown] lang="en"
 # ## What to remember
 #
 # 1. The gradient over a lag is a product of as many Jacobians as the lag has steps, so it changes
 #    about exponentially with the lag.
-# 2. In a linear network the crossing from vanishing to exploding is at gain 1. Saturation moves it
-#    up: with inputs of variance 1 it lay near 1.9 here.
+# 2. In a large linear network the crossing from vanishing to exploding is at gain 1. Saturation
+#    moves it up: with inputs of variance 1 it lay near 1.9 here.
 # 3. The longer the lag, the narrower the range of gains that keep the gradient's size.
 #
 # Next: [7. Clipping and truncation](07_clipping_and_truncation.ipynb), two remedies that are often
@@ -414,8 +419,8 @@ gradlab.figures.Slider(draw, [0.5, 0.8, 1.0, 1.2, 1.5, 1.8, 2.1, 2.5, 3.0], labe
 #
 # 1. El gradiente a través de un retardo es un producto de tantas jacobianas como pasos tiene el
 #    retardo; por eso cambia con él de forma aproximadamente exponencial.
-# 2. En una red lineal, el paso de desvanecerse a explotar está en la ganancia 1. La saturación lo
-#    desplaza hacia arriba: aquí, con entradas de varianza 1, estuvo cerca de 1.9.
+# 2. En una red lineal grande, el paso de desvanecerse a explotar está en la ganancia 1. La
+#    saturación lo desplaza hacia arriba: aquí, con entradas de varianza 1, estuvo cerca de 1.9.
 # 3. Cuanto más largo es el retardo, más estrecho es el intervalo de ganancias que conservan el
 #    tamaño del gradiente.
 #

@@ -63,9 +63,15 @@ EXPLODING, VANISHING, UNCLIPPED = "ganancia 3, retardo 4", "ganancia 0.5, retard
 # | --- | --- | --- |
 # | result | $g \cdot \min(1,\ \theta / \lVert g \rVert)$ | $\sum_{j<K} c_j$ |
 # | size | at most $\theta$ | whatever the kept terms give |
-# | direction | that of $g$ | another one |
+# | direction | that of $g$ | in general another one |
 # | lags | all, each scaled by the same factor | those below $K$, unchanged |
 # | made for | gradients that explode | memory and time |
+#
+# Here $\lVert g \rVert$ is the norm of the gradient of all weights together. Clipping each entry by
+# itself, which libraries also offer, does change the direction. And here every loss looks back over
+# $K$ steps. Many training loops instead cut the sequence into chunks of $K$ steps and keep the
+# state but no gradient between them; a loss then sees back to the start of its chunk, at most $K$
+# steps.
 
 # %% [markdown] lang="es"
 # ## Dos operaciones
@@ -86,27 +92,33 @@ EXPLODING, VANISHING, UNCLIPPED = "ganancia 3, retardo 4", "ganancia 0.5, retard
 # | --- | --- | --- |
 # | resultado | $g \cdot \min(1,\ \theta / \lVert g \rVert)$ | $\sum_{j<K} c_j$ |
 # | tamaño | a lo sumo $\theta$ | el que den los términos que quedan |
-# | dirección | la de $g$ | otra |
+# | dirección | la de $g$ | en general, otra |
 # | retardos | todos, multiplicados por el mismo factor | los menores que $K$, intactos |
 # | sirve para | gradientes que explotan | ahorrar memoria y tiempo |
+#
+# Aquí $\lVert g \rVert$ es la norma del gradiente de todos los pesos juntos. Recortar cada entrada
+# por separado, que las bibliotecas también ofrecen, sí cambia la dirección. Y aquí cada pérdida
+# retrocede $K$ pasos. Muchos entrenamientos cortan en cambio la secuencia en trozos de $K$ pasos y
+# pasan de uno a otro el estado, pero no el gradiente; una pérdida retrocede entonces hasta el
+# comienzo de su trozo, como mucho $K$ pasos.
 
 # %% [markdown] lang="en"
 # ## One measured gradient, term by term
 #
-# A tanh network shall repeat, at every step, the first feature of the input of eight steps ago.
-# `backpropagate` returns the sums $c_j$ for $W_{hh}$. We check that they add up to the gradient
-# that JAX computes.
+# A tanh network shall repeat, at every step, the first feature of the input of eight steps ago (0
+# in the first eight). `backpropagate` returns the sums $c_j$ for $W_{hh}$. We check that they add
+# up to the gradient that JAX computes.
 
 # %% [markdown] lang="es"
 # ## Un gradiente medido, término a término
 #
-# Una red tanh debe repetir en cada paso la primera componente de la entrada de hace ocho pasos.
-# `backpropagate` devuelve las sumas $c_j$ para $W_{hh}$. Comprobamos que su suma es el gradiente
-# que calcula JAX.
+# Una red tanh debe repetir en cada paso la primera componente de la entrada de hace ocho pasos (0
+# en los ocho primeros). `backpropagate` devuelve las sumas $c_j$ para $W_{hh}$. Comprobamos que su
+# suma es el gradiente que calcula JAX.
 
 # %%
 readout = jax.random.normal(jax.random.key(1), (n,)) / np.sqrt(n)
-targets = jax.numpy.roll(x[:, 0], 8)
+targets = jax.numpy.concatenate([np.zeros(8), x[:-8, 0]])
 
 
 def loss(h, target):
@@ -124,11 +136,8 @@ def terms_by_lag(cell, loss=loss, targets=targets):
 
 
 def total_loss(cell):
-    h, total = np.zeros(n), 0.0
-    for x_t, target in zip(x, targets, strict=True):
-        h, _ = cell(h, x_t)
-        total += loss(h, target)
-    return total
+    states = nnx.RNN(cell)(x[None])[0]
+    return jax.vmap(loss)(states, targets).sum()
 
 
 cell = network(1.6)
@@ -304,21 +313,21 @@ for gain in [0.5, 1.0, 2.5]:
 # %% [markdown] lang="en"
 # ## Training with and without a threshold
 #
-# Two tasks of repeating a bit after a delay, plain gradient descent, three thresholds and four
-# seeds. With the start on the left the gradient explodes (gain 3, a delay of 4 steps, learning rate
-# 1); with that on the right it vanishes (gain 0.5, a delay of 15 steps, learning rate 0.1).
+# Two tasks of repeating a bit after a delay, plain gradient descent and three thresholds. With the
+# start on the left the gradient explodes (gain 3, a delay of 4 steps, learning rate 1, four seeds);
+# with that on the right it vanishes (gain 0.5, a delay of 15 steps, learning rate 0.1, one seed).
 
 # %% [markdown] lang="es"
 # ## Entrenar con umbral y sin él
 #
-# Dos tareas de repetir un bit tras un retardo, con descenso por gradiente simple, tres umbrales y
-# cuatro semillas. Con la inicialización de la izquierda el gradiente explota (ganancia 3, retardo
-# de 4 pasos, tasa de aprendizaje 1); con la de la derecha se desvanece (ganancia 0.5, retardo de 15
-# pasos, tasa de aprendizaje 0.1).
+# Dos tareas de repetir un bit tras un retardo, con descenso por gradiente simple y tres umbrales.
+# Con la inicialización de la izquierda el gradiente explota (ganancia 3, retardo de 4 pasos, tasa
+# de aprendizaje 1, cuatro semillas); con la de la derecha se desvanece (ganancia 0.5, retardo de 15
+# pasos, tasa de aprendizaje 0.1, una semilla).
 
 
 # %% tags=["hide-output"]
-def train(gain, delay, rate):
+def train(gain, delay, rate, seeds):
     return gradlab.sweep(
         model="rnn",
         task="echo",
@@ -326,14 +335,14 @@ def train(gain, delay, rate):
         optim="sgd",
         wandb="disabled",
         folder=tempfile.mkdtemp() + "/sweep",
-        seed=range(4),
+        seed=range(seeds),
         **{"task.length": 20, "task.delay": delay, "init.gain": gain, "train.steps": 400},
         **{"clip.threshold": [0.1, 1, np.inf], "optim.learning_rate": rate},
-        **{"probe.schedule": "ends", "probe.samples": 1, "model.hidden_size": 32},
+        **{"model.hidden_size": 32, "task.test_size": 500, "probe": ()},
     )
 
 
-runs = {EXPLODING: train(3, 4, 1.0), VANISHING: train(0.5, 15, 0.1)}
+runs = {EXPLODING: train(3, 4, 1.0, seeds=4), VANISHING: train(0.5, 15, 0.1, seeds=1)}
 
 # %% name="training"
 figure, axes = plt.subplots(1, 2, figsize=(7, 3), sharey=True, layout="constrained")
@@ -410,7 +419,7 @@ for title, table in runs.items():
 # El mismo gradiente de antes; la ventana queda en 5.
 
 # %%
-gradlab.figures.Slider(lambda θ: draw_terms(θ, 5), [2, 5, 10, 20, 40, 80], label="θ", start=20)
+gradlab.figures.Slider(lambda θ: draw_terms(θ, 5), [5, 10, 20, 40, 80], label="θ", start=20)
 
 # %% [markdown] lang="en"
 # ## Try it: the window
@@ -423,13 +432,13 @@ gradlab.figures.Slider(lambda θ: draw_terms(θ, 5), [2, 5, 10, 20, 40, 80], lab
 # Ahora el umbral queda en 20.
 
 # %%
-gradlab.figures.Slider(lambda K: draw_terms(20, K), [1, 2, 3, 5, 8, 12, 20, 30], label="K", start=5)
+gradlab.figures.Slider(lambda K: draw_terms(20, K), [1, 3, 5, 8, 15, 30], label="K", start=5)
 
 # %% [markdown] lang="en"
 # ## What to remember
 #
 # 1. Clipping bounds the size. It keeps the direction and every lag's share.
-# 2. Truncation drops the lags from $K$ on. It changes the direction, and bounds nothing.
+# 2. Truncation drops the lags from $K$ on. It changes the direction, and does not bound the size.
 # 3. Clipping helps against gradients that explode. Against gradients that vanish neither helps:
 #    what is not there cannot be kept.
 #
@@ -439,7 +448,7 @@ gradlab.figures.Slider(lambda K: draw_terms(20, K), [1, 2, 3, 5, 8, 12, 20, 30],
 # ## Para recordar
 #
 # 1. El recorte acota el tamaño. Conserva la dirección y la parte de cada retardo.
-# 2. El truncamiento quita los retardos a partir de $K$. Cambia la dirección y no acota nada.
+# 2. El truncamiento quita los retardos a partir de $K$. Cambia la dirección y no acota el tamaño.
 # 3. El recorte sirve contra los gradientes que explotan. Contra los que se desvanecen no sirve
 #    ninguno de los dos: no se puede conservar lo que no está.
 #

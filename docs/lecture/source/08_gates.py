@@ -194,11 +194,11 @@ def log_norms(cell, part):
 
 
 def forget_gates(cell):
-    carry, gates = (np.zeros(n), np.zeros(n)), []
-    for x_t in x:
-        gates.append(np.asarray(cell.activations(carry, x_t)["forget"]))
-        carry, _ = cell(carry, x_t)
-    return np.array(gates)
+    def step(carry, x_t):
+        return cell(carry, x_t)[0], cell.activations(carry, x_t)["forget"]
+
+    start = jax.numpy.zeros((2, n))
+    return np.asarray(jax.lax.scan(step, (start[0], start[1]), x)[1])
 
 
 for f in [1.0, 0.9, 0.5]:
@@ -249,9 +249,9 @@ plt.show()
 # %% [markdown] lang="en"
 # The forget gate decides. Open, it keeps both norms between about 0.1 and 10 over 40 steps. Shut,
 # it makes $\partial c/\partial c$ zero at once, and $\partial h/\partial h$ falls about tenfold a
-# step. With the input or the output gate shut, $h$ passes nothing on ($-\infty$), and
-# $\partial c/\partial c$ is the product of the forget gates. With either of the two pinned open the
-# rates change little.
+# step. With the input or the output gate shut, $h$ passes nothing on ($-\infty$; with $i = 0$
+# because $c$ stays 0), and $\partial c/\partial c$ is the product of the forget gates. With either
+# of the two pinned open the rates change little.
 #
 # **Question.** With $f = 1$ the edge has weight 1. Why does $\partial c/\partial c$ grow with the
 # lag?
@@ -270,8 +270,9 @@ plt.show()
 # La compuerta de olvido es la que decide. Abierta, mantiene ambas normas aproximadamente entre 0.1
 # y 10 durante 40 pasos. Cerrada, anula $\partial c/\partial c$ de inmediato, y
 # $\partial h/\partial h$ se divide aproximadamente por diez en cada paso. Con la compuerta de
-# entrada o la de salida cerrada, $h$ no transmite nada ($-\infty$) y $\partial c/\partial c$ es el
-# producto de las compuertas de olvido. Si se fija abierta una de las dos, las tasas cambian poco.
+# entrada o la de salida cerrada, $h$ no transmite nada ($-\infty$; con $i = 0$, porque $c$ sigue en
+# 0) y $\partial c/\partial c$ es el producto de las compuertas de olvido. Si se fija abierta una de
+# las dos, las tasas cambian poco.
 #
 # **Pregunta.** Con $f = 1$ la conexión tiene peso 1. ¿Por qué crece $\partial c/\partial c$ con el
 # retardo?
@@ -346,9 +347,9 @@ axes[0].set(ylabel=ONE_PAIR, ylim=(-3, 1), yticks=range(-3, 2))
 plt.show()
 
 # %% [markdown] lang="en"
-# The cell path alone comes close to the total derivative of $c$. The product at frozen $c$ says
-# that this LSTM forgets everything, and is wrong by 38 orders of magnitude: the path through the
-# cell state is what it leaves out. A tool that multiplies blocks of $h$ alone measures this.
+# The cell path alone stays within a factor of 6 of the total derivative of $c$. The product at
+# frozen $c$ says that this LSTM forgets everything, and is wrong by 38 decades: the path through
+# the cell state is what it leaves out. A tool that multiplies blocks of $h$ alone measures this.
 #
 # **Question.** Why is $\prod f$ below the total derivative here, although paths may also cancel?
 #
@@ -362,10 +363,10 @@ plt.show()
 # </details>
 
 # %% [markdown] lang="es"
-# El camino por la celda, por sí solo, queda cerca de la derivada total de $c$. El producto con $c$
-# fijo dice que esta LSTM lo olvida todo, y se equivoca en 38 órdenes de magnitud: lo que omite es
-# justo el camino por el estado de celda. Es lo que mide una herramienta que solo multiplica bloques
-# de $h$.
+# El camino por la celda, por sí solo, difiere de la derivada total de $c$ en un factor menor que 6.
+# El producto con $c$ fijo dice que esta LSTM lo olvida todo, y se equivoca en 38 décadas: lo que
+# omite es justo el camino por el estado de celda. Es lo que mide una herramienta que solo
+# multiplica bloques de $h$.
 #
 # **Pregunta.** ¿Por qué queda aquí $\prod f$ por debajo de la derivada total, si los caminos
 # también pueden cancelarse?
@@ -405,7 +406,7 @@ def draw(f):
     return figure
 
 
-gradlab.figures.Slider(draw, [0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0], label=PINNED, start=0.5)
+gradlab.figures.Slider(draw, [0.1, 0.5, 0.75, 0.9, 1.0], label=PINNED, start=0.5)
 
 # %% [markdown] lang="en"
 # ## What to remember

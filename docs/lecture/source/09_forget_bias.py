@@ -26,7 +26,9 @@ from flax import nnx
 import gradlab
 
 # Colours that colour-blind readers tell apart.
-plt.rcParams["axes.prop_cycle"] = plt.cycler(color=["#0072b2", "#e69f00", "#333333", "#cc79a7"])
+BLUE, ORANGE, GREY, PINK = "#0072b2", "#e69f00", "#333333", "#cc79a7"
+plt.rcParams["axes.prop_cycle"] = plt.cycler(color=[BLUE, ORANGE, GREY, PINK])
+LOOKS = {0: (ORANGE, "-"), 1: (GREY, "-."), 3: (PINK, ":")}  # by forget bias
 n, T = 32, 60
 x = jax.random.normal(jax.random.key(0), (T, 4))
 
@@ -45,18 +47,20 @@ def log_norms(cell, part, inputs=x):
 
 # %% lang="en" tags=["hide-cell"]
 LAG, NORM, BIAS = "lag t − k (steps)", "mean norm", "forget bias $b_f$"
+K_STEPS, T_STEPS = "k (steps)", "t (steps)"
 RATE, MEASURED, ALONE = "decay rate (decades per step)", "measured", "log₁₀ σ($b_f$)"
 REACH = "horizon (steps)"
 TANH, LSTM_AT, CHRONO = "tanh RNN, orthogonal", "LSTM, $b_f$ = {}", "LSTM, chrono"
-K, ROW, BIG, SMALL = "k (steps)", "t (steps)", "inputs x", "inputs 0.3 x"
+BIG, SMALL = "inputs x", "inputs 0.3 x"
 UPDATE, LOSS = "update", "loss ÷ that of a guess"
 
 # %% lang="es" tags=["hide-cell"]
 LAG, NORM, BIAS = "retardo t − k (pasos)", "norma media", "sesgo de olvido $b_f$"
+K_STEPS, T_STEPS = "k (pasos)", "t (pasos)"
 RATE, MEASURED, ALONE = "tasa (décadas por paso)", "medida", "log₁₀ σ($b_f$)"
 REACH = "horizonte (pasos)"
 TANH, LSTM_AT, CHRONO = "RNN tanh, ortogonal", "LSTM, $b_f$ = {}", "LSTM, chrono"
-K, ROW, BIG, SMALL = "k (pasos)", "t (pasos)", "entradas x", "entradas 0.3 x"
+BIG, SMALL = "entradas x", "entradas 0.3 x"
 UPDATE, LOSS = "actualización", "pérdida ÷ la del azar"
 
 # %% [markdown] lang="en"
@@ -124,20 +128,20 @@ for b in [-2, 0, 1, 3, 6]:
 # %% [markdown] lang="en"
 # ## Measured, with random weights
 #
-# Now the weights are those that Flax draws (orthogonal on $h$), three seeds, inputs of variance 1.
+# Now the weights are those that Flax draws (orthogonal on $h$), two seeds, inputs of variance 1.
 # We measure the decay rate and the horizon of $\partial c^{(t)}/\partial c^{(k)}$.
 
 # %% [markdown] lang="es"
 # ## La medición, con pesos aleatorios
 #
-# Ahora los pesos son los que genera Flax (ortogonales los que multiplican a $h$), con tres semillas
+# Ahora los pesos son los que genera Flax (ortogonales los que multiplican a $h$), con dos semillas
 # y entradas de varianza 1. Medimos la tasa de decaimiento y el horizonte de
 # $\partial c^{(t)}/\partial c^{(k)}$.
 
 # %% name="rates"
-biases = np.arange(-2, 7)
+biases = np.array([-2, -1, 0, 1, 2, 3, 4, 6])
 profiles = np.array(
-    [[gradlab.lag_profile(log_norms(lstm(b, s), "c")) for s in range(3)] for b in biases]
+    [[gradlab.lag_profile(log_norms(lstm(b, s), "c")) for s in range(2)] for b in biases]
 )  # [bias, seed, lag]
 rates = np.apply_along_axis(gradlab.decay_rate, -1, profiles) / np.log(10)
 horizons = np.apply_along_axis(gradlab.horizon, -1, profiles).mean(axis=1)
@@ -213,9 +217,10 @@ rows = []
 for ax, size, title in zip(axes, [1.0, 0.3], [BIG, SMALL], strict=True):
     maps = {TANH: log_norms(rnn, "h", size * x)}
     maps |= {LSTM_AT.format(b): log_norms(lstm(b), "c", size * x) for b in (0, 1, 3)}
-    for (name, log_norm), dash in zip(maps.items(), ["--", "-", "-.", ":"], strict=True):
+    looks = [(BLUE, "--"), *LOOKS.values()]
+    for (name, log_norm), (colour, dash) in zip(maps.items(), looks, strict=True):
         profile = gradlab.lag_profile(log_norm)
-        ax.plot(profile / np.log(10), dash, label=name)
+        ax.plot(profile / np.log(10), dash, color=colour, label=name)
         rate = gradlab.decay_rate(profile) / np.log(10)
         rows.append((title, name.replace("$", ""), rate, gradlab.horizon(profile)))
     ax.set(title=title, xlabel=LAG)
@@ -278,17 +283,17 @@ runs = gradlab.sweep(
     wandb="disabled",
     folder=tempfile.mkdtemp() + "/sweep",
     seed=range(2),
+    probe=(),
     **{"model.hidden_size": 32, "bias.value": [0, 1, 3], "optim.learning_rate": 0.01},
     **{"task.length": 30, "task.delay": 20, "task.test_size": 200},
-    **{"train.steps": 300, "probe.schedule": "ends", "probe.samples": 1},
+    **{"train.steps": 300},
 )
 
 # %% name="training"
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
-looks = {0: ("#e69f00", "-"), 1: ("#333333", "-."), 3: ("#cc79a7", ":")}
 for path, b, seed in zip(runs["path"], runs["bias.value"], runs["seed"], strict=True):
     course = gradlab.load_metrics(path).dropna(subset=["train/loss"])
-    colour, dash = looks[int(b)]
+    colour, dash = LOOKS[int(b)]
     label = LSTM_AT.format(int(b)) if seed == 0 else None
     loss = course["train/loss"] / np.log(2)
     ax.plot(course["train/step"], loss, dash, color=colour, label=label)
@@ -320,8 +325,8 @@ runs.groupby("bias.value")[["eval/loss", "eval/accuracy"]].mean().round(3)
 # | Haiku (`haiku.LSTM`) | 1: it computes $\sigma(\cdot + 1)$ |
 #
 # (Flax 0.12, PyTorch 2.13 and Keras 3.15 as installed; Haiku as in its source.) The same line of a
-# paper, "an LSTM of 128 units", is therefore another network in each. Jozefowicz, Zaremba &
-# Sutskever (2015) recommend 1. **gradlab's default is 0**, Flax's own start;
+# paper, "an LSTM of 128 units", is therefore not the same network in all of them. Jozefowicz,
+# Zaremba & Sutskever (2015) recommend 1. **gradlab's default is 0**, Flax's own start;
 # `bias=forget bias.value=1` sets it ([why](../../decisions.md)).
 
 # %% [markdown] lang="es"
@@ -335,7 +340,7 @@ runs.groupby("bias.value")[["eval/loss", "eval/accuracy"]].mean().round(3)
 # | Haiku (`haiku.LSTM`) | 1: calcula $\sigma(\cdot + 1)$ |
 #
 # (Flax 0.12, PyTorch 2.13 y Keras 3.15 tal como se instalan; Haiku según su código.) La misma frase
-# de un artículo, «una LSTM de 128 unidades», designa por tanto una red distinta en cada una.
+# de un artículo, «una LSTM de 128 unidades», no designa por tanto la misma red en todas.
 # Jozefowicz, Zaremba y Sutskever (2015) recomiendan 1. **El valor por defecto de gradlab es 0**, la
 # inicialización del propio Flax; con `bias=forget bias.value=1` se cambia ([por
 # qué](../../decisions.md)).
@@ -348,34 +353,36 @@ print("Flax, b_f:", set(np.asarray(fresh[n : 2 * n]).tolist()))
 # ## Time scales of the task
 #
 # A unit whose gate is at $1 - 1/\tau$ remembers for about $\tau$ steps. The chrono initialisation
-# (Tallec & Ollivier, 2018) gives each unit a time scale of its own, up to the length $T$ of the
-# task:
+# (Tallec & Ollivier, 2018) gives each unit a time scale of its own, up to the longest lag
+# $T_{\max}$ that is to be kept:
 #
-# $$b_f = \ln u, \quad u \sim U(1, T-1), \qquad b_i = -b_f ,$$
+# $$b_f = \ln u, \quad u \sim U(1, T_{\max} - 1), \qquad b_i = -b_f ,$$
 #
 # since $\sigma(\ln u) = 1 - \frac{1}{1+u}$. It needs one number that one often knows: how long the
-# lags are.
+# lags are. Below $T_{\max} = 60$, the length of the sequence.
 
 # %% [markdown] lang="es"
 # ## Escalas de tiempo de la tarea
 #
 # Una unidad cuya compuerta está en $1 - 1/\tau$ recuerda durante unos $\tau$ pasos. La
 # inicialización chrono (Tallec y Ollivier, 2018) da a cada unidad una escala de tiempo propia,
-# hasta la longitud $T$ de la tarea:
+# hasta el mayor retardo $T_{\max}$ que se quiere conservar:
 #
-# $$b_f = \ln u, \quad u \sim U(1, T-1), \qquad b_i = -b_f ,$$
+# $$b_f = \ln u, \quad u \sim U(1, T_{\max} - 1), \qquad b_i = -b_f ,$$
 #
 # ya que $\sigma(\ln u) = 1 - \frac{1}{1+u}$. Requiere un número que a menudo se conoce: cuán largos
-# son los retardos.
+# son los retardos. Aquí abajo $T_{\max} = 60$, la longitud de la secuencia.
 
 # %% name="chrono"
 u = np.random.default_rng(0).uniform(1, T - 1, n)
 starts = {LSTM_AT.format(b): lstm(b) for b in (0, 1, 3)}
 starts[CHRONO] = lstm(np.log(u), input_bias=-np.log(u))
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
-for (name, cell), dash in zip(starts.items(), ["-", "-.", ":", "--"], strict=True):
-    gradlab.draw_decay(log_norms(cell, "c"), ax, linestyle=dash, label=name)
-    decades = log_norms(cell, "c")[T, 0] / np.log(10)
+looks = [*LOOKS.values(), (BLUE, "--")]
+for (name, cell), (colour, dash) in zip(starts.items(), looks, strict=True):
+    of_c = log_norms(cell, "c")
+    gradlab.draw_decay(of_c, ax, color=colour, linestyle=dash, label=name)
+    decades = of_c[T, 0] / np.log(10)
     print(f"{name.replace('$', '')}: 10^{decades:.1f} over {T} steps")
 ax.set(xlabel=LAG, ylabel=NORM)
 plt.show()
@@ -390,12 +397,13 @@ plt.show()
 # %% name="slider"
 def draw(b):
     figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), layout="constrained")
-    gradlab.draw_map(log_norms(lstm(b), "c"), axes[0])
+    maps = {part: log_norms(lstm(b), part) for part in "ch"}
+    gradlab.draw_map(maps["c"], axes[0])
     axes[0].images[0].set_clim(-np.log(100), np.log(100))
     axes[0].images[0].colorbar.set_label("")
-    axes[0].set(title=f"∂c⁽ᵗ⁾/∂c⁽ᵏ⁾, $b_f$ = {b}", xlabel=K, ylabel=ROW)
+    axes[0].set(title=f"∂c⁽ᵗ⁾/∂c⁽ᵏ⁾, $b_f$ = {b}", xlabel=K_STEPS, ylabel=T_STEPS)
     for part, dash in [("c", "-"), ("h", "--")]:
-        profile = gradlab.lag_profile(log_norms(lstm(b), part)) / np.log(10)
+        profile = gradlab.lag_profile(maps[part]) / np.log(10)
         axes[1].plot(profile, dash, label=f"∂{part}⁽ᵗ⁾/∂{part}⁽ᵏ⁾")
     axes[1].plot(np.arange(T + 1) * np.log10(sigmoid(b)), ":", label="$σ(b_f)^{t-k}$")
     axes[1].set(xlabel=LAG, ylabel=NORM, ylim=(-20, 3))
@@ -404,7 +412,7 @@ def draw(b):
     return figure
 
 
-gradlab.figures.Slider(draw, [-2, -1, 0, 1, 2, 3, 4, 6], label="b_f", start=0)
+gradlab.figures.Slider(draw, [-2, 0, 1, 2, 3, 6], label="b_f", start=0)
 
 # %% [markdown] lang="en"
 # ## What to remember
