@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
-from scipy.linalg import solve_discrete_lyapunov
 
 from gradlab import backpropagate, jacobian_log_norms, theory
 from gradlab.cells import LSTM, Elman
@@ -90,7 +89,12 @@ def memory(rng: np.random.Generator) -> Iterator[Row]:
     for n in (10, 20):
         w, driving = rng.normal(size=(n, n)), rng.normal(size=(n, 1))
         w *= MEMORY_RADIUS / theory.spectral_radius(w)
-        root = np.linalg.cholesky(solve_discrete_lyapunov(w, driving @ driving.T))
+        reached = np.hstack(
+            [np.linalg.matrix_power(w, lag) @ driving for lag in range(MEMORY_LAGS)]
+        )
+        root = np.linalg.qr(
+            reached.T, mode="r"
+        ).T  # of the covariance, which is too ill-conditioned
         whitened = np.linalg.solve(root, np.hstack([w @ root, driving]))
         with jax.enable_x64(True):
             step = partial(_driven, jnp.asarray(whitened))
