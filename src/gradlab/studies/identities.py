@@ -89,12 +89,10 @@ def memory(rng: np.random.Generator) -> Iterator[Row]:
     for n in (10, 20):
         w, driving = rng.normal(size=(n, n)), rng.normal(size=(n, 1))
         w *= MEMORY_RADIUS / theory.spectral_radius(w)
-        reached = np.hstack(
-            [np.linalg.matrix_power(w, lag) @ driving for lag in range(MEMORY_LAGS)]
-        )
-        root = np.linalg.qr(
-            reached.T, mode="r"
-        ).T  # of the covariance, which is too ill-conditioned
+        powers = (np.linalg.matrix_power(w, lag) for lag in range(MEMORY_LAGS))
+        reached = np.hstack([power @ driving for power in powers])
+        _, upper = np.linalg.qr(reached.T)  # the root of the covariance, without its squared error
+        root = upper.T
         whitened = np.linalg.solve(root, np.hstack([w @ root, driving]))
         with jax.enable_x64(True):
             step = partial(_driven, jnp.asarray(whitened))
