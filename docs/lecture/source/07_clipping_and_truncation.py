@@ -233,10 +233,8 @@ plt.show()
 fractions, windows = np.linspace(0.05, 1.5, 30), np.arange(1, T + 1)
 clipped = [clip(c, f * np.linalg.norm(g)).sum(axis=0) for f in fractions]
 truncated = [truncate(c, K).sum(axis=0) for K in windows]
-print(
-    "largest difference of cosines:",
-    abs(np.cos(np.radians([angle(v, g) for v in truncated])) - gradlab.truncation(c).cosine).max(),
-)
+cosines = np.cos(np.radians([angle(v, g) for v in truncated]))
+print(f"largest difference of cosines: {abs(cosines - gradlab.truncation(c).cosine).max():.0e}")
 figure, axes = plt.subplots(2, 2, figsize=(7, 3.8), sharex="col", layout="constrained")
 sides = [(fractions, clipped, BLUE, THRESHOLD), (windows, truncated, ORANGE, WINDOW)]
 for (top, bottom), (values, kept, colour, label) in zip(axes.T, sides, strict=True):
