@@ -27,7 +27,7 @@ OPTIONAL = {"torch": "torch", "lightning": "lightning", "equinox": "equinox", "k
 SMALLER = {  # shorter sequences, fewer points
     "(1000, 8)": "(50, 8)",
     "(100, 3)": "(20, 3)",
-    "(150, 3)": "(30, 3)",
+    "(200, 3)": "(30, 3)",
     'task="echo",': 'task="echo", **{"task.length": 12},',
     '{"steps": 50}': '{"steps": 9}',
     '{"steps": 100}': '{"steps": 9}',
