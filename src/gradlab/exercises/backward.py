@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gradlab.exercises.exercise import Array, Case, Exercise, Mistake, Part
-from gradlab.exercises.jacobians import trajectory
+from gradlab.exercises.jacobians import TANH_TWICE, trajectory
 
 
 def bptt(
@@ -124,10 +124,7 @@ WRONG_TERMS = (
         lambda h, W_hh, g: bptt(h, W_hh, g, slope_back=lambda k: 1 - h[k - 1] ** 2),
     ),
     Mistake(
-        {
-            "en": "tanh is applied once more: h is already tanh(…), so that φ′ = 1 − h².",
-            "es": "se aplica tanh una vez más: h ya es tanh(…), de modo que φ′ = 1 − h².",
-        },
+        TANH_TWICE,
         lambda h, W_hh, g: bptt(h, W_hh, g, slope=lambda k: 1 - np.tanh(h[k]) ** 2),
     ),
     Mistake(

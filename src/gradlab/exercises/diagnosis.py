@@ -1,4 +1,4 @@
-"""Where an answer differs from ours, and which mistake explains it."""
+"""Find where an answer differs from ours, and the mistake that explains it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

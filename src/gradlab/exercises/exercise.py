@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """What a function with a typical mistake answers, and the mistake in words."""
+    """A typical mistake in words, and a function that makes it."""
 
     words: Words
     answer: Callable[..., Any]

@@ -4,7 +4,16 @@ from functools import reduce
 
 import numpy as np
 
-from gradlab.exercises.exercise import Array, Case, Exercise, Mistake, recurrent_weights
+from gradlab.exercises.exercise import Array, Case, Exercise, Mistake, Words, recurrent_weights
+
+TRANSPOSED_WEIGHTS: Words = {
+    "en": "W_hhᵀ stands where W_hh should.",
+    "es": "aparece W_hhᵀ en lugar de W_hh.",
+}
+TANH_TWICE: Words = {
+    "en": "tanh is applied once more: h is already tanh(…), so that φ′ = 1 − h².",
+    "es": "se aplica tanh una vez más: h ya es tanh(…), de modo que φ′ = 1 − h².",
+}
 
 
 def step_jacobian(h: Array, W_hh: Array) -> Array:
@@ -93,10 +102,7 @@ STEP_JACOBIAN = Exercise(
             lambda h, W_hh: step_jacobian(h, W_hh).T,
         ),
         Mistake(
-            {
-                "en": "W_hhᵀ stands where W_hh should.",
-                "es": "aparece W_hhᵀ en lugar de W_hh.",
-            },
+            TRANSPOSED_WEIGHTS,
             lambda h, W_hh: step_jacobian(h, W_hh.T),
         ),
         Mistake(
@@ -107,10 +113,7 @@ STEP_JACOBIAN = Exercise(
             lambda h, W_hh: W_hh,
         ),
         Mistake(
-            {
-                "en": "tanh is applied once more: h is already tanh(…), so that φ′ = 1 − h².",
-                "es": "se aplica tanh una vez más: h ya es tanh(…), de modo que φ′ = 1 − h².",
-            },
+            TANH_TWICE,
             lambda h, W_hh: (1 - np.tanh(h) ** 2)[:, None] * W_hh,
         ),
         Mistake(
@@ -175,10 +178,7 @@ PRODUCT = Exercise(
             lambda h, W_hh, t, k: product(h, W_hh, t, k).T,
         ),
         Mistake(
-            {
-                "en": "W_hhᵀ stands where W_hh should.",
-                "es": "aparece W_hhᵀ en lugar de W_hh.",
-            },
+            TRANSPOSED_WEIGHTS,
             lambda h, W_hh, t, k: product(h, W_hh.T, t, k),
         ),
         Mistake(

@@ -1,4 +1,4 @@
-"""What a notebook shows of a check: a message that is also true or false."""
+"""The outcome of a check: a message for a notebook, which is also true or false."""
 
 from dataclasses import dataclass
 from textwrap import fill

@@ -1,4 +1,4 @@
-"""Who forgets how: recurrent networks at their published starts, and trained on two tasks.
+"""Measure how recurrent networks forget: at their published starts, and trained on two tasks.
 
 A sweep trains networks matched in the number of weights of their recurrent layer; this file makes
 the table of those runs: norms of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ over the lag in the worst case (spectral) and the
