@@ -57,7 +57,7 @@ class Watch(Callback):
         """Take the gradients in, which Lightning clips in place after this hook."""
         if self._watcher is not None:
             parameters = (p for group in optimizer.param_groups for p in group["params"])
-            if grads := [_numbers(p.grad) for p in parameters if p.grad is not None]:
+            if grads := [p.grad for p in parameters if p.grad is not None]:
                 self._watcher.add_gradients(grads)
 
     def on_train_batch_end(
@@ -80,11 +80,6 @@ class Watch(Callback):
         """Close the records as failed or interrupted."""
         if self._watcher is not None:
             self._watcher.__exit__(type(exception), exception, exception.__traceback__)
-
-
-def _numbers(grad: Any) -> Any:
-    """Return the entries of a gradient, of a sparse one (an embedding's) those that it stores."""
-    return grad.coalesce().values() if grad.is_sparse else grad
 
 
 class _RowsOfTheirOwn:
