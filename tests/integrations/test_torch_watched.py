@@ -178,3 +178,13 @@ def test_computed_weights_are_those_after_the_update_and_stay_as_they_are(kind: 
         assert torch.equal(tensor, before[name])
     expected = module.eval()(x)[0].detach()
     np.testing.assert_allclose(outputs_of(cell, x.numpy()), expected, atol=1e-6)
+
+
+def test_packed_sequences_and_outputs_with_their_state_are_refused_in_a_sentence() -> None:
+    module, x = drawn("gru", batch_first=True), sequences()
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, [STEPS, 3], batch_first=True)
+    for inputs in (packed, lambda _: packed):
+        with pytest.raises(ValueError, match="inputs must be padded: give pad_packed_sequence's"):
+            measured(module, inputs)
+    with pytest.raises(ValueError, match="inputs must be an array of numbers"):
+        measured(module, lambda model: model(x))

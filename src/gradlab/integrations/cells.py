@@ -186,7 +186,8 @@ def _driven(
     """Return a cell with its sequences, checked to fit."""
     if found.time_first and hasattr(inputs, "detach") and inputs.ndim == 3:
         inputs = inputs.transpose(0, 1)  # a tensor, in its module's layout
-    is_lone = np.ndim(inputs) == 2
+    inputs = _array("inputs", inputs)
+    is_lone = inputs.ndim == 2
     inputs = _sequences(inputs)
     targets = jax.tree.map(partial(_array, "targets"), targets)
     targets = jax.tree.map(lambda x: x[None], targets) if is_lone else targets
@@ -239,6 +240,8 @@ def _sequences(inputs: Any) -> Float[Array, "batch T features"]:
 
 def _array(name: str, values: Any) -> Array:
     """Return numbers as an array of JAX, also those of a torch tensor."""
+    if type(values).__name__ == "PackedSequence":
+        raise ValueError(f"{name} must be padded: give pad_packed_sequence's tensor and lengths=.")
     if hasattr(values, "detach"):
         tensor = values.detach().cpu()
         # NumPy does not know bfloat16.

@@ -190,9 +190,9 @@ def _torch_tensors(grads: PyTree) -> list[Any]:
         ValueError: they are weights.
     """
     torch, leaves = sys.modules.get("torch"), jax.tree.leaves(grads)
-    if torch is None or not isinstance(leaves[0], torch.Tensor):
+    if torch is None or not isinstance(leaves[0], torch.Tensor | torch.nn.Module):
         return []
-    if any(isinstance(leaf, torch.nn.Parameter) for leaf in leaves):
+    if any(isinstance(leaf, torch.nn.Parameter | torch.nn.Module) for leaf in leaves):
         raise ValueError(
             "grads must be gradients; got weights: give grads=[p.grad for p in model.parameters()]."
         )

@@ -14,7 +14,8 @@ class Watch(Callback):
     """Measures the recurrent modules of a LightningModule while Lightning trains it.
 
     It measures before the first update, then whenever it is due by `trainer.global_step`. The norms
-    of gradients are those before Lightning clips them, and, where the Trainer clips by norm, after.
+    of gradients are those before Lightning clips them, and, where the Trainer clips by norm, after;
+    with manual optimisation, those that `optimizer.step` finds, after a clipping of one's own.
     A `WandbLogger` of the Trainer's gets the metrics and maps, in rows of their own. With several
     processes, the first one measures.
 
@@ -48,7 +49,10 @@ class Watch(Callback):
         if not trainer.is_global_zero:
             return
         defaults = {"run": _wandb_run(trainer), "clip": _clipped_norm(trainer)}
-        self._watcher = watch(self._inputs, **defaults | self._options)
+        options = defaults | self._options
+        if self._watcher is not None and trainer.global_step > 0:  # fit goes on: its own records
+            options["overwrite"] = False
+        self._watcher = watch(self._inputs, **options)
         self._watcher(trainer.global_step, pl_module)
 
     def on_before_optimizer_step(

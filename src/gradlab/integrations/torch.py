@@ -95,7 +95,7 @@ def from_torch(
             "its backward direction, on cell_inputs(module, inputs, layer=1), of "
             "gradlab.integrations.torch."
         )
-    return Stack([layers.cell(i) for i in range(layers.num_layers)])
+    return Stack(layers.cells())
 
 
 class Part(NamedTuple):
