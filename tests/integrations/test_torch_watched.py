@@ -188,3 +188,8 @@ def test_packed_sequences_and_outputs_with_their_state_are_refused_in_a_sentence
             measured(module, inputs)
     with pytest.raises(ValueError, match="inputs must be an array of numbers"):
         measured(module, lambda model: model(x))
+
+
+def test_a_cell_of_ones_own_is_refused_with_a_way_to_measure_it() -> None:
+    with pytest.raises(ValueError, match=r"Linear holds no .* measured by its step Jacobians"):
+        measured(torch.nn.Linear(FEATURES, HIDDEN), sequences())

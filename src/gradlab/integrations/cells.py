@@ -77,9 +77,17 @@ def find_cells(model: Any) -> dict[str, Found]:
     else:
         return {"": Found(model, False, "")}  # the engine says what is no step function
     if not found:
+        instead = (
+            "give the cell, or a function step(carry, x) -> (carry, y), and its initial_carry to "
+            "gradlab.watch."
+        )
+        if not isinstance(model, nnx.Module):  # of torch
+            instead = (
+                "give one with a torch.nn.RNN, LSTM, GRU or their cells. A cell that you wrote in "
+                "PyTorch is measured by its step Jacobians, as docs/own_code.md shows."
+            )
         raise ValueError(
-            f"{type(model).__name__} holds no recurrent cell that gradlab knows: give the cell, or "
-            "a function step(carry, x) -> (carry, y), and its initial_carry to gradlab.watch."
+            f"{type(model).__name__} holds no recurrent cell that gradlab knows: {instead}"
         )
     return found
 
