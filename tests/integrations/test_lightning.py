@@ -59,14 +59,21 @@ class WandbLogger(pl.loggers.logger.DummyLogger):
         self.rows.append(row)
 
 
-def fit(model: Any, *callbacks: Any, **options: Any) -> Any:
+def trainer_with(*callbacks: Any, **options: Any) -> Any:
     quiet = dict.fromkeys(
         ("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
     options = {"logger": False, "max_epochs": 1, **options}
-    trainer = pl.Trainer(accelerator="cpu", callbacks=list(callbacks), **quiet, **options)
+    return pl.Trainer(accelerator="cpu", callbacks=list(callbacks), **quiet, **options)
+
+
+def batches() -> Any:
     dataset = torch.utils.data.TensorDataset(INPUTS, TARGETS)
-    trainer.fit(model, torch.utils.data.DataLoader(dataset, BATCH))
+    return torch.utils.data.DataLoader(dataset, BATCH)
+
+
+def fit(model: Any, *callbacks: Any, **options: Any) -> Any:
+    trainer_with(*callbacks, **options).fit(model, batches())
     return model
 
 
@@ -136,6 +143,38 @@ def test_rows_of_a_wandb_logger_have_the_step_that_lightning_draws_against() -> 
     rows = [row for row in logger.rows if "jacobian/decay_rate" in row]
     assert [row["trainer/global_step"] for row in rows] == [0, 2, 4, 6]
     assert [row["train/step"] for row in rows] == [0, 2, 4, 6]
+
+
+def test_a_second_fit_of_a_trainer_goes_on_with_the_records(tmp_path: Path) -> None:
+    watch = Watch(HELD_OUT, every=1, folder=tmp_path, overwrite=True)
+    model, trainer = Regression(), trainer_with(watch, max_epochs=1)
+    trainer.fit(model, batches())
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(model, batches())
+    steps = pd.read_parquet(tmp_path / "metrics.parquet")["train/step"]
+    assert steps.tolist() == list(range(2 * SEQUENCES // BATCH + 1))
+
+
+class ByHand(Regression):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.norms: list[float] = []
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        loss = super().training_step(batch, index)
+        self.manual_backward(loss)
+        self.norms.append(torch.nn.utils.get_total_norm(p.grad for p in self.parameters()).item())
+        optimizer.step()
+
+
+def test_updates_of_manual_optimisation_are_measured(tmp_path: Path) -> None:
+    model = fit(ByHand(), Watch(HELD_OUT, every=1, folder=tmp_path))
+    rows = pd.read_parquet(tmp_path / "metrics.parquet").set_index("train/step")
+    assert list(rows.index) == list(range(SEQUENCES // BATCH + 1))
+    np.testing.assert_allclose(rows["train/grad_norm"][1:], model.norms, rtol=1e-5)
 
 
 def test_training_that_raises_is_recorded_as_failed(tmp_path: Path) -> None:

@@ -307,6 +307,10 @@ def renamed(tensors: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     return {key.replace(old, new): value for key, value in tensors.items()}
 
 
+def without(tensors: dict[str, Any], part: str) -> dict[str, Any]:
+    return {key: tensor for key, tensor in tensors.items() if part not in key}
+
+
 LSTM, TWO_WAYS = MODULES["lstm"](), MODULES["lstm"](num_layers=2, bidirectional=True)
 TENSORS = LSTM.state_dict()
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
@@ -345,6 +349,30 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a tensor missing": (
         lambda: from_torch(renamed(TENSORS, "bias_hh", "bias"), kind="lstm"),
         "the tensors lack bias_hh_l0",
+    ),
+    "all recurrent weights missing": (
+        lambda: from_torch(without(TENSORS, "weight_hh"), kind="lstm"),
+        "the tensors lack weight_hh_l0",
+    ),
+    "one layer's backward direction missing": (
+        lambda: from_torch(without(TWO_WAYS.state_dict(), "l0_reverse"), kind="lstm"),
+        "2 bidirectional layers",
+    ),
+    "the backward direction missing": (
+        lambda: from_torch(without(TWO_WAYS.state_dict(), "_reverse"), kind="lstm"),
+        "weight_ih_l1 reads 10 features, and the layer below gives 5: .* end in _reverse too",
+    ),
+    "a layer missing": (
+        lambda: from_torch(without(TWO_WAYS.state_dict(), "_l0"), kind="lstm", layer=0),
+        "the tensors lack weight_ih_l0, weight_hh_l0",
+    ),
+    "a checkpoint": (
+        lambda: from_torch({"epoch": 1, "state_dict": TENSORS}, kind="lstm"),
+        "got epoch, state_dict. If it is a checkpoint, pass what it has at 'state_dict'",
+    ),
+    "a folder": (
+        lambda: from_torch(Path(__file__).parent, kind="lstm"),
+        "is a folder: give a safe",
     ),
     "inputs of four axes": (
         lambda: cell_inputs(LSTM, torch.zeros(1, 1, 1, 3)),

@@ -111,6 +111,38 @@ def test_torch_tensors_give_the_same_row() -> None:
         rows(optax.clip(1.0), tensors)
 
 
+def test_tensors_in_half_precision_have_the_norms_of_float32() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is missing")
+    torch.manual_seed(0)
+    wide = [torch.randn(999), 3e4 * torch.rand(500), torch.randn(3, dtype=torch.float64)]
+    types = (torch.bfloat16, torch.float16, torch.float64)  # the second's norm is no float16
+    tensors = [x.to(kind) for x, kind in zip(wide, types, strict=True)]
+    truth = torch.linalg.vector_norm(torch.cat([x.double() for x in tensors])).item()
+    assert rows(None, [tensors])["train/grad_norm"] == pytest.approx(truth, rel=1e-6)
+    for tensor in tensors:
+        truth = torch.linalg.vector_norm(tensor.double()).item()
+        assert rows(None, [[tensor]])["train/grad_norm"] == pytest.approx(truth, rel=1e-6)
+
+
+def test_a_sparse_gradient_has_the_norm_of_a_dense_one() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is missing")
+    embedding = torch.nn.Embedding(5, 3, sparse=True)
+    embedding(torch.tensor([1, 1, 2])).sum().backward()
+    row = rows(None, [[embedding.weight.grad]])
+    assert row["train/grad_norm"] == pytest.approx(15**0.5)  # of (2, 2, 2) and (1, 1, 1)
+
+
+def test_weights_and_no_gradient_at_all_are_refused() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is missing")
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"got weights: give grads=\[p.grad for p in"):
+        rows(None, [model.parameters()])
+    with pytest.raises(ValueError, match=r"got none.*before optimizer.zero_grad"):
+        rows(None, [[p.grad for p in model.parameters()]])
+    skipped = rows(None, [[torch.ones(4)], [None], [torch.ones(4)]])  # an update without one
+    assert skipped == {"train/grad_norm": 2, "train/nonfinite": 0}
+
+
 def test_the_rows_of_a_loop_have_its_own_clip(tmp_path: Any) -> None:
     cell = nnx.SimpleCell(3, 4, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 5, 3))

@@ -1,15 +1,16 @@
 """The recurrent cells in somebody's model, by name, each with the sequences that drive it."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Float, Int, PyTree
 
+from gradlab.integrations.lengths import checked_lengths, from_the_end
 from gradlab.integrations.step_cell import Start, StepCell
 from gradlab.integrations.undisturbed import call_undisturbed
 from gradlab.jacobian.arguments import numbers
@@ -27,12 +28,15 @@ class Found(NamedTuple):
         reverse: whether it reads sequences from their ends.
         layer: the name of the layer that it is a direction of, else its own.
         time_first: whether its module's own tensors are (time, batch, features).
+        below: returns what the cell reads from its module's inputs and their lengths, in their
+            order; None: those inputs.
     """
 
     cell: Any
     reverse: bool
     layer: str
     time_first: bool = False
+    below: Callable[[Array, Int[np.ndarray, "batch"]], Array] | None = None
 
 
 class Driven(NamedTuple):
@@ -57,8 +61,9 @@ def find_cells(model: Any) -> dict[str, Found]:
     """Return the recurrent cells of a model by name: the path of its attributes.
 
     `nnx.RNN` stands for its cell; `nnx.Bidirectional` has two, `forward_rnn` and `backward_rnn`, as
-    has a bidirectional torch module, `forward` and `backward`. A cell made of cells is one. A lone
-    cell and a step function have the name "".
+    has a bidirectional torch module, `forward` and `backward`, or of several layers
+    `layer0.forward`, …. A cell made of cells is one. A lone cell and a step function have the name
+    "".
 
     Raises:
         ValueError: there is none.
@@ -72,9 +77,17 @@ def find_cells(model: Any) -> dict[str, Found]:
     else:
         return {"": Found(model, False, "")}  # the engine says what is no step function
     if not found:
+        instead = (
+            "give the cell, or a function step(carry, x) -> (carry, y), and its initial_carry to "
+            "gradlab.watch."
+        )
+        if not isinstance(model, nnx.Module):  # of torch
+            instead = (
+                "give one with a torch.nn.RNN, LSTM, GRU or their cells. A cell that you wrote in "
+                "PyTorch is measured by its step Jacobians, as docs/own_code.md shows."
+            )
         raise ValueError(
-            f"{type(model).__name__} holds no recurrent cell that gradlab knows: give the cell, or "
-            "a function step(carry, x) -> (carry, y), and its initial_carry to gradlab.watch."
+            f"{type(model).__name__} holds no recurrent cell that gradlab knows: {instead}"
         )
     return found
 
@@ -97,18 +110,16 @@ def _of_nnx(model: nnx.Module) -> dict[str, Found]:
 
 
 def _of_torch(model: Any) -> dict[str, Found]:
-    from gradlab.integrations.torch import from_torch, recurrent_modules
+    from gradlab.integrations.torch import from_torch, outputs_below, parts_of, recurrent_modules
 
     found = {}
     for name, module in recurrent_modules(model).items():
         time_first = not getattr(module, "batch_first", True)
-        if not getattr(module, "bidirectional", False):
-            found[name] = Found(from_torch(module), False, name, time_first)
-            continue
-        for direction, reverse in (("forward", False), ("backward", True)):
-            path = f"{name}.{direction}" if name else direction
-            cell = from_torch(module, reverse=reverse)
-            found[path] = Found(cell, reverse, name, time_first)
+        for part, chosen in parts_of(module).items():
+            path = ".".join(filter(None, (name, part)))
+            below = partial(outputs_below, module, chosen.layer) if chosen.layer else None
+            cell = from_torch(module, layer=chosen.layer, reverse=chosen.reverse)
+            found[path] = Found(cell, chosen.reverse, name, time_first, below)
     return found
 
 
@@ -123,8 +134,9 @@ def drive_cells(
 
     Args:
         model: a cell, a model that holds some, or a step function.
-        inputs: sequences, if there is one cell, or the two directions of one layer; a mapping from
-            the names of cells to theirs; or a function of the model that returns either.
+        inputs: sequences, if there is one cell, or the directions of one module; a mapping from
+            the names of cells or modules to theirs; or a function of the model that returns
+            either.
         targets: of each step's loss; None without one.
         lengths: the steps of each sequence; None: all.
         start: the initial carry of a step function.
@@ -156,22 +168,24 @@ def check_inputs(inputs: Inputs) -> None:
 
 def _by_name(inputs: Any, found: Mapping[str, Found]) -> dict[str, Any]:
     """Return the sequences of each cell that has some."""
-    names = ", ".join(found)
+    names, layers = ", ".join(found), list(dict.fromkeys(cell.layer for cell in found.values()))
     if not isinstance(inputs, Mapping):
-        if len({cell.layer for cell in found.values()}) == 1:
+        if len(layers) == 1:
             return dict.fromkeys(found, inputs)
-        example = f"{next(iter(found))!r}: sequences"
+        example = f"{layers[0]!r}: sequences"
         raise ValueError(
             f"the model has {len(found)} recurrent cells, {names}, and a deeper one reads what "
             f"lies below it: give inputs={{{example}, …}}, or a function of the model that returns "
             "that."
         )
-    unknown = [name for name in inputs if name not in found]
+    unknown = [name for name in inputs if name not in found and name not in layers]
     if unknown or not inputs:
         wrong = repr(unknown[0]) if unknown else "none"
         allowed = f"name cells of the model out of {names}" if names else "be sequences of one cell"
         raise ValueError(f"inputs must {allowed}; got a mapping with {wrong}.")
-    return dict(inputs)
+    # A name of a module stands for all its directions, but for those that are named themselves.
+    of_layers = {n: inputs[cell.layer] for n, cell in found.items() if cell.layer in inputs}
+    return of_layers | {name: inputs[name] for name in inputs if name in found}
 
 
 def _driven(
@@ -180,13 +194,16 @@ def _driven(
     """Return a cell with its sequences, checked to fit."""
     if found.time_first and hasattr(inputs, "detach") and inputs.ndim == 3:
         inputs = inputs.transpose(0, 1)  # a tensor, in its module's layout
-    is_lone = np.ndim(inputs) == 2
+    inputs = _array("inputs", inputs)
+    is_lone = inputs.ndim == 2
     inputs = _sequences(inputs)
     targets = jax.tree.map(partial(_array, "targets"), targets)
     targets = jax.tree.map(lambda x: x[None], targets) if is_lone else targets
-    lengths = _checked_lengths(lengths, inputs)
+    lengths = checked_lengths(lengths, inputs)
+    if found.below:
+        inputs = found.below(inputs, lengths)
     if found.reverse:
-        inputs, targets = jax.tree.map(lambda x: _reversed(x, lengths), (inputs, targets))
+        inputs, targets = jax.tree.map(lambda x: from_the_end(x, lengths), (inputs, targets))
     if start is not None and isinstance(found.cell, nnx.Module):
         raise ValueError(
             "initial_carry is that of a step function: a Flax cell has its own; for another, give "
@@ -231,33 +248,10 @@ def _sequences(inputs: Any) -> Float[Array, "batch T features"]:
 
 def _array(name: str, values: Any) -> Array:
     """Return numbers as an array of JAX, also those of a torch tensor."""
+    if type(values).__name__ == "PackedSequence":
+        raise ValueError(f"{name} must be padded: give pad_packed_sequence's tensor and lengths=.")
     if hasattr(values, "detach"):
         tensor = values.detach().cpu()
         # NumPy does not know bfloat16.
         values = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     return numbers(name, values)
-
-
-def _checked_lengths(
-    lengths: Any, inputs: Float[Array, "batch T features"]
-) -> Int[np.ndarray, "batch"]:
-    batch, time = inputs.shape[:2]
-    if lengths is None:
-        return np.full(batch, time)
-    checked = np.asarray(lengths)
-    is_whole = checked.shape == (batch,) and checked.dtype.kind in "iu"
-    if not is_whole or np.any(checked < 1) or np.any(checked > time):
-        raise ValueError(
-            f"lengths must be {batch} whole numbers from 1 to {time}, the steps of each sequence; "
-            f"got {lengths!r:.80}."
-        )
-    return checked
-
-
-def _reversed(
-    values: Shaped[Array, "batch T ..."], lengths: Int[np.ndarray, "batch"]
-) -> Shaped[Array, "batch T ..."]:
-    """Return sequences from their ends; the padding after them stays where it is."""
-    steps = np.arange(values.shape[1])
-    order = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
-    return values[np.arange(len(values))[:, None], order]

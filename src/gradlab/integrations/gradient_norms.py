@@ -50,6 +50,7 @@ class GradientNorms:
         self.threshold = np.inf if is_rule or clip is None else _positive(clip)
         self._rule: Any = clip if is_rule else None
         self._totals: Totals | None = None
+        self._has_begun = False
         self._clip_state: Any = None
 
     def add(self, grads: PyTree, params: PyTree) -> None:
@@ -60,9 +61,19 @@ class GradientNorms:
             params: the weights, for a `clip` that reads them; else None.
 
         Raises:
-            ValueError: `clip` needs the weights, or cannot take such gradients.
+            ValueError: `clip` needs the weights, or cannot take such gradients; the first ones are
+                empty, or weights.
         """
         grads = list(grads) if isinstance(grads, Iterator) else grads
+        if not jax.tree.leaves(grads):
+            if self._has_begun:
+                return
+            raise ValueError(
+                "grads must hold the gradient of this update; got none. In PyTorch, call the "
+                "watcher after loss.backward() and before optimizer.zero_grad(), with "
+                "grads=[p.grad for p in model.parameters()]."
+            )
+        self._has_begun = True
         if tensors := _torch_tensors(grads):
             if self._rule:
                 raise ValueError(
@@ -132,10 +143,18 @@ def _of_torch(totals: Totals | None, grads: list[Any], threshold: float) -> Tota
     """Return the totals with one more update, of a training loop in PyTorch."""
     torch = sys.modules["torch"]
     with torch.no_grad():
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        norm = torch.linalg.vector_norm(torch.stack(_norms(torch, grads)))
         totals = totals or Totals(*torch.zeros(len(Totals._fields), device=norm.device))
         limit = norm.new_tensor(threshold)
         return _with(torch, totals, norm, *_by_global_norm(torch, norm, limit))
+
+
+def _norms(torch: Any, grads: list[Any]) -> list[Any]:
+    """Return the norm of each tensor, of those in half precision as float32."""
+    halves = [grad for grad in grads if grad.dtype in (torch.float16, torch.bfloat16)]
+    others = [grad for grad in grads if grad.dtype not in (torch.float16, torch.bfloat16)]
+    norms = list(torch._foreach_norm(others)) if others else []
+    return norms + (list(torch._foreach_norm(halves, 2, torch.float32)) if halves else [])
 
 
 def _by_global_norm(xp: Any, norm: Any, threshold: Any) -> tuple[Any, Any]:
@@ -165,11 +184,20 @@ def _with(xp: Any, totals: Totals, norm: Any, clipped: Any, was_clipped: Any) ->
 
 
 def _torch_tensors(grads: PyTree) -> list[Any]:
-    """Return the tensors of gradients that torch has computed; none if they are not torch's."""
-    if "torch" not in sys.modules:
+    """Return the tensors of gradients that torch has computed; none if they are not torch's.
+
+    Raises:
+        ValueError: they are weights.
+    """
+    torch, leaves = sys.modules.get("torch"), jax.tree.leaves(grads)
+    if torch is None or not isinstance(leaves[0], torch.Tensor | torch.nn.Module):
         return []
-    leaves = jax.tree.leaves(grads)
-    return leaves if leaves and isinstance(leaves[0], sys.modules["torch"].Tensor) else []
+    if any(isinstance(leaf, torch.nn.Parameter | torch.nn.Module) for leaf in leaves):
+        raise ValueError(
+            "grads must be gradients; got weights: give grads=[p.grad for p in model.parameters()]."
+        )
+    # Of a sparse gradient (an embedding's) the entries that it stores.
+    return [leaf.coalesce().values() if leaf.is_sparse else leaf for leaf in leaves]
 
 
 def _positive(clip: Any) -> float:

@@ -14,7 +14,8 @@ class Watch(Callback):
     """Measures the recurrent modules of a LightningModule while Lightning trains it.
 
     It measures before the first update, then whenever it is due by `trainer.global_step`. The norms
-    of gradients are those before Lightning clips them, and, where the Trainer clips by norm, after.
+    of gradients are those before Lightning clips them, and, where the Trainer clips by norm, after;
+    with manual optimisation, those that `optimizer.step` finds, after a clipping of one's own.
     A `WandbLogger` of the Trainer's gets the metrics and maps, in rows of their own. With several
     processes, the first one measures.
 
@@ -48,7 +49,10 @@ class Watch(Callback):
         if not trainer.is_global_zero:
             return
         defaults = {"run": _wandb_run(trainer), "clip": _clipped_norm(trainer)}
-        self._watcher = watch(self._inputs, **defaults | self._options)
+        options = defaults | self._options
+        if self._watcher is not None and trainer.global_step > 0:  # fit goes on: its own records
+            options["overwrite"] = False
+        self._watcher = watch(self._inputs, **options)
         self._watcher(trainer.global_step, pl_module)
 
     def on_before_optimizer_step(
@@ -57,7 +61,7 @@ class Watch(Callback):
         """Take the gradients in, which Lightning clips in place after this hook."""
         if self._watcher is not None:
             parameters = (p for group in optimizer.param_groups for p in group["params"])
-            if grads := [_numbers(p.grad) for p in parameters if p.grad is not None]:
+            if grads := [p.grad for p in parameters if p.grad is not None]:
                 self._watcher.add_gradients(grads)
 
     def on_train_batch_end(
@@ -80,11 +84,6 @@ class Watch(Callback):
         """Close the records as failed or interrupted."""
         if self._watcher is not None:
             self._watcher.__exit__(type(exception), exception, exception.__traceback__)
-
-
-def _numbers(grad: Any) -> Any:
-    """Return the entries of a gradient, of a sparse one (an embedding's) those that it stores."""
-    return grad.coalesce().values() if grad.is_sparse else grad
 
 
 class _RowsOfTheirOwn:

@@ -4,27 +4,32 @@ torch itself is never imported here: whoever hands over a module has imported it
 """
 
 import os
-import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gradlab.cells.recurrence import unroll
+from gradlab.integrations.lengths import checked_lengths, from_the_end
 from gradlab.integrations.torch_layers import (
-    PARTS,
     Kind,
     Layers,
     layers_of_tensors,
     read_safetensors,
 )
+from gradlab.integrations.torch_modules import (
+    layers_of_module,
+    only_recurrent,
+    recurrent_modules,
+)
 from gradlab.integrations.weights import as_array
 from gradlab.jacobian.arguments import check_choice, whole_number
 from gradlab.models import Stack
 
-CLASSES = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")
+__all__ = ["cell_inputs", "from_torch", "recurrent_modules"]
 
 
 def from_torch(
@@ -85,45 +90,51 @@ def from_torch(
     if len(layers.directions) == 2:
         raise ValueError(
             f"this module has {layers.num_layers} bidirectional layers; those above the first read "
-            "both directions of the layer below, so the whole is no recurrent cell. Measure one "
-            "layer: from_torch(module, layer=1), reverse=True for its backward direction, on "
-            "cell_inputs(module, inputs, layer=1), of gradlab.integrations.torch."
+            "both directions of the layer below, so the whole is no recurrent cell. gradlab.watch "
+            "measures each of them; to measure one, from_torch(module, layer=1), reverse=True for "
+            "its backward direction, on cell_inputs(module, inputs, layer=1), of "
+            "gradlab.integrations.torch."
         )
-    return Stack([layers.cell(i) for i in range(layers.num_layers)])
+    return Stack(layers.cells())
 
 
-def recurrent_modules(model: Any) -> dict[str, Any]:
-    """Return the recurrent modules of a torch model by name, a module itself under the name "".
+class Part(NamedTuple):
+    """What `from_torch` makes a cell of: one direction of a layer, or the whole module.
 
-    Args:
-        model: a torch.nn.Module.
-
-    Returns:
-        The torch.nn.RNN, LSTM, GRU, RNNCell, LSTMCell and GRUCell in it; empty if there are none.
-
-    Raises:
-        TypeError: the model is no torch module.
-
-    Example:
-        >>> import torch
-        >>> from gradlab.integrations.torch import recurrent_modules
-        >>> parts = {"encoder": torch.nn.LSTM(8, 64), "head": torch.nn.Linear(64, 2)}
-        >>> recurrent_modules(torch.nn.ModuleDict(parts))
-        {'encoder': LSTM(8, 64)}
+    Attributes:
+        layer: from 0; None: all.
+        reverse: whether it is the backward direction.
     """
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(model, torch.nn.Module):
-        raise TypeError(
-            f"module must be a torch.nn.{', '.join(CLASSES[:-1])} or {CLASSES[-1]}, a model that "
-            "holds one, a mapping of their tensors with kind=, or the path of a safetensors file "
-            f"with kind=; got {type(model).__name__}."
-        )
-    classes = tuple(getattr(torch.nn, name) for name in CLASSES)
-    return {name: module for name, module in model.named_modules() if isinstance(module, classes)}
+
+    layer: int | None
+    reverse: bool
+
+
+def parts_of(module: Any) -> dict[str, Part]:
+    """Return the parts of a recurrent module that are cells of their own, by name.
+
+    A module that runs forwards only is one cell, whose name is "". A bidirectional one has
+    "forward" and "backward"; several layers of it have "layer0.forward", "layer0.backward", ….
+    """
+    if not getattr(module, "bidirectional", False):
+        return {"": Part(None, False)}
+    ways = {"forward": False, "backward": True}
+    if module.num_layers == 1:
+        return {way: Part(None, reverse) for way, reverse in ways.items()}
+    return {
+        f"layer{layer}.{way}": Part(layer, reverse)
+        for layer in range(module.num_layers)
+        for way, reverse in ways.items()
+    }
 
 
 def cell_inputs(
-    module: Any, inputs: Any, *, layer: int | None = None, reverse: bool = False
+    module: Any,
+    inputs: Any,
+    *,
+    layer: int | None = None,
+    reverse: bool = False,
+    lengths: Any = None,
 ) -> Float[Array, "*batch T features"]:
     """Return the inputs of the cell of `from_torch`, from those of the module.
 
@@ -134,6 +145,8 @@ def cell_inputs(
         layer: as in `from_torch`. The layers below are run, in both directions if there are two,
             from zeros.
         reverse: as in `from_torch`; for the backward direction, the result is reversed in time.
+        lengths: the number of steps of each sequence, as those of a packed sequence; what follows
+            is padding. None: all steps.
 
     Returns:
         (batch, time, features) or (time, features).
@@ -152,34 +165,62 @@ def cell_inputs(
         >>> inputs.shape, gradlab.jacobian_log_norms(upper, inputs).shape
         ((4, 20, 16), (4, 21, 21))
     """
-    recurrent = _only_recurrent(module)
-    layers, sequence = _layers_of_module(recurrent), as_array(inputs)
-    _check_direction(layers, reverse)
+    recurrent = only_recurrent(module)
+    _check_direction(layers_of_module(recurrent), reverse)
+    sequence = as_array(inputs)
     if sequence.ndim not in (2, 3):
         raise ValueError(
             f"inputs must be (time, features), or with a batch; got shape {sequence.shape}."
         )
     is_batch = sequence.ndim == 3
-    batch_first = is_batch and getattr(recurrent, "batch_first", True)
-    sequence = sequence.swapaxes(0, 1) if batch_first else sequence
-    if not is_batch:
-        sequence = sequence[:, None]
-    for below in range(_checked_layer(layers, layer or 0)):
-        sequence = _layer_outputs(layers, below, sequence)
-    sequence = sequence[::-1] if reverse else sequence
-    return sequence.swapaxes(0, 1) if is_batch else sequence[:, 0]
+    time_first = is_batch and not getattr(recurrent, "batch_first", True)
+    sequence = sequence.swapaxes(0, 1) if time_first else sequence
+    batch = sequence if is_batch else sequence[None]
+    steps = checked_lengths(lengths, batch)
+    batch = outputs_below(recurrent, layer or 0, batch, steps)
+    batch = from_the_end(batch, steps) if reverse else batch
+    return batch if is_batch else batch[0]
 
 
-def _layer_outputs(
-    layers: Layers, layer: int, inputs: Float[Array, "T batch features"]
-) -> Float[Array, "T batch m"]:
-    """Return the outputs of a layer, those of both directions side by side."""
-    outputs = []
-    for reverse in layers.directions:
-        cell, order = layers.cell(layer, reverse), slice(None, None, -1 if reverse else 1)
-        start = cell.initialize_carry(inputs.shape[1:], nnx.Rngs(0))
-        outputs.append(unroll(cell, start, inputs[order])[1][order])
-    return jnp.concatenate(outputs, axis=-1)
+def outputs_below(
+    module: Any,
+    layer: int,
+    inputs: Float[Array, "batch T features"],
+    lengths: Int[np.ndarray, "batch"],
+) -> Float[Array, "batch T m"]:
+    """Return what a layer of a recurrent module reads, in the order of the inputs.
+
+    Args:
+        module: a torch.nn.RNN, LSTM or GRU, or their cells.
+        layer: from 0.
+        inputs: of the module, whatever its `batch_first`.
+        lengths: the number of steps of each sequence.
+
+    Raises:
+        ValueError: there is no such layer, or the inputs have other features.
+    """
+    layers = layers_of_module(module)
+    if inputs.shape[-1] != module.input_size:
+        raise ValueError(
+            f"inputs must have the {module.input_size} features that the module reads, last; got "
+            f"shape {inputs.shape}."
+        )
+    for below in range(_checked_layer(layers, layer)):
+        outputs = []
+        for reverse in layers.directions:
+            read = from_the_end(inputs, lengths) if reverse else inputs
+            written = _run(layers.cell(below, reverse), read)
+            outputs.append(from_the_end(written, lengths) if reverse else written)
+        inputs = jnp.concatenate(outputs, axis=-1)
+    return inputs
+
+
+@nnx.jit
+def _run(cell: Any, inputs: Float[Array, "batch T features"]) -> Float[Array, "batch T m"]:
+    """Return a cell's outputs from its initial carry."""
+    by_time = inputs.swapaxes(0, 1)
+    start = cell.initialize_carry(by_time.shape[1:], nnx.Rngs(0))
+    return unroll(cell, start, by_time)[1].swapaxes(0, 1)
 
 
 def _check_direction(layers: Layers, reverse: bool) -> None:
@@ -198,58 +239,10 @@ def _layers_of(module: Any, kind: Kind | None, prefix: str | None) -> Layers:
         return layers_of_tensors(read_safetensors(module), kind, prefix)
     if isinstance(module, Mapping):
         return layers_of_tensors(module, kind, prefix)
-    recurrent = _only_recurrent(module)
+    recurrent = only_recurrent(module)
     if kind is not None or prefix is not None:
         raise ValueError(
             "kind and prefix are of tensors: leave them out with a torch module, which says itself "
             "what it is."
         )
-    return _layers_of_module(recurrent)
-
-
-def _only_recurrent(model: Any) -> Any:
-    """Return the one recurrent module of a torch model.
-
-    Raises:
-        TypeError: it is no torch module.
-        ValueError: it holds none, or several.
-    """
-    modules = recurrent_modules(model)
-    if not modules:
-        raise ValueError(
-            f"{type(model).__name__} holds no torch.nn.{', '.join(CLASSES[:-1])} or {CLASSES[-1]}."
-        )
-    if len(modules) > 1:
-        calls = ", ".join(f"from_torch(model.{name})" for name in modules)
-        raise ValueError(
-            f"{type(model).__name__} holds {len(modules)} recurrent modules: pass one of them, "
-            f"{calls}."
-        )
-    return next(iter(modules.values()))
-
-
-def _layers_of_module(module: Any) -> Layers:
-    """Return the tensors of a recurrent module, as its forward pass reads them.
-
-    They are read as attributes, which weight norm, pruning and other parametrisations keep.
-
-    Raises:
-        TypeError: the module is of a subclass whose forward pass is another.
-    """
-    torch = sys.modules["torch"]
-    own_class = next(c for name in CLASSES if isinstance(module, c := getattr(torch.nn, name)))
-    if type(module).forward is not own_class.forward:
-        raise TypeError(
-            f"{type(module).__name__} has a forward of its own, which may compute something else "
-            f"than torch.nn.{own_class.__name__}: if its steps are the same, pass its tensors, "
-            "from_torch(module.state_dict(), kind=…)."
-        )
-    kind: Any = own_class.__name__.removesuffix("Cell").lower()
-    if kind == "rnn":
-        kind = f"rnn_{module.nonlinearity}"
-    suffixes = [""]
-    if hasattr(module, "num_layers"):
-        directions = ("", "_reverse") if module.bidirectional else ("",)
-        suffixes = [f"_l{i}{way}" for i in range(module.num_layers) for way in directions]
-    names = [part + suffix for suffix in suffixes for part in PARTS]
-    return Layers(kind, {name: getattr(module, name) for name in names if hasattr(module, name)})
+    return layers_of_module(recurrent)

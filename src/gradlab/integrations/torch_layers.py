@@ -32,13 +32,14 @@ class Layers(NamedTuple):
 
     @property
     def num_layers(self) -> int:
-        """The number of layers."""
-        return sum(bool(re.fullmatch(r"weight_hh(_l\d+)?", name)) for name in self.tensors)
+        """The number of layers, also where tensors of some are missing."""
+        numbers = (re.search(r"_l(\d+)", name) for name in self.tensors)
+        return 1 + max((int(number[1]) for number in numbers if number), default=0)
 
     @property
     def directions(self) -> tuple[bool, ...]:
         """The values that `reverse` may have."""
-        return (False, True) if "weight_hh_l0_reverse" in self.tensors else (False,)
+        return (False, True) if any(x.endswith("_reverse") for x in self.tensors) else (False,)
 
     def cell(self, layer: int, reverse: bool = False) -> nnx.RNNCellBase:
         """Return one direction of one layer as a Flax cell.
@@ -55,6 +56,23 @@ class Layers(NamedTuple):
             raise ValueError(f"the tensors lack {', '.join(missing)}: pass all of the module's.")
         _check_shapes(self.kind, arrays, suffix)
         return _flax_cell(self.kind, arrays)
+
+    def cells(self) -> list[nnx.RNNCellBase]:
+        """Return all layers of a module that runs forwards only.
+
+        Raises:
+            ValueError: as in `cell`, or a layer reads other than the one below it gives.
+        """
+        cells = [self.cell(layer) for layer in range(self.num_layers)]
+        for i in range(1, len(cells)):
+            read = self.tensors[f"weight_ih_l{i}"].shape[1]
+            given = self.tensors[f"weight_hh_l{i - 1}"].shape[1]
+            if read != given:
+                raise ValueError(
+                    f"weight_ih_l{i} reads {read} features, and the layer below gives {given}: if "
+                    "the module is bidirectional, pass those that end in _reverse too."
+                )
+        return cells
 
 
 def layers_of_tensors(
@@ -73,14 +91,15 @@ def layers_of_tensors(
     check_choice("kind", kind, tuple(BLOCKS))
     modules: dict[str, dict[str, Any]] = {}
     for key, tensor in tensors.items():
-        if match := NAME.fullmatch(key):
+        if match := NAME.fullmatch(str(key)):
             modules.setdefault(match[1].removesuffix("."), {})[match[2]] = tensor
-    modules = {name: own for name, own in modules.items() if Layers("gru", own).num_layers}
     listed = ", ".join(map(repr, modules))
     if not modules:
+        within = [name for name, value in tensors.items() if isinstance(value, Mapping)]
+        hint = f" If it is a checkpoint, pass what it has at {within[0]!r}." if within else ""
         raise ValueError(
             "no tensor is called weight_hh_l0 or weight_hh, as those of recurrent modules of "
-            f"PyTorch are; got {', '.join(list(tensors)[:8]) or 'none'}."
+            f"PyTorch are; got {', '.join(map(str, list(tensors)[:8])) or 'none'}.{hint}"
         )
     if prefix is None and len(modules) > 1:
         raise ValueError(f"these are tensors of several modules: pass one of prefix={listed}.")
@@ -95,8 +114,10 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         ImportError: safetensors is not installed.
-        ValueError: the file is of another format.
+        ValueError: the file is of another format, or a folder.
     """
+    if os.path.isdir(path):
+        raise ValueError(f"{os.fspath(path)} is a folder: give a safetensors file in it.")
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:

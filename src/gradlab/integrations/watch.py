@@ -42,9 +42,10 @@ def watch(
     Args:
         inputs: held-out sequences, (time, features) or (batch, time, features); a torch tensor as
             its module reads it, (time, batch, features) without batch_first. Or a mapping from the
-            names of the model's cells to theirs. Or a function of the model that returns either,
-            for a cell that reads what lies below it; it is called when a measurement is due, with
-            the model as in evaluation (dropout, batch norms), and leaves no trace in it.
+            names of the model's cells, or of bidirectional modules, to theirs. Or a function of
+            the model that returns either, for a cell that reads what lies below it; it is called
+            when a measurement is due, with the model as in evaluation (dropout, batch norms), and
+            leaves no trace in it.
         probes: names of conf/probe/ ("spectral", "typical", "lyapunov", "statistics", …), or
             functions `probe(probed, *, name) -> gradlab.probes.Measurement`. Where the carry has no
             part h, those of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ take the whole carry.
