@@ -1,5 +1,7 @@
 """What a watcher logs to somebody's own W&B run, read back with W&B's own reader."""
 
+import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,16 @@ def test_the_map_and_its_table_are_logged_now_and_then_and_at_the_end(run: wandb
     assert all("jacobian/map_cells._type" in item for item in pictures)
     folder = Path(run.dir) / "media"
     assert len(list(folder.glob("images/jacobian/*.png"))) == 4
+
+
+def test_decay_curves_are_of_the_rows_with_pictures_and_of_the_last(run: wandb.Run) -> None:
+    with gradlab.watch(X, run=run, every=1) as watcher:
+        for step in range(11):
+            watcher(step, nnx.SimpleCell(3, 5, rngs=nnx.Rngs(0)))
+    run.finish()
+    tables = sorted(Path(run.dir).glob("media/table/jacobian/*curves*"), key=os.path.getmtime)
+    curves = {row[1] for row in json.loads(tables[-1].read_text())["data"]}
+    assert curves == {f"after {step} updates" for step in (0, 1, 3, 7, 10)}
 
 
 def test_a_reader_of_sweeps_names_the_reader_of_watched_folders(run: wandb.Run) -> None:

@@ -2,6 +2,7 @@
 
 import atexit
 import operator
+import os
 import sys
 import threading
 import time
@@ -255,7 +256,9 @@ class Watcher:
                 break
             part = name if len(driven) > 1 else ""
             config = nested(self._config, self._defaults(part, cell))
-            folders[name] = WatchFolder(self._folder / part, config, cell.inputs.shape[1])
+            folders[name] = WatchFolder(
+                self._folder / part, config, cell.inputs.shape[1], cells=len(driven)
+            )
             folders[name].open(step, self._overwrite)
         self._folders = folders
         _finish_at_exit(self)
@@ -327,6 +330,9 @@ def _register() -> None:
     # Python's hook before it shuts the pools of threads down, which measuring needs; those of
     # atexit run after that.
     getattr(threading, "_register_atexit", atexit.register)(_finish_all)
+    if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
+        # A worker that loads data ends in the same way, and has no part in the watching.
+        os.register_at_fork(after_in_child=_unfinished.clear)
 
 
 def _finish_all() -> None:

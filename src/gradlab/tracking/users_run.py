@@ -38,7 +38,9 @@ class UsersRun:
             )
         self._run, self._config = run, config
         self._filling: int | None = None  # W&B's step of the row that the last measurement joined
-        self._maps: dict[str, dict[int, xr.DataArray]] = {}  # by prefix and training step
+        # By prefix and training step: those of the rows that have pictures, and the last.
+        self._maps: dict[str, dict[int, xr.DataArray]] = {}
+        self._pictured: set[int] = set()  # training steps
         self._count = self._shown = 0  # measurements, and how many the pictures logged last show
 
     @property
@@ -48,6 +50,8 @@ class UsersRun:
 
     def log(self, row: Mapping[str, float], arrays: Mapping[str, xr.DataArray]) -> None:
         """Log a row of metrics; maps with the first, second, fourth, eighth, … of them.
+
+        Decay curves are of these and of the last: all of thousands nobody could tell apart.
 
         Args:
             row: the metrics, "train/step" among them; NaN (not measured) is left out.
@@ -59,9 +63,13 @@ class UsersRun:
         for name, array in arrays.items():
             prefix = name.removesuffix(MAP)
             if name == MAP or prefix.endswith("/"):
-                self._maps.setdefault(prefix, {})[int(row["train/step"])] = array
+                before = self._maps.get(prefix, {}).items()
+                kept = {at: x for at, x in before if at in self._pictured}
+                self._maps[prefix] = kept | {int(row["train/step"]): array}
         self._count += 1
         is_power = self._count & (self._count - 1) == 0
+        if is_power:
+            self._pictured.add(int(row["train/step"]))
         measured = {name: value for name, value in row.items() if not np.isnan(value)}
         self._write(measured, with_maps=is_power, is_new=True)
 
