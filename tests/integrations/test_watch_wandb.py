@@ -125,6 +125,35 @@ def test_several_cells_are_told_apart_by_their_names(run: wandb.Run) -> None:
         assert {f"{way}/{RATE}", f"{way}/jacobian/map._type"} <= names
 
 
+def test_two_watchers_of_one_run_log_beside_each_other_under_their_names(run: wandb.Run) -> None:
+    cells = [nnx.SimpleCell(3, 5, rngs=nnx.Rngs(seed)) for seed in (0, 1)]
+    named = {"": cells[0], "test": cells[1]}
+    watchers = {name: gradlab.watch(X, run=run, name=name) for name in named}
+    for step in range(2):
+        for name, watcher in watchers.items():
+            watcher(step, named[name], grads={"w": np.ones(1)})
+        if step == 0:
+            with pytest.raises(
+                ValueError, match=r"under the same names, .*give gradlab.watch a name="
+            ):
+                gradlab.watch(X, run=run, name="test")(0, cells[0])
+        plain(run, step)
+    for watcher in watchers.values():
+        watcher.finish()
+    gradlab.watch(X, run=run, name="test")(2, cells[1])  # a later part of the training
+    run.finish()
+    items = [r["item"] for r in rows(run)]
+    assert [item["train/step"] for item in items] == [0, 1, 2]
+    for name, cell in named.items():
+        direct = gradlab.watch(X)(0, cell)
+        assert direct is not None
+        prefix = f"{name}/" if name else ""
+        rates = [float(item[prefix + RATE]) for item in items[:2]]
+        assert rates == pytest.approx([direct.metrics[RATE]] * 2, rel=1e-6)
+        assert f"{prefix}jacobian/map._type" in items[0]
+        assert items[0][f"{prefix}train/grad_norm"] == 1
+
+
 def test_the_config_reaches_the_run_and_replaces_nothing_there(run: wandb.Run) -> None:
     run.config.update({"init": {"gain": 3.0}, "lr": 0.1, "clip": "norm"})
     config = {"init.gain": 1.5, "init.std": 0.5, "lr": 0.2, "clip.threshold": 1.0, "seed": 3}

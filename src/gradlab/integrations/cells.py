@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
-from gradlab.integrations.step_cell import Start, StepCell
+from gradlab.integrations.step_cell import Start, StepCell, check_start
 from gradlab.integrations.undisturbed import call_undisturbed
 from gradlab.jacobian.arguments import numbers
 from gradlab.jacobian.carry import CarryForm
@@ -26,13 +26,13 @@ class Found(NamedTuple):
         cell: as it is now.
         reverse: whether it reads sequences from their ends.
         layer: the name of the layer that it is a direction of, else its own.
-        time_first: whether its module's own tensors are (time, batch, features).
+        time_first: the types of array that its module reads as (time, batch, features).
     """
 
     cell: Any
     reverse: bool
     layer: str
-    time_first: bool = False
+    time_first: tuple[type, ...] = ()
 
 
 class Driven(NamedTuple):
@@ -90,7 +90,9 @@ def _of_nnx(model: nnx.Module) -> dict[str, Found]:
             is_direction = bool(path) and isinstance(above, nnx.Bidirectional)
             reverse = path[-1] == "backward_rnn" if is_direction else module.reverse
             layer = path[:-1] if is_direction else path
-            found[path] = Found(module.cell, reverse, _name(layer))
+            reader: Any = above if is_direction else module
+            time_first = (object,) if reader.time_major else ()
+            found[path] = Found(module.cell, reverse, _name(layer), time_first)
         elif isinstance(module, nnx.RNNCellBase):
             found[path] = Found(module, False, _name(path))
     return {_name(path): cell for path, cell in found.items()}
@@ -101,7 +103,8 @@ def _of_torch(model: Any) -> dict[str, Found]:
 
     found = {}
     for name, module in recurrent_modules(model).items():
-        time_first = not getattr(module, "batch_first", True)
+        is_first = not getattr(module, "batch_first", True)  # of tensors; arrays are as elsewhere
+        time_first = (sys.modules["torch"].Tensor,) if is_first else ()
         if not getattr(module, "bidirectional", False):
             found[name] = Found(from_torch(module), False, name, time_first)
             continue
@@ -178,34 +181,38 @@ def _driven(
     name: str, found: Found, inputs: Any, targets: PyTree, lengths: Any, start: Start | None
 ) -> Driven:
     """Return a cell with its sequences, checked to fit."""
-    if found.time_first and hasattr(inputs, "detach") and inputs.ndim == 3:
-        inputs = inputs.transpose(0, 1)  # a tensor, in its module's layout
     is_lone = np.ndim(inputs) == 2
+    is_time_first = isinstance(inputs, found.time_first) and not is_lone
     inputs = _sequences(inputs)
+    inputs = inputs.swapaxes(0, 1) if is_time_first else inputs
     targets = jax.tree.map(partial(_array, "targets"), targets)
     targets = jax.tree.map(lambda x: x[None], targets) if is_lone else targets
     lengths = _checked_lengths(lengths, inputs)
     if found.reverse:
         inputs, targets = jax.tree.map(lambda x: _reversed(x, lengths), (inputs, targets))
-    if start is not None and isinstance(found.cell, nnx.Module):
+    is_module = isinstance(found.cell, nnx.Module)
+    if start is not None and is_module:
         raise ValueError(
             "initial_carry is that of a step function: a Flax cell has its own; for another, give "
             "lambda carry, x: cell(carry, x) instead of the cell."
         )
+    x = jax.ShapeDtypeStruct(inputs.shape[-1:], inputs.dtype)
+    if start is not None and callable(found.cell):
+        check_start(found.cell, start, x)
     shape = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
     try:
         flat = flatten_cell(found.cell, shape, start.carry if start else None)
     except ValueError as error:
+        if not is_module:
+            raise
         raise ValueError(
             f"inputs of shape {inputs.shape} do not fit the cell{f' {name}' if name else ''}: "
             f"{error} A cell that lies deeper in a network reads what lies below it: give inputs "
             "as a function of the model, such as lambda model: model.embed(tokens)."
         ) from error
     has_h = _has_h(flat.form)
-    if start is None:
-        return Driven(found.cell, inputs, targets, lengths, has_h)
-    x = jax.ShapeDtypeStruct(inputs.shape[-1:], inputs.dtype)
-    return Driven(StepCell(found.cell, start, x), inputs, targets, lengths, has_h)
+    cell = StepCell(found.cell, start, x) if start else found.cell
+    return Driven(cell, inputs, targets, lengths, has_h)
 
 
 def _has_h(form: CarryForm) -> bool:

@@ -250,6 +250,7 @@ class Watcher:
 
     def _open(self, step: int, driven: Mapping[str, Driven]) -> None:
         """Open the records of each cell, at the first measurement."""
+        self._run.open()
         folders = {}
         for name, cell in driven.items():
             if self._folder is None:
