@@ -328,6 +328,12 @@ def test_a_lone_sequence_and_its_targets_are_a_batch_of_one() -> None:
     np.testing.assert_allclose(measurement.arrays["adjoint_log_norm"][0], expected, atol=1e-6)
 
 
+def stacked() -> nnx.OptimizedLSTMCell:
+    """Return two layers in one, as `nnx.vmap` makes them."""
+    graph, state = nnx.split(lstm())
+    return nnx.merge(graph, jax.tree.map(lambda w: jnp.stack([w, w]), state))
+
+
 WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "every": ({"every": "often"}, None, "every must be log, ends"),
     "stride": ({"stride": 0}, None, "stride must be a whole number of at least 1"),
@@ -340,8 +346,11 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "clip": ({"clip": "norm"}, None, "clip must be an optax transformation, .* above 0; got 'norm"),
     "run": ({"run": "mine"}, None, "run must be a W&B run"),
     "name": ({"name": 3}, None, "name must be a text, such as 'test'; got 3"),
+    "model": ({"inputs": lstm()}, None, r"got the model OptimizedLSTMCell, .*watcher\(step, mod"),
+    "folder": ({"folder": 3}, None, "folder must be a path, such as 'runs/mine'; got 3"),
     "config": ({"config": 3}, None, r"config must be a mapping; got int: give vars\(args\)"),
     "features": ({}, lstm(4), "deeper in a network reads what lies below it: give inputs"),
+    "stacked": ({}, stacked(), "nnx.vmap stacks the layers of a network: give the watcher one"),
     "rank": ({"inputs": np.ones(3)}, lstm(), "inputs must be held-out sequences"),
     "lengths": ({"lengths": [7, 1]}, lstm(), "lengths must be 2 whole numbers from 1 to 6"),
     "no cell": ({}, nnx.Linear(3, 3, rngs=nnx.Rngs(0)), "Linear holds no recurrent cell"),
@@ -397,6 +406,19 @@ def test_what_is_no_cell_is_refused_as_the_engine_refuses_it() -> None:
         measured(linen.GRUCell(features=5))
     with pytest.raises(ValueError, match="metrics must be numbers; loss is 'small'"):
         gradlab.watch(X)(0, lstm(), loss="small")
+
+
+@pytest.mark.parametrize("step", [0.5, "0", None, lstm()])
+def test_what_is_no_number_of_updates_is_refused(step: Any) -> None:
+    with pytest.raises(ValueError, match=r"a whole number, .*watcher\(step, model\); got "):
+        gradlab.watch(X)(step, lstm())
+
+
+def test_a_call_within_a_traced_function_is_refused() -> None:
+    with pytest.raises(ValueError, match="JAX is tracing here: call it outside of jit"):
+        nnx.jit(lambda cell: gradlab.watch(X)(0, cell))(lstm())
+    with pytest.raises(ValueError, match="JAX is tracing here"):
+        jax.jit(lambda w: measured(lambda h, x: (jnp.tanh(w * h), h), initial_carry=X[0, 0]))(2.0)
 
 
 def test_a_network_that_diverges_ends_no_training() -> None:

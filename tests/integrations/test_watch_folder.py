@@ -149,6 +149,29 @@ def test_a_run_that_is_resumed_goes_on_with_its_records(tmp_path: Path) -> None:
     assert gradlab.load_runs(tmp_path / "cut")["status"].item() == "done"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_watcher_that_was_left_open_writes_no_more_once_another_does(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    def watch(steps: range, gain: float) -> Any:
+        watcher = gradlab.watch(X, folder=tmp_path / "0", overwrite=overwrite)
+        for step in steps:
+            watcher(step, cell(gain))
+        return watcher
+
+    left = watch(range(3), 1.0)
+    with pytest.warns(RuntimeWarning, match="closes the watcher that was open on '.*0'"):
+        second = watch(range(3, 6), 2.0)
+    assert left(16, cell()) is None
+    left.finish()
+    second.finish()
+    maps = gradlab.load_gradients(tmp_path / "0")[MAP]
+    assert list(maps["step"]) == [3, 4, 5] if overwrite else [0, 1, 3, 4, 5]
+    expected = gradlab.jacobian_log_norms(cell(2.0), X)
+    np.testing.assert_allclose(maps.sel(step=[3, 4, 5]), [expected] * 3, atol=2e-6)
+    assert gradlab.load_runs(tmp_path)["status"].item() == "done"
+
+
 def test_a_block_that_raises_is_recorded_with_its_reason(tmp_path: Path) -> None:
     def fail(error: BaseException) -> None:
         with gradlab.watch(X, folder=tmp_path / type(error).__name__) as watcher:

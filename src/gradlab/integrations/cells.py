@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree, Shaped
@@ -17,6 +18,17 @@ from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import flatten_cell
 
 Inputs = Any  # sequences, a mapping from a cell's name to its sequences, or a function of the model
+
+
+DEEPER = (
+    "A cell that lies deeper in a network reads what lies below it: give inputs as a function of "
+    "the model, such as lambda model: model.embed(tokens)."
+)
+STACKED = (
+    "Its weights have an axis more than a cell's, as nnx.vmap stacks the layers of a network: give "
+    "the watcher one layer i, graph, state = nnx.split(cell); "
+    "nnx.merge(graph, jax.tree.map(lambda w: w[i], state)), and what that layer reads as inputs."
+)
 
 
 class Found(NamedTuple):
@@ -152,9 +164,21 @@ def check_inputs(inputs: Inputs) -> None:
     Raises:
         ValueError: they are none.
     """
+    if _is_model(inputs):
+        raise ValueError(
+            "inputs must be held-out sequences, or a function of the model that returns them; got "
+            f"the model {type(inputs).__name__}, which each call takes: watcher(step, model)."
+        )
     if not callable(inputs):
         for sequences in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
             _sequences(sequences)
+
+
+def _is_model(inputs: Any) -> bool:
+    """Return whether inputs are a module of Flax, PyTorch or Equinox."""
+    bases = (("torch.nn", "Module"), ("equinox", "Module"), ("flax.linen", "Module"))
+    loaded = [getattr(sys.modules[name], kind) for name, kind in bases if name in sys.modules]
+    return isinstance(inputs, (nnx.Module, *loaded))
 
 
 def _by_name(inputs: Any, found: Mapping[str, Found]) -> dict[str, Any]:
@@ -205,10 +229,10 @@ def _driven(
     except ValueError as error:
         if not is_module:
             raise
+        is_stacked = any(jnp.ndim(w) > 2 for w in jax.tree.leaves(nnx.state(found.cell, nnx.Param)))
         raise ValueError(
             f"inputs of shape {inputs.shape} do not fit the cell{f' {name}' if name else ''}: "
-            f"{error} A cell that lies deeper in a network reads what lies below it: give inputs "
-            "as a function of the model, such as lambda model: model.embed(tokens)."
+            f"{error} {STACKED if is_stacked else DEEPER}"
         ) from error
     has_h = _has_h(flat.form)
     cell = StepCell(found.cell, start, x) if start else found.cell

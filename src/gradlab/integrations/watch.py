@@ -98,6 +98,8 @@ def watch(
         raise ValueError(
             f"config must be a mapping; got {type(config).__name__}: give vars(args) or asdict(it)."
         )
+    if folder is not None and not isinstance(folder, str | Path):
+        raise ValueError(f"folder must be a path, such as 'runs/mine'; got {folder!r:.80}.")
     if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
         raise ValueError(f"stride must be a whole number of at least 1; got {stride!r}.")
     start = None if initial_carry is None else Start(initial_carry)

@@ -67,7 +67,7 @@ class UsersRun:
         if any(x._run is self._run and x._prefix == self._prefix for x in _logging):
             raise ValueError(
                 "another watcher logs to this W&B run under the same names, and one would replace "
-                "the other's: give gradlab.watch a name=, such as name='test', or finish the other."
+                "the other's: give gradlab.watch a name=, such as name='test', or finish that."
             )
         _logging.add(self)
 
