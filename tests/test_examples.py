@@ -10,7 +10,7 @@ from gradlab import load_gradients, load_runs
 from gradlab.figures import heatmap_figure
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "docs" / "examples").glob("*.py"))
-NEEDS = {"equinox": "equinox", "torch": "torch", "lightning": "lightning"}
+NEEDS = {"equinox": "equinox", "torch": "torch", "lightning": "lightning", "haiku": "haiku"}
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)

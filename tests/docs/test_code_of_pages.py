@@ -23,7 +23,7 @@ PAGES = [ROOT / "README.md"] + [
     for page in sorted(DOCS.rglob("*.md"))
     if page.relative_to(DOCS).parts[0] not in (*ELSEWHERE, "contributing.md", "changelog.md")
 ]
-OPTIONAL = {"torch": "torch", "lightning": "lightning", "equinox": "equinox", "keras": "keras"}
+OPTIONAL = {name: name for name in ("torch", "lightning", "equinox", "haiku", "keras")}
 SMALLER = {  # shorter sequences, fewer points
     "(1000, 8)": "(50, 8)",
     "(100, 3)": "(20, 3)",

@@ -275,6 +275,18 @@ def test_a_tensor_is_read_as_its_module_reads_it(dtype: str) -> None:
     assert_map_of(measured(rnn, inputs=X), gradlab.from_torch(rnn), X, MAP)  # an array, as ours
 
 
+def test_an_array_is_read_as_a_flax_layer_reads_it() -> None:
+    layer = nnx.RNN(lstm(), time_major=True, return_carry=True)
+    measurement = measured(layer, inputs=X.swapaxes(0, 1), probes=("spectral", "statistics"))
+    assert_map_of(measurement, layer.cell, X)
+    _, last = layer(X.swapaxes(0, 1))
+    np.testing.assert_allclose(last[-1], nnx.RNN(layer.cell)(X)[:, -1], atol=1e-6)
+    assert_map_of(measured(layer, inputs=X[0]), layer.cell, X[:1])  # a lone sequence
+    both = nnx.Bidirectional(nnx.RNN(layer.cell), nnx.RNN(lstm(seed=1)), time_major=True)
+    measurement = measured(both, inputs=X.swapaxes(0, 1))
+    assert_map_of(measurement, both.backward_rnn.cell, X[:, ::-1], f"backward_rnn/{MAP}")
+
+
 def test_torch_modules_are_measured_by_their_names_on_what_they_read() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is missing")
     torch.manual_seed(0)
@@ -316,6 +328,12 @@ def test_a_lone_sequence_and_its_targets_are_a_batch_of_one() -> None:
     np.testing.assert_allclose(measurement.arrays["adjoint_log_norm"][0], expected, atol=1e-6)
 
 
+def stacked() -> nnx.OptimizedLSTMCell:
+    """Return two layers in one, as `nnx.vmap` makes them."""
+    graph, state = nnx.split(lstm())
+    return nnx.merge(graph, jax.tree.map(lambda w: jnp.stack([w, w]), state))
+
+
 WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "every": ({"every": "often"}, None, "every must be log, ends"),
     "stride": ({"stride": 0}, None, "stride must be a whole number of at least 1"),
@@ -327,8 +345,12 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "no targets": ({"loss": lambda h, y: 0}, None, "loss and targets belong together"),
     "clip": ({"clip": "norm"}, None, "clip must be an optax transformation, .* above 0; got 'norm"),
     "run": ({"run": "mine"}, None, "run must be a W&B run"),
+    "name": ({"name": 3}, None, "name must be a text, such as 'test'; got 3"),
+    "model": ({"inputs": lstm()}, None, r"got the model OptimizedLSTMCell, .*watcher\(step, mod"),
+    "folder": ({"folder": 3}, None, "folder must be a path, such as 'runs/mine'; got 3"),
     "config": ({"config": 3}, None, r"config must be a mapping; got int: give vars\(args\)"),
     "features": ({}, lstm(4), "deeper in a network reads what lies below it: give inputs"),
+    "stacked": ({}, stacked(), "nnx.vmap stacks the layers of a network: give the watcher one"),
     "rank": ({"inputs": np.ones(3)}, lstm(), "inputs must be held-out sequences"),
     "lengths": ({"lengths": [7, 1]}, lstm(), "lengths must be 2 whole numbers from 1 to 6"),
     "no cell": ({}, nnx.Linear(3, 3, rngs=nnx.Rngs(0)), "Linear holds no recurrent cell"),
@@ -337,6 +359,33 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "lone": ({"inputs": {"up": X}}, lstm(), "inputs must be sequences of one cell"),
     "carry": ({"initial_carry": X}, lstm(), "initial_carry is that of a step function"),
 }
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])  # the held-out sequences are two
+def test_an_initial_carry_of_a_batch_is_refused_whatever_its_size(samples: int) -> None:
+    cell, h0 = linen.GRUCell(features=5), jnp.zeros((samples, 5))
+    weights = cell.init(jax.random.key(1), h0[0], X[0, 0])
+    with pytest.raises(ValueError, match=rf"leave out its first axis, of {samples}, as in jax.tre"):
+        measured(lambda h, x: cell.apply(weights, h, x), initial_carry=h0)
+
+
+def test_a_carry_that_is_a_matrix_is_measured_whole() -> None:
+    def heads(h: Array, x: Array) -> tuple[Array, Array]:  # two of them
+        h = jnp.tanh(w @ h[..., None] + x)[..., 0]
+        return h, h
+
+    w = jax.random.normal(jax.random.key(0), (2, 1, 1))
+    start = jnp.zeros((2, 1))
+    measurement = measured(heads, inputs=X[..., :1], initial_carry=start)
+    assert_map_of(measurement, heads, X[..., :1], initial_carry=start)
+
+
+def test_a_step_that_does_not_fit_is_not_said_to_lie_deep_in_a_network() -> None:
+    with pytest.raises(ValueError, match=r"takes float32.5. and returns float32.3") as caught:
+        measured(lambda h, x: (x, h), initial_carry=jnp.zeros(5))
+    assert "deeper" not in str(caught.value)
+    with pytest.raises(ValueError, match="initial_carry is needed with a plain step function"):
+        measured(lambda h, x: (h, h))
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -357,6 +406,19 @@ def test_what_is_no_cell_is_refused_as_the_engine_refuses_it() -> None:
         measured(linen.GRUCell(features=5))
     with pytest.raises(ValueError, match="metrics must be numbers; loss is 'small'"):
         gradlab.watch(X)(0, lstm(), loss="small")
+
+
+@pytest.mark.parametrize("step", [0.5, "0", None, lstm()])
+def test_what_is_no_number_of_updates_is_refused(step: Any) -> None:
+    with pytest.raises(ValueError, match=r"a whole number, .*watcher\(step, model\); got "):
+        gradlab.watch(X)(step, lstm())
+
+
+def test_a_call_within_a_traced_function_is_refused() -> None:
+    with pytest.raises(ValueError, match="JAX is tracing here: call it outside of jit"):
+        nnx.jit(lambda cell: gradlab.watch(X)(0, cell))(lstm())
+    with pytest.raises(ValueError, match="JAX is tracing here"):
+        jax.jit(lambda w: measured(lambda h, x: (jnp.tanh(w * h), h), initial_carry=X[0, 0]))(2.0)
 
 
 def test_a_network_that_diverges_ends_no_training() -> None:

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from flax import nnx
 from matplotlib.text import Text
 
@@ -19,6 +21,8 @@ import gradlab
 from gradlab import decay, figures, records
 from gradlab.claims.expressions import evaluate
 from gradlab.claims.results import collect
+from gradlab.integrations.folder import AT_ONCE, SHARE, WatchFolder
+from gradlab.probes import Measurement
 
 pytestmark = pytest.mark.usefixtures("no_watcher_left")
 X = jax.random.normal(jax.random.key(0), (2, 8, 3))
@@ -145,6 +149,29 @@ def test_a_run_that_is_resumed_goes_on_with_its_records(tmp_path: Path) -> None:
     assert gradlab.load_runs(tmp_path / "cut")["status"].item() == "done"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_watcher_that_was_left_open_writes_no_more_once_another_does(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    def watch(steps: range, gain: float) -> Any:
+        watcher = gradlab.watch(X, folder=tmp_path / "0", overwrite=overwrite)
+        for step in steps:
+            watcher(step, cell(gain))
+        return watcher
+
+    left = watch(range(3), 1.0)
+    with pytest.warns(RuntimeWarning, match="closes the watcher that was open on '.*0'"):
+        second = watch(range(3, 6), 2.0)
+    assert left(16, cell()) is None
+    left.finish()
+    second.finish()
+    maps = gradlab.load_gradients(tmp_path / "0")[MAP]
+    assert list(maps["step"]) == [3, 4, 5] if overwrite else [0, 1, 3, 4, 5]
+    expected = gradlab.jacobian_log_norms(cell(2.0), X)
+    np.testing.assert_allclose(maps.sel(step=[3, 4, 5]), [expected] * 3, atol=2e-6)
+    assert gradlab.load_runs(tmp_path)["status"].item() == "done"
+
+
 def test_a_block_that_raises_is_recorded_with_its_reason(tmp_path: Path) -> None:
     def fail(error: BaseException) -> None:
         with gradlab.watch(X, folder=tmp_path / type(error).__name__) as watcher:
@@ -210,6 +237,22 @@ def test_a_script_that_raises_ends_as_failed(tmp_path: Path) -> None:
     assert (run["status"], run["reason"]) == ("failed", "OSError: full")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_forked_worker_that_ends_leaves_the_watcher_alone(tmp_path: Path) -> None:
+    worker = """
+import multiprocessing
+worker = multiprocessing.get_context("fork").Process(target=print, args=("loaded",))
+worker.start()
+worker.join(30)
+print("ended with", worker.exitcode, gradlab.load_runs(sys.argv[1])["status"].item())
+worker.kill()
+"""
+    output = run_script(tmp_path / "mine", worker)
+    assert "ended with 0 running" in output
+    assert output.count("measurements took") == 1  # by the program, which then ends too
+    assert list(gradlab.load_metrics(tmp_path / "mine")["train/step"]) == [0, 1, 4, 5]
+
+
 def test_a_training_that_is_killed_keeps_what_was_measured(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
 
@@ -224,6 +267,52 @@ def test_a_training_that_is_killed_keeps_what_was_measured(tmp_path: Path) -> No
     (run,) = gradlab.load_runs(tmp_path).to_dict("records")
     assert (run["status"], run["train/step"]) == ("interrupted", 4)
     assert list(gradlab.load_gradients(folder)["step"]) == [0, 1, 4]
+
+
+def test_writing_takes_its_share_of_the_time_and_the_end_writes_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, writes = 0.0, [0.0]
+
+    def slowly(folder: Path, metrics: Any, status: Any) -> None:
+        nonlocal now
+        now += 0.05 * len(metrics)  # as long as all rows take
+        writes.append(now)
+        save_metrics(folder, metrics, status)
+
+    save_metrics = records.save_metrics
+    monkeypatch.setattr(records, "save_metrics", slowly)
+    monkeypatch.setattr("gradlab.integrations.folder.time.perf_counter", lambda: now)
+    kept = WatchFolder(tmp_path / "0", {}, 8)
+    kept.open(0, overwrite=False)
+    for step in range(200):
+        now += 1
+        kept.add({"train/step": step}, Measurement({}, {"x": xr.DataArray(float(step))}))
+        written = gradlab.load_metrics(kept.folder)["train/step"]
+        assert list(gradlab.load_gradients(kept.folder)["step"]) == list(written)
+        longest = 0.05 * (step + 1)
+        assert now - writes[-1] <= longest / SHARE  # what a process that is killed loses
+        assert now - (step + 1) <= AT_ONCE + SHARE * now + longest  # all that writing has taken
+    assert len(written) < 200
+    kept.finish("done")
+    assert list(gradlab.load_metrics(kept.folder)["train/step"]) == list(range(200))
+    np.testing.assert_array_equal(gradlab.load_gradients(kept.folder)["x"], np.arange(200))
+
+
+def test_a_disk_that_is_full_at_the_end_ends_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradlab.integrations.folder.SHARE", 0)
+    monkeypatch.setattr("gradlab.integrations.folder.AT_ONCE", 0)
+    with gradlab.watch(X, folder=tmp_path, every=1) as watcher:
+        for step in range(3):
+            watcher(step, cell())
+        assert list(gradlab.load_metrics(tmp_path)["train/step"]) == [0]
+        with monkeypatch.context() as full:
+            full.setattr(records, "save_metrics", Mock(side_effect=records.RecordError("full")))
+            with pytest.warns(RuntimeWarning, match="could not close its records: full"):
+                watcher.finish()
+    gradlab.watch(X, folder=tmp_path, overwrite=True)(0, cell())  # nobody holds the folder
 
 
 def test_config_is_taken_flat_or_nested_and_as_plain_data(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a watcher logs to somebody's own W&B run, read back with W&B's own reader."""
 
+import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,16 @@ def test_the_map_and_its_table_are_logged_now_and_then_and_at_the_end(run: wandb
     assert len(list(folder.glob("images/jacobian/*.png"))) == 4
 
 
+def test_decay_curves_are_of_the_rows_with_pictures_and_of_the_last(run: wandb.Run) -> None:
+    with gradlab.watch(X, run=run, every=1) as watcher:
+        for step in range(11):
+            watcher(step, nnx.SimpleCell(3, 5, rngs=nnx.Rngs(0)))
+    run.finish()
+    tables = sorted(Path(run.dir).glob("media/table/jacobian/*curves*"), key=os.path.getmtime)
+    curves = {row[1] for row in json.loads(tables[-1].read_text())["data"]}
+    assert curves == {f"after {step} updates" for step in (0, 1, 3, 7, 10)}
+
+
 def test_a_reader_of_sweeps_names_the_reader_of_watched_folders(run: wandb.Run) -> None:
     train(run, plain)
     with pytest.raises(FileNotFoundError, match=r"gradlab.watch logged to, gradlab.load_runs"):
@@ -111,6 +123,35 @@ def test_several_cells_are_told_apart_by_their_names(run: wandb.Run) -> None:
     names = set().union(*(record["item"] for record in rows(run)))
     for way in ("forward_rnn", "backward_rnn"):
         assert {f"{way}/{RATE}", f"{way}/jacobian/map._type"} <= names
+
+
+def test_two_watchers_of_one_run_log_beside_each_other_under_their_names(run: wandb.Run) -> None:
+    cells = [nnx.SimpleCell(3, 5, rngs=nnx.Rngs(seed)) for seed in (0, 1)]
+    named = {"": cells[0], "test": cells[1]}
+    watchers = {name: gradlab.watch(X, run=run, name=name) for name in named}
+    for step in range(2):
+        for name, watcher in watchers.items():
+            watcher(step, named[name], grads={"w": np.ones(1)})
+        if step == 0:
+            with pytest.raises(
+                ValueError, match=r"under the same names, .*give gradlab.watch a name="
+            ):
+                gradlab.watch(X, run=run, name="test")(0, cells[0])
+        plain(run, step)
+    for watcher in watchers.values():
+        watcher.finish()
+    gradlab.watch(X, run=run, name="test")(2, cells[1])  # a later part of the training
+    run.finish()
+    items = [r["item"] for r in rows(run)]
+    assert [item["train/step"] for item in items] == [0, 1, 2]
+    for name, cell in named.items():
+        direct = gradlab.watch(X)(0, cell)
+        assert direct is not None
+        prefix = f"{name}/" if name else ""
+        rates = [float(item[prefix + RATE]) for item in items[:2]]
+        assert rates == pytest.approx([direct.metrics[RATE]] * 2, rel=1e-6)
+        assert f"{prefix}jacobian/map._type" in items[0]
+        assert items[0][f"{prefix}train/grad_norm"] == 1
 
 
 def test_the_config_reaches_the_run_and_replaces_nothing_there(run: wandb.Run) -> None:

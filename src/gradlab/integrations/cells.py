@@ -6,18 +6,30 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
 from gradlab.integrations.lengths import checked_lengths, from_the_end
-from gradlab.integrations.step_cell import Start, StepCell
+from gradlab.integrations.step_cell import Start, StepCell, check_start
 from gradlab.integrations.undisturbed import call_undisturbed
 from gradlab.jacobian.arguments import numbers
 from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import flatten_cell
 
 Inputs = Any  # sequences, a mapping from a cell's name to its sequences, or a function of the model
+
+
+DEEPER = (
+    "A cell that lies deeper in a network reads what lies below it: give inputs as a function of "
+    "the model, such as lambda model: model.embed(tokens)."
+)
+STACKED = (
+    "Its weights have an axis more than a cell's, as nnx.vmap stacks the layers of a network: give "
+    "the watcher one layer i, graph, state = nnx.split(cell); "
+    "nnx.merge(graph, jax.tree.map(lambda w: w[i], state)), and what that layer reads as inputs."
+)
 
 
 class Found(NamedTuple):
@@ -27,7 +39,7 @@ class Found(NamedTuple):
         cell: as it is now.
         reverse: whether it reads sequences from their ends.
         layer: the name of the layer that it is a direction of, else its own.
-        time_first: whether its module's own tensors are (time, batch, features).
+        time_first: the types of array that its module reads as (time, batch, features).
         below: returns what the cell reads from its module's inputs and their lengths, in their
             order; None: those inputs.
     """
@@ -35,7 +47,7 @@ class Found(NamedTuple):
     cell: Any
     reverse: bool
     layer: str
-    time_first: bool = False
+    time_first: tuple[type, ...] = ()
     below: Callable[[Array, Int[np.ndarray, "batch"]], Array] | None = None
 
 
@@ -103,7 +115,9 @@ def _of_nnx(model: nnx.Module) -> dict[str, Found]:
             is_direction = bool(path) and isinstance(above, nnx.Bidirectional)
             reverse = path[-1] == "backward_rnn" if is_direction else module.reverse
             layer = path[:-1] if is_direction else path
-            found[path] = Found(module.cell, reverse, _name(layer))
+            reader: Any = above if is_direction else module
+            time_first = (object,) if reader.time_major else ()
+            found[path] = Found(module.cell, reverse, _name(layer), time_first)
         elif isinstance(module, nnx.RNNCellBase):
             found[path] = Found(module, False, _name(path))
     return {_name(path): cell for path, cell in found.items()}
@@ -114,7 +128,8 @@ def _of_torch(model: Any) -> dict[str, Found]:
 
     found = {}
     for name, module in recurrent_modules(model).items():
-        time_first = not getattr(module, "batch_first", True)
+        is_first = not getattr(module, "batch_first", True)  # of tensors; arrays are as elsewhere
+        time_first = (sys.modules["torch"].Tensor,) if is_first else ()
         for part, chosen in parts_of(module).items():
             path = ".".join(filter(None, (name, part)))
             below = partial(outputs_below, module, chosen.layer) if chosen.layer else None
@@ -161,9 +176,21 @@ def check_inputs(inputs: Inputs) -> None:
     Raises:
         ValueError: they are none.
     """
+    if _is_model(inputs):
+        raise ValueError(
+            "inputs must be held-out sequences, or a function of the model that returns them; got "
+            f"the model {type(inputs).__name__}, which each call takes: watcher(step, model)."
+        )
     if not callable(inputs):
         for sequences in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
             _sequences(sequences)
+
+
+def _is_model(inputs: Any) -> bool:
+    """Return whether inputs are a module of Flax, PyTorch or Equinox."""
+    bases = (("torch.nn", "Module"), ("equinox", "Module"), ("flax.linen", "Module"))
+    loaded = [getattr(sys.modules[name], kind) for name, kind in bases if name in sys.modules]
+    return isinstance(inputs, (nnx.Module, *loaded))
 
 
 def _by_name(inputs: Any, found: Mapping[str, Found]) -> dict[str, Any]:
@@ -192,11 +219,10 @@ def _driven(
     name: str, found: Found, inputs: Any, targets: PyTree, lengths: Any, start: Start | None
 ) -> Driven:
     """Return a cell with its sequences, checked to fit."""
-    if found.time_first and hasattr(inputs, "detach") and inputs.ndim == 3:
-        inputs = inputs.transpose(0, 1)  # a tensor, in its module's layout
-    inputs = _array("inputs", inputs)
-    is_lone = inputs.ndim == 2
+    is_lone = np.ndim(inputs) == 2
+    is_time_first = isinstance(inputs, found.time_first) and not is_lone
     inputs = _sequences(inputs)
+    inputs = inputs.swapaxes(0, 1) if is_time_first else inputs
     targets = jax.tree.map(partial(_array, "targets"), targets)
     targets = jax.tree.map(lambda x: x[None], targets) if is_lone else targets
     lengths = checked_lengths(lengths, inputs)
@@ -204,25 +230,29 @@ def _driven(
         inputs = found.below(inputs, lengths)
     if found.reverse:
         inputs, targets = jax.tree.map(lambda x: from_the_end(x, lengths), (inputs, targets))
-    if start is not None and isinstance(found.cell, nnx.Module):
+    is_module = isinstance(found.cell, nnx.Module)
+    if start is not None and is_module:
         raise ValueError(
             "initial_carry is that of a step function: a Flax cell has its own; for another, give "
             "lambda carry, x: cell(carry, x) instead of the cell."
         )
+    x = jax.ShapeDtypeStruct(inputs.shape[-1:], inputs.dtype)
+    if start is not None and callable(found.cell):
+        check_start(found.cell, start, x)
     shape = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
     try:
         flat = flatten_cell(found.cell, shape, start.carry if start else None)
     except ValueError as error:
+        if not is_module:
+            raise
+        is_stacked = any(jnp.ndim(w) > 2 for w in jax.tree.leaves(nnx.state(found.cell, nnx.Param)))
         raise ValueError(
             f"inputs of shape {inputs.shape} do not fit the cell{f' {name}' if name else ''}: "
-            f"{error} A cell that lies deeper in a network reads what lies below it: give inputs "
-            "as a function of the model, such as lambda model: model.embed(tokens)."
+            f"{error} {STACKED if is_stacked else DEEPER}"
         ) from error
     has_h = _has_h(flat.form)
-    if start is None:
-        return Driven(found.cell, inputs, targets, lengths, has_h)
-    x = jax.ShapeDtypeStruct(inputs.shape[-1:], inputs.dtype)
-    return Driven(StepCell(found.cell, start, x), inputs, targets, lengths, has_h)
+    cell = StepCell(found.cell, start, x) if start else found.cell
+    return Driven(cell, inputs, targets, lengths, has_h)
 
 
 def _has_h(form: CarryForm) -> bool:

@@ -1,5 +1,6 @@
 """The folder in which a watcher keeps what it has measured of one cell, as a point of a sweep."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,19 +15,37 @@ from gradlab.records import leases
 
 Row = dict[str, float]
 DIVERGED = "diverged/update"
+AT_ONCE = 5.0  # seconds that writing may take in any case, and
+SHARE = 0.1  # of the time that passes, beyond them
 
 
 class WatchFolder:
-    """Keeps the rows and maps of one cell in a folder, whole after every row.
+    """Keeps the rows and maps of one cell in a folder, whole after every writing.
+
+    All of them are written anew each time: at once, unless writing has taken more than its share of
+    the time so far, and at the end. So many measurements cost no more than their number, and a
+    process that is killed loses those of the last ten times (1 / `SHARE`) that one writing takes.
 
     Attributes:
         length: the time steps of the sequences, which the verdict depends on.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], length: int) -> None:
-        """Prepare the records; nothing is written before `open`."""
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], length: int, *, cells: int = 1
+    ) -> None:
+        """Prepare the records; nothing is written before `open`.
+
+        Args:
+            folder: of this cell.
+            config: the run's, and what figures need.
+            length: the time steps of the sequences.
+            cells: how many share the time for writing.
+        """
         self.folder = folder
         self.length = length
+        self._cells = cells
+        self._writing = 0.0  # seconds so far
+        self._is_written = True  # all that was added
         self._config = plain(config)
         self._rows: list[Row] = []
         self._measured: dict[int, Measurement] = {}
@@ -64,26 +83,51 @@ class WatchFolder:
             raise
 
     def add(self, row: Row, measured: Measurement) -> None:
-        """Record a row of metrics, which has "train/step", and what was measured at that step."""
+        """Record a row of metrics, which has "train/step", and what was measured at that step.
+
+        Raises:
+            RecordError: it cannot be written.
+        """
         self._rows.append(row | measured.metrics)
         if measured.arrays:
             self._measured[int(row["train/step"])] = measured
-        summary, reason = self._summary()
-        self._status |= {"summary": summary, "reason": reason}
-        records.save_metrics(self.folder, pd.DataFrame(self._rows), self._status)
-        if self._measured:
-            records.save_gradients(self.folder, join_steps(self._measured), self._status)
+        self._is_written = False
+        passed = time.perf_counter() - self._started
+        if self._writing * self._cells <= AT_ONCE + SHARE * passed:
+            self._write()
 
     def finish(self, state: str, reason: str = "") -> None:
-        """End the records.
+        """Write what is not written yet, and end the records.
 
         Args:
             state: "done", "failed" or "interrupted"; a network that could not be measured last has
                 "diverged" instead of "done".
             reason: of a state that is not "done".
+
+        Raises:
+            RecordError: it cannot be written.
         """
         if state == "done" and self._rows and DIVERGED in self._rows[-1]:
             state = "diverged"
+        with contextlib.ExitStack() as closing:  # upwards, whatever fails
+            closing.callback(leases.release, self.folder)
+            closing.callback(self._end, state, reason)
+            if not self._is_written:
+                self._write()
+
+    def _write(self) -> None:
+        begun = time.perf_counter()
+        try:
+            summary, reason = self._summary()
+            self._status |= {"summary": summary, "reason": reason}
+            records.save_metrics(self.folder, pd.DataFrame(self._rows), self._status)
+            if self._measured:
+                records.save_gradients(self.folder, join_steps(self._measured), self._status)
+            self._is_written = True
+        finally:
+            self._writing += time.perf_counter() - begun
+
+    def _end(self, state: str, reason: str) -> None:
         self._status |= {
             "state": state,
             "reason": reason or self._status.get("reason", ""),
@@ -91,10 +135,7 @@ class WatchFolder:
             "finished": now(),
             "seconds": round(time.perf_counter() - self._started, 3),
         }
-        try:
-            records.save_status(self.folder, self._status)
-        finally:
-            leases.release(self.folder)
+        records.save_status(self.folder, self._status)
 
     def _go_on(self, step: int) -> None:
         """Restore the rows and maps of an earlier part of this run.

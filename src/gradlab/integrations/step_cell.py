@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, PyTree
 
@@ -20,6 +21,27 @@ class Start:
     def __init__(self, carry: PyTree) -> None:
         """Keep the carry."""
         self.carry = carry
+
+
+def check_start(step: Callable[..., Any], start: Start, x: jax.ShapeDtypeStruct) -> None:
+    """Check that an initial carry is that of one sequence, not of a batch of any size.
+
+    Raises:
+        ValueError: the step runs as well without the carry's first axis.
+    """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(start.carry)]
+    if not all(len(shape) > 1 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
+        return
+    first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), start.carry)
+    try:
+        after = jax.eval_shape(step, first, x)[0]
+    except Exception:  # of any kind: the function is somebody's
+        return
+    if list(map(jnp.shape, jax.tree.leaves(after))) == [shape[1:] for shape in shapes]:
+        raise ValueError(
+            f"initial_carry is the start of one sequence: leave out its first axis, of "
+            f"{shapes[0][0]}, as in jax.tree.map(lambda s: s[0], initial_carry)."
+        )
 
 
 class StepCell(nnx.RNNCellBase):

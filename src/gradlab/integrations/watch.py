@@ -27,6 +27,7 @@ def watch(
     probes: Probe | Sequence[Probe] | Mapping[str, Probe] = ("spectral",),
     every: str | int | list[int] = "log",
     run: Any = None,
+    name: str = "",
     folder: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -40,12 +41,12 @@ def watch(
     """Return a watcher, which measures a network when it is due while somebody's loop trains it.
 
     Args:
-        inputs: held-out sequences, (time, features) or (batch, time, features); a torch tensor as
-            its module reads it, (time, batch, features) without batch_first. Or a mapping from the
-            names of the model's cells, or of bidirectional modules, to theirs. Or a function of
-            the model that returns either, for a cell that reads what lies below it; it is called
-            when a measurement is due, with the model as in evaluation (dropout, batch norms), and
-            leaves no trace in it.
+        inputs: held-out sequences, (time, features) or (batch, time, features); as the module reads
+            them, (time, batch, features), if they are of an nnx.RNN with time_major, or a tensor of
+            a torch module without batch_first. Or a mapping from the names of the model's cells, or
+            of bidirectional modules, to theirs. Or a function of the model that returns either, for
+            a cell that reads what lies below it; it is called when a measurement is due, with the
+            model as in evaluation (dropout, batch norms), and leaves no trace in it.
         probes: names of conf/probe/ ("spectral", "typical", "lyapunov", "statistics", …), or
             functions `probe(probed, *, name) -> gradlab.probes.Measurement`. Where the carry has no
             part h, those of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ take the whole carry.
@@ -54,6 +55,8 @@ def watch(
         run: a W&B run of yours, whose own step stays as you count it: a measurement joins the row
             that you are filling (after your run.log(…, step=…), before a run.log without), with
             "train/step" beside it. Your metrics are yours to log.
+        name: of several watchers that log to one run, say one for each network or set of inputs:
+            their metrics and maps there begin with it ("test/jacobian/decay_rate").
         folder: gets rows and maps, as a point's folder has them: `load_runs`, `load_gradients` and
             every figure read it or a folder above it. Of several cells each has a folder in it.
         config: your hyperparameters, flat ({"init.gain": 1.5}) or nested; figures of several
@@ -95,6 +98,8 @@ def watch(
         raise ValueError(
             f"config must be a mapping; got {type(config).__name__}: give vars(args) or asdict(it)."
         )
+    if folder is not None and not isinstance(folder, str | Path):
+        raise ValueError(f"folder must be a path, such as 'runs/mine'; got {folder!r:.80}.")
     if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
         raise ValueError(f"stride must be a whole number of at least 1; got {stride!r}.")
     start = None if initial_carry is None else Start(initial_carry)
@@ -103,7 +108,7 @@ def watch(
         partial(drive_cells, inputs=inputs, targets=targets, lengths=lengths, start=start),
         sections=choose_probes(probes, has_loss=loss is not None),
         every=every,
-        run=UsersRun(run, nested(settings, {})),
+        run=UsersRun(run, nested(settings, {}), name),
         folder=None if folder is None else Path(folder),
         config=settings,
         overwrite=overwrite,

@@ -2,6 +2,7 @@
 
 import atexit
 import operator
+import os
 import sys
 import threading
 import time
@@ -113,16 +114,18 @@ class Watcher:
             has no more than "diverged/update", the step.
 
         Raises:
-            ValueError: at the first call: the inputs, probes or folder do not fit. Later errors are
-                warned of once each, and training goes on.
+            ValueError: at the first call: the step, inputs, probes or folder do not fit. Later
+                errors are warned of once each, and training goes on.
             TypeError: at the first call: there is no cell to measure.
         """
         if grads is not None:
             self._gradients.add(grads, params)
+        if self._folders is None:
+            _whole(step)
         if step < self._due:
             self._last = (step, cell, metrics)
             return None
-        return self._measure(operator.index(step), cell, metrics)
+        return self._measure(_whole(step), cell, metrics)
 
     def add_gradients(self, grads: PyTree, params: PyTree = None) -> None:
         """Take an update's gradient in, where it is clipped in place before the watcher's call.
@@ -172,7 +175,7 @@ class Watcher:
             return None
         measured = None
         if measure and self._last and self._last[0] > self._step:
-            measured = self._measure(operator.index(self._last[0]), *self._last[1:])
+            measured = self._measure(_whole(self._last[0]), *self._last[1:])
         self._last, self._due = None, np.inf
         self._run.finish()
         for folder in self._folders.values():
@@ -199,8 +202,14 @@ class Watcher:
         try:
             driven = self._drive(model)
             traced = time.perf_counter()
+            weights = jax.tree.leaves([nnx.state(x.cell) for x in driven.values()])
+            if any(isinstance(array, jax.core.Tracer) for array in weights):
+                raise ValueError(
+                    "a watcher measures numbers, and JAX is tracing here: call it outside of jit, "
+                    "grad, vmap and scan, once per update."
+                )
             # Updates that are still running are no cost of the measurement.
-            jax.block_until_ready([nnx.state(x.cell) for x in driven.values()])
+            jax.block_until_ready(weights)
             waited = time.perf_counter() - traced
             row: Row = {"train/step": step, **self._gradients.row()}
             theirs = _numbers(metrics)
@@ -249,16 +258,29 @@ class Watcher:
 
     def _open(self, step: int, driven: Mapping[str, Driven]) -> None:
         """Open the records of each cell, at the first measurement."""
+        if self._folder:
+            self._close_others(self._folder)
+        self._run.open()
         folders = {}
         for name, cell in driven.items():
             if self._folder is None:
                 break
             part = name if len(driven) > 1 else ""
             config = nested(self._config, self._defaults(part, cell))
-            folders[name] = WatchFolder(self._folder / part, config, cell.inputs.shape[1])
+            folders[name] = WatchFolder(
+                self._folder / part, config, cell.inputs.shape[1], cells=len(driven)
+            )
             folders[name].open(step, self._overwrite)
         self._folders = folders
         _finish_at_exit(self)
+
+    def _close_others(self, folder: Path) -> None:
+        """Close a watcher that somebody has left open and that would write to the folder too."""
+        for other in list(_unfinished):
+            if other._folder and other._folder.absolute() == folder.absolute():
+                reason = "another watcher writes to its folder now"
+                other._finish("interrupted", measure=False, reason=reason)
+                self._warn(f"closes the watcher that was open on {str(folder)!r}: one writes")
 
     def _defaults(self, part: str, driven: Driven) -> dict[str, Any]:
         """Return the config that figures need, where a user's does not say otherwise."""
@@ -291,6 +313,21 @@ def _joined(measured: Mapping[str, Measurement]) -> Measurement:
         {f"{cell}/{name}": x for cell, m in measured.items() for name, x in m.metrics.items()},
         {f"{cell}/{name}": x for cell, m in measured.items() for name, x in m.arrays.items()},
     )
+
+
+def _whole(step: Any) -> int:
+    """Return a number of updates as Python's.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return operator.index(step)
+    except TypeError as error:
+        raise ValueError(
+            "the first argument of a watcher is the number of updates so far, a whole number, and "
+            f"the second the model: watcher(step, model); got {type(step).__name__} {step!r:.40}."
+        ) from error
 
 
 def _numbers(metrics: Mapping[str, Any]) -> Row:
@@ -327,6 +364,9 @@ def _register() -> None:
     # Python's hook before it shuts the pools of threads down, which measuring needs; those of
     # atexit run after that.
     getattr(threading, "_register_atexit", atexit.register)(_finish_all)
+    if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
+        # A worker that loads data ends in the same way, and has no part in the watching.
+        os.register_at_fork(after_in_child=_unfinished.clear)
 
 
 def _finish_all() -> None:

@@ -1,6 +1,7 @@
 """Logging measurements to a W&B run that somebody's own code has opened and fills."""
 
 import warnings
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import xarray as xr
 
 from gradlab.tracking.media import MAP, map_media
+
+STEP = "train/step"
 
 
 class UsersRun:
@@ -21,24 +24,30 @@ class UsersRun:
     An error of W&B's ends nothing: it is warned of once, and nothing more is logged.
     """
 
-    def __init__(self, run: Any, config: Mapping[str, Any]) -> None:
-        """Log to a run.
+    def __init__(self, run: Any, config: Mapping[str, Any], name: str = "") -> None:
+        """Prepare; nothing is logged before `open`.
 
         Args:
             run: a `wandb.Run`, as `wandb.init` returns it; None: nothing is logged.
             config: nested hyperparameters, of which the run's config gets those that it lacks, with
                 the first row.
+            name: what all names but "train/step" begin with.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is none, or the name is none.
         """
         if run is not None and not (hasattr(run, "log") and hasattr(type(run), "step")):
             raise ValueError(
                 f"run must be a W&B run, such as wandb.init() returns; got {type(run).__name__}."
             )
+        if not isinstance(name, str):
+            raise ValueError(f"name must be a text, such as 'test'; got {name!r:.80}.")
         self._run, self._config = run, config
+        self._prefix = name and f"{name.rstrip('/')}/"
         self._filling: int | None = None  # W&B's step of the row that the last measurement joined
-        self._maps: dict[str, dict[int, xr.DataArray]] = {}  # by prefix and training step
+        # By prefix and training step: those of the rows that have pictures, and the last.
+        self._maps: dict[str, dict[int, xr.DataArray]] = {}
+        self._pictured: set[int] = set()  # training steps
         self._count = self._shown = 0  # measurements, and how many the pictures logged last show
 
     @property
@@ -46,8 +55,26 @@ class UsersRun:
         """Return whether there is a run that has raised no error yet."""
         return self._run is not None
 
+    def open(self) -> None:
+        """Begin to log.
+
+        Raises:
+            ValueError: another watcher logs to the run under the same names, each of which W&B
+                keeps once in a row.
+        """
+        if self._run is None:
+            return
+        if any(x._run is self._run and x._prefix == self._prefix for x in _logging):
+            raise ValueError(
+                "another watcher logs to this W&B run under the same names, and one would replace "
+                "the other's: give gradlab.watch a name=, such as name='test', or finish that."
+            )
+        _logging.add(self)
+
     def log(self, row: Mapping[str, float], arrays: Mapping[str, xr.DataArray]) -> None:
         """Log a row of metrics; maps with the first, second, fourth, eighth, … of them.
+
+        Decay curves are of these and of the last: all of thousands nobody could tell apart.
 
         Args:
             row: the metrics, "train/step" among them; NaN (not measured) is left out.
@@ -57,16 +84,25 @@ class UsersRun:
         if self._run is None:
             return
         for name, array in arrays.items():
-            prefix = name.removesuffix(MAP)
-            if name == MAP or prefix.endswith("/"):
-                self._maps.setdefault(prefix, {})[int(row["train/step"])] = array
+            prefix = self._prefix + name.removesuffix(MAP)
+            if name == MAP or (name.endswith(MAP) and prefix.endswith("/")):
+                before = self._maps.get(prefix, {}).items()
+                kept = {at: x for at, x in before if at in self._pictured}
+                self._maps[prefix] = kept | {int(row[STEP]): array}
         self._count += 1
         is_power = self._count & (self._count - 1) == 0
-        measured = {name: value for name, value in row.items() if not np.isnan(value)}
+        if is_power:
+            self._pictured.add(int(row[STEP]))
+        measured = {
+            name if name == STEP else self._prefix + name: value
+            for name, value in row.items()
+            if not np.isnan(value)
+        }
         self._write(measured, with_maps=is_power, is_new=True)
 
     def finish(self) -> None:
         """Log the maps up to the last measurement; the run itself is its owner's to finish."""
+        _logging.discard(self)
         if self._run is not None and self._shown < self._count:
             self._write({}, with_maps=True, is_new=False)
 
@@ -92,6 +128,9 @@ class UsersRun:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             text = f"gradlab.watch logs nothing more to your W&B run: {reason}"
             warnings.warn(text, RuntimeWarning, stacklevel=5)
+
+
+_logging: weakref.WeakSet[UsersRun] = weakref.WeakSet()
 
 
 def _filled(config: Any, defaults: Any) -> Any:
