@@ -177,6 +177,9 @@ def test_a_point_whose_window_loses_its_gradient_gets_a_longer_one() -> None:
     errors = {f"contribution/truncation_error/{k}": e for k, e in ((8, 0.6), (16, 0.2), (32, 0.01))}
     assert "loses 60% of the gradient: try tbptt.window=32" in of_rows(STUCK | errors, window=8)[0]
     assert of_rows(STUCK | errors, window=32) == of_rows(STUCK | errors) == []
+    for rate, advised in ((0.1, 0), (-0.1, 1)):  # e⁵ over 50 steps: it explodes
+        last = STUCK | errors | {"jacobian/decay_rate": rate}
+        assert len(of_rows({"train/step": 0}, last, window=8)) == advised
 
 
 def test_advice_stands_in_the_status_of_a_point(composed: Compose, tmp_path: Path) -> None:

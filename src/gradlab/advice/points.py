@@ -50,7 +50,7 @@ def point_advice(
         return []
     sentences = [
         _on_clipping(rows, threshold),
-        _on_truncation(last, window),
+        _on_truncation(last, length, window),
         _on_growth(rows[0], length, kind)
         if has_diverged
         else _on_reach(rows[0], length, _missing(start, length, kind)),
@@ -153,8 +153,13 @@ def _largest(rows: Sequence[Row]) -> float:
     return max((row.get("train/grad_norm_clipped_max", 0.0) for row in rows), default=0.0)
 
 
-def _on_truncation(last: Row, window: int | None) -> str:
-    """Say what the window loses of the last gradient, if a probe has measured it."""
+def _on_truncation(last: Row, length: int, window: int | None) -> str:
+    """Say what the window loses of the last gradient, if a probe has measured it.
+
+    Nothing of a network that explodes: its longest lags own the gradient, whatever the task needs.
+    """
+    if "jacobian/decay_rate" in last and decay.verdict_of(last, length) == "exploding":
+        return ""
     prefix = "contribution/truncation_error/"
     measured = {int(k.removeprefix(prefix)): x for k, x in last.items() if k.startswith(prefix)}
     lost = measured.get(window or 0, 0.0)
