@@ -107,6 +107,14 @@ def test_a_point_that_exploded_gets_a_threshold_from_its_logged_norms() -> None:
     assert "to 1.0% of their length" in of_rows(*rows, threshold=0.1)[0]
 
 
+def test_a_start_that_vanishes_is_said_before_a_rare_large_norm() -> None:
+    vanishing = {"train/step": 0, "jacobian/decay_rate": -1.0}
+    trained = {"train/grad_norm": 3.0, "train/grad_norm_clipped_max": 90.0, **TRAINED}
+    reach, clipping = of_rows(vanishing, STUCK | trained)
+    assert "start with init=orthogonal" in reach
+    assert "clip.threshold=1.1" in clipping  # half of 210 ÷ 99
+
+
 def test_a_threshold_for_a_point_that_diverged_is_of_the_steady_norms_before() -> None:
     def logged(*norms: float, largest: float = 0.0) -> list[dict[str, float]]:
         peak = {"train/grad_norm_clipped_max": largest}

@@ -48,13 +48,12 @@ def point_advice(
     loss, baseline = (last.get(f"eval/{name}", np.nan) for name in ("loss", "baseline"))
     if last["train/step"] == 0 or not (has_diverged or loss > LEARNT * baseline):
         return []
-    sentences = [
-        _on_clipping(rows, threshold),
-        _on_truncation(last, length, window),
-        _on_growth(rows[0], length, kind)
-        if has_diverged
-        else _on_reach(rows[0], length, _missing(start, length, kind)),
-    ]
+    clipping, truncation = _on_clipping(rows, threshold), _on_truncation(last, length, window)
+    if has_diverged:
+        sentences = [clipping, truncation, _on_growth(rows[0], length, kind)]
+    else:  # no threshold makes a gradient reach, and a start that vanishes has rare large norms too
+        reach = _on_reach(rows[0], length, _missing(start, length, kind))
+        sentences = [reach, truncation, clipping]
     return [sentence for sentence in sentences if sentence][:MOST]
 
 
