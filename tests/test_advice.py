@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gradlab import advise, backpropagate, truncation
+from gradlab import advise, backpropagate, lyapunov_spectrum, truncation
 from gradlab.advice import Advice
 from gradlab.advice.reach import tried
 from gradlab.advice.recommendation import as_typed
@@ -105,6 +105,35 @@ def test_a_window_covers_the_lag_and_is_not_advised_where_the_present_one_is_eno
     assert "pass lag=" in advised(elman(0.2))["truncation"].reason
 
 
+def test_without_a_lag_no_window_is_shortened_where_gradients_vanish() -> None:
+    vanishing = elman(0.8)
+    alone = advised(vanishing)["truncation"]
+    assert alone.settings == {}
+    assert "gradients vanish here" in alone.reason
+    assert advised(vanishing, window=TIME - 1)["truncation"].settings == {}
+    shortest = alone.measured["window"]
+    assert advised(vanishing, window=shortest - 1)["truncation"].value == shortest
+
+
+def test_no_window_is_lengthened_for_an_explosion_beyond_the_lag() -> None:
+    """A linear network of gain 2 gives nearly all of its last loss's gradient to the last lags."""
+    cell = nnx.SimpleCell(FEATURES, HIDDEN, activation_fn=lambda x: x, rngs=nnx.Rngs(0))
+    cell.dense_h.kernel[...] = 2 * jnp.eye(HIDDEN)
+
+    def advice(**options: Any) -> Any:
+        targets = (np.arange(TIME) == TIME - 1, TARGETS[0])
+        return advise(cell, INPUTS[0], lambda h, y: y[0] * loss(h, y[1]), targets, **options)
+
+    of_eight = advice(window=8)["truncation"]
+    assert of_eight.measured["lost"]["all"] > 0.05
+    assert of_eight.settings == {}
+    assert "gradients explode here" in of_eight.reason
+    assert advice(window=8, lag=5)["truncation"].settings == {}
+    assert advice(lag=5)["truncation"].settings == {}
+    assert advice(window=8, lag=9)["truncation"].value == 10
+    assert advice(lag=5)["reach"].reason.endswith("it reaches, and grows on the way.")
+
+
 def test_sequences_keep_their_own_lengths_and_first_states() -> None:
     cell, lengths = elman(0.8), np.array([16, 9, 12])
     first = RNG.normal(size=(BATCH, HIDDEN)).astype(np.float32)
@@ -133,6 +162,16 @@ def test_the_lags_that_own_a_cut_add_up_to_it() -> None:
     norms = np.array([1.0] * 99 + [100.0])
     advice = clipping_threshold(norms, by_lag)
     np.testing.assert_allclose(advice.measured["cut"], 4.5 * np.array([9, 16, 0]) / 25)
+
+
+def test_the_lags_own_what_the_threshold_in_use_cuts() -> None:
+    norms = np.array([1.0] * 99 + [100.0])
+    cell = elman(0.8)
+    advice = advised(cell, grad_norms=norms, threshold=0.9)["clipping"]
+    assert advice.settings == {}
+    assert "it is low enough for the largest" in advice.reason
+    full = np.linalg.norm(np.concatenate(_flat(truncated_gradients(cell)[-1])))
+    assert advice.measured["cut"].sum() == pytest.approx(full - 0.9, rel=1e-4)
 
 
 def test_no_threshold_without_an_explosion_or_without_norms() -> None:
@@ -295,6 +334,19 @@ def test_growth_of_a_linear_network(weight: float, parallel: bool | None) -> Non
     assert advice.measured["parallelisable"] is parallel
 
 
+def test_growth_leaves_out_sequences_of_one_step() -> None:
+    with_one = advised(elman(0.8), lengths=jnp.array([16, 1, 9]))["growth"].measured
+    first, _, third = INPUTS
+    spectra = [lyapunov_spectrum(elman(0.8), x, count=1) for x in (first, third[:9])]
+    exponents, errors = (np.array([float(x[i][0]) for x in spectra]) for i in (0, 1))
+    assert with_one["lyapunov_max"] == pytest.approx(exponents.mean(), rel=1e-5)
+    within, between = np.hypot(*errors) / 2, abs(np.diff(exponents)[0]) / 2
+    assert with_one["standard_error"] == pytest.approx(max(within, between), rel=1e-4)
+    single = advise(elman(0.8), INPUTS[:, :1], loss, TARGETS[:, :1])["growth"]
+    assert "shows no error" in single.reason
+    assert single.measured["parallelisable"] is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -302,11 +354,18 @@ def test_growth_of_a_linear_network(weight: float, parallel: bool | None) -> Non
         ({"window": 0}, "window must be"),
         ({"threshold": -1}, "threshold must be"),
         ({"grad_norms": "many"}, "grad_norms must be"),
+        ({"grad_norms": [0.5, -1.2]}, "none of them negative; got -1.2 among them"),
+        ({"grad_norms": []}, "none of them negative; got none"),
     ],
 )
 def test_wrong_arguments_are_refused(options: Mapping[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         advised(elman(0.5), **options)
+
+
+def test_no_sequence_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"inputs must hold a sequence or more; got shape \(0, 16"):
+        advise(elman(0.5), INPUTS[:0], loss, TARGETS[:0])
 
 
 def test_advice_prints_settings_as_they_are_typed() -> None:

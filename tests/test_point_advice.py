@@ -107,6 +107,14 @@ def test_a_point_that_exploded_gets_a_threshold_from_its_logged_norms() -> None:
     assert "to 1.0% of their length" in of_rows(*rows, threshold=0.1)[0]
 
 
+def test_a_start_that_vanishes_is_said_before_a_rare_large_norm() -> None:
+    vanishing = {"train/step": 0, "jacobian/decay_rate": -1.0}
+    trained = {"train/grad_norm": 3.0, "train/grad_norm_clipped_max": 90.0, **TRAINED}
+    reach, clipping = of_rows(vanishing, STUCK | trained)
+    assert "start with init=orthogonal" in reach
+    assert "clip.threshold=1.1" in clipping  # half of 210 ÷ 99
+
+
 def test_a_threshold_for_a_point_that_diverged_is_of_the_steady_norms_before() -> None:
     def logged(*norms: float, largest: float = 0.0) -> list[dict[str, float]]:
         peak = {"train/grad_norm_clipped_max": largest}
@@ -177,6 +185,9 @@ def test_a_point_whose_window_loses_its_gradient_gets_a_longer_one() -> None:
     errors = {f"contribution/truncation_error/{k}": e for k, e in ((8, 0.6), (16, 0.2), (32, 0.01))}
     assert "loses 60% of the gradient: try tbptt.window=32" in of_rows(STUCK | errors, window=8)[0]
     assert of_rows(STUCK | errors, window=32) == of_rows(STUCK | errors) == []
+    for rate, advised in ((0.1, 0), (-0.1, 1)):  # e⁵ over 50 steps: it explodes
+        last = STUCK | errors | {"jacobian/decay_rate": rate}
+        assert len(of_rows({"train/step": 0}, last, window=8)) == advised
 
 
 def test_advice_stands_in_the_status_of_a_point(composed: Compose, tmp_path: Path) -> None:

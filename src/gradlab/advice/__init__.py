@@ -13,13 +13,12 @@ from gradlab.advice.growth import growth, profile
 from gradlab.advice.points import point_advice
 from gradlab.advice.reach import reach
 from gradlab.advice.recommendation import Advice, Recommendation, Trial
-from gradlab.advice.thresholds import clipping_threshold, present_norms
+from gradlab.advice.thresholds import checked_norms, clipping_threshold, present_norms
 from gradlab.advice.windows import ByLag, truncation_window
 from gradlab.cells.precision import InPrecision
-from gradlab.decay import horizon
 from gradlab.jacobian import backpropagate
 from gradlab.jacobian.adjoints import Loss, checked_targets
-from gradlab.jacobian.arguments import check_at_least_zero, numbers, real_numbers, whole_number
+from gradlab.jacobian.arguments import check_at_least_zero, numbers, whole_number
 from gradlab.jacobian.flat_cell import check_inputs
 from gradlab.jacobian.initial import initial_state
 from gradlab.jacobian.lengths import checked_lengths
@@ -30,6 +29,7 @@ Arguments = dict[str, Any]
 __all__ = ["Advice", "Recommendation", "Trial", "advise", "point_advice"]
 
 
+@np.errstate(over="ignore")  # gradients beyond float32, which are measured in float64
 def advise(
     cell: nnx.RNNCellBase | Callable[..., Any],
     inputs: Float[Array, "*batch T features"],
@@ -55,11 +55,13 @@ def advise(
     Args:
         cell, inputs, loss, targets, parameters, initial_carry, lengths: as in `backpropagate`.
         lag: the steps that the task demands between a cause and its answer, 1 to T − 1, such as 50
-            for a copy of 50 steps. Other starts are tried only if it is given.
+            for a copy of 50 steps. Without it no start is tried, no window is shortened where
+            gradients vanish, and none is lengthened where they explode.
         window: of truncated BPTT, in steps, if one is in use.
         grad_norms: gradient norms of the updates of a run, as they were before clipping. Without
             them there is no threshold: the norms of one moment are not those of training, and those
-            of single sequences spread more widely than those of a batch.
+            of single sequences spread more widely than those of a batch. What lags own of a cut
+            is of the gradient of `loss`, summed over these sequences.
         threshold: of clipping by global norm, if one is in use.
 
     Returns:
@@ -83,16 +85,18 @@ def advise(
 
     Example:
         >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
-        >>> advice = gradlab.advise(cell, x, loss, jnp.zeros((4, 20, 8)))
+        >>> advice = gradlab.advise(cell, x, loss, jnp.zeros((4, 20, 8)), lag=9)
         >>> list(advice)
         ['truncation', 'clipping', 'reach', 'growth']
         >>> advice["truncation"].settings
-        {'tbptt.window': 6, 'tbptt.stride': 1}
+        {'tbptt.window': 10, 'tbptt.stride': 1}
         >>> print(advice["clipping"].name)
         clipping threshold
     """
     inputs = numbers("inputs", inputs)
     check_inputs(inputs)
+    if not len(inputs):
+        raise ValueError(f"inputs must hold a sequence or more; got shape {inputs.shape}.")
     targets = checked_targets(targets, inputs)
     if lengths is not None:
         lengths = checked_lengths(lengths, inputs)
@@ -115,14 +119,13 @@ def advise(
     if grad_norms is None:
         clipping = present_norms(by_lag, total, threshold=threshold)
     else:
-        norms = np.asarray(real_numbers("grad_norms", grad_norms), float).ravel()
-        clipping = clipping_threshold(norms, total, threshold=threshold)
+        clipping = clipping_threshold(checked_norms(grad_norms), total, threshold=threshold)
     step = cell if parameters is None else partial(cell, parameters)
     measure = partial(profile, inputs=inputs, initial_carry=initial_carry, lengths=lengths)
     worst, typical = (measure(step, norm=norm) for norm in ("spectral", "rms"))
     return Advice(
         {
-            "truncation": truncation_window(total, window=window, lag=lag, horizon=horizon(worst)),
+            "truncation": truncation_window(total, worst, window=window, lag=lag),
             "clipping": clipping,
             "reach": reach(worst, total, lag=lag, cell=cell, measure=measure),
             "growth": growth(worst, typical, step, inputs, initial_carry, lengths),

@@ -75,8 +75,10 @@ def growth(
         f"the log norm changes by {per_step(rates[0])} decades a step in the worst case (spectral) "
         f"and by {per_step(rates[1])} in the typical case (RMS)"
     )
-    if not (np.isfinite(exponent) and np.isfinite(error)):
+    if not np.isfinite(exponent):
         verdict = "the largest Lyapunov exponent is lost to exact zeros or to rounding"
+    elif not np.isfinite(error):
+        verdict = f"λ₁ = {per_step(exponent)} decades a step, of one step, which shows no error"
     else:
         shown = f"{per_step(exponent)} ± {error / decay.TENFOLD:.4f}"
         verdict = f"λ₁ = {shown} decades a step: {VERDICTS[sign]}"
@@ -92,13 +94,17 @@ def largest_exponent(
     """Return the mean of λ₁ over the sequences and its standard error, in nats per step.
 
     The error is the larger one of that within sequences (over intervals of time) and that between
-    them.
+    them. Sequences of one step, which have no error, are left out where others are longer.
     """
     spectrum = lyapunov_spectrum(
         cell, inputs, initial_carry=initial_carry, count=1, lengths=lengths
     )
     exponents, errors = (np.atleast_1d(np.asarray(x, float)[..., 0]) for x in spectrum)
+    if not np.isfinite(exponents).all():
+        return float(exponents.mean()), np.nan
+    if np.isfinite(errors).any():
+        exponents, errors = exponents[np.isfinite(errors)], errors[np.isfinite(errors)]
     count = len(exponents)
     within = float(np.sqrt(np.sum(errors**2)) / count)
     between = float(np.std(exponents, ddof=1) / np.sqrt(count)) if count > 1 else 0.0
-    return float(exponents.mean()), max(within, between)
+    return float(exponents.mean()), float(np.maximum(within, between))

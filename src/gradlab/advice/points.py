@@ -48,13 +48,12 @@ def point_advice(
     loss, baseline = (last.get(f"eval/{name}", np.nan) for name in ("loss", "baseline"))
     if last["train/step"] == 0 or not (has_diverged or loss > LEARNT * baseline):
         return []
-    sentences = [
-        _on_clipping(rows, threshold),
-        _on_truncation(last, window),
-        _on_growth(rows[0], length, kind)
-        if has_diverged
-        else _on_reach(rows[0], length, _missing(start, length, kind)),
-    ]
+    clipping, truncation = _on_clipping(rows, threshold), _on_truncation(last, length, window)
+    if has_diverged:
+        sentences = [clipping, truncation, _on_growth(rows[0], length, kind)]
+    else:  # no threshold makes a gradient reach, and a start that vanishes has rare large norms too
+        reach = _on_reach(rows[0], length, _missing(start, length, kind))
+        sentences = [reach, truncation, clipping]
     return [sentence for sentence in sentences if sentence][:MOST]
 
 
@@ -153,8 +152,13 @@ def _largest(rows: Sequence[Row]) -> float:
     return max((row.get("train/grad_norm_clipped_max", 0.0) for row in rows), default=0.0)
 
 
-def _on_truncation(last: Row, window: int | None) -> str:
-    """Say what the window loses of the last gradient, if a probe has measured it."""
+def _on_truncation(last: Row, length: int, window: int | None) -> str:
+    """Say what the window loses of the last gradient, if a probe has measured it.
+
+    Nothing of a network that explodes: its longest lags own the gradient, whatever the task needs.
+    """
+    if "jacobian/decay_rate" in last and decay.verdict_of(last, length) == "exploding":
+        return ""
     prefix = "contribution/truncation_error/"
     measured = {int(k.removeprefix(prefix)): x for k, x in last.items() if k.startswith(prefix)}
     lost = measured.get(window or 0, 0.0)

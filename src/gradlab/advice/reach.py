@@ -12,6 +12,7 @@ from gradlab.advice.recommendation import Recommendation, Trial
 from gradlab.advice.starts import Start, layers_of, starts
 from gradlab.advice.windows import ByLag
 from gradlab.jacobian import credit
+from gradlab.sentences import counted
 
 Measure = Callable[..., Profile]  # of a cell and norm=
 NAME = "reach of the start"
@@ -39,11 +40,12 @@ def reach(
         return Recommendation(NAME, {}, _without_lag(horizon, steps, by_lag, numbers), "", numbers)
     numbers |= {"lag": lag, "worst": float(worst[lag])}
     present = (
-        f"the norm of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ is {_factor(worst[lag])} at the task's lag of {lag} "
-        f"steps, with a horizon of {_steps(horizon, steps)}"
+        f"the norm of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ is {_factor(worst[lag])} at the task's lag of "
+        f"{counted(lag, 'step')}, with a horizon of {_steps(horizon, steps)}"
     )
     if horizon >= lag:
-        return Recommendation(NAME, {}, f"{present}: it reaches.", "", numbers)
+        grows = ", and grows on the way" if worst[lag] > decay.TENFOLD else ""
+        return Recommendation(NAME, {}, f"{present}: it reaches{grows}.", "", numbers)
     trials = tried(cell, lag, measure)
     if not trials:
         reason = (
@@ -100,12 +102,13 @@ def _trial(start: Start, lag: int, measure: Measure) -> Trial:
 def _without_lag(horizon: float, steps: int, by_lag: ByLag, numbers: dict[str, Any]) -> str:
     """Describe the reach, and which lags carry the gradient, where no demand is known."""
     if horizon > steps:
-        return f"the norm of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ does not fall to 1/e within the {steps} steps: it reaches."
+        within = counted(steps, "step")
+        return f"the norm of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ does not fall to 1/e within {within}: it reaches."
     share = np.cumsum(credit(by_lag, np.inf).share)
-    within = np.flatnonzero(share < MOST).max(initial=-1) + 1
-    numbers["gradient_lag"] = int(within)
+    furthest = int(np.flatnonzero(share < MOST).max(initial=-1)) + 1
+    numbers["gradient_lag"] = furthest
     return (
-        f"the norm of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ falls to 1/e in {horizon:.1f} steps. Lags up to {within} carry "
+        f"the norm of ∂s⁽ᵗ⁾/∂s⁽ᵏ⁾ falls to 1/e in {horizon:.1f} steps. Lags up to {furthest} carry "
         f"{MOST:.0%} of the loss's gradient, but a gradient that vanishes on the way cannot show "
         "which lags the task needs: pass lag=, the steps between a cause and its answer, to have "
         "starts tried that reach it."
@@ -117,4 +120,4 @@ def _factor(log_norm: float) -> str:
 
 
 def _steps(horizon: float, steps: int) -> str:
-    return f"{horizon:.1f} steps" if horizon < np.inf else f"more than {steps} steps"
+    return f"{horizon:.1f} steps" if horizon < np.inf else f"more than {counted(steps, 'step')}"

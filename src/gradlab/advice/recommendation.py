@@ -89,7 +89,7 @@ class Advice(Mapping[str, Recommendation]):
 
     Example:
         >>> loss = lambda h, target: jnp.sum((h - target) ** 2)
-        >>> advice = gradlab.advise(cell, x, loss, jnp.zeros((4, 20, 8)))
+        >>> advice = gradlab.advise(cell, x, loss, jnp.zeros((4, 20, 8)), window=4)
         >>> list(advice.settings)
         ['tbptt.window', 'tbptt.stride']
     """

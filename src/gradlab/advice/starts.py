@@ -48,7 +48,8 @@ def starts(cell: nnx.RNNCellBase, lag: int, reaches: Reaches) -> Iterator[Start]
         return
     orthogonal = with_change(cell, orthogonalise)
     settings = {"init": "orthogonal", "init.gain": 1.0}
-    yield Start("an orthogonal start", settings, "none", orthogonal)
+    cost = "the recurrent weights are drawn anew: for the start of a training"
+    yield Start("an orthogonal start", settings, cost, orthogonal)
     if not reaches(orthogonal):  # it would, were it not for the slope of saturated units
         yield from first_reaching(smaller_inputs(orthogonal, settings), reaches)
     yield raised_gain(cell, reaches)

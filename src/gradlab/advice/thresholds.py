@@ -9,10 +9,26 @@ from jaxtyping import Float
 from gradlab.advice.recommendation import Recommendation
 from gradlab.advice.windows import ByLag
 from gradlab.jacobian import credit
+from gradlab.jacobian.arguments import real_numbers
 
 RARE = 10  # times the median: a norm that is rare and large
 NAME = "clipping threshold"
 Norms = Float[np.ndarray, "updates"]
+
+
+def checked_norms(grad_norms: Any) -> Norms:
+    """Return the gradient norms of updates in float64.
+
+    Raises:
+        ValueError: there are none, or one is below 0, as logarithms are.
+    """
+    norms = np.asarray(real_numbers("grad_norms", grad_norms), float).ravel()
+    if not norms.size or (norms < 0).any():
+        got = f"{norms.min():.3g} among them" if norms.size else "none"
+        raise ValueError(
+            f"grad_norms must be the norms of a run's updates, none of them negative; got {got}."
+        )
+    return norms
 
 
 def threshold_of(norms: Norms) -> float:
@@ -53,13 +69,19 @@ def clipping_threshold(
             f"a threshold of {threshold:.3g}, {threshold / average:.2g} times the average, clips "
             f"{measured['clipped']:.1%} of them"
         )
-    if not (largest > RARE * median or exploded):
-        sentences.append(f"none is above {RARE} times the median: there is no explosion to clip")
-        return Recommendation(NAME, {}, "; ".join(sentences) + ".", "", measured)
     advised = threshold_of(finite)
-    measured["cut"] = credit(by_lag, advised).cut
-    if threshold is not None and threshold <= 2 * advised:
+    exploding = largest > RARE * median or exploded > 0
+    if not exploding or (threshold is not None and threshold <= 2 * advised):
+        sentences.append(
+            "it is low enough for the largest"
+            if exploding
+            else f"none is above {RARE} times the median: there is no explosion to clip"
+        )
+        if threshold is not None:
+            measured["cut"] = credit(by_lag, threshold).cut
+            sentences += cut_by_lag(measured["cut"], threshold)
         return Recommendation(NAME, {}, "; ".join(sentences) + ".", "", measured)
+    measured["cut"] = credit(by_lag, advised).cut
     is_clipped = ~(norms <= advised)
     measured["quantile"] = 1 - float(is_clipped.mean())
     measured["coefficient"] = float(np.mean(advised / np.maximum(finite, advised)))
