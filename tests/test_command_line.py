@@ -302,11 +302,20 @@ def test_true_is_no_number_and_no_number_is_true(hint: Any, value: Any, sentence
         (list[float], []),
         (Any, True),
         (str, "true"),
+        (float | str, 2.5),
     ],
 )
 def test_what_a_value_means_is_kept(hint: Any, value: Any) -> None:
     checked = components.validate(components.validator(hint), value, "x")
     assert checked == (float(value) if hint is float else value)
+
+
+def test_digits_are_a_text_where_one_is_asked_for() -> None:
+    """Part 1 of a carry is named "1", which YAML reads as a number."""
+    check = components.validator(str | None)
+    assert components.validate(check, 1, "probe.jacobian.of") == "1"
+    with pytest.raises(components.ConfigError, match="must be a valid string; got True"):
+        components.validate(check, True, "probe.jacobian.of")
 
 
 def test_a_wrong_point_stops_the_sweep_before_the_first_runs(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gradlab import __main__ as command
 from gradlab import load_gradients, load_runs
+from gradlab.components import ConfigError, build, locate
+from gradlab.initialisers import draw_matrix
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "examples" / "own_parts"
@@ -123,3 +127,72 @@ def test_the_parts_are_what_they_say() -> None:
     field = np.tanh(np.asarray(h) @ (matrix - matrix.T) + np.asarray(cell.dense_i(x)))
     np.testing.assert_allclose(cell(h, x)[0], h + 0.2 * field, rtol=1e-5)
     np.testing.assert_allclose(slopes, (1 - field**2)[:, None] * (matrix.T - matrix), atol=1e-5)
+
+
+CODE = """
+def needing(length: int, lag: int = 1): ...
+def start(key, n, width): ...
+def own(length: int = 3): ...
+"""
+PARTS_OF_SOMEBODY = {
+    "own_code.py": CODE,
+    "own_broken.py": "import no_such_package\n",
+    "conf/task/needing.yaml": "_target_: own_code.needing\n",
+    "conf/task/own.yaml": "_target_: own_code.own\n",
+    "conf/task/typo.yaml": "_target_: own_code.onw\n",
+    "conf/task/broken.yaml": "_target_: own_broken.task\n",
+    "conf/task/elsewhere.yaml": "_target_: no_such_module.task\n",
+    "conf/experiment/bare.yaml": "train: {steps: 2}\n",
+    "conf/experiment/added.yaml": "# @package _global_\ndefaults: [/task: echo]\n",
+    "conf/experiment/relative.yaml": "# @package _global_\ndefaults: [override task: echo]\n",
+}
+MISTAKES: Mapping[str, str] = {
+    "task=needing": r"own_code\.needing needs length: give it beside its _target_",
+    "task=own task.length=4": r"task\.length has no value .* with task=own: type \+task\.length=…",
+    "task=typo": r"own_code has no onw; did you mean own\?",
+    "task=broken": r"'own_broken\.task' \(No module named 'no_such_package'\)",
+    "task=elsewhere": r"there is no module 'no_such_module'; the working folder is /",
+    "probe=[spectral,nosuch]": "probe must be one of those that --help lists; got 'nosuch'",
+    "+probe=rms": "probe has an option already: type probe=rms, or",
+    "+probe=spectral": "probe has this option already: leave it out",
+    "+experiment=bare": "experiment/bare.yaml must begin with the line `# @package _global_`",
+    "+experiment=added": "task has an option already: .* `- override /task: echo`",
+    "+experiment=relative": "must name task from the root: `- override /task`",
+    "init.gain=[0.5,1]": "to sweep over several, leave the brackets out",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_in_ones_own_files_ends_in_one_sentence(
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for name, text in PARTS_OF_SOMEBODY.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["gradlab", "--config-dir", "conf", *words.split(), "seed=0"])
+    with pytest.raises(SystemExit, match=MISTAKES[words]) as told:
+        command.main()
+    assert "\n" not in str(told.value)
+    assert "Error" not in capfd.readouterr().err  # Hydra logs what it raises
+
+
+def test_an_argument_that_nothing_gives_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import types
+
+    import jax
+
+    module = types.ModuleType("code_of_somebody")
+    exec(CODE, vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    start = {"_target_": "code_of_somebody.start"}
+    with pytest.raises(ConfigError, match=r"code_of_somebody\.start needs width"):
+        draw_matrix(start, jax.random.key(0), 4)
+    assert draw_matrix(start | {"width": 2}, jax.random.key(0), 4) is None
+    assert locate("code_of_somebody.own") is module.own
+    assert build({"_target_": "code_of_somebody.needing"}, lag=2, length=1) is None

@@ -7,14 +7,17 @@ yours, needs no change here.
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeAlias, get_type_hints
 
 import pydantic
 import pydantic_core
-from hydra.utils import get_object
+from hydra._internal.utils import _locate  # hydra.utils.get_object logs what it raises
 
 from gradlab.working_folder import join_path
 
@@ -56,7 +59,7 @@ def check_component(
     except (Exception, SystemExit) as error:  # a module may end the process when it is imported
         raise ConfigError(
             f"{key}._target_ must be the dotted path of something that can be imported and "
-            f"called; got {target!r} ({_last_line(error)})."
+            f"called; got {target!r} ({_reason(str(target), error)})."
         ) from error
     checked = {"_target_": target}
     for name, value in component.items():
@@ -77,16 +80,22 @@ def build(component: Mapping[str, Any], *args: Any, **overrides: Any) -> Any:
     """Call the function that a checked component names, with its arguments and the overrides.
 
     Raises:
-        ConfigError: the component has an argument that `args` give.
+        ConfigError: the component has an argument that `args` give, or lacks one.
         CallError: as in `call`.
     """
-    function = locate(component["_target_"])
+    target = component["_target_"]
+    function = locate(target)
     arguments = {k: v for k, v in component.items() if k != "_target_"} | overrides
-    for name in list(parameters_of(function))[: len(args)]:
+    parameters = parameters_of(function)
+    given = list(parameters)[: len(args)]
+    for name in given:
         if name in arguments:
-            raise ConfigError(
-                f"{component['_target_']} gets its {name} from the network: leave {name} out."
-            )
+            raise ConfigError(f"{target} gets its {name} from the network: leave {name} out.")
+    missing = [x for x in needed(parameters) if x not in given and x not in arguments]
+    if missing:
+        raise ConfigError(
+            f"{target} needs {', '.join(missing)}: give it beside its _target_ in the config."
+        )
     return call(function, *args, **arguments)
 
 
@@ -111,7 +120,7 @@ def call(function: Callable[..., Any], *args: Any, **arguments: Any) -> Any:
 def locate(target: str) -> Any:
     """Return what a `_target_` names, in the working folder too if that is where its module is."""
     join_path(target)
-    return get_object(target)
+    return _locate(target)
 
 
 def targets_of(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -135,6 +144,16 @@ def parameters_of(function: Any) -> Mapping[str, inspect.Parameter]:
     return parameters
 
 
+def needed(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Return the names of the parameters that have no default."""
+    rest = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [
+        name
+        for name, x in parameters.items()
+        if x.kind not in rest and x.default is inspect.Parameter.empty
+    ]
+
+
 def takes(parameters: Mapping[str, inspect.Parameter], name: str) -> bool:
     """Return whether a function with these parameters accepts an argument of that name."""
     return name in parameters or any(
@@ -145,7 +164,9 @@ def takes(parameters: Mapping[str, inspect.Parameter], name: str) -> bool:
 def validator(hint: Any) -> Validator | None:
     """Return a validator of a type; None where pydantic has none for it."""
     try:
-        return pydantic.TypeAdapter(hint, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
+        # A text such as 0 is a number to YAML.
+        config = pydantic.ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
+        return pydantic.TypeAdapter(hint, config=config)
     except (pydantic.PydanticUserError, pydantic_core.SchemaError):
         return None
 
@@ -167,7 +188,9 @@ def validate(check: Validator | None, value: Any, key: str) -> Any:
     except pydantic.ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         message = message.replace("Input should be", "must be")
-        raise ConfigError(f"{key} {message}; got {value!r}.") from error
+        swept = isinstance(value, list) and value and not any(isinstance(x, list) for x in value)
+        remedy = " (to sweep over several, leave the brackets out)" if swept else ""
+        raise ConfigError(f"{key} {message}; got {value!r}{remedy}.") from error
     for given, converted in _leaves(value, checked):
         if isinstance(given, bool) and not isinstance(converted, bool):
             raise ConfigError(f"{key} must be a number; got {value!r}.")
@@ -198,6 +221,23 @@ def _hints(function: Any) -> dict[str, Any]:
         return get_type_hints(annotated, include_extras=True)
     except (NameError, TypeError):  # annotations that only a type checker can see
         return {}
+
+
+def _reason(target: str, error: BaseException) -> str:
+    """Return why a dotted path names nothing that can be called, without Hydra's own words."""
+    cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
+    module, _, name = target.rpartition(".")
+    if isinstance(cause, SyntaxError):
+        return f"SyntaxError: {cause}"
+    if not isinstance(cause, ModuleNotFoundError):
+        return _last_line(cause)
+    if cause.name == target.partition(".")[0]:
+        where = f"the working folder is {Path.cwd()}"
+        return f"there is no module {cause.name!r}; {where}"
+    if cause.name != target or module not in sys.modules:
+        return _last_line(cause)
+    near = get_close_matches(name, dir(sys.modules[module]), n=1)
+    return f"{module} has no {name}{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def _last_line(error: BaseException) -> str:

@@ -310,6 +310,8 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group} must be one of {', '.join(error.options)}; got {name!r}."
+    if hydras := _of_a_file(str(error)):
+        return hydras
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         return _unknown_key(cause, notes)
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
@@ -324,15 +326,55 @@ def sentence(error: BaseException) -> str:
     return _one_line(str(error))
 
 
+def _of_a_file(words: str) -> str:
+    """Return what is wrong with a choice of options in a file of the config; "" if nothing is."""
+    if absent := re.search(r"Could not load '(.*)/(.*?)'", words):
+        return f"{absent[1]} must be one of those that --help lists; got {absent[2]!r}."
+    if chosen := re.match(r"Multiple values for (.*)\. To override a value use '.*: (.*)'", words):
+        group, name = chosen[1].partition("@")[0], chosen[2]
+        return (
+            f"{group} has an option already: type {group}={name}, or in the defaults of a file "
+            f"`- override /{group}: {name}`."
+        )
+    if twice := re.match(r"(.*) appears more than once in the final defaults list", words):
+        return f"{twice[1].partition('@')[0]} has this option already: leave it out."
+    if near := re.match(r"In '(.*?)/(.*)': Could not override '\1/(.*?)@", words):
+        return (
+            f"{near[1]}/{near[2]}.yaml must name {near[3]} from the root: `- override /{near[3]}`."
+        )
+    if no_package := re.match(r"In '(.*?)/(.*)': .*\nKey '\1' not in 'Config'", words, re.DOTALL):
+        return (
+            f"{no_package[1]}/{no_package[2]}.yaml must begin with the line "
+            "`# @package _global_`, since its keys are those of the whole config."
+        )
+    return ""
+
+
 def _unknown_key(error: "OmegaConfBaseException", notes: Sequence[str]) -> str:
     section = str(error.full_key).rpartition(".")[0]
     known = [str(key) for key in error.parent_node or ()]
     likely = get_close_matches(str(error.key), known, n=1)
     suggestion = f" Did you mean {likely[0]}?" if likely else ""
+    if "_target_" in known and _is_taken(error.parent_node["_target_"], str(error.key)):
+        return (
+            f"{error.full_key} has no value in the config"
+            f"{_options(str(error.full_key), notes)}: type +{error.full_key}=…, or add "
+            f"{error.key} to the file that has its _target_."
+        )
     return (
         f"{error.full_key} is unknown{_options(str(error.full_key), notes)}: "
         f"{section or 'the config'} takes {', '.join(known)}.{suggestion}"
     )
+
+
+def _is_taken(target: object, name: str) -> bool:
+    """Return whether the function that a section names has a parameter of that name."""
+    from gradlab.components import locate, parameters_of
+
+    try:
+        return name in parameters_of(locate(str(target)))
+    except (Exception, SystemExit):  # it cannot be imported, which is told elsewhere
+        return False
 
 
 def _options(key: str, words: Sequence[str]) -> str:

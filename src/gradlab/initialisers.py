@@ -11,7 +11,6 @@ h⁽ᵗ⁾ = φ(W_hh h⁽ᵗ⁻¹⁾ + …), but Flax stores its transpose, and 
 difference matters only for `sparse`.
 """
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -22,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from pydantic import Field
 
-from gradlab.components import ConfigError, build, call, locate, parameters_of, takes
+from gradlab.components import ConfigError, build, call, locate, needed, parameters_of, takes
 from gradlab.config import Count, NonNegative
 
 Matrix = Float[Array, "n n"]
@@ -53,7 +52,7 @@ def draw_matrix(component: Mapping[str, Any], key: Key[Array, ""], n: int) -> An
     parameters = parameters_of(locate(component["_target_"]))
     scales = "gain" in component and not takes(parameters, "gain")
     own = {name: value for name, value in component.items() if not (scales and name == "gain")}
-    if not _needed(parameters) - own.keys():
+    if not set(needed(parameters)) - own.keys():
         initialiser = build(own)
         drawn = call(initialiser, key, (n, n), jnp.float32) if callable(initialiser) else None
     elif "shape" in parameters:
@@ -61,14 +60,6 @@ def draw_matrix(component: Mapping[str, Any], key: Key[Array, ""], n: int) -> An
     else:
         drawn = build(own, key, n)
     return component["gain"] * drawn if scales and hasattr(drawn, "shape") else drawn
-
-
-def _needed(parameters: Mapping[str, inspect.Parameter]) -> set[str]:
-    """Return the parameters that have no default."""
-    named = {
-        name: x for name, x in parameters.items() if x.kind is not inspect.Parameter.VAR_KEYWORD
-    }
-    return {name for name, x in named.items() if x.default is inspect.Parameter.empty}
 
 
 def gaussian(key: Key[Array, ""], n: int, gain: NonNegative = 1.0) -> Matrix:

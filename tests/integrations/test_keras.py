@@ -90,3 +90,33 @@ def test_other_layers_are_refused_in_a_sentence(case: str) -> None:
     make, sentence = REFUSED[case]
     with pytest.raises((TypeError, ValueError), match=sentence):
         from_keras(make())
+
+
+def test_a_model_that_holds_one_layer_is_read_as_that_layer() -> None:
+    embedding, layer = keras.layers.Embedding(7, FEATURES), keras.layers.LSTM(HIDDEN)
+    sequential = keras.Sequential([embedding, layer, keras.layers.Dense(2)])
+    tokens = np.arange(STEPS)[None] % 7
+    sequential(tokens)
+    entry = keras.Input((None, FEATURES))
+    functional = keras.Model(entry, keras.layers.Dense(1)(layer(entry)))
+    within = keras.Sequential([functional])
+    inputs = np.asarray(embedding(tokens))
+    for model in (sequential, functional, within):
+        cell = from_keras(model)
+        start = cell.initialize_carry((1, FEATURES), nnx.Rngs(0))
+        outputs = unroll(cell, start, inputs.swapaxes(0, 1))[1]
+        np.testing.assert_allclose(outputs[-1], layer(inputs), rtol=0, atol=1e-6)
+
+
+def test_a_model_of_none_or_several_layers_says_what_to_pass() -> None:
+    entry = keras.Input((None, FEATURES))
+    both = keras.layers.Bidirectional(keras.layers.GRU(HIDDEN), name="both")(entry)
+    with pytest.raises(ValueError, match=r"holds no recurrent layer"):
+        from_keras(keras.Sequential([keras.layers.Dense(2)]))
+    model = keras.Model(entry, both)
+    with pytest.raises(ValueError, match=r"model\.get_layer\('both'\)\.backward_layer\)"):
+        from_keras(model)
+    assert from_keras(model.get_layer("both").backward_layer).hidden_features == HIDDEN
+    unbuilt = keras.Sequential([keras.layers.GRU(HIDDEN)])
+    with pytest.raises(ValueError, match=r"no weights yet: .* or call the model"):
+        from_keras(unbuilt)

@@ -171,7 +171,9 @@ def test_a_table_has_values_weights_and_held_out_sequences(tmp_path: Path) -> No
     np.testing.assert_array_equal(task.test.weights, expected)
     whole = rows().assign(target=lambda x: x["target"].astype(float))  # as pandas writes blanks
     whole.to_csv(tmp_path / "data.csv", index=False)
-    assert arrays(str(tmp_path / "data.csv")).test.targets.ndim == 3
+    with pytest.raises(ConfigError, match=r"all of them are whole: give task\.targets=classes or"):
+        arrays(str(tmp_path / "data.csv"))
+    assert arrays(str(tmp_path / "data.csv"), targets="values").test.targets.ndim == 3
     assert arrays(str(tmp_path / "data.csv"), targets="classes").outputs == 4
 
 
@@ -204,6 +206,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"inputs": np.full((N, T, F), "a")},
         "inputs must be an array of real numbers; got <U",
     ),
+    "names": (
+        {"targets": np.array(["a", "b"] * (N // 2))},
+        r"got <U1: number them by numpy\.unique\(targets, return_inverse=True\)",
+    ),
+    "tokens": (
+        {"inputs": np.tile(LABELS[:, None], T)},
+        r"for tokens one-hot ones, numpy\.eye\(count\)\[inputs\]",
+    ),
+    "whole reals": ({"targets": LABELS / 1}, r"give task\.targets=classes or task\.targets=values"),
+    "one-hot": ({"targets": np.eye(4)[LABELS]}, r"write targets\.argmax\(axis=-1\), or give"),
     "complex": (
         {"targets": LABELS * 1j},
         "targets must be an array of real numbers; got complex128",
@@ -262,13 +274,15 @@ REFUSED_TABLES = {
         "sequence,x,target\n0,1,1\n1,high,0\n",
         "column x must have numbers; line 3 has 'high'",
     ),
-    "a blank": ("sequence,x,target\n0,,1\n", "column x must have numbers; line 2 has none"),
+    "a blank": ("sequence,x,target\n0,,1\n", "column x must have numbers; line 2 is blank"),
     "a gap": ("sequence,step,x,target\n0,1,1,1\n0,3,1,1\n", "follow each other, .* of sequence 0"),
     "half held out": (
         "sequence,x,target,test\n0,1,1,0\n0,1,1,1\n",
         "the column test must have one",
     ),
-    "nothing due": ("sequence,x,target\n0,1,1\n1,1,\n", "sequence 1 of inputs"),
+    "nothing due": ("sequence,x,target\n0,1,1\n0,2,\n1,1,\n", "sequence 1 of inputs"),
+    "a wide table": ("sequence,x1,x2,target\n0,1,2,1\n1,3,4,0\n", "write a row for each step"),
+    "semicolons": ("sequence;x;target\n0;1;1\n", "separated by commas; .* it has sequence;x;tar"),
     "an index": (
         ",sequence,x,target\n0,0,1,1\n",
         "pandas' index, write it with index=False",

@@ -4,6 +4,7 @@ Keras itself is never imported here: whoever hands over a layer has imported it.
 """
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,15 +22,18 @@ def from_keras(layer: Any) -> nnx.RNNCellBase:
     """Return a recurrent layer of Keras 3 as a Flax cell with equal outputs, to be measured.
 
     The weights are copied, and dropout is left out. Inputs of measurements are (time, features) or
-    (batch, time, features), those of a layer with `go_backwards` reversed in time. The carry of an
+    (batch, time, features), as the layer reads them: of a model what the layers below, such as
+    an Embedding, hand to it, and of a layer with `go_backwards` reversed in time. The carry of an
     LSTM is (c, h), where Keras has (h, c). Of `Bidirectional`, pass one layer: `.forward_layer`.
 
     Args:
-        layer: a built keras.layers.SimpleRNN, LSTM or GRU, or one of their cells.
+        layer: a built keras.layers.SimpleRNN, LSTM or GRU, one of their cells, or a keras.Model
+            (Sequential, functional or a subclass) that holds exactly one such layer.
 
     Raises:
         TypeError: the layer is none of these.
-        ValueError: it has no weights yet, or an activation that gradlab does not know.
+        ValueError: the model holds none or several, it has no weights yet, or an activation that
+            gradlab does not know.
 
     Example:
         >>> import os
@@ -40,16 +44,21 @@ def from_keras(layer: Any) -> nnx.RNNCellBase:
         >>> gradlab.jacobian_log_norms(gradlab.from_keras(layer), x, of="h", wrt="h").shape
         (4, 21, 21)
     """
-    cell, layers = getattr(layer, "cell", layer), getattr(sys.modules.get("keras"), "layers", None)
+    keras = sys.modules.get("keras")
+    if keras and isinstance(layer, keras.Model):
+        layer = _only_recurrent(layer, keras)
+    cell, layers = getattr(layer, "cell", layer), getattr(keras, "layers", None)
     kinds = ("SimpleRNNCell", "LSTMCell", "GRUCell")
     kind = next((k for k in kinds if layers and type(cell) is getattr(layers, k)), None)
     if kind is None:
         raise TypeError(
-            "layer must be a keras.layers.SimpleRNN, LSTM or GRU, or one of their cells; got "
-            f"{type(layer).__name__}."
+            "layer must be a keras.layers.SimpleRNN, LSTM or GRU, one of their cells, or a model "
+            f"that holds one such layer; got {type(layer).__name__}."
         )
     if not cell.built:
-        raise ValueError("the layer has no weights yet: layer.build((None, None, features)).")
+        raise ValueError(
+            "the layer has no weights yet: layer.build((None, None, features)), or call the model."
+        )
     kernel, recurrent_kernel = (as_array(w.value) for w in (cell.kernel, cell.recurrent_kernel))
     bias = None if cell.bias is None else as_array(cell.bias.value)
     weights: dict[str, Any] = {
@@ -69,6 +78,36 @@ def from_keras(layer: Any) -> nnx.RNNCellBase:
         return cell_of(ResetBeforeGRU, kernel, recurrent_kernel, bias=bias, **weights)
     on_x, on_h = (None, None) if bias is None else bias
     return cell_of(nnx.GRUCell, kernel, recurrent_kernel, bias=on_x, recurrent_bias=on_h, **weights)
+
+
+def _only_recurrent(model: Any, keras: Any) -> Any:
+    """Return the one recurrent layer of a model.
+
+    Raises:
+        ValueError: it holds none, or several.
+    """
+    found = dict(_recurrent_layers(model, "model", keras))
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not found:
+        raise ValueError(f"{type(model).__name__} holds no recurrent layer of Keras's.")
+    calls = ", ".join(f"from_keras({path})" for path in found)
+    raise ValueError(
+        f"{type(model).__name__} holds {len(found)} recurrent layers: pass one of them, {calls}."
+    )
+
+
+def _recurrent_layers(model: Any, path: str, keras: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the recurrent layers of a model and of those in it, by the code that fetches each."""
+    for layer in model.layers:
+        there = f"{path}.get_layer({layer.name!r})"
+        if isinstance(layer, keras.Model):
+            yield from _recurrent_layers(layer, there, keras)
+        elif isinstance(layer, keras.layers.Bidirectional):
+            yield f"{there}.forward_layer", layer.forward_layer
+            yield f"{there}.backward_layer", layer.backward_layer
+        elif isinstance(layer, keras.layers.RNN):
+            yield there, layer
 
 
 def _reset_first(columns: jax.Array) -> jax.Array:

@@ -125,6 +125,12 @@ def _read_csv(path: Path) -> Arrays:
     }
     rows, steps = _positions(path, table["sequence"], numbers.get("step"))
     shape = (rows.max() + 1, steps.max() + 1)
+    if shape[1] == 1:
+        refuse(
+            path,
+            "every sequence has one row, and a row is one step: write a row for each step (of a "
+            "table with a column for each, by pandas.melt).",
+        )
     due = ~np.any([np.isnan(numbers[c]) for c in targets], axis=0)
 
     def spread(values: Shaped[np.ndarray, "lines *rest"]) -> Shaped[np.ndarray, "n time *rest"]:
@@ -206,7 +212,7 @@ def _columns(path: Path, table: pd.DataFrame) -> tuple[list[str], list[str]]:
         refuse(
             path,
             "its first line must name the columns sequence, target (or target_1, target_2, …) and "
-            "at least one feature; step, weight and test may be among them; it has "
+            "at least one feature, separated by commas; step, weight and test may be there; it has "
             f"{', '.join(names)}.",
         )
     if table.empty or table["sequence"].isna().any():
@@ -221,8 +227,8 @@ def _numbers(path: Path, column: pd.Series, *, blank: bool) -> Shaped[np.ndarray
     wrong = np.isnan(values) & ~(column.isna().to_numpy() & blank)
     if wrong.any():
         row = int(np.argmax(wrong))
-        given = "none" if pd.isna(column.iloc[row]) else repr(column.iloc[row])
-        refuse(path, f"the column {column.name} must have numbers; line {row + 2} has {given}.")
+        given = "is blank" if pd.isna(column.iloc[row]) else f"has {column.iloc[row]!r}"
+        refuse(path, f"the column {column.name} must have numbers; line {row + 2} {given}.")
     return values
 
 

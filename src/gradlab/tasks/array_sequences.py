@@ -47,6 +47,8 @@ def checked_sequences(file: Path, read: Arrays, kind: Kind, prefix: str) -> Sequ
     inputs = _real(file, read["inputs"], f"{prefix}inputs")
     if inputs.ndim != 3 or 0 in inputs.shape:
         one = f": for one feature write {prefix}inputs[..., None]" if inputs.ndim == 2 else ""
+        if one and np.issubdtype(read["inputs"].dtype, np.integer):
+            one += f"; for tokens one-hot ones, numpy.eye(count)[{prefix}inputs]"
         refuse(
             file,
             f"{prefix}inputs must have shape (sequences, time, features); got {inputs.shape}{one}.",
@@ -71,6 +73,8 @@ def checked_sequences(file: Path, read: Arrays, kind: Kind, prefix: str) -> Sequ
     targets = _finite(file, targets, due, f"{prefix}targets")
     if are_classes and (targets % 1).any():
         refuse(file, f"{prefix}targets must be whole numbers for task.targets=classes.")
+    if kind == "auto" and not are_classes and not prefix:
+        _check_not_classes(file, targets[due])
     return Sequences(
         _finite(file, inputs, inside, f"{prefix}inputs"),
         targets.astype(np.int32) if are_classes else targets,
@@ -138,16 +142,37 @@ def _targets(
         refuse(
             file,
             f"{name} ({'classes' if are_classes else 'values'}) must have shape {forms}, here of "
-            f"{count} sequences and {time} steps; got {given.shape}.",
+            f"{count} sequences and {time} steps; got {given.shape}"
+            f"{' (task.targets=values takes integers as values).' if is_whole else '.'}",
         )
     per_step = np.broadcast_to(steps, (count, time, *steps.shape[2:]))
     return per_step, are_classes, steps.shape[1] == 1
 
 
+def _check_not_classes(file: Path, due: Float[np.ndarray, "answers outputs"]) -> None:
+    """Refuse real targets that may as well be classes, such as pandas' integers beside blanks."""
+    if (due % 1).any():
+        return
+    if due.shape[1] == 1:
+        refuse(
+            file,
+            "targets are real numbers, and all of them are whole: give task.targets=classes or "
+            "task.targets=values.",
+        )
+    if (due >= 0).all() and (due.sum(axis=1) == 1).all():
+        refuse(
+            file,
+            "targets look like one-hot classes: write targets.argmax(axis=-1), or give "
+            "task.targets=values.",
+        )
+
+
 def _real(file: Path, given: Shaped[np.ndarray, "*dims"], name: str) -> Float[np.ndarray, "*dims"]:
     """Return an array of booleans, integers or reals in float64."""
     if given.dtype.kind not in "biuf":
-        refuse(file, f"{name} must be an array of real numbers; got {given.dtype}.")
+        text = given.dtype.kind in "US" and name.endswith("targets")
+        remedy = f": number them by numpy.unique({name}, return_inverse=True)" if text else ""
+        refuse(file, f"{name} must be an array of real numbers; got {given.dtype}{remedy}.")
     return given.astype(float)
 
 

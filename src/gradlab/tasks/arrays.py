@@ -33,7 +33,8 @@ def arrays(
     A .npz file, as `numpy.savez(path, inputs=…, targets=…)` writes it, has
 
     - inputs (sequences, time, features), real;
-    - targets: integers are classes from 0, real numbers are values. One answer for a sequence, due
+    - targets: integers are classes from 0, real numbers are values (if all of them are whole, say
+      which by the argument targets). One answer for a sequence, due
       at its last step: (sequences,), or values (sequences, outputs). One for every step:
       (sequences, time), or values (sequences, time, outputs);
     - weights (sequences, time), optional: how much each step counts, 0 for no answer due. With one
@@ -129,7 +130,11 @@ def _training_and_test(
         return training, test
     count = len(training.inputs)
     if count < 2:
-        refuse(file, "there must be two sequences at least, one of them to hold out; it has one.")
+        refuse(
+            file,
+            "there must be two sequences at least, one of them to hold out; it has one: cut a long "
+            "one into several.",
+        )
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
     size = min(max(round(test_share * count), 1), count - 1)
     return training.at(np.sort(order[size:])), training.at(np.sort(order[:size]))
@@ -171,7 +176,7 @@ def _class_count(file: Path, *parts: Sequences) -> int:
             file,
             f"classes must be at least two, numbered from 0; its {len(known)} are from {known[0]} "
             f"to {known[-1]}: number them by numpy.unique(targets, return_inverse=True), or give "
-            "task.targets=values.",
+            "task.targets=values (steps at which no answer is due have weights of 0).",
         )
     return count
 
