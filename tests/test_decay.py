@@ -252,3 +252,9 @@ def test_what_is_no_map_is_refused(wrong: object, sentence: str) -> None:
 def test_a_rate_without_a_length_has_no_verdict() -> None:
     with pytest.raises(ValueError, match=r"verdict\(-0.1, 50\)"):
         gradlab.verdict(-0.1)
+
+
+@pytest.mark.parametrize("length", [0, -3, np.nan])
+def test_a_length_that_is_none_is_refused(length: float) -> None:
+    with pytest.raises(ValueError, match="a number of steps above 0"):
+        gradlab.verdict(-0.1, length)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import gradlab as command_line
+from flax import nnx
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -32,9 +33,11 @@ import gradlab
 from gradlab.__main__ import CONF
 from gradlab.components import ConfigError
 from gradlab.from_python import words_of
+from gradlab.probes import Measurement
 from gradlab.records import load_sweep
 from gradlab.sweeps.interrupts import as_guest, stopping
 from gradlab.sweeps.screen import NotebookLine
+from gradlab.tasks.echo import echo
 
 TINY: dict[str, Any] = {
     "task": "echo",
@@ -142,8 +145,20 @@ def test_a_python_value_arrives_as_what_it_is(value: Any) -> None:
         ({"probe": ("spectral", "lyapunov")}, ["probe=[spectral,lyapunov]"]),
         ({"tbptt": {"window": [None, 5]}}, ["tbptt.window=null,5"]),
         ({"experiment": "quickstart", "model": "lstm"}, ["+experiment=quickstart", "model=lstm"]),
-        ({"model.cell._target_": OverridesParser},
-         ["model.cell._target_=hydra.core.override_parser.overrides_parser.OverridesParser"]),
+        ({"probe": {"certify": np.bool_(True)}}, ["probe.certify=true"]),
+        ({"model": {"cell": OverridesParser}},
+         ["model.cell._target_=hydra.core.override_parser.overrides_parser.OverridesParser",
+          "model.name=OverridesParser"]),
+        ({"task": math.hypot}, ["~task", "+task._target_=math.hypot"]),
+        ({"init": {"_target_": math.hypot, "gain": [1, 2]}},
+         ["~init", "+init._target_=math.hypot", "+init.gain=1,2"]),
+        ({"task": "echo", "clip": {"_target_": math.hypot}},
+         ["~clip", "task=echo", "+clip._target_=math.hypot"]),
+        ({"probe": ("spectral", math.hypot)},
+         ["+probe.hypot._target_=math.hypot", "probe=[spectral]"]),
+        ({"model.cell._target_": OverridesParser, "model.name": "parser"},
+         ["model.cell._target_=hydra.core.override_parser.overrides_parser.OverridesParser",
+          "model.name=parser"]),
     ],
 )  # fmt: skip
 def test_settings_are_the_words_of_the_command_line(
@@ -162,6 +177,12 @@ def test_settings_are_the_words_of_the_command_line(
         ({"seed": []}, "seed has no value"),
         ({"clip": object()}, "clip must be a number, a text, None"),
         ({"config_dir": "nope"}, "config_dir must be a folder; got 'nope'"),
+        ({"folder": 3}, "folder must be the path of a folder; got 3"),
+        ({"task": lambda: None}, "Define it outside any function, and not as a lambda"),
+        ({"model": [OverridesParser, OmegaConf]}, "model.cell takes one cell of yours a sweep"),
+        ({"seed": (0, 1)}, r"give a list, \[0, 1\]"),
+        ({"gain": 2}, "Did you mean init.gain"),
+        ({"probe": ("spectral", "gates")}, "probe has no 'gates': python -m gradlab --help"),
     ],
 )
 def test_what_is_wrong_is_raised_in_a_sentence(settings: dict[str, Any], sentence: str) -> None:
@@ -180,6 +201,43 @@ def test_the_sentence_is_that_of_the_command_line(tmp_path: Path) -> None:
 def test_options_of_the_command_line_are_refused(word: str) -> None:
     with pytest.raises(ConfigError, match=f"'{word}' is"):
         gradlab.sweep(word)
+
+
+# Parts of a notebook's own
+
+
+def test_a_cell_a_task_and_a_probe_of_ones_own_are_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("own_parts")
+
+    class Halved(nnx.SimpleCell):
+        def __call__(self, carry: Any, inputs: Any) -> Any:
+            return (0.5 * carry,) * 2
+
+    def longer(length: int = 9) -> Any:
+        return echo(length=length, delay=2)
+
+    def one(probed: Any, *, name: str) -> Measurement:
+        return Measurement({f"{name}/number": 1.0}, {})
+
+    for part in (Halved, longer, one):
+        part.__module__, part.__qualname__ = module.__name__, part.__name__
+        setattr(module, part.__name__, part)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    rest = {key: value for key, value in TINY.items() if not key.startswith(("task", "probe"))}
+    runs = gradlab.sweep(
+        "task.length=9,10", task=longer, model={"cell": Halved}, probe=("spectral", one), **rest
+    )
+    assert list(runs["model.name"]) == ["Halved", "Halved"]  # else the default's, "rnn"
+    assert list(runs["task.length"]) == [9, 10]
+    assert list(runs["one/number"]) == [1, 1]
+    np.testing.assert_allclose(runs["jacobian/decay_rate"], math.log(0.5), rtol=1e-5)
+
+
+def test_a_folder_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    runs = gradlab.sweep(folder="~/swept", **TINY)
+    assert Path(runs["path"][0]) == tmp_path / "home" / "swept" / "0"
+    assert not Path("~").exists()
 
 
 # Again and again

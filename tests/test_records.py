@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 from synthetic_sweeps import write_point
 
-from gradlab import load_gradients, load_runs, records
+from gradlab import load_gradients, load_metrics, load_runs, records
 from gradlab.probes import Measurement, join_steps, labelled
 from gradlab.probes.maps import map_metrics
 from gradlab.records.files import RecordError
@@ -39,6 +40,15 @@ def test_a_failed_point_is_a_row_with_its_reason(tmp_path: Path) -> None:
     assert (run["status"], run["reason"], run["seed"]) == ("failed", "out of luck", 1)
     with pytest.raises(FileNotFoundError, match=r"holds no gradients\.nc"):
         load_gradients(run["path"])
+
+
+@pytest.mark.parametrize("load", [load_gradients, load_metrics])
+def test_a_sweeps_folder_is_no_points(tmp_path: Path, load: Callable[[Path], object]) -> None:
+    write_sweep(tmp_path / "swept", "0")
+    with pytest.raises(FileNotFoundError, match="swept' is a sweep's folder: give a point's"):
+        load(tmp_path / "swept")
+    with pytest.raises(FileNotFoundError, match="nowhere' is no folder: give a point's"):
+        load(tmp_path / "nowhere")
 
 
 def write_sweep(folder: Path, *names: str) -> None:

@@ -232,7 +232,7 @@ def verdict(rate: float | MapOrProfile, length: int | None = None) -> str:
         length: of the sequence, in steps; by default the longest lag of the map.
 
     Raises:
-        ValueError: it is neither, or a rate comes without a length.
+        ValueError: it is neither, a rate comes without a length, or the length is not above 0.
 
     Example:
         >>> gradlab.verdict(-0.05, length=20), gradlab.verdict(-0.05, length=100)
@@ -240,6 +240,8 @@ def verdict(rate: float | MapOrProfile, length: int | None = None) -> str:
         >>> gradlab.verdict(gradlab.jacobian_log_norms(cell, x, of="h", wrt="h"))
         'vanishing'
     """
+    if length is not None and not length > 0:
+        raise ValueError(f"the length of a sequence is a number of steps above 0; got {length}.")
     if np.ndim(rate) > 0:
         profile, stride = profile_and_stride(rate)
         numbers = _profile_numbers(profile, stride)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gradlab.printable import NO_NAME, pasted
 
@@ -307,8 +307,10 @@ def sentence(error: BaseException) -> str:
         r"An item is already at '(.*?)'.*?prefix: '(.*?)'$", str(error), re.M | re.S
     ):
         return f"{there[1]} is there already{_options(there[1], notes)}: type {there[2]}."
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if not error.options:
+            return f"{group} has no {name!r}: python -m gradlab --help lists what there is."
         return f"{group} must be one of {', '.join(error.options)}; got {name!r}."
     if hydras := _of_a_file(str(error)):
         return hydras
@@ -353,7 +355,7 @@ def _of_a_file(words: str) -> str:
 def _unknown_key(error: "OmegaConfBaseException", notes: Sequence[str]) -> str:
     section = str(error.full_key).rpartition(".")[0]
     known = [str(key) for key in error.parent_node or ()]
-    likely = get_close_matches(str(error.key), known, n=1)
+    likely = [*_elsewhere(error), *get_close_matches(str(error.key), known, n=1)]
     suggestion = f" Did you mean {likely[0]}?" if likely else ""
     if "_target_" in known and _is_taken(error.parent_node["_target_"], str(error.key)):
         return (
@@ -375,6 +377,16 @@ def _is_taken(target: object, name: str) -> bool:
         return name in parameters_of(locate(str(target)))
     except (Exception, SystemExit):  # it cannot be imported, which is told elsewhere
         return False
+
+
+def _elsewhere(error: "OmegaConfBaseException") -> list[str]:
+    """Return the keys of the sections that end as an unknown one: of gain, init.gain."""
+    if error.parent_node is None:
+        return []
+    root: Any = error.parent_node._get_root()
+    sections = [(f"{name}.", root._get_node(name)) for name in root if name != "hydra"]
+    nodes = [("", root), *((name, x) for name, x in sections if hasattr(x, "keys"))]
+    return [f"{name}{key}" for name, node in nodes for key in node if key == error.key]
 
 
 def _options(key: str, words: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Sweeps started from Python: composed, checked, run and recorded as by `python -m gradlab`."""
 
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,8 +45,10 @@ def sweep(
         folder: where the records go; by default runs/NAME/DATE below the working folder.
         settings: the same as Python values, keys with dots by `**{"task.length": 20}` or as
             `task={"length": 20}`. A list, a range or an array is swept over; a tuple is one value
-            that is a list, as in `probe=("spectral", "lyapunov")`; a function or class is named by
-            its module. `experiment="quickstart"` is the command's `+experiment=quickstart`.
+            that is a list, as in `probe=("spectral", "lyapunov")`. A function or class of yours is
+            a part: `model={"cell": MyCell}`, `init=my_rule`, `probe=("spectral", my_probe)`, with
+            arguments `task={"_target_": my_task, "length": [20, 40]}`.
+            `experiment="quickstart"` is the command's `+experiment=quickstart`.
 
     Returns:
         One row per point, as `gradlab.load_runs` gives it. Points that failed have the status
@@ -66,9 +69,9 @@ def sweep(
         >>> len(runs), list(runs.groupby("init.gain")["jacobian/decay_rate"].mean().round(1))
         (4, [-1.2, -0.5])
     """
-    confs = [CONF, *([Path(config_dir)] if config_dir is not None else [])]
-    words = [*overrides, *words_of(settings, confs)]
-    words += [f"hydra.sweep.dir={quoted(str(folder))}"] if folder is not None else []
+    config_dir, folder = _path("config_dir", config_dir), _path("folder", folder)
+    words = words_of(settings, [CONF, *([config_dir] if config_dir else [])], overrides)
+    words += [f"hydra.sweep.dir={quoted(str(folder))}"] if folder else []
     try:
         words = _checked(words, config_dir)
         place = _run(words, config_dir)
@@ -76,31 +79,116 @@ def sweep(
         raise RuntimeError(f"a part of the sweep ended the process: {error.code}") from error
     except Exception as error:
         is_system_error = isinstance(error, OSError) and not isinstance(error, HydraException)
-        if isinstance(error, ConfigError) or is_system_error or not is_told_in_a_sentence(error):
+        if is_system_error or not is_told_in_a_sentence(error):
             raise
-        raise ConfigError(explain.sentence(error)) from error
+        told = str(error) if isinstance(error, ConfigError) else explain.sentence(error)
+        sentence = told + _about_tuples(told, settings)
+        if isinstance(error, ConfigError) and sentence == told:
+            raise
+        raise ConfigError(sentence) from error
     return load_runs(place) if place else pd.DataFrame()
 
 
-def words_of(settings: Mapping[str, Any], confs: Sequence[Path]) -> list[str]:
+def words_of(
+    settings: Mapping[str, Any], confs: Sequence[Path], overrides: Sequence[str] = ()
+) -> list[str]:
     """Return settings as words of the command line: {"init.gain": [0.5, 1]}, "init.gain=0.5,1".
+
+    A part that is a function or class takes the place of the default one and of its arguments, as
+    `~task +task._target_=my_module.my_task` does.
 
     Args:
         settings: values by key.
         confs: the folders of config groups, gradlab's own first.
+        overrides: words, which come first.
 
     Raises:
         ConfigError: a value is of a type that no config holds, or a list is empty.
     """
-    words = []
-    for key, value in flatten(dict(settings)).items():
-        values = _swept(value)
-        if not values:
-            raise ConfigError(f"{key} has no value: give one, or several.")
-        is_added = explain.options_of(key, confs) and not explain.has_default(key, confs[0])
-        text = ",".join(_text(key, one) for one in values)
+    given = {*map(_key, overrides)}
+    values = _with_targets({key: _swept(x) for key, x in flatten(dict(settings)).items()}, given)
+    anew = set[str]()
+    for key in [key for key, (value, *_) in values.items() if _is_part(value)]:
+        group, _, entry = key.partition(".")
+        is_default = explain.options_of(group, confs) and explain.has_default(group, confs[0])
+        if entry == "_target_" and is_default and group not in {*values, *given}:
+            anew.add(group)
+    words = [f"+{x}" if _key(x).partition(".")[0] in anew else x for x in overrides]
+    words += [f"~{group}" for group in sorted(anew)]
+    for key, several in values.items():
+        has_options = explain.options_of(key, confs) and not explain.has_default(key, confs[0])
+        is_added = has_options or key.partition(".")[0] in anew or _is_own_probe(key, several)
+        text = ",".join(_text(key, one) for one in several)
         words.append(f"{'+' if is_added else ''}{key}={text}")
     return words
+
+
+def _with_targets(values: Mapping[str, list[Any]], given: set[str]) -> dict[str, list[Any]]:
+    """Return values by key, in which a function or class is the `_target_` of a part.
+
+    Args:
+        values: what is swept over, by key.
+        given: keys of words of the command line.
+
+    Raises:
+        ConfigError: a key has no value, or several cells one name.
+    """
+    named: dict[str, list[Any]] = {}
+    for key, several in values.items():
+        if not several:
+            raise ConfigError(f"{key} has no value: give one, or several.")
+        if key == "probe" and len(several) == 1:
+            probes = several[0] if isinstance(several[0], tuple) else (several[0],)
+            own = [probe for probe in probes if _is_part(probe)]
+            named |= {f"probe.{probe.__name__}._target_": [probe] for probe in own}
+            several = [tuple(x for x in probes if x not in own)] if own else several
+            if several == [()]:
+                continue
+        part = "model.cell" if key == "model" else key
+        is_target = all(map(_is_part, several)) and not key.endswith("_target_")
+        named[f"{part}._target_" if is_target else key] = several
+    cells = named.get("model.cell._target_", [])
+    if cells and "model.name" not in {*values, *given} and all(map(_is_part, cells)):
+        if len(cells) > 1:
+            raise ConfigError(
+                "model.cell takes one cell of yours a sweep, as model={'cell': MyCell}; join the "
+                "tables of several by pandas.concat."
+            )
+        named["model.name"] = [cells[0].__name__]
+    return named
+
+
+def _is_part(value: Any) -> bool:
+    """Return whether a value is a function or class that can be found by its name."""
+    return callable(value) and "<" not in getattr(value, "__qualname__", "<locals>")
+
+
+def _is_own_probe(key: str, values: Sequence[Any]) -> bool:
+    return key.startswith("probe.") and key.endswith("._target_") and _is_part(values[0])
+
+
+def _key(word: Any) -> str:
+    """Return the key of a word of the command line; "" of what is none."""
+    return word.partition("=")[0] if isinstance(word, str) else ""
+
+
+def _path(name: str, path: str | Path | None) -> Path | None:
+    """Return a folder that was given, ~ being the home folder.
+
+    Raises:
+        ConfigError: it is no path.
+    """
+    if path is not None and not isinstance(path, str | Path):
+        raise ConfigError(f"{name} must be the path of a folder; got {path!r:.80}.")
+    return None if path is None else Path(path).expanduser()
+
+
+def _about_tuples(sentence: str, settings: Mapping[str, Any]) -> str:
+    """Return what to type for a tuple that was meant as a sweep, if the sentence is about one."""
+    for key, value in flatten(dict(settings)).items():
+        if isinstance(value, tuple) and re.match(rf"{re.escape(key)}\b", sentence):
+            return f" A tuple is one value; to sweep over its entries give a list, {[*value]!r}."
+    return ""
 
 
 def _swept(value: Any) -> list[Any]:
@@ -113,8 +201,8 @@ def _swept(value: Any) -> list[Any]:
 
 def _text(key: str, value: Any) -> str:
     """Return a value as it is typed."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+    if value is None or isinstance(value, bool | np.bool_):
+        return "null" if value is None else str(bool(value)).lower()
     if isinstance(value, Integral):
         return str(int(value))
     if isinstance(value, Real):
@@ -123,12 +211,14 @@ def _text(key: str, value: Any) -> str:
         return quoted(str(value))
     if isinstance(value, list | tuple):
         return f"[{','.join(_text(key, one) for one in value)}]"
-    name = getattr(value, "__qualname__", "<locals>")
-    if callable(value) and "<" not in name:
-        return f"{value.__module__}.{name}"
+    if _is_part(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    given = " ".join(repr(value).split())
+    is_local = "<" in getattr(value, "__qualname__", "")
+    local = " Define it outside any function, and not as a lambda." if is_local else ""
     raise ConfigError(
         f"{key} must be a number, a text, None, a tuple of them, a list of those to sweep over, or "
-        f"a function or class of a module; got {value!r:.80}."
+        f"a function or class of a module or notebook; got {given:.80}.{local}"
     )
 
 

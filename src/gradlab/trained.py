@@ -38,7 +38,8 @@ def load_network(run_folder: str | Path, *, trust: Sequence[str] = ()) -> Networ
     Raises:
         FileNotFoundError: the folder is no point's, or the point has no checkpoint
             (train.checkpoint_seconds=inf keeps none).
-        ValueError: its files are not as they were written, or of another version of gradlab.
+        ValueError: its files are not as they were written, or of another version of gradlab; or
+            the folder is of `gradlab.watch`, which keeps no network.
         ConfigError: its config names what is neither gradlab's nor trusted.
 
     Example:
@@ -82,6 +83,11 @@ def _checked_config(folder: Path, trust: Sequence[str]) -> Config:
         raise ConfigError(
             f"{str(folder)!r} calls what is not gradlab's: {listed}. If you trust it, say "
             f"load_network(…, trust={[*trust, *foreign]})."
+        )
+    if "cell" not in record.get("model", {}):
+        raise ValueError(
+            f"{str(folder)!r} is a training loop that gradlab.watch has measured: the network and "
+            "its weights are yours, and not in the folder."
         )
     try:
         return from_record(record)

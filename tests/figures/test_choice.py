@@ -54,6 +54,8 @@ def points(drawn: style.Drawn, runs: pd.DataFrame, key: str) -> set[Any]:
         ({"clip.threshold": "none"}, {"clip.threshold": {inf}}),
         ({"clip.threshold": [inf]}, {"clip.threshold": {inf}}),
         ({"clip.threshold": ["0.1", "1"]}, {"clip.threshold": {0.1, 1.0}}),
+        ({"seed": range(1, 2)}, {"seed": {1}}),
+        ({"init.gain": pd.Series([2.0])}, {"init.gain": {2.0}}),
         ({"init.gain": 2, "seed": "1"}, {"init.gain": {2.0}, "seed": {1}}),
     ],
 )
@@ -75,6 +77,7 @@ def test_where_keeps_the_points_at_these_levels(
         ({"where": {"gain": 1}}, "no config key 'gain'; what varies: model.name, init.gain"),
         ({"hue": "nosuch"}, "no config key 'nosuch'"),
         ({"hue": "seed", "col": "seed"}, "must be different keys; got seed, seed"),
+        ({"where": "seed=3"}, "where must be a mapping from config keys to levels"),
         ({"step": "middle"}, "step must be first, last, ends"),
         ({"step": 7}, r"measured after 7 updates; --step takes 0, 100, 200"),
         ({"step": "all", "hue": "init.gain"}, "colours are moments of training"),

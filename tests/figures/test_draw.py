@@ -176,3 +176,25 @@ def test_a_certificate_of_a_labelled_map_is_in_its_coordinates() -> None:
     _, certificate = gradlab.jacobian_log_norms(cell, inputs, certify=True)
     for name in ("unresolved", "precision_error"):
         np.testing.assert_array_equal(certified[name], getattr(certificate, name))
+
+
+def test_an_axis_of_logarithmic_scale_has_the_norms_themselves() -> None:
+    axes = plt.subplots()[1]
+    axes.set(xscale="log", yscale="log")
+    with figures.theme(unit="nats"):
+        gradlab.draw_decay(MAPS, axes)
+    curve, horizon = axes.lines
+    assert isinstance(curve.get_ydata(), np.ndarray)
+    np.testing.assert_allclose(curve.get_ydata(), np.exp(-0.5 * np.arange(0, 9, 2)))
+    np.testing.assert_allclose(horizon.get_xydata(), [[2, np.exp(-1)]])
+    assert "log" not in axes.get_ylabel()
+    assert {axis.get_major_locator().__class__.__name__ for axis in (axes.xaxis, axes.yaxis)} == {
+        "LogLocator"
+    }
+
+
+def test_what_are_no_axes_or_no_spectrum_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"one Axes, such as axes\[0\]; got a ndarray"):
+        gradlab.draw_map(MAPS, plt.subplots(2)[1])
+    with pytest.raises(ValueError, match="a map of log norms, and no spectrum"):
+        gradlab.draw_spectrum(MAPS)

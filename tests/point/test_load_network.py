@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Compose
+from flax import nnx
 
 import gradlab
 from gradlab.components import ConfigError
@@ -106,3 +107,10 @@ def test_a_cell_that_was_edited_is_warned_of(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gradlab.load_network(folder, trust=[own])
+
+
+def test_a_loop_that_was_watched_has_no_network_to_load(tmp_path: Path) -> None:
+    with gradlab.watch(np.ones((2, 5, 3)), folder=tmp_path / "mine") as watcher:
+        watcher(0, nnx.GRUCell(3, 4, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"gradlab\.watch has measured: .* weights are yours"):
+        gradlab.load_network(tmp_path / "mine")

@@ -52,3 +52,15 @@ def test_a_table_leaves_out_what_is_zero_or_was_not_measured() -> None:
 def test_what_is_no_map_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
         gradlab.map_media(xr.DataArray(np.zeros((2, 3))))
+
+
+def test_the_curves_are_called_by_what_was_measured() -> None:
+    named = MAPS.assign_attrs(long_name="log spectral norm of ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾")
+    titles = [
+        gradlab.map_media(maps)["jacobian/decay_curves"].spec.string_fields["title"]
+        for maps in (named, MAPS.isel(step=0).to_numpy())
+    ]
+    assert titles == [
+        "Mean log spectral norm of ∂c⁽ᵗ⁾/∂c⁽ᵏ⁾ (decades)",
+        "Mean log norm (decades)",
+    ]

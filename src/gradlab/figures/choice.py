@@ -6,8 +6,8 @@ From a shell these are --where, --hue, --col, --row, --step and --band.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
+from pandas.api.types import is_list_like
 
 from gradlab.figures.bands import DEFAULT as BAND
 from gradlab.figures.bands import Band
@@ -57,14 +57,21 @@ def chosen(runs: pd.DataFrame, where: Where | None) -> pd.DataFrame:
         where: as in `Choice`.
 
     Raises:
-        ValueError: a key is not in the runs' configs, it has no such level, or no point has all.
+        ValueError: `where` is no mapping, a key is not in the runs' configs, it has no such level,
+            or no point has all.
     """
     everything = runs
+    if not isinstance(where, Mapping | None):
+        raise ValueError(
+            "where must be a mapping from config keys to levels, such as {'model.name': 'lstm'}; "
+            f"got {where!r:.80}."
+        )
     for name, asked in (where or {}).items():
         key = check_key(everything, name)
         levels = levels_of(everything, key)
         kept: list[Any] = []
-        for value in asked if isinstance(asked, list | tuple | set | np.ndarray) else [asked]:
+        several = is_list_like(asked) and not isinstance(asked, Mapping)
+        for value in asked if several else [asked]:
             same = find_levels(key, levels, value)
             if not same:
                 known = ", ".join(join_levels([level_word(key, levels, x)]) for x in levels)

@@ -79,8 +79,8 @@ def draw_decay(
     """Draw the mean norm against lag, with a band over the samples; a dot marks the horizon.
 
     Several calls with the same `ax` lay curves over each other. The axis has the logs in nats and
-    shows the norms: powers of ten (`gradlab.figures.theme(unit="nats")`: the logs). The band is
-    from the least to the greatest sample.
+    shows the norms: powers of ten (`gradlab.figures.theme(unit="nats")`: the logs). If its scale is
+    logarithmic it has the norms themselves. The band is from the least to the greatest sample.
 
     Args:
         log_norms: a map [..., t, k] in nats, plain or xarray, whose leading axes are samples; or
@@ -105,19 +105,23 @@ def draw_decay(
     profile, stride = decay.profile_and_stride(log_norms)
     lags = stride * np.arange(len(profile))
     ax = _axes(ax)
+    is_log = ax.get_yscale() == "log"  # it has the norms themselves
+    on_axis = np.exp if is_log else np.asarray
     values = np.where(np.isfinite(profile), profile, np.nan)
-    (curve,) = ax.plot(lags, values, label=label, **line)
+    (curve,) = ax.plot(lags, on_axis(values), label=label, **line)
     if np.ndim(log_norms) > 2:
         maps, _ = decay.map_and_stride(log_norms)
         samples = [decay.lag_profile(x) for x in maps.reshape(-1, *maps.shape[-2:])]
-        _band(ax, lags, np.stack(samples), curve.get_color())
+        _band(ax, lags, on_axis(np.stack(samples)), curve.get_color())
     reach = decay.horizon(profile) * stride
     if np.isfinite(reach):
         # The horizon is 1 nat below the first lag that is not exactly zero.
         level = profile[np.isfinite(profile)][0] - 1
-        ax.plot(reach, level, marker="o", color=curve.get_color(), linestyle="none")
-    ax.set(xlabel="lag t − k (steps)", ylabel=f"mean {label_of(log_norms)}")
-    units.norm_axis(ax.yaxis)
+        ax.plot(reach, on_axis(level), marker="o", color=curve.get_color(), linestyle="none")
+    with units.shown_in("decades" if is_log else None):
+        ax.set(xlabel="lag t − k (steps)", ylabel=f"mean {label_of(log_norms)}")
+    if not is_log:
+        units.norm_axis(ax.yaxis)
     _whole_steps(ax.xaxis)
     if label is not None:
         ax.legend()
@@ -147,7 +151,7 @@ def draw_spectrum(
         The axes.
 
     Raises:
-        ValueError: there are no values, or `kind` is another.
+        ValueError: there are no values, they are a map, or `kind` is another.
 
     Example:
         >>> ax = gradlab.draw_spectrum(gradlab.lyapunov_spectrum(cell, x), label="exponents")
@@ -161,6 +165,8 @@ def draw_spectrum(
     if (exponents := getattr(values, "exponents", None)) is not None:
         values, errors, kind = exponents, np.asarray(values.standard_error), "exponents"  # type: ignore[union-attr]
     spectra = decay.real_numbers(values, "the values of a spectrum")
+    if {"t", "k"} <= set(getattr(values, "dims", ())):
+        raise ValueError("this is a map of log norms, and no spectrum: type draw_map, draw_decay.")
     if spectra.size == 0 or spectra.ndim == 0:
         raise ValueError(f"a spectrum has the shape (..., count); got {spectra.shape}.")
     spectra = np.where(np.isfinite(spectra), spectra, np.nan).reshape(-1, spectra.shape[-1])
@@ -189,6 +195,8 @@ def draw_spectrum(
 
 
 def _axes(ax: Axes | None) -> Axes:
+    if ax is not None and not isinstance(ax, Axes):
+        raise ValueError(f"ax must be one Axes, such as axes[0]; got a {type(ax).__name__}.")
     if ax is not None:
         return ax
     from matplotlib import pyplot  # which may open a display
@@ -197,7 +205,7 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def _whole_steps(*axes: Axis) -> None:
-    for axis in axes:
+    for axis in (x for x in axes if x.get_scale() == "linear"):
         axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 

@@ -28,6 +28,7 @@ from gradlab.records.layout import (
     RESULTS,
     SEALED,
     STATUS,
+    SWEEP,
     TABLE,
     TRACEBACK,
 )
@@ -57,6 +58,7 @@ def load_gradients(run_folder: str | Path) -> xr.Dataset:
         ('step', 't', 'k')
     """
     path = Path(run_folder) / GRADIENTS
+    _check_is_point(Path(run_folder))
     if not path.is_file():
         raise FileNotFoundError(
             f"{str(run_folder)!r} holds no {GRADIENTS}: the point failed or its probe was off."
@@ -340,7 +342,18 @@ def _nonfinite_as_text(node: Any) -> Any:
     return str(node) if isinstance(node, float) and not math.isfinite(node) else node
 
 
+def _check_is_point(folder: Path) -> None:
+    """Refuse what is no folder, and a sweep's, which are no point's."""
+    is_sweep = (folder / SWEEP).is_file() and not (folder / STATUS).is_file()
+    if is_sweep or not folder.is_dir():
+        what = "is a sweep's folder" if is_sweep else "is no folder"
+        raise FileNotFoundError(
+            f"{str(folder)!r} {what}: give a point's, `path` of a row of gradlab.load_runs."
+        )
+
+
 def _load_sealed_table(folder: Path, name: str) -> pd.DataFrame:
+    _check_is_point(folder)
     check_point_file(folder, name)
     with _readable(folder / name):
         return pd.read_parquet(folder / name)

@@ -64,7 +64,7 @@ def map_media(log_norms: ArrayLike | xr.DataArray, name: str = "jacobian") -> di
             lags,
             [[x and from_nats(x, "decades") for x in curve] for curve in curves.values()],
             keys=[f"after {step} updates" if is_trained else "mean" for step in curves],
-            title="Mean log norm of ∂h⁽ᵗ⁾/∂h⁽ᵏ⁾ (decades)",
+            title=f"Mean {getattr(log_norms, 'attrs', {}).get('long_name', 'log norm')} (decades)",
             xname="lag t − k (steps)",
         ),
     }
