@@ -196,3 +196,20 @@ def test_an_argument_that_nothing_gives_is_asked_for(monkeypatch: pytest.MonkeyP
     assert draw_matrix(start | {"width": 2}, jax.random.key(0), 4) is None
     assert locate("code_of_somebody.own") is module.own
     assert build({"_target_": "code_of_somebody.needing"}, lag=2, length=1) is None
+
+
+def test_help_on_an_option_has_its_keys_and_what_they_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gradlab", "task=arrays", "--help"])
+    command.main()
+    printed = capsys.readouterr().out
+    assert printed.startswith("task=arrays, keys task.…:")
+    keys = ("path", "targets", "test_share", "standardise", "tolerance")
+    for key in keys:
+        assert re.search(rf"^  {key}: ", printed, re.MULTILINE)
+    assert "(sequences, time, features)" in printed
+    assert ">>>" not in printed
+    monkeypatch.setattr(sys, "argv", ["gradlab", "--help"])
+    command.main()
+    assert "GROUP=NAME --help" in capsys.readouterr().out

@@ -33,7 +33,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "printable": set(),
     "working_folder": set(),
     "components": {"working_folder"},
-    "explain": set(),
+    "explain": {"components"},
     "config": {"components", "schedule"},
     **{part: set(CONFIG) for part in PARTS},
     "regularisers": {"cells", *CONFIG},

@@ -67,7 +67,7 @@ def _main() -> None:
         return
     try:
         if {"-h", "--help"} & set(words):
-            print(explain.usage(CONF, explain.config_folders(words)))
+            print(explain.help_on(words, CONF, explain.config_folders(words)))
             return
         words = explain.arguments(words, CONF)
         for sentence in explain.replaced(words):

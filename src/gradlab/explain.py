@@ -1,6 +1,7 @@
 """The words of the command line and its texts: the overview of --help, errors as one sentence."""
 
 import ast
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ gradlab: how far does a gradient reach in a recurrent network, and what changes 
   python -m gradlab KEY=A,B KEY=C,D …        run every combination
   python -m gradlab … --dry                  show the plan of a sweep, run nothing
   python -m gradlab … --cfg job              print the config, run nothing
+  python -m gradlab GROUP=NAME --help        what an option is, and its keys
   python -m gradlab … sweep.resume=FOLDER    run what a sweep has left undone
   python -m gradlab … sweep.table=points     end with a row for each seed, not for their means
   python -m gradlab figure NAME --runs …     draw a sweep; without NAME: the figures
@@ -272,6 +274,44 @@ def usage(conf: Path, own: Sequence[Path] = ()) -> str:
         heading = "experiments (+experiment=…)" if group == "experiment" else heading
         lines += [heading, *(f"  {name:{width}}  {text}" for name, text in options.items()), ""]
     return "\n".join(lines).rstrip()
+
+
+def help_on(words: Sequence[str], conf: Path, own: Sequence[Path] = ()) -> str:
+    """Return the help on the options that words choose, GROUP=NAME; without any, the help text.
+
+    Args:
+        words: the command's words.
+        conf: gradlab's folder of config groups.
+        own: the user's, of --config-dir.
+    """
+    files = [
+        (word.lstrip("+-"), folder / f"{word.lstrip('+-').replace('=', '/')}.yaml")
+        for word in words
+        for folder in (conf, *own)
+        if word.count("=") == 1
+    ]
+    chosen = [_help_on_option(word, path) for word, path in files if path.is_file()]
+    return "\n\n".join(chosen) or usage(conf, own)
+
+
+def _help_on_option(word: str, path: Path) -> str:
+    """Return an option's keys as its file has them, and what its function says of itself."""
+    from omegaconf import OmegaConf  # late: the help on everything is quick
+
+    from gradlab.components import locate, targets_of
+
+    text = path.read_text(encoding="utf-8").strip()
+    lines = [f"{word}, keys {word.partition('=')[0]}.…:", ""]
+    lines += [f"  {line}" for line in text.splitlines()]
+    config = OmegaConf.to_container(OmegaConf.create(text))
+    for _, target in targets_of(config):
+        try:
+            told = inspect.getdoc(locate(target)) or ""
+        except (Exception, SystemExit):  # it cannot be imported, which running it tells
+            continue
+        told = re.split(r"\n\n(?:Raises|Example|Returns):", told)[0]
+        lines += ["", f"{target}:", *(f"  {line}".rstrip() for line in told.splitlines())]
+    return "\n".join(lines)
 
 
 def has_default(group: str, conf: Path) -> bool:

@@ -141,7 +141,16 @@ class Readout(nnx.Linear):
     def __call__(  # type: ignore[override]  # one array, as a network has it
         self, hidden: Float[Array, "*batch m"]
     ) -> Float[Array, "*batch o"]:
-        """Return the network's outputs."""
+        """Return the network's outputs.
+
+        Raises:
+            ConfigError: the cell's output has another size than it has said.
+        """
+        if hidden.shape[-1] != self.in_features:
+            raise ConfigError(
+                f"a step of the cell must return an output of size {self.in_features}, "
+                f"model.hidden_size or the cell's output_features; it has {hidden.shape[-1]}."
+            )
         outputs = super().__call__(hidden)
         return nnx.sigmoid(outputs) if self.sigmoid else outputs
 

@@ -13,7 +13,7 @@ from flax import nnx
 from gradlab import initialisers
 from gradlab.components import ConfigError
 from gradlab.config import program_key
-from gradlab.models import Stack, by_gate
+from gradlab.models import Network, Readout, Stack, by_gate
 from gradlab.training.program import Program, hyperparameters_of
 
 
@@ -257,3 +257,10 @@ def test_a_gain_scales_what_flax_draws_in_one_program(composed: Compose) -> None
     for gate in gates:
         np.testing.assert_allclose(gate @ gate.T, 4 * np.eye(32), atol=1e-5)
     assert not np.allclose(gates[0], gates[1])
+
+
+def test_an_output_of_another_size_than_said_is_told_in_a_sentence() -> None:
+    cell = nnx.SimpleCell(3, 8, rngs=nnx.Rngs(0))
+    network = Network(cell, Readout(4, 2, rngs=nnx.Rngs(1)))
+    with pytest.raises(ConfigError, match=r"output of size 4, .* output_features; it has 8"):
+        network(jnp.ones((2, 5, 3)))

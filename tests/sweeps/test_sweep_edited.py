@@ -81,6 +81,18 @@ def test_a_point_that_goes_on_from_a_checkpoint_is_of_earlier_code(
         assert records.load_status(folder)["sources"] == before
 
 
+def test_a_launcher_that_is_not_gradlabs_tells_it_too(
+    module: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--multirun", OWN, "seed=0", "hydra/launcher=basic")
+    write(module, 1.0)
+    gradlab(monkeypatch, module.parent, *words, "hydra.sweep.dir=runs")
+    write(module, 0.5)
+    assert TOLD not in capsys.readouterr().out
+    gradlab(monkeypatch, module.parent, *words, "sweep.resume=runs")
+    assert f"{TOLD}: 1 of 1 points were run by the earlier code. To run" in capsys.readouterr().out
+
+
 def test_gradlabs_own_parts_are_not_recorded(composed: Compose, tmp_path: Path) -> None:
     words = ("task.length=4", "train.steps=0", "model.hidden_size=4", "wandb=disabled")
     status = run_point(Point(composed(*words), tmp_path / "0", "0"))
