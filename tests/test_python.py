@@ -28,6 +28,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from rich.console import Console
 
 import gradlab
 from gradlab.__main__ import CONF
@@ -36,7 +37,7 @@ from gradlab.from_python import words_of
 from gradlab.probes import Measurement
 from gradlab.records import load_sweep
 from gradlab.sweeps.interrupts import as_guest, stopping
-from gradlab.sweeps.screen import NotebookLine
+from gradlab.sweeps.screen import NotebookLine, show
 from gradlab.tasks.echo import echo
 
 TINY: dict[str, Any] = {
@@ -372,6 +373,17 @@ def test_a_notebooks_line_is_replaced_in_place(monkeypatch: pytest.MonkeyPatch) 
     line.show("1/2 points")
     line.show("2/2 points")
     assert shown == [{"text/plain": "2/2 points"}]
+
+
+def test_a_notebook_cuts_long_lines_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("rich.jupyter.display", lambda segments, text: shown.append(text))
+    path = "runs/" + 20 * "deep/"
+    show(Console(force_jupyter=True, width=40, color_system=None), "advice   " + 9 * "word " + path)
+    (text,) = shown
+    *lines, last = text.strip().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert last == path
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from textwrap import fill
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -23,7 +24,12 @@ def screen() -> Console:
 
 
 def show(console: Console, content: RenderableType) -> None:
-    """Print text in one line however long, or a table; where no one reads any more, nothing."""
+    """Print text in one line however long, or a table; where no one reads any more, nothing.
+
+    A notebook does not wrap a long line: there it is cut between words, all of which stay whole.
+    """
+    if isinstance(content, str) and console.is_jupyter:
+        content = fill(content, console.width, break_long_words=False, break_on_hyphens=False)
     with unread():
         console.print(content, soft_wrap=isinstance(content, str))
 
