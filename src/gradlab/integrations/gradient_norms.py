@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from gradlab.jacobian.arguments import first_line
 from gradlab.training.telemetry import CLIP_ROUNDING
@@ -130,13 +130,22 @@ def _of_jax(
     rule: optax.GradientTransformation | None,
 ) -> tuple[Totals, PyTree]:
     """Return the totals with one more update, and the state of the clipping rule after it."""
-    norm = optax.tree.norm(grads)
+    norm = _norm(grads)
     if rule is None:
         return _with(jnp, totals, norm, *_by_global_norm(jnp, norm, threshold)), state
     after, state = rule.update(grads, state, params)
-    change = optax.tree.norm(optax.tree.sub(after, grads))
-    was_clipped = change > CLIP_ROUNDING * norm
-    return _with(jnp, totals, norm, optax.tree.norm(after), was_clipped), state
+    was_clipped = _norm(optax.tree.sub(after, grads)) > CLIP_ROUNDING * norm
+    return _with(jnp, totals, norm, _norm(after), was_clipped), state
+
+
+def _norm(tree: PyTree) -> Float[Array, ""]:
+    """Return the norm of a pytree, of arrays in half precision as float32."""
+
+    def widened(array: Any) -> Any:
+        is_half = jnp.issubdtype(array.dtype, jnp.floating) and jnp.finfo(array.dtype).bits < 32
+        return array.astype(jnp.float32) if is_half else array
+
+    return optax.tree.norm(jax.tree.map(widened, tree))
 
 
 def _of_torch(totals: Totals | None, grads: list[Any], threshold: float) -> Totals:
