@@ -352,7 +352,7 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "features": ({}, lstm(4), "deeper in a network reads what lies below it: give inputs"),
     "stacked": ({}, stacked(), "nnx.vmap stacks the layers of a network: give the watcher one"),
     "rank": ({"inputs": np.ones(3)}, lstm(), "inputs must be held-out sequences"),
-    "lengths": ({"lengths": [7, 1]}, lstm(), "lengths must be 2 whole numbers from 1 to 6"),
+    "lengths": ({"lengths": [7, 1]}, lstm(), "lengths must be one whole number from 1 to 6"),
     "no cell": ({}, nnx.Linear(3, 3, rngs=nnx.Rngs(0)), "Linear holds no recurrent cell"),
     "several": ({}, Tagger(), "3 recurrent cells, .*top.* give inputs="),
     "unknown": ({"inputs": {"up": X}}, Tagger(), "name cells of the model out of .*'up'"),
