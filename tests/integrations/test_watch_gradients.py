@@ -160,6 +160,16 @@ def test_weights_and_no_gradient_at_all_are_refused() -> None:
     assert skipped == {"train/grad_norm": 2, "train/nonfinite": 0}
 
 
+def test_a_gradient_that_does_not_fit_the_first_ends_no_training() -> None:
+    cell = nnx.SimpleCell(3, 4, rngs=nnx.Rngs(0))
+    watcher = gradlab.watch(np.ones((5, 3)), every=2, clip=optax.trace(0.9))
+    watcher(0, cell, grads={"a": np.ones(4)})
+    with pytest.warns(RuntimeWarning, match="could not take a gradient in: .*Training goes on"):
+        watcher(1, cell, grads={"b": np.ones(4)})
+    measurement = watcher(2, cell, grads={"a": np.ones(4)})
+    assert measurement is not None
+
+
 def test_the_rows_of_a_loop_have_its_own_clip(tmp_path: Any) -> None:
     cell = nnx.SimpleCell(3, 4, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 5, 3))

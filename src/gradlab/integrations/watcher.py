@@ -112,12 +112,12 @@ class Watcher:
             has no more than "diverged/update", the step.
 
         Raises:
-            ValueError: at the first call: the step, inputs, probes or folder do not fit. Later
-                errors are warned of once each, and training goes on.
+            ValueError: at the first call: the step, grads, inputs, probes or folder do not fit.
+                Later errors are warned of once each, and training goes on.
             TypeError: at the first call: there is no cell to measure.
         """
         if grads is not None:
-            self._gradients.add(grads, params)
+            self.add_gradients(grads, params)
         if self._folders is None:
             _whole(step)
         if step < self._due:
@@ -130,8 +130,17 @@ class Watcher:
 
         Args:
             grads, params: as in a call.
+
+        Raises:
+            ValueError: the first gradients are none, or do not fit the clip. Later errors are
+                warned of once, and training goes on.
         """
-        self._gradients.add(grads, params)
+        try:
+            self._gradients.add(grads, params)
+        except Exception as error:
+            if not self._gradients.has_begun:
+                raise
+            self._warn(f"could not take a gradient in: {reason_of(error)}")
 
     def finish(self) -> Measurement | None:
         """Measure the last step that was seen, close the records, and print the cost.
