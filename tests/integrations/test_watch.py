@@ -416,7 +416,7 @@ def test_what_is_no_number_of_updates_is_refused(step: Any) -> None:
 
 def test_a_call_within_a_traced_function_is_refused() -> None:
     with pytest.raises(ValueError, match="JAX is tracing here: call it outside of jit"):
-        nnx.jit(lambda cell: gradlab.watch(X)(0, cell))(lstm())
+        nnx.jit(lambda cell: gradlab.watch(X, lengths=[6, 4])(0, cell))(lstm())
     with pytest.raises(ValueError, match="JAX is tracing here"):
         jax.jit(lambda w: measured(lambda h, x: (jnp.tanh(w * h), h), initial_carry=X[0, 0]))(2.0)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
@@ -17,7 +18,8 @@ def lengths_of(lengths: Any, inputs: Float[Array, "batch T features"]) -> Int[np
     if lengths is None:
         batch, time = inputs.shape[:2]
         return np.full(batch, time)
-    return np.asarray(checked_lengths(lengths, inputs))
+    with jax.ensure_compile_time_eval():  # numbers also where JAX is tracing
+        return np.asarray(checked_lengths(lengths, inputs))
 
 
 def from_the_end(
