@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from gradlab import config
 from gradlab.__main__ import CONF
-from gradlab.integrations import watcher
+from gradlab.integrations import unfinished
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -64,7 +64,7 @@ def composed() -> Compose:
 def no_watcher_left() -> Iterator[None]:
     """Let go of watchers that a test has not finished, which the end of the process would."""
     yield
-    watcher._unfinished.clear()
+    unfinished.open_watchers.clear()
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "another layer": (lambda: keras.layers.Dense(3), "SimpleRNN, LSTM or GRU.* got Dense"),
     "two directions": (
         lambda: keras.layers.Bidirectional(keras.layers.LSTM(3)),
-        "got Bidirectional",
+        "got Bidirectional: pass its .forward_layer",
     ),
     "no weights": (lambda: keras.layers.LSTM(3), "has no weights yet: layer.build"),
     "an activation": (lambda: drawn("tanh", activation="mish"), "must be one of .*; got mish"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import wandb
 
 import gradlab
 
@@ -46,6 +47,7 @@ class WandbLogger(pl.loggers.logger.DummyLogger):
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[dict[str, Any]] = []
+        self.config = wandb.Config()
 
     @property
     def experiment(self) -> Any:
@@ -139,10 +141,20 @@ def test_sparse_gradients_have_the_norms_of_dense_ones(tmp_path: Path) -> None:
 
 def test_rows_of_a_wandb_logger_have_the_step_that_lightning_draws_against() -> None:
     logger = WandbLogger()
-    fit(Regression(), Watch(HELD_OUT, every=2), logger=logger)
+    fit(Regression(), Watch(HELD_OUT, every=2, config={"optim.lr": 0.1}), logger=logger)
     rows = [row for row in logger.rows if "jacobian/decay_rate" in row]
     assert [row["trainer/global_step"] for row in rows] == [0, 2, 4, 6]
     assert [row["train/step"] for row in rows] == [0, 2, 4, 6]
+    assert logger.config["optim"] == {"lr": 0.1}
+
+
+def test_two_callbacks_log_to_one_run_under_names_of_their_own() -> None:
+    logger = WandbLogger()
+    with pytest.raises(ValueError, match="another watcher logs to this W&B run under the same"):
+        fit(Regression(), Watch(HELD_OUT), Watch(HELD_OUT), logger=logger)
+    fit(Regression(), Watch(HELD_OUT), Watch(HELD_OUT, name="test"), logger=logger)
+    names = set().union(*logger.rows)
+    assert {"jacobian/decay_rate", "test/jacobian/decay_rate"} <= names
 
 
 def test_a_second_fit_of_a_trainer_goes_on_with_the_records(tmp_path: Path) -> None:

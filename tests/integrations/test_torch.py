@@ -281,19 +281,6 @@ def test_a_safetensors_file_is_read(tmp_path: Path) -> None:
         from_torch(str(tmp_path / "model.pt"), kind="gru")
 
 
-def test_pruned_and_normalised_weights_are_those_of_the_forward_pass() -> None:
-    from torch.nn.utils import parametrizations, prune
-
-    pruned, normalised = drawn(STEPWISE["gru"]), drawn(STEPWISE["lstm"])
-    prune.l1_unstructured(pruned, "weight_hh", 0.5)
-    parametrizations.spectral_norm(normalised, "weight_hh")
-    normalised.eval()
-    inputs = sequences()
-    for module in (pruned, normalised):
-        found = outputs_of(from_torch(module), cell_inputs(module, inputs.swapaxes(0, 1)))
-        assert_equal_outputs(found, torch_outputs(module, inputs))
-
-
 @pytest.mark.filterwarnings("error")
 def test_a_loss_that_is_not_detached_is_watched_without_a_warning(tmp_path: Path) -> None:
     module, inputs = drawn(MODULES["tanh"], batch_first=True), sequences()

@@ -183,11 +183,16 @@ def test_computed_weights_are_those_after_the_update_and_stay_as_they_are(kind: 
 def test_packed_sequences_and_outputs_with_their_state_are_refused_in_a_sentence() -> None:
     module, x = drawn("gru", batch_first=True), sequences()
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, [STEPS, 3], batch_first=True)
-    for inputs in (packed, lambda _: packed):
-        with pytest.raises(ValueError, match="inputs must be padded: give pad_packed_sequence's"):
-            measured(module, inputs)
-    with pytest.raises(ValueError, match="inputs must be an array of numbers"):
-        measured(module, lambda model: model(x))
+    refused = {
+        "inputs must be padded: give pad_packed_sequence's tensor and lengths=": packed,
+        r"inputs must be one tensor; got a tuple of 2: .*give the output, module\(x\)": module(x),
+    }
+    for sentence, inputs in refused.items():
+        for given in (inputs, lambda _, inputs=inputs: inputs):
+            with pytest.raises(ValueError, match=sentence):
+                measured(module, given)
+        with pytest.raises(ValueError, match=sentence):
+            cell_inputs(module, inputs)
 
 
 def test_a_cell_of_ones_own_is_refused_with_a_way_to_measure_it() -> None:

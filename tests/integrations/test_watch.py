@@ -352,7 +352,7 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "features": ({}, lstm(4), "deeper in a network reads what lies below it: give inputs"),
     "stacked": ({}, stacked(), "nnx.vmap stacks the layers of a network: give the watcher one"),
     "rank": ({"inputs": np.ones(3)}, lstm(), "inputs must be held-out sequences"),
-    "lengths": ({"lengths": [7, 1]}, lstm(), "lengths must be 2 whole numbers from 1 to 6"),
+    "lengths": ({"lengths": [7, 1]}, lstm(), "lengths must be one whole number from 1 to 6"),
     "no cell": ({}, nnx.Linear(3, 3, rngs=nnx.Rngs(0)), "Linear holds no recurrent cell"),
     "several": ({}, Tagger(), "3 recurrent cells, .*top.* give inputs="),
     "unknown": ({"inputs": {"up": X}}, Tagger(), "name cells of the model out of .*'up'"),
@@ -416,7 +416,7 @@ def test_what_is_no_number_of_updates_is_refused(step: Any) -> None:
 
 def test_a_call_within_a_traced_function_is_refused() -> None:
     with pytest.raises(ValueError, match="JAX is tracing here: call it outside of jit"):
-        nnx.jit(lambda cell: gradlab.watch(X)(0, cell))(lstm())
+        nnx.jit(lambda cell: gradlab.watch(X, lengths=[6, 4])(0, cell))(lstm())
     with pytest.raises(ValueError, match="JAX is tracing here"):
         jax.jit(lambda w: measured(lambda h, x: (jnp.tanh(w * h), h), initial_carry=X[0, 0]))(2.0)
 

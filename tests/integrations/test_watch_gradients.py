@@ -124,6 +124,23 @@ def test_tensors_in_half_precision_have_the_norms_of_float32() -> None:
         assert rows(None, [[tensor]])["train/grad_norm"] == pytest.approx(truth, rel=1e-6)
 
 
+def test_arrays_in_half_precision_have_the_norms_of_float64() -> None:
+    wide = {"bfloat16": RNG.normal(size=999), "float16": RNG.uniform(high=2e3, size=500)}
+    grads = {kind: jnp.asarray(array, kind) for kind, array in wide.items()}
+
+    def norm(tree: Any) -> Any:
+        exact = np.linalg.norm(flat(jax.tree.map(lambda x: np.asarray(x, np.float64), tree)))
+        return pytest.approx(exact, rel=1e-6)
+
+    by_value = optax.clip(1000.0)
+    clipped = by_value.update(grads, by_value.init(grads))[0]
+    for rule, after in ((2.0, pytest.approx(2.0)), (by_value, norm(clipped))):
+        row = rows(rule, [grads])
+        assert (row["train/grad_norm"], row["train/nonfinite"]) == (norm(grads), 0)
+        assert row["train/grad_norm_clipped"] == after
+        assert row["train/clip_fraction"] == 1
+
+
 def test_a_sparse_gradient_has_the_norm_of_a_dense_one() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is missing")
     embedding = torch.nn.Embedding(5, 3, sparse=True)
@@ -141,6 +158,16 @@ def test_weights_and_no_gradient_at_all_are_refused() -> None:
         rows(None, [[p.grad for p in model.parameters()]])
     skipped = rows(None, [[torch.ones(4)], [None], [torch.ones(4)]])  # an update without one
     assert skipped == {"train/grad_norm": 2, "train/nonfinite": 0}
+
+
+def test_a_gradient_that_does_not_fit_the_first_ends_no_training() -> None:
+    cell = nnx.SimpleCell(3, 4, rngs=nnx.Rngs(0))
+    watcher = gradlab.watch(np.ones((5, 3)), every=2, clip=optax.trace(0.9))
+    watcher(0, cell, grads={"a": np.ones(4)})
+    with pytest.warns(RuntimeWarning, match="could not take a gradient in: .*Training goes on"):
+        watcher(1, cell, grads={"b": np.ones(4)})
+    measurement = watcher(2, cell, grads={"a": np.ones(4)})
+    assert measurement is not None
 
 
 def test_the_rows_of_a_loop_have_its_own_clip(tmp_path: Any) -> None:

@@ -14,6 +14,7 @@ import wandb_reader as reader
 from flax import nnx
 
 import gradlab
+from gradlab.records import leases
 
 pytestmark = pytest.mark.usefixtures("no_watcher_left")
 X = jax.random.normal(jax.random.key(0), (2, 8, 3))
@@ -152,6 +153,21 @@ def test_two_watchers_of_one_run_log_beside_each_other_under_their_names(run: wa
         assert rates == pytest.approx([direct.metrics[RATE]] * 2, rel=1e-6)
         assert f"{prefix}jacobian/map._type" in items[0]
         assert items[0][f"{prefix}train/grad_norm"] == 1
+
+
+def test_a_watcher_that_was_refused_holds_neither_its_run_nor_a_folder(
+    run: wandb.Run, tmp_path: Path
+) -> None:
+    cells = [nnx.RNN(nnx.SimpleCell(3, 5, rngs=nnx.Rngs(seed))) for seed in (0, 1)]
+    folder, model = tmp_path / "mine", nnx.Bidirectional(*cells)
+    with gradlab.watch(X, folder=folder / "backward_rnn") as other:
+        other(0, cells[1])
+    refused = gradlab.watch(X, run=run, folder=folder)
+    with pytest.raises(ValueError, match="backward_rnn' holds the records of another run"):
+        refused(0, model)
+    assert not {folder / "forward_rnn", folder / "backward_rnn"} & set(leases.held())
+    with gradlab.watch(X, run=run, folder=folder, overwrite=True) as watcher:
+        assert watcher(0, model) is not None
 
 
 def test_the_config_reaches_the_run_and_replaces_nothing_there(run: wandb.Run) -> None:

@@ -1,7 +1,8 @@
 """Wrong arguments of the engine's functions are refused in a sentence that says what is allowed."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -132,6 +133,14 @@ def test_the_top_layer_of_a_stack_is_called_h() -> None:
         jacobian_log_norms(STACK, INPUTS, of="layer5")
 
 
+class State(NamedTuple):
+    hidden: jax.Array
+
+
+def swapped(x: Any, state: State) -> tuple[State, Any]:
+    return State(jnp.tanh(state.hidden + x.sum())), x
+
+
 TERMS = jnp.zeros((5, 4))
 WRONG: list[tuple[str, Callable[[Any], Any], list[Any]]] = [  # sentence, call, arguments
     ("norm must be one of 'spectral', 'frobenius', 'rms'", lambda v: jacobian_log_norms(
@@ -152,6 +161,8 @@ WRONG: list[tuple[str, Callable[[Any], Any], list[Any]]] = [  # sentence, call, 
         CELL, INPUTS, certify=v), ["yes", None]),
     ("initial_carry is needed with a plain step function", lambda v: jacobian_log_norms(
         plain, INPUTS, initial_carry=v), [None]),
+    (r"swapped does not run .*AttributeError: .*hidden.: it is given \(carry, x\)", lambda v:
+        jacobian_log_norms(v, INPUTS, initial_carry=State(STATE)), [swapped, partial(swapped)]),
     (r"pairs must be \(t, k\) with 0 ≤ k ≤ t ≤ 5, whole numbers", lambda v: log_singular_values(
         CELL, INPUTS, v), [[(6, 1)], [(1, 2)], [(2, -1)], [], (2, 1), [(1.5, 1)], [(1,)],
         [(1, 2, 3)], "ab", None, [(2, 1), None], [(True, False)]]),
@@ -162,7 +173,8 @@ WRONG: list[tuple[str, Callable[[Any], Any], list[Any]]] = [  # sentence, call, 
     ("lengths must be one whole number from 1 to 5 for each sample", lambda v: lyapunov_spectrum(
         CELL, INPUTS, lengths=v), [0, 6, 2.5, [2], np.nan]),
     (r"loss must be a function loss\(carry, target\) of one step", lambda v: adjoint_log_norms(
-        CELL, INPUTS, v, TARGETS), [None, "mse", lambda carry: 0.0, lambda h, t: h @ INPUTS]),
+        CELL, INPUTS, v, TARGETS), [
+        None, "mse", lambda carry: 0.0, lambda h, t: h @ INPUTS, lambda h, t: h.hidden]),
     (r"loss\(carry, target\) must return one real number", lambda v: backpropagate(
         CELL, INPUTS, v, TARGETS), [lambda h, t: h, lambda h, t: None, lambda h, t: h.sum() * 1j]),
     ("targets must have a row for each step of the inputs", lambda v: backpropagate(

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from gradlab.integrations.lengths import checked_lengths, from_the_end
+from gradlab.integrations.lengths import check_padded, from_the_end, lengths_of
 from gradlab.integrations.step_cell import Start, StepCell, check_start
 from gradlab.integrations.undisturbed import call_undisturbed
 from gradlab.jacobian.arguments import numbers
@@ -219,13 +219,14 @@ def _driven(
     name: str, found: Found, inputs: Any, targets: PyTree, lengths: Any, start: Start | None
 ) -> Driven:
     """Return a cell with its sequences, checked to fit."""
-    is_lone = np.ndim(inputs) == 2
-    is_time_first = isinstance(inputs, found.time_first) and not is_lone
+    is_time_first = isinstance(inputs, found.time_first)
+    inputs = _array("inputs", inputs)
+    is_lone = inputs.ndim == 2
     inputs = _sequences(inputs)
-    inputs = inputs.swapaxes(0, 1) if is_time_first else inputs
+    inputs = inputs.swapaxes(0, 1) if is_time_first and not is_lone else inputs
     targets = jax.tree.map(partial(_array, "targets"), targets)
     targets = jax.tree.map(lambda x: x[None], targets) if is_lone else targets
-    lengths = checked_lengths(lengths, inputs)
+    lengths = lengths_of(lengths, inputs)
     if found.below:
         inputs = found.below(inputs, lengths)
     if found.reverse:
@@ -278,8 +279,7 @@ def _sequences(inputs: Any) -> Float[Array, "batch T features"]:
 
 def _array(name: str, values: Any) -> Array:
     """Return numbers as an array of JAX, also those of a torch tensor."""
-    if type(values).__name__ == "PackedSequence":
-        raise ValueError(f"{name} must be padded: give pad_packed_sequence's tensor and lengths=.")
+    check_padded(name, values)
     if hasattr(values, "detach"):
         tensor = values.detach().cpu()
         # NumPy does not know bfloat16.

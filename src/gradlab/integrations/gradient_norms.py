@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from gradlab.jacobian.arguments import first_line
 from gradlab.training.telemetry import CLIP_ROUNDING
@@ -33,7 +33,13 @@ class Totals(NamedTuple):
 
 
 class GradientNorms:
-    """Sums up the gradients of all updates from one row of metrics to the next."""
+    """Sums up the gradients of all updates from one row of metrics to the next.
+
+    Attributes:
+        is_known: whether the clipping is.
+        threshold: of clipping by global norm; inf without one.
+        has_begun: whether a gradient has been taken in.
+    """
 
     def __init__(self, clip: Clip) -> None:
         """Begin with no update.
@@ -50,7 +56,7 @@ class GradientNorms:
         self.threshold = np.inf if is_rule or clip is None else _positive(clip)
         self._rule: Any = clip if is_rule else None
         self._totals: Totals | None = None
-        self._has_begun = False
+        self.has_begun = False
         self._clip_state: Any = None
 
     def add(self, grads: PyTree, params: PyTree) -> None:
@@ -66,14 +72,13 @@ class GradientNorms:
         """
         grads = list(grads) if isinstance(grads, Iterator) else grads
         if not jax.tree.leaves(grads):
-            if self._has_begun:
+            if self.has_begun:
                 return
             raise ValueError(
                 "grads must hold the gradient of this update; got none. In PyTorch, call the "
                 "watcher after loss.backward() and before optimizer.zero_grad(), with "
                 "grads=[p.grad for p in model.parameters()]."
             )
-        self._has_begun = True
         if tensors := _torch_tensors(grads):
             if self._rule:
                 raise ValueError(
@@ -81,7 +86,12 @@ class GradientNorms:
                     "threshold of clip_grad_norm_ instead, a number such as clip=1.0."
                 )
             self._totals = _of_torch(self._totals, tensors, self.threshold)
-            return
+        else:
+            self._add_arrays(grads, params)
+        self.has_begun = True
+
+    def _add_arrays(self, grads: PyTree, params: PyTree) -> None:
+        """Take an update's gradient in, of arrays of JAX or NumPy."""
         if self._rule and self._clip_state is None:
             self._clip_state = self._rule.init(grads if params is None else params)
         totals = self._totals or Totals(*jnp.zeros(len(Totals._fields)))
@@ -130,13 +140,22 @@ def _of_jax(
     rule: optax.GradientTransformation | None,
 ) -> tuple[Totals, PyTree]:
     """Return the totals with one more update, and the state of the clipping rule after it."""
-    norm = optax.tree.norm(grads)
+    norm = _norm(grads)
     if rule is None:
         return _with(jnp, totals, norm, *_by_global_norm(jnp, norm, threshold)), state
     after, state = rule.update(grads, state, params)
-    change = optax.tree.norm(optax.tree.sub(after, grads))
-    was_clipped = change > CLIP_ROUNDING * norm
-    return _with(jnp, totals, norm, optax.tree.norm(after), was_clipped), state
+    was_clipped = _norm(optax.tree.sub(after, grads)) > CLIP_ROUNDING * norm
+    return _with(jnp, totals, norm, _norm(after), was_clipped), state
+
+
+def _norm(tree: PyTree) -> Float[Array, ""]:
+    """Return the norm of a pytree, of arrays in half precision as float32."""
+
+    def widened(array: Any) -> Any:
+        is_half = jnp.issubdtype(array.dtype, jnp.floating) and jnp.finfo(array.dtype).bits < 32
+        return array.astype(jnp.float32) if is_half else array
+
+    return optax.tree.norm(jax.tree.map(widened, tree))
 
 
 def _of_torch(totals: Totals | None, grads: list[Any], threshold: float) -> Totals:

@@ -51,9 +51,11 @@ def from_keras(layer: Any) -> nnx.RNNCellBase:
     kinds = ("SimpleRNNCell", "LSTMCell", "GRUCell")
     kind = next((k for k in kinds if layers and type(cell) is getattr(layers, k)), None)
     if kind is None:
+        ways = ": pass its .forward_layer or .backward_layer"
         raise TypeError(
             "layer must be a keras.layers.SimpleRNN, LSTM or GRU, one of their cells, or a model "
-            f"that holds one such layer; got {type(layer).__name__}."
+            f"that holds one such layer; got {type(layer).__name__}"
+            f"{ways if hasattr(layer, 'forward_layer') else ''}."
         )
     if not cell.built:
         raise ValueError(

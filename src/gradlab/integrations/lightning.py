@@ -91,6 +91,10 @@ class _RowsOfTheirOwn:
 
     def __init__(self, run: Any, trainer: Trainer) -> None:
         self._run, self._trainer = run, trainer
+        self.config = run.config
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _RowsOfTheirOwn) and self._run is other._run
 
     @property
     def step(self) -> int:

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from gradlab.cells.recurrence import unroll
-from gradlab.integrations.lengths import checked_lengths, from_the_end
+from gradlab.integrations.lengths import check_padded, from_the_end, lengths_of
 from gradlab.integrations.torch_layers import (
     Kind,
     Layers,
@@ -167,6 +167,7 @@ def cell_inputs(
     """
     recurrent = only_recurrent(module)
     _check_direction(layers_of_module(recurrent), reverse)
+    check_padded("inputs", inputs)
     sequence = as_array(inputs)
     if sequence.ndim not in (2, 3):
         raise ValueError(
@@ -176,7 +177,7 @@ def cell_inputs(
     time_first = is_batch and not getattr(recurrent, "batch_first", True)
     sequence = sequence.swapaxes(0, 1) if time_first else sequence
     batch = sequence if is_batch else sequence[None]
-    steps = checked_lengths(lengths, batch)
+    steps = lengths_of(lengths, batch)
     batch = outputs_below(recurrent, layer or 0, batch, steps)
     batch = from_the_end(batch, steps) if reverse else batch
     return batch if is_batch else batch[0]

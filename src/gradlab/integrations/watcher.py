@@ -1,14 +1,10 @@
 """Measures a network when it is due, records and logs that, and never ends its training."""
 
-import atexit
+import contextlib
 import operator
-import os
-import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,9 +18,11 @@ from gradlab.integrations.cells import Driven
 from gradlab.integrations.folder import DIVERGED, Row, WatchFolder, nested
 from gradlab.integrations.gradient_norms import GradientNorms
 from gradlab.integrations.probe_choice import Sections, of_whole_carry, recorded
+from gradlab.integrations.unfinished import finish_at_exit, open_watchers
 from gradlab.jacobian.adjoints import Loss
 from gradlab.point.failures import reason_of
 from gradlab.probes import Measurement, ProbeInput, run_probes
+from gradlab.records import leases
 from gradlab.schedule import next_probed
 from gradlab.tracking.users_run import UsersRun
 
@@ -114,12 +112,12 @@ class Watcher:
             has no more than "diverged/update", the step.
 
         Raises:
-            ValueError: at the first call: the step, inputs, probes or folder do not fit. Later
-                errors are warned of once each, and training goes on.
+            ValueError: at the first call: the step, grads, inputs, probes or folder do not fit.
+                Later errors are warned of once each, and training goes on.
             TypeError: at the first call: there is no cell to measure.
         """
         if grads is not None:
-            self._gradients.add(grads, params)
+            self.add_gradients(grads, params)
         if self._folders is None:
             _whole(step)
         if step < self._due:
@@ -132,8 +130,17 @@ class Watcher:
 
         Args:
             grads, params: as in a call.
+
+        Raises:
+            ValueError: the first gradients are none, or do not fit the clip. Later errors are
+                warned of once, and training goes on.
         """
-        self._gradients.add(grads, params)
+        try:
+            self._gradients.add(grads, params)
+        except Exception as error:
+            if not self._gradients.has_begun:
+                raise
+            self._warn(f"could not take a gradient in: {reason_of(error)}")
 
     def finish(self) -> Measurement | None:
         """Measure the last step that was seen, close the records, and print the cost.
@@ -156,9 +163,6 @@ class Watcher:
         traceback: TracebackType | None,
     ) -> None:
         """Finish, as failed if the block has raised."""
-        self._finish_with(error)
-
-    def _finish_with(self, error: BaseException | None) -> None:
         if error is None:
             self._finish("done", measure=bool(self._folders) or self._run.is_open)
         elif isinstance(error, KeyboardInterrupt):
@@ -170,7 +174,7 @@ class Watcher:
         if self._finished:
             return None
         self._finished = True
-        _unfinished.discard(self)
+        open_watchers.discard(self)
         if self._folders is None:  # never called, or refused
             return None
         measured = None
@@ -260,27 +264,33 @@ class Watcher:
         """Open the records of each cell, at the first measurement."""
         if self._folder:
             self._close_others(self._folder)
-        self._run.open()
         folders = {}
-        for name, cell in driven.items():
-            if self._folder is None:
-                break
-            part = name if len(driven) > 1 else ""
-            config = nested(self._config, self._defaults(part, cell))
-            folders[name] = WatchFolder(
-                self._folder / part, config, cell.inputs.shape[1], cells=len(driven)
-            )
-            folders[name].open(step, self._overwrite)
+        with contextlib.ExitStack() as closing:  # all that is open already, if one is refused
+            self._run.open()
+            closing.callback(self._run.finish)
+            for name, cell in driven.items():
+                if self._folder is None:
+                    break
+                part = name if len(driven) > 1 else ""
+                config = nested(self._config, self._defaults(part, cell))
+                folder = self._folder / part
+                folders[name] = WatchFolder(folder, config, cell.inputs.shape[1], cells=len(driven))
+                folders[name].open(step, self._overwrite)
+                closing.callback(leases.release, folder)
+            closing.pop_all()
         self._folders = folders
-        _finish_at_exit(self)
+        finish_at_exit(self)
 
     def _close_others(self, folder: Path) -> None:
         """Close a watcher that somebody has left open and that would write to the folder too."""
-        for other in list(_unfinished):
+        for other in list(open_watchers):
             if other._folder and other._folder.absolute() == folder.absolute():
                 reason = "another watcher writes to its folder now"
                 other._finish("interrupted", measure=False, reason=reason)
-                self._warn(f"closes the watcher that was open on {str(folder)!r}: one writes")
+                self._warn(
+                    f"closes the watcher that was open on {str(folder)!r}: one at a time writes to "
+                    "a folder"
+                )
 
     def _defaults(self, part: str, driven: Driven) -> dict[str, Any]:
         """Return the config that figures need, where a user's does not say otherwise."""
@@ -348,29 +358,3 @@ def _numbers(metrics: Mapping[str, Any]) -> Row:
 
 def _no_loss(carry: PyTree, target: PyTree) -> Any:
     raise ValueError("a probe of yours reads the loss: give gradlab.watch loss= and targets=.")
-
-
-_unfinished: set[Watcher] = set()
-
-
-def _finish_at_exit(watcher: Watcher) -> None:
-    """Have a watcher finished when Python exits, if nobody has by then."""
-    _register()
-    _unfinished.add(watcher)
-
-
-@cache
-def _register() -> None:
-    # Python's hook before it shuts the pools of threads down, which measuring needs; those of
-    # atexit run after that.
-    getattr(threading, "_register_atexit", atexit.register)(_finish_all)
-    if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
-        # A worker that loads data ends in the same way, and has no part in the watching.
-        os.register_at_fork(after_in_child=_unfinished.clear)
-
-
-def _finish_all() -> None:
-    is_interactive = hasattr(sys, "ps1")  # there, the last error need not be what ends it
-    error = None if is_interactive else getattr(sys, "last_value", None)
-    for watcher in list(_unfinished):
-        watcher._finish_with(error)

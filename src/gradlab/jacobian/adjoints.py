@@ -158,7 +158,7 @@ def _real_number(loss: Loss, carry: PyTree, target: PyTree) -> Float[Array, ""]:
     """Return the loss of one step."""
     try:
         value = loss(carry, target)
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         if not is_plain(error):
             raise
         raise ValueError(

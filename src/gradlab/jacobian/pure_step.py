@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -120,7 +121,8 @@ def _check_takes(cell: Any, count: int) -> None:
 
 
 def _name(cell: Any) -> str:
-    return getattr(cell, "__name__", None) or type(cell).__name__
+    function = cell.func if isinstance(cell, partial) else cell
+    return getattr(function, "__name__", None) or type(function).__name__
 
 
 def _feature_axes(cell: Any) -> int:
@@ -245,13 +247,14 @@ def _run(
             "the step changes the state of a Flax module that it reads, such as a dropout's "
             "or a batch norm's: call that module's eval() first, or pass the cell itself."
         ) from error
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         if not is_plain(error) or "custom_vjp" in str(error):  # reverse mode is tried next
             raise
+        given = "(parameters, carry, x)" if leading else "(carry, x)"
         raise ValueError(
             f"{_name(cell)} does not run on one step's inputs {described(x)} and the carry "
-            f"{described(carry)} ({first_line(error)}): inputs must have the features that it "
-            "reads, and initial_carry the form that it takes."
+            f"{described(carry)} ({first_line(error)}): it is given {given}, inputs must have the "
+            "features that it reads, and initial_carry the form that it takes."
         ) from error
     if not (isinstance(result, tuple | list) and len(result) == 2):
         raise ValueError(

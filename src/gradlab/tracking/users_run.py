@@ -64,7 +64,7 @@ class UsersRun:
         """
         if self._run is None:
             return
-        if any(x._run is self._run and x._prefix == self._prefix for x in _logging):
+        if any(x._run == self._run and x._prefix == self._prefix for x in _logging):
             raise ValueError(
                 "another watcher logs to this W&B run under the same names, and one would replace "
                 "the other's: give gradlab.watch a name=, such as name='test', or finish that."
