@@ -16,7 +16,8 @@ from typing import Any, NoReturn, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab import explain, load_runs, load_wandb
+from gradlab import load_runs, load_wandb
+from gradlab.explain.errors import sentence
 from gradlab.figures import selection, style, units
 from gradlab.figures.catalogue import FIGURES, Entry, entry_of, overview
 from gradlab.figures.places import FORMATS, check_place
@@ -165,7 +166,7 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        sys.exit(explain.sentence(error))
+        sys.exit(sentence(error))
 
 
 def output_path(arguments: argparse.Namespace, name: str, formats: Sequence[str]) -> Path:
