@@ -14,7 +14,7 @@ from gradlab.claims.reproduce import FIGURES, Conclusion, compute, conclude
 from gradlab.claims.results import scales_of
 from gradlab.claims.skeleton import write_skeleton
 from gradlab.claims.study import load_study, study_names
-from gradlab.explain import sentence
+from gradlab.explain.errors import sentence
 from gradlab.figures.places import check_place
 from gradlab.printable import escape_what_cannot_be_printed
 

@@ -17,7 +17,8 @@ from conftest import gradlab
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gradlab import __main__ as command
-from gradlab import components, explain
+from gradlab import components
+from gradlab.explain.words import arguments, replaced
 from gradlab.printable import pasted
 
 MODELS = ", ".join(sorted(path.stem for path in (command.CONF / "model").glob("*.yaml")))
@@ -161,6 +162,9 @@ WORDS = {  # as typed, and as Hydra gets them
     "probe=[rms],[theory]": "probe=[rms],[theory]",
     "probe=choice([rms],[theory])": "probe=choice([rms],[theory])",
     "probe=[rms,theory] init.gain=-1": "probe=[rms,theory] init.gain=-1",
+    "model.cell._target_=my.Cell a=1": "model.cell._target_=my.Cell a=1 model.name=Cell",
+    "model.cell._target_=my.Cell model.name=own": "model.cell._target_=my.Cell model.name=own",
+    "model.cell._target_=a.A,a.B model.name=a": "model.cell._target_=a.A,a.B model.name=a",
     "--cfg=job --init=orthogonal --seed=3": "init=orthogonal seed=3 --cfg job",
     "--init.gain=0.5 --dry --+experiment=mine": (
         "init.gain=0.5 +experiment=mine sweep.plan_only=true"
@@ -174,7 +178,7 @@ WORDS = {  # as typed, and as Hydra gets them
 
 @pytest.mark.parametrize("typed", WORDS)
 def test_no_word_is_lost_behind_an_option(typed: str) -> None:
-    assert explain.arguments(typed.split(), command.CONF) == WORDS[typed].split()
+    assert arguments(typed.split(), command.CONF) == WORDS[typed].split()
 
 
 WRONG_WORDS = {
@@ -206,6 +210,7 @@ WRONG_WORDS = {
     "task=[echo,adding]": "type task=echo,adding",
     "model.name=lstm": "leave their cell as it is: type model=lstm",
     "model=rnn,lstm model.name=lstm": "type model=lstm for that cell",
+    "model.cell._target_=a.A,a.B": "several cells, which would have one name: run a sweep for",
     "@x=1": "'@x=1' chooses no option of a group",
     "init@a=1": "'init@a=1' chooses no option of a group",
     "--shell-completion": "--shell-completion takes install=SHELL: bash, fish, zsh",
@@ -218,14 +223,14 @@ WRONG_WORDS = {
 @pytest.mark.parametrize("typed", WRONG_WORDS)
 def test_words_that_mean_nothing_are_refused(typed: str) -> None:
     with pytest.raises(ValueError, match=WRONG_WORDS[typed]):
-        explain.arguments(typed.split(), command.CONF)
+        arguments(typed.split(), command.CONF)
 
 
 def test_a_word_that_replaces_another_is_named() -> None:
     words = ["seed=1", "init.gain=2", "seed=1", "seed=1,2", "~probe", "+probe=rms", "--dry"]
-    assert explain.replaced(words) == ["seed=1 is replaced by seed=1,2."]
+    assert replaced(words) == ["seed=1 is replaced by seed=1,2."]
     with pytest.raises(ValueError, match=r"seed=1 and \+\+seed=2 give one key in two ways"):
-        explain.replaced(["seed=1", "++seed=2"])
+        replaced(["seed=1", "++seed=2"])
 
 
 def test_the_command_says_what_it_replaces_and_where_it_is_at(tmp_path: Path) -> None:
@@ -367,7 +372,7 @@ def test_help_lists_the_users_own_options_and_marks_them(
         with pytest.raises(SystemExit, match=r"must be a folder.*did you mean own\?"):
             command.main()
     with pytest.raises(ValueError, match=r"type \+experiment=mine"):
-        explain.arguments(["mine", "--config-dir", "own"], command.CONF)
+        arguments(["mine", "--config-dir", "own"], command.CONF)
 
 
 def test_help_lists_experiments_and_groups_with_a_line_each(tmp_path: Path) -> None:

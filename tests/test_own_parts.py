@@ -152,7 +152,7 @@ MISTAKES: Mapping[str, str] = {
     "task=typo": r"own_code has no onw; did you mean own\?",
     "task=broken": r"'own_broken\.task' \(No module named 'no_such_package'\)",
     "task=elsewhere": r"there is no module 'no_such_module'; the working folder is /",
-    "probe=[spectral,nosuch]": "probe must be one of those that --help lists; got 'nosuch'",
+    "probe=[spectral,nosuch]": "probe has no 'nosuch': python -m gradlab --help lists what",
     "+probe=rms": "probe has an option already: type probe=rms, or",
     "+probe=spectral": "probe has this option already: leave it out",
     "+experiment=bare": "experiment/bare.yaml must begin with the line `# @package _global_`",

@@ -42,7 +42,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "training": {"cells", "jacobian", "models", "probes", *PARTS, *CONFIG},
     "tracking": {"decay", "sentences", "records", "figures"},
     "dashboard": {"tracking", "claims", "working_folder"},
-    "figures": {"decay", "sentences", "records", "tracking", "explain", "working_folder"},
+    "figures": {"decay", "sentences", "records", "tracking", "explain", "components"},
     "point": {"training", "probes", "tracking", "records", "decay", "sentences", "advice", *CONFIG},
     "sweeps": {"point", "training", "records", "decay", "sentences", "figures", "tracking"}
     | {*CONFIG},

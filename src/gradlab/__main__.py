@@ -50,7 +50,9 @@ def main() -> None:
 
 
 def _main() -> None:
-    from gradlab import explain
+    from gradlab.explain.errors import sentence
+    from gradlab.explain.help import help_on
+    from gradlab.explain.words import arguments, config_folders, replaced
     from gradlab.printable import escape_what_cannot_be_printed
 
     escape_what_cannot_be_printed()
@@ -67,11 +69,11 @@ def _main() -> None:
         return
     try:
         if {"-h", "--help"} & set(words):
-            print(explain.help_on(words, CONF, explain.config_folders(words)))
+            print(help_on(words, CONF, config_folders(words)))
             return
-        words = explain.arguments(words, CONF)
-        for sentence in explain.replaced(words):
-            print(f"gradlab: {sentence}", file=sys.stderr)
+        words = arguments(words, CONF)
+        for warning in replaced(words):
+            print(f"gradlab: {warning}", file=sys.stderr)
     except ValueError as error:
         sys.exit(f"gradlab: {error}")
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
@@ -88,7 +90,7 @@ def _main() -> None:
             or not is_told_in_a_sentence(error)
         ):
             raise
-        sys.exit(f"gradlab: {explain.sentence(error)}")
+        sys.exit(f"gradlab: {sentence(error)}")
 
 
 def _run_hydra(words: list[str]) -> None:

@@ -59,7 +59,7 @@ def check_component(
     except (Exception, SystemExit) as error:  # a module may end the process when it is imported
         raise ConfigError(
             f"{key}._target_ must be the dotted path of something that can be imported and "
-            f"called; got {target!r} ({_reason(str(target), error)})."
+            f"called; got {target!r} ({why_not(str(target), error)})."
         ) from error
     checked = {"_target_": target}
     for name, value in component.items():
@@ -121,6 +121,23 @@ def locate(target: str) -> Any:
     """Return what a `_target_` names, in the working folder too if that is where its module is."""
     join_path(target)
     return _locate(target)
+
+
+def why_not(target: str, error: BaseException) -> str:
+    """Return why `locate` or a look at the parameters failed, without Hydra's own words."""
+    cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
+    module, _, name = target.rpartition(".")
+    if isinstance(cause, SyntaxError):
+        return f"SyntaxError: {cause}"
+    if not isinstance(cause, ModuleNotFoundError):
+        return _last_line(cause)
+    if cause.name == target.partition(".")[0]:
+        where = f"the working folder is {Path.cwd()}"
+        return f"there is no module {cause.name!r}; {where}"
+    if cause.name != target or module not in sys.modules:
+        return _last_line(cause)
+    near = get_close_matches(name, dir(sys.modules[module]), n=1)
+    return f"{module} has no {name}{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def targets_of(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -221,23 +238,6 @@ def _hints(function: Any) -> dict[str, Any]:
         return get_type_hints(annotated, include_extras=True)
     except (NameError, TypeError):  # annotations that only a type checker can see
         return {}
-
-
-def _reason(target: str, error: BaseException) -> str:
-    """Return why a dotted path names nothing that can be called, without Hydra's own words."""
-    cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
-    module, _, name = target.rpartition(".")
-    if isinstance(cause, SyntaxError):
-        return f"SyntaxError: {cause}"
-    if not isinstance(cause, ModuleNotFoundError):
-        return _last_line(cause)
-    if cause.name == target.partition(".")[0]:
-        where = f"the working folder is {Path.cwd()}"
-        return f"there is no module {cause.name!r}; {where}"
-    if cause.name != target or module not in sys.modules:
-        return _last_line(cause)
-    near = get_close_matches(name, dir(sys.modules[module]), n=1)
-    return f"{module} has no {name}{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def _last_line(error: BaseException) -> str:

@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 from hydra.errors import HydraException
 
-from gradlab import explain
 from gradlab.__main__ import CONF, is_told_in_a_sentence, run
 from gradlab.components import ConfigError
+from gradlab.explain.errors import sentence
+from gradlab.explain.groups import has_default, options_of
+from gradlab.explain.words import arguments, replaced
 from gradlab.printable import quoted
 from gradlab.records import flatten
 from gradlab.records.table import load_runs
@@ -81,11 +83,11 @@ def sweep(
         is_system_error = isinstance(error, OSError) and not isinstance(error, HydraException)
         if is_system_error or not is_told_in_a_sentence(error):
             raise
-        told = str(error) if isinstance(error, ConfigError) else explain.sentence(error)
-        sentence = told + _about_tuples(told, settings)
-        if isinstance(error, ConfigError) and sentence == told:
+        told = str(error) if isinstance(error, ConfigError) else sentence(error)
+        remedy = _about_tuples(told, settings)
+        if isinstance(error, ConfigError) and not remedy:
             raise
-        raise ConfigError(sentence) from error
+        raise ConfigError(told + remedy) from error
     return load_runs(place) if place else pd.DataFrame()
 
 
@@ -106,32 +108,32 @@ def words_of(
         ConfigError: a value is of a type that no config holds, or a list is empty.
     """
     given = {*map(_key, overrides)}
-    values = _with_targets({key: _swept(x) for key, x in flatten(dict(settings)).items()}, given)
+    values = _with_targets({key: _swept(x) for key, x in flatten(dict(settings)).items()})
     anew = set[str]()
     for key in [key for key, (value, *_) in values.items() if _is_part(value)]:
         group, _, entry = key.partition(".")
-        is_default = explain.options_of(group, confs) and explain.has_default(group, confs[0])
+        is_default = options_of(group, confs) and has_default(group, confs[0])
         if entry == "_target_" and is_default and group not in {*values, *given}:
             anew.add(group)
     words = [f"+{x}" if _key(x).partition(".")[0] in anew else x for x in overrides]
     words += [f"~{group}" for group in sorted(anew)]
     for key, several in values.items():
-        has_options = explain.options_of(key, confs) and not explain.has_default(key, confs[0])
-        is_added = has_options or key.partition(".")[0] in anew or _is_own_probe(key, several)
-        text = ",".join(_text(key, one) for one in several)
-        words.append(f"{'+' if is_added else ''}{key}={text}")
+        options = options_of(key, confs)
+        is_chosen = options and not has_default(key, confs[0])
+        is_added = is_chosen or key.partition(".")[0] in anew or _is_own_probe(key, several)
+        typed = ["none" if x is None and "none" in options else _text(key, x) for x in several]
+        words.append(f"{'+' if is_added else ''}{key}={','.join(typed)}")
     return words
 
 
-def _with_targets(values: Mapping[str, list[Any]], given: set[str]) -> dict[str, list[Any]]:
+def _with_targets(values: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """Return values by key, in which a function or class is the `_target_` of a part.
 
     Args:
         values: what is swept over, by key.
-        given: keys of words of the command line.
 
     Raises:
-        ConfigError: a key has no value, or several cells one name.
+        ConfigError: a key has no value.
     """
     named: dict[str, list[Any]] = {}
     for key, several in values.items():
@@ -147,14 +149,6 @@ def _with_targets(values: Mapping[str, list[Any]], given: set[str]) -> dict[str,
         part = "model.cell" if key == "model" else key
         is_target = all(map(_is_part, several)) and not key.endswith("_target_")
         named[f"{part}._target_" if is_target else key] = several
-    cells = named.get("model.cell._target_", [])
-    if cells and "model.name" not in {*values, *given} and all(map(_is_part, cells)):
-        if len(cells) > 1:
-            raise ConfigError(
-                "model.cell takes one cell of yours a sweep, as model={'cell': MyCell}; join the "
-                "tables of several by pandas.concat."
-            )
-        named["model.name"] = [cells[0].__name__]
     return named
 
 
@@ -240,9 +234,9 @@ def _checked(words: Sequence[str], config_dir: str | Path | None) -> list[str]:
             )
     option = [CONFIG_DIR, str(config_dir)] if config_dir is not None else []
     try:
-        checked = explain.arguments([*words, *option], CONF)
-        for sentence in explain.replaced(checked):
-            warnings.warn(sentence, stacklevel=3)
+        checked = arguments([*words, *option], CONF)
+        for warning in replaced(checked):
+            warnings.warn(warning, stacklevel=3)
     except ValueError as error:
         raise ConfigError(str(error).replace(CONFIG_DIR, "config_dir")) from error
     return checked[: len(checked) - len(option)]

@@ -31,6 +31,9 @@ def none(runs):
 def wrong(runs):
     return runs["nosuch"]
 
+def two(runs, threshold):
+    return bare(runs)
+
 number = 3
 """
 
@@ -126,8 +129,10 @@ WRONG = {
     ("decay", "--runs", "nowhere"): "nowhere",
     ("decay", "--runs", ".", "--out", "a.gif"): r"--out must end in \.png",
     ("explore", "--runs", ".", "--out", "a.png"): r"--out must end in \.html",
-    ("mine.nosuch", "--runs", "SWEEP"): "mine.nosuch cannot be imported: .*nosuch",
-    ("nosuch.figure", "--runs", "SWEEP"): "nosuch.figure cannot be imported: No module",
+    ("mine.nosuch", "--runs", "SWEEP"): "mine.nosuch cannot be imported: mine has no nosuch",
+    ("nosuch.figure", "--runs", "SWEEP"): "nosuch.figure .*: there is no module 'nosuch'; the work",
+    ("broken.figure", "--runs", "SWEEP"): "imported: No module named 'no_such_package'",
+    ("mine.two", "--runs", "SWEEP"): r"of the runs alone, mine.two\(runs\): two\(\) missing 1",
     ("mine.number", "--runs", "SWEEP"): "mine.number must be a function that draws runs; it is 3",
     ("mine.none", "--runs", "SWEEP"): "mine.none must return a matplotlib Figure, .* a DataFrame",
 }
@@ -137,6 +142,7 @@ WRONG = {
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with figures of one's own."""
     (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "broken.py").write_text("import no_such_package\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "mine", raising=False)
@@ -151,7 +157,7 @@ def test_what_cannot_be_drawn_is_told_in_a_sentence(
     with pytest.raises(SystemExit, match=WRONG[words]) as stopped:
         run(monkeypatch, *given)
     assert "\n" not in str(stopped.value)
-    assert [path.name for path in own.iterdir() if path.name != "__pycache__"] == ["mine.py"]
+    assert {path.name for path in own.iterdir()} - {"__pycache__"} == {"mine.py", "broken.py"}
 
 
 def test_figures_of_ones_own(

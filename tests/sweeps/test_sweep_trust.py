@@ -74,7 +74,7 @@ def test_a_record_calls_nothing_that_is_not_ours(
 def test_who_resumes_may_allow_it(
     how: str, there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    received(there / "s", "model.cell._target_=foreign_module.Cell")
+    received(there / "s", "model.cell._target_=foreign_module.Cell", "model.name=Cell")
     (there / "mine").mkdir()
     (there / "mine" / "theirs.yaml").write_text("cell: {_target_: foreign_module.Cell}\n")
     allowed = {

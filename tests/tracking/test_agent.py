@@ -20,7 +20,7 @@ from wandb_server import Server, serving
 
 from gradlab import load_runs, load_wandb
 from gradlab.__main__ import CONF
-from gradlab.explain import arguments
+from gradlab.explain.words import arguments
 
 SWEEP = yaml.safe_load((CONF / "wandb_sweep.yaml").read_text(encoding="utf-8"))
 SMALL = ("model.hidden_size=4", "task.length=4", "task.items=2", "task.test_size=8")

@@ -18,7 +18,7 @@ from hydra.utils import get_object
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from gradlab.claims.expressions import ClaimError, parse
-from gradlab.explain import first_line
+from gradlab.explain.groups import first_line
 
 CLAIMS = "claims.yaml"
 FULL = "_full"  # conf/experiment/NAME_full.yaml is the study at the scale of its source

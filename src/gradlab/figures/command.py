@@ -10,19 +10,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, NoReturn, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab import explain, load_runs, load_wandb
+from gradlab import load_runs, load_wandb
+from gradlab.components import CallError, call, locate, why_not
+from gradlab.explain.errors import sentence
 from gradlab.figures import selection, style, units
 from gradlab.figures.catalogue import FIGURES, Entry, entry_of, overview
 from gradlab.figures.places import FORMATS, check_place
 from gradlab.printable import escape_what_cannot_be_printed
 from gradlab.records.files import write_whole
-from gradlab.working_folder import join_path
 
 # Where a cell begins that a spreadsheet takes for a formula, whichever separator it splits at.
 FORMULA = re.compile(r"(?<![^,;|\t\r\n])(?=[\s\"']*[=+\-@＝＋－＠])")
@@ -76,7 +76,10 @@ def draw(name: str, words: Sequence[str], typed: Sequence[str], program: str = "
         _errors_of(name),
         style.theme(getattr(arguments, "style", None), getattr(arguments, "unit", None)),
     ):
-        drawn = function(*given, **options)
+        try:
+            drawn = call(function, *given, **options)
+        except CallError as error:
+            sys.exit(f"{name} must be a function of the runs alone, {name}(runs): {error}.")
     with exit_on_user_error():
         print(_write(drawn, runs, path, typed, entry))
 
@@ -121,11 +124,10 @@ def _function(path: str) -> Callable[..., Any]:
     Raises:
         ValueError: there is none.
     """
-    join_path(path)
     try:
-        function = resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be imported: {error}.") from error
+        function = locate(path)
+    except (Exception, SystemExit) as error:  # a module may end the process when it is imported
+        raise ValueError(f"{path} cannot be imported: {why_not(path, error)}.") from error
     if not callable(function):
         raise ValueError(f"{path} must be a function that draws runs; it is {function!r:.60}.")
     return function
@@ -165,7 +167,7 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        sys.exit(explain.sentence(error))
+        sys.exit(sentence(error))
 
 
 def output_path(arguments: argparse.Namespace, name: str, formats: Sequence[str]) -> Path:
