@@ -8,7 +8,16 @@ from pydantic import BeforeValidator
 RATIO = 4  # between one training step of the "log" schedule and the next
 
 
+def _plain(schedule: Any) -> Any:
+    """Return a schedule with ranges, tuples and arrays as lists, and whole numbers as Python's."""
+    schedule = schedule.tolist() if hasattr(schedule, "tolist") else schedule
+    if isinstance(schedule, list | tuple | range):
+        return [_plain(step) for step in schedule]
+    return schedule
+
+
 def _check(schedule: Any) -> Any:
+    schedule = _plain(schedule)
     steps = schedule if isinstance(schedule, list) else [schedule]
     whole = all(isinstance(step, int) and not isinstance(step, bool) for step in steps)
     least = 0 if isinstance(schedule, list) else 1

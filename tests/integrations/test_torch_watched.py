@@ -1,5 +1,6 @@
 """Torch models as a watcher measures them: names, folders, and norms equal to torch.autograd's."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from flax import nnx
 import gradlab
 from gradlab.cells.recurrence import unroll
 from gradlab.integrations.torch import cell_inputs
+from gradlab.probes.maps import jacobian_map
 
 torch = pytest.importorskip("torch", reason="PyTorch, whose modules are read, is not installed")
 
@@ -198,3 +200,21 @@ def test_packed_sequences_and_outputs_with_their_state_are_refused_in_a_sentence
 def test_a_cell_of_ones_own_is_refused_with_a_way_to_measure_it() -> None:
     with pytest.raises(ValueError, match=r"Linear holds no .* measured by its step Jacobians"):
         measured(torch.nn.Linear(FEATURES, HIDDEN), sequences())
+
+
+def test_several_layers_are_measured_by_the_top_ones_h_and_all_states_by_a_probe() -> None:
+    """torch.autograd differentiates the module in float64 from its start to its end."""
+    module, inputs = drawn("gru", num_layers=2, batch_first=True), sequences()
+
+    def end(start: Any) -> Any:
+        hidden = start.reshape(2, 1, HIDDEN)
+        return double(inputs[:1].double(), hidden)[1].flatten()
+
+    double = drawn("gru", num_layers=2, batch_first=True).double()
+    jacobian = torch.autograd.functional.jacobian(end, torch.zeros(2 * HIDDEN).double()).numpy()
+    top = measured(module, inputs).arrays[MAP].values[0, -1, 0]
+    np.testing.assert_allclose(top, np.log(np.linalg.norm(jacobian[HIDDEN:, HIDDEN:], 2)), 1e-4)
+    probe = {"jacobian": partial(jacobian_map, of=None, wrt=None)}
+    whole = measured(module, inputs, probes=probe).arrays[MAP].values[0, -1, 0]
+    np.testing.assert_allclose(whole, np.log(np.linalg.norm(jacobian, 2)), 1e-4)
+    assert whole > top + 0.1

@@ -105,6 +105,9 @@ def test_measuring_changes_nothing_of_the_model_that_is_trained() -> None:
         (3, range(8), [0, 3, 6]),
         (3, range(7, 15), [7, 9, 12]),
         ([2, 5], range(9), [0, 2, 5]),
+        (range(2, 9, 3), range(9), [0, 2, 5, 8]),
+        (np.array([2, 5]), range(9), [0, 2, 5]),
+        (list(np.array([2, 5])), range(9), [0, 2, 5]),
         ("ends", range(9), [0]),
         (2, [0, 1, 2, 0, 1, 2, 3, 4], [0, 2, 4]),  # a step that comes again is not measured again
     ],
@@ -336,6 +339,7 @@ def stacked() -> nnx.OptimizedLSTMCell:
 
 WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "every": ({"every": "often"}, None, "every must be log, ends"),
+    "every, not whole": ({"every": np.array([0.5])}, None, "every must be log, ends"),
     "stride": ({"stride": 0}, None, "stride must be a whole number of at least 1"),
     "probe": ({"probes": "jacobi"}, None, "probes must be names out of adjoint, .*'jacobi'"),
     "twice": ({"probes": ("spectral", "rms")}, None, "two probes are called 'jacobian'"),

@@ -25,7 +25,7 @@ def watch(
     inputs: Inputs,
     *,
     probes: Probe | Sequence[Probe] | Mapping[str, Probe] = ("spectral",),
-    every: str | int | list[int] = "log",
+    every: str | int | Sequence[int] = "log",
     run: Any = None,
     name: str = "",
     folder: str | Path | None = None,
@@ -91,7 +91,7 @@ def watch(
         [0, 1, 4]
     """
     check_inputs(inputs)
-    validate(validator(Schedule), every, "every")
+    schedule: str | int | list[int] = validate(validator(Schedule), every, "every")
     if (loss is None) != (targets is None):
         raise ValueError("loss and targets belong together: give both, or leave both out.")
     if config is not None and not isinstance(config, Mapping):
@@ -107,7 +107,7 @@ def watch(
     return Watcher(
         partial(drive_cells, inputs=inputs, targets=targets, lengths=lengths, start=start),
         sections=choose_probes(probes, has_loss=loss is not None),
-        every=every,
+        every=schedule,
         run=UsersRun(run, nested(settings, {}), name),
         folder=None if folder is None else Path(folder),
         config=settings,
