@@ -15,6 +15,7 @@ from hypothesis import settings
 from gradlab import config
 from gradlab.__main__ import CONF
 from gradlab.integrations import unfinished
+from gradlab.records import leases
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -63,8 +64,11 @@ def composed() -> Compose:
 @pytest.fixture
 def no_watcher_left() -> Iterator[None]:
     """Let go of watchers that a test has not finished, which the end of the process would."""
+    before = leases.held()
     yield
     unfinished.open_watchers.clear()
+    for folder in set(leases.held()) - set(before):
+        leases.release(folder)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import sys
+import types
 from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import product
@@ -80,7 +82,8 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
     mpl.use("agg")
     PREPARED.get(page.name, lambda folder: None)(tmp_path)
     missing = {name for name in OPTIONAL if find_spec(name) is None}
-    names: dict[str, object] = {"__name__": "page"}
+    module = types.ModuleType("page")  # whose classes can be found again, as a notebook's can
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     left_out = set[str]()
     for number, block in enumerate(blocks_of(page), start=1):
         absent = {name for name in missing if re.search(rf"\b{name}\b", block)}
@@ -89,7 +92,7 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
             continue
         for words, fewer in SMALLER.items():
             block = block.replace(words, fewer)
-        exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+        exec(compile(block, f"{page.name}, block {number}", "exec"), vars(module))
     wandb.teardown()
     for folder in re.findall(r'folder="(runs/\w+)"', page.read_text()):
         if Path(folder).exists() or not left_out:
