@@ -33,9 +33,9 @@ from rich.console import Console
 import gradlab
 from gradlab.__main__ import CONF
 from gradlab.components import ConfigError
-from gradlab.from_python import words_of
+from gradlab.explain.values import words_of
 from gradlab.probes import Measurement
-from gradlab.records import load_sweep
+from gradlab.records import flatten, load_sweep
 from gradlab.sweeps.interrupts import as_guest, stopping
 from gradlab.sweeps.screen import NotebookLine, show
 from gradlab.tasks.echo import echo
@@ -57,7 +57,7 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words(settings: dict[str, Any] = TINY) -> list[str]:
-    return words_of(settings, [CONF])
+    return words_of(flatten(settings), [CONF])
 
 
 # The same sweep
