@@ -1,4 +1,4 @@
-"""What --help prints: the overview, and an option's keys with what its function says of itself."""
+"""The texts of --help: the overview, and an option's keys with its function's docstring."""
 
 import inspect
 import re

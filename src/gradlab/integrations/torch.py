@@ -99,7 +99,7 @@ def from_torch(
 
 
 class Part(NamedTuple):
-    """What `from_torch` makes a cell of: one direction of a layer, or the whole module.
+    """A part of a module that `from_torch` makes a cell of: a direction of a layer, or all of it.
 
     Attributes:
         layer: from 0; None: all.

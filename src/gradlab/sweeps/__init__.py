@@ -201,14 +201,13 @@ def run_alone(composed: DictConfig) -> float | None:
     sweeper: Any = OmegaConf.to_container(HydraConfig.get().sweeper)
     goal = objective_of(sweeper, settings) if is_search(sweeper) else None
     ledger.check_links(point.folder, sweep_folder(point.folder))
-    recorded = {point.folder: ledger.status_in(point.folder)}
-    stays = recorded[point.folder]["state"] in {*ledger.ENDED} - settings.retried
-    to_run = set() if stays else {point.folder}
-    for sentence in of_earlier_code([point], recorded, to_run):
-        show(screen(), sentence)
     if not leases.holder(point.folder):
         reseal_config(point.folder, asdict(point.config))  # Hydra has written its own by now
-    for pending in ledger.clear(elsewhere.claim([point], settings.retried)):
+    to_run = ledger.clear(elsewhere.claim([point], settings.retried))
+    recorded = {point.folder: ledger.status_in(point.folder)}
+    for sentence in of_earlier_code([point], recorded, {own.folder for own in to_run}):
+        show(screen(), sentence)
+    for pending in to_run:
         with stopping() as stop:
             (status,) = run_built(program_of(point.config, {}), [pending], stop=stop)
         elsewhere.release([pending])
