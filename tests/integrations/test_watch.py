@@ -10,6 +10,7 @@ import pytest
 from conftest import Compose
 from flax import linen, nnx
 from jax import Array
+from watched import Tagger, X, lstm, measured
 
 import gradlab
 from gradlab.cells.recurrence import unroll
@@ -19,19 +20,7 @@ from gradlab.training.losses import losses
 from gradlab.training.program import Program, hyperparameters_of
 
 pytestmark = pytest.mark.usefixtures("no_watcher_left")
-X = jax.random.normal(jax.random.key(0), (2, 6, 3))
 MAP = "jacobian_log_norm"
-
-
-def lstm(features: int = 3, seed: int = 0) -> nnx.OptimizedLSTMCell:
-    return nnx.OptimizedLSTMCell(features, 5, rngs=nnx.Rngs(seed))
-
-
-def measured(cell: Any, **arguments: Any) -> Measurement:
-    """Return what a watcher measures at its first call."""
-    measurement = gradlab.watch(**({"inputs": X} | arguments))(0, cell)
-    assert measurement is not None
-    return measurement
 
 
 def assert_map_of(measurement: Measurement, cell: Any, x: Any, name: str = MAP, **of: Any) -> None:
@@ -173,20 +162,6 @@ def test_a_carry_without_h_is_measured_whole() -> None:
     measurement = measured(step, initial_carry=start)
     assert_map_of(measurement, step, X, initial_carry=start, of=None, wrt=None)
     assert measurement.arrays[MAP].attrs["of"] == "whole carry"
-
-
-class Tagger(nnx.Module):
-    """An embedding, a bidirectional layer and a layer on top of it."""
-
-    def __init__(self) -> None:
-        rngs = nnx.Rngs(0)
-        self.embed = nnx.Linear(3, 4, rngs=rngs)
-        forward, backward = nnx.RNN(lstm(4)), nnx.RNN(nnx.GRUCell(4, 5, rngs=rngs))
-        self.both = nnx.Bidirectional(forward, backward)
-        self.top = nnx.RNN(nnx.SimpleCell(10, 5, rngs=rngs))
-
-    def __call__(self, x: Array) -> Array:
-        return self.top(self.both(self.embed(x)))
 
 
 def test_cells_deeper_in_a_model_are_measured_on_what_they_read() -> None:
@@ -331,48 +306,6 @@ def test_a_lone_sequence_and_its_targets_are_a_batch_of_one() -> None:
     np.testing.assert_allclose(measurement.arrays["adjoint_log_norm"][0], expected, atol=1e-6)
 
 
-def stacked() -> nnx.OptimizedLSTMCell:
-    """Return two layers in one, as `nnx.vmap` makes them."""
-    graph, state = nnx.split(lstm())
-    return nnx.merge(graph, jax.tree.map(lambda w: jnp.stack([w, w]), state))
-
-
-WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
-    "every": ({"every": "often"}, None, "every must be log, ends"),
-    "every, not whole": ({"every": np.array([0.5])}, None, "every must be log, ends"),
-    "stride": ({"stride": 0}, None, "stride must be a whole number of at least 1"),
-    "probe": ({"probes": "jacobi"}, None, "probes must be names out of adjoint, .*'jacobi'"),
-    "twice": ({"probes": ("spectral", "rms")}, None, "two probes are called 'jacobian'"),
-    "no probe": ({"probes": ()}, None, "probes must name one or more of adjoint"),
-    "nameless": ({"probes": lambda probed: 0}, None, "a probe of your own needs a name"),
-    "no loss": ({"probes": "adjoint"}, None, "give loss=.* and targets="),
-    "no targets": ({"loss": lambda h, y: 0}, None, "loss and targets belong together"),
-    "clip": ({"clip": "norm"}, None, "clip must be an optax transformation, .* above 0; got 'norm"),
-    "run": ({"run": "mine"}, None, "run must be a W&B run"),
-    "name": ({"name": 3}, None, "name must be a text, such as 'test'; got 3"),
-    "model": ({"inputs": lstm()}, None, r"got the model OptimizedLSTMCell, .*watcher\(step, mod"),
-    "folder": ({"folder": 3}, None, "folder must be a path, such as 'runs/mine'; got 3"),
-    "config": ({"config": 3}, None, r"config must be a mapping; got int: give vars\(args\)"),
-    "features": ({}, lstm(4), "deeper in a network reads what lies below it: give inputs"),
-    "stacked": ({}, stacked(), "nnx.vmap stacks the layers of a network: give the watcher one"),
-    "rank": ({"inputs": np.ones(3)}, lstm(), "inputs must be held-out sequences"),
-    "lengths": ({"lengths": [7, 1]}, lstm(), "lengths must be one whole number from 1 to 6"),
-    "no cell": ({}, nnx.Linear(3, 3, rngs=nnx.Rngs(0)), "Linear holds no recurrent cell"),
-    "several": ({}, Tagger(), "3 recurrent cells, .*top.* give inputs="),
-    "unknown": ({"inputs": {"up": X}}, Tagger(), "name cells of the model out of .*'up'"),
-    "lone": ({"inputs": {"up": X}}, lstm(), "inputs must be sequences of one cell"),
-    "carry": ({"initial_carry": X}, lstm(), "initial_carry is that of a step function"),
-}
-
-
-@pytest.mark.parametrize("samples", [1, 2, 5])  # the held-out sequences are two
-def test_an_initial_carry_of_a_batch_is_refused_whatever_its_size(samples: int) -> None:
-    cell, h0 = linen.GRUCell(features=5), jnp.zeros((samples, 5))
-    weights = cell.init(jax.random.key(1), h0[0], X[0, 0])
-    with pytest.raises(ValueError, match=rf"leave out its first axis, of {samples}, as in jax.tre"):
-        measured(lambda h, x: cell.apply(weights, h, x), initial_carry=h0)
-
-
 def test_a_carry_that_is_a_matrix_is_measured_whole() -> None:
     def heads(h: Array, x: Array) -> tuple[Array, Array]:  # two of them
         h = jnp.tanh(w @ h[..., None] + x)[..., 0]
@@ -382,47 +315,6 @@ def test_a_carry_that_is_a_matrix_is_measured_whole() -> None:
     start = jnp.zeros((2, 1))
     measurement = measured(heads, inputs=X[..., :1], initial_carry=start)
     assert_map_of(measurement, heads, X[..., :1], initial_carry=start)
-
-
-def test_a_step_that_does_not_fit_is_not_said_to_lie_deep_in_a_network() -> None:
-    with pytest.raises(ValueError, match=r"takes float32.5. and returns float32.3") as caught:
-        measured(lambda h, x: (x, h), initial_carry=jnp.zeros(5))
-    assert "deeper" not in str(caught.value)
-    with pytest.raises(ValueError, match="initial_carry is needed with a plain step function"):
-        measured(lambda h, x: (h, h))
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_use_is_refused_before_training_in_a_sentence(wrong: str) -> None:
-    arguments, cell, sentence = WRONG[wrong]
-    with pytest.raises(ValueError, match=sentence):
-        gradlab.watch(**({"inputs": X} | arguments))(0, cell)
-
-
-@pytest.mark.parametrize("inputs", [np.ones(3), {"top": X, "up": np.ones((2, 0, 3))}, None])
-def test_what_are_no_sequences_is_refused_before_there_is_a_model(inputs: Any) -> None:
-    with pytest.raises(ValueError, match="inputs must be "):
-        gradlab.watch(inputs)
-
-
-def test_what_is_no_cell_is_refused_as_the_engine_refuses_it() -> None:
-    with pytest.raises(TypeError, match="a Linen cell's weights lie outside it"):
-        measured(linen.GRUCell(features=5))
-    with pytest.raises(ValueError, match="metrics must be numbers; loss is 'small'"):
-        gradlab.watch(X)(0, lstm(), loss="small")
-
-
-@pytest.mark.parametrize("step", [0.5, "0", None, lstm()])
-def test_what_is_no_number_of_updates_is_refused(step: Any) -> None:
-    with pytest.raises(ValueError, match=r"a whole number, .*watcher\(step, model\); got "):
-        gradlab.watch(X)(step, lstm())
-
-
-def test_a_call_within_a_traced_function_is_refused() -> None:
-    with pytest.raises(ValueError, match="JAX is tracing here: call it outside of jit"):
-        nnx.jit(lambda cell: gradlab.watch(X, lengths=[6, 4])(0, cell))(lstm())
-    with pytest.raises(ValueError, match="JAX is tracing here"):
-        jax.jit(lambda w: measured(lambda h, x: (jnp.tanh(w * h), h), initial_carry=X[0, 0]))(2.0)
 
 
 def test_a_network_that_diverges_ends_no_training() -> None:
