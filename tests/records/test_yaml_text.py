@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +22,9 @@ CONFIG = st.dictionaries(NAME, NODE, max_size=5)
 
 
 @settings(deadline=None)
+@example({"_": "${"})
+@example({"_": "${", "*": "&a !b << *c"})
+@example({"_": "${" + 70_000 * "a"})
 @given(CONFIG)
 def test_a_config_is_written_and_read_back(config: dict[str, Any]) -> None:
     assert repr(yaml_text.load(yaml_text.dump(config))) == repr(config)  # a NaN is not itself

@@ -1,7 +1,7 @@
 """YAML as OmegaConf reads and writes it, by libyaml: a tenth of the time, for files of every point.
 
-What is read so is what gradlab writes: plain nested sections. All else (aliases, tags, `${...}`, a
-text made to be deep) goes OmegaConf's way, which also says what is wrong with it.
+What is read so is what gradlab writes: plain nested sections. What else there may be (tags, keys
+that are no names, a text made to be deep) goes OmegaConf's way, which also says what is wrong.
 """
 
 from functools import cache
@@ -11,28 +11,26 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
-FOREIGN = ("*", "&", "!", "<<", "${")  # aliases, anchors, tags, merged sections, interpolations
 NESTING, NESTED, LONGEST = "[{-?", 2000, 2**16  # libyaml's reader has no limit of its own
 SCALARS = (str, int, float, type(None))
 
 
 def load(text: str) -> Any:
-    """Return YAML as plain data; `${...}` stays text.
+    """Return YAML as plain data; `${...}` stays text, where it is no interpolation too.
 
     Raises:
         yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError: it is none.
     """
-    is_flat = len(text) < LONGEST and sum(map(text.count, NESTING)) < NESTED
-    if is_flat and not any(sign in text for sign in FOREIGN):
-        try:
-            data = yaml.load(text, Loader=_loader())
-        except yaml.YAMLError:
-            pass  # in OmegaConf's words
-        else:
-            if isinstance(data, dict | list) and _is_plain(data):
-                return data
     if "*" in text and any(isinstance(x, yaml.AliasEvent) for x in yaml.parse(text)):
         raise ValueError("aliases, which gradlab never writes, may stand for no end of data")
+    is_flat = len(text) < LONGEST and sum(map(text.count, NESTING)) < NESTED
+    try:
+        data = yaml.load(text, Loader=_loader() if is_flat else get_yaml_loader())
+    except yaml.YAMLError:
+        pass  # in OmegaConf's words
+    else:
+        if isinstance(data, dict | list) and _is_plain(data):
+            return data
     return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
 
 
