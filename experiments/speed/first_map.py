@@ -25,8 +25,10 @@ from timing import (  # type: ignore[import-not-found, unused-ignore]
     save,
 )
 
-FLAX = """
+BEGIN = """
 import time; begin = time.perf_counter()
+"""
+FLAX = """
 import jax
 from flax import nnx
 from gradlab import jacobian_log_norms
@@ -36,7 +38,6 @@ inputs = jax.random.normal(jax.random.key(0), ({length}, 8))
 carry = None
 """
 AT_HAND = """
-import time; begin = time.perf_counter()
 import jax.numpy as jnp
 import numpy as np
 from gradlab import jacobian_log_norms
@@ -52,21 +53,14 @@ def cell(h, x):
     return h, h
 """
 MAP = """
-built = time.perf_counter()
-measure = lambda: jacobian_log_norms(cell, inputs, norm="{norm}", initial_carry=carry)
-measure().block_until_ready()
-measured = time.perf_counter()
-measure().block_until_ready()
-again = time.perf_counter()
-print([imported - begin, built - imported, measured - built, again - measured])
+def measure():
+    jacobian_log_norms(cell, inputs, norm="{norm}", initial_carry=carry).block_until_ready()
 """
 PYTORCH = """
-import time; begin = time.perf_counter()
 import torch
 imported = time.perf_counter()
 cell = torch.nn.RNNCell(8, {n})
 inputs = torch.randn({length}, 8)
-built = time.perf_counter()
 
 def measure():
     states = [torch.zeros({n}, {n}, requires_grad=True)]
@@ -76,8 +70,9 @@ def measure():
     for t in range(1, {length} + 1):
         rows = torch.autograd.grad(states[t], states[:t], torch.eye({n}), retain_graph=True)
         log_norms[t, :t] = torch.stack([row.norm() for row in rows]).log()
-    return log_norms
-
+"""
+TIMED = """
+built = time.perf_counter()
 measure()
 measured = time.perf_counter()
 measure()
@@ -125,7 +120,8 @@ def main() -> None:
     for _ in range(options.repeats):
         for length, n, norm, _ in cases:
             for name, text in PROGRAMS.items():
-                measured = whole_process(text.format(length=length, n=n, norm=norm))
+                program = BEGIN + text + TIMED
+                measured = whole_process(program.format(length=length, n=n, norm=norm))
                 runs.setdefault((length, n, norm, name), []).append(measured)
     others = load()
     rows = []

@@ -1,7 +1,8 @@
 """YAML as OmegaConf reads and writes it, by libyaml: a tenth of the time, for files of every point.
 
-What is read so is what gradlab writes: plain nested sections. What else there may be (tags, keys
-that are no names, a text made to be deep) goes OmegaConf's way, which also says what is wrong.
+What is read so is what gradlab writes: plain nested sections. A text made to be long or deep takes
+the parser in Python, and what is not plain (tags, keys that are no names) goes OmegaConf's way,
+which also says what is wrong.
 """
 
 from functools import cache
