@@ -18,7 +18,7 @@ ROOMS = sorted(
     if path.name not in ("__init__.py", "__pycache__", "conf", "py.typed")
 )
 
-CONFIG = ("config", "components", "schedule")
+CONFIG = ("config", "identity", "components", "schedule")
 PARTS = ("tasks", "initialisers", "clipping", "optimisers", "regularisers")
 MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "jacobian": set(),
@@ -35,6 +35,7 @@ MAY_KNOW: dict[str, set[str]] = {  # beside itself
     "components": {"working_folder"},
     "explain": {"components"},
     "config": {"components", "schedule"},
+    "identity": {"config"},
     **{part: set(CONFIG) for part in PARTS},
     "regularisers": {"cells", *CONFIG},
     "models": {"cells", *CONFIG},

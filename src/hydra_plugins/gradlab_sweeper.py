@@ -152,7 +152,8 @@ class ProductSweeper(BasicSweeper):
                 point or one that runs, or an option that is swept over has its own sweep.
         """
         from gradlab.components import ConfigError
-        from gradlab.config import check, identity
+        from gradlab.config import check
+        from gradlab.identity import identity
         from gradlab.records import MULTIRUN, WANDB, leases
         from gradlab.sweeps import ledger, refusals
         from gradlab.sweeps.composer import Composer

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradlab import clipping
-from gradlab.config import Config, program_key
+from gradlab.config import Config
+from gradlab.identity import program_key
 from gradlab.training.gradients import Gradients, ObjectiveAux
 from gradlab.training.program import Program, State, hyperparameters_of
 from gradlab.training.telemetry import observe, training_row

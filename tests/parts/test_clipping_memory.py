@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradlab import clipping
-from gradlab.config import Config, program_key
+from gradlab.config import Config
+from gradlab.identity import program_key
 from gradlab.point import checkpoints
 from gradlab.training.program import Program, State, hyperparameters_of
 from gradlab.training.telemetry import training_row

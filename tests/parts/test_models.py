@@ -12,7 +12,7 @@ from flax import nnx
 
 from gradlab import initialisers
 from gradlab.components import ConfigError
-from gradlab.config import program_key
+from gradlab.identity import program_key
 from gradlab.models import Network, Readout, Stack, by_gate
 from gradlab.training.program import Program, hyperparameters_of
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from gradlab.cells import Elman
 from gradlab.components import ConfigError
-from gradlab.config import program_key
+from gradlab.identity import program_key
 from gradlab.regularisers import Omega
 from gradlab.training.program import Program, hyperparameters_of
 

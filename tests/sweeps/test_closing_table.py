@@ -14,9 +14,10 @@ from conftest import Compose
 from rich.console import Console
 from synthetic_sweeps import write_point
 
-from gradlab import config, load_runs
+from gradlab import load_runs
 from gradlab.components import ConfigError
 from gradlab.figures.selection import comparable
+from gradlab.identity import identity
 from gradlab.records import load_status
 from gradlab.sweeps import report
 from gradlab.sweeps.closing_table import (
@@ -434,7 +435,7 @@ def test_the_table_is_chosen_by_a_key_that_enters_no_identity(composed: Compose)
     points = composed("sweep.table=points")
     assert points.sweep.table == "points"
     assert composed().sweep.table == "settings"
-    assert config.identity(points) == config.identity(composed())
+    assert identity(points) == identity(composed())
     with pytest.raises(
         ConfigError, match=r"sweep.table must be one of settings, points; got 'seed'"
     ):

@@ -14,8 +14,9 @@ import pytest
 from conftest import Compose
 
 from gradlab import __main__ as command
-from gradlab import config, load_runs
+from gradlab import load_runs
 from gradlab.components import ConfigError
+from gradlab.identity import identity, program_key, training_digest
 from gradlab.tasks import Task
 from gradlab.tasks.arrays import arrays
 from gradlab.training.losses import losses, weighted_mean
@@ -359,12 +360,12 @@ def test_a_point_is_known_by_its_data_wherever_that_lies(
     task_of(tmp_path, inputs=INPUTS, targets=LABELS[::-1])
     now, copy = (composed("task=arrays", f"task.path={name}.npz") for name in ("data", "copy"))
     assert now.task["path"] == str(tmp_path / "data.npz")
-    assert config.identity(now) != config.identity(copy)
-    assert config.training_digest(now) != config.training_digest(copy)
+    assert identity(now) != identity(copy)
+    assert training_digest(now) != training_digest(copy)
     shutil.copy("copy.npz", "data.npz")
     before = composed("task=arrays", "task.path=data.npz")
-    assert config.identity(before) == config.identity(copy)
-    assert config.program_key(before) == config.program_key(copy)
+    assert identity(before) == identity(copy)
+    assert program_key(before) == program_key(copy)
     with pytest.raises(ConfigError, match="has other contents now than when the sweep began"):
         arrays(**{k: v for k, v in now.task.items() if k != "_target_"})
     with pytest.raises(ConfigError, match=r"task\.path has no value: type task\.path=VALUE"):

@@ -11,7 +11,7 @@ from conftest import Compose
 from hand_built import draw_batch
 
 from gradlab.components import ConfigError
-from gradlab.config import identity
+from gradlab.identity import identity
 from gradlab.tasks.mnist import mnist
 from gradlab.tasks.mnist1d import mnist1d
 from gradlab.tasks.mnist1d_data import ORDER, digits

@@ -8,7 +8,8 @@ import pytest
 from conftest import Compose
 
 from gradlab.components import ConfigError
-from gradlab.config import Sweep, identity
+from gradlab.config import Sweep
+from gradlab.identity import identity
 from gradlab.point import Point, run_point
 from gradlab.records import load_metrics
 from gradlab.sweeps.objective import objective_of

@@ -11,7 +11,7 @@ from conftest import Compose
 from hand_built import draw_batch
 
 from gradlab.components import ConfigError
-from gradlab.config import identity
+from gradlab.identity import identity
 from gradlab.tasks.text import python_manual, text
 from gradlab.training.program import Program, hyperparameters_of
 

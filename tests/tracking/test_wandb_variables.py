@@ -18,6 +18,7 @@ from gradlab import config
 from gradlab.__main__ import CONF
 from gradlab.components import ConfigError
 from gradlab.from_python import hydra_apart
+from gradlab.identity import identity, training_digest
 from gradlab.tracking import environment, runs
 from gradlab.tracking.runs import track
 from hydra_plugins.gradlab_commands import commands
@@ -65,8 +66,8 @@ def test_each_variable_is_heard_and_changes_no_identity(monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
     heard = composed(())
     assert asdict(heard.wandb) == HEARD
-    assert config.identity(heard) == config.identity(silent)
-    assert config.training_digest(heard) == config.training_digest(silent)
+    assert identity(heard) == identity(silent)
+    assert training_digest(heard) == training_digest(silent)
 
 
 def test_the_command_and_its_experiment_come_first(

@@ -13,8 +13,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradlab import config
 from gradlab.components import ConfigError
+from gradlab.identity import identity, without_bookkeeping
 from gradlab.point import Point, checkpoints, run_point
 from gradlab.records import load_metrics
 from gradlab.training.loss_scaling import LARGEST, dynamic, static
@@ -71,13 +71,13 @@ def test_all_types_start_alike_and_train_alike_to_rounding(composed: Compose) ->
 
 def test_a_default_says_nothing_of_types_in_identity_or_digest(composed: Compose) -> None:
     plain = composed(*SMALL)
-    record = config.without_bookkeeping(asdict(plain))
+    record = without_bookkeeping(asdict(plain))
     assert "dtype" not in record["model"]
     assert "loss_scale" not in record["train"]
     program, start, _ = trained(composed, steps=1)
     assert start.loss_scale is None
     assert type(program.merge(start.parameters).cell).__name__ == "Elman"
-    identities = {config.identity(composed(*SMALL, f"model.dtype={dtype}")) for dtype in DTYPES}
+    identities = {identity(composed(*SMALL, f"model.dtype={dtype}")) for dtype in DTYPES}
     assert len(identities) == len(DTYPES)
 
 

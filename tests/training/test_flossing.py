@@ -15,7 +15,7 @@ from flax import nnx
 
 from gradlab.cells import GRU, LSTM, Elman, Leaky
 from gradlab.components import ConfigError
-from gradlab.config import identity, training_digest
+from gradlab.identity import identity, training_digest
 from gradlab.jacobian.steps import random_frame
 from gradlab.point import Point, run_point, run_points
 from gradlab.records import load_metrics

@@ -12,7 +12,8 @@ from conftest import Compose
 from flax import nnx
 
 from gradlab import load_gradients
-from gradlab.config import Config, program_key
+from gradlab.config import Config
+from gradlab.identity import program_key
 from gradlab.point import Point, run_point
 from gradlab.records import load_metrics
 from gradlab.training.program import Program, hyperparameters_of

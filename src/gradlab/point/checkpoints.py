@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gradlab import records
-from gradlab.config import Config, training_digest
+from gradlab.config import Config
+from gradlab.identity import training_digest
 from gradlab.point.environment import unusual_flags
 from gradlab.records.files import RecordError
 from gradlab.training.program import State

@@ -19,7 +19,8 @@ from gradlab import decay, records, sentences
 from gradlab.advice.points import point_advice
 from gradlab.advice.starts import kind_of
 from gradlab.components import locate
-from gradlab.config import Config, identity
+from gradlab.config import Config
+from gradlab.identity import identity
 from gradlab.point import checkpoints
 from gradlab.point.environment import environment
 from gradlab.point.failures import is_interrupt, reason_of, traceback_of

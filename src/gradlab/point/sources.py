@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any
 
 from gradlab.components import locate, targets_of
-from gradlab.config import Config, without_bookkeeping
+from gradlab.config import Config
+from gradlab.identity import without_bookkeeping
 
 
 def sources(config: Config) -> dict[str, str]:

@@ -7,7 +7,8 @@ from threading import Event
 from typing import NamedTuple, TypeAlias
 
 from gradlab.components import ConfigError
-from gradlab.config import Config, program_key
+from gradlab.config import Config
+from gradlab.identity import program_key
 from gradlab.point import Point, Status, fail_points, run_points
 from gradlab.sweeps.program_cache import kept_program
 from gradlab.training.program import Program
@@ -27,7 +28,7 @@ def program_of(config: Config, programs: dict[str, Built]) -> Built:
 
     Args:
         config: a checked config.
-        programs: built already, by `config.program_key`.
+        programs: built already, by `identity.program_key`.
 
     Returns:
         The program; or the error of a user's cell, task or initialiser that cannot be built.

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import jax
 
 from gradlab import records
-from gradlab.config import Config, program_key
+from gradlab.config import Config
+from gradlab.identity import program_key
 from gradlab.point import Point, Status
 from gradlab.records.files import read_text
 from gradlab.schedule import logged_steps, probed_steps

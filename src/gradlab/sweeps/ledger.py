@@ -1,7 +1,7 @@
 """The points of a sweep, recorded and yet to run: from this a sweep is resumed.
 
 sweep.json names every point before the first begins. A point is recognised by its identity
-(`config.identity`), so neither the order of a command nor its spelling matters.
+(`identity.identity`), so neither the order of a command nor its spelling matters.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 
 from gradlab import records
 from gradlab.components import ConfigError
-from gradlab.config import ROLES, Config, from_record, identity, without_bookkeeping
+from gradlab.config import ROLES, Config, from_record
+from gradlab.identity import identity, without_bookkeeping
 from gradlab.point import Point, Status, checkpoints
 from gradlab.printable import printable
 

@@ -11,11 +11,11 @@ import pandas as pd
 from rich.table import Table
 
 from gradlab import decay, sentences
-from gradlab.config import LATER
 from gradlab.figures import selection, style
 from gradlab.figures.of_runs.overview import overview_figure
 from gradlab.figures.places import MARK, check_place
 from gradlab.figures.settings import CSV_MARK, by_setting, save_csv
+from gradlab.identity import LATER
 from gradlab.point import Point
 from gradlab.printable import pasted, printable
 from gradlab.records import OVERVIEW, SETTINGS, WANDB, load_gradients, load_status, sweep_folder

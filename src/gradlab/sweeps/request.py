@@ -10,7 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gradlab.components import ConfigError
-from gradlab.config import Config, check, identity
+from gradlab.config import Config, check
+from gradlab.identity import identity
 from gradlab.records import SWEEP
 from gradlab.sweeps import ledger, refusals, trust
 from gradlab.sweeps.composer import Composer

@@ -1,6 +1,6 @@
 """A training run as pure functions of its hyperparameters, compiled once for all of one shape.
 
-Seed, gain, learning rate and threshold come in as arguments (`config.traced`), so points that
+Seed, gain, learning rate and threshold come in as arguments (`identity.traced`), so points that
 differ in nothing else call the same compiled program.
 """
 
@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradlab.cells.precision import plain_cell
 from gradlab.components import ConfigError, build
-from gradlab.config import Config, traced
+from gradlab.config import Config
+from gradlab.identity import traced
 from gradlab.initialisers import draw_matrix
 from gradlab.jacobian.carry import CarryForm
 from gradlab.jacobian.flat_cell import carry_form

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.components import locate
-from gradlab.config import Config, compiled, program_key
+from gradlab.config import Config
+from gradlab.identity import compiled, program_key
 
 
 class SourceKey:
