@@ -40,8 +40,22 @@ def test_the_range_of_lengths_that_is_trained_on_is_not_that_of_test_lengths(
     words = ("task=temporal_order", *SMALL, "task.length=30", "task.min_length=20")
     program = Program(composed(*words, "task.test_lengths=[12,50]"))
     assert set(program.task.test.lengths) <= set(range(20, 31))
-    for length, task in program.of_other_lengths.items():
-        assert set(task.test.lengths) == {length}
+    assert {place: set(batch.lengths) for place, batch in program.held_out.items() if place} == {
+        "length_12/": {12},
+        "length_50/": {50},
+    }
+
+
+def test_held_out_sequences_are_no_part_of_the_compiled_program(composed: Compose) -> None:
+    """As constants they'd be written into it, whose text has two characters a byte."""
+    words = ("task=echo", "model.hidden_size=4", "task.length=15", "task.test_lengths=[30]")
+    size = {}
+    for count in (10, 1000):
+        program = Program(composed(*words, f"task.test_size={count}"))
+        state = jax.eval_shape(program.initialise, hyperparameters_of(program.config))
+        lowered = Program.evaluate_on.lower(program, program.held_out, state)
+        size[count] = len(lowered.as_text())
+    assert size[1000] < 1.1 * size[10]
 
 
 def test_a_run_records_them_from_its_first_row_to_its_last(

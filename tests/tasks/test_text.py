@@ -105,7 +105,7 @@ def test_other_lengths_are_windows_of_the_same_text(composed: Compose, verse: st
     state = jax.eval_shape(program.initialise, hyperparameters_of(program.config))
     row = jax.eval_shape(program.evaluate, state)
     assert {"eval/length_40/bits_per_character", "eval/perplexity"} <= set(row)
-    assert program.of_other_lengths[40].features == program.task.features
+    assert program.judged["length_40/"].features == program.task.features
 
 
 def test_only_a_text_has_bits_per_character(composed: Compose) -> None:

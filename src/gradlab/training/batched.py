@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from gradlab.jacobian.together import log_norms_together
 from gradlab.probes import Measurement
+from gradlab.tasks import Batch
 from gradlab.training.program import Hyperparameters, Program, State, has_ended
 from gradlab.training.telemetry import Telemetry
 
@@ -59,7 +60,8 @@ class BatchedProgram:
 
     def evaluate(self, state: State) -> dict[str, Float[np.ndarray, "*points"]]:
         """Return the points' metrics on the held-out sequences, in NumPy."""
-        return jax.tree.map(np.asarray, _evaluate(self.program, self.single, state))
+        row = _evaluate(self.program, self.single, self.program.held_out, state)
+        return jax.tree.map(np.asarray, row)
 
     def start_row(self, state: State, index: int) -> dict[str, float]:
         """Return one point's `Program.start_row`."""
@@ -162,5 +164,8 @@ def _advance(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _evaluate(program: Program, single: bool, state: State) -> dict[str, Float[Array, "*points"]]:
-    return (program.evaluate if single else jax.vmap(program.evaluate))(state)
+def _evaluate(
+    program: Program, single: bool, held_out: dict[str, Batch], state: State
+) -> dict[str, Float[Array, "*points"]]:
+    evaluate = partial(program.evaluate_on, held_out)
+    return (evaluate if single else jax.vmap(evaluate))(state)

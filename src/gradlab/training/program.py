@@ -100,7 +100,8 @@ class Program:
         component, lengths = without_test_lengths(config.task)
         self.task: Task = build(component)
         check_task(self.task, config.task["_target_"], config.train.batch_size)
-        self.of_other_lengths = tasks_of_lengths(component, lengths, self.task)
+        others = tasks_of_lengths(component, lengths, self.task)
+        self.judged = {"": self.task} | {f"length_{n}/": task for n, task in others.items()}
         if config.model.decoder and not self.task.has_answer_flag:
             raise ConfigError(
                 "model.decoder=true needs a task whose last input says when to answer, such as "
@@ -253,18 +254,31 @@ class Program:
         outputs = self.merge(parameters, constants)(batch.inputs)
         return weighted_mean(losses(outputs, batch.targets), batch)
 
-    @partial(jax.jit, static_argnums=0)
     def evaluate(self, state: State) -> dict[str, Float[Array, ""]]:
         """Return the loss and error metrics on the held-out sequences.
 
         Those at `task.test_lengths` are named "eval/length_100/loss" and so on.
         """
+        return self.evaluate_on(self.held_out, state)
+
+    @property
+    def held_out(self) -> dict[str, Batch]:
+        """The held-out sequences, by what their metrics are called after "eval/"."""
+        return {place: task.test for place, task in self.judged.items()}
+
+    @partial(jax.jit, static_argnums=0)
+    def evaluate_on(self, held_out: dict[str, Batch], state: State) -> dict[str, Float[Array, ""]]:
+        """Evaluate a state; `held_out` is an argument, since constants are compiled in.
+
+        Args:
+            held_out: the property of that name.
+            state: of a point.
+        """
         network = self.merge(state.parameters, state.constants)
-        row = metrics(network(self.task.test.inputs), self.task)
-        for length, task in self.of_other_lengths.items():
-            at_length = metrics(network(task.test.inputs), task)
-            prefix = f"eval/length_{length}/"
-            row |= {prefix + k.removeprefix("eval/"): x for k, x in at_length.items()}
+        row: dict[str, Array] = {}
+        for place, batch in held_out.items():
+            found = metrics(network(batch.inputs), self.judged[place]._replace(test=batch))
+            row |= {f"eval/{place}{k.removeprefix('eval/')}": x for k, x in found.items()}
         return row
 
     @property
