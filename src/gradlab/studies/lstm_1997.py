@@ -66,10 +66,14 @@ def networks(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 @style.theme()
-def figure(table: pd.DataFrame) -> Figure:
-    """Draw sequences until success and wrong held-out sequences, printed and ours; list both."""
+def figure(table: pd.DataFrame, title: str = "The LSTM of 1997 on its own tasks") -> Figure:
+    """Draw sequences until success and wrong held-out sequences, printed and ours; list both.
+
+    Args:
+        table: of the study: `networks`, beside the columns of their points.
+        title: above the figure.
+    """
     rows = [row for row in PRINTED if row in set(table["hs97"])]
-    title = "The LSTM of 1997 on its own tasks"
     figure, panels = drawing.panels(1, 3, title, height=1.1 + 0.42 * len(rows))
     _draw(panels[0], table, rows, "sequences")
     _draw(panels[1], table, rows, "wrong")
