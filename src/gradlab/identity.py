@@ -1,4 +1,4 @@
-"""What a point's numbers depend on: its identity, its checkpoints' digest, and its program.
+"""A point's identity, its checkpoints' digest and its program's key: what its numbers depend on.
 
 All three follow from `config.ROLES`.
 """

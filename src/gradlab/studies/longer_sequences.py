@@ -42,14 +42,13 @@ def by_length(runs: pd.DataFrame) -> pd.DataFrame:
             "point": runs.index,
             "learned": stopped_at.notna(),
             "updates": (stopped_at / runs["train.batch_size"]).fillna(np.inf),
-            "longest": runs["task.length"],
         }
     )
     rows = [
-        facts.assign(tested=length, times=length / facts["longest"], wrong=runs[name])
+        facts.assign(tested=length, times=length / runs["task.length"], wrong=runs[name])
         for name, length in sorted(lengths.items(), key=lambda item: item[1])
     ]
-    return pd.concat(rows, ignore_index=True).drop(columns="longest")
+    return pd.concat(rows, ignore_index=True)
 
 
 @style.theme()
