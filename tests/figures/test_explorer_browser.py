@@ -70,6 +70,12 @@ def all_of(browser: Any, selector: str) -> list[Any]:
     return browser.find_elements("css selector", selector)
 
 
+def each_of(browser: Any, selector: str, value: str) -> list[Any]:
+    """Return a value of each element x, all of one moment: the decay is drawn anew at any time."""
+    elements = "[...document.querySelectorAll(arguments[0])]"
+    return browser.execute_script(f"return {elements}.map(x => {value})", selector)
+
+
 def maps_are(browser: Any, count: int) -> None:
     until(browser, f"return document.querySelectorAll('#maps canvas').length === {count}")
 
@@ -109,8 +115,8 @@ def test_a_browser_shows_settings_seeds_and_values(
     assert red > blue  # the LSTM's norms grow
     red, _, blue, _ = colour_at(browser, 0, 8)
     assert red < blue
-    labels = {label.text for label in all_of(browser, "#decay text")}
-    assert {"1", "10⁻¹", "lag t − k (steps)"} <= labels
+    labels = each_of(browser, "#decay text", "x.textContent")
+    assert {"1", "10⁻¹", "lag t − k (steps)"} <= set(labels)
 
     before = all_of(browser, "#maps canvas")[0]
     ActionChains(browser).move_to_element_with_offset(before, -90, 90).perform()
@@ -171,7 +177,7 @@ def test_a_browser_shows_where_seeds_are_exactly_zero(
 
     def lags(selector: str) -> list[tuple[float, float]]:
         """The first and the last lag of each line."""
-        points = [x.get_attribute("points").split() for x in all_of(browser, selector)]
+        points = [x.split() for x in each_of(browser, selector, "x.getAttribute('points')")]
         ends = [[float(at.split(",")[0]) for at in (line[0], line[-1])] for line in points]
         right = max(x for _, x in ends)
         return [tuple(round(8 * (x - 62) / (right - 62), 6) for x in line) for line in ends]
@@ -306,7 +312,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(
         maps_are(browser, 4)
         wide = "return document.documentElement.scrollWidth"
         assert browser.execute_script(wide) == 360
-        boxes = [x.rect for x in all_of(browser, "#decay text")]
+        boxes = each_of(browser, "#decay text", "x.getBoundingClientRect().toJSON()")
         assert all(x["x"] >= 0 and x["x"] + x["width"] <= 360 for x in boxes)
         assert min(x["height"] for x in boxes) > 10  # text is not shrunk with its picture
         before, after = (x.rect for x in all_of(browser, "#maps canvas")[:2])
