@@ -147,6 +147,11 @@ def test_a_study_of_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert str(tmp_path) not in (study.runs / "results" / "small.json").read_text()
     assert [path.name for path in study.folder.iterdir()] == ["claims.yaml"]
     (sweep,) = (path for path in study.runs.iterdir() if path.name.startswith("20"))
+    for point, (end, seconds) in enumerate(((10, 10), (12, 10), (20, 5), (19, 1))):
+        times = {"finished": f"2026-01-01T00:00:{end}+00:00", "seconds": seconds}
+        records.save_status(sweep / str(point), records.load_status(sweep / str(point)) | times)
+    results.bundle(study, "small", sweep, study.runs)
+    assert results.load_results(study, "small", study.runs)[1]["seconds"] == 12 + 5  # as on a clock
     records.save_status(sweep / "3", {"state": "interrupted", "reason": "so"})
     with pytest.raises(ClaimError, match=r"3 is interrupted.*--resume"):
         results.bundle(study, "small", sweep, study.runs)

@@ -8,6 +8,7 @@ sha256 of the table and, if the table was later rearranged, how (`migrated`).
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +147,23 @@ def _origin(runs_folder: Path) -> dict[str, Any]:
     shared = {key: runs[key].iloc[0] for key in keys if len(set(runs[key].map(str))) == 1}
     return {
         "finished": max(status["finished"] for status in statuses),
-        "seconds": round(sum(status["seconds"] for status in statuses), 1),
+        "seconds": round(_seconds(statuses), 1),
         "points": len(runs),
         "device": statuses[0]["device"],
         "versions": statuses[0]["versions"],
         "settings": json.loads(pd.Series(shared).to_json()),
     }
+
+
+def _seconds(statuses: list[dict[str, Any]]) -> float:
+    """Return for how long any of the points ran: those of a sweep train side by side."""
+    ends = [datetime.fromisoformat(status["finished"]).timestamp() for status in statuses]
+    spans = [(end - status["seconds"], end) for end, status in zip(ends, statuses, strict=True)]
+    seconds, covered = 0.0, -np.inf
+    for start, end in sorted(spans):
+        seconds += max(0.0, end - max(start, covered))
+        covered = max(covered, end)
+    return seconds
 
 
 def _is_place(column: str) -> bool:
