@@ -38,7 +38,7 @@ def label_axes(
     y: str,
     *,
     legend: bool = True,
-    loc: Literal["best", "upper left", "lower left"] = "best",
+    loc: Literal["best", "upper left", "lower left", "lower right"] = "best",
     columns: int = 1,
     **settings: Any,
 ) -> None:

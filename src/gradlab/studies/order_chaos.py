@@ -202,13 +202,15 @@ def _draw_exponents(axes: Axes, rows: pd.DataFrame) -> None:
             measured = rows[(rows["n"] == n) & (rows["noise"] == noise)]
             rates = measured.groupby("gain")["rate"].agg(["mean", "min", "max"])
             ends = [rates["mean"] - rates["min"], rates["max"] - rates["mean"]]
-            label = f"N = {n:g}, v = {noise:g}"
             look: dict[str, Any] = {"color": colour, "ms": 5, "mfc": "none", "elinewidth": 1}
-            axes.errorbar(rates.index, rates["mean"], ends, fmt=marker, label=label, **look)
+            axes.errorbar(rates.index, rates["mean"], ends, fmt=marker, **look)
+        axes.plot([], [], "s", color=colour, ms=5, label=f"v = {noise:g}")
+    for n, marker in markers.items():
+        axes.plot([], [], marker, color="0.15", ms=5, mfc="none", label=f"N = {n:g}")
     axes.set_xscale("log")
     axes.set_xticks([0.7, 1, 2, 3, 5], ["0.7", "1", "2", "3", "5"])
     axes.minorticks_off()
-    drawing.label_axes(axes, "largest exponent", "gain g", "λ₁ (nats/step)", loc="upper left")
+    drawing.label_axes(axes, "largest exponent", "gain g", "λ₁ (nats/step)", loc="lower right")
 
 
 def _draw_by_lag(axes: Axes, rows: pd.DataFrame) -> None:
@@ -224,7 +226,7 @@ def _draw_by_lag(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _draw_spectra(axes: Axes, rows: pd.DataFrame) -> None:
     sizes = list(rows.groupby("n"))
-    looks = zip(sizes, (drawing.HUES[1], drawing.HUES[3], drawing.HUES[7]), strict=False)
+    looks = zip(sizes, (drawing.HUES[i] for i in (1, 3, 7, 4)), strict=False)
     for (n, spectra), colour in looks:
         shares, rates = drawing.by_seed(spectra.rename(columns={"rate": "value"}), "share")
         drawing.band(axes, shares, rates, colour, f"N = {n:g}", np.nanmean)
