@@ -18,6 +18,7 @@ from gradlab.tasks.adding import adding
 LOSS = "train/loss"
 CONSTANT = "constant 1"  # the answer that needs no memory: the mean of the targets
 LOSSES = (5e-5, 1)  # an IRNN may begin far above
+UPDATES = 100  # that a loss is the mean of; a run that its rule ends has fewer in its last row
 SEQUENCES = 10_000  # that the constant's loss is taken over
 
 
@@ -60,20 +61,24 @@ def figure(table: pd.DataFrame) -> Figure:
         constant = table[(table["quantity"] == CONSTANT) & (table["task.length"] == length)]
         axes.axhline(constant["value"].iloc[0], **drawing.THEORY_STYLE)
         _draw(axes, losses[losses["task.length"] == length])
-        label = "mean squared error of 100 updates" if axes is panels[0] else ""
+        label = f"mean squared error of {UPDATES} updates" if axes is panels[0] else ""
         title = f"{length} steps"
         drawing.label_axes(axes, title, "updates", label, legend=False, yscale="log", ylim=LOSSES)
     network_legend(panels[0], losses["network"].unique())
     notes = [
         "Dashed: the constant answer 1, which remembers nothing (1/6).",
-        "Lines: medians over seeds, bands: least to greatest; an IRNN begins above the axis.",
+        "Lines: medians over seeds, bands: least to greatest.",
     ]
+    if losses["value"].max() > LOSSES[1]:
+        notes.append("An IRNN begins above the axis.")
     return style.finish(figure, notes)
 
 
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     for network, look in NETWORKS.items():
-        steps, losses = drawing.by_seed(rows[rows["network"] == network], "step")
+        own = (rows["network"] == network) & (rows["step"] % UPDATES == 0)
+        steps, losses = drawing.by_seed(rows[own], "step")
         if len(losses):
+            losses = pd.DataFrame(losses).ffill(axis=1).to_numpy()  # of those that have ended
             line: dict[str, Any] = {"linestyle": look.dashes, "linewidth": 1.6}
             drawing.band(axes, steps, losses, look.colour, look.label, **line)
