@@ -61,6 +61,7 @@ CUT = {
     "mnist1d": ("updates=2", "every=1", "batch_size=4", "seeds=[0]"),
     "parallel_rnn": PARALLEL,
     "parallel_rnn_full": PARALLEL,
+    "continual_reber": ("seeds=1", "streams=20", "symbols=2000", "whole=100"),
     "cell_path": ("biases=[1.0]", "lags=[1,3]", "seeds=[0]"),
 }
 FILES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

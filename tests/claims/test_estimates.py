@@ -128,6 +128,9 @@ def test_counts_agree_with_printed_ones_only_if_there_are_enough() -> None:
     assert agrees(18, 18, 18, 18, 0.17) is None
     assert agrees(5, 5, 5, 5, 0.2) is None
     assert agrees(5, 18, 18, 18, 0.9) is False  # p < 0.05, whatever the margin
+    assert agrees(5, 18, 18, 18, 0.9, unknown=3) is False
+    assert agrees(5, 18, 18, 18, 0.9, unknown=13) is None  # all of them might have succeeded
+    assert agrees(73, 100, 74, 100, 0.2, unknown=7) is True
 
 
 def test_bootstrap_of_a_mean() -> None:

@@ -175,7 +175,9 @@ def _call(name: str, arguments: list[Any], more: float) -> Any:
     if any(_has_interval(argument) for argument in arguments):
         raise ClaimError(f"{name}(…) of an estimate would drop its interval{ADVICE}.")
     if name in COUNTED:
-        return FUNCTIONS[name](*(round(x * more) for x in arguments[:2]), *arguments[2:])
+        ours, printed, unknown = arguments[:2], arguments[2:5], arguments[5:]
+        scaled, open_ones = ([round(x * more) for x in counts] for counts in (ours, unknown))
+        return FUNCTIONS[name](*scaled, *printed, *open_ones)
     if name in ESTIMATING and any(pd.isna(x).any() for x in arguments if isinstance(x, np.ndarray)):
         raise ClaimError(f"{name}(…) is given rows whose number is missing (NaN): leave them out.")
     result = FUNCTIONS[name](*arguments)

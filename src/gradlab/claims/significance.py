@@ -79,7 +79,9 @@ def fisher_counts(k: int, n: int, printed_k: int, printed_n: int) -> Estimate:
     return _p_value(p, False, n)
 
 
-def agrees(k: int, n: int, printed_k: int, printed_n: int, margin: float) -> bool | None:
+def agrees(
+    k: int, n: int, printed_k: int, printed_n: int, margin: float, unknown: int = 0
+) -> bool | None:
     """Return whether our share of successes is the printed one.
 
     Args:
@@ -88,11 +90,19 @@ def agrees(k: int, n: int, printed_k: int, printed_n: int, margin: float) -> boo
         printed_k: successes that the source prints.
         printed_n: its networks.
         margin: the largest difference of shares that counts as none.
+        unknown: networks that were given up and might have succeeded: the answer must be the same
+            for however many of them.
 
     Returns:
         False: Fisher's p < 0.05. True: else, and the interval of the difference lies within
-        ± margin. None: the counts are too small to tell.
+        ± margin. None: the counts are too small to tell, or too many are unknown.
     """
+    possible = range(int(k), int(k) + int(unknown) + 1)
+    answers = {_agrees(succeeded, n, printed_k, printed_n, margin) for succeeded in possible}
+    return answers.pop() if len(answers) == 1 else None
+
+
+def _agrees(k: int, n: int, printed_k: int, printed_n: int, margin: float) -> bool | None:
     if fisher_counts(k, n, printed_k, printed_n).value < ALPHA:
         return False
     difference = rate_difference(k, n, printed_k, printed_n)

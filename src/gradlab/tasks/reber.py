@@ -51,7 +51,7 @@ def continual_reber(
     """
     for steps in (length, test_length or length):
         check_longer(steps, MIN_STRING, "the shortest string")
-    symbols, next_nodes, emits_outer = (jnp.asarray(table) for table in _embedded_grammar())
+    symbols, next_nodes, emits_outer = (jnp.asarray(table) for table in embedded_grammar())
 
     def draw_stream(key: Key[Array, ""], steps: int) -> tuple[Array, Array]:
         def step(node: Array, branch: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -85,9 +85,7 @@ def continual_reber(
     )
 
 
-def _embedded_grammar() -> tuple[
-    Int[np.ndarray, "nodes 2"], Int[np.ndarray, "nodes 2"], list[bool]
-]:
+def embedded_grammar() -> tuple[Int[np.ndarray, "nodes 2"], Int[np.ndarray, "nodes 2"], list[bool]]:
     """Return the embedded grammar as tables over its nodes; node 0 begins a string.
 
     Returns:
