@@ -10,7 +10,13 @@ from rich.console import Console
 from gradlab.claims.expressions import ClaimError
 from gradlab.claims.pages import write_page, write_summary
 from gradlab.claims.report import tally, terminal_table
-from gradlab.claims.reproduce import FIGURES, Conclusion, compute, conclude
+from gradlab.claims.reproduce import (
+    FIGURES,
+    Conclusion,
+    compute,
+    conclude,
+    of_largest_scales,
+)
 from gradlab.claims.results import scales_of
 from gradlab.claims.skeleton import write_skeleton
 from gradlab.claims.study import load_study, study_names
@@ -64,14 +70,14 @@ def _reproduce(name: str, arguments: argparse.Namespace) -> Conclusion:
     scales = [arguments.scale] if arguments.scale else scales_of(study, results)
     if not scales:
         raise ClaimError(f"{name} has no bundled results: leave --figures-only out to run it.")
-    for scale in scales:
-        conclusion = conclude(study, scale, results, own)
+    conclusions = [conclude(study, scale, results, own) for scale in scales]
+    for conclusion in conclusions:
         console = Console()
         if not console.is_terminal:
             console.width = WIDTH
         console.print(terminal_table(conclusion))
         print(f"figure   {conclusion.figure}\npage     {write_page(conclusion)}")
-    return conclusion
+    return of_largest_scales(conclusions)
 
 
 def _begin(name: str) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +74,22 @@ def conclude(study: Study, scale: Scale, results: Path, page: Path) -> Conclusio
     drawn = function_of(study.figure, "Figure")(table)
     figure, _ = (save(drawn, page / f"{scale}.{suffix}") for suffix in FIGURES)
     return Conclusion(study, scale, [judge(x, table) for x in study.claims], figure, manifest)
+
+
+def of_largest_scales(conclusions: Sequence[Conclusion]) -> Conclusion:
+    """Return a study's last conclusion, with each claim's verdict at the largest scale that ran it.
+
+    Args:
+        conclusions: of one study, the largest scale last.
+    """
+    verdicts = [
+        next(
+            (verdict for verdict in reversed(of_claim) if verdict.outcome != "not run"),
+            of_claim[-1],
+        )
+        for of_claim in zip(*(conclusion.verdicts for conclusion in conclusions), strict=True)
+    ]
+    return conclusions[-1]._replace(verdicts=verdicts)
 
 
 def _last_sweep(study: Study) -> Path:
