@@ -22,7 +22,7 @@ from gradlab.claims.report import (
     value_text,
     verdict_table,
 )
-from gradlab.claims.reproduce import Conclusion
+from gradlab.claims.reproduce import Conclusion, of_largest_scales
 from gradlab.claims.statistics import Estimate
 from gradlab.claims.study import Change, Study, load_study, study_names
 from gradlab.claims.verdicts import Outcome, Verdict, judge
@@ -91,29 +91,30 @@ def test_names_are_text_and_no_markup() -> None:
 
 
 @cache
-def bundled_conclusions() -> list[Conclusion]:
-    """Judge every study on its largest bundled table, without drawing."""
-    conclusions = []
+def bundled_conclusions() -> list[list[Conclusion]]:
+    """Judge every study on its bundled tables, without drawing: its scales, the largest last."""
+    of_studies = []
     for name in study_names(ROOT):
-        study = load_study(ROOT, name)
-        scale = results.scales_of(study, study.folder)[-1]
-        table, manifest = results.load_results(study, scale, study.folder)
-        verdicts = [judge(entry, table) for entry in study.claims]
-        picture = study.folder / f"{scale}.png"
-        conclusions.append(Conclusion(study, scale, verdicts, picture, manifest))
-    return conclusions
+        study, conclusions = load_study(ROOT, name), []
+        for scale in results.scales_of(study, study.folder):
+            table, manifest = results.load_results(study, scale, study.folder)
+            verdicts = [judge(entry, table) for entry in study.claims]
+            picture = study.folder / f"{scale}.png"
+            conclusions.append(Conclusion(study, scale, verdicts, picture, manifest))
+        of_studies.append(conclusions)
+    return of_studies
 
 
 def test_pages_and_summary_show_what_the_bundled_tables_are_judged_to_be() -> None:
     summary = (ROOT / "experiments" / "README.md").read_text()
-    for conclusion in bundled_conclusions():
-        verdicts = verdict_table(conclusion.verdicts)
-        assert verdicts in (conclusion.study.folder / "README.md").read_text()
-        assert verdicts in summary
+    for conclusions in bundled_conclusions():
+        page = (conclusions[-1].study.folder / "README.md").read_text()
+        assert all(verdict_table(conclusion.verdicts) in page for conclusion in conclusions)
+        assert verdict_table(of_largest_scales(conclusions).verdicts) in summary
 
 
 def test_a_terminal_of_100_columns_shows_every_table() -> None:
-    for conclusion in bundled_conclusions():
+    for *_, conclusion in bundled_conclusions():
         lines = printed(conclusion, 100).splitlines()
         assert max(map(len, lines)) <= 100
         shown = " ".join(lines)
