@@ -10,13 +10,7 @@ from rich.console import Console
 from gradlab.claims.expressions import ClaimError
 from gradlab.claims.pages import write_page, write_summary
 from gradlab.claims.report import tally, terminal_table
-from gradlab.claims.reproduce import (
-    FIGURES,
-    Conclusion,
-    compute,
-    conclude,
-    of_largest_scales,
-)
+from gradlab.claims.reproduce import FIGURES, Conclusion, compute, conclude, of_largest_scales
 from gradlab.claims.results import scales_of
 from gradlab.claims.skeleton import write_skeleton
 from gradlab.claims.study import load_study, study_names

@@ -25,7 +25,6 @@ STREAM, LATE, DRAWN = 2000, 200, 150  # symbols: of a stream, of its end, in the
 STREAMS = 30_000  # the source's limit; networks that end before it were given up for their symbols
 PRINTED_NETWORKS = 100
 OURS: dict[str, Any] = {"color": drawing.HUES[0], "ms": 7, "mew": 0}
-AS_PRINTED: dict[str, Any] = {"mfc": "none", "mec": drawing.HUES[7], "mew": 1.6, "ms": 8}
 
 
 class Row(NamedTuple):
@@ -123,15 +122,15 @@ def figure(table: pd.DataFrame) -> Figure:
 
 def _draw_shares(axes: Axes, networks: pd.DataFrame) -> None:
     for place, (name, row) in enumerate(ROWS.items()):
-        share = rate(networks.loc[networks["row"] == name, "perfect"].to_numpy(bool))
         own = networks[networks["row"] == name]
+        share = rate(own["perfect"].to_numpy(bool))
         given_up = ((own["perfect"] == 0) & (own["streams"] < STREAMS)).mean()
         axes.barh(place, 100 * given_up, 0.5, 100 * share.value, color="0.9", zorder=0)
         axes.hlines(place, 100 * share.low, 100 * share.high, color="0.1", linewidth=1.4)
         axes.plot([100 * share.value], [place], "o", **OURS)
-        axes.plot([100 * row.perfect / PRINTED_NETWORKS], [place], "D", **AS_PRINTED)
+        axes.plot([100 * row.perfect / PRINTED_NETWORKS], [place], "D", **drawing.AS_PRINTED)
     axes.plot([], [], "o", label="ours", **OURS)
-    axes.plot([], [], "D", label="as printed (second-hand)", **AS_PRINTED)
+    axes.plot([], [], "D", label="as printed (second-hand)", **drawing.AS_PRINTED)
     axes.set_yticks(range(len(ROWS)), [row.label for row in ROWS.values()])
     axes.set_ylim(len(ROWS) - 0.5, -0.5)
     drawing.label_axes(axes, "perfect solutions", "networks (%)", "", legend=False, xlim=(-4, 104))

@@ -28,7 +28,7 @@ LEGAL = ONE_HOT[EMITTED].max(axis=1)  # of each node, 1 for every symbol that it
 
 
 class Algorithm(NamedTuple):
-    """How a network is built and trained.
+    """The way in which a network is built and trained.
 
     Attributes:
         has_forget_gate: else it is the LSTM of 1997.
@@ -56,7 +56,7 @@ class Limits(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """Where a network is in a stream: its state, the grammar's node, how many symbols it read."""
+    """A network's place in a stream: its state, the grammar's node, how many symbols it read."""
 
     state: State
     node: Int[Array, ""]

@@ -15,6 +15,7 @@ THEORY_STYLE: dict[str, Any] = {"color": "0.15", "linewidth": 1.0, "linestyle": 
 MEASURED_STYLE: dict[str, Any] = {"linewidth": 2.4, "alpha": 0.85, "solid_capstyle": "round"}
 LAG = "lag t − k (steps)"
 HUES = ("#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#7f7f7f", "#8c564b", "#b8a800", "#0072b2")
+AS_PRINTED: dict[str, Any] = {"mfc": "none", "mec": HUES[7], "mew": 1.6, "ms": 8}
 
 
 def panels(rows: int, columns: int, title: str, height: float = 2.5) -> tuple[Figure, list[Axes]]:

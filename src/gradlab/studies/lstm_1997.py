@@ -18,7 +18,6 @@ from gradlab.studies import drawing
 TEST_SIZE = 2560
 NETWORK: dict[str, Any] = {"color": drawing.HUES[0], "ms": 4, "alpha": 0.6, "mew": 0}
 MEAN: dict[str, Any] = {"color": "0.1", "ms": 11, "mew": 1.6}
-AS_PRINTED: dict[str, Any] = {"mfc": "none", "mec": drawing.HUES[7], "mew": 1.6, "ms": 8}
 
 
 class Printed(NamedTuple):
@@ -108,11 +107,11 @@ def _draw(axes: Axes, table: pd.DataFrame, rows: list[str], column: str) -> None
         axes.plot(own[column][~solved], spread[~solved], ">", **NETWORK)
         axes.hlines(place, mean.low, mean.high, color="0.1", linewidth=1.4)
         axes.plot([mean.value], [place], "|", **MEAN)
-        axes.plot([printed], [place], "D", **AS_PRINTED)
+        axes.plot([printed], [place], "D", **drawing.AS_PRINTED)
     for label, marker, look in (
         ("a network", "o", NETWORK),
         ("mean of ours", "|", MEAN),
-        ("mean as printed", "D", AS_PRINTED),
+        ("mean as printed", "D", drawing.AS_PRINTED),
     ):
         axes.plot([], [], marker, label=label, **look)
     axes.set_yticks(range(len(rows)), [PRINTED[row].label for row in rows])
